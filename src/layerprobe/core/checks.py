@@ -1,0 +1,98 @@
+"""What every entry to the mathematics asks of its arguments."""
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from layerprobe.errors import InputError
+
+__all__ = ["check_classes", "check_codes", "check_finite", "check_rows", "check_strength"]
+
+
+def check_strength(variance: object, components: object) -> None:
+    """Demand exactly one of a share of the variance, a float in (0, 1], and a whole number of components.
+
+    The published code reads a whole number given as the variance as a component count ("1" is ONE
+    component there, not 100 %). Here the two arguments refuse each other's type.
+    """
+    if (variance is None) == (components is None):
+        given = "neither" if variance is None else f"variance={variance!r} and components={components!r}"
+        raise InputError(
+            f"Expected exactly one of variance= (a share, say 0.99) and components= (a count), got {given}."
+        )
+    if components is not None:
+        if isinstance(components, bool) or not isinstance(components, Integral) or int(components) < 1:
+            raise InputError(f"components must be a whole number of at least 1, got {components!r}.")
+        return
+    if isinstance(variance, Integral) and not isinstance(variance, bool):
+        hint = f"components={variance} for a count" + (
+            ", variance=1.0 for all of it" if variance == 1 else ""
+        )
+        raise InputError(
+            f"variance is a share given as a float in (0, 1], got the int {variance}: use {hint}."
+        )
+    if isinstance(variance, bool) or not isinstance(variance, Real) or not 0 < float(variance) <= 1:
+        raise InputError(
+            f"variance must be a float in (0, 1], the share of the second moment to keep, got {variance!r}."
+        )
+
+
+def check_rows(X: Tensor, dim: int | None = None) -> Tensor:
+    """Give X as an (n, d) float32 or float64 tensor without gradient, or say what is wrong with it.
+
+    float16 and bfloat16 become float32; integers and booleans become float64.
+    """
+    if not isinstance(X, Tensor):
+        raise InputError(f"X must be a torch tensor of shape (n, d), got {type(X).__name__}.")
+    if X.ndim != 2:
+        raise InputError(f"X must have the shape (n, d), got {tuple(X.shape)}: flatten each row first.")
+    if X.shape[1] == 0:
+        raise InputError(f"X must have at least one feature (column), got the shape {tuple(X.shape)}.")
+    if dim is not None and X.shape[1] != dim:
+        raise InputError(f"X has {X.shape[1]} features, but {dim} features were expected as in fitting.")
+    if X.is_complex():
+        raise InputError("Complex data are not supported: X must be real.")
+    if X.dtype not in (torch.float32, torch.float64):
+        X = X.to(torch.float32 if X.is_floating_point() else torch.float64)
+    return X.detach()
+
+
+def check_codes(codes: Tensor, n_rows: int, num_classes: int) -> Tensor:
+    """Give the class codes as an (n,) int64 tensor with values in 0..K-1, or say what is wrong with them."""
+    if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex():
+        kind = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
+        raise InputError(
+            f"codes must be a tensor of whole numbers, the classes 0..{num_classes - 1}, got {kind}."
+        )
+    if codes.shape != (n_rows,):
+        raise InputError(f"codes must have one entry a row of X, ({n_rows},), got {tuple(codes.shape)}.")
+    codes = codes.to(torch.int64)
+    if n_rows and not 0 <= int(codes.min()) <= int(codes.max()) < num_classes:
+        raise InputError(
+            f"codes must lie in 0..{num_classes - 1}, got {int(codes.min())}..{int(codes.max())}: "
+            "encode the labels, or give the right number of classes."
+        )
+    return codes
+
+
+def check_finite(X: Tensor) -> None:
+    """Refuse NaN and infinity, naming the first row that has one."""
+    if torch.isfinite(X.sum()):  # one pass; only an overflowing or a bad sum needs the second
+        return
+    bad = ~torch.isfinite(X).all(1)
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        raise InputError(
+            f"X has NaN or infinity in {int(bad.sum())} of {len(X)} rows, the first is row {first}: "
+            "drop these rows or mend the layer that made them."
+        )
+
+
+def check_classes(classes: Sequence | None, num_classes: int) -> tuple:
+    """Give one distinct name a class, 0..K-1 by default."""
+    names = tuple(range(num_classes)) if classes is None else tuple(classes)
+    if len(names) != num_classes or len(set(names)) != num_classes:
+        raise InputError(f"classes must name {num_classes} distinct classes, got {names!r}.")
+    return names

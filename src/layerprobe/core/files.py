@@ -1,0 +1,57 @@
+"""Tensors with a JSON header in one safetensors file: reading one can run no code."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from layerprobe.errors import DataError
+
+__all__ = ["read_tensors", "write_tensors"]
+
+KEY = "layerprobe"
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
+) -> None:
+    """Write tensors and a JSON-able header beside the place, then move them into it at once."""
+    blob = safetensors.torch.save(
+        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+        {KEY: json.dumps({"kind": kind, **header})},
+    )
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(blob)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_tensors(
+    path: str | os.PathLike[str], kind: str, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors and the header that :func:`write_tensors` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, cut short, or holds another kind of thing.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            if header.get("kind") != kind:
+                raise DataError(f"{path}: expected a file of kind {kind!r}, got {header.get('kind')!r}.")
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file, expected one of kind {kind!r}.") from error
+    except safetensors.SafetensorError as error:
+        raise DataError(f"{path}: not a safetensors file, or cut short ({error}).") from error

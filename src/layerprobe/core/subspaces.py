@@ -1,0 +1,349 @@
+"""The Minimum Angle Subspace Classifier, Algorithms 1-3 of the paper: START HERE.
+
+Per class k the rows X_k of a layer's outputs span a subspace: the leading eigenvectors U_k of the
+uncentred second moment X_k^T X_k, as many as it takes to hold more than 99 % of the variance. (The paper
+doubles the data with their negatives so that the mean is zero; the second moment is the same without.)
+A point x belongs to the class whose subspace makes the smallest angle with it,
+
+    cos angle_k = |U_k^T x| / |x|,    prediction = argmax_k |U_k^T x|^2 / |x|^2.
+"""
+
+import os
+import warnings
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerprobe.core.checks import check_classes, check_codes, check_finite, check_rows, check_strength
+from layerprobe.core.files import read_tensors, write_tensors
+from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, parallel
+from layerprobe.core.scoring import angles, plan_products, staged_squared_cosines
+from layerprobe.errors import DegenerateWarning, InputError
+
+__all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]
+
+FORMAT = "layerprobe.subspaces.1"
+TIE = 1e-12  # shares this close to the variance are equal to it, whatever route computed them
+
+
+@overload
+def choose_rank(eigenvalues: Tensor, *, variance: Sequence[float], full: int | None = None) -> list[int]: ...
+@overload
+def choose_rank(
+    eigenvalues: Tensor,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    full: int | None = None,
+) -> int: ...
+def choose_rank(eigenvalues, *, variance=None, components=None, full=None):  # type: ignore[no-untyped-def]
+    """Choose how many components a class keeps.
+
+    Parameters
+    ----------
+    eigenvalues : Tensor of shape (m,)
+        Eigenvalues of a second moment, descending and non-negative.
+    variance : float in (0, 1], or a sequence of them
+        Keep the smallest number of components whose cumulative share lies strictly above this
+        (Algorithm 2). 1.0 keeps every direction that has any variance.
+    components : int
+        Keep exactly this many, fewer only where the class has fewer dimensions.
+    full : int, optional
+        How many eigenvalues stand out of rounding. Default: judged as of an m x m matrix in float64.
+
+    Returns
+    -------
+    int, or a list of int for a sequence of variances
+    """
+    if isinstance(variance, Sequence | np.ndarray | Tensor) and not isinstance(variance, str):
+        if components is not None:
+            raise InputError("Expected exactly one of variance= and components=, got both.")
+        shares = variance if isinstance(variance, Sequence) else variance.tolist()
+        return [choose_rank(eigenvalues, variance=share, full=full) for share in shares]
+    check_strength(variance, components)
+    if full is None:
+        full = numerical_rank(eigenvalues, len(eigenvalues))
+    if components is not None:
+        return min(int(components), full)
+    if variance == 1.0 or full == 0:
+        return full
+    cumulative = eigenvalues.double().cumsum(0)
+    return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
+
+
+class ClassBasis(NamedTuple):
+    """One class's subspace: its spectrum and eigenvectors, all d of them where rank > d / 2."""
+
+    eigenvalues: Tensor  # (min(n_k, d),) float64, descending
+    vectors: Tensor  # (d, rank) or (d, d), float64
+    rank: int
+    full: int  # directions that stand out of rounding
+    n_rows: int
+
+
+def basis_from_moment(
+    moment: Tensor,
+    n_rows: int,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> ClassBasis:
+    """Subspace of a class from its second moment X_k^T X_k, (d, d), of n_k rows multiplied in `dtype`."""
+    d = len(moment)
+    eigenvalues, vectors = eigh_moment(moment)
+    full = numerical_rank(eigenvalues, max(n_rows, d), dtype)
+    rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+    return ClassBasis(eigenvalues, vectors if 2 * rank > d else vectors[:, :rank], rank, full, n_rows)
+
+
+def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int | None = None) -> ClassBasis:
+    """Subspace of a class from its rows X_k, (n_k, d): by the Gram matrix if n_k < d, else by the moment."""
+    n, d = X.shape
+    if n >= d:
+        moment = SecondMoment(d, X.device).add(X).matrix()
+        return basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
+    eigenvalues, basis = eigh_gram(X)
+    full = numerical_rank(eigenvalues, d)
+    rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+    return ClassBasis(eigenvalues, basis(rank), rank, full, n)
+
+
+def fit_subspaces(
+    X: Tensor,
+    codes: Tensor,
+    num_classes: int,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    classes: Sequence[Hashable] | None = None,
+) -> "Subspaces":
+    """Fit one subspace a class (Algorithm 2).
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        A layer's outputs, float32 or float64; the bases get the same dtype.
+    codes : Tensor of shape (n,)
+        Class of each row, 0..K-1.
+    num_classes : int
+        K. A class without rows has no subspace, and a warning says so.
+    variance : float in (0, 1]
+        Share of the variance to keep, the paper's 0.99; or
+    components : int
+        the number of components. Exactly one of the two.
+    classes : sequence of K hashables, optional
+        Names of the classes, default 0..K-1.
+
+    Raises
+    ------
+    InputError
+        For NaN or infinity, no rows, wrong shapes, codes outside 0..K-1, more components than features.
+    """
+    check_strength(variance, components)
+    X = check_rows(X)
+    codes = check_codes(codes, len(X), num_classes).to(X.device)
+    check_finite(X)
+
+    def fit_class(k: int) -> ClassBasis:
+        return basis_from_rows(X[codes == k], variance=variance, components=components)
+
+    return Subspaces.build(parallel(fit_class, range(num_classes)), X.dtype, classes, components)
+
+
+@dataclass(frozen=True, eq=False)
+class Subspaces:
+    """One subspace a class, fitted and frozen.
+
+    Made by :func:`fit_subspaces` or ``ClassMoments.subspaces``.
+
+    Attributes
+    ----------
+    classes : tuple of K hashables
+    ranks : tuple of K int
+        Components r_k of each class.
+    counts : tuple of K int
+        Training rows n_k of each class.
+    eigenvalues : tuple of K Tensors of shape (min(n_k, d),)
+        Spectrum of each X_k^T X_k, descending, float64.
+    columns : Tensor of shape (d, sum of widths)
+        The eigenvectors of all classes side by side: r_k of a class, or all d where r_k > d / 2, since
+        the d - r_k others give the same angle for less work.
+    widths : tuple of K int
+    full_ranks : tuple of K int
+        Directions of each class that stand out of rounding, what ``variance=1.0`` keeps.
+    """
+
+    classes: tuple[Hashable, ...]
+    ranks: tuple[int, ...]
+    counts: tuple[int, ...]
+    eigenvalues: tuple[Tensor, ...]
+    columns: Tensor
+    widths: tuple[int, ...]
+    full_ranks: tuple[int, ...]
+
+    @classmethod
+    def build(
+        cls,
+        parts: Sequence[ClassBasis],
+        dtype: torch.dtype,
+        classes: Sequence[Hashable] | None = None,
+        components: int | None = None,
+    ) -> "Subspaces":
+        """Put the classes' bases side by side, and warn of what carries no information."""
+        d = len(parts[0].vectors) if parts else 0
+        if not any(part.n_rows for part in parts):
+            raise InputError("Expected at least one row to fit subspaces on, found 0 sample(s).")
+        if components is not None and components > d:
+            raise InputError(f"components must be at most the number of features, {d}, got {components}.")
+        fitted = cls(
+            classes=check_classes(classes, len(parts)),
+            ranks=tuple(part.rank for part in parts),
+            counts=tuple(part.n_rows for part in parts),
+            eigenvalues=tuple(part.eigenvalues for part in parts),
+            columns=torch.cat([part.vectors.to(dtype) for part in parts], dim=1),
+            widths=tuple(part.vectors.shape[1] for part in parts),
+            full_ranks=tuple(part.full for part in parts),
+        )
+        missing = [name for name, n in zip(fitted.classes, fitted.counts, strict=True) if n == 0]
+        if missing:
+            warnings.warn(
+                f"No rows of class {', '.join(map(repr, missing))}: no subspace, never predicted.",
+                DegenerateWarning,
+                stacklevel=3,
+            )
+        if fitted.saturated:
+            warnings.warn(
+                f"Saturated: every class fills all {d} dimensions, so every angle is zero and the "
+                "first class always wins. Use a smaller variance=, or components=.",
+                DegenerateWarning,
+                stacklevel=3,
+            )
+        return fitted
+
+    @property
+    def dim(self) -> int:
+        """Number of features d."""
+        return self.columns.shape[0]
+
+    @property
+    def saturated(self) -> bool:
+        """Whether every class fills the whole space, so that angles carry no information."""
+        return all(r == self.dim for r, n in zip(self.ranks, self.counts, strict=True) if n)
+
+    @property
+    def bases(self) -> tuple[Tensor, ...]:
+        """Orthonormal basis U_k of each class, (d, r_k): views, not copies."""
+        parts = self.columns.split(self.widths, dim=1)
+        return tuple(part[:, :r] for part, r in zip(parts, self.ranks, strict=True))
+
+    def ranks_at(self, *, variance: float | None = None, components: int | None = None) -> tuple[int, ...]:
+        """Components of each class at a smaller share or count than the fitted one.
+
+        Raises
+        ------
+        InputError
+            If a class would need more components than were kept: fit with the largest share.
+        """
+        ranks = tuple(
+            choose_rank(values, variance=variance, components=components, full=full)
+            for values, full in zip(self.eigenvalues, self.full_ranks, strict=True)
+        )
+        if any(r > kept for r, kept in zip(ranks, self.widths, strict=True)):
+            asked = f"components={components}" if variance is None else f"variance={variance}"
+            raise InputError(f"{asked} needs more components than were fitted: fit with the largest one.")
+        return ranks
+
+    def squared_cosines(self, X: Tensor) -> Tensor:
+        """Squared cosine of the angle to each class's subspace, |U_k^T x|^2 / |x|^2.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, K)
+            In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
+        """
+        return self.staged_squared_cosines(X, [self.ranks])[0]
+
+    def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
+        """Squared cosines for several choices of ranks from ONE projection.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        stages : sequence of S sequences of K int
+            Ranks of each class, as :meth:`ranks_at` gives them.
+
+        Returns
+        -------
+        Tensor of shape (S, n, K)
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        products = plan_products(self.widths, self.counts, stages, self.dim)
+        return staged_squared_cosines(X, self.columns, products, len(stages), len(self.classes))
+
+    def angles(self, X: Tensor) -> Tensor:
+        """Angle to each class's subspace in radians (Algorithm 3), exact for small angles too.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, K)
+            In [0, pi/2]; pi/2 for an all-zero row, inf for a class without rows.
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        return angles(X, self.bases, self.counts)
+
+    def predict(self, X: Tensor) -> Tensor:
+        """Code of the class with the smallest angle, (n,) int64; the first of equals wins."""
+        return self.squared_cosines(X).argmax(1)
+
+    def to(self, device: torch.device | str) -> "Subspaces":
+        """Give the same subspaces on another device."""
+        return replace(
+            self,
+            eigenvalues=tuple(values.to(device) for values in self.eigenvalues),
+            columns=self.columns.to(device),
+        )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file whose header holds the rest as JSON.
+
+        Raises
+        ------
+        InputError
+            If a class name is not a string, number, boolean or None.
+        """
+        names = [name.item() if isinstance(name, np.generic) else name for name in self.classes]
+        if not all(name is None or isinstance(name, str | int | float) for name in names):
+            raise InputError(f"Only classes named by strings and numbers can be saved, got {self.classes!r}.")
+        tensors = {f"eigenvalues.{k}": values for k, values in enumerate(self.eigenvalues)}
+        tensors |= {f"vectors.{k}": v for k, v in enumerate(self.columns.split(self.widths, dim=1))}
+        header = {"classes": names, "ranks": self.ranks, "counts": self.counts, "full_ranks": self.full_ranks}
+        write_tensors(path, tensors, FORMAT, header)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "Subspaces":
+        """Read what :meth:`save` wrote."""
+        tensors, header = read_tensors(path, FORMAT, device)
+        K = len(header["classes"])
+        vectors = [tensors[f"vectors.{k}"] for k in range(K)]
+        return cls(
+            classes=tuple(header["classes"]),
+            ranks=tuple(header["ranks"]),
+            counts=tuple(header["counts"]),
+            eigenvalues=tuple(tensors[f"eigenvalues.{k}"] for k in range(K)),
+            columns=torch.cat(vectors, dim=1),
+            widths=tuple(v.shape[1] for v in vectors),
+            full_ranks=tuple(header["full_ranks"]),
+        )

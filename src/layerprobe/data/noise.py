@@ -1,0 +1,225 @@
+"""Label noise: each function takes true labels and returns the corrupted ones as a frozen record."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from layerprobe.errors import InputError
+
+__all__ = ["Noise", "pair_flip", "published", "transition", "uniform"]
+
+Labels = Sequence[int] | np.ndarray | torch.Tensor
+Matrix = Sequence[Sequence[float]] | np.ndarray | torch.Tensor
+
+_PUBLISHED_SEED = 42
+
+
+@dataclass(frozen=True, eq=False)
+class Noise:
+    """Corrupted labels and how they were made.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n,), int64, read-only
+        The corrupted labels, codes in 0..K-1.
+    changed : ndarray of shape (n,), bool, read-only
+        Where `labels` differ from the true labels. A redrawn label that came out as itself is not changed.
+    recipe : dict
+        JSON-able: ``kind``, the function's name, and its arguments but the labels, so that
+        ``getattr(noise, kind)(true_labels, **arguments)`` makes the same noise again.
+    """
+
+    labels: np.ndarray
+    changed: np.ndarray
+    recipe: dict[str, Any]
+
+
+def uniform(labels: Labels, degree: float, num_classes: int, seed: int) -> Noise:
+    """Redraw each label with probability `degree` uniformly from all K classes (the paper's rule).
+
+    A redrawn label may stay the same: the expected changed share is ``degree - degree / K``. For one seed the
+    noise is nested: labels that a smaller degree redraws are redrawn to the same class by a larger one.
+
+    Parameters
+    ----------
+    labels : array-like of int, shape (n,)
+        True labels, codes in 0..K-1.
+    degree : float
+        Probability p in [0, 1] that a label is redrawn.
+    num_classes : int
+        K, at least 2.
+    seed : int
+        Seed of NumPy's default generator, not negative.
+
+    Returns
+    -------
+    Noise
+
+    Raises
+    ------
+    InputError
+        If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
+    """
+    true = _as_codes(labels, num_classes)
+    rng = _generator(seed)
+    redrawn = rng.random(len(true)) < _as_degree(degree)  # (n,)
+    noisy = np.where(redrawn, rng.integers(num_classes, size=len(true)), true)  # (n,)
+    return _record(true, noisy, kind="uniform", degree=degree, num_classes=num_classes, seed=seed)
+
+
+def published(labels: Labels, degree: float, num_classes: int) -> Noise:
+    """Corrupt labels by the very draw of the published study: its rule, generator and seed.
+
+    The same rule as `uniform`. The result depends on the order of the labels, which must be that of the data
+    set's own files. Masks of redrawn labels are nested over the degrees, the classes drawn are not.
+
+    Parameters
+    ----------
+    labels : array-like of int, shape (n,)
+        True labels, codes in 0..K-1.
+    degree : float
+        Probability p in [0, 1] that a label is redrawn.
+    num_classes : int
+        K, at least 2.
+
+    Returns
+    -------
+    Noise
+
+    Raises
+    ------
+    InputError
+        If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
+    """
+    true = _as_codes(labels, num_classes)
+    rng = np.random.RandomState(_PUBLISHED_SEED)
+    redrawn = rng.rand(len(true)) <= _as_degree(degree)  # (n,), "<=" and not "<" as published
+    noisy = true.copy()
+    noisy[redrawn] = rng.choice(num_classes, redrawn.sum())
+    return _record(true, noisy, kind="published", degree=degree, num_classes=num_classes)
+
+
+def transition(labels: Labels, matrix: Matrix, seed: int) -> Noise:
+    """Draw each label anew from the row of its true class in a transition matrix.
+
+    Parameters
+    ----------
+    labels : array-like of int, shape (n,)
+        True labels, codes in 0..K-1.
+    matrix : array-like of float, shape (K, K)
+        Entry (i, j) is the probability that true class i is given label j. Every row sums to 1.
+    seed : int
+        Seed of NumPy's default generator, not negative.
+
+    Returns
+    -------
+    Noise
+
+    Raises
+    ------
+    InputError
+        If the labels are not n >= 1 integers in 0..K-1, the matrix is not row-stochastic, or the seed is bad.
+    """
+    probabilities = _as_array(matrix, "matrix")  # (K, K)
+    if probabilities.ndim != 2 or probabilities.shape[0] != probabilities.shape[1]:
+        raise InputError(
+            f"matrix must be square, one row and column a class, got shape {probabilities.shape}."
+        )
+    if probabilities.dtype.kind not in "iuf":
+        raise InputError(f"matrix must hold probabilities, got {probabilities.dtype}.")
+    probabilities = probabilities.astype(np.float64)
+    row_sums = probabilities.sum(axis=1)  # (K,)
+    bad = ~((probabilities >= 0).all(axis=1) & np.isclose(row_sums, 1, rtol=0, atol=1e-6))  # NaN is bad too
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(
+            f"matrix must be row-stochastic: entries not negative, every row summing to 1. "
+            f"Row {row} has the smallest entry {probabilities[row].min():g} and the sum {row_sums[row]:g}."
+        )
+    true = _as_codes(labels, len(probabilities))
+    draws = _generator(seed).random(len(true))  # (n,)
+    cumulative = probabilities.cumsum(axis=1)
+    cumulative /= cumulative[:, -1:]  # ends in exactly 1, above every draw
+    noisy = np.empty_like(true)
+    for k, row_cumulative in enumerate(cumulative):
+        rows = true == k
+        noisy[rows] = row_cumulative.searchsorted(draws[rows], side="right")
+    return _record(true, noisy, kind="transition", matrix=probabilities.tolist(), seed=seed)
+
+
+def pair_flip(labels: Labels, degree: float, num_classes: int, seed: int) -> Noise:
+    """Turn each label k with probability `degree` into the next class, (k + 1) mod K.
+
+    For one seed the noise is nested over the degrees.
+
+    Parameters
+    ----------
+    labels : array-like of int, shape (n,)
+        True labels, codes in 0..K-1.
+    degree : float
+        Probability in [0, 1] that a label is flipped; the expected changed share.
+    num_classes : int
+        K, at least 2.
+    seed : int
+        Seed of NumPy's default generator, not negative.
+
+    Returns
+    -------
+    Noise
+
+    Raises
+    ------
+    InputError
+        If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
+    """
+    true = _as_codes(labels, num_classes)
+    flipped = _generator(seed).random(len(true)) < _as_degree(degree)  # (n,)
+    noisy = (true + flipped) % num_classes
+    return _record(true, noisy, kind="pair_flip", degree=degree, num_classes=num_classes, seed=seed)
+
+
+def _as_codes(labels: Labels, num_classes: int) -> np.ndarray:
+    """Check labels and return them as an int64 array that may be the caller's own: never write to it."""
+    if not isinstance(num_classes, Integral) or num_classes < 2:
+        raise InputError(f"num_classes must be an integer of at least 2, got {num_classes!r}.")
+    codes = _as_array(labels, "labels")
+    if codes.ndim != 1 or codes.size == 0:
+        raise InputError(f"labels must be one-dimensional and not empty, got shape {codes.shape}.")
+    if codes.dtype.kind not in "iu":
+        raise InputError(f"labels must be integers, got {codes.dtype}. Encode them as 0..{num_classes - 1}.")
+    if codes.min() < 0 or codes.max() >= num_classes:
+        raise InputError(f"labels must lie in 0..{num_classes - 1}, got {codes.min()}..{codes.max()}.")
+    return codes.astype(np.int64, copy=False)  # (n,)
+
+
+def _as_array(values: Any, what: str) -> np.ndarray:
+    try:
+        return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{what} must be an array, got rows of different lengths: {error}") from error
+
+
+def _as_degree(degree: float) -> float:
+    if not isinstance(degree, Real) or not 0 <= degree <= 1:
+        raise InputError(f"degree must be a probability in [0, 1], got {degree!r}.")
+    return float(degree)
+
+
+def _generator(seed: int) -> np.random.Generator:
+    if not isinstance(seed, Integral) or seed < 0:  # None would draw anew at every call
+        raise InputError(f"seed must be an integer that is not negative, got {seed!r}.")
+    return np.random.default_rng(int(seed))
+
+
+def _record(true: np.ndarray, noisy: np.ndarray, *, kind: str, **arguments: Any) -> Noise:
+    changed = noisy != true  # (n,)
+    for array in (noisy, changed):
+        array.flags.writeable = False
+    plain = {
+        key: value.item() if isinstance(value, np.generic) else value for key, value in arguments.items()
+    }
+    return Noise(noisy, changed, {"kind": kind, **plain})

@@ -1,0 +1,226 @@
+"""The main job on real data that needs no download: decode networks that memorised shuffled digits."""
+
+import json
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from layerprobe.data import load
+from layerprobe.data.noise import uniform
+from layerprobe.errors import InputError
+from layerprobe.figures import accuracy_over_layers, save
+from layerprobe.networks import MLP
+from layerprobe.probes import available, create
+from layerprobe.probing import probe
+from layerprobe.report import accuracies, by_layer, by_probe, finding, write_report
+from layerprobe.report.progress import Board, Stage, show_progress
+from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
+
+__all__ = ["Demo", "Spec", "run_demo"]
+
+DATA = "digits"
+HIDDEN = (256, 512, 512)
+RECIPE = Recipe("adam", learning_rate=1e-3, batch_size=32)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a demo runs.
+
+    Attributes
+    ----------
+    corruption : float
+        Probability p in [0, 1] that a training label is redrawn uniformly from all classes.
+    seeds : int
+        Independent repetitions; the noise, initialisation and order seeds of repetition s derive from s.
+    variance : float
+        Share of each class's variance, in (0, 1], that MASC's subspaces keep.
+    """
+
+    corruption: float = 0.6
+    seeds: int = 3
+    variance: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.corruption <= 1:
+            raise InputError(f"corruption must be a probability in [0, 1], got {self.corruption}")
+        if self.seeds < 1:
+            raise InputError(f"seeds must be the number of networks to train, at least 1, got {self.seeds}")
+        if not 0 < self.variance <= 1:
+            raise InputError(f"variance must be a share above 0 and up to 1, got {self.variance}")
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """What a demo found.
+
+    Attributes
+    ----------
+    spec : Spec
+        What was run.
+    rows : DataFrame
+        Columns corruption and seed, then those of `layerprobe.probing.probe`.
+    history : DataFrame
+        Columns corruption and seed, then those of `layerprobe.training.Epoch`.
+    seconds : float
+        Wall time of the whole run.
+    """
+
+    spec: Spec
+    rows: pd.DataFrame
+    history: pd.DataFrame
+    seconds: float
+
+    def networks(self) -> pd.DataFrame:
+        """Return one row a network: how its training ended, and its best epoch as the test data tell it."""
+        by_seed = self.history.groupby("seed")
+        last = by_seed.last()
+        best = self.history.loc[by_seed["test_accuracy"].idxmax()].set_index("seed")
+        table = pd.DataFrame(
+            {
+                "epochs": last["epoch"],
+                "memorised": last["train_accuracy"] >= RECIPE.target,
+                "train_accuracy": last["train_accuracy"],
+                "test_accuracy": last["test_accuracy"],
+                "best_epoch": best["epoch"],
+                "best_test_accuracy": best["test_accuracy"],
+                "seconds": by_seed["seconds"].sum(),
+            }
+        )
+        return table.reset_index()
+
+    def provenance(self) -> dict[str, Any]:
+        """Return how the results came about, JSON-able: spec, seeds, data, versions, kind of host, time."""
+        return {
+            "spec": asdict(self.spec) | {"data": DATA, "hidden": HIDDEN, "recipe": asdict(RECIPE)},
+            "seeds": {seed: asdict(Seeds.derive(seed)) for seed in range(self.spec.seeds)},
+            "data_sha256": load(DATA).fingerprint,
+            **provenance(),
+            "seconds": round(self.seconds, 1),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """Return the results for a machine, JSON-able: the finding, the networks, accuracies over seeds."""
+        return {
+            "finding": finding(self.rows),
+            "networks": self.networks().to_dict("records"),
+            "test_accuracy": accuracies(self.rows).to_dict("records"),
+        }
+
+
+def run_demo(spec: Spec, out: Path) -> Demo:
+    """Train and probe every network, each in a process of one thread, and write the results into a folder.
+
+    The folder gets rows.csv, history.csv, figure.png, figure.svg, report.html and run.json once all of them
+    are complete; other files in it are left alone. Progress is shown on stderr.
+
+    Raises
+    ------
+    InputError
+        If `out` or something above it is a file.
+    """
+    from joblib import Parallel, cpu_count, delayed
+
+    start = time.perf_counter()
+    out = out.resolve()
+    taken = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if taken:
+        raise InputError(f"the results need a folder, but {taken} is a file; choose another folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
+        board = Board.create(Path(name, "board"), spec.seeds)
+        with show_progress(board, [f"seed {seed}" for seed in range(spec.seeds)]):
+            parallel = Parallel(n_jobs=min(spec.seeds, cpu_count()), backend="loky")
+            results = parallel(delayed(run_seed)(spec, seed, board) for seed in range(spec.seeds))
+        rows, history = (pd.concat(frames, ignore_index=True) for frames in zip(*results, strict=True))
+        demo = Demo(spec, rows, history, seconds=time.perf_counter() - start)
+        files = Path(name, "files")
+        files.mkdir()
+        write_files(demo, files)
+        out.mkdir(exist_ok=True)
+        for path in files.iterdir():
+            path.replace(out / path.name)
+    return demo
+
+
+def run_seed(spec: Spec, seed: int, board: Board) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train one network on noisy digits and probe its layers; return its rows and its history."""
+    torch.set_num_threads(1)  # bit for bit repeatable, and several small runs beside each other are faster
+    seeds = Seeds.derive(seed)
+    digits = load(DATA)
+    true = digits.train_labels
+    noisy = uniform(true, spec.corruption, digits.num_classes, seeds.noise).labels
+    x, test_x = (
+        torch.tensor(images).float() / digits.max_value * 2 - 1  # to [-1, 1], as in the paper
+        for images in (digits.train_images, digits.test_images)
+    )
+    test = test_x, torch.tensor(digits.test_labels)
+    with seeded(seeds.init):
+        model = MLP(x[0].numel(), HIDDEN, digits.num_classes)
+
+    def tell(epoch: Epoch, stage: Stage = Stage.TRAINING) -> None:
+        board.write(seed, stage, epoch.epoch, epoch.train_accuracy)
+
+    history = train(
+        model,
+        x,
+        torch.tensor(noisy),
+        RECIPE,
+        order_seed=seeds.order,
+        true_labels=torch.tensor(true),
+        test=test,
+        on_epoch=tell,
+    )
+    tell(history[-1], Stage.PROBING)
+    every_probe = {name: create(name) for name in available()} | {
+        "masc": create("masc", variance=spec.variance)
+    }
+    rows = probe(model, (x, noisy), test, train_labels={"noisy": noisy, "true": true}, probes=every_probe)
+    tell(history[-1], Stage.DONE)
+    frames = pd.DataFrame(rows), pd.DataFrame(map(asdict, history))
+    for frame in frames:
+        frame.insert(0, "corruption", spec.corruption)
+        frame.insert(1, "seed", seed)
+    return frames
+
+
+def write_files(demo: Demo, folder: Path) -> None:
+    """Write everything that a demo leaves behind."""
+    demo.rows.to_csv(folder / "rows.csv", index=False)
+    demo.history.to_csv(folder / "history.csv", index=False)
+    (folder / "run.json").write_text(json.dumps(demo.provenance(), indent=2) + "\n", encoding="utf-8")
+    degree = f"{100 * demo.spec.corruption:g} % of the training labels redrawn"
+    figure = accuracy_over_layers(demo.rows, title=f"MLP on handwritten digits, {degree}")
+    save(figure, folder / "figure")
+    networks = demo.networks()
+    percent = networks.columns[networks.columns.str.endswith("accuracy")]
+    networks[percent] = (100 * networks[percent]).round(1)
+    write_report(
+        folder / "report.html",
+        title="What a network that memorised its labels still knows, layer by layer",
+        finding=finding(demo.rows),
+        figures={
+            "MASC on each layer's output (solid) and the network itself (dashed). Left: subspaces from the "
+            "noisy labels that the network was trained on; right: from the true labels.": figure
+        },
+        tables={
+            "Test accuracy in %, layer by layer: mean (range over seeds)": by_layer(demo.rows),
+            "Test accuracy in %, every probe: mean over seeds": by_probe(demo.rows),
+            "The networks: accuracies in %, last epoch and best epoch on the test data": networks,
+        },
+        appendix={"All rows": demo.rows},
+        provenance=_flat(demo.provenance()),
+    )
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, object]:
+    """Return nested facts as one level, "outer inner" -> value."""
+    flat: dict[str, object] = {}
+    for name, value in facts.items():
+        flat |= _flat(value, f"{prefix}{name} ") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,34 @@
+"""The exception family: every error says what was expected, what came, and what to do."""
+
+__all__ = [
+    "DataError",
+    "DegenerateWarning",
+    "InputError",
+    "LayerError",
+    "LayerprobeError",
+    "LayerprobeWarning",
+]
+
+
+class LayerprobeError(Exception):
+    """Base of every error that layerprobe raises on purpose."""
+
+
+class InputError(LayerprobeError, ValueError):
+    """An argument, an array or a label that cannot be used as it is."""
+
+
+class LayerError(LayerprobeError, LookupError):
+    """A layer that the model does not have, or that cannot be captured."""
+
+
+class DataError(LayerprobeError, OSError):
+    """A data set that is missing, incomplete or not what its publisher ships."""
+
+
+class LayerprobeWarning(UserWarning):
+    """Base of every warning that layerprobe gives."""
+
+
+class DegenerateWarning(LayerprobeWarning):
+    """The answer is defined but carries little information (an empty class, saturated subspaces)."""

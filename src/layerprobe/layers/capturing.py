@@ -1,0 +1,179 @@
+"""The layer outputs of a model over a data set, in one pass."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerprobe.errors import InputError, LayerError
+from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batches
+from layerprobe.layers.pooling import Pool, check_pool, pool_for, to_rows
+from layerprobe.layers.recording import Site, observe, place_of
+from layerprobe.layers.selecting import Selection, require_matches
+
+__all__ = ["Captured", "capture"]
+
+Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Captured:
+    """The outputs of some layers for n samples, in the order of the batches.
+
+    Attributes
+    ----------
+    outputs : dict of str to Tensor (n, d)
+        One CPU tensor a layer, in order of execution; empty where a `consume` function took them.
+    labels, indices : Tensor (n,), numpy.ndarray (n,) or None
+        As the batches gave them: integers as int64, strings as a NumPy array, None if not given.
+    """
+
+    outputs: dict[str, Tensor]
+    labels: Column | None
+    indices: Column | None
+
+    def __repr__(self) -> str:
+        layers = ", ".join(f"{name} {tuple(rows.shape)}" for name, rows in self.outputs.items())
+        return f"Captured({layers or 'no outputs held'})"
+
+
+def capture(
+    model: nn.Module,
+    batches: Any,
+    layers: str | Iterable[str | EllipsisType] | None = None,
+    *,
+    pool: Pool = None,
+    batch_size: int = 512,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    consume: Consumer | None = None,
+) -> Captured:
+    """Take the outputs of any layers of any model, all of them in one forward pass a batch.
+
+    The model runs in eval mode under inference_mode. Its training flags, parameters and buffers are left
+    as they were and its hooks are removed, also when something raises. Outputs are copied when they come
+    out, so that a later in-place operation does not reach them.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Not moved: the batches go to its device, and floating-point inputs to its dtype.
+    batches : array, tuple of arrays, mapping, Dataset, DataLoader or iterable of batches
+        An array x, a tuple (x, y) or (x, y, index) that starts with an array, or a mapping of whole arrays
+        is data and is cut into batches; anything else is iterated over for batches x, (x, y),
+        (x, y, index) or dicts. A dict goes to the model as keyword arguments without ``labels`` or
+        ``label``, and ``index``; a tuple in the place of x as positional arguments. NumPy or torch.
+    layers : str or iterable of str or ..., optional
+        Names or glob patterns, see `list_layers`. Default: the input (unless it is token ids) and the
+        output of every nonlinearity; in a model without any, of every module without children, except the
+        head; ``...`` among several patterns stands for it. ``"output"`` is the network's own output, its
+        logits.
+    pool : str, callable or mapping, optional
+        Default: flatten each output to (n, d). ``"mean"`` or ``"max"`` over the positions of (n, c, h, w)
+        or the tokens of (n, t, c), ``"first"`` or ``"last"`` token; outputs (n, c) have nothing to pool. A
+        callable gets the output, n rows, and returns n rows: needed where channels come first in (n, c, l).
+        A mapping from layer patterns to choices: the first that matches counts, else flatten.
+    batch_size : int
+        Rows of a batch cut from whole arrays.
+    device : torch.device or str, optional
+        Where the batches go, for a model without parameters and buffers.
+    dtype : torch.dtype, optional
+        Of the outputs. Default: float32 for half precision and integer inputs, else the output's own.
+    consume : callable, optional
+        Called as ``consume(outputs, labels, indices)`` after each batch; the outputs, on the model's
+        device, are then not held. Feeds a `ClassMoments` without ever storing the activations.
+
+    Returns
+    -------
+    Captured
+        outputs, name -> (n, d) on the CPU, in order of execution; labels; indices.
+
+    Raises
+    ------
+    InputError
+        If the batches cannot be read, or the model cannot be called with them.
+    LayerError
+        If a pattern matches no layer or one that cannot be captured, if a layer does not run in every
+        batch, or if its dimension changes.
+    """
+    selection = Selection(layers)
+    check_pool(pool)
+    if batch_size < 1:
+        raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
+    own_device, model_dtype = place_of(model)
+    target = own_device if device is None else torch.device(device)
+    stores: dict[str, _Rows] = {}
+    labels, indices = [], []
+    for number, batch in enumerate(read_batches(batches, batch_size, target, model_dtype), start=1):
+        outputs = _run(model, batch, number, selection, pool, dtype)
+        labels.append(batch.labels)
+        indices.append(batch.indices)
+        if consume is not None:
+            consume(outputs, batch.labels, batch.indices)
+            continue
+        if not stores:
+            expected = count_rows(batches)
+            stores = {name: _Rows(name, expected) for name in outputs}
+        for name, rows in outputs.items():
+            stores[name].append(rows, number)
+    return Captured({name: rows.result() for name, rows in stores.items()}, join(labels), join(indices))
+
+
+def _run(
+    model: nn.Module, batch: Batch, number: int, selection: Selection, pool: Pool, dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """Run one batch and return the chosen layers' rows, name -> (n, d)."""
+    outputs: dict[str, Tensor] = {}
+
+    def visit(site: Site, tensor: Tensor) -> None:
+        if selection.wants(site):
+            # Outside inference_mode, so that the copy is a normal tensor that autograd can use later.
+            with torch.inference_mode(False), torch.no_grad():
+                copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
+                outputs[site.name] = to_rows(copied, pool_for(pool, site.name), site.name)
+
+    trace = observe(model, batch, visit)
+    names = selection.settle(trace, number)
+    if isinstance(pool, Mapping):
+        require_matches(pool, [site for site in trace.sites if site.name in names])
+    return {name: outputs[name] for name in names}
+
+
+def _output_dtype(tensor: Tensor) -> torch.dtype:
+    wide = tensor.is_floating_point() and tensor.itemsize >= 4
+    return tensor.dtype if wide else torch.float32
+
+
+class _Rows:
+    """The rows of one layer, gathered batch by batch in one buffer.
+
+    Allocated once where the number of rows is known; else it doubles (a system commits only the memory
+    that was written to, so that the unused end costs nothing).
+    """
+
+    def __init__(self, name: str, expected: int | None) -> None:
+        self.name = name
+        self.expected = expected or 0
+        self.length = 0
+
+    def append(self, rows: Tensor, number: int) -> None:
+        end = self.length + len(rows)
+        if not self.length:
+            self.buffer = torch.empty(max(self.expected, end), rows.shape[1], dtype=rows.dtype)
+        if rows.shape[1] != self.buffer.shape[1]:
+            raise LayerError(
+                f"layer {self.name!r} has {rows.shape[1]} features a row in batch {number} and "
+                f"{self.buffer.shape[1]} before; pad the batches alike, or pool over what varies"
+            )
+        if end > len(self.buffer):
+            wider = torch.empty(max(end, 2 * len(self.buffer)), rows.shape[1], dtype=rows.dtype)
+            wider[: self.length] = self.buffer[: self.length]
+            self.buffer = wider
+        self.buffer[self.length : end] = rows
+        self.length = end
+
+    def result(self) -> Tensor:
+        return self.buffer[: self.length]

@@ -1,0 +1,239 @@
+"""One forward pass that shows every layer output to a visitor, and leaves no trace in the model."""
+
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import activation
+from torch.overrides import TorchFunctionMode
+
+from layerprobe.errors import InputError
+from layerprobe.layers.batches import Batch, named_tensors
+from layerprobe.layers.functions import NONLINEARITIES, names_of_functions
+
+__all__ = ["Site", "Trace", "observe", "place_of"]
+
+_FUNCTIONS = names_of_functions()
+
+_ACTIVATION_MODULES = tuple(
+    getattr(activation, name)
+    for name in activation.__all__
+    if "Softm" not in name and name not in ("LogSoftmax", "MultiheadAttention")
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of the forward pass where a tensor comes out.
+
+    `shape` is that of one row. `nonlinear` marks an activation function, `leaf` a module without children.
+    `obstacle` says why the tensor cannot be captured, or is None.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    nonlinear: bool
+    leaf: bool
+    obstacle: str | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The sites in order of execution, and the name of the one that is the network's head."""
+
+    sites: list[Site]
+    head: str | None
+
+
+Visitor = Callable[[Site, Tensor], None]
+
+
+def place_of(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+    """Return the device and the floating-point dtype that the model computes with, where it has any."""
+    tensors = [*model.parameters(), *model.buffers()]
+    dtypes = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
+    return tensors[0].device if tensors else None, next(dtypes, None)
+
+
+def observe(model: nn.Module, batch: Batch, visit: Visitor) -> Trace:
+    """Run `model` on one batch, in eval mode under inference_mode, and show each usable output to `visit`.
+
+    The visitor sees a tensor at the moment when it comes out; a later in-place operation may overwrite it.
+    """
+    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps: its graphs would not run our hooks
+    recorder = _Recorder(model, batch.size, visit)
+    training = {module: module.training for module in model.modules()}
+    handles = []
+    try:
+        for module in training:
+            module.training = False  # not .eval(): models override it, and .train() could not undo that
+            if module is not model and not isinstance(module, torch.jit.ScriptModule):  # those take no hooks
+                handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True))
+                handles.append(module.register_forward_hook(recorder.leave, always_call=True))
+        with torch.inference_mode(), recorder:
+            return recorder.run(batch.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, flag in training.items():
+            module.training = flag
+
+
+class _Event(NamedTuple):
+    """What was reported last: the value, where it comes from, and the module that was then running."""
+
+    value: Any
+    source: nn.Module | str | None
+    caller: nn.Module | None
+
+
+class _Recorder(TorchFunctionMode):
+    """Follows the running modules by their hooks, functional operations by torch's function mode."""
+
+    def __init__(self, model: nn.Module, size: int, visit: Visitor) -> None:
+        super().__init__()
+        self.model, self.size, self.visit = model, size, visit
+        self.paths = {module: path for path, module in model.named_modules()}
+        self.running = [model]
+        self.reporting = False
+        self.sites: list[Site] = []
+        self.calls = Counter(output=1)  # the plain name is kept for the model's own output
+        self.last = _Event(None, None, None)
+        self.last_linear: tuple[str, Tensor] | None = None
+
+    def run(self, inputs: Any) -> Trace:
+        self.report("input", inputs, "input")
+        result = _call(self.model, inputs)
+        self.calls["output"] = 0
+        source: nn.Module = self.model
+        last = self.last.source
+        if isinstance(last, nn.Module) and self.paths[last] == "output" and self.last.value is result:
+            source = last  # a submodule that is called output: one layer, not two
+            self.sites.pop()
+        self.report("output", result, source)
+        return Trace(self.sites, self._head(result))
+
+    def enter(self, module: nn.Module, _: Any) -> None:
+        self.running.append(module)
+
+    def leave(self, module: nn.Module, _: Any, output: Any) -> None:
+        self.running.pop()
+        self.report(self.paths[module], output, module)
+
+    def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if not self.reporting and func in _FUNCTIONS and not _is_torch_leaf(self.running[-1]):
+            kind = f"F.{_FUNCTIONS[func]}"
+            path = self.paths[self.running[-1]]
+            self.report(f"{path}.{kind}" if path else kind, result, kind)
+        return result
+
+    def report(self, name: str, value: Any, source: nn.Module | str) -> None:
+        self.reporting = True  # what is done with the tensors here is no part of the model
+        nonlinear = self._is_nonlinear(value, source)
+        try:
+            for key, tensor in named_tensors(value):
+                site = self._site(name + key, tensor, source, nonlinear, main=not key)
+                self.sites.append(site)
+                if site.obstacle is None:
+                    self.visit(site, tensor)
+                if isinstance(source, nn.Linear) and source is not self.model:
+                    self.last_linear = (site.name, tensor)
+        finally:
+            self.reporting = False
+        self.last = _Event(value, source, self.running[-1])
+
+    def _is_nonlinear(self, value: Any, source: nn.Module | str) -> bool:
+        """Tell whether this is the output of a nonlinearity.
+
+        A module that returns what its own ``F.relu`` gave stands for it: ``fc1`` instead of ``fc1.F.relu``.
+        """
+        if isinstance(source, str):
+            return source.removeprefix("F.") in NONLINEARITIES
+        last = self.last
+        returned = value is last.value and isinstance(last.source, str) and source is last.caller
+        if returned and self.sites[-1].nonlinear and source is not self.model:
+            self.sites[-1] = replace(self.sites[-1], nonlinear=False)
+            return True
+        return isinstance(source, _ACTIVATION_MODULES)
+
+    def _site(self, name: str, tensor: Tensor, source: nn.Module | str, nonlinear: bool, main: bool) -> Site:
+        self.calls[name] += 1
+        if isinstance(source, nn.Module):
+            kind, leaf = type(source).__name__, not any(source.children())
+        else:
+            kind, leaf = source, False
+        return Site(
+            name=name if self.calls[name] == 1 else f"{name}:{self.calls[name]}",
+            kind=kind,
+            shape=() if tensor.is_nested else tuple(tensor.shape[1:]),
+            dtype=tensor.dtype,
+            nonlinear=main and nonlinear,
+            leaf=main and leaf,
+            obstacle=self._obstacle(tensor, source),
+        )
+
+    def _obstacle(self, tensor: Tensor, source: nn.Module | str) -> str | None:
+        if tensor.is_nested or tensor.layout is not torch.strided:
+            return "it is not a dense tensor"
+        if not tensor.is_floating_point() and (source != "input" or tensor.is_complex()):
+            return f"it holds {tensor.dtype} values, not real floating-point features"
+        if not tensor.ndim or len(tensor) != self.size:
+            return f"its shape {tuple(tensor.shape)} does not begin with the {self.size} rows of the batch"
+        return None
+
+    def _head(self, result: Any) -> str | None:
+        tensors = named_tensors(result)
+        if not tensors:
+            return None
+        output = tensors[0][1]
+        if self.last_linear is not None and _is_view(self.last_linear[1], output):
+            return self.last_linear[0]
+        return "output" if output.ndim == 2 else None
+
+
+def _call(model: nn.Module, inputs: Any) -> Any:
+    args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
+    args = args if isinstance(args, tuple) else (args,)
+    try:
+        return model(*args, **kwargs)
+    except TypeError as error:
+        if (misfit := _misfit(model, args, kwargs)) is not None:
+            raise InputError(
+                f"{misfit}. Give batches as dicts, whose items become keyword arguments, or as "
+                "((x1, x2), y), or wrap the model in a module that fits"
+            ) from error
+        raise
+
+
+def _misfit(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> str | None:
+    """Say how the arguments do not fit forward's signature, or return None where they do."""
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):  # not a Python function
+        return None
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        given = f"the keywords {', '.join(kwargs)}" if kwargs else f"{len(args)} input(s)"
+        return f"{type(model).__name__}.forward{signature} was given {given}: {error}"
+    return None
+
+
+def _is_torch_leaf(module: nn.Module) -> bool:
+    """Tell whether the module's inner operations are its own business: nn.ReLU calls F.relu."""
+    return type(module).__module__.startswith("torch.nn.") and not any(module.children())
+
+
+def _is_view(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two living tensors are the same numbers, maybe in another shape."""
+    return (
+        one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        and one.numel() == other.numel()
+    )

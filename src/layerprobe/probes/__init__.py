@@ -1,0 +1,45 @@
+"""Probes: classifiers that read a layer's outputs. One file and one line here for each."""
+
+from typing import Any
+
+from layerprobe.errors import InputError
+from layerprobe.probes.base import Probe
+from layerprobe.probes.knn import KNN
+from layerprobe.probes.lda import LDA
+from layerprobe.probes.logistic import LogisticRegression
+from layerprobe.probes.masc import MASC
+from layerprobe.probes.ncm import NearestClassMean
+from layerprobe.probes.qda import QDA
+
+__all__ = [
+    "KNN",
+    "LDA",
+    "MASC",
+    "QDA",
+    "LogisticRegression",
+    "NearestClassMean",
+    "Probe",
+    "available",
+    "create",
+]
+
+REGISTRY: dict[str, type[Probe]] = {
+    "masc": MASC,
+    "ncm": NearestClassMean,
+    "logistic": LogisticRegression,
+    "lda": LDA,
+    "qda": QDA,
+    "knn": KNN,
+}
+
+
+def available() -> list[str]:
+    """Names of all probes."""
+    return list(REGISTRY)
+
+
+def create(name: str, **parameters: Any) -> Probe:
+    """Make an unfitted probe by its name, say ``create("masc", variance=0.9)``."""
+    if name not in REGISTRY:
+        raise InputError(f"Expected a probe of {', '.join(REGISTRY)}, got {name!r}.")
+    return REGISTRY[name](**parameters)

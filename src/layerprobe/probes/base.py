@@ -1,0 +1,187 @@
+"""The face that every probe shows: scikit-learn's contract over NumPy arrays and torch tensors."""
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import Tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor
+
+from layerprobe.core.checks import check_finite, check_rows
+from layerprobe.errors import InputError
+
+__all__ = ["Probe"]
+
+
+class Probe(ClassifierMixin, BaseEstimator):
+    """Base of all probes: takes arrays or tensors, names classes, and gives the same kind back.
+
+    A new probe is a subclass with two methods over tensors, and one line in ``probes/__init__.py``:
+
+    ``_fit(X, codes, num_classes)``
+        Learn from X (n, d), float32 or float64, and codes (n,) int64 in 0..K-1.
+    ``_scores(X)``
+        Scores (n, K); the largest wins, the first of equals.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (K,)
+    n_features_in_ : int
+    """
+
+    classes_: np.ndarray
+    n_features_in_: int
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Fit to a layer's outputs.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+        y : sequence of n labels
+            Integers, strings or any other hashables.
+
+        Returns
+        -------
+        self
+        """
+        rows, labels = self._training_rows(X, y, reset=True)
+        self.classes_, codes = encode(labels)
+        self._fit(rows, torch.from_numpy(codes).to(rows.device), len(self.classes_))
+        return self
+
+    def decision_function(self, X: Any) -> Any:
+        """Score every class.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+
+        Returns
+        -------
+        array or Tensor of shape (n, K)
+            The largest wins. For two classes of shape (n,), the second's score less the first's, as
+            scikit-learn has it.
+        """
+        scores = self._scores(self._query_rows(X))
+        return like(scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores, X)
+
+    def predict(self, X: Any) -> Any:
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+
+        Returns
+        -------
+        array or Tensor of shape (n,)
+            A tensor on X's device for a tensor, unless the labels are no numbers.
+        """
+        return self._name(self._scores(self._query_rows(X)).argmax(1), X)
+
+    def __sklearn_tags__(self) -> Tags:
+        """Tell scikit-learn that a probe shows what a layer holds, however little that is."""
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True
+        return tags
+
+    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define _fit(X, codes, num_classes).")
+
+    def _scores(self, X: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} must define _scores(X).")
+
+    def _training_rows(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, np.ndarray]:
+        if y is None:
+            raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+        labels = label_array(y)
+        exotic = labels.dtype == object and not all(isinstance(v, str) for v in labels)
+        if isinstance(X, Tensor):
+            rows = self._tensor_rows(X, reset=reset)
+            if len(rows) != len(labels):
+                raise InputError(
+                    f"X and y must have the same length, got {len(rows)} rows and {len(labels)} labels."
+                )
+            if not len(rows):
+                raise InputError("Found array with 0 sample(s), expected at least one row to fit on.")
+            if not exotic:
+                check_classification_targets(labels)
+            return rows, labels
+        array = X if isinstance(X, np.ndarray) and X.dtype != np.float16 else _plain(X)
+        targets = np.arange(len(labels)) if exotic else labels
+        array, targets = validate_data(self, array, targets, dtype=[np.float64, np.float32], reset=reset)
+        if not exotic:
+            check_classification_targets(targets)
+            labels = targets
+        return to_tensor(array), labels
+
+    def _query_rows(self, X: Any) -> Tensor:
+        check_is_fitted(self)
+        if isinstance(X, Tensor):
+            return self._tensor_rows(X, reset=False)
+        return to_tensor(validate_data(self, _plain(X), dtype=[np.float64, np.float32], reset=False))
+
+    def _tensor_rows(self, X: Tensor, *, reset: bool) -> Tensor:
+        rows = check_rows(X)
+        if reset:
+            self.n_features_in_ = rows.shape[1]
+        elif rows.shape[1] != self.n_features_in_:
+            expected = f"{type(self).__name__} is expecting {self.n_features_in_} features as input."
+            raise InputError(f"X has {rows.shape[1]} features, but {expected}")
+        check_finite(rows)
+        return rows
+
+    def _name(self, codes: Tensor, X: Any) -> Any:
+        """Turn codes (n,) into labels of the kind of X."""
+        if isinstance(X, Tensor) and self.classes_.dtype.kind in "biuf":
+            return torch.from_numpy(self.classes_).to(X.device)[codes.to(X.device)]
+        return self.classes_[codes.cpu().numpy()]
+
+
+def _plain(X: Any) -> Any:
+    """float16 becomes float32 as for tensors; scikit-learn would make it float64."""
+    return X.astype(np.float32) if getattr(X, "dtype", None) == np.float16 else X
+
+
+def label_array(y: Any) -> np.ndarray:
+    """Give labels as a 1-d array; hashables that are no strings or numbers keep their identity."""
+    if isinstance(y, Tensor):
+        y = y.detach().cpu().numpy()
+    if isinstance(y, Sequence) and not all(isinstance(v, str | Real | np.generic | Sequence) for v in y):
+        return _objects(y)
+    if isinstance(y, Sequence) and y and all(isinstance(v, tuple) for v in y):
+        return _objects(y)
+    return column_or_1d(y, warn=True)
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
+
+
+def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the distinct labels, sorted if they can be, and each label's position among them."""
+    try:
+        classes, codes = np.unique(labels, return_inverse=True)
+        return classes, codes.astype(np.int64)
+    except TypeError:  # labels of kinds that do not compare stay in order of appearance
+        position = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+        return _objects(list(position)), np.array([position[label] for label in labels], dtype=np.int64)
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """Share a NumPy array's memory, or copy it where torch cannot."""
+    array = np.ascontiguousarray(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def like(result: Tensor, X: Any) -> Any:
+    """Give a result as a tensor on X's device for a tensor, as a NumPy array for anything else."""
+    return result.to(X.device) if isinstance(X, Tensor) else result.cpu().numpy()

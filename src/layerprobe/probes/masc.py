@@ -1,0 +1,159 @@
+"""MASC, the Minimum Angle Subspace Classifier, as a scikit-learn estimator."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from layerprobe.core import ClassMoments, Subspaces, fit_subspaces
+from layerprobe.core.checks import check_strength
+from layerprobe.errors import InputError, LayerprobeWarning
+from layerprobe.probes.base import Probe, encode, label_array, like
+
+__all__ = ["MASC"]
+
+DEFAULT_VARIANCE = 0.99  # the paper's
+
+
+class MASC(Probe):
+    """Minimum Angle Subspace Classifier (Algorithms 1-3 of the paper).
+
+    Per class, the PCA subspace through the origin of a layer's outputs; a point gets the class whose
+    subspace makes the smallest angle with it. Rescaling a point changes nothing.
+
+    Parameters
+    ----------
+    variance : float in (0, 1], default 0.99
+        Each class keeps the fewest components that hold more than this share of its second moment.
+    components : int, optional
+        Keep exactly this many components instead. Replaces the default variance; beside any other
+        variance it is refused.
+
+    Attributes
+    ----------
+    subspaces_ : Subspaces
+        The fitted subspaces: ``ranks``, ``bases``, ``eigenvalues``.
+    classes_ : ndarray of shape (K,)
+    n_features_in_ : int
+
+    References
+    ----------
+    "Decoding Generalization from Memorization in Deep Neural Networks", arXiv 2501.14687.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from layerprobe import MASC
+    >>> X, y = load_digits(return_X_y=True)
+    >>> masc = MASC(variance=0.9).fit(X[:1500], y[:1500])
+    >>> bool(masc.score(X[1500:], y[1500:]) > 0.9)
+    True
+    """
+
+    _subspaces: Subspaces | None
+
+    def __init__(self, variance: float | None = DEFAULT_VARIANCE, components: int | None = None) -> None:
+        self.variance = variance
+        self.components = components
+
+    def partial_fit(self, X: Any, y: Any, classes: Sequence | np.ndarray | None = None) -> Self:
+        """Add a batch; the subspaces are those of all batches together, whatever the split.
+
+        ``fit`` keeps no moments, so after it the first call starts anew, and warns that it does.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+        y : sequence of n labels
+        classes : sequence of K labels
+            All classes that will come, needed in the first call of an unfitted probe.
+
+        Returns
+        -------
+        self
+        """
+        first = not hasattr(self, "moments_")
+        rows, labels = self._training_rows(X, y, reset=first)
+        if first:
+            self._start(rows, classes)
+        code_of = {label: k for k, label in enumerate(self.classes_.tolist())}
+        try:
+            codes = torch.tensor([code_of[label] for label in labels.tolist()])
+        except KeyError as error:
+            raise InputError(f"y has the label {error}, which classes= did not name.") from None
+        self.moments_.update(rows, codes)
+        self._subspaces = None
+        return self
+
+    def squared_cosines(self, X: Any) -> Any:
+        """Squared cosine of the angle to each class's subspace, (n, K), also for two classes."""
+        return like(self._scores(self._query_rows(X)), X)
+
+    def angles(self, X: Any) -> Any:
+        """Angle to each class's subspace in radians, (n, K)."""
+        return like(self.subspaces_.angles(self._query_rows(X)), X)
+
+    def staged_predict(
+        self, X: Any, variances: Sequence[float] = (), components: Sequence[int] = ()
+    ) -> Iterator[Any]:
+        """Predict at several strengths from one projection.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+        variances : sequence of float
+            None above the fitted variance.
+        components : sequence of int
+            Numbers of components, after the variances.
+
+        Yields
+        ------
+        array or Tensor of shape (n,)
+            Labels, first for each of the variances and then for each of the numbers of components.
+        """
+        rows, subspaces = self._query_rows(X), self.subspaces_
+        stages = [subspaces.ranks_at(variance=v) for v in variances]
+        stages += [subspaces.ranks_at(components=c) for c in components]
+        for scores in subspaces.staged_squared_cosines(rows, stages):
+            yield self._name(scores.argmax(1), X)
+
+    @property
+    def subspaces_(self) -> Subspaces:
+        """The fitted subspaces; after ``partial_fit`` they are made when first asked for."""
+        check_is_fitted(self, "_subspaces")
+        if self._subspaces is None:
+            self._subspaces = self.moments_.subspaces(**self._strength(), classes=self.classes_.tolist())
+        return self._subspaces
+
+    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        self._subspaces = fit_subspaces(
+            X, codes, num_classes, **self._strength(), classes=self.classes_.tolist()
+        )
+        self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
+
+    def _scores(self, X: Tensor) -> Tensor:
+        return self.subspaces_.squared_cosines(X)
+
+    def _start(self, rows: Tensor, classes: Sequence | np.ndarray | None) -> None:
+        self._strength()
+        if classes is not None:
+            self.classes_ = encode(label_array(classes))[0]
+        elif not hasattr(self, "classes_"):
+            raise InputError("The first call of partial_fit needs classes=, the labels that will come.")
+        if hasattr(self, "_subspaces"):
+            warnings.warn(
+                "partial_fit after fit starts anew: use partial_fit for all batches, or fit for all rows.",
+                LayerprobeWarning,
+                stacklevel=3,
+            )
+        self.moments_ = ClassMoments(len(self.classes_), rows.shape[1], dtype=rows.dtype, device=rows.device)
+
+    def _strength(self) -> dict[str, Any]:
+        replaced = self.components is not None and self.variance == DEFAULT_VARIANCE
+        strength = {"variance": None if replaced else self.variance, "components": self.components}
+        check_strength(**strength)
+        return strength

@@ -1,0 +1,43 @@
+"""What the probes that scikit-learn already has share: one estimator inside, tensors outside."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from layerprobe.probes.base import Probe, to_tensor
+
+__all__ = ["SklearnProbe"]
+
+
+class SklearnProbe(Probe):
+    """A probe that hands its rows to a scikit-learn estimator, on the CPU.
+
+    A subclass defines ``_estimator()``, the estimator to fit on codes 0..K-1.
+
+    Attributes
+    ----------
+    estimator_ : the fitted scikit-learn estimator
+    """
+
+    def _estimator(self) -> Any:
+        raise NotImplementedError(f"{type(self).__name__} must define _estimator().")
+
+    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        # Many small decompositions: on a busy machine several threads are ten times slower than one.
+        with warnings.catch_warnings(), threadpool_limits(1):
+            # Dead units make collinear features in every memorised network: nothing to tell the user.
+            warnings.filterwarnings("ignore", message="Variables are collinear")
+            self.estimator_ = self._estimator().fit(X.cpu().numpy(), codes.cpu().numpy())
+
+    def _scores(self, X: Tensor) -> Tensor:
+        rows = X.cpu().numpy()
+        if hasattr(self.estimator_, "decision_function"):
+            scores = self.estimator_.decision_function(rows)
+            if scores.ndim == 1:  # scikit-learn's one column for two classes
+                scores = np.stack([np.zeros_like(scores), scores], axis=1)
+        else:
+            scores = self.estimator_.predict_proba(rows)
+        return to_tensor(scores).to(X.device)

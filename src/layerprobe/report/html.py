@@ -1,0 +1,157 @@
+"""One self-contained HTML file: no script, nothing loaded from elsewhere, every text escaped."""
+
+import base64
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from pandas.api.types import is_float_dtype, is_numeric_dtype
+
+from layerprobe.figures import svg
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["write_report"]
+
+# default-src 'none' forbids every request and every script; the page holds what it needs.
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+STYLE = """
+:root { color-scheme: light dark; --text: #1d2126; --soft: #5b6470; --line: #dfe3e8; --page: #fbfbfa;
+  --card: #fff; --accent: #0072b2; }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e8ea; --soft: #9aa4af; --line: #31373e;
+  --page: #15181b; --card: #1c2024; --accent: #6db8e8; } }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--page); color: var(--text);
+  font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
+main { max-width: 62rem; margin: 0 auto; padding: 3rem 1.25rem 4rem; }
+h1 { font-size: 1.9rem; line-height: 1.2; letter-spacing: -.015em; margin: 0 0 1rem; text-wrap: balance; }
+h2 { font-size: 1.15rem; margin: 2.75rem 0 .75rem; }
+.finding { font-size: 1.15rem; max-width: 46rem; margin: 0; padding-left: 1rem;
+  border-left: 3px solid var(--accent); }
+figure { margin: 2.25rem 0 0; }
+figure img { display: block; width: 100%; min-width: 36rem; height: auto; padding: .75rem; }
+figure .scroll { background: #fff; }
+figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; margin: .6rem 0 0; }
+.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { padding: .42rem .9rem; text-align: left; white-space: nowrap; border-top: 1px solid var(--line);
+  font-variant-numeric: tabular-nums; }
+thead th { border-top: 0; white-space: normal; color: var(--soft); font-weight: 600; vertical-align: bottom; }
+.number { text-align: right; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.5rem; margin: 0; font-size: .9rem; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+details { margin-top: 2.75rem; }
+summary { cursor: pointer; font-size: 1.15rem; font-weight: 700; margin-bottom: .75rem; }
+@media (max-width: 34rem) { main { padding-top: 1.75rem; } h1 { font-size: 1.5rem; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } th, td { padding: .4rem .6rem; } }
+@media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #bbb; --page: #fff;
+  --card: #fff; } main { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; }
+  figure img { min-width: 0; }
+  table, th, td { font-size: .75rem; padding: .2rem .5rem; }
+  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
+"""
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    finding: str,
+    figures: Mapping[str, "Figure"],
+    tables: Mapping[str, pd.DataFrame],
+    provenance: Mapping[str, object],
+    appendix: Mapping[str, pd.DataFrame] | None = None,
+) -> None:
+    """Write a report as one HTML file that loads nothing and runs nothing.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    title : str
+        The page's title and heading.
+    finding : str
+        One plain sentence, set apart at the top.
+    figures : mapping of caption to Figure
+        Embedded as vector graphics.
+    tables : mapping of heading to DataFrame
+        Shown in full, without their index; a missing number is a dash.
+    provenance : mapping of name to value
+        How the results came about, at the end.
+    appendix : mapping of heading to DataFrame, optional
+        Long tables, folded until they are opened.
+    """
+    body = [f"<h1>{escape(title)}</h1>", f'<p class="finding">{escape(finding)}</p>']
+    body += [_figure(caption, figure) for caption, figure in figures.items()]
+    body += [
+        f"<section><h2>{escape(heading)}</h2>{_table(frame)}</section>" for heading, frame in tables.items()
+    ]
+    body += [
+        f"<details><summary>{escape(heading)}</summary>{_table(frame)}</details>"
+        for heading, frame in (appendix or {}).items()
+    ]
+    facts = "".join(
+        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in provenance.items()
+    )
+    body.append(f"<section><h2>Provenance</h2><dl>{facts}</dl></section>")
+    Path(path).write_text(_page(title, "\n".join(body)), encoding="utf-8")
+
+
+def _page(title: str, body: str) -> str:
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>{escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def _figure(caption: str, figure: "Figure") -> str:
+    data = base64.b64encode(svg(figure)).decode("ascii")
+    text = escape(caption)
+    image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
+    return f"<figure>{_scroll(image)}<figcaption>{text}</figcaption></figure>"
+
+
+def _table(frame: pd.DataFrame) -> str:
+    """Return an escaped table; columns of numbers stand right."""
+    kinds = [' class="number"' if is_numeric_dtype(dtype) else "" for dtype in frame.dtypes]
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(str(name))}</th>'
+        for name, kind in zip(frame.columns, kinds, strict=True)
+    )
+    rows = "".join(
+        "<tr>" + "".join(f"<td{kind}>{text}</td>" for text, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in zip(*(_texts(frame[name]) for name in frame), strict=True)
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    return _scroll(table)
+
+
+def _scroll(content: str) -> str:
+    """Return what is too wide for a narrow screen in a box that scrolls, by keyboard too."""
+    return f'<div class="scroll" tabindex="0">{content}</div>'
+
+
+def _texts(column: pd.Series) -> list[str]:
+    """Return the escaped cells of a column; floats have as many decimals as one of them needs, up to 4."""
+    if is_float_dtype(column):
+        rounded = column.round(4)
+        decimals = max((len(str(value).partition(".")[2]) for value in rounded.dropna()), default=0)
+        return ["\u2013" if pd.isna(value) else f"{value:.{decimals}f}" for value in rounded]
+    return [escape(str(value)) for value in column]

@@ -1,0 +1,44 @@
+"""Fixtures for every test: real data where it is at hand, one thread, hypothesis that repeats itself."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import hypothesis
+import pytest
+import torch
+from filelock import FileLock
+from threadpoolctl import threadpool_limits
+
+ROOT = Path(__file__).resolve().parents[1]
+REAL_SETS = ("mnist", "fashion-mnist")  # what `real_data` unpacks; a test that needs more adds its name
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
+hypothesis.settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Small decompositions collapse when several threads share a busy machine."""
+    torch.set_num_threads(1)
+    with threadpool_limits(limits=1):  # NumPy's BLAS, for the oracle
+        yield
+
+
+@pytest.fixture(scope="session")
+def real_data(tmp_path_factory):
+    """Folder with the real data sets as their publishers ship them, one subfolder each (`mnist/`, ...)."""
+    given = os.environ.get("LAYERPROBE_DATA")
+    if given and (Path(given) / "mnist").is_dir():
+        return Path(given)
+    unpack = ROOT.parent / "shared" / "data" / "unpack"
+    if not unpack.is_file():
+        pytest.skip("no real data: set LAYERPROBE_DATA to a folder that holds mnist/ and fashion-mnist/")
+    run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        run = run.parent  # the folder that all workers of this run share
+    folder = run / "real-data"
+    with FileLock(run / "real-data.lock"):  # the first worker unpacks, the others find it done
+        subprocess.run([sys.executable, unpack, folder, *REAL_SETS], check=True, capture_output=True)
+    return folder

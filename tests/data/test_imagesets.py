@@ -1,0 +1,146 @@
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerprobe.data import ImageSet, available, load
+from layerprobe.data.imagesets import data_folder
+from layerprobe.errors import DataError, InputError
+
+ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def test_load_gives_the_files_content(tiny_mnist):
+    images = load("mnist", tiny_mnist.root)
+    for field, (file, array) in zip(ARRAYS, tiny_mnist.arrays.items(), strict=True):
+        assert np.array_equal(getattr(images, field), array), file
+    assert images.train_images.dtype == np.uint8
+    assert images.train_labels.dtype == images.test_labels.dtype == np.int64
+    assert images.num_classes == 10
+    assert images.max_value == 255
+    assert repr(images) == "ImageSet('mnist': 6 train and 4 test images of 3x2, 10 classes)"
+
+
+def test_an_image_set_is_frozen_but_what_it_was_made_from_is_not(tiny_mnist):
+    arrays = [np.zeros((2, 3, 3, 3), np.uint8), np.zeros(2, np.int64)] * 2
+    for images in (load("mnist", tiny_mnist.root), ImageSet("mine", *arrays, ("a", "b"))):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            images.name = "other"
+        for field in ARRAYS:
+            with pytest.raises(ValueError, match="read-only"):
+                getattr(images, field)[0] = 1
+    assert all(array.flags.writeable for array in arrays)
+
+
+def test_fingerprint_is_of_shapes_and_values_alone(tiny_mnist):
+    images = load("mnist", tiny_mnist.root)
+    digest = hashlib.sha256()
+    for split in ("train", "test"):
+        pixels, labels = getattr(images, f"{split}_images"), getattr(images, f"{split}_labels")
+        digest.update(str(pixels.shape).encode() + pixels.tobytes() + labels.astype("<i8").tobytes())
+    assert images.fingerprint == digest.hexdigest()
+    transposed_twice = images.train_images.transpose(2, 1, 0).copy().transpose(2, 1, 0)
+    assert dataclasses.replace(images, train_images=transposed_twice).fingerprint == images.fingerprint
+
+
+@pytest.mark.parametrize("field", ARRAYS)
+def test_fingerprint_sees_every_value(tiny_mnist, field):
+    images = load("mnist", tiny_mnist.root)
+    values = getattr(images, field).copy()
+    values.flat[-1] += 1
+    assert dataclasses.replace(images, **{field: values}).fingerprint != images.fingerprint
+
+
+def test_unknown_name_lists_the_known_ones():
+    assert available() == ["digits", "mnist", "fashion-mnist"]
+    with pytest.raises(InputError, match=r"'mnits'.*digits, mnist, fashion-mnist"):
+        load("mnits")
+
+
+def test_missing_files_are_named_with_the_way_out(tiny_mnist):
+    (tiny_mnist.folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    (tiny_mnist.folder / "train-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(DataError) as caught:
+        load("mnist", tiny_mnist.root)
+    message = str(caught.value)
+    for part in (str(tiny_mnist.folder), "layerprobe data fetch mnist", "LAYERPROBE_DATA", "root="):
+        assert part in message
+    assert "not hold train-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz." in message
+
+
+def test_test_images_of_another_size(tiny_mnist, idx):
+    idx.write(tiny_mnist.folder / "t10k-images-idx3-ubyte.gz", np.zeros((4, 5, 5)))
+    with pytest.raises(DataError, match=r"t10k-images.*\(3, 2\).*got \(5, 5\)"):
+        load("mnist", tiny_mnist.root)
+
+
+def test_root_is_the_argument_then_the_environment_then_the_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LAYERPROBE_DATA", "~/sets")
+    assert data_folder(tmp_path) == data_folder(str(tmp_path)) == tmp_path
+    assert data_folder() == tmp_path / "home" / "sets"
+    monkeypatch.setenv("LAYERPROBE_DATA", "")
+    assert data_folder() == tmp_path / "cache" / "layerprobe"
+    monkeypatch.delenv("LAYERPROBE_DATA")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert data_folder() == tmp_path / "home" / ".cache" / "layerprobe"
+
+
+def test_load_looks_in_the_environments_root(monkeypatch, tiny_mnist):
+    monkeypatch.setenv("LAYERPROBE_DATA", str(tiny_mnist.root))
+    assert len(load("mnist").train_images) == 6
+
+
+def test_digits_are_split_as_ever():
+    digits = load("digits", root=Path("/nowhere"))
+    assert digits.train_images.shape == (1437, 8, 8)
+    assert digits.test_images.shape == (360, 8, 8)
+    assert digits.max_value == digits.train_images.max() == digits.test_images.max() == 16
+    assert digits.class_names == tuple("0123456789")
+    # Stratified: each class gives the test set its share to the nearest image.
+    train, test = (np.bincount(labels) for labels in (digits.train_labels, digits.test_labels))
+    assert np.abs(test - (train + test) * 360 / 1797).max() < 1
+    # The split is part of every published row of ours: should scikit-learn split otherwise, say so.
+    assert digits.fingerprint == "6880096839263ecd5eab3e884986fc071c359e888e37f0cd7afdb9028b095cf2"
+
+
+def test_digits_hold_every_image_once_in_the_files_order():
+    from sklearn.datasets import load_digits
+
+    digits = load("digits")
+    position = {image.tobytes(): i for i, image in enumerate(load_digits().images.astype(np.uint8))}
+    train, test = ([position[i.tobytes()] for i in s] for s in (digits.train_images, digits.test_images))
+    assert sorted(train + test) == list(range(1797))
+    assert train == sorted(train)
+    assert test == sorted(test)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "first_labels", "counts", "fingerprint"),
+    [
+        (
+            "mnist",
+            [5, 0, 4, 1, 9, 2, 1, 3, 1, 4],
+            [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
+            "3c4cc0db2a25ab6be26edeebe0171ac5fb885ce2fc16c991a4f6c382733d5dbe",
+        ),
+        (
+            "fashion-mnist",
+            [9, 0, 0, 3, 0, 2, 7, 2, 5, 5],
+            [6000] * 10,
+            "c9ba3c49b4f4c50a2bffe6041e2eae64cef41e4bbc2c8c1de10eca7f0ccb3e25",
+        ),
+    ],
+)
+def test_real_sets(real_data, name, first_labels, counts, fingerprint):
+    images = load(name, real_data)
+    assert images.train_images.shape == (60_000, 28, 28)
+    assert images.test_images.shape == (10_000, 28, 28)
+    assert images.train_labels[:10].tolist() == first_labels
+    assert np.bincount(images.train_labels).tolist() == counts
+    assert len(images.class_names) == 10
+    assert images.fingerprint == fingerprint

@@ -1,0 +1,71 @@
+"""list_layers: a table to read, rows to work with."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from layerprobe.layers import LayerRow, list_layers
+
+TABLE = """\
+name        kind        shape      dimension
+input       input       1 x 4 x 4         16  default
+features.0  Conv2d      2 x 4 x 4         32
+features.1  ReLU        2 x 4 x 4         32  default
+features    Sequential  2 x 4 x 4         32
+F.flatten   F.flatten   32                32
+classifier  Linear      3                  3  head
+output      Net         3                  3"""
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.ReLU())
+        self.classifier = nn.Linear(32, 3)
+
+    def forward(self, x):
+        return self.classifier(torch.flatten(self.features(x), 1))
+
+
+def test_it_prints_as_an_aligned_table():
+    assert repr(list_layers(Net(), torch.zeros(2, 1, 4, 4))) == TABLE
+
+
+def test_rows_are_frozen_and_the_list_is_a_sequence():
+    layers = list_layers(Net(), torch.zeros(2, 1, 4, 4))
+    assert layers[1] == LayerRow("features.0", "Conv2d", (2, 4, 4), 32, is_head=False, is_default=False)
+    assert len(layers) == len(layers.names) == 7
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        layers[0].name = "other"
+
+
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        (nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), "2"),
+        (nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 1), nn.Flatten(0)), "2"),
+        (nn.Sequential(nn.Linear(4, 3), nn.LogSoftmax(1)), "output"),
+        (nn.Linear(4, 3), "output"),
+        (nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3)), nn.Softmax(1)), None),
+    ],
+)
+def test_the_head_is_the_linear_layer_that_makes_the_output(model, head):
+    layers = list_layers(model, torch.zeros(5, 4))
+    assert layers.head == head
+    assert sum(row.is_head for row in layers) == (head is not None)
+
+
+def test_without_a_nonlinearity_every_leaf_but_the_head_is_default():
+    model = nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), nn.Linear(3, 2))
+    layers = list_layers(model, torch.zeros(5, 4))
+    assert [row.name for row in layers if row.is_default] == ["input", "0.0", "0.1"]
+
+
+def test_it_takes_whatever_capture_takes_and_runs_one_batch(mlp, x):
+    loader = DataLoader(TensorDataset(x, torch.zeros(10)), batch_size=4)
+    assert list_layers(mlp, loader) == list_layers(mlp, (x.numpy(), ["a"] * 10)) == list_layers(mlp, [x])
+    assert mlp.forwards == 3
+    assert mlp.training

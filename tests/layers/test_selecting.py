@@ -1,0 +1,65 @@
+"""Layers by name and by pattern."""
+
+import pytest
+import torch
+from torch import nn
+
+from layerprobe.errors import InputError, LayerError
+from layerprobe.layers import capture
+
+
+@pytest.mark.parametrize(
+    ("layers", "names"),
+    [
+        ("act", ["act"]),
+        (["output", "input"], ["input", "output"]),
+        ("fc?", ["fc1", "fc2", "fc3"]),
+        (["fc[12]", "F.*"], ["fc1", "fc2", "F.relu"]),
+        (("fc1" for _ in "1"), ["fc1"]),
+        (["fc1", "fc*"], ["fc1", "fc2", "fc3"]),
+    ],
+)
+def test_names_and_globs_in_order_of_execution(mlp, x, layers, names):
+    assert list(capture(mlp, x, layers).outputs) == names
+
+
+def test_a_name_with_brackets_means_itself(x):
+    model = nn.Sequential()
+    model.add_module("act[0]", nn.ReLU())
+    torch.testing.assert_close(capture(model, x, "act[0]").outputs["act[0]"], x.relu())
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            "fc9",
+            r"no layer matches 'fc9'; near it are ('fc\d'(, )?){3}; list_layers\(model, batch\) shows all 7",
+        ),
+        (["act", "zzzzzz"], "no layer matches 'zzzzzz'; list_layers"),
+        ("conv*", r"no layer matches 'conv\*'"),
+    ],
+)
+def test_a_pattern_that_matches_nothing_names_its_neighbours(mlp, x, layers, message):
+    with pytest.raises(LayerError, match=message):
+        capture(mlp, x, layers)
+    with pytest.raises(LookupError):
+        capture(mlp, x, layers)
+
+
+def test_no_pattern_at_all(mlp, x):
+    with pytest.raises(InputError, match="at least one layer or pattern"):
+        capture(mlp, x, [])
+
+
+def test_a_layer_that_stops_to_hold_the_batch(x):
+    class Fixed(nn.Module):
+        def forward(self, x):
+            return torch.relu(x[:4])
+
+    with pytest.raises(
+        LayerError, match=r"'F.relu' gave rows in batch 1 but not in batch 2: its shape \(4, 4\)"
+    ):
+        capture(Fixed(), [x[:4], x[:6]], "F.relu")
+    with pytest.raises(LayerError, match=r"'F\.relu' gave rows in batch 2 but not in batch 1"):
+        capture(Fixed(), [x[:6], x[:4]])

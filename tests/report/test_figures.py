@@ -1,0 +1,87 @@
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from layerprobe.errors import InputError
+from layerprobe.figures import accuracy_over_layers, save, svg
+
+
+def lines(ax):
+    return [np.asarray(line.get_ydata(), dtype=float) for line in ax.lines]
+
+
+def drawn(ax, y):
+    return any(len(line) == len(y) and np.allclose(line, y) for line in lines(ax))
+
+
+def test_each_panel_shows_what_its_rows_say(planted):
+    noisy, true = accuracy_over_layers(planted()).axes
+    assert noisy.get_title(loc="left") == "MASC fitted on noisy labels"
+    assert true.get_title(loc="left") == "MASC fitted on true labels"
+    assert drawn(noisy, [0.70, 0.80, 0.60])
+    assert drawn(true, [0.97, 0.98, 0.96])
+    assert not drawn(true, [0.70, 0.80, 0.60])
+    for ax in (noisy, true):
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["input", "fc1", "fc2", "network"]
+        for own in (1.0, 0.46, 0.54):
+            assert drawn(ax, [own, own])
+
+
+def test_the_shade_spans_the_seeds(planted):
+    (noisy, _) = accuracy_over_layers(planted()).axes
+    corners = [np.unique(shade.get_paths()[0].vertices[:, 1].round(6)) for shade in noisy.collections]
+    assert any(np.allclose(y, [0.59, 0.61, 0.69, 0.71, 0.79, 0.81]) for y in corners)
+
+
+def test_another_probe_one_panel_and_no_network(planted):
+    rows = planted(seeds=1, fits=("noisy",), network={})
+    figure = accuracy_over_layers(rows, "ncm")
+    (ax,) = figure.axes
+    assert drawn(ax, [0.88, 0.75, 0.50])
+    assert len(ax.lines) == 3
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["test", "training, noisy labels", "training, true labels"]
+
+
+def test_curves_differ_in_colour_and_in_marker(planted):
+    handles = accuracy_over_layers(planted()).legends[0].legend_handles[:3]
+    assert len({handle.get_color() for handle in handles}) == 3
+    assert len({handle.get_marker() for handle in handles}) == 3
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_nothing_is_clipped_and_nothing_lies_on_the_axes(planted, seeds):
+    figure = accuracy_over_layers(planted(seeds=seeds), title="A title")
+    figure.draw_without_rendering()
+    page = figure.bbox
+    texts = [*figure.texts, *figure.legends, *(ax.get_yaxis().label for ax in figure.axes)]
+    texts += [label for ax in figure.axes for label in [*ax.get_xticklabels(), ax.title]]
+    for text in texts:
+        box = text.get_window_extent()
+        assert box.x0 >= page.x0 - 1
+        assert box.x1 <= page.x1 + 1
+        assert box.y0 >= page.y0 - 1
+        assert box.y1 <= page.y1 + 1
+    legend = figure.legends[0].get_window_extent()
+    for ax in figure.axes:
+        assert not legend.overlaps(ax.get_window_extent())
+
+
+def test_files_repeat_byte_for_byte(planted, tmp_path):
+    first = save(accuracy_over_layers(planted()), tmp_path / "a.b")
+    second = save(accuracy_over_layers(planted()), tmp_path / "second")
+    assert [path.name for path in first] == ["a.b.png", "a.b.svg"]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+
+
+def test_the_svg_is_one_document_that_refers_to_nothing_outside(planted):
+    root = ElementTree.fromstring(svg(accuracy_over_layers(planted())))
+    links = [value for node in root.iter() for name, value in node.attrib.items() if name.endswith("href")]
+    assert links
+    assert all(link.startswith("#") for link in links)
+
+
+def test_a_probe_that_is_not_there_is_named_beside_those_that_are(planted):
+    with pytest.raises(InputError, match=r"'qda'.*masc, ncm, knn"):
+        accuracy_over_layers(planted(), "qda")
