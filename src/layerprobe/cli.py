@@ -115,18 +115,16 @@ def _show(result: "Demo", out: Path) -> None:
 
     from layerprobe.report import by_layer, finding
 
-    frame = by_layer(result.rows)
+    frame, networks = by_layer(result.rows), result.networks()
     table = Table(title="Test accuracy in %, mean (range over seeds)", title_justify="left")
-    for name in frame:
-        table.add_column(name)
+    for name in frame.columns:
+        table.add_column(name.replace(", ", ",\n"))
     for row in frame.itertuples(index=False):
         table.add_row(*row)
-    console = Console(highlight=False)
-    console.print(table)
-    for network in result.networks().query("not memorised").itertuples():
-        console.print(
-            f"Seed {network.seed} fell short of its target: after {network.epochs} epochs it knows "
-            f"{100 * network.train_accuracy:.1f} % of its noisy labels."
-        )
-    console.print(finding(result.rows))
-    console.print(f"Everything is in {out}; begin with {out / 'report.html'}.")
+    Console().print(table)
+    for seed in networks.loc[~networks["memorised"], "seed"]:
+        print(f"Seed {seed} did not reach its target; history.csv shows how far it got.")
+    best = 100 * networks["best_test_accuracy"].mean()
+    print(f"At their best epochs, which only clean labels can name, the networks reached {best:.1f} %.")
+    print(finding(result.rows))
+    print(f"Everything is in {out}; begin with {out / 'report.html'}.")

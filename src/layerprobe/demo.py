@@ -197,9 +197,10 @@ def write_files(demo: Demo, folder: Path) -> None:
     degree = f"{100 * demo.spec.corruption:g} % of the training labels redrawn"
     figure = accuracy_over_layers(demo.rows, title=f"MLP on handwritten digits, {degree}")
     save(figure, folder / "figure")
-    networks = demo.networks()
+    networks = demo.networks().replace({"memorised": {True: "yes", False: "no"}}).round({"seconds": 1})
     percent = networks.columns[networks.columns.str.endswith("accuracy")]
     networks[percent] = (100 * networks[percent]).round(1)
+    networks.columns = networks.columns.str.replace("_", " ")
     write_report(
         folder / "report.html",
         title="What a network that memorised its labels still knows, layer by layer",
@@ -214,13 +215,5 @@ def write_files(demo: Demo, folder: Path) -> None:
             "The networks: accuracies in %, last epoch and best epoch on the test data": networks,
         },
         appendix={"All rows": demo.rows},
-        provenance=_flat(demo.provenance()),
+        provenance=demo.provenance(),
     )
-
-
-def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, object]:
-    """Return nested facts as one level, "outer inner" -> value."""
-    flat: dict[str, object] = {}
-    for name, value in facts.items():
-        flat |= _flat(value, f"{prefix}{name} ") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

@@ -93,6 +93,8 @@ def problems(draw, sizes=few_rows):
             rows = rows[rng.integers(n_k, size=n_k)]  # duplicates
         if n_k and draw(st.booleans()):
             rows[0] = 0
+        if draw(st.booleans()):
+            rows[:, rng.random(d) < 0.4] = 0  # features that are dead for this class
         blocks.append(rows)
     order = rng.permutation(sum(map(len, blocks)))
     assume(len(order))
@@ -267,6 +269,10 @@ def test_a_wide_layer(dtype):
     assert is_clear(oracle, 0.99, 1e-6)
     subspaces = problem.fit(variance=0.99)
     assert subspaces.ranks == ranks_of(oracle)
+    for k, subspace in enumerate(oracle):
+        expected = subspace.eigenvalues * (problem.codes == k).sum()
+        rounding = {np.float64: 1e-13, np.float32: 1e-6}[dtype] * expected[0]
+        np.testing.assert_allclose(subspaces.eigenvalues[k], expected, rtol=0, atol=rounding)
     cosines = subspaces.squared_cosines(torch.tensor(problem.queries)).double().numpy()
     expected = reference.squared_cosines(problem.queries, oracle)
     np.testing.assert_allclose(cosines, expected, rtol=0, atol={np.float64: 1e-8, np.float32: 1e-4}[dtype])

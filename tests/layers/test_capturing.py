@@ -90,6 +90,18 @@ def test_consume_gets_every_batch_and_nothing_is_held(mlp, x):
     torch.testing.assert_close(rows, expected(mlp, x)["act"])
 
 
+def test_only_what_is_chosen_is_copied(mlp, x):
+    copied = []
+
+    def spy(rows):
+        copied.append(rows.shape[1])
+        return rows
+
+    capture(mlp, x, batch_size=5, pool=spy)
+    # In the first batch fc1 as well: it would be chosen if no nonlinearity followed.
+    assert copied == [4, 5, 5, 3, 4, 5, 3]
+
+
 def test_consume_feeds_class_moments(mlp):
     generator = torch.Generator().manual_seed(2)
     x = torch.randn(60, 4, generator=generator, dtype=torch.float64)
@@ -200,7 +212,10 @@ def test_the_forward_runs_under_inference_mode_but_the_outputs_serve_autograd(ml
     rows = capture(mlp, x, "act").outputs["act"]
     assert modes == [True]
     assert not rows.requires_grad
-    nn.Linear(5, 1)(rows).sum().backward()  # an inference tensor would raise here
+    assert not rows.is_inference()  # autograd would refuse to save such a tensor
+    consumed = []
+    capture(mlp, x, "act", consume=lambda outputs, *_: consumed.append(outputs["act"]))
+    nn.Linear(5, 1)(consumed[0]).sum().backward()
 
 
 def test_the_users_data_is_never_written_to(x):

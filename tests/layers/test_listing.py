@@ -64,6 +64,32 @@ def test_without_a_nonlinearity_every_leaf_but_the_head_is_default():
     assert [row.name for row in layers if row.is_default] == ["input", "0.0", "0.1"]
 
 
+def test_a_slice_of_a_linear_output_is_not_that_layer():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.fc(x)[:, 0]
+
+    assert list_layers(Model(), torch.zeros(5, 2, 4)).head == "output"
+
+
+def test_a_leaf_with_several_outputs_is_default_once():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(4, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.lstm(x)[0][:, -1]
+
+    layers = list_layers(Model(), torch.zeros(5, 2, 4))
+    assert [row.name for row in layers] == ["input", "lstm", "lstm.0", "output"]
+    assert [row.name for row in layers if row.is_default] == ["input", "lstm"]
+
+
 def test_it_takes_whatever_capture_takes_and_runs_one_batch(mlp, x):
     loader = DataLoader(TensorDataset(x, torch.zeros(10)), batch_size=4)
     assert list_layers(mlp, loader) == list_layers(mlp, (x.numpy(), ["a"] * 10)) == list_layers(mlp, [x])

@@ -50,6 +50,24 @@ def test_a_convolution_after_pooling_and_flattening():
     torch.testing.assert_close(capture(model, IMAGES, "1", pool="mean").outputs["1"], maps.mean((2, 3)))
 
 
+def test_pooling_is_no_operation_of_the_model():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+    assert list(capture(model, IMAGES, "*", pool="mean").outputs) == ["input", "0", "1", "output"]
+
+
+@pytest.mark.parametrize("pool", ["first", "last"])
+def test_one_token_does_not_hold_the_others(pool):
+    sizes = []
+    capture(
+        nn.ReLU(),
+        TOKENS,
+        "input",
+        pool=pool,
+        consume=lambda outputs, *_: sizes.append(outputs["input"].untyped_storage().nbytes()),
+    )
+    assert sizes == [6 * 3 * 4]
+
+
 def test_half_precision_is_pooled_in_float32():
     x = torch.full((2, 3, 1), 1.0, dtype=torch.bfloat16)
     x[:, 0] = 256

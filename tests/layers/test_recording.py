@@ -202,14 +202,29 @@ def test_the_main_tensor_of_a_tuple_is_not_the_loss(x):
         capture(model, x, "output.1")
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("convert", [lambda x: torch.nested.nested_tensor(list(x)), torch.Tensor.to_sparse])
+def test_a_tensor_that_is_not_dense(x, convert):
+    model = From(lambda self, x: {"odd": convert(x), "logits": x * 2})
+    assert list_layers(model, x).names == ["input", "F.mul", "output", "output.logits"]
+    with pytest.raises(LayerError, match=r"'output\.odd' cannot be captured: it is not a dense tensor"):
+        capture(model, x, "output.odd")
+
+
+def test_complex_numbers_are_no_features(x):
+    with pytest.raises(LayerError, match=r"'input' cannot be captured: it holds torch\.complex64"):
+        capture(From(lambda self, x: x.real), x.to(torch.complex64), "input")
+
+
 def test_no_tensor_in_the_output(x):
     model = From(lambda self, x: (torch.relu(x), None)[1])
     assert list_layers(model, x).names == ["input", "F.relu"]
     assert list_layers(model, x).head is None
 
 
-def test_an_exception_that_the_model_catches_leaves_the_names_right(x):
-    def fail(self, x):
+@pytest.mark.parametrize("place", ["forward", "hook"])
+def test_an_exception_that_the_model_catches_leaves_the_names_right(x, place):
+    def fail(*_):
         raise ArithmeticError
 
     def forward(self, x):
@@ -219,7 +234,10 @@ def test_an_exception_that_the_model_catches_leaves_the_names_right(x):
             x = torch.relu(x)
         return x
 
-    assert list_layers(From(forward, fragile=From(fail)), x).names == ["input", "F.relu", "output"]
+    fragile = From(fail) if place == "forward" else nn.Identity()
+    if place == "hook":
+        fragile.register_forward_pre_hook(fail)
+    assert list_layers(From(forward, fragile=fragile), x).names == ["input", "F.relu", "output"]
 
 
 def test_submodules_that_are_called_input_and_output(x):

@@ -35,7 +35,7 @@ def report(planted, tmp_path):
             )
         },
         appendix={"Long": planted()},
-        provenance={"seed": 3, EVIL: EVIL},
+        provenance={"seeds": {"noise": 3, "init": 4}, EVIL: EVIL},
     )
     return path
 
@@ -71,6 +71,7 @@ def test_it_is_self_contained_and_every_text_is_escaped(report):
     assert all(link.startswith("data:") for link in page.links)
     assert "b" not in page.tags
     assert page.cells[4] == EVIL
+    assert "noise 3, init 4" in report.read_text("utf-8")
 
 
 def test_numbers_have_the_decimals_that_their_column_needs_and_missing_ones_a_dash(report):

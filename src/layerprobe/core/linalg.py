@@ -17,8 +17,8 @@ __all__ = ["eigh_gram", "eigh_moment", "numerical_rank", "one_thread", "parallel
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# Kept eigenvalues further below the largest than this leave X^T v / sqrt(lambda) visibly non-orthogonal.
-ORTHOGONAL_SPAN = 1e-8
+# Kept eigenvalues further below the largest than this lose digits of orthogonality in X^T v / sqrt(lambda).
+ORTHOGONAL_SPAN = 1e-4
 
 
 @contextmanager

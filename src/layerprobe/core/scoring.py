@@ -34,75 +34,85 @@ class Term(NamedTuple):
 
 
 class Product(NamedTuple):
-    """One matrix product: a span of columns, and what each class takes from it."""
+    """One matrix product: the columns of several classes, and what each class takes from it."""
 
-    first: int
-    last: int
+    matrix: Tensor  # (d, width), a view where the columns are neighbours
     terms: list[Term]
 
 
 def plan_products(
-    widths: Sequence[int], counts: Sequence[int], stages: Sequence[Sequence[int]], dim: int
+    columns: Tensor, widths: Sequence[int], counts: Sequence[int], stages: Sequence[Sequence[int]]
 ) -> list[Product]:
-    """Choose columns and route for each class, and merge neighbours into one product.
+    """Choose columns and route for each class, and bring them together into few products.
 
     Parameters
     ----------
+    columns : Tensor of shape (d, sum of widths)
+        The classes' eigenvectors side by side.
     widths, counts : sequences of K int
-        Eigenvectors kept (d of them where the complement can be used) and training rows of each class.
+        Eigenvectors of each class (d of them where the complement can be used), and its training rows.
     stages : sequence of S sequences of K int
         The ranks to score at.
-    dim : int
-        Number of features d.
     """
-    products: list[Product] = []
-    start = 0
+    groups: list[tuple[list[list[int]], list[Term]]] = []  # spans of columns, terms
+    start, used = 0, 0
     for k, width in enumerate(widths):
         ranks = tuple(stage[k] for stage in stages)
         lowest, highest = min(ranks), max(ranks)
-        complement = width == dim and dim - lowest < highest
+        complement = width == len(columns) and len(columns) - lowest < highest
         low, stop = (lowest, width) if complement else (0, highest)
         first, last = start + low, start + stop
-        if counts[k]:
-            previous = products[-1] if products else None
-            if previous is None or first != previous.last or last - previous.first > WIDTH:
-                products.append(Product(first, last, [Term(k, 0, low, stop, ranks, complement)]))
-            else:
-                previous.terms.append(Term(k, first - previous.first, low, stop, ranks, complement))
-                products[-1] = previous._replace(last=last)
         start += width
-    return products
+        if not counts[k]:
+            continue
+        if not groups or used + last - first > WIDTH:
+            groups.append(([], []))
+            used = 0
+        spans, terms = groups[-1]
+        terms.append(Term(k, used, low, stop, ranks, complement))
+        used += last - first
+        if spans and spans[-1][1] == first:
+            spans[-1][1] = last
+        else:
+            spans.append([first, last])
+    parts = [([columns[:, a:b] for a, b in spans], terms) for spans, terms in groups]
+    return [Product(part[0] if len(part) == 1 else torch.cat(part, dim=1), terms) for part, terms in parts]
 
 
 def staged_squared_cosines(
-    X: Tensor, columns: Tensor, products: Sequence[Product], num_stages: int, num_classes: int
+    X: Tensor, products: Sequence[Product], num_stages: int, num_classes: int
 ) -> Tensor:
     """Squared cosines (S, n, K) of the rows of X, (n, d), to each class at each stage's ranks."""
-    scores = X.new_full((num_stages, len(X), num_classes), -torch.inf)
+    scores = X.new_full((num_stages, num_classes, len(X)), -torch.inf)
     for start in range(0, len(X), CHUNK):
         x, squared_norms = rescale(X[start : start + CHUNK])
-        denominator = torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: a zero row has no angle
-        for first, last, terms in products:
-            squares = (x @ columns[:, first:last]).square_()
+        part = scores[:, :, start : start + CHUNK]
+        for matrix, terms in products:
+            squares = (x @ matrix).square_()
             for term in terms:
-                inside = _inside(term, squares, squared_norms)
-                for stage, rank in enumerate(term.ranks):
-                    scores[stage, start : start + CHUNK, term.k] = inside[rank] / denominator
-    return scores.clamp_(max=1)
+                _project(term, squares, squared_norms, part[:, term.k])
+        part /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: a zero row has no angle
+    return scores.clamp_(max=1).transpose(1, 2).contiguous()
 
 
-def _inside(term: Term, squares: Tensor, squared_norms: Tensor) -> dict[int, Tensor]:
-    """Give |U^T x|^2 for each distinct rank of a class, by running sums over segments of columns."""
-    edges = sorted(set(term.ranks), reverse=term.complement)
+def _project(term: Term, squares: Tensor, squared_norms: Tensor, out: Tensor) -> None:
+    """Write a class's |U^T x|^2 at each stage's rank to `out`, (S, c), by running sums over segments."""
+    total: Tensor | None = None
     position = term.stop if term.complement else 0
-    total = torch.zeros_like(squared_norms)
-    inside = {}
-    for edge in edges:
-        a, b = sorted((position, edge))
-        total = total + squares[:, term.column + a - term.low : term.column + b - term.low].sum(1)
-        inside[edge] = (squared_norms - total).clamp_(min=0) if term.complement else total
-        position = edge
-    return inside
+    for rank, stages in _ordered(term.ranks, reverse=term.complement):
+        a, b = sorted((position, rank))
+        segment = squares[:, term.column + a - term.low : term.column + b - term.low].sum(1)
+        total = segment if total is None else total + segment
+        position = rank
+        for stage in stages:
+            out[stage] = (squared_norms - total).clamp_(min=0) if term.complement else total
+
+
+def _ordered(ranks: tuple[int, ...], *, reverse: bool) -> list[tuple[int, list[int]]]:
+    """Give each distinct rank with the stages that have it, in the order of the running sum."""
+    return [
+        (r, [s for s, rank in enumerate(ranks) if rank == r]) for r in sorted(set(ranks), reverse=reverse)
+    ]
 
 
 def angles(X: Tensor, bases: Sequence[Tensor], counts: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, overload
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor
 from layerprobe.core.checks import check_classes, check_codes, check_finite, check_rows, check_strength
 from layerprobe.core.files import read_tensors, write_tensors
 from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, parallel
-from layerprobe.core.scoring import angles, plan_products, staged_squared_cosines
+from layerprobe.core.scoring import Product, angles, plan_products, staged_squared_cosines
 from layerprobe.errors import DegenerateWarning, InputError
 
 __all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]
@@ -270,7 +271,12 @@ class Subspaces:
         Tensor of shape (n, K)
             In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
         """
-        return self.staged_squared_cosines(X, [self.ranks])[0]
+        X = check_rows(X, self.dim).to(self.columns)
+        return staged_squared_cosines(X, self._products, 1, len(self.classes))[0]
+
+    @cached_property
+    def _products(self) -> list[Product]:
+        return plan_products(self.columns, self.widths, self.counts, [self.ranks])
 
     def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
         """Squared cosines for several choices of ranks from ONE projection.
@@ -286,8 +292,8 @@ class Subspaces:
         Tensor of shape (S, n, K)
         """
         X = check_rows(X, self.dim).to(self.columns)
-        products = plan_products(self.widths, self.counts, stages, self.dim)
-        return staged_squared_cosines(X, self.columns, products, len(stages), len(self.classes))
+        products = plan_products(self.columns, self.widths, self.counts, stages)
+        return staged_squared_cosines(X, products, len(stages), len(self.classes))
 
     def angles(self, X: Tensor) -> Tensor:
         """Angle to each class's subspace in radians (Algorithm 3), exact for small angles too.

@@ -143,7 +143,7 @@ class _Recorder(TorchFunctionMode):
                 self.sites.append(site)
                 if site.obstacle is None:
                     self.visit(site, tensor)
-                if isinstance(source, nn.Linear) and source is not self.model:
+                if isinstance(source, nn.Linear):
                     self.last_linear = (site.name, tensor)
         finally:
             self.reporting = False
@@ -174,7 +174,7 @@ class _Recorder(TorchFunctionMode):
             kind=kind,
             shape=() if tensor.is_nested else tuple(tensor.shape[1:]),
             dtype=tensor.dtype,
-            nonlinear=main and nonlinear,
+            nonlinear=nonlinear,
             leaf=main and leaf,
             obstacle=self._obstacle(tensor, source),
         )

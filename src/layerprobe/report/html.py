@@ -81,7 +81,7 @@ def write_report(
     tables : mapping of heading to DataFrame
         Shown in full, without their index; a missing number is a dash.
     provenance : mapping of name to value
-        How the results came about, at the end.
+        How the results came about, at the end; values may be mappings themselves.
     appendix : mapping of heading to DataFrame, optional
         Long tables, folded until they are opened.
     """
@@ -95,7 +95,7 @@ def write_report(
         for heading, frame in (appendix or {}).items()
     ]
     facts = "".join(
-        f"<dt>{escape(str(name))}</dt><dd>{escape(str(value))}</dd>" for name, value in provenance.items()
+        f"<dt>{escape(str(name))}</dt><dd>{escape(_words(value))}</dd>" for name, value in provenance.items()
     )
     body.append(f"<section><h2>Provenance</h2><dl>{facts}</dl></section>")
     Path(path).write_text(_page(title, "\n".join(body)), encoding="utf-8")
@@ -155,3 +155,9 @@ def _texts(column: pd.Series) -> list[str]:
         decimals = max((len(str(value).partition(".")[2]) for value in rounded.dropna()), default=0)
         return ["\u2013" if pd.isna(value) else f"{value:.{decimals}f}" for value in rounded]
     return [escape(str(value)) for value in column]
+
+
+def _words(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    return str(value)
