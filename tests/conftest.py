@@ -12,7 +12,7 @@ from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parents[1]
-REAL_SETS = ("mnist", "fashion-mnist")  # what `real_data` unpacks; a test that needs more adds its name
+REAL_SETS = ("mnist", "fashion-mnist", "cifar-100", "tiny-imagenet", "cifar-n")
 
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60)
 hypothesis.settings.load_profile("repeatable")

@@ -1,10 +1,14 @@
 """layerprobe: find the layer of a trained network that knows better than its head."""
 
-from layerprobe.core import ClassMoments, Subspaces
-from layerprobe.errors import LayerprobeError, LayerprobeWarning
-from layerprobe.layers import capture, list_layers
-from layerprobe.probes import MASC
-from layerprobe.probing import ProbeTable, probe
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerprobe.core import ClassMoments, Subspaces
+    from layerprobe.errors import LayerprobeError, LayerprobeWarning
+    from layerprobe.layers import capture, list_layers
+    from layerprobe.probes import MASC
+    from layerprobe.probing import ProbeTable, probe
 
 __all__ = [
     "MASC",
@@ -18,3 +22,31 @@ __all__ = [
     "probe",
 ]
 __version__ = "0.1.0"
+
+_HOMES = {
+    "MASC": "probes",
+    "ClassMoments": "core",
+    "LayerprobeError": "errors",
+    "LayerprobeWarning": "errors",
+    "ProbeTable": "probing",
+    "Subspaces": "core",
+    "capture": "layers",
+    "list_layers": "layers",
+    "probe": "probing",
+}
+_PARTS = {"core", "data", "errors", "figures", "layers", "networks", "paper", "probes", "probing", "training"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``layerprobe --help`` need not wait for torch."""
+    if name in _PARTS:
+        return import_module(f"{__name__}.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_PARTS})

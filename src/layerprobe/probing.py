@@ -169,27 +169,27 @@ def _fit_and_score(
         split.outputs[layer] if isinstance(fitted, Probe) else split.outputs[layer].numpy()
         for split in splits
     ]
+    rows: list[tuple] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DegenerateWarning)
-        start = time.perf_counter()
         try:
+            start = time.perf_counter()
             fitted.fit(data[0], labels)
+            fit_seconds = time.perf_counter() - start
+            subspaces = getattr(fitted, "subspaces_", None)
+            components = float(np.mean(subspaces.ranks)) if subspaces is not None else np.nan
+            for split, X in zip(splits, data, strict=True):
+                start = time.perf_counter()
+                predicted = np.asarray(fitted.predict(X))
+                seconds = fit_seconds + time.perf_counter() - start
+                rows += [
+                    (split.name, name, float(np.mean(predicted == truth)), components, seconds)
+                    for name, truth in split.labels.items()
+                ]
         except ValueError as error:
             raise InputError(f"{where}: {error}") from error
-        fit_seconds = time.perf_counter() - start
     for warning in caught:
         warnings.warn(f"{where}: {warning.message}", warning.category, stacklevel=4)
-    subspaces = getattr(fitted, "subspaces_", None)
-    components = float(np.mean(subspaces.ranks)) if subspaces is not None else np.nan
-    rows: list[tuple] = []
-    for split, X in zip(splits, data, strict=True):
-        start = time.perf_counter()
-        predicted = np.asarray(fitted.predict(X))
-        seconds = fit_seconds + time.perf_counter() - start
-        rows += [
-            (split.name, name, float(np.mean(predicted == truth)), components, seconds)
-            for name, truth in split.labels.items()
-        ]
     return rows
 
 

@@ -1,0 +1,140 @@
+"""One contract over every probe: arrays or tensors in, the same kind out, errors that help."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+
+from layerprobe.errors import InputError
+from layerprobe.probes import REGISTRY, available, create
+
+rng = np.random.default_rng(0)
+MEANS = 2 * np.eye(3, 8)
+CODES = np.repeat([0, 1, 2], 40)
+X = (MEANS[CODES] + 0.3 * rng.standard_normal((120, 8))).astype(np.float32)
+QUERY = (MEANS + 0.1 * rng.standard_normal((3, 8))).astype(np.float32)
+
+
+@pytest.fixture(params=available())
+def probe(request):
+    return create(request.param)
+
+
+def quick(probe):
+    """Logistic regression by the paper's 20 epochs hardly moves on 120 rows."""
+    return probe.set_params(epochs=300, learning_rate=0.01) if "epochs" in probe.get_params() else probe
+
+
+def test_the_registry_names_what_the_issue_names():
+    assert available() == ["masc", "ncm", "logistic", "lda", "qda", "knn"]
+
+
+def test_an_unknown_probe_is_refused_with_the_known_ones():
+    with pytest.raises(InputError, match=r"masc.*knn.*'svm'"):
+        create("svm")
+
+
+def test_parameters_reach_the_probe():
+    assert create("knn", n_neighbors=7).get_params()["n_neighbors"] == 7
+
+
+def test_planted_classes_are_found(probe):
+    assert quick(probe).fit(X, CODES).predict(QUERY).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [np.array([3, 7, 11]), np.array(["cat", "dog", "eel"]), [("a", 1), ("b", 2), ("c", 3)], [None, "x", 3.5]],
+    ids=["ints", "strings", "tuples", "mixed"],
+)
+def test_classes_are_any_hashable(probe, names):
+    fitted = quick(probe).fit(X, [names[k] for k in CODES])
+    assert list(fitted.predict(QUERY)) == list(names)
+    assert list(fitted.classes_) == list(names)
+
+
+def test_tensors_give_tensors_and_the_same_answers(probe):
+    by_array = clone(probe).fit(X, CODES)
+    by_tensor = clone(probe).fit(torch.from_numpy(X), torch.from_numpy(CODES))
+    predicted = by_tensor.predict(torch.from_numpy(X))
+    assert isinstance(predicted, torch.Tensor)
+    assert predicted.dtype == torch.int64
+    assert predicted.tolist() == by_array.predict(X).tolist()
+    scores = by_tensor.decision_function(torch.from_numpy(X))
+    assert isinstance(scores, torch.Tensor)
+    np.testing.assert_allclose(scores, by_array.decision_function(X), rtol=1e-6)
+    assert by_tensor.score(torch.from_numpy(X), torch.from_numpy(CODES)) == by_array.score(X, CODES)
+
+
+def test_scores_have_a_column_a_class_and_agree_with_the_prediction(probe):
+    fitted = probe.fit(X, CODES)
+    scores = fitted.decision_function(X)
+    assert scores.shape == (120, 3)
+    assert (scores.argmax(1) == fitted.predict(X)).all()
+
+
+def test_two_classes_have_one_column_as_scikit_learn_demands(probe):
+    two = CODES < 2
+    fitted = probe.fit(X[two], CODES[two])
+    scores = fitted.decision_function(X)
+    assert scores.shape == (120,)
+    assert ((scores > 0).astype(int) == fitted.predict(X)).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_nan_and_infinity_are_refused_in_fit_and_predict(probe, bad, kind):
+    spoiled = X.copy()
+    spoiled[5, 2] = bad
+    with pytest.raises(ValueError, match=r"(?i)nan|infinity"):
+        clone(probe).fit(kind(spoiled), CODES)
+    fitted = probe.fit(kind(X), CODES)
+    with pytest.raises(ValueError, match=r"(?i)nan|infinity"):
+        fitted.predict(kind(spoiled))
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_wrong_shapes_are_refused(probe, kind):
+    with pytest.raises(ValueError, match=r"(?i)length|inconsistent"):
+        clone(probe).fit(kind(X), CODES[:-1])
+    with pytest.raises(ValueError, match="0 sample"):
+        clone(probe).fit(kind(X[:0]), CODES[:0])
+    with pytest.raises(ValueError, match=r"(?i)flatten|array"):
+        clone(probe).fit(kind(X.reshape(30, 4, 8)), CODES[:30])
+    fitted = probe.fit(kind(X), CODES)
+    with pytest.raises(ValueError, match=r"X has 7 features, but .* is expecting 8 features"):
+        fitted.predict(kind(X[:, :7]))
+
+
+def test_an_unfitted_probe_says_so(probe):
+    with pytest.raises(NotFittedError):
+        probe.predict(torch.from_numpy(X))
+
+
+def test_integers_and_half_precision_are_taken(probe):
+    whole = np.rint(10 * X).astype(np.int16)
+    assert clone(probe).fit(whole, CODES).predict(whole).shape == (120,)
+    half = torch.from_numpy(X).half()
+    assert clone(probe).fit(half, CODES).predict(half).shape == (120,)
+
+
+def test_fitting_leaves_the_data_and_the_generators_alone(probe):
+    rows, labels = torch.from_numpy(X.copy()), torch.from_numpy(CODES.copy())
+    state = torch.get_rng_state()
+    probe.fit(rows, labels).predict(rows)
+    assert torch.equal(rows, torch.from_numpy(X))
+    assert torch.equal(labels, torch.from_numpy(CODES))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_fit_repeats_bit_for_bit(probe):
+    first, second = (clone(probe).fit(X, CODES).decision_function(X) for _ in range(2))
+    assert (first == second).all()
+
+
+def test_every_registered_probe_documents_itself():
+    for name, kind in REGISTRY.items():
+        assert kind.__doc__, name
+        for parameter in kind().get_params():
+            assert f"{parameter} :" in kind.__doc__, (name, parameter)

@@ -1,0 +1,124 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+
+from layerprobe import MASC
+from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning
+
+rng = np.random.default_rng(1)
+CODES = rng.integers(0, 4, 400)
+X = rng.standard_normal((400, 4)) @ rng.standard_normal((4, 4, 20))[0] * (1 + CODES[:, None])
+X += rng.standard_normal((4, 20))[CODES]
+
+
+def test_decision_function_is_the_squared_cosine_of_the_angles():
+    masc = MASC(variance=0.9).fit(X, CODES)
+    np.testing.assert_allclose(masc.decision_function(X), np.cos(masc.angles(X)) ** 2, atol=1e-12)
+    np.testing.assert_allclose(masc.squared_cosines(X), masc.decision_function(X))
+
+
+def test_squared_cosines_keep_a_column_a_class_for_two():
+    two = CODES < 2
+    masc = MASC().fit(X[two], CODES[two])
+    cosines = masc.squared_cosines(X)
+    assert cosines.shape == (400, 2)
+    np.testing.assert_allclose(masc.decision_function(X), cosines[:, 1] - cosines[:, 0])
+
+
+def test_components_replace_the_default_variance_and_refuse_any_other():
+    assert MASC(components=3).fit(X, CODES).subspaces_.ranks == (3, 3, 3, 3)
+    assert MASC(variance=None, components=2).fit(X, CODES).subspaces_.ranks == (2, 2, 2, 2)
+    with pytest.raises(InputError, match="exactly one"):
+        MASC(variance=0.9, components=3).fit(X, CODES)
+    with pytest.raises(InputError, match="exactly one"):
+        MASC(variance=None).fit(X, CODES)
+
+
+def test_one_component_is_not_all_of_the_variance():
+    assert MASC(components=1).fit(X, CODES).subspaces_.ranks == (1, 1, 1, 1)
+    assert MASC(variance=1.0).fit(X, CODES).subspaces_.ranks == (5, 5, 5, 5)  # four directions and the mean
+    noise = rng.standard_normal(X.shape)
+    with pytest.warns(DegenerateWarning, match="Saturated"):
+        assert MASC(variance=1.0).fit(noise, CODES).predict(noise).tolist() == [0] * 400
+    with pytest.raises(InputError, match=r"components=1.*variance=1.0"):
+        MASC(variance=1).fit(X, CODES)
+
+
+def test_stages_equal_fits_of_their_own():
+    variances, components = [0.25, 0.5, 0.99, 0.75, 0.5], [1, 3]
+    masc = MASC(variance=0.99).fit(X, CODES)
+    staged = list(masc.staged_predict(X, variances, components))
+    alone = [MASC(variance=v).fit(X, CODES).predict(X) for v in variances]
+    alone += [MASC(components=c).fit(X, CODES).predict(X) for c in components]
+    for one, other in zip(staged, alone, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert any((a != b).any() for a, b in pairwise(alone))  # the stages do differ
+
+
+def test_a_stage_above_the_fitted_variance_is_refused():
+    with pytest.raises(InputError, match="fit with the largest"):
+        list(MASC(variance=0.5).fit(X, CODES).staged_predict(X, [0.9]))
+
+
+@pytest.mark.parametrize("sizes", [[400], [1, 399], [100] * 4, [7] * 57 + [1]])
+def test_partial_fit_equals_fit_whatever_the_batches(sizes):
+    masc = MASC()
+    for rows, codes in zip(
+        torch.from_numpy(X).split(sizes), torch.from_numpy(CODES).split(sizes), strict=True
+    ):
+        masc.partial_fit(rows, codes, classes=[0, 1, 2, 3])
+    whole = MASC().fit(X, CODES)
+    assert masc.subspaces_.ranks == whole.subspaces_.ranks
+    np.testing.assert_allclose(masc.decision_function(X), whole.decision_function(X), atol=1e-12)
+
+
+def test_partial_fit_may_go_on_after_predicting():
+    masc = MASC().partial_fit(X[:200], CODES[:200], classes=range(4))
+    before = masc.decision_function(X)
+    masc.partial_fit(X[200:], CODES[200:])
+    assert not np.allclose(before, masc.decision_function(X))
+    np.testing.assert_allclose(
+        masc.decision_function(X), MASC().fit(X, CODES).decision_function(X), atol=1e-12
+    )
+
+
+def test_partial_fit_wants_the_classes_first_and_no_others_later():
+    with pytest.raises(InputError, match="classes="):
+        MASC().partial_fit(X, CODES)
+    masc = MASC().partial_fit(X[:10], ["a"] * 10, classes=["a", "b"])
+    with pytest.raises(InputError, match="'c'"):
+        masc.partial_fit(X[:10], ["c"] * 10)
+
+
+def test_partial_fit_after_fit_says_that_it_starts_anew():
+    masc = MASC().fit(X, CODES)
+    with pytest.warns(LayerprobeWarning, match="starts anew"):
+        masc.partial_fit(X[:200], CODES[:200])
+    reference = MASC().fit(X[:200], CODES[:200])
+    np.testing.assert_allclose(masc.decision_function(X), reference.decision_function(X), atol=1e-12)
+
+
+def test_a_class_without_rows_is_never_predicted():
+    masc = MASC().partial_fit(X[CODES > 0], CODES[CODES > 0], classes=range(4))
+    with pytest.warns(DegenerateWarning, match="No rows of class 0"):
+        predicted = masc.predict(X)
+    assert set(predicted) <= {1, 2, 3}
+    assert masc.predict(np.zeros((1, 20))).tolist() == [1]
+
+
+def test_it_works_in_a_grid_search():
+    search = GridSearchCV(MASC(), {"variance": [0.3, 0.9]}, cv=3).fit(X, CODES)
+    assert search.best_params_["variance"] in (0.3, 0.9)
+    assert clone(search.best_estimator_).variance == search.best_params_["variance"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_fit_on_another_device_predicts_there():
+    masc = MASC().fit(torch.from_numpy(X).cuda(), CODES)
+    predicted = masc.predict(torch.from_numpy(X).cuda())
+    assert predicted.is_cuda
+    assert (predicted.cpu().numpy() == MASC().fit(X, CODES).predict(X)).all()

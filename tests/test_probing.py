@@ -1,0 +1,156 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.tree import DecisionTreeClassifier
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from layerprobe import MASC, ProbeTable, capture, probe
+from layerprobe.errors import DegenerateWarning, InputError, LayerError
+
+generator = torch.Generator().manual_seed(0)
+TRUE = torch.arange(200) % 4
+X = 2 * torch.randn(4, 12, generator=generator)[TRUE] + torch.randn(200, 12, generator=generator)
+NOISY = torch.where(torch.rand(200, generator=generator) < 0.3, (TRUE + 1) % 4, TRUE)
+TEST_TRUE = torch.arange(60) % 4
+TEST_X = X[:60] + 0.1
+SETS = {"noisy": NOISY, "true": TRUE}
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 4))
+
+
+def test_every_row_is_what_probing_by_hand_gives(model):
+    table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS, probes=["masc", "ncm"])
+    assert list(table.columns) == [
+        "layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds",
+    ]  # fmt: skip
+    train, test = capture(model, X).outputs, capture(model, TEST_X).outputs
+    assert list(table["layer"].unique()) == ["input", "1", "3", "output"]
+    masc = MASC().fit(train["3"], NOISY)
+    rows = table[(table.layer == "3") & (table.probe == "masc") & (table.fitted_on == "noisy")]
+    found = rows.set_index(["split", "labels"])["accuracy"].to_dict()
+    assert found == {
+        ("train", "noisy"): masc.score(train["3"], NOISY),
+        ("train", "true"): masc.score(train["3"], TRUE),
+        ("test", "true"): masc.score(test["3"], TEST_TRUE),
+    }
+    assert (rows["components"] == np.mean(masc.subspaces_.ranks)).all()
+    assert (rows["seconds"] > 0).all()
+    assert table[table.probe == "ncm"]["components"].isna().all()
+
+
+def test_the_networks_own_accuracy_stands_beside(model):
+    table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS)
+    own = table[table.probe == "network"].set_index(["split", "labels"])["accuracy"].to_dict()
+    with torch.inference_mode():
+        predicted, on_test = model(X).argmax(1), model(TEST_X).argmax(1)
+    assert own == {
+        ("train", "noisy"): (predicted == NOISY).double().mean().item(),
+        ("train", "true"): (predicted == TRUE).double().mean().item(),
+        ("test", "true"): (on_test == TEST_TRUE).double().mean().item(),
+    }
+
+
+def test_without_named_labels_those_of_the_data_are_given(model):
+    table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE))
+    assert set(table["fitted_on"]) == {"given", ""}
+    assert set(table["labels"]) == {"given"}
+    assert set(probe(model, (X, NOISY))["split"]) == {"train"}
+
+
+def test_string_labels_leave_out_only_the_network(model):
+    names = np.array(["ant", "bee", "cat", "dog"])
+    table = probe(model, (X, names[NOISY]), (TEST_X, names[TEST_TRUE]))
+    numbers = probe(model, (X, NOISY), (TEST_X, TEST_TRUE))
+    assert "network" not in set(table["probe"])
+    kept = numbers[numbers.probe != "network"]
+    assert table["accuracy"].tolist() == kept["accuracy"].tolist()
+
+
+def test_a_shuffling_loader_needs_indices_for_named_labels(model):
+    plain = DataLoader(TensorDataset(X, NOISY), batch_size=32, shuffle=True)
+    with pytest.raises(InputError, match="shuffles and gives no indices"):
+        probe(model, plain, train_labels=SETS)
+    indexed = DataLoader(TensorDataset(X, NOISY, torch.arange(200)), batch_size=32, shuffle=True)
+    shuffled = probe(model, indexed, train_labels=SETS)
+    in_order = probe(model, (X, NOISY), train_labels=SETS)
+    np.testing.assert_allclose(shuffled["accuracy"], in_order["accuracy"])
+
+
+def test_layers_probes_and_pooling_by_choice():
+    torch.manual_seed(0)
+    images = torch.randn(200, 1, 6, 6)
+    model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
+    table = probe(
+        model,
+        (images, TRUE),
+        layers=["1", "0"],
+        probes={"half": MASC(variance=0.5), "tree": DecisionTreeClassifier(random_state=0)},
+        pool="mean",
+    )
+    assert set(table["layer"]) == {"0", "1", "output"}
+    assert set(table["probe"]) == {"half", "tree", "network"}
+    assert table.query("probe == 'half'")["components"].max() <= 5
+
+
+def test_the_table_reads_well_and_its_parts_are_plain_frames(model):
+    table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS)
+    assert isinstance(table, ProbeTable)
+    text = repr(table)
+    for word in ("test", "masc on noisy", "masc on true", "network", "input", "output"):
+        assert word in text
+    own = table[(table.probe == "network") & (table.split == "test")]["accuracy"].item()
+    assert f"{own:.4f}" in text
+    assert type(table[table.layer == "input"]) is pd.DataFrame
+
+
+def test_it_draws_itself(model):
+    figure = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS).plot()
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "MASC fitted on noisy labels",
+        "MASC fitted on true labels",
+    ]
+
+
+def test_the_model_is_as_it_was(model):
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    probe(model, (X, NOISY), (TEST_X, TEST_TRUE))
+    assert model.training
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_warnings_name_the_layer(model):
+    with pytest.warns(
+        DegenerateWarning, match=r"probe 'masc' on layer 'input', fitted on given labels: Saturated"
+    ):
+        probe(model, (X, NOISY), layers="input", probes={"masc": MASC(variance=1.0)})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"train": (X,)}, InputError, "training data have no labels"),
+        ({"train": (X, NOISY), "test": TEST_X}, InputError, "test data have no labels"),
+        ({"train": (X, NOISY), "train_labels": {"noisy": NOISY[:-1]}}, InputError, "199 labels for 200"),
+        ({"train": (X, NOISY), "train_labels": {}}, InputError, "empty"),
+        ({"train": (X, NOISY), "probes": "svm"}, InputError, "'svm'"),
+        ({"train": (X, NOISY), "probes": []}, InputError, "expected probes"),
+        ({"train": (X, NOISY), "probes": [MASC(0.5), MASC(0.9)]}, InputError, "different names"),
+        ({"train": (X, NOISY), "layers": "fc*"}, LayerError, "no layer matches 'fc\\*'"),
+        (
+            {"train": (X[:4], TRUE[:4]), "probes": "knn"},
+            InputError,
+            "probe 'knn' on layer 'input'.*n_neighbors",
+        ),
+    ],
+)
+def test_bad_input_has_one_clear_error(model, arguments, error, message):
+    with pytest.raises(error, match=message):
+        probe(model, **arguments)
