@@ -207,8 +207,9 @@ def write_files(demo: Demo, folder: Path) -> None:
         finding=finding(demo.rows),
         figures={
             "MASC on each layer's output (solid) and the network itself (dashed). Left: subspaces from the "
-            "noisy labels that the network was trained on; right: from the true labels. Best layers and best "
-            "epochs are chosen by test accuracy, as in the paper: an upper bound for who has no test labels.": figure
+            "noisy labels that the network was trained on; right: from the true labels. Best layers and "
+            "epochs are chosen by test accuracy, as in the paper: an upper bound where there are no test "
+            "labels.": figure
         },
         tables={
             "Test accuracy in %, layer by layer: mean (range over seeds)": by_layer(demo.rows),
