@@ -124,7 +124,7 @@ class ClassMoments:
         for k in range(self.num_classes):
             if self._moments[k] is not None:
                 self._collapse(k)
-        return Subspaces.build(parallel(fit_class, range(self.num_classes)), self.dtype, classes, components)
+        return Subspaces.build(parallel(fit_class, range(self.num_classes)), classes, components)
 
     def _append(self, k: int, rows: Tensor) -> None:
         self._rows[k].append(rows)

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,65 +22,20 @@ from torch import Tensor
 from layerprobe.core.checks import check_classes, check_codes, check_finite, check_rows, check_strength
 from layerprobe.core.files import read_tensors, write_tensors
 from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, parallel
+from layerprobe.core.ranks import choose_rank
 from layerprobe.core.scoring import Product, angles, plan_products, staged_squared_cosines
 from layerprobe.errors import DegenerateWarning, InputError
 
 __all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]
 
 FORMAT = "layerprobe.subspaces.1"
-TIE = 1e-12  # shares this close to the variance are equal to it, whatever route computed them
-
-
-@overload
-def choose_rank(eigenvalues: Tensor, *, variance: Sequence[float], full: int | None = None) -> list[int]: ...
-@overload
-def choose_rank(
-    eigenvalues: Tensor,
-    *,
-    variance: float | None = None,
-    components: int | None = None,
-    full: int | None = None,
-) -> int: ...
-def choose_rank(eigenvalues, *, variance=None, components=None, full=None):  # type: ignore[no-untyped-def]
-    """Choose how many components a class keeps.
-
-    Parameters
-    ----------
-    eigenvalues : Tensor of shape (m,)
-        Eigenvalues of a second moment, descending and non-negative.
-    variance : float in (0, 1], or a sequence of them
-        Keep the smallest number of components whose cumulative share lies strictly above this
-        (Algorithm 2). 1.0 keeps every direction that has any variance.
-    components : int
-        Keep exactly this many, fewer only where the class has fewer dimensions.
-    full : int, optional
-        How many eigenvalues stand out of rounding. Default: judged as of an m x m matrix in float64.
-
-    Returns
-    -------
-    int, or a list of int for a sequence of variances
-    """
-    if isinstance(variance, Sequence | np.ndarray | Tensor) and not isinstance(variance, str):
-        if components is not None:
-            raise InputError("Expected exactly one of variance= and components=, got both.")
-        shares = variance if isinstance(variance, Sequence) else variance.tolist()
-        return [choose_rank(eigenvalues, variance=share, full=full) for share in shares]
-    check_strength(variance, components)
-    if full is None:
-        full = numerical_rank(eigenvalues, len(eigenvalues))
-    if components is not None:
-        return min(int(components), full)
-    if variance == 1.0 or full == 0:
-        return full
-    cumulative = eigenvalues.double().cumsum(0)
-    return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
 
 
 class ClassBasis(NamedTuple):
     """One class's subspace: its spectrum and eigenvectors, all d of them where rank > d / 2."""
 
     eigenvalues: Tensor  # (min(n_k, d),) float64, descending
-    vectors: Tensor  # (d, rank) or (d, d), float64
+    vectors: Tensor  # (d, rank) or (d, d), of the rows' dtype
     rank: int
     full: int  # directions that stand out of rounding
     n_rows: int
@@ -99,7 +54,8 @@ def basis_from_moment(
     eigenvalues, vectors = eigh_moment(moment)
     full = numerical_rank(eigenvalues, max(n_rows, d), dtype)
     rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
-    return ClassBasis(eigenvalues, vectors if 2 * rank > d else vectors[:, :rank], rank, full, n_rows)
+    kept = vectors if 2 * rank > d else vectors[:, :rank].contiguous()  # a copy lets go of the others
+    return ClassBasis(eigenvalues, kept.to(dtype), rank, full, n_rows)
 
 
 def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int | None = None) -> ClassBasis:
@@ -111,7 +67,7 @@ def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int
     eigenvalues, basis = eigh_gram(X)
     full = numerical_rank(eigenvalues, d)
     rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
-    return ClassBasis(eigenvalues, basis(rank), rank, full, n)
+    return ClassBasis(eigenvalues, basis(rank).to(X.dtype), rank, full, n)
 
 
 def fit_subspaces(
@@ -153,7 +109,7 @@ def fit_subspaces(
     def fit_class(k: int) -> ClassBasis:
         return basis_from_rows(X[codes == k], variance=variance, components=components)
 
-    return Subspaces.build(parallel(fit_class, range(num_classes)), X.dtype, classes, components)
+    return Subspaces.build(parallel(fit_class, range(num_classes)), classes, components)
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,7 +147,6 @@ class Subspaces:
     def build(
         cls,
         parts: Sequence[ClassBasis],
-        dtype: torch.dtype,
         classes: Sequence[Hashable] | None = None,
         components: int | None = None,
     ) -> "Subspaces":
@@ -206,7 +161,7 @@ class Subspaces:
             ranks=tuple(part.rank for part in parts),
             counts=tuple(part.n_rows for part in parts),
             eigenvalues=tuple(part.eigenvalues for part in parts),
-            columns=torch.cat([part.vectors.to(dtype) for part in parts], dim=1),
+            columns=torch.cat([part.vectors for part in parts], dim=1),
             widths=tuple(part.vectors.shape[1] for part in parts),
             full_ranks=tuple(part.full for part in parts),
         )
