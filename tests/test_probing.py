@@ -98,6 +98,15 @@ def test_layers_probes_and_pooling_by_choice():
     assert table.query("probe == 'half'")["components"].max() <= 5
 
 
+def test_a_model_may_name_the_layers_to_probe(model):
+    model.probed_layers = {"hidden": "3", "first": "1"}
+    table = probe(model, (X, NOISY))
+    assert list(table["layer"].unique()) == ["first", "hidden", "output"]
+    by_path = probe(model, (X, NOISY), layers=["1", "3"])
+    assert list(by_path["layer"].unique()) == ["1", "3", "output"]
+    assert table["accuracy"].tolist() == by_path["accuracy"].tolist()
+
+
 def test_the_table_reads_well_and_its_parts_are_plain_frames(model):
     table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS)
     assert isinstance(table, ProbeTable)

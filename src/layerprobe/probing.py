@@ -96,7 +96,8 @@ def probe(
         Default: ``{"given": y}``, the labels that come with the training data. A shuffling loader must then
         give each row's index, as batches (x, y, index).
     layers : str or iterable of str, optional
-        Names or glob patterns; default as for :func:`layerprobe.capture`.
+        Names or glob patterns. Default: the model's own ``probed_layers``, a mapping of names in the table
+        to layers, which the paper's networks have; else as for :func:`layerprobe.capture`.
     probes : str, estimator, several of them, or a mapping of names to them
         Names of ``layerprobe.probes.available()``, or classifiers with scikit-learn's contract, which are
         cloned.
@@ -122,7 +123,11 @@ def probe(
         If a layer pattern matches nothing.
     """
     candidates = _named_probes(probes)
-    wanted = [layers] if isinstance(layers, str) else [...] if layers is None else list(layers)
+    names: dict[str, str] = {}  # of layers that go by another name in the table
+    if layers is None:
+        names = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}
+        layers = names or [...]
+    wanted = [layers] if isinstance(layers, str) else list(layers)
     options = {"layers": [*wanted, "output"], "pool": pool, "batch_size": batch_size, "device": device}
     outputs = capture(model, train, **options)
     shuffled = isinstance(train, DataLoader) and not isinstance(train.sampler, SequentialSampler)
@@ -148,7 +153,7 @@ def probe(
             for fitted_on, labels in label_sets.items():
                 where = f"probe {name!r} on layer {layer!r}, fitted on {fitted_on} labels"
                 rows += [
-                    (layer, name, fitted_on, *row)
+                    (names.get(layer, layer), name, fitted_on, *row)
                     for row in _fit_and_score(candidate, layer, labels, splits, where)
                 ]
     return ProbeTable(rows, columns=COLUMNS)
