@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 from layerprobe import MASC, ProbeTable, capture, probe
 from layerprobe.errors import DegenerateWarning, InputError, LayerError
@@ -74,12 +74,46 @@ def test_string_labels_leave_out_only_the_network(model):
 
 def test_a_shuffling_loader_needs_indices_for_named_labels(model):
     plain = DataLoader(TensorDataset(X, NOISY), batch_size=32, shuffle=True)
-    with pytest.raises(InputError, match="shuffles and gives no indices"):
+    with pytest.raises(InputError, match="may shuffle and gives no indices"):
         probe(model, plain, train_labels=SETS)
     indexed = DataLoader(TensorDataset(X, NOISY, torch.arange(200)), batch_size=32, shuffle=True)
     shuffled = probe(model, indexed, train_labels=SETS)
     in_order = probe(model, (X, NOISY), train_labels=SETS)
     np.testing.assert_allclose(shuffled["accuracy"], in_order["accuracy"])
+
+
+def test_a_shuffling_batch_sampler_is_found_out_too(model):
+    data = TensorDataset(X, NOISY)
+    shuffled = BatchSampler(RandomSampler(data), 32, drop_last=False)
+    with pytest.raises(InputError, match="may shuffle"):
+        probe(model, DataLoader(data, batch_sampler=shuffled), train_labels=SETS)
+    in_order = BatchSampler(SequentialSampler(data), 32, drop_last=False)
+    table = probe(model, DataLoader(data, batch_sampler=in_order), train_labels=SETS)
+    np.testing.assert_allclose(table["accuracy"], probe(model, (X, NOISY), train_labels=SETS)["accuracy"])
+
+
+def test_only_one_score_a_class_is_a_prediction(model):
+    grid = nn.Sequential(model, nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))
+    assert "network" not in set(probe(grid, (X, NOISY), layers="0.1")["probe"])
+
+
+def test_a_model_without_rows_in_its_output_can_still_be_probed(model):
+    class Loss(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x):
+            return self.inner(x).sum()
+
+    assert set(probe(Loss(), (X, NOISY), layers="inner.1")["layer"]) == {"inner.1"}
+
+
+def test_the_output_is_a_layer_where_it_is_asked_for(model):
+    for layers in ("outp*", ["output"]):
+        table = probe(model, (X, NOISY), layers=layers, probes="ncm")
+        assert set(table["probe"]) == {"network", "ncm"}
+        assert set(table["layer"]) == {"output"}
 
 
 def test_layers_probes_and_pooling_by_choice():
@@ -148,6 +182,12 @@ def test_warnings_name_the_layer(model):
         ({"train": (X,)}, InputError, "training data have no labels"),
         ({"train": (X, NOISY), "test": TEST_X}, InputError, "test data have no labels"),
         ({"train": (X, NOISY), "train_labels": {"noisy": NOISY[:-1]}}, InputError, "199 labels for 200"),
+        ({"train": [X, NOISY]}, InputError, r"give the tuple \(x, y\)"),
+        ({"train": (X, NOISY), "train_labels": NOISY}, InputError, "must map names to labels"),
+        ({"train": (X, NOISY), "probes": MASC}, InputError, r"write MASC\(\)"),
+        ({"train": (X, NOISY), "layers": [1]}, InputError, "write '1'"),
+        ({"train": (X, NOISY), "layers": 1}, InputError, "write '1'"),
+        ({"train": (0 * X, NOISY), "probes": "lda", "layers": "input"}, InputError, "all rows are the same"),
         ({"train": (X, NOISY), "train_labels": {}}, InputError, "empty"),
         ({"train": (X, NOISY), "probes": "svm"}, InputError, "'svm'"),
         ({"train": (X, NOISY), "probes": []}, InputError, "expected probes"),

@@ -39,7 +39,8 @@ class Spec:
     seeds : int
         Independent repetitions; the noise, initialisation and order seeds of repetition s derive from s.
     variance : float
-        Share of each class's variance, in (0, 1], that MASC's subspaces keep.
+        Share of each class's variance, in (0, 1], that MASC's subspaces keep: 1 is all of it, not one
+        component.
     """
 
     corruption: float = 0.6
@@ -122,7 +123,7 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     Raises
     ------
     InputError
-        If `out` or something above it is a file.
+        If `out` or something above it is a file, or cannot be written to.
     """
     from joblib import Parallel, cpu_count, delayed
 
@@ -131,7 +132,12 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     taken = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
     if taken:
         raise InputError(f"the results need a folder, but {taken} is a file; choose another folder")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=out.parent).close()
+    except OSError as error:
+        reason = f"cannot write to {out.parent} ({error.strerror})"
+        raise InputError(f"{reason}; choose another folder for the results") from error
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
         board = Board.create(Path(name, "board"), spec.seeds)
         with show_progress(board, [f"seed {seed}" for seed in range(spec.seeds)]):

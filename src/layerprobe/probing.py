@@ -11,10 +11,11 @@ import pandas as pd
 import torch
 from sklearn.base import ClassifierMixin, clone
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layers import Captured, capture
+from layerprobe.layers.selecting import Maybe, matches
 from layerprobe.probes import REGISTRY, Probe, create
 from layerprobe.probes.base import label_array
 
@@ -62,7 +63,7 @@ class ProbeTable(pd.DataFrame):
         """Draw one probe's accuracy over the layers; see :func:`layerprobe.figures.accuracy_over_layers`."""
         from layerprobe.figures import accuracy_over_layers
 
-        drawn = next(name for name in self["probe"] if name != "network") if probe is None else probe
+        drawn = probe or next((name for name in self["probe"] if name != "network"), "any")
         return accuracy_over_layers(pd.DataFrame(self), drawn, title=title)
 
 
@@ -94,7 +95,8 @@ def probe(
     train_labels : mapping of str to n labels, optional
         Named sets of training labels in the order of the rows, say ``{"noisy": noisy, "true": clean}``.
         Default: ``{"given": y}``, the labels that come with the training data. A shuffling loader must then
-        give each row's index, as batches (x, y, index).
+        give each row's index, as batches (x, y, index); other iterables are taken to keep the order. The
+        labels that come with the data are then not used.
     layers : str or iterable of str, optional
         Names or glob patterns. Default: the model's own ``probed_layers``, a mapping of names in the table
         to layers, which the paper's networks have; else as for :func:`layerprobe.capture`.
@@ -127,13 +129,22 @@ def probe(
     if layers is None:
         names = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}
         layers = names or [...]
-    wanted = [layers] if isinstance(layers, str) else list(layers)
-    options = {"layers": [*wanted, "output"], "pool": pool, "batch_size": batch_size, "device": device}
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    wanted: list = list(layers) if several else [layers]
+    wants_output = any(isinstance(pattern, str) and matches("output", pattern) for pattern in wanted)
+    logits = _Logits()
+    output = Maybe("output")  # a loss, say, has no rows to be captured
+    pools = {output: logits, **pool} if isinstance(pool, Mapping) else {output: logits, "*": pool}
+    options: dict[str, Any] = {
+        "layers": [*wanted, output],
+        "pool": pools,
+        "batch_size": batch_size,
+        "device": device,
+    }
     outputs = capture(model, train, **options)
-    shuffled = isinstance(train, DataLoader) and not isinstance(train.sampler, SequentialSampler)
-    if train_labels is not None and shuffled and outputs.indices is None:
+    if train_labels is not None and outputs.indices is None and not _keeps_order(train):
         raise InputError(
-            "train_labels are in the order of the rows, but the training loader shuffles and gives no "
+            "train_labels are in the order of the rows, but the training loader may shuffle and gives no "
             "indices; use shuffle=False, or a data set of (x, y, index)"
         )
     label_sets = _label_sets(outputs, train_labels)
@@ -146,8 +157,8 @@ def probe(
     rows: list[tuple] = []
     for layer in outputs.outputs:
         if layer == "output":
-            rows += _network_rows(splits)
-            if "output" not in wanted:
+            rows += _network_rows(splits) if logits.one_a_class else []
+            if not wants_output:
                 continue
         for name, candidate in candidates.items():
             for fitted_on, labels in label_sets.items():
@@ -157,6 +168,16 @@ def probe(
                     for row in _fit_and_score(candidate, layer, labels, splits, where)
                 ]
     return ProbeTable(rows, columns=COLUMNS)
+
+
+class _Logits:
+    """Flattens the model's output as any other, and remembers whether it was one score a class, (n, K)."""
+
+    one_a_class = False
+
+    def __call__(self, output: Tensor) -> Tensor:
+        self.one_a_class = output.ndim == 2 and output.shape[1] > 1
+        return output.flatten(1)
 
 
 class _Split(NamedTuple):
@@ -205,7 +226,7 @@ def _network_rows(splits: Sequence[_Split]) -> list[tuple]:
         logits = split.outputs["output"]
         K = logits.shape[1]
         for name, truth in split.labels.items():
-            if K > 1 and truth.dtype.kind in "iu" and truth.min() >= 0 and truth.max() < K:
+            if truth.dtype.kind in "iu" and truth.min() >= 0 and truth.max() < K:
                 accuracy = float(np.mean(logits.argmax(1).numpy() == truth))
                 rows.append(("output", "network", "", split.name, name, accuracy, np.nan, np.nan))
     return rows
@@ -215,6 +236,8 @@ def _named_probes(probes: Probes) -> dict[str, ClassifierMixin]:
     if isinstance(probes, Mapping):
         pairs: list[tuple[str, Any]] = list(probes.items())
     else:
+        if isinstance(probes, type):
+            raise InputError(f"expected a probe, got the class {probes.__name__}; write {probes.__name__}()")
         listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(probes)
         pairs = [
             (candidate if isinstance(candidate, str) else _name_of(candidate), candidate)
@@ -234,10 +257,24 @@ def _name_of(candidate: ClassifierMixin) -> str:
     return registered.get(type(candidate), type(candidate).__name__)
 
 
+def _keeps_order(source: Any) -> bool:
+    """Tell whether rows come in the order of the data, as far as a loader tells; arrays and lists do."""
+    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
+        return True
+    batches = source.batch_sampler
+    if batches is not None and type(batches) is not BatchSampler:
+        return False
+    return isinstance(source.sampler if batches is None else batches.sampler, SequentialSampler)
+
+
 def _label_sets(outputs: Captured, train_labels: Mapping[str, Any] | None) -> dict[str, np.ndarray]:
     if train_labels is None:
         return {"given": _labels_of(outputs, "training")}
-    n = len(outputs.outputs["output"])
+    if not isinstance(train_labels, Mapping):
+        raise InputError(
+            f'train_labels must map names to labels, say {{"noisy": y}}, got {type(train_labels).__name__}'
+        )
+    n = len(next(iter(outputs.outputs.values())))
     index: Any = slice(None) if outputs.indices is None else np.asarray(outputs.indices)
     sets: dict[str, np.ndarray] = {}
     for name, values in train_labels.items():

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from layerprobe.errors import InputError
-from layerprobe.probes import REGISTRY, available, create
+from layerprobe.probes import LDA, QDA, REGISTRY, available, create
 
 rng = np.random.default_rng(0)
 MEANS = 2 * np.eye(3, 8)
@@ -27,7 +27,7 @@ def quick(probe):
 
 
 def test_the_registry_names_what_the_issue_names():
-    assert available() == ["masc", "ncm", "logistic", "lda", "qda", "knn"]
+    assert available()[:6] == ["masc", "ncm", "logistic", "lda", "qda", "knn"]
 
 
 def test_an_unknown_probe_is_refused_with_the_known_ones():
@@ -45,13 +45,22 @@ def test_planted_classes_are_found(probe):
 
 @pytest.mark.parametrize(
     "names",
-    [np.array([3, 7, 11]), np.array(["cat", "dog", "eel"]), [("a", 1), ("b", 2), ("c", 3)], [None, "x", 3.5]],
-    ids=["ints", "strings", "tuples", "mixed"],
+    [
+        np.array([3, 7, 11]),
+        np.array(["cat", "dog", "eel"]),
+        [("a", 1), ("b", 2), ("c", 3)],
+        [None, "x", 3.5],
+        ["1", 1, "one"],
+        [frozenset({1}), frozenset({2}), frozenset()],
+    ],
+    ids=["ints", "strings", "tuples", "mixed", "strings and ints", "sets"],
 )
 def test_classes_are_any_hashable(probe, names):
     fitted = quick(probe).fit(X, [names[k] for k in CODES])
     assert list(fitted.predict(QUERY)) == list(names)
     assert list(fitted.classes_) == list(names)
+    assert fitted.score(QUERY, list(names)) == 1.0
+    assert fitted.score(QUERY, [names[0]] * 3) == pytest.approx(1 / 3)
 
 
 def test_tensors_give_tensors_and_the_same_answers(probe):
@@ -80,6 +89,32 @@ def test_two_classes_have_one_column_as_scikit_learn_demands(probe):
     scores = fitted.decision_function(X)
     assert scores.shape == (120,)
     assert ((scores > 0).astype(int) == fitted.predict(X)).all()
+
+
+def test_a_constant_layer_has_an_answer_or_a_clear_error(probe):
+    dead = np.zeros_like(X)
+    if isinstance(probe, LDA | QDA):
+        with pytest.raises(InputError, match="all rows are the same"):
+            probe.fit(dead, CODES)
+    else:
+        assert len(set(probe.fit(dead, CODES).predict(dead))) == 1
+
+
+def test_one_class_has_an_answer_or_an_error_that_says_so(probe):
+    if isinstance(probe, QDA):
+        with pytest.raises(InputError, match="class"):
+            probe.fit(X[:40], ["only"] * 40)
+    else:
+        assert set(probe.fit(X[:40], ["only"] * 40).predict(X)) == {"only"}
+
+
+def test_a_class_with_one_row_has_an_answer_or_an_error_that_names_it(probe):
+    names = ["cat"] * 40 + ["dog"] * 40 + ["emu"] * 1
+    if isinstance(probe, QDA):
+        with pytest.raises(InputError, match="'emu'"):
+            probe.fit(X[:81], names)
+    else:
+        assert set(probe.fit(X[:81], names).predict(X)) <= set(names)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -94,6 +94,31 @@ def test_partial_fit_wants_the_classes_first_and_no_others_later():
         masc.partial_fit(X[:10], ["c"] * 10)
 
 
+def test_partial_fit_keeps_its_classes():
+    masc = MASC().partial_fit(X, CODES, classes=range(4))
+    with pytest.raises(InputError, match="those of the first call"):
+        masc.partial_fit(X, CODES, classes=range(5))
+
+
+@pytest.mark.parametrize("stages", [{}, {"variances": 0.5}, {"components": [21]}])
+def test_stages_that_make_no_sense_are_refused(stages):
+    with pytest.raises(InputError, match=r"at least one|sequences|at most the number of features, 20"):
+        list(MASC(variance=1.0).fit(X, CODES).staged_predict(X, **stages))
+
+
+@pytest.mark.parametrize("n", [99, 100, 101])
+def test_float32_keeps_as_many_components_as_asked_on_both_routes(n):
+    spectrum = torch.logspace(0, -3, 100)  # of standard deviations: the weakest hold 1e-6 of the variance
+    rows = torch.randn(n, 100, generator=torch.Generator().manual_seed(0)) * spectrum
+    assert MASC(components=98).fit(rows, [0] * n).subspaces_.ranks == (98,)
+
+
+def test_a_scale_whose_squares_float64_cannot_hold_is_refused():
+    for scale in (1e-170, 1e155):
+        with pytest.raises(InputError, match="Rescale X"):
+            MASC().fit(X * scale, CODES)
+
+
 def test_partial_fit_after_fit_says_that_it_starts_anew():
     masc = MASC().fit(X, CODES)
     with pytest.warns(LayerprobeWarning, match="starts anew"):

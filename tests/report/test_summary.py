@@ -19,9 +19,9 @@ def test_by_layer_sets_the_network_masc_and_the_best_other_probe_side_by_side(pl
         "54.0",
         f"80.0 (79{DASH}81)",
         f"98.0 (97{DASH}99)",
-        f"75.0 (74{DASH}76) ncm",
+        f"75.0 (74{DASH}76) nearest class mean",
     ]
-    assert table.loc["fc2", "best other, noisy labels"].endswith("knn")
+    assert table.loc["fc2", "best other, noisy labels"].endswith("kNN")
     assert by_layer(planted(seeds=1)).loc[1, "MASC, noisy labels"] == "80.0"
 
 
@@ -38,8 +38,8 @@ def test_by_probe_has_every_probe_and_the_network_last(planted):
 def test_the_finding_says_what_the_rows_say(planted):
     assert finding(planted()) == (
         "With 60 % of its training labels redrawn, the network itself is right on 54.0 % of the test data; "
-        "MASC on the same noisy labels is right on 80.0 % at its best layer, fc1, 26.0 points more (ahead in "
-        "3 of 3 seeds), and the best other probe, nearest class mean at input, on 88.0 %."
+        "MASC on the same labels is right on 80.0 % at its best layer on the test data, fc1, 26.0 points "
+        "more (ahead in 3 of 3 seeds), and the best other probe, nearest class mean at input, on 88.0 %."
     )
 
 

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 
-__all__ = ["check_classes", "check_codes", "check_finite", "check_rows", "check_strength"]
+__all__ = [
+    "check_classes",
+    "check_codes",
+    "check_finite",
+    "check_magnitude",
+    "check_rows",
+    "check_strength",
+]
+
+MAGNITUDES = (1e-140, 1e140)  # of float64 rows, so that sums of squares stay normal numbers
 
 
 def check_strength(variance: object, components: object) -> None:
@@ -90,9 +99,20 @@ def check_finite(X: Tensor) -> None:
         )
 
 
+def check_magnitude(X: Tensor) -> None:
+    """Refuse float64 rows whose squares overflow or vanish; the angles do not depend on the scale."""
+    low, high = MAGNITUDES
+    largest = float(max(-X.min(), X.max())) if X.dtype == torch.float64 and X.numel() else 0.0
+    if largest and not low < largest < high:
+        raise InputError(
+            f"X has the largest magnitude {largest:.1e}, whose square float64 cannot hold: expected it "
+            f"between {low:.0e} and {high:.0e}. Rescale X; no angle changes."
+        )
+
+
 def check_classes(classes: Sequence | None, num_classes: int) -> tuple:
     """Give one distinct name a class, 0..K-1 by default."""
     names = tuple(range(num_classes)) if classes is None else tuple(classes)
     if len(names) != num_classes or len(set(names)) != num_classes:
-        raise InputError(f"classes must name {num_classes} distinct classes, got {names!r}.")
+        raise InputError(f"classes must name {num_classes} distinct classes, got {repr(names)[:200]}.")
     return names

@@ -31,6 +31,8 @@ def write_tensors(
     try:
         part.write_bytes(blob)
         part.replace(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error
     finally:
         part.unlink(missing_ok=True)
 
@@ -51,7 +53,9 @@ def read_tensors(
             if header.get("kind") != kind:
                 raise DataError(f"{path}: expected a file of kind {kind!r}, got {header.get('kind')!r}.")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file, expected one of kind {kind!r}.") from error
-    except safetensors.SafetensorError as error:
-        raise DataError(f"{path}: not a safetensors file, or cut short ({error}).") from error
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: expected a file of kind {kind!r} that can be read ({error}).") from error
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise DataError(f"{path}: not a safetensors file of ours, or cut short ({error}).") from error

@@ -5,7 +5,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_codes, check_finite, check_rows, check_strength
+from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
 from layerprobe.core.linalg import SecondMoment, parallel
 from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows
 from layerprobe.errors import InputError
@@ -17,8 +17,11 @@ class ClassMoments:
     """Second moments of every class, streamed: any split into batches gives the same subspaces.
 
     A class keeps its rows while it has fewer than d of them (then the Gram matrix is the shorter way), and
-    collapses to its second moment afterwards, so memory stays within K d min(n_k, d) * 4 bytes for float32
-    rows, plus a buffer of rows a class.
+    collapses to its second moment afterwards: K d min(n_k, d) * 4 bytes for float32 rows (up to twice that
+    where d <= 512), plus a buffer of at most 2,048 rows a class.
+
+    Sums of float32 rows cannot tell directions below 1e-7 of a class's variance from rounding; where
+    ``variance=1.0`` or ``components=`` reach that far, stream with ``dtype=torch.float64``.
 
     Parameters
     ----------
@@ -71,6 +74,7 @@ class ClassMoments:
         X = check_rows(X, self.dim).to(self.device, self.dtype)
         codes = check_codes(codes, len(X), self.num_classes).to(self.device)
         check_finite(X)
+        check_magnitude(X)
         order = codes.argsort(stable=True)
         sizes = codes.bincount(minlength=self.num_classes).cpu()
         for k, index in enumerate(order.split(sizes.tolist())):

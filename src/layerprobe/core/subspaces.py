@@ -19,12 +19,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_classes, check_codes, check_finite, check_rows, check_strength
+from layerprobe.core.checks import (
+    check_classes,
+    check_codes,
+    check_finite,
+    check_magnitude,
+    check_rows,
+    check_strength,
+)
 from layerprobe.core.files import read_tensors, write_tensors
 from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, parallel
 from layerprobe.core.ranks import choose_rank
 from layerprobe.core.scoring import Product, angles, plan_products, staged_squared_cosines
-from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.errors import DataError, DegenerateWarning, InputError
 
 __all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]
 
@@ -63,11 +70,17 @@ def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int
     n, d = X.shape
     if n >= d:
         moment = SecondMoment(d, X.device).add(X).matrix()
-        return basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
-    eigenvalues, basis = eigh_gram(X)
+        basis = basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
+        asked = d if components is None and variance == 1.0 else components or 0
+        if X.dtype == torch.float64 or basis.rank >= asked:
+            return basis
+        # float32 products hide the weakest directions, which were asked for: look again in float64
+        exact = basis_from_rows(X.double(), variance=variance, components=components)
+        return exact._replace(vectors=exact.vectors.to(X.dtype))
+    eigenvalues, vectors = eigh_gram(X)
     full = numerical_rank(eigenvalues, d)
     rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
-    return ClassBasis(eigenvalues, basis(rank).to(X.dtype), rank, full, n)
+    return ClassBasis(eigenvalues, vectors(rank).to(X.dtype), rank, full, n)
 
 
 def fit_subspaces(
@@ -105,6 +118,7 @@ def fit_subspaces(
     X = check_rows(X)
     codes = check_codes(codes, len(X), num_classes).to(X.device)
     check_finite(X)
+    check_magnitude(X)
 
     def fit_class(k: int) -> ClassBasis:
         return basis_from_rows(X[codes == k], variance=variance, components=components)
@@ -205,6 +219,10 @@ class Subspaces:
         InputError
             If a class would need more components than were kept: fit with the largest share.
         """
+        if components is not None and components > self.dim:
+            raise InputError(
+                f"components must be at most the number of features, {self.dim}, got {components}."
+            )
         ranks = tuple(
             choose_rank(values, variance=variance, components=components, full=full)
             for values, full in zip(self.eigenvalues, self.full_ranks, strict=True)
@@ -297,14 +315,17 @@ class Subspaces:
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "Subspaces":
         """Read what :meth:`save` wrote."""
         tensors, header = read_tensors(path, FORMAT, device)
-        K = len(header["classes"])
-        vectors = [tensors[f"vectors.{k}"] for k in range(K)]
-        return cls(
-            classes=tuple(header["classes"]),
-            ranks=tuple(header["ranks"]),
-            counts=tuple(header["counts"]),
-            eigenvalues=tuple(tensors[f"eigenvalues.{k}"] for k in range(K)),
-            columns=torch.cat(vectors, dim=1),
-            widths=tuple(v.shape[1] for v in vectors),
-            full_ranks=tuple(header["full_ranks"]),
-        )
+        try:
+            K = len(header["classes"])
+            vectors = [tensors[f"vectors.{k}"] for k in range(K)]
+            return cls(
+                classes=tuple(header["classes"]),
+                ranks=tuple(header["ranks"]),
+                counts=tuple(header["counts"]),
+                eigenvalues=tuple(tensors[f"eigenvalues.{k}"] for k in range(K)),
+                columns=torch.cat(vectors, dim=1),
+                widths=tuple(v.shape[1] for v in vectors),
+                full_ranks=tuple(header["full_ranks"]),
+            )
+        except (KeyError, RuntimeError) as error:
+            raise DataError(f"{path}: incomplete, {error} is missing; save it again.") from error

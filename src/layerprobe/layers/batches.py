@@ -39,6 +39,10 @@ def read_batches(
         source = _cut(source, batch_size)
     elif isinstance(source, Dataset):
         source = DataLoader(source, batch_size=batch_size)
+    if isinstance(source, list) and len(source) == 2 and all(map(_is_array, source)):
+        x, y = map(np.shape, source)
+        if len(x) > 1 and y == x[:1]:
+            raise InputError("a list is taken for batches, this one looks like data: give the tuple (x, y)")
     if not isinstance(source, Iterable):
         raise InputError(
             f"expected arrays (x, y), a DataLoader or an iterable of batches, got {type(source).__name__}"

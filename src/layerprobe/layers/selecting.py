@@ -10,7 +10,13 @@ import torch
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.recording import Site, Trace
 
-__all__ = ["Selection", "matches", "require_matches"]
+__all__ = ["Maybe", "Selection", "matches", "require_matches"]
+
+
+class Maybe(str):
+    """A pattern that may match nothing."""
+
+    __slots__ = ()
 
 
 class Selection:
@@ -22,7 +28,11 @@ class Selection:
     """
 
     def __init__(self, layers: str | Iterable[str | EllipsisType] | None) -> None:
-        chosen = [...] if layers is None else [layers] if isinstance(layers, str) else list(layers)
+        several = isinstance(layers, Iterable) and not isinstance(layers, str)
+        chosen = [...] if layers is None else list(layers) if several else [layers]
+        for name in chosen:
+            if name is not ... and not isinstance(name, str):
+                raise InputError(f"expected names or patterns of layers, got {name!r}; write {str(name)!r}")
         self.default = ... in chosen
         self.patterns = [pattern for pattern in chosen if isinstance(pattern, str)]
         if not chosen:
@@ -87,7 +97,7 @@ def require_matches(patterns: Iterable[str], sites: list[Site]) -> None:
     """Raise a LayerError if a pattern means no layer, or only layers that cannot be captured."""
     names = [site.name for site in sites if site.obstacle is None]
     for pattern in patterns:
-        if any(matches(name, pattern) for name in names):
+        if isinstance(pattern, Maybe) or any(matches(name, pattern) for name in names):
             continue
         for site in sites:
             if matches(site.name, pattern):

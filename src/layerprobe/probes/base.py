@@ -1,5 +1,6 @@
 """The face that every probe shows: scikit-learn's contract over NumPy arrays and torch tensors."""
 
+import contextlib
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Self
@@ -85,6 +86,23 @@ class Probe(ClassifierMixin, BaseEstimator):
         """
         return self._name(self._scores(self._query_rows(X)).argmax(1), X)
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of rows whose label is predicted, for labels of any kind.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+        y : sequence of n labels
+        sample_weight : sequence of n float, optional
+        """
+        truth, predicted = label_array(y), self.predict(X)
+        predicted = predicted.cpu().numpy() if isinstance(predicted, Tensor) else predicted
+        if len(truth) != len(predicted):
+            raise InputError(
+                f"X and y must have the same length, got {len(predicted)} rows and {len(truth)} labels."
+            )
+        return float(np.average(predicted == truth, weights=sample_weight))
+
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn that a probe shows what a layer holds, however little that is."""
         tags = super().__sklearn_tags__()
@@ -101,7 +119,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         if y is None:
             raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         labels = label_array(y)
-        exotic = labels.dtype == object and not all(isinstance(v, str) for v in labels)
+        exotic = labels.dtype == object and {_kind(label) for label in labels} != {str}
         if isinstance(X, Tensor):
             rows = self._tensor_rows(X, reset=reset)
             if len(rows) != len(labels):
@@ -150,14 +168,20 @@ def _plain(X: Any) -> Any:
 
 
 def label_array(y: Any) -> np.ndarray:
-    """Give labels as a 1-d array; hashables that are no strings or numbers keep their identity."""
+    """Give labels as a 1-d array, (n,); those that are not all strings or all numbers stay as they are."""
     if isinstance(y, Tensor):
-        y = y.detach().cpu().numpy()
-    if isinstance(y, Sequence) and not all(isinstance(v, str | Real | np.generic | Sequence) for v in y):
-        return _objects(y)
-    if isinstance(y, Sequence) and y and all(isinstance(v, tuple) for v in y):
-        return _objects(y)
+        y = y.detach().cpu()
+        return column_or_1d((y.float() if y.dtype == torch.bfloat16 else y).numpy(), warn=True)
+    if isinstance(y, Sequence) and y and not any(isinstance(label, list) for label in y):
+        kinds = {_kind(label) for label in y}
+        if len(kinds) > 1 or not kinds <= {str, Real}:
+            return _objects(y)
     return column_or_1d(y, warn=True)
+
+
+def _kind(label: Any) -> type:
+    """Give the kind within which labels compare; types of their own for all that may not."""
+    return next((kind for kind in (str, tuple, Real) if isinstance(label, kind)), type(label))
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
@@ -167,13 +191,16 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
 
 
 def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the distinct labels, sorted if they can be, and each label's position among them."""
-    try:
+    """Give the distinct labels, sorted if they compare, else in order of appearance; and each one's code."""
+    if labels.dtype != object:
         classes, codes = np.unique(labels, return_inverse=True)
         return classes, codes.astype(np.int64)
-    except TypeError:  # labels of kinds that do not compare stay in order of appearance
-        position = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-        return _objects(list(position)), np.array([position[label] for label in labels], dtype=np.int64)
+    distinct = list(dict.fromkeys(labels))
+    if len(kinds := {_kind(label) for label in distinct}) == 1 and kinds <= {str, tuple, Real}:
+        with contextlib.suppress(TypeError):  # tuples of what does not compare
+            distinct.sort()
+    position = {label: k for k, label in enumerate(distinct)}
+    return _objects(distinct), np.array([position[label] for label in labels], dtype=np.int64)
 
 
 def to_tensor(array: np.ndarray) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.core.linalg import one_thread
+from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe
 
 __all__ = ["LogisticRegression"]
@@ -37,6 +38,10 @@ class LogisticRegression(Probe):
         self.random_state = random_state
 
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        if self.epochs < 0 or self.batch_size < 1:
+            raise InputError(
+                f"expected epochs >= 0 and batch_size >= 1, got {self.epochs} and {self.batch_size}"
+            )
         n, d = X.shape
         generator = torch.Generator().manual_seed(self.random_state)
         bound = d**-0.5  # nn.Linear's own initialisation

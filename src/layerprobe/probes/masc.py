@@ -80,6 +80,8 @@ class MASC(Probe):
         rows, labels = self._training_rows(X, y, reset=first)
         if first:
             self._start(rows, classes)
+        elif classes is not None and list(encode(label_array(classes))[0]) != list(self.classes_):
+            raise InputError(f"classes= must stay those of the first call, {self.classes_.tolist()}.")
         code_of = {label: k for k, label in enumerate(self.classes_.tolist())}
         try:
             codes = torch.tensor([code_of[label] for label in labels.tolist()])
@@ -115,6 +117,10 @@ class MASC(Probe):
         array or Tensor of shape (n,)
             Labels, first for each of the variances and then for each of the numbers of components.
         """
+        if not all(isinstance(stages, Sequence | np.ndarray) for stages in (variances, components)):
+            raise InputError("expected sequences of variances and of components, say [0.5, 0.99] and [1]")
+        if len(variances) + len(components) == 0:
+            raise InputError("expected at least one variance or number of components to predict at")
         rows, subspaces = self._query_rows(X), self.subspaces_
         stages = [subspaces.ranks_at(variance=v) for v in variances]
         stages += [subspaces.ranks_at(components=c) for c in components]

@@ -1,5 +1,6 @@
 """What the probes that scikit-learn already has share: one estimator inside, tensors outside."""
 
+import re
 import warnings
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe, to_tensor
 
 __all__ = ["SklearnProbe"]
@@ -26,11 +28,22 @@ class SklearnProbe(Probe):
         raise NotImplementedError(f"{type(self).__name__} must define _estimator().")
 
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        rows = X.cpu().numpy()
         # Many small decompositions: on a busy machine several threads are ten times slower than one.
         with warnings.catch_warnings(), threadpool_limits(1):
             # Dead units make collinear features in every memorised network: nothing to tell the user.
             warnings.filterwarnings("ignore", message="Variables are collinear")
-            self.estimator_ = self._estimator().fit(X.cpu().numpy(), codes.cpu().numpy())
+            try:
+                self.estimator_ = self._estimator().fit(rows, codes.cpu().numpy())
+            except (ValueError, IndexError) as error:
+                raise InputError(self._reason(rows, str(error))) from error
+
+    def _reason(self, rows: np.ndarray, message: str) -> str:
+        """Say why the estimator refused, in the user's class names instead of codes."""
+        if len(rows) > 1 and (rows == rows[0]).all():
+            message = "all rows are the same, so no feature tells the classes apart; leave out this layer"
+        named = re.sub(r"class (\d+)", lambda match: f"class {self.classes_[int(match[1])]!r}", message)
+        return f"{type(self).__name__} cannot be fitted: {named}"
 
     def _scores(self, X: Tensor) -> Tensor:
         rows = X.cpu().numpy()

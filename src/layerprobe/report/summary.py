@@ -28,6 +28,7 @@ def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
     for layer in noisy["layer"].unique():
         here = noisy[noisy["layer"] == layer]
         other = _best(here[here["probe"] != "masc"])
+        title = PROBE_TITLES.get(other["probe"], other["probe"])
         lines.append(
             {
                 "layer": layer,
@@ -36,7 +37,7 @@ def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
                 "MASC, true labels": _percent(
                     _best(true[(true["layer"] == layer) & (true["probe"] == "masc")])
                 ),
-                "best other, noisy labels": f"{_percent(other)} {other['probe']}",
+                "best other, noisy labels": f"{_percent(other)} {title}",
             }
         )
     return pd.DataFrame(lines)
@@ -69,8 +70,8 @@ def finding(rows: pd.DataFrame) -> str:
     degree, seeds = rows["corruption"].iloc[0], len(rows["seed"].unique())
     return (
         f"With {100 * degree:g} % of its training labels redrawn, the network itself is right on "
-        f"{100 * network['mean']:.1f} % of the test data; MASC on the same noisy labels is right on "
-        f"{100 * masc['mean']:.1f} % at its best layer, {masc['layer']}, {difference} "
+        f"{100 * network['mean']:.1f} % of the test data; MASC on the same labels is right on "
+        f"{100 * masc['mean']:.1f} % at its best layer on the test data, {masc['layer']}, {difference} "
         f"(ahead in {_ahead(rows, masc['layer'])} of {seeds} {'seed' if seeds == 1 else 'seeds'}), "
         f"and the best other probe, {PROBE_TITLES.get(other['probe'], other['probe'])} at {other['layer']}, "
         f"on {100 * other['mean']:.1f} %."

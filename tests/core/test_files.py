@@ -1,0 +1,60 @@
+import pytest
+import safetensors.torch
+import torch
+
+from layerprobe.core import Subspaces, fit_subspaces
+from layerprobe.errors import DataError, InputError
+
+generator = torch.Generator().manual_seed(0)
+X = torch.randn(60, 7, generator=generator)
+CODES = torch.arange(60) % 3
+
+
+def fitted(classes=("a", 2, None)):
+    return fit_subspaces(X, CODES, 3, variance=0.9, classes=classes)
+
+
+def test_what_was_saved_is_loaded(tmp_path):
+    before = fitted()
+    before.save(tmp_path / "s.safetensors")
+    after = Subspaces.load(tmp_path / "s.safetensors")
+    assert (after.classes, after.ranks, after.counts) == (before.classes, before.ranks, before.counts)
+    assert torch.equal(after.squared_cosines(X), before.squared_cosines(X))
+    assert after.ranks_at(variance=0.5) == before.ranks_at(variance=0.5)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+def test_what_cannot_be_saved_leaves_the_old_file(tmp_path):
+    path = tmp_path / "s.safetensors"
+    fitted().save(path)
+    content = path.read_bytes()
+    with pytest.raises(InputError, match="strings and numbers"):
+        fitted(classes=("a", ("b",), "c")).save(path)
+    assert path.read_bytes() == content
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"folder .*nowhere does not exist"):
+        fitted().save(tmp_path / "nowhere" / "s")
+
+
+def bad_files(folder):
+    fitted().save(folder / "good")
+    blob = (folder / "good").read_bytes()
+    files = {
+        "cut short": blob[: len(blob) // 2],
+        "empty": b"",
+        "another kind": safetensors.torch.save({"x": X}),
+        "no JSON": safetensors.torch.save({"x": X}, {"layerprobe": "{"}),
+        "no tensors": safetensors.torch.save({"x": X}, {"layerprobe": '{"kind": "layerprobe.subspaces.1"}'}),
+    }
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    (folder / "folder").mkdir()
+    return [*files, "folder", "missing"]
+
+
+def test_a_file_that_is_no_subspaces_is_refused_by_name(tmp_path):
+    for name in bad_files(tmp_path):
+        with pytest.raises(DataError, match=name):
+            Subspaces.load(tmp_path / name)
