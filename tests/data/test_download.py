@@ -1,5 +1,10 @@
+import dataclasses
 import hashlib
+import io
+import re
+import shutil
 import socket
+import tarfile
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -11,7 +16,7 @@ import pytest
 
 from layerprobe.data import fetch, load
 from layerprobe.data.download import fetch_files
-from layerprobe.data.imagesets import Source
+from layerprobe.data.registry import REGISTRY, Source, registered
 from layerprobe.errors import DataError, InputError
 
 
@@ -160,6 +165,85 @@ def test_what_cannot_be_fetched(tmp_path):
         fetch("digits", tmp_path)
     with pytest.raises(InputError, match=r"'cifar'.*digits, mnist"):
         fetch("cifar", tmp_path)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Publish a small CIFAR-10, as far as the registry knows: an archive with two records a file."""
+    entry = registered("cifar-10")
+    records = bytes([3, *bytes(3072), 5, *bytes(3072)])
+    archive = tmp_path / "site" / "cifar-10-binary.tar.gz"
+    archive.parent.mkdir()
+    with tarfile.open(archive, "w:gz") as tar:
+        for file in (*entry.files, "readme.html"):
+            member = tarfile.TarInfo(f"{entry.folder}/{file}")
+            member.size = len(records)
+            tar.addfile(member, io.BytesIO(records))
+    source = dataclasses.replace(
+        entry.source, md5={archive.name: hashlib.md5(archive.read_bytes()).hexdigest()}
+    )
+    entry = dataclasses.replace(entry, files=dict.fromkeys(entry.files, len(records)), source=source)
+    monkeypatch.setitem(REGISTRY, "cifar-10", entry)
+    with serving(archive.parent) as (address, requests):
+        yield SimpleNamespace(archive=archive, address=address, requests=requests, root=tmp_path / "root")
+
+
+@pytest.mark.parametrize("progress", [False, True])
+def test_an_archive_is_unpacked_and_not_fetched_twice(published, progress, capfd, nobody):
+    folder = fetch("cifar-10", published.root, base_url=published.address, progress=progress)
+    assert folder == published.root / "cifar-10-batches-bin"
+    assert [path.name for path in published.root.iterdir()] == [folder.name]  # the archive is gone
+    assert sorted(held(folder)) == sorted(registered("cifar-10").files)
+    assert load("cifar-10", published.root).train_labels.tolist() == [3, 5] * 5
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert ("unpacking" in err) == ("cifar-10-binary.tar.gz" in err) == progress
+    assert fetch("cifar-10", published.root, base_url=nobody) == folder
+
+
+def test_an_archive_in_place_is_not_fetched_again(published, nobody):
+    published.root.mkdir()
+    shutil.copy(published.archive, published.root)
+    fetch("cifar-10", published.root, base_url=nobody)
+    assert len(load("cifar-10", published.root).train_images) == 10
+
+
+def test_an_archive_with_a_wrong_checksum_leaves_nothing_behind(published):
+    published.archive.write_bytes(published.archive.read_bytes()[:-1])
+    with pytest.raises(DataError, match=r"(?s)published MD5 .*by hand in .*root: cifar-10-binary\.tar\.gz"):
+        fetch("cifar-10", published.root, base_url=published.address)
+    assert list(published.root.iterdir()) == []
+
+
+@pytest.mark.parametrize(("content", "found"), [(b"part", "4 bytes, not 6,146 bytes"), (None, "missing")])
+def test_a_part_of_a_set_is_never_replaced(published, content, found):
+    folder = fetch("cifar-10", published.root, base_url=published.address)
+    (folder / "data_batch_2.bin").unlink()
+    if content:
+        (folder / "data_batch_2.bin").write_bytes(content)
+    before = held(folder)
+    with pytest.raises(DataError, match=rf"data_batch_2\.bin is {found}.*Move the folder away"):
+        fetch("cifar-10", published.root, base_url=published.address)
+    assert held(folder) == before
+    assert len(published.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted", "unwanted"),
+    [
+        ("cifar-10", ["data_batch_1.bin", "test_batch.bin", "batches.meta.txt"], ["data_batch_6.bin"]),
+        ("cifar-100", ["train.bin", "fine_label_names.txt", "coarse_label_names.txt"], ["../train.bin"]),
+        (
+            "tiny-imagenet",
+            ["wnids.txt", "train/n01443537/images/n01443537_10.JPEG", "val/images/val_9999.JPEG"],
+            ["test/images/test_0.JPEG", "train/n01443537/n01443537_boxes.txt", "train/../../a.JPEG"],
+        ),
+    ],
+)
+def test_what_is_taken_from_the_published_archives(name, wanted, unwanted):
+    pattern = re.compile(registered(name).source.members)
+    assert all(pattern.fullmatch(file) for file in (*wanted, *registered(name).files))
+    assert not any(pattern.fullmatch(file) for file in unwanted)
 
 
 @pytest.mark.real_data

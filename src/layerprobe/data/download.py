@@ -1,11 +1,14 @@
 """Verified download: a file is in place only with the MD5 that its publisher states."""
 
+import dataclasses
 import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerprobe.data.imagesets import Source, data_folder, registered
+from layerprobe.data.archives import unpack
+from layerprobe.data.folders import data_folder
+from layerprobe.data.registry import Entry, Source, registered
 from layerprobe.errors import DataError, InputError
 
 if TYPE_CHECKING:
@@ -21,9 +24,11 @@ def fetch(
     base_url: str | None = None,
     progress: bool = False,
 ) -> Path:
-    """Download an image set's files into ``root/name`` and check the published MD5 of each.
+    """Download an image set into the folder under `root` that `load` reads, and check the published MD5.
 
-    Files that are there with the right MD5 are kept; others are replaced once a good download is complete.
+    Single files that are there with the right MD5 are kept; others are replaced once a good download is
+    complete. A set that comes as an archive is unpacked beside its place and moved into it at once, and the
+    archive is removed. If its folder is there already, nothing is fetched, and nothing in it is replaced.
 
     Parameters
     ----------
@@ -39,23 +44,46 @@ def fetch(
     Returns
     -------
     Path
-        The folder ``root/name``.
+        The folder of the set.
 
     Raises
     ------
     InputError
         If no set has this name, or the set comes with a library and needs no download.
     DataError
-        If a file could not be had with the right MD5. Nothing half-written is left.
+        If a file could not be had with the right MD5, or the set's folder is there but not whole. Nothing
+        half-written is left.
     """
-    source = registered(name).source
+    entry = registered(name)
+    source = entry.source
     if source is None:
         raise InputError(f"The image set {name!r} needs no download: load({name!r}) has it at once.")
     if base_url is not None:
-        source = Source((base_url,), source.md5)
-    folder = data_folder(root) / name
-    fetch_files(source, folder, progress=progress)
+        source = dataclasses.replace(source, urls=(base_url,))
+    folder = data_folder(root) / entry.folder
+    if not source.members:
+        fetch_files(source, folder, progress=progress)
+    elif folder.exists():
+        _check_sizes(entry, folder)
+    else:
+        fetch_files(source, folder.parent, progress=progress)
+        (archive,) = (folder.parent / file for file in source.md5)
+        unpack(archive, folder, source.members, progress=progress)
+        archive.unlink()
     return folder
+
+
+def _check_sizes(entry: Entry, folder: Path) -> None:
+    """Raise DataError where the folder is not, as far as file sizes tell, the published set."""
+    for file, expected in entry.files.items():
+        path = folder / file
+        if not path.is_file() or expected not in (0, path.stat().st_size):
+            found = f"{path.stat().st_size:,} bytes" if path.is_file() else "missing"
+            raise DataError(
+                f"{folder} is there already, but is not the published set: {file} is {found}"
+                + (f", not {expected:,} bytes" if expected else "")
+                + ". Move the folder away to fetch the whole set."
+            )
 
 
 def fetch_files(source: Source, folder: Path, *, progress: bool = False) -> None:

@@ -7,9 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from layerprobe.data.imagesets import ImageSet
+from layerprobe.data.progress import Progress
 from layerprobe.errors import DataError
 
-__all__ = ["read_idx", "read_labelled_images"]
+__all__ = ["IDX_FILES", "read_idx", "read_idx_set", "read_labelled_images"]
+
+IDX_FILES = tuple(
+    f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
+)
 
 _UINT8 = 0x08  # the type code of unsigned bytes, third byte of the magic number
 
@@ -67,3 +73,18 @@ def read_labelled_images(
     if labels.max() >= num_classes:
         raise DataError(f"{labels_path}: expected labels in 0..{num_classes - 1}, got {labels.max()}.")
     return images, labels.astype(np.int64)
+
+
+def read_idx_set(
+    name: str, folder: Path, _progress: bool | Progress, *, class_names: tuple[str, ...]
+) -> ImageSet:
+    """Read the four files `IDX_FILES` that MNIST and the sets made in its likeness consist of."""
+    paths = [folder / file for file in IDX_FILES]
+    train_images, train_labels = read_labelled_images(paths[0], paths[1], len(class_names))
+    test_images, test_labels = read_labelled_images(paths[2], paths[3], len(class_names))
+    if test_images.shape[1:] != train_images.shape[1:]:
+        raise DataError(
+            f"{paths[2]}: expected images of shape {train_images.shape[1:]}, as in {IDX_FILES[0]}, "
+            f"got {test_images.shape[1:]}."
+        )
+    return ImageSet(name, train_images, train_labels, test_images, test_labels, class_names)

@@ -1,18 +1,17 @@
-"""Image sets under one face: `load` by name. A new set is one reader function and one entry of `REGISTRY`."""
+"""Image sets under one frozen face, whatever they were read from."""
 
+import dataclasses
 import hashlib
-import os
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from functools import cached_property
+from numbers import Integral
+from typing import Self
 
 import numpy as np
 
-from layerprobe.data.idx import read_labelled_images
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import InputError
 
-__all__ = ["REGISTRY", "Entry", "ImageSet", "Source", "available", "data_folder", "load", "registered"]
+__all__ = ["ImageSet"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -22,15 +21,23 @@ class ImageSet:
     Attributes
     ----------
     name : str
-        The name that `load` knows the set by.
+        The name that `load` knows the set by, or the one given to it.
     train_images, test_images : ndarray of shape (n, h, w) or (n, h, w, 3), uint8
-        Grey or RGB pixels, 0 to `max_value`.
+        Grey or RGB pixels, 0 to `max_value`. There may be no test images.
     train_labels, test_labels : ndarray of shape (n,), int64
         Codes in 0..K-1, positions in `class_names`.
     class_names : tuple of str
         The K class names.
     max_value : int
         The pixel value of full intensity: 255, but 16 for "digits". Divide by it to scale pixels to [0, 1].
+    train_index : ndarray of shape (n,), int64
+        The rows of the whole set's training images that these are: 0..n-1 unless `subset` chose them.
+        Noise drawn for the whole set has the labels ``noise.labels[train_index]`` here.
+
+    Raises
+    ------
+    InputError
+        If shapes, types or labels do not fit together.
     """
 
     name: str
@@ -40,12 +47,45 @@ class ImageSet:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     max_value: int = 255
+    train_index: np.ndarray = None  # type: ignore[assignment]  # __post_init__ knows n
 
     def __post_init__(self) -> None:
-        for field in ("train_images", "train_labels", "test_images", "test_labels"):
-            view = getattr(self, field).view()
+        if self.train_index is None:
+            object.__setattr__(self, "train_index", np.arange(len(self.train_images)))
+        for split in ("train", "test"):
+            self._check(split, getattr(self, f"{split}_images"), getattr(self, f"{split}_labels"))
+        if len(self.train_index) != len(self.train_images):
+            raise InputError(
+                f"train_index must have one row for each of the {len(self.train_images)} training images, "
+                f"got {len(self.train_index)}. Leave it out for a whole set."
+            )
+        for field in ("train_images", "train_labels", "test_images", "test_labels", "train_index"):
+            array = getattr(self, field)
+            view = array.view() if field.endswith("images") else array.astype(np.int64, copy=False).view()
             view.flags.writeable = False
             object.__setattr__(self, field, view)
+
+    def _check(self, split: str, images: np.ndarray, labels: np.ndarray) -> None:
+        size = self.train_images.shape[1:]
+        if images.dtype != np.uint8 or len(size) not in (2, 3) or size[2:] not in ((), (3,)):
+            raise InputError(
+                f"{split}_images must be uint8 of shape (n, h, w) or (n, h, w, 3), "
+                f"got {images.dtype} of shape {images.shape}."
+            )
+        if images.shape[1:] != size:
+            raise InputError(
+                f"test_images must have the size {size} of train_images, got {images.shape[1:]}."
+            )
+        if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1]:
+            raise InputError(
+                f"{split}_labels must be integers, one for each of {len(images)} images, "
+                f"got {labels.dtype} of shape {labels.shape}."
+            )
+        if len(labels) and not 0 <= labels.min() <= labels.max() < self.num_classes:
+            raise InputError(
+                f"{split}_labels must lie in 0..{self.num_classes - 1}, one for each class name, "
+                f"got {labels.min()}..{labels.max()}."
+            )
 
     @property
     def num_classes(self) -> int:
@@ -62,148 +102,66 @@ class ImageSet:
             digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
         return digest.hexdigest()
 
+    def subset(self, n: int, *, seed: int = 0, test: int | None = None) -> Self:
+        """Choose n training images, as many of every class, in the order of this set.
+
+        The choice depends on the labels, `n` and `seed` alone. For one seed it is nested: a larger subset
+        holds every image of a smaller one.
+
+        Parameters
+        ----------
+        n : int
+            How many training images, at least K. Where K does not divide n, the first classes get one more.
+        seed : int
+            Seed of NumPy's default generator, not negative.
+        test : int, optional
+            Choose so many test images in the same way. By default the test set stays whole.
+
+        Returns
+        -------
+        ImageSet
+            Under the same name; its `train_index` says which images these are.
+
+        Raises
+        ------
+        InputError
+            If a class has fewer images than its share, or an argument is out of its range.
+        """
+        rows = self._balanced_rows("train", self.train_labels, n, seed)
+        kept = slice(None) if test is None else self._balanced_rows("test", self.test_labels, test, seed)
+        return dataclasses.replace(
+            self,
+            train_images=self.train_images[rows],
+            train_labels=self.train_labels[rows],
+            train_index=self.train_index[rows],
+            test_images=self.test_images[kept],
+            test_labels=self.test_labels[kept],
+        )
+
+    def _balanced_rows(self, split: str, labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+        num_classes = self.num_classes
+        if not isinstance(n, Integral) or n < num_classes:
+            raise InputError(
+                f"A subset must be an integer of at least {num_classes}, one image a class, got {n!r}."
+            )
+        if not isinstance(seed, Integral) or seed < 0:
+            raise InputError(f"seed must be an integer that is not negative, got {seed!r}.")
+        shares = n // num_classes + (np.arange(num_classes) < n % num_classes)  # (K,)
+        counts = np.bincount(labels, minlength=num_classes)  # (K,)
+        if (shares > counts).any():
+            k = int((shares > counts).argmax())
+            raise InputError(
+                f"A class-balanced subset of {n} {split} images needs {shares[k]} of class "
+                f"{self.class_names[k]!r}, but {self.name!r} has {counts[k]}. "
+                f"At most {counts.min() * num_classes} are safe."
+            )
+        order = np.random.default_rng(int(seed)).permutation(len(labels))
+        chosen = [order[labels[order] == k][:share] for k, share in enumerate(shares)]
+        return np.sort(np.concatenate(chosen))  # (n,)
+
     def __repr__(self) -> str:
         size = "x".join(map(str, self.train_images.shape[1:]))
         return (
             f"ImageSet({self.name!r}: {len(self.train_images)} train and {len(self.test_images)} test images "
             f"of {size}, {self.num_classes} classes)"
         )
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where files are published: base addresses, tried in this order, and the MD5 of each file by name."""
-
-    urls: tuple[str, ...]
-    md5: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """How a set is had: `read(name, root/NAME)` makes the ImageSet; no source means nothing to fetch."""
-
-    read: Callable[[str, Path], ImageSet]
-    source: Source | None = None
-
-
-def load(name: str, root: str | os.PathLike[str] | None = None) -> ImageSet:
-    """Load an image set from its publisher's files.
-
-    Parameters
-    ----------
-    name : str
-        One of `available()`.
-    root : path, optional
-        The folder that holds the set's own folder ``root/name``. By default the environment variable
-        LAYERPROBE_DATA, or else ``layerprobe`` in the user's cache folder. "digits" needs none.
-
-    Returns
-    -------
-    ImageSet
-
-    Raises
-    ------
-    InputError
-        If no set has this name.
-    DataError
-        If a file is missing, damaged or not what its publisher ships.
-    """
-    return registered(name).read(name, data_folder(root) / name)
-
-
-def available() -> list[str]:
-    """Names of the image sets that `load` knows."""
-    return list(REGISTRY)
-
-
-def registered(name: str) -> Entry:
-    """Return the registry's entry for a name, or raise InputError that lists the known names."""
-    if name not in REGISTRY:
-        raise InputError(f"Unknown image set {name!r}. Available: {', '.join(REGISTRY)}.")
-    return REGISTRY[name]
-
-
-def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder of all sets: `root`, else LAYERPROBE_DATA, else the user's cache/layerprobe."""
-    if root is None:
-        # As torch.hub does: ~/.cache on every platform, so that reading needs no further package.
-        cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        root = os.environ.get("LAYERPROBE_DATA") or Path(cache, "layerprobe")
-    return Path(root).expanduser()
-
-
-def _require(name: str, folder: Path, files: Sequence[str]) -> None:
-    missing = [file for file in files if not (folder / file).is_file()]
-    if missing:
-        raise DataError(
-            f"The image set {name!r} is missing or incomplete: {folder} does not hold {', '.join(missing)}. "
-            f"Run `layerprobe data fetch {name}`, or name the folder that holds {name}/ by root= or by the "
-            "environment variable LAYERPROBE_DATA."
-        )
-
-
-def _read_idx_set(name: str, folder: Path, *, class_names: tuple[str, ...]) -> ImageSet:
-    """Read the four files that MNIST and the sets made in its likeness consist of."""
-    kinds = ("images-idx3", "labels-idx1")
-    files = [f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in kinds]
-    _require(name, folder, files)
-    paths = [folder / file for file in files]
-    train_images, train_labels = read_labelled_images(paths[0], paths[1], len(class_names))
-    test_images, test_labels = read_labelled_images(paths[2], paths[3], len(class_names))
-    if test_images.shape[1:] != train_images.shape[1:]:
-        raise DataError(
-            f"{paths[2]}: expected images of shape {train_images.shape[1:]}, as in {files[0]}, "
-            f"got {test_images.shape[1:]}."
-        )
-    return ImageSet(name, train_images, train_labels, test_images, test_labels, class_names)
-
-
-def _read_digits(name: str, _folder: Path) -> ImageSet:
-    """Split scikit-learn's bundled 8x8 digits, pixels 0..16, into 1,437 train and 360 test images."""
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
-    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
-    train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
-    train.sort()  # keep the order of the file
-    test.sort()
-    class_names = tuple(map(str, bunch.target_names))
-    return ImageSet(name, images[train], labels[train], images[test], labels[test], class_names, max_value=16)
-
-
-_FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
-
-REGISTRY: dict[str, Entry] = {
-    "digits": Entry(_read_digits),
-    "mnist": Entry(
-        partial(_read_idx_set, class_names=tuple("0123456789")),
-        Source(
-            urls=(
-                "https://ossci-datasets.s3.amazonaws.com/mnist/",
-                "https://storage.googleapis.com/cvdf-datasets/mnist/",
-            ),
-            md5={
-                "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-                "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-                "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-                "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-            },
-        ),
-    ),
-    "fashion-mnist": Entry(
-        partial(_read_idx_set, class_names=tuple(_FASHION.split(", "))),
-        Source(
-            urls=(
-                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
-                "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
-            ),
-            md5={
-                "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-                "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-                "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-            },
-        ),
-    ),
-}

@@ -30,7 +30,8 @@ class Noise:
         Where `labels` differ from the true labels. A redrawn label that came out as itself is not changed.
     recipe : dict
         JSON-able: ``kind``, the function's name, and its arguments but the labels, so that
-        ``getattr(noise, kind)(true_labels, **arguments)`` makes the same noise again.
+        ``getattr(noise, kind)(true_labels, **arguments)`` makes the same noise again. For labels that people
+        gave, kind "human_labels", it is ``data.human_labels(**arguments)``.
     """
 
     labels: np.ndarray

@@ -1,0 +1,132 @@
+"""Labels that people gave: CIFAR-10N and CIFAR-100N (Wei et al., 2022), for the training images of CIFAR.
+
+Layout of the folder ``cifar-n``, every array uint8 (50000,) in the order of CIFAR's own files:
+
+- ``cifar10n.npz``: ``clean``, and the annotations ``random1`` ``random2`` ``random3`` (one person each),
+  ``aggre`` (their majority) and ``worst`` (a wrong one of them where there is one);
+- ``cifar100n.npz``: ``clean``, ``clean_coarse``, and the annotations ``noisy`` and ``noisy_coarse``.
+
+The clean labels are compared with those of the images, which must therefore lie beside: another order of the
+images would turn these labels into random ones. Where ``cifar-100-binary`` holds only a part of the set, its
+``train_index.npy`` must say which rows of the whole set they are.
+"""
+
+import os
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar_labels
+from layerprobe.data.folders import data_folder
+from layerprobe.data.noise import Noise
+from layerprobe.errors import DataError, InputError
+
+__all__ = ["human_labels"]
+
+# Name: its file, the images' layout, and for each annotation its clean labels and their byte in a record.
+_SETS = {
+    "cifar-10n": (
+        "cifar10n.npz",
+        CIFAR10,
+        dict.fromkeys(("aggre", "random1", "random2", "random3", "worst"), ("clean", 0)),
+    ),
+    "cifar-100n": (
+        "cifar100n.npz",
+        CIFAR100,
+        {"noisy": ("clean", 1), "noisy_coarse": ("clean_coarse", 0)},
+    ),
+}
+
+
+def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None = None) -> Noise:
+    """Read the labels that people gave to the training images of CIFAR-10 or CIFAR-100.
+
+    Parameters
+    ----------
+    name : str
+        "cifar-10n" or "cifar-100n".
+    annotation : str
+        "aggre", "random1", "random2", "random3" or "worst" of "cifar-10n"; "noisy" (for the image set
+        "cifar-100") or "noisy_coarse" (for "cifar-100-coarse") of "cifar-100n".
+    root : path, optional
+        As for `load`; it holds the folder ``cifar-n`` and that of the images.
+
+    Returns
+    -------
+    Noise
+        One label for each training image that `load` gives, in the same order.
+
+    Raises
+    ------
+    InputError
+        If there is no such set or annotation.
+    DataError
+        If a file is missing or damaged, or the clean labels are not those of the images.
+    """
+    if name not in _SETS:
+        raise InputError(f"Unknown human labels {name!r}. Available: {', '.join(_SETS)}.")
+    file, layout, annotations = _SETS[name]
+    if annotation not in annotations:
+        raise InputError(f"{name!r} has no annotation {annotation!r}. Available: {', '.join(annotations)}.")
+    clean_name, column = annotations[annotation]
+    path, folder = data_folder(root) / "cifar-n" / file, data_folder(root) / layout.folder
+    num_classes = len(layout.columns[column][1])
+    clean, noisy = _read_arrays(path, (clean_name, annotation), num_classes)  # (50000,) each
+    true = read_cifar_labels(folder, layout=layout, column=column)  # (n,)
+    rows = _rows_of_whole(folder, len(true), len(clean))  # (n,)
+    wrong = np.flatnonzero(clean[rows] != true)
+    if len(wrong):
+        raise DataError(
+            f"{path}: the clean labels differ from the labels of {len(wrong)} of {len(true)} images in "
+            f"{folder}, first of image {wrong[0]}. Both must be in the publisher's order."
+        )
+    labels = noisy[rows]
+    changed = labels != true
+    for array in (labels, changed):
+        array.flags.writeable = False
+    return Noise(labels, changed, {"kind": "human_labels", "name": name, "annotation": annotation})
+
+
+def _read_arrays(path: Path, names: tuple[str, ...], num_classes: int) -> list[np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = [arrays[name] for name in names]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read as an .npz file with the arrays {' and '.join(names)}: {error}."
+        ) from error
+    for name, labels in zip(names, found, strict=True):
+        if labels.dtype.kind not in "iu" or labels.shape != (len(found[0]),) or not len(labels):
+            raise DataError(
+                f"{path}: expected {name} to be integers, one for each image, "
+                f"got {labels.dtype} of shape {labels.shape}."
+            )
+        if labels.min() < 0 or labels.max() >= num_classes:
+            raise DataError(
+                f"{path}: expected {name} in 0..{num_classes - 1}, got {labels.min()}..{labels.max()}."
+            )
+    return [labels.astype(np.int64) for labels in found]
+
+
+def _rows_of_whole(folder: Path, n: int, whole: int) -> np.ndarray:
+    """Return the positions in the whole training set of the n images in the folder."""
+    path = folder / "train_index.npy"
+    if not path.is_file():
+        if n != whole:
+            raise DataError(
+                f"{folder} holds {n} training images, but there are human labels for {whole}. Place the "
+                f"whole set there, or say in {path.name} which rows of it these are."
+            )
+        return np.arange(n)
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an .npy file: {error}.") from error
+    if rows.dtype.kind not in "iu" or rows.shape != (n,) or rows.min() < 0 or rows.max() >= whole:
+        raise DataError(
+            f"{path}: expected {n} positions in 0..{whole - 1}, one for each image in the folder, "
+            f"got {rows.dtype} of shape {rows.shape}."
+        )
+    return rows

@@ -1,0 +1,187 @@
+"""Image sets by name, and where each is published. A new set is one reader and one entry of `REGISTRY`."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar
+from layerprobe.data.digits import read_digits
+from layerprobe.data.folders import data_folder
+from layerprobe.data.idx import IDX_FILES, read_idx_set
+from layerprobe.data.imagesets import ImageSet
+from layerprobe.data.progress import Progress
+from layerprobe.data.tiny_imagenet import read_tiny_imagenet
+from layerprobe.errors import DataError, InputError
+
+__all__ = ["REGISTRY", "Entry", "Source", "available", "load", "registered"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a set is published.
+
+    Attributes
+    ----------
+    urls : tuple of str
+        Base addresses, tried in this order.
+    md5 : mapping of str to str
+        The MD5 of each file by name.
+    members : str
+        Empty where these are the files that are read. Otherwise the source is one .tar.gz or .zip file that
+        holds the set's folder, and this regular expression matches the paths in that folder to unpack.
+    """
+
+    urls: tuple[str, ...]
+    md5: Mapping[str, str]
+    members: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How a set is had.
+
+    Attributes
+    ----------
+    read : callable
+        ``read(name, root / folder, progress)`` makes the ImageSet.
+    folder : str
+        The publisher's name of the set's folder; empty for a set that comes with a library.
+    files : mapping of str to int
+        The files that must be in the folder, and their published sizes in bytes; 0 where any will do.
+    source : Source, optional
+        None means nothing to fetch.
+    """
+
+    read: Callable[[str, Path, bool | Progress], ImageSet]
+    folder: str = ""
+    files: Mapping[str, int] = field(default_factory=dict)
+    source: Source | None = None
+
+
+def load(
+    name: str, root: str | os.PathLike[str] | None = None, *, progress: bool | Progress = False
+) -> ImageSet:
+    """Load an image set from its publisher's files.
+
+    Parameters
+    ----------
+    name : str
+        One of `available()`. "cifar-100-coarse" has the images of "cifar-100" with the 20 superclasses.
+    root : path, optional
+        The folder that holds the publisher's folder of the set: ``mnist``, ``fashion-mnist``,
+        ``cifar-10-batches-bin``, ``cifar-100-binary`` or ``tiny-imagenet-200``. By default the environment
+        variable LAYERPROBE_DATA, or else ``layerprobe`` in the user's cache folder. "digits" needs none.
+    progress : bool or callable
+        How far the decoding of JPEG files is ("tiny-imagenet", the first time): True shows a bar on stderr, a
+        callable is called with (images done, images in all).
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    InputError
+        If no set has this name.
+    DataError
+        If a file is missing, damaged or not what its publisher ships.
+    """
+    entry = registered(name)
+    folder = data_folder(root) / entry.folder
+    missing = [file for file in entry.files if not (folder / file).is_file()]
+    if missing:
+        raise DataError(
+            f"The image set {name!r} is missing or incomplete: {folder} does not hold {', '.join(missing)}. "
+            f"Run `layerprobe data fetch {name}`, or name the folder that holds {entry.folder}/ by root= or "
+            "by the environment variable LAYERPROBE_DATA."
+        )
+    return entry.read(name, folder, progress)
+
+
+def available() -> list[str]:
+    """Names of the image sets that `load` knows."""
+    return list(REGISTRY)
+
+
+def registered(name: str) -> Entry:
+    """Return the registry's entry for a name, or raise InputError that lists the known names."""
+    if name not in REGISTRY:
+        raise InputError(f"Unknown image set {name!r}. Available: {', '.join(REGISTRY)}.")
+    return REGISTRY[name]
+
+
+_FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
+_CIFAR100_FILES = {"train.bin": 153_700_000, "test.bin": 30_740_000}
+_CIFAR100_SOURCE = Source(
+    urls=(_CIFAR_URL,),
+    md5={"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
+    members=r"(train|test)\.bin|(fine|coarse)_label_names\.txt",
+)
+
+REGISTRY: dict[str, Entry] = {
+    "digits": Entry(read_digits),
+    "mnist": Entry(
+        partial(read_idx_set, class_names=tuple("0123456789")),
+        "mnist",
+        dict.fromkeys(IDX_FILES, 0),
+        Source(
+            urls=(
+                "https://ossci-datasets.s3.amazonaws.com/mnist/",
+                "https://storage.googleapis.com/cvdf-datasets/mnist/",
+            ),
+            md5={
+                "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+                "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+                "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+            },
+        ),
+    ),
+    "fashion-mnist": Entry(
+        partial(read_idx_set, class_names=tuple(_FASHION.split(", "))),
+        "fashion-mnist",
+        dict.fromkeys(IDX_FILES, 0),
+        Source(
+            urls=(
+                "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+                "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            ),
+            md5={
+                "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+                "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+                "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+            },
+        ),
+    ),
+    "cifar-10": Entry(
+        partial(read_cifar, layout=CIFAR10),
+        CIFAR10.folder,
+        dict.fromkeys((*CIFAR10.train, *CIFAR10.test), 30_730_000),
+        Source(
+            urls=(_CIFAR_URL,),
+            md5={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
+            members=r"(data_batch_[1-5]|test_batch)\.bin|batches\.meta\.txt",
+        ),
+    ),
+    "cifar-100": Entry(
+        partial(read_cifar, layout=CIFAR100, column=1), CIFAR100.folder, _CIFAR100_FILES, _CIFAR100_SOURCE
+    ),
+    "cifar-100-coarse": Entry(
+        partial(read_cifar, layout=CIFAR100, column=0), CIFAR100.folder, _CIFAR100_FILES, _CIFAR100_SOURCE
+    ),
+    "tiny-imagenet": Entry(
+        read_tiny_imagenet,
+        "tiny-imagenet-200",
+        dict.fromkeys(("wnids.txt", "words.txt", "val/val_annotations.txt"), 0),
+        Source(
+            urls=("http://cs231n.stanford.edu/",),
+            md5={"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
+            members=r"wnids\.txt|words\.txt|train/n\d{8}/images/n\d{8}_\d+\.JPEG|"
+            r"val/val_annotations\.txt|val/images/val_\d+\.JPEG",
+        ),
+    ),
+}

@@ -1,0 +1,150 @@
+"""Tiny ImageNet from its JPEG tree, decoded once.
+
+Layout of ``tiny-imagenet-200``, as published::
+
+    wnids.txt                       the classes, one WordNet identifier (wnid) a line
+    words.txt                       wnid, tab, names
+    train/WNID/images/*.JPEG        500 images a class
+    val/val_annotations.txt         file, tab, wnid, tab, a box (unused)
+    val/images/*.JPEG               50 images a class, our test set: the labels of test/ are not public
+
+wnids.txt decides which classes the set has; images of others are left out. Classes are numbered in the sorted
+order of their wnids. Training images are sorted by class, then by name as text; test images come in the order
+of val_annotations.txt. The files are 64x64 JPEG, some of them grey, which become RGB.
+
+Decoded pixels are kept in one ``.npy`` file, in the folder itself or, where that is read-only, in the user's
+cache folder. Its name carries a digest of every file's path, size and time, so another tree has another file,
+and an incomplete one is never used.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from layerprobe.data.folders import cache_folder
+from layerprobe.data.imagesets import ImageSet
+from layerprobe.data.pixels import read_pixels, rgb
+from layerprobe.data.progress import Progress, reporting
+from layerprobe.errors import DataError
+
+__all__ = ["read_tiny_imagenet"]
+
+_SHAPE = (64, 64, 3)
+
+
+def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> ImageSet:
+    """Read the tree: train/ as training and val/ as test set."""
+    wnids = sorted(set(_lines(folder / "wnids.txt")))
+    if not wnids:
+        raise DataError(f"{folder / 'wnids.txt'} lists no classes. Unpack the archive again.")
+    words = dict(line.split("\t", 1) for line in _lines(folder / "words.txt") if "\t" in line)
+    train = [_jpegs(folder / "train" / wnid / "images") for wnid in wnids]
+    train_labels = np.repeat(np.arange(len(wnids)), list(map(len, train)))
+    test, test_labels = _read_annotations(folder / "val", wnids)
+    for part, counts in (
+        (folder / "train", list(map(len, train))),
+        (folder / "val" / "val_annotations.txt", np.bincount(test_labels, minlength=len(wnids))),
+    ):
+        empty = [wnid for wnid, count in zip(wnids, counts, strict=True) if count == 0]
+        if empty:
+            raise DataError(
+                f"{part} has no images of {len(empty)} of {len(wnids)} classes, the first {empty[0]}. "
+                "Unpack the archive again, or leave these classes out of wnids.txt."
+            )
+    pixels = _decoded([*(path for paths in train for path in paths), *test], folder, progress)
+    n = len(train_labels)
+    class_names = tuple(words.get(wnid, wnid) for wnid in wnids)
+    return ImageSet(name, pixels[:n], train_labels, pixels[n:], test_labels, class_names)
+
+
+def _read_annotations(val: Path, wnids: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+    """Return the files and the labels (n,) of the listed classes."""
+    code = {wnid: k for k, wnid in enumerate(wnids)}
+    paths, labels = [], []
+    for line in _lines(val / "val_annotations.txt"):
+        file, _, rest = line.partition("\t")
+        wnid = rest.split("\t")[0]
+        if not wnid or Path(file).name != file:
+            raise DataError(
+                f"{val / 'val_annotations.txt'}: expected a file name, a tab, a wnid, got {line!r}."
+            )
+        if wnid in code:
+            paths.append(val / "images" / file)
+            labels.append(code[wnid])
+    return paths, np.array(labels, np.int64)
+
+
+def _jpegs(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.JPEG"), key=lambda path: path.name)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}. Unpack the archive again.") from error
+
+
+def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> np.ndarray:
+    """Return the pixels (n, 64, 64, 3) of all files, from the cache where it holds them."""
+    shape = (len(paths), *_SHAPE)
+    if os.access(folder, os.W_OK):
+        stem = folder / ".layerprobe-pixels"
+    else:  # one name for each tree, so that no tree's cache takes another's place
+        stem = cache_folder() / f"{folder.name}-{hashlib.sha256(bytes(folder.resolve())).hexdigest()[:16]}"
+    cache = stem.with_name(f"{stem.name}-{_digest(paths, folder)}.npy")
+    pixels = _cached(cache, shape)
+    if pixels is not None:
+        return pixels
+    part = cache.with_suffix(f".{os.getpid()}.part")
+    try:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        with reporting(progress, "decoding") as report, part.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for done, path in enumerate(paths, 1):
+                image = rgb(read_pixels(path))
+                if image.shape != _SHAPE:
+                    height, width, _ = image.shape
+                    raise DataError(f"{path}: expected an image of 64x64, got {height}x{width}.")
+                file.write(image.tobytes())
+                report(done, len(paths))
+            file.flush()
+            os.fsync(file.fileno())  # the rename must not reach the disk before the pixels
+        part.replace(cache)
+    except OSError as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{cache} could not be written: {error}.") from error
+    finally:
+        with suppress(OSError):  # moved in place, or never begun
+            part.unlink()
+    for stale in cache.parent.glob(f"{stem.name}-*.npy"):
+        if stale != cache:
+            stale.unlink(missing_ok=True)
+    return np.asarray(np.load(cache, mmap_mode="r", allow_pickle=False))
+
+
+def _cached(cache: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    """Map a cache file; None if there is none, or it is not whole."""
+    try:
+        pixels = np.load(cache, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError):  # missing, cut short, or not such a file: made anew
+        return None
+    return np.asarray(pixels) if pixels.dtype == np.uint8 and pixels.shape == shape else None
+
+
+def _digest(paths: Sequence[Path], folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}. Unpack the archive again.") from error
+        name = str(path)[len(str(folder)) :]  # relative: a tree that is moved keeps its cache
+        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,197 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+from layerprobe.data import from_dataset, from_hf
+from layerprobe.errors import InputError
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(256, size=(4, 5, 6, 3)).astype(np.uint8)
+
+
+FORMS = {
+    "Pillow": Image.fromarray,
+    "array": lambda image: image,
+    "uint8 tensor": lambda image: torch.tensor(image).permute(2, 0, 1),
+    "float tensor, as ToTensor": lambda image: torch.tensor(image).permute(2, 0, 1).float() / 255,
+    "half tensor": lambda image: (torch.tensor(image).permute(2, 0, 1) / 255).half(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_of_an_image(pixels, form):
+    train = [(form(image), label) for image, label in zip(pixels, (2, 0, 1, 1), strict=True)]
+    images = from_dataset(train, train[:1], class_names=["a", "b", "c"], name="mine")
+    assert np.array_equal(images.train_images, pixels)
+    assert np.array_equal(images.test_images, pixels[:1])
+    assert images.train_labels.tolist() == [2, 0, 1, 1]
+    assert images.test_labels.tolist() == [2]
+    assert images.class_names == ("a", "b", "c")
+    assert images.name == "mine"
+
+
+@pytest.mark.parametrize(
+    "grey", [lambda g: torch.tensor(g), lambda g: torch.tensor(g)[None], Image.fromarray]
+)
+def test_grey_images(pixels, grey):
+    images = from_dataset([(grey(image), 0) for image in pixels[..., 0]])
+    assert np.array_equal(images.train_images, pixels[..., 0])
+    assert images.test_images.shape == (0, 5, 6)
+
+
+def test_one_image_with_colour_makes_all_rgb(pixels):
+    grey, colour = [(pixels[0, :, :, 0], 0)], [(pixels[1], 0)]
+    for images in (from_dataset(grey + colour), from_dataset(grey, colour), from_dataset(colour, grey)):
+        together = np.concatenate([images.train_images, images.test_images])
+        assert sorted(image.tobytes() for image in together) == sorted(
+            [pixels[1].tobytes(), pixels[0, :, :, :1].repeat(3, axis=2).tobytes()]
+        )
+
+
+class MapStyle(Dataset):
+    """As torchvision's: a length and an index, and no IndexError at the end."""
+
+    classes = ("ant", "bee", "cat")
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def __len__(self):
+        return len(self.pixels)
+
+    def __getitem__(self, i):
+        return self.pixels[i % len(self.pixels)], np.int64(i % 3)
+
+
+class Stream(IterableDataset):
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def __iter__(self):
+        return ((image, i % 3) for i, image in enumerate(self.pixels))
+
+
+def test_torch_data_sets_of_every_style(pixels):
+    reports = []
+    known = from_dataset(MapStyle(pixels), progress=lambda *report: reports.append(report))
+    streamed = from_dataset(Stream(pixels), progress=lambda *report: reports.append(report))
+    tensors = TensorDataset(torch.tensor(pixels).permute(0, 3, 1, 2), torch.arange(4) % 3)
+    assert known.fingerprint == streamed.fingerprint == from_dataset(tensors).fingerprint
+    assert known.class_names == MapStyle.classes
+    assert streamed.class_names == ("0", "1", "2")
+    assert reports == [(i, 4) for i in range(1, 5)] + [(i, 0) for i in range(1, 5)]
+
+
+GOOD = (np.zeros((5, 6), np.uint8), 0)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ((torch.randn(3, 5, 6), 0), "k/255.*Leave out normalisation"),
+        ((torch.full((3, 5, 6), torch.nan), 0), "k/255"),
+        ((np.zeros((5, 6), np.int64), 0), "expected uint8 or float pixels, got int64"),
+        ((np.zeros((4, 5, 6), np.uint8), 0), r"or a tensor.*\(4, 5, 6\)"),
+        ((np.zeros(5, np.uint8), 0), r"or a tensor.*\(5,\)"),
+        ((np.zeros((6, 5), np.uint8), 0), r"one size, the first has \(5, 6\), this one \(6, 5\)"),
+        ((GOOD[0], -1), "the label is -1"),
+        ((GOOD[0], 0.5), r"one integer.*got 0\.5"),
+        ((GOOD[0], [0, 1]), "one integer"),
+        ((GOOD[0], "cat"), "one integer.*'cat'"),
+        (GOOD[0], "unpack"),
+        ((*GOOD, 0), "unpack"),
+        (5, "unpack"),
+        ((Image.new("I;16", (6, 5)), 0), "8 bits a channel"),
+    ],
+)
+def test_a_bad_item_is_named(bad, message):
+    with pytest.raises(InputError, match=f"Item 1 of the test set: .*{message}"):
+        from_dataset([GOOD], [GOOD, bad])
+
+
+def test_sets_that_do_not_fit():
+    with pytest.raises(InputError, match="train set has no items"):
+        from_dataset([])
+    with pytest.raises(InputError, match="test set has no items"):
+        from_dataset([GOOD], [])
+    with pytest.raises(InputError, match=r"size \(5, 6\) of train_images, got \(2, 2\)"):
+        from_dataset([GOOD], [(np.zeros((2, 2), np.uint8), 0)])
+    with pytest.raises(InputError, match=r"must lie in 0\.\.0"):
+        from_dataset([(GOOD[0], 3)], class_names=["only"])
+
+
+ImageFeature = type("Image", (), {})  # the name that the hub's library gives its feature type
+
+
+class FakeHub:
+    """The part of a Hugging Face data set that is used: features, a length, rows as dictionaries."""
+
+    def __init__(self, pixels, labels, **columns):
+        self.rows = [
+            {"id": i, "img": Image.fromarray(image), "fine": label}
+            for i, (image, label) in enumerate(zip(pixels, labels, strict=True))
+        ]
+        names = SimpleNamespace(names=["ant", "bee", "cat"])
+        self.features = {
+            "id": SimpleNamespace(dtype="int64"),
+            "img": ImageFeature(),
+            "fine": names,
+            **columns,
+        }
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_hub_data_sets_are_read_by_their_features(pixels):
+    train, test = FakeHub(pixels, [2, 0, 1, 1]), FakeHub(pixels[:2], [0, 2])
+    images = from_hf({"train": train, "test": test, "other": None}, name="hub")
+    assert images.class_names == ("ant", "bee", "cat")
+    assert images.name == "hub"
+    assert np.array_equal(images.train_images, pixels)
+    assert np.array_equal(images.test_images, pixels[:2])
+    assert images.test_labels.tolist() == [0, 2]
+    assert from_hf(train, test).fingerprint == images.fingerprint
+    assert from_hf(train, test, image="img", label="fine").fingerprint == images.fingerprint
+    assert len(from_hf({"train": train}).test_images) == len(from_hf(train).test_images) == 0
+    numbers = from_hf(train, label="id")
+    assert numbers.train_labels.tolist() == [0, 1, 2, 3]
+    assert numbers.class_names == ("0", "1", "2", "3")
+
+
+def test_hub_data_sets_that_cannot_be_read(pixels):
+    good = FakeHub(pixels, [2, 0, 1, 1])
+    with pytest.raises(InputError, match=r"image column is not there.*image=, one of id, img, fine"):
+        from_hf(good, image="image")
+    with pytest.raises(InputError, match=r"label column is not there.*class_encode_column"):
+        from_hf(good, label="label")
+    with pytest.raises(InputError, match=r"label column is not clear.*id, img, fine, coarse"):
+        from_hf(FakeHub(pixels, [2, 0, 1, 1], coarse=good.features["fine"]))
+    with pytest.raises(InputError, match="image column is not clear"):
+        from_hf(FakeHub(pixels, [2, 0, 1, 1], mask=ImageFeature()))
+    with pytest.raises(InputError, match=r"must have a split 'train'.*got test"):
+        from_hf({"test": good})
+    with pytest.raises(InputError, match="comes without test="):
+        from_hf({"train": good}, good)
+    with pytest.raises(InputError, match="Item 1 of the test set: the label is -1"):
+        from_hf(good, FakeHub(pixels[:2], [0, -1]))
+
+
+def test_the_real_library(pixels):
+    datasets = pytest.importorskip("datasets", reason="needs the extra [hf]")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [Image.fromarray(image) for image in pixels], "label": [1, 0, 0, 1]}
+    data = datasets.Dataset.from_dict(rows, features=features)
+    images = from_hf(datasets.DatasetDict({"train": data, "test": data}))
+    assert np.array_equal(images.train_images, pixels)
+    assert images.test_labels.tolist() == [1, 0, 0, 1]
+    assert images.class_names == ("a", "b")
