@@ -1,3 +1,4 @@
+import json
 from importlib.metadata import version
 
 import pytest
@@ -5,6 +6,8 @@ import pytest
 from layerprobe import data, demo
 from layerprobe.cli import main
 from layerprobe.errors import DataError
+from layerprobe.paper import RunSpec, execute, grid, run_folder
+from layerprobe.paper.grid import Outcome
 
 
 def test_version(capsys):
@@ -18,6 +21,7 @@ def test_help_names_every_command(capsys, arguments):
     printed = capsys.readouterr().out
     assert "demo" in printed
     assert "data" in printed
+    assert "paper" in printed
 
 
 def test_the_demos_help_explains_every_option(capsys):
@@ -51,6 +55,10 @@ def test_a_mistyped_command_is_named(capsys, arguments, named):
         (["data", "fetch", "nope"], "nope"),
         (["demo", "--corruption", "2"], "got 2.0"),
         (["demo", "--out", __file__], "is a file"),
+        (["paper", "train"], "--pair"),
+        (["paper", "train", "--pair", "mlp-nist"], "Available: mlp-mnist"),
+        (["paper", "train", "--pair", "mlp-digits", "--corruption", "2"], "got 2.0"),
+        (["paper", "status", "--pair", "mlp-nist"], "Available: mlp-mnist"),
     ],
 )
 def test_what_cannot_be_is_one_line_without_a_traceback(capsys, arguments, named):
@@ -96,3 +104,107 @@ def test_fetch_asks_for_the_named_set_and_prints_its_folder(capsys, monkeypatch,
     assert main(["data", "fetch", "mnist", "--root", str(tmp_path)]) == 0
     assert asked == [("mnist", tmp_path, True)]
     assert capsys.readouterr().out == f"{tmp_path / 'mnist'}\n"
+
+
+DIGITS = [
+    "--pair",
+    "mlp-digits",
+    "--corruption",
+    "0",
+    "0.4",
+    "--subset",
+    "100",
+    "--max-epochs",
+    "1",
+    "--seeds",
+]
+
+
+def digits(corruption, seed):
+    return RunSpec.of("mlp-digits", corruption, seed, subset=100, max_epochs=1)
+
+
+def test_a_dry_run_says_what_there_is_and_what_is_needed_and_trains_nothing(capsys, tmp_path):
+    execute(digits(0.4, 1), tmp_path)
+    assert (
+        main(["paper", "train", *DIGITS, "0", "1", "--root", str(tmp_path), "--dry-run", "--jobs", "2"]) == 0
+    )
+    printed = capsys.readouterr()
+    assert printed.err.startswith("4 runs: 3 missing, 1 done. 2 at a time, at most 0.0")
+    assert "GB are free" in printed.err
+    assert printed.out.count("mlp-digits") == 4
+    assert len(list(tmp_path.glob("*/*"))) == 1
+
+
+def test_training_hands_over_what_is_left_and_reports_what_failed(capsys, tmp_path, monkeypatch):
+    kept, *left = [digits(p, seed) for p in (0, 0.4) for seed in (0, 1)]
+    execute(kept, tmp_path)
+
+    def train_grid(specs, root, *, tell, **options):
+        assert specs == left
+        assert options == {"jobs": 3, "device": "cpu", "data_root": tmp_path / "data", "checkpoints": True}
+        execute(left[0], root)
+        tell(0, "done", 1, 0.5)
+        failed = [Outcome(spec, "failed", "no disk", "Traceback ...") for spec in left[1:]]
+        return [Outcome(left[0], "trained"), *failed]
+
+    monkeypatch.setattr(grid, "train_grid", train_grid)
+    options = [*DIGITS, "0", "1", "--root", str(tmp_path), "--jobs", "3", "--checkpoints", "--json"]
+    assert main(["paper", "train", *options, "--data", str(tmp_path / "data")]) == 1
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["root"] == str(tmp_path)
+    assert [run["state"] for run in document["runs"]] == ["done", "done", "missing", "missing"]
+    assert [run.get("error") for run in document["runs"]] == [None, None, "no disk", "no disk"]
+    assert document["runs"][2]["folder"] == str(run_folder("", left[1]))
+    assert document["runs"][2]["test_accuracy"] is None
+    _, progress, errors = printed.err.splitlines()
+    assert progress == "mlp-digits, p = 0, seed 1: done, epoch 1, 50.0 % of its labels learnt"
+    assert errors == "layerprobe: mlp-digits, p = 0.4, seed 0 and 1 more: no disk"
+
+
+def test_training_what_is_done_already_changes_nothing(capsys, tmp_path):
+    execute(digits(0.4, 0), tmp_path)
+    execute(digits(0, 0), tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main(["paper", "train", *DIGITS, "0", "--root", str(tmp_path)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert "2 runs: 2 done." in capsys.readouterr().out
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    def train_grid(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid, "train_grid", train_grid)
+    assert main(["paper", "train", *DIGITS, "0", "--root", str(tmp_path)]) == 130
+    printed = capsys.readouterr()
+    assert f"kept in {tmp_path}; the same command goes on from there.\n" in printed.err
+    assert printed.out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "changed"),
+    [
+        (["--protocol", "published"], {"protocol": "published"}),
+        (["--optimizer", "adam", "--learning-rate", "0.1"], {"optimizer": "adam", "learning_rate": 0.1}),
+        (["--batch-size", "8", "--target", "0.5"], {"batch_size": 8, "target": 0.5}),
+        (["--dropout", "0.2"], {"options": {"dropout": 0.2}}),
+        (["--no-maxpool"], {"options": {"maxpool": False}}),
+    ],
+)
+def test_every_option_of_a_grid_reaches_its_runs(capsys, tmp_path, options, changed):
+    cell = ["--pair", "cnn-mnist", "--corruption", "0.2", "--seeds", "1", "--root", str(tmp_path), "--json"]
+    assert main(["paper", "status", *cell, *options]) == 0
+    (run,) = json.loads(capsys.readouterr().out)["runs"]
+    assert run["folder"] == str(run_folder("", RunSpec.of("cnn-mnist", 0.2, 1, **changed)))
+
+
+def test_status_shows_where_runs_stand(capsys, tmp_path):
+    assert main(["paper", "status", "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"No runs in {tmp_path}.\n"
+    run = execute(digits(0.4, 0), tmp_path)
+    assert main(["paper", "status", *DIGITS, "0", "--root", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 runs: 1 missing, 1 done." in printed
+    assert f"{100 * run.history['test_accuracy'].iloc[-1]:.1f}" in printed

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PROBE_TITLES", "accuracy_over_layers", "png", "save", "svg"]
+__all__ = ["PROBE_TITLES", "accuracy_over_layers", "png", "save", "svg", "training_history"]
 
 PROBE_TITLES = {
     "masc": "MASC",
@@ -26,6 +26,12 @@ PROBE_TITLES = {
 # Okabe and Ito's colours keep apart for every kind of colour vision; the markers keep apart in grey.
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
 DASHED = (0, (4, 3))
+# A history's columns in the order of the styles, and what each is measured on, as `probe` says it.
+HISTORY = {
+    "test_accuracy": ("test", "true"),
+    "train_accuracy": ("train", "noisy"),
+    "true_accuracy": ("train", "true"),
+}
 RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -72,7 +78,6 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.ticker import PercentFormatter
 
     of_probe, of_network = rows[rows["probe"] == probe], rows[rows["probe"] == "network"]
     if of_probe.empty:
@@ -90,12 +95,96 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
             _panel(ax, of_probe[of_probe["fitted_on"] == labels], of_network, layers, measured)
             ax.set_title(f"{PROBE_TITLES.get(probe, probe)} fitted on {labels} labels")
         axes[0].set_ylabel("accuracy")
-        axes[0].yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
         several_seeds = "seed" in rows and len(rows["seed"].unique()) > 1
         _legend(figure, measured, network=not of_network.empty, several_seeds=several_seeds)
-        if title:
-            figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
+        _headline(figure, title)
     return figure
+
+
+def training_history(rows: pd.DataFrame, *, title: str = "") -> "Figure":
+    """Draw accuracy over the epochs of training: against corrupted labels, against true labels, on test data.
+
+    One panel for each pair and corruption degree. Where there are several seeds, lines are means and the
+    shade spans the seeds; a network that has stopped keeps its last accuracies while others go on.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns epoch, train_accuracy, true_accuracy and test_accuracy, as in history.csv, and possibly pair,
+        corruption and seed. Accuracies that were not measured are NaN and are not drawn.
+    title : str
+        A line above the panels.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    InputError
+        If there are no rows, or a column is missing.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    missing = [name for name in ("epoch", *HISTORY) if name not in rows]
+    if rows.empty or missing:
+        raise InputError(f"a history needs at least one row and every accuracy; missing: {missing or 'rows'}")
+    held = [name for name in ("pair", "corruption") if name in rows]
+    panels = list(rows.groupby(held, sort=True)) if held else [((), rows)]
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    with rc_context(RC):
+        size = max(4.2 * columns, 6.4) + 0.4, 3.1 * lines + 1.3
+        figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.04, hspace=0.04))
+        axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
+        for ax, (names, of_panel) in zip(axes.flat, panels, strict=False):
+            _history_panel(ax, of_panel)
+            ax.set_title(", ".join(map(_panel_name, held, names)))
+        for ax in axes.flat[len(panels) :]:
+            ax.set_axis_off()
+        for ax in axes[:, 0]:
+            ax.set_ylabel("accuracy")
+        several_seeds = "seed" in rows and len(rows["seed"].unique()) > 1
+        _legend(figure, list(HISTORY.values()), network=False, several_seeds=several_seeds)
+        _headline(figure, title)
+    return figure
+
+
+def _panel_name(column: str, value: Any) -> str:
+    return f"p = {value:g}" if column == "corruption" else str(value)
+
+
+def _history_panel(ax: "Axes", rows: pd.DataFrame) -> None:
+    """Draw the three accuracies of one panel over the epochs."""
+    from matplotlib.ticker import MaxNLocator
+
+    for column, (color, marker) in zip(HISTORY, STYLES, strict=False):
+        of_seed = rows.pivot_table(column, "epoch", "seed" if "seed" in rows else None, dropna=False)
+        span = of_seed.ffill().agg(["mean", "min", "max"], axis=1)
+        spaced: dict[str, Any] = {"marker": marker, "markersize": 5, "markevery": max(1, len(span) // 8)}
+        ax.fill_between(span.index, span["min"], span["max"], color=color, alpha=0.18, linewidth=0)
+        ax.plot(span.index, span["mean"], color=color, linewidth=2, clip_on=False, **spaced)
+    ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _percent_axis(ax)
+
+
+def _headline(figure: "Figure", title: str) -> None:
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
+
+
+def _percent_axis(ax: "Axes") -> None:
+    """Make the vertical axis run from 0 to 100 %, with a quiet grid."""
+    from matplotlib.ticker import PercentFormatter
+
+    ax.set_ylim(-0.02, 1.03)
+    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
+    ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0, pad=6)
 
 
 def _panel(
@@ -118,10 +207,7 @@ def _panel(
     if len(of_network):  # set apart what is not a layer
         ax.axvspan(len(layers) - 0.5, len(layers) + 0.35, color="#f3f3f3", linewidth=0, zorder=0)
     ax.set_xlim(-0.35, len(names) - 0.65)
-    ax.set_ylim(-0.02, 1.03)
-    ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.tick_params(length=0, pad=6)
+    _percent_axis(ax)
 
 
 def _curve(ax: "Axes", rows: pd.DataFrame, layers: list[str], color: str, marker: str) -> None:

@@ -41,3 +41,7 @@ def test_the_layers_probed_by_default_are_the_papers():
         ("fc2", 512),
     ]
     assert [row.name for row in layers if row.is_head] == ["head"]
+
+
+def test_probe_reads_the_papers_layers_for_any_depth():
+    assert MLP(4, (3, 2)).probed_layers == {"input": "input", "fc1": "fc1", "fc2": "fc2"}

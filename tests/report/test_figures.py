@@ -1,10 +1,11 @@
 from xml.etree import ElementTree
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from layerprobe.errors import InputError
-from layerprobe.figures import accuracy_over_layers, save, svg
+from layerprobe.figures import accuracy_over_layers, save, svg, training_history
 
 
 def lines(ax):
@@ -85,3 +86,63 @@ def test_the_svg_is_one_document_that_refers_to_nothing_outside(planted):
 def test_a_probe_that_is_not_there_is_named_beside_those_that_are(planted):
     with pytest.raises(InputError, match=r"'qda'.*masc, ncm, knn"):
         accuracy_over_layers(planted(), "qda")
+
+
+@pytest.fixture
+def history():
+    """Make the histories of runs: seed s ends after 3 + s epochs; seeds lie 2 points apart."""
+
+    def make(pairs=("mlp-mnist",), degrees=(0.4,), seeds=2):
+        lines = [
+            (pair, p, seed, epoch, 0.2 * epoch + 0.02 * seed, 0.1 * epoch, 0.9 - p - 0.02 * seed)
+            for pair in pairs
+            for p in degrees
+            for seed in range(seeds)
+            for epoch in range(1, 4 + seed)
+        ]
+        columns = ["pair", "corruption", "seed", "epoch", "train_accuracy", "true_accuracy", "test_accuracy"]
+        return pd.DataFrame(lines, columns=columns)
+
+    return make
+
+
+def test_a_history_shows_means_over_seeds_and_keeps_the_last_accuracies_of_who_stopped(history):
+    (ax,) = training_history(history()).axes
+    assert ax.get_title(loc="left") == "mlp-mnist, p = 0.4"
+    assert drawn(ax, [0.21, 0.41, 0.61, (0.6 + 0.82) / 2])
+    assert drawn(ax, [0.1, 0.2, 0.3, 0.35])
+    assert drawn(ax, [0.49] * 4)
+    shade = np.unique(ax.collections[0].get_paths()[0].vertices[:, 1].round(6))
+    assert np.allclose(shade, [0.48, 0.5])
+
+
+def test_a_history_has_one_panel_a_pair_and_degree(history):
+    figure = training_history(history(pairs=("mlp-mnist", "cnn-mnist"), degrees=(0.8, 0.0)))
+    titles = [ax.get_title(loc="left") for ax in figure.axes if ax.axison]
+    assert titles == ["cnn-mnist, p = 0", "cnn-mnist, p = 0.8", "mlp-mnist, p = 0", "mlp-mnist, p = 0.8"]
+
+
+def test_a_single_run_without_a_name_is_drawn_too(history):
+    figure = training_history(history(seeds=1).drop(columns=["pair", "corruption", "seed"]))
+    (ax,) = figure.axes
+    assert drawn(ax, [0.2, 0.4, 0.6])
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["test", "training, noisy labels", "training, true labels"]
+
+
+def test_colours_mean_the_same_in_both_figures(planted, history):
+    def colours(figure):
+        (legend,) = figure.legends
+        names = [text.get_text() for text in legend.get_texts()]
+        return {
+            name: handle.get_color() for name, handle in zip(names[:3], legend.legend_handles, strict=False)
+        }
+
+    assert colours(training_history(history())) == colours(accuracy_over_layers(planted()))
+
+
+def test_a_history_without_rows_or_columns_is_refused(history):
+    with pytest.raises(InputError, match="missing: rows"):
+        training_history(history()[:0])
+    with pytest.raises(InputError, match="true_accuracy"):
+        training_history(history().drop(columns="true_accuracy"))

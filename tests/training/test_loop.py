@@ -4,10 +4,11 @@ from dataclasses import astuple, replace
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from layerprobe.errors import InputError
 from layerprobe.networks import MLP
-from layerprobe.training import Recipe, accuracy, seeded, train
+from layerprobe.training import Recipe, Scale, TrainingState, accuracy, seeded, train
 
 RECIPE = Recipe("adam", learning_rate=3e-3, batch_size=32, max_epochs=300)
 
@@ -168,6 +169,237 @@ def test_dropout_is_on_in_training_off_in_testing_and_repeats(planted):
     first = once()
     torch.manual_seed(1)
     assert once() == first
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("recipe", [RECIPE, Recipe("sgd", 1e-2, 32, momentum=0.9)], ids=["adam", "sgd"])
+def test_the_random_streams_are_fixed_bit_for_bit(planted, recipe, dropout):
+    """Written out: a run of long ago must be resumable by a loop of today."""
+    x, noisy, true, test = planted
+    recipe = replace(recipe, max_epochs=3)
+    model, plain = with_dropout(dropout), with_dropout(dropout)
+    history = train(model, x, noisy, recipe, order_seed=5, true_labels=true, test=test)
+
+    optimizer = recipe.build_optimizer(plain)
+    for number in (1, 2, 3):
+        total = torch.zeros(())
+        with seeded(5, number):
+            order = torch.randperm(len(x))
+            predicted = []
+            for batch in order.split(32):
+                logits = plain(x[batch])
+                loss = nn.functional.cross_entropy(logits, noisy[batch])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(batch)
+                predicted.append(logits.detach().argmax(1))
+        epoch = history[number - 1]
+        assert epoch.loss == (total / len(x)).item()
+        assert epoch.train_accuracy == (torch.cat(predicted) == noisy[order]).double().mean().item()
+    assert_equal_weights(model, plain)
+
+
+def with_dropout(p):
+    with seeded(0):
+        return nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Dropout(p), nn.Linear(64, 3))
+
+
+def assert_equal_weights(a, b):
+    for (name, p), q in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+        assert torch.equal(p, q), name
+
+
+def test_without_shuffling_every_epoch_takes_the_samples_as_they_lie(planted):
+    x, noisy, *_ = planted
+    seen = []
+
+    def spy(batch):
+        seen.append(batch)
+        return batch
+
+    recipe = replace(RECIPE, shuffle=False, max_epochs=2)
+    train(build(), x, noisy, recipe, order_seed=0, inputs=spy)
+    assert torch.equal(torch.cat(seen), torch.cat([x, x]))
+
+
+def convolutional():
+    with seeded(3):
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Flatten(),
+            nn.Linear(8 * 4 * 4, 3),
+        )
+    return model.to(memory_format=torch.channels_last)
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (100, 6, 6, 3), generator=generator, dtype=torch.uint8)
+    return x, torch.randint(0, 3, (100,), generator=generator)
+
+
+def test_images_scaled_batch_by_batch_train_as_if_scaled_beforehand(images):
+    x, y = images
+    recipe = replace(RECIPE, max_epochs=2)
+    a, b = convolutional(), convolutional()
+    on_the_fly = train(a, x, y, recipe, order_seed=1, test=(x, y), inputs=Scale(-1, 1))
+    scaled = x.permute(0, 3, 1, 2) / 255 * 2 - 1
+    beforehand = train(b, scaled, y, recipe, order_seed=1, test=(scaled, y))
+    assert without_seconds(on_the_fly) == without_seconds(beforehand)
+    assert_equal_weights(a, b)
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        replace(RECIPE, max_epochs=4),
+        Recipe("sgd", 1e-2, 32, momentum=0.9, max_epochs=4),
+        Recipe("sgd", 1e-2, 32, max_epochs=4, shuffle=False),
+    ],
+    ids=["adam", "momentum", "plain"],
+)
+def test_stopped_after_any_epoch_and_resumed_it_ends_with_the_same_bits(images, recipe):
+    """Batch normalisation, dropout and channels-last convolutions included."""
+    x, y = images
+
+    def go(model, **kwargs):
+        return train(model, x, y, recipe, order_seed=1, test=(x, y), inputs=Scale(-1, 1), **kwargs)
+
+    states = []
+    undisturbed = convolutional()
+
+    def keep(state):
+        def copied(part):  # laid out as files lay them out
+            return {k: v.clone(memory_format=torch.contiguous_format) for k, v in part.items()}
+
+        states.append(TrainingState(copied(state.model), copied(state.optimizer), state.history))
+
+    history = go(undisturbed, save=keep)
+    assert [len(state.history) for state in states] == [1, 2, 3, 4]
+    for state in states * 2:  # twice: resuming must not change the state
+        with seeded(99):
+            model = nn.Sequential(*convolutional())  # the weights that it starts with do not matter
+            for parameter in model.parameters():
+                nn.init.normal_(parameter)
+        calls = []
+        resumed = go(model, resume=state, on_epoch=calls.append)
+        assert without_seconds(resumed) == without_seconds(history)
+        assert calls == resumed[len(state.history) :]
+        assert_equal_weights(model, undisturbed)
+
+
+def test_a_run_that_has_ended_does_not_go_on(planted):
+    states = []
+    model, history = run(planted, replace(RECIPE, target=0.5), save=states.append)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    calls = []
+    _, again = run(planted, replace(RECIPE, target=0.5), resume=states[-1], on_epoch=calls.append)
+    assert again == history
+    assert calls == []
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_resuming_from_another_network_or_optimiser_is_refused(planted):
+    x, noisy, *_ = planted
+    states = []
+    train(with_dropout(0.5), x, noisy, replace(RECIPE, max_epochs=1), order_seed=0, save=states.append)
+    with pytest.raises(InputError, match="state of the same network"):
+        run(planted, resume=states[0])
+    with pytest.raises(InputError, match=r"same optimiser.*momentum_buffer.*exp_avg"):
+        train(
+            with_dropout(0.5),
+            x,
+            noisy,
+            Recipe("sgd", 1e-2, 32, momentum=0.9),
+            order_seed=0,
+            resume=states[0],
+        )
+
+
+class CountReads(TorchDispatchMode):
+    """Counts how often the host waits for a value."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_host_reads_as_many_values_in_an_epoch_of_many_batches_as_in_one_of_one(planted):
+    counts = []
+    for batch_size in (200, 5):
+        with CountReads() as reads:
+            run(planted, replace(RECIPE, batch_size=batch_size, max_epochs=1))
+        counts.append(reads.count)
+    assert counts[0] == counts[1] > 0
+
+
+def test_a_network_that_memorised_is_wrong_near_its_wrong_labels():
+    """Isolated points in 32 dimensions, each label redrawn with p = 0.4 from K = 10 classes.
+
+    Test points lie so near to training points (0.05 of their distance from each other) that a network which
+    has learnt the labels answers with the label of the neighbour: right with probability 1 - p + p/K = 0.64.
+    Tolerances: 4 standard deviations of the share among 400 draws, 4 sqrt(.64 * .36 / 400) = 0.096, for the
+    draw; and 0.02 between the test accuracy and the share that was drawn, 0.01 for the labels that
+    the network may have missed and 0.01 for neighbours beyond its decision boundary.
+    """
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(400, 32, generator=generator)  # distance of two points about 8
+    true = torch.randint(0, 10, (400,), generator=generator)
+    redrawn = torch.rand(400, generator=generator) < 0.4
+    noisy = torch.where(redrawn, torch.randint(0, 10, (400,), generator=generator), true)
+    near = x + 0.4 / 32**0.5 * torch.randn(400, 32, generator=generator)
+    with seeded(0):
+        model = MLP(32, (256, 256))
+    last = train(model, x, noisy, RECIPE, order_seed=0, test=(near, true))[-1]
+    assert last.train_accuracy >= RECIPE.target
+    assert accuracy(model, x, noisy) >= 0.99
+    share = (noisy == true).double().mean().item()
+    assert share == pytest.approx(0.64, abs=0.096)
+    assert last.test_accuracy == pytest.approx(share, abs=0.02)
+
+
+def test_a_network_that_memorised_chance_labels_tests_at_chance():
+    """At p = 1 the labels say nothing: whatever was learnt, a test label drawn anew is met with 1/K = 0.1.
+
+    Tolerance: 4 standard deviations among 2000 test points, 4 sqrt(.1 * .9 / 2000) = 0.027.
+    """
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(300, 32, generator=generator)
+    noisy = torch.randint(0, 10, (300,), generator=generator)
+    test = torch.randn(2000, 32, generator=generator), torch.randint(0, 10, (2000,), generator=generator)
+    with seeded(0):
+        model = MLP(32, (256, 256))
+    last = train(model, x, noisy, RECIPE, order_seed=0, test=test)[-1]
+    assert accuracy(model, x, noisy) >= 0.99
+    assert last.test_accuracy == pytest.approx(0.1, abs=0.027)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": "adagrad"}, "'adam' or 'sgd', got 'adagrad'"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
+        ({"momentum": -0.1}, "momentum must be at least 0"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        replace(RECIPE, **changes)
 
 
 @pytest.mark.parametrize(

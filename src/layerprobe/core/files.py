@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layerprobe.errors import DataError
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["read_tensors", "replace_file", "write_tensors"]
 
 KEY = "layerprobe"
 
@@ -21,15 +21,20 @@ KEY = "layerprobe"
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a JSON-able header beside the place, then move them into it at once."""
+    """Write tensors and a JSON-able header, all or nothing."""
     blob = safetensors.torch.save(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         {KEY: json.dumps({"kind": kind, **header})},
     )
+    replace_file(path, blob)
+
+
+def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write beside the place, then move into it at once: a reader finds the old file or the new one."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(blob)
+        part.write_bytes(content)
         part.replace(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error

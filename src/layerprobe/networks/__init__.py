@@ -1,5 +1,62 @@
-"""The paper's networks; each layer that the paper probes is a module of that name."""
+"""The paper's networks; ``probed_layers`` leads from the paper's name of a layer to the module."""
 
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from layerprobe.errors import InputError
+from layerprobe.networks.alexnet import AlexNet
+from layerprobe.networks.cnn import CNN
 from layerprobe.networks.mlp import MLP
+from layerprobe.networks.published import load_published
+from layerprobe.networks.resnet import ResNet18
 
-__all__ = ["MLP"]
+__all__ = ["CNN", "MLP", "AlexNet", "ResNet18", "available", "build", "load_published"]
+
+REGISTRY: dict[str, Callable[..., nn.Module]] = {
+    "mlp-mnist": partial(MLP, 28 * 28),
+    "mlp-cifar10": partial(MLP, 3 * 32 * 32),
+    "cnn-mnist": partial(CNN, 1, 28),
+    "cnn-fashion-mnist": partial(CNN, 1, 28),
+    "cnn-cifar10": partial(CNN, 3, 32),
+    "alexnet-cifar100": partial(AlexNet, (3, 2, 1), (3, 1), num_classes=100),
+    "alexnet-tiny-imagenet": partial(AlexNet, (11, 4, 2), (5, 2), num_classes=200),
+    "resnet18-cifar10": ResNet18,
+}
+
+
+def available() -> list[str]:
+    """Names of the paper's eight pairs of network and data set."""
+    return list(REGISTRY)
+
+
+def build(pair: str, **options: Any) -> nn.Module:
+    """Make a pair's network (METHOD section 3) with PyTorch's default initialisation.
+
+    Parameters
+    ----------
+    pair : str
+        One of `available`.
+    **options
+        ``num_classes`` for all, ``hidden`` for MLPs, ``dropout`` for CNNs, ``maxpool`` for ResNet-18.
+
+    Raises
+    ------
+    InputError
+        If there is no such pair, or its network has no such option.
+
+    Examples
+    --------
+    >>> sum(weights.numel() for weights in build("cnn-cifar10").parameters())
+    456330
+    """
+    if pair not in REGISTRY:
+        raise InputError(f"Expected a pair of {', '.join(REGISTRY)}, got {pair!r}.")
+    network = REGISTRY[pair]
+    known = list(inspect.signature(network).parameters)
+    if unknown := [name for name in options if name not in known]:
+        raise InputError(f"{pair} has the options {', '.join(known)}, not {', '.join(unknown)}.")
+    return network(**options)

@@ -36,3 +36,4 @@ class MLP(nn.Sequential):
             modules[f"fc{i}"] = nn.ReLU()
         modules["head"] = nn.Linear(widths[-1], num_classes)
         super().__init__(OrderedDict(modules))
+        self.probed_layers = {name: name for name in ("input", *(f"fc{i}" for i in range(1, len(widths))))}

@@ -1,7 +1,33 @@
-"""Training on labels that may be wrong, repeatable from three seeds."""
+"""Training on labels that may be wrong: repeatable from three seeds, resumable after every epoch."""
 
-from layerprobe.training.loop import Epoch, Recipe, accuracy, train
+from layerprobe.training.checkpoints import (
+    bytes_needed,
+    chosen_epochs,
+    load_checkpoint,
+    load_weights,
+    save_checkpoint,
+    save_weights,
+)
+from layerprobe.training.loop import Recipe, accuracy, train
 from layerprobe.training.provenance import provenance
+from layerprobe.training.scaling import Scale
 from layerprobe.training.seeds import Seeds, seeded
+from layerprobe.training.state import Epoch, TrainingState
 
-__all__ = ["Epoch", "Recipe", "Seeds", "accuracy", "provenance", "seeded", "train"]
+__all__ = [
+    "Epoch",
+    "Recipe",
+    "Scale",
+    "Seeds",
+    "TrainingState",
+    "accuracy",
+    "bytes_needed",
+    "chosen_epochs",
+    "load_checkpoint",
+    "load_weights",
+    "provenance",
+    "save_checkpoint",
+    "save_weights",
+    "seeded",
+    "train",
+]

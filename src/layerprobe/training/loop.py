@@ -12,8 +12,11 @@ from torch.nn.functional import cross_entropy
 
 from layerprobe.errors import InputError
 from layerprobe.training.seeds import seeded
+from layerprobe.training.state import Epoch, TrainingState
 
-__all__ = ["Epoch", "Recipe", "accuracy", "train"]
+__all__ = ["Recipe", "accuracy", "train"]
+
+Inputs = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Recipe:
         Training stops after the epoch whose running training accuracy reaches this.
     max_epochs : int
         Training stops after so many epochs at the latest.
+    shuffle : bool
+        Draw a new batch order for every epoch. The published study did not: it took the samples as they lie.
     """
 
     optimizer: Literal["adam", "sgd"]
@@ -42,39 +47,31 @@ class Recipe:
     momentum: float = 0.0
     target: float = 0.999
     max_epochs: int = 500
+    shuffle: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "momentum", "target"):
+            object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one recipe
+        if self.optimizer not in ("adam", "sgd"):
+            raise InputError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}")
+        for name, at_least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):
+            if not getattr(self, name) >= at_least:
+                raise InputError(f"{name} must be at least {at_least}, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be above 0, got {self.learning_rate}")
+
+    @property
+    def slots(self) -> frozenset[str]:
+        """What the optimiser keeps of each parameter between steps."""
+        if self.optimizer == "adam":
+            return frozenset({"step", "exp_avg", "exp_avg_sq"})
+        return frozenset({"momentum_buffer"} if self.momentum else ())
 
     def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """Return the fused optimiser over the model's parameters."""
         if self.optimizer == "adam":
             return torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
         return torch.optim.SGD(model.parameters(), lr=self.learning_rate, momentum=self.momentum, fused=True)
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one pass over the training data showed.
-
-    Attributes
-    ----------
-    epoch : int
-        1 for the first pass.
-    loss : float
-        Mean cross entropy of the batches, each before its step.
-    train_accuracy, true_accuracy : float
-        Running accuracy of the same predictions against the labels trained on, and against the true
-        training labels (NaN if not given).
-    test_accuracy : float
-        Accuracy on the test data after the pass (NaN if not given).
-    seconds : float
-        Wall time of the pass and its test.
-    """
-
-    epoch: int
-    loss: float
-    train_accuracy: float
-    true_accuracy: float
-    test_accuracy: float
-    seconds: float
 
 
 def train(
@@ -86,12 +83,16 @@ def train(
     order_seed: int,
     true_labels: Tensor | None = None,
     test: tuple[Tensor, Tensor] | None = None,
+    inputs: Inputs | None = None,
+    resume: TrainingState | None = None,
+    save: Callable[[TrainingState], object] | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
 ) -> list[Epoch]:
     """Train a network in place until its running accuracy on the given labels reaches the target.
 
     Everything random in an epoch depends on `order_seed` and the epoch's number alone, and torch's global
-    generators are left as they were. With one thread on a CPU a run repeats bit for bit.
+    generators are left as they were. With one thread on a CPU a run repeats bit for bit, whether or not it
+    was interrupted between two epochs.
 
     Parameters
     ----------
@@ -104,24 +105,33 @@ def train(
     recipe : Recipe
         Optimiser, batch size and stop rule.
     order_seed : int
-        Draws the batch order of every epoch.
+        Draws the batch order of every epoch, and dropout.
     true_labels : Tensor, shape (n,), int64, optional
         Reported in the history, never trained on.
     test : (x, y), optional
         Reported in the history, never trained on.
+    inputs : callable, optional
+        Makes a batch of `x`, for instance of uint8 images, into what the network takes: a `Scale`. Without
+        it batches are taken as they are.
+    resume : TrainingState, optional
+        Go on from here instead of from the network's present weights.
+    save : callable, optional
+        Called with the `TrainingState` after each epoch, before `on_epoch`.
     on_epoch : callable, optional
         Called with each `Epoch` as it ends.
 
     Returns
     -------
     list of Epoch
-        The history. The target was reached if ``history[-1].train_accuracy >= recipe.target``; training
-        also ends at a loss that is not finite, from which no network recovers.
+        The history, that of `resume` included. The target was reached if
+        ``history[-1].train_accuracy >= recipe.target``; training also ends at a loss that is not finite, from
+        which no network recovers.
 
     Raises
     ------
     InputError
-        There is no sample, or not exactly one label for each input.
+        There is no sample, not exactly one label for each input, or `resume` is of another network or
+        optimiser.
     """
     for name, labels in (("y", y), ("true_labels", true_labels)):
         if labels is not None and labels.shape != x.shape[:1]:
@@ -133,51 +143,80 @@ def train(
 
     optimizer = recipe.build_optimizer(model)
     history: list[Epoch] = []
-    for number in range(1, recipe.max_epochs + 1):
+    if resume:
+        resume.restore(model, optimizer, recipe.slots)
+        history += resume.history
+    while not _ended(history, recipe):
         start = time.perf_counter()
+        number = len(history) + 1
         with seeded(order_seed, number):
-            order = torch.randperm(len(x)).to(x.device)
-            loss, predicted = _one_pass(model, x, y, order, recipe.batch_size, optimizer)
+            order = (torch.randperm if recipe.shuffle else torch.arange)(len(x)).to(x.device)
+            loss, predicted = _one_pass(model, x, y, order, recipe.batch_size, optimizer, inputs)
         epoch = Epoch(
             epoch=number,
             loss=loss.item(),
             train_accuracy=_share_equal(predicted, y[order]),
             true_accuracy=math.nan if true_labels is None else _share_equal(predicted, true_labels[order]),
-            test_accuracy=math.nan if test is None else accuracy(model, *test),
+            test_accuracy=math.nan if test is None else accuracy(model, *test, inputs=inputs),
             seconds=time.perf_counter() - start,
         )
         history.append(epoch)
+        if save:
+            save(TrainingState.of(model, optimizer, history))
         if on_epoch:
             on_epoch(epoch)
-        if epoch.train_accuracy >= recipe.target or not math.isfinite(epoch.loss):
-            break
     return history
 
 
+def _ended(history: list[Epoch], recipe: Recipe) -> bool:
+    if not history:
+        return False
+    last = history[-1]
+    return (
+        last.epoch >= recipe.max_epochs
+        or last.train_accuracy >= recipe.target
+        or not math.isfinite(last.loss)
+    )
+
+
 def _one_pass(
-    model: nn.Module, x: Tensor, y: Tensor, order: Tensor, batch_size: int, optimizer: torch.optim.Optimizer
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    order: Tensor,
+    batch_size: int,
+    optimizer: torch.optim.Optimizer,
+    inputs: Inputs | None,
 ) -> tuple[Tensor, Tensor]:
     """Train on every sample once; return the mean loss, (), and the labels predicted on the way, (n,)."""
     model.train()
     total_loss = torch.zeros((), device=x.device)
     predicted = []
     for batch in order.split(batch_size):
-        logits = model(x[batch])
+        logits = model(inputs(x[batch]) if inputs else x[batch])
         loss = cross_entropy(logits, y[batch])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        # Nothing here waits for the device: losses and predictions stay on it until the pass is over.
         total_loss += loss.detach() * len(batch)
         predicted.append(logits.detach().argmax(1))
     return total_loss / len(order), torch.cat(predicted)
 
 
-def accuracy(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 1024) -> float:
-    """Return the share of inputs (n, ...) whose label (n,) the network predicts, in evaluation mode."""
+def accuracy(
+    model: nn.Module, x: Tensor, y: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024
+) -> float:
+    """Return the share of x (n, ...) whose label (n,) the network predicts, in evaluation mode.
+
+    `inputs` is that of `train`.
+    """
     training = model.training
     model.eval()
     with torch.inference_mode():
-        predicted = torch.cat([model(batch).argmax(1) for batch in x.split(batch_size)])
+        predicted = torch.cat(
+            [model(inputs(batch) if inputs else batch).argmax(1) for batch in x.split(batch_size)]
+        )
     model.train(training)
     return _share_equal(predicted, y)
 

@@ -1,0 +1,256 @@
+"""Many runs at once: each in a process of one thread, the largest first, whatever happens to the others."""
+
+import os
+import signal
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any, Literal
+
+import torch
+
+from layerprobe.errors import InputError, LayerprobeError
+from layerprobe.paper.folders import DONE, run_folder
+from layerprobe.paper.locking import BusyError
+from layerprobe.paper.overview import so_far, untrained_network
+from layerprobe.paper.pairs import pair
+from layerprobe.paper.runs import execute as execute_run
+from layerprobe.paper.specs import RunSpec
+from layerprobe.training import Epoch
+
+__all__ = ["Outcome", "Tell", "cost", "default_jobs", "train_grid"]
+
+Location = str | os.PathLike[str]
+Tell = Callable[[int, str, int, float], object]
+"""Called with (position of the run, "training" | "done" | "failed", epoch, accuracy on its labels)."""
+
+# Training images and shape of one, to judge which run takes longest before any image is read.
+SIZES = {
+    "digits": (1_437, (1, 8, 8)),
+    "mnist": (60_000, (1, 28, 28)),
+    "fashion-mnist": (60_000, (1, 28, 28)),
+    "cifar-10": (50_000, (3, 32, 32)),
+    "cifar-100": (50_000, (3, 32, 32)),
+    "tiny-imagenet": (100_000, (3, 64, 64)),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run of a grid ended.
+
+    Attributes
+    ----------
+    spec : RunSpec
+        The run.
+    state : {"kept", "trained", "busy", "failed"}
+        Done before, done now, in the hands of another process, or failed. A failed run goes on after its last
+        complete epoch when the grid is trained again.
+    error : str
+        What is wrong, in one line.
+    traceback : str
+        Where in the code it went wrong, if it was an exception.
+    """
+
+    spec: RunSpec
+    state: Literal["kept", "trained", "busy", "failed"]
+    error: str = ""
+    traceback: str = ""
+
+
+def train_grid(
+    specs: Sequence[RunSpec],
+    root: Location,
+    *,
+    jobs: int | None = None,
+    device: str = "cpu",
+    data_root: Location | None = None,
+    checkpoints: bool = False,
+    tell: Tell | None = None,
+    execute: Callable[..., object] = execute_run,
+    execute_together: Callable[..., object] | None = None,
+) -> list[Outcome]:
+    """Train every run of a grid that is not done yet; go on with those that were interrupted.
+
+    A run that fails, or whose process is killed, does not disturb the others. On KeyboardInterrupt all
+    processes are killed, which costs each run at most the epoch it is in, and the exception goes on.
+
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        What to train.
+    root : path
+        The folder of all runs.
+    jobs : int, optional
+        How many processes, of one thread each; `default_jobs` if not given.
+    device : str
+        Where to train.
+    data_root : path, optional
+        As in `layerprobe.data.load`.
+    checkpoints : bool
+        Keep the weights of chosen epochs.
+    tell : Tell, optional
+        Called as runs begin, after each epoch and as they end; in their processes, so it must be picklable.
+    execute : callable
+        Trains one run, as `layerprobe.paper.execute` does.
+    execute_together : callable, optional
+        Trains runs of one network and recipe as one: called like `execute`, with a list of specs, and with an
+        `on_epoch` that takes the position in that list and the epoch. Without it every run is alone.
+
+    Returns
+    -------
+    list of Outcome
+        One for each spec, in their order.
+
+    Raises
+    ------
+    InputError
+        If `jobs` is not at least 1, or there is no such device.
+    """
+    jobs = default_jobs(device) if jobs is None else jobs
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}; leave it out for one a core")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} needs a GPU that this installation of torch can use; take 'cpu'")
+    outcomes = {spec: Outcome(spec, "kept") for spec in specs if (run_folder(root, spec) / DONE).exists()}
+    left = sorted({spec: 0 for spec in specs if spec not in outcomes}, key=cost, reverse=True)
+    groups = _alike(left) if execute_together else [[spec] for spec in left]
+    work = partial(
+        _train_group,
+        root=root,
+        execute=execute,
+        execute_together=execute_together,
+        options={"data_root": data_root, "device": device, "checkpoints": checkpoints},
+        positions={spec: specs.index(spec) for spec in left},
+        tell=tell or _tell_nobody,
+        parent=os.getpid(),
+    )
+    for group, ended in _in_processes(work, groups, jobs):
+        error, trace, busy = (_KILLED, "", False) if ended.exception() else ended.result()
+        for spec in group:
+            if not error or (run_folder(root, spec) / DONE).exists():
+                outcomes[spec] = Outcome(spec, "trained")
+            else:
+                outcomes[spec] = Outcome(spec, "busy" if busy else "failed", error, trace)
+            if tell:
+                stage = "done" if outcomes[spec].state == "trained" else "failed"
+                tell(specs.index(spec), stage, *so_far(root, spec))
+    return [outcomes[spec] for spec in specs]
+
+
+def default_jobs(device: str) -> int:
+    """Return how many processes train at a time: on a CPU one for each usable core, on another device one."""
+    from joblib import cpu_count
+
+    return cpu_count() if device == "cpu" else 1
+
+
+_KILLED = "its process ended abruptly (killed, or out of memory); train the grid again to go on with this run"
+
+
+def _tell_nobody(*_: object) -> None: ...
+
+
+@cache
+def _operations(pair_name: str, options: tuple[tuple[str, Any], ...]) -> float:
+    """Return the floating point operations of one forward pass of one image."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    _, shape = SIZES[pair(pair_name).dataset]
+    network = untrained_network(pair_name, options).eval()
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        network(torch.empty(1, *shape))
+    return counter.get_total_flops()
+
+
+def cost(spec: RunSpec) -> float:
+    """Return what orders runs by how long they take: the operations of an epoch, more for more false labels.
+
+    A run on a data set of unknown size counts as the largest.
+    """
+    if pair(spec.pair).dataset not in SIZES:
+        return float("inf")
+    images = spec.subset or SIZES[pair(spec.pair).dataset][0]
+    return _operations(spec.pair, spec.options) * images * (1 + (spec.corruption or 0))
+
+
+def _alike(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Group the runs that differ in corruption, noise and seeds alone."""
+    groups: dict[RunSpec, list[RunSpec]] = {}
+    for spec in specs:
+        same = replace(
+            spec, corruption=0, noise="published", noise_seed=None, init_seed=0, order_seed=0, seed=None
+        )
+        groups.setdefault(same, []).append(spec)
+    return list(groups.values())
+
+
+def _in_processes(
+    work: Callable[[list[RunSpec]], Any], groups: Sequence[list[RunSpec]], jobs: int
+) -> Iterator[tuple[list[RunSpec], "Future[Any]"]]:
+    """Yield every group and its ended future as they end, `jobs` at a time.
+
+    Each process is a pool of its own. In a shared pool, as joblib's Parallel has it, the death of one process
+    ends the work of all.
+    """
+    from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+
+    def start() -> ProcessPoolExecutor:
+        one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        return ProcessPoolExecutor(max_workers=1, initializer=_prepare, env=one_thread)
+
+    waiting = deque(groups)
+    idle = [start() for _ in range(min(jobs, len(groups)))]
+    busy: dict[Future[Any], tuple[ProcessPoolExecutor, list[RunSpec]]] = {}
+    try:
+        while waiting or busy:
+            while waiting and idle:
+                process, group = idle.pop(), waiting.popleft()
+                busy[process.submit(work, group)] = process, group
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                process, group = busy.pop(future)
+                idle.append(start() if isinstance(future.exception(), BrokenProcessPool) else process)
+                yield group, future
+    finally:
+        for process in [*idle, *(process for process, _ in busy.values())]:
+            process.shutdown(kill_workers=True)
+
+
+def _prepare() -> None:
+    """Make a fresh process ready: one thread, and Ctrl-C, which reaches all, is for the parent to act on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _train_group(
+    group: list[RunSpec],
+    *,
+    root: Location,
+    execute: Callable[..., object],
+    execute_together: Callable[..., object] | None,
+    options: dict[str, Any],
+    positions: dict[RunSpec, int],
+    tell: Tell,
+    parent: int,
+) -> tuple[str, str, bool]:
+    """Train one run, or several as one; return error and traceback, if any, and whether others are at it."""
+
+    def on_epoch(member: int, epoch: Epoch) -> None:
+        tell(positions[group[member]], "training", epoch.epoch, epoch.train_accuracy)
+        if os.getppid() != parent:  # the grid was killed, and nobody waits for this run; it is on disk
+            os._exit(1)
+
+    for spec in group:
+        tell(positions[spec], "training", *so_far(root, spec))
+    try:
+        if execute_together and len(group) > 1:
+            execute_together(group, root, on_epoch=on_epoch, **options)
+        else:
+            execute(group[0], root, on_epoch=partial(on_epoch, 0), **options)
+    except Exception as error:  # one run's failure must not end the others
+        kind = "" if isinstance(error, LayerprobeError) else f"{type(error).__name__}: "
+        return kind + " ".join(str(error).split()), traceback.format_exc(), isinstance(error, BusyError)
+    return "", "", False

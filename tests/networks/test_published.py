@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch import nn
+
+from layerprobe.errors import InputError
+from layerprobe.networks import CNN, MLP, ResNet18, load_published
+
+
+class PublishedCNN(nn.Module):
+    """The CNN under the names of the published code."""
+
+    def __init__(self):
+        super().__init__()
+        widths = (1, 16, 16, 32, 32, 64, 64)
+        for i in range(1, 7):
+            setattr(self, f"conv{i}", nn.Conv2d(widths[i - 1], widths[i], 3, padding=1))
+        self.fcs = nn.ModuleList(nn.Linear(d, 250) for d in (576, 250, 250))
+        self.fc3 = nn.Linear(250, 10, bias=False)
+
+    def forward(self, x):
+        for i in range(1, 7):
+            x = getattr(self, f"conv{i}")(x).relu()
+            x = nn.functional.max_pool2d(x, 2) if i % 2 == 0 else x
+        x = x.flatten(1)
+        for layer in self.fcs:
+            x = layer(x).relu()
+        return self.fc3(x)
+
+
+@pytest.fixture
+def published():
+    torch.manual_seed(0)
+    return PublishedCNN()
+
+
+def test_a_cnn_with_published_weights_computes_the_same(published):
+    model, x = CNN(1, 28), torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    load_published(model, published.state_dict())
+    assert set(published.state_dict()) == {
+        f"conv{i}.{w}" for i in range(1, 7) for w in ("weight", "bias")
+    } | {
+        *(f"fcs.{i}.{w}" for i in range(3) for w in ("weight", "bias")),
+        "fc3.weight",
+    }
+    torch.testing.assert_close(model(x), published(x))
+
+
+def test_names_of_another_origin_can_be_given():
+    theirs = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    model, x = MLP(6, (4,), 3), torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    load_published(model, theirs.state_dict(), {"linear1": "1", "head": "3"})
+    assert torch.equal(model(x), theirs(x))
+
+
+def test_buffers_come_along():
+    theirs, model = ResNet18(), ResNet18()
+    theirs(torch.rand(2, 3, 32, 32))
+    load_published(model, theirs.state_dict())
+    assert model.bn1.num_batches_tracked == 1
+    assert torch.equal(model.bn1.running_mean, theirs.bn1.running_mean)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda weights: weights.pop("fcs.1.bias"), r"missing: fcs\.1\.bias\. Give"),
+        (lambda weights: weights.update({"fc3.bias": torch.zeros(10)}), r"unexpected: fc3\.bias\. Give"),
+        (
+            lambda weights: weights.update({"fc3.weight": torch.zeros(100, 250)}),
+            r"of another shape: fc3\.weight \(100, 250\) for \(10, 250\)",
+        ),
+        (
+            lambda weights: weights.update({"linear1.bias": weights.pop("fcs.0.bias")}),
+            "missing: .*unexpected: ",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(published, spoil, message):
+    weights, model = published.state_dict(), CNN(1, 28)
+    before = model.conv1.weight.clone()
+    spoil(weights)
+    with pytest.raises(InputError, match=message):
+        load_published(model, weights)
+    assert torch.equal(model.conv1.weight, before)

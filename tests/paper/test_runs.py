@@ -1,0 +1,299 @@
+import errno
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from layerprobe.data import ImageSet, load
+from layerprobe.errors import DataError
+from layerprobe.paper import (
+    BusyError,
+    RunSpec,
+    build_network,
+    execute,
+    load_model,
+    read_run,
+    run_folder,
+    specs,
+)
+from layerprobe.paper.locking import locked
+from layerprobe.training import accuracy
+
+SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=64, max_epochs=3)
+FILES = ["done", "history.csv", "lock", "model.safetensors", "run.json"]
+KEPT = ["checkpoints/epoch-0000.safetensors", "checkpoints/epoch-0001.safetensors"]
+KEPT += ["checkpoints/epoch-0002.safetensors"]  # 3 is not chosen
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return execute(SPEC, tmp_path_factory.mktemp("undisturbed"), checkpoints=True)
+
+
+def files_of(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def assert_same_run(run, expected):
+    """Bit for bit, seconds aside."""
+    assert run.done
+    pd.testing.assert_frame_equal(
+        run.history.drop(columns="seconds"), expected.history.drop(columns="seconds"), check_exact=True
+    )
+    assert files_of(run.folder) == files_of(expected.folder)
+    for file in ["model.safetensors", *KEPT]:
+        assert (run.folder / file).read_bytes() == (expected.folder / file).read_bytes(), file
+
+
+def test_a_finished_folder_holds_all_that_the_run_was(undisturbed):
+    run = undisturbed
+    assert run.folder == run_folder(run.folder.parents[1], SPEC)
+    assert files_of(run.folder) == sorted([*FILES, *KEPT])
+    assert run.spec == SPEC
+    assert run.history["epoch"].tolist() == [1, 2, 3]
+    assert run.seconds == run.history["seconds"].sum() > 0
+    assert not run.running
+    assert not run.memorised  # after three epochs
+    assert run.record["key"] == SPEC.key
+    assert run.record["data"] == {"name": "digits", "sha256": load("digits").subset(64).fingerprint}
+    (session,) = run.record["sessions"]
+    assert session["epochs_before"] == 0
+    assert session["versions"]["torch"] == torch.__version__
+    assert session["started"] <= run.record["finished"]
+
+
+def test_the_history_is_that_of_the_network_on_disk(undisturbed):
+    digits = load("digits")
+    x = torch.tensor(digits.test_images).unsqueeze(1) / 16 * 2 - 1
+    model = load_model(undisturbed.folder)
+    assert not model.training
+    last = undisturbed.history.iloc[-1]
+    assert accuracy(model, x, torch.tensor(digits.test_labels)) == last["test_accuracy"]
+    kept = load_model(undisturbed.folder, epoch=2)
+    assert accuracy(kept, x, torch.tensor(digits.test_labels)) == undisturbed.history["test_accuracy"][1]
+
+
+def test_epoch_0_is_the_initial_network(undisturbed):
+    initial, kept = build_network(SPEC), load_model(undisturbed.folder, epoch=0)
+    for p, q in zip(initial.parameters(), kept.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_weights_that_were_not_kept_are_named(undisturbed):
+    with pytest.raises(DataError, match=r"no weights of epoch 3 .*Train it with checkpoints"):
+        load_model(undisturbed.folder, epoch=3)
+
+
+def test_a_run_that_is_done_is_left_as_it_is(undisturbed, monkeypatch):
+    monkeypatch.setattr(specs, "load", None)  # not even its data are read
+    folder = undisturbed.folder
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*")}
+    again = execute(SPEC, folder.parents[1], checkpoints=True)
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*")} == before
+    pd.testing.assert_frame_equal(again.history, undisturbed.history, check_exact=True)
+
+
+def test_it_memorises(tmp_path):
+    run = execute(RunSpec.of("mlp-digits", 0.6, 0, subset=100), tmp_path)
+    assert run.memorised
+    assert run.history["train_accuracy"].iloc[-1] >= 0.999
+    assert run.history["test_accuracy"].iloc[-1] < 0.7
+
+
+def stop_at(number):
+    def stop(epoch):
+        if epoch.epoch == number:
+            raise KeyboardInterrupt
+
+    return stop
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_stopped_after_any_epoch_it_goes_on_from_there(tmp_path, undisturbed, epoch):
+    with pytest.raises(KeyboardInterrupt):
+        execute(SPEC, tmp_path, checkpoints=True, on_epoch=stop_at(epoch))
+    half = read_run(run_folder(tmp_path, SPEC))
+    assert not half.done
+    assert half.history["epoch"].tolist() == list(range(1, epoch + 1))
+    with pytest.raises(DataError, match=r"no weights of its last epoch.*Finish it"):
+        load_model(half.folder)
+    calls = []
+    run = execute(SPEC, tmp_path, checkpoints=True, on_epoch=calls.append)
+    assert [call.epoch for call in calls] == list(range(epoch + 1, 4))
+    assert_same_run(run, undisturbed)
+    assert [session["epochs_before"] for session in run.record["sessions"]] == [0, epoch]
+
+
+class Faults:
+    """Lets the n-th change to a disk fail: half of the bytes written, or a file not moved or not removed."""
+
+    def __init__(self, monkeypatch, fail_at, fail):
+        self.count, self.fail_at, self.fail = 0, fail_at, fail
+        write_bytes, replace_, unlink, mkdir = Path.write_bytes, Path.replace, Path.unlink, Path.mkdir
+
+        def write(path, blob):
+            if self.is_due():
+                write_bytes(path, blob[: len(blob) // 2])
+                self.fail()
+            return write_bytes(path, blob)
+
+        def guarded(change):
+            def guard(path, *args, **kwargs):
+                if self.is_due():
+                    self.fail()
+                return change(path, *args, **kwargs)
+
+            return guard
+
+        monkeypatch.setattr(Path, "write_bytes", write)
+        monkeypatch.setattr(Path, "replace", guarded(replace_))
+        monkeypatch.setattr(Path, "unlink", guarded(unlink))
+        monkeypatch.setattr(Path, "mkdir", guarded(mkdir))
+
+    def is_due(self):
+        self.count += 1
+        return self.count == self.fail_at
+
+
+NO_SPACE = errno.ENOSPC
+
+
+def disk_full():
+    raise OSError(NO_SPACE, "No space left on device")
+
+
+def killed():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run_with_fault(root, fail_at, fail, on_epoch=None):
+    """Return how many changes to the disk the run made, 0 if one failed."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        faults = Faults(monkeypatch, fail_at, fail)
+        try:
+            execute(SPEC, root, checkpoints=True, on_epoch=on_epoch)
+        except OSError as error:
+            if error.errno != NO_SPACE:
+                raise
+            return 0
+        return faults.count
+
+
+def run_killed(root, fail_at):
+    """Run it in a process that is killed; return the epochs that it had told of as done."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            run_with_fault(root, fail_at, killed, on_epoch=lambda _: os.write(writer, b"."))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    with os.fdopen(reader, "rb") as told:
+        return len(told.read())
+
+
+@pytest.fixture(scope="module")
+def changes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("counted") / "root"  # which is made, as in the tests
+    return run_with_fault(root, 0, disk_full)
+
+
+def test_all_that_is_written_is_among_the_changes(changes):
+    # Written, moved and tidied up: run.json twice, checkpoint and history of three epochs, the last history,
+    # the weights of four epochs, the marker. Besides, the checkpoint is removed.
+    assert changes > 3 * (2 + 3 * 2 + 1 + 4 + 1) + 1
+
+
+def test_a_disk_that_fails_at_any_change_leaves_a_run_that_can_be_finished(tmp_path, undisturbed, changes):
+    for fail_at in range(1, changes + 1):
+        root = tmp_path / str(fail_at)
+        assert run_with_fault(root, fail_at, disk_full) == 0
+        assert_same_run(execute(SPEC, root, checkpoints=True), undisturbed)
+        shutil.rmtree(root)
+
+
+def test_a_process_killed_at_any_change_loses_no_epoch_that_it_told_of(tmp_path, undisturbed, changes):
+    for fail_at in range(1, changes + 1):
+        root = tmp_path / str(fail_at)
+        told = run_killed(root, fail_at)
+        trained_again = []
+        assert_same_run(execute(SPEC, root, checkpoints=True, on_epoch=trained_again.append), undisturbed)
+        assert told + len(trained_again) <= 3
+        shutil.rmtree(root)
+
+
+def test_a_convolutional_network_with_dropout_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+    """Its weights lie channels-last in memory and contiguous in files."""
+    generator = np.random.default_rng(0)
+    pixels, labels = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60) % 10
+    images = ImageSet("noise", pixels, labels, pixels[:20], labels[:20], tuple("0123456789"))
+    monkeypatch.setattr(specs, "load", lambda name, root: images)
+    spec = RunSpec.of("cnn-mnist", 0.6, 0, batch_size=16, max_epochs=2, options={"dropout": 0.5})
+    undisturbed = execute(spec, tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        execute(spec, tmp_path, on_epoch=stop_at(1))
+    resumed = execute(spec, tmp_path)
+    for run in (undisturbed, resumed):
+        assert run.history["epoch"].tolist() == [1, 2]
+    weights = [(run.folder / "model.safetensors").read_bytes() for run in (undisturbed, resumed)]
+    assert weights[0] == weights[1]
+
+
+def test_only_one_process_at_a_time(tmp_path):
+    folder = run_folder(tmp_path, SPEC)
+    folder.mkdir(parents=True)
+    with locked(folder), pytest.raises(BusyError, match=folder.name):
+        execute(SPEC, tmp_path)
+    assert files_of(folder) == ["lock"]
+
+
+def test_a_run_shows_as_running_while_it_trains(tmp_path):
+    seen = []
+    execute(SPEC, tmp_path, on_epoch=lambda _: seen.append(read_run(run_folder(tmp_path, SPEC)).running))
+    assert seen == [True] * 3
+
+
+def test_a_folder_of_another_spec_is_refused(tmp_path, undisturbed):
+    other = replace(SPEC, corruption=0.4)
+    shutil.copytree(undisturbed.folder, run_folder(tmp_path, other))
+    with pytest.raises(DataError, match=r"begun with the spec .*0\.6.* cannot go on with .*0\.4"):
+        execute(other, tmp_path)
+
+
+def test_other_data_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        execute(SPEC, tmp_path, on_epoch=stop_at(1))
+    digits = load("digits")
+    other = replace(digits, train_images=digits.train_images[::-1], train_labels=digits.train_labels[::-1])
+    monkeypatch.setattr(specs, "load", lambda name, root: other)
+    with pytest.raises(DataError, match=r"begun with the data .*digits.* cannot go on"):
+        execute(SPEC, tmp_path)
+
+
+def test_a_folder_without_a_run_and_a_damaged_record_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"no run here, expected run\.json"):
+        read_run(tmp_path)
+    (tmp_path / "run.json").write_text('{"spec":')
+    with pytest.raises(DataError, match=r"run\.json: damaged"):
+        read_run(tmp_path)
+
+
+def test_checkpoints_are_kept_only_where_asked_for(tmp_path):
+    run = execute(SPEC, tmp_path)
+    assert files_of(run.folder) == FILES
+
+
+def test_the_record_is_plain_json_that_names_no_place(undisturbed):
+    text = (undisturbed.folder / "run.json").read_text()
+    assert RunSpec.from_dict(json.loads(text)["spec"]) == SPEC
+    assert str(undisturbed.folder) not in text

@@ -1,0 +1,152 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from layerprobe.data import ImageSet, load, noise
+from layerprobe.data.noise import Noise
+from layerprobe.errors import InputError
+from layerprobe.paper import RunSpec, pair, run_data, specs
+from layerprobe.training import Seeds
+
+SPEC = RunSpec.of("mlp-digits", 0.6, 0)
+
+
+def test_the_seeds_derive_from_one():
+    seeds = Seeds.derive(7)
+    spec = RunSpec.of("mlp-mnist", 0.2, 7)
+    assert (spec.noise_seed, spec.init_seed, spec.order_seed) == (seeds.noise, seeds.init, seeds.order)
+    assert spec.recipe == pair("mlp-mnist").recipe
+
+
+def test_the_published_protocol_shares_its_noise_and_does_not_shuffle():
+    spec = RunSpec.of("mlp-mnist", 0.2, 7, protocol="published")
+    assert (spec.noise, spec.noise_seed, spec.recipe.shuffle) == ("published", None, False)
+    assert spec.protocol == "published"
+    assert RunSpec.of("mlp-mnist", 0.2, 7).protocol == "independent"
+    assert RunSpec.of("mlp-mnist", 0.2, 7, noise="published").protocol == "independent"
+
+
+def test_overrides_change_the_recipe_and_none_leaves_it():
+    spec = RunSpec.of("mlp-mnist", 0.4, 0, optimizer="adam", batch_size=None, max_epochs=9)
+    assert (spec.recipe.optimizer, spec.recipe.momentum) == ("adam", 0.0)  # which Adam has not
+    assert (spec.recipe.batch_size, spec.recipe.max_epochs) == (32, 9)
+
+
+def test_canonical_json_and_key_are_fixed():
+    """Changing either orphans every run that was ever made."""
+    assert json.loads(SPEC.canonical_json()) == SPEC.to_dict()
+    assert SPEC.canonical_json() == (
+        '{"corruption":0.6,"init_seed":3677149159,"noise":"uniform","noise_seed":2968811710,"options":{},'
+        '"order_seed":745650761,"pair":"mlp-digits","recipe":{"batch_size":32,"learning_rate":0.001,'
+        '"max_epochs":500,"momentum":0.0,"optimizer":"adam","shuffle":true,"target":0.999},"seed":0,'
+        '"subset":null}'
+    )
+    assert SPEC.folder_name == "p0.6-s0-6656bc5121ad"
+
+
+def test_a_spec_comes_back_from_its_json():
+    spec = RunSpec.of("cnn-mnist", 0.2, 3, options={"dropout": 0.5}, subset=500, protocol="published")
+    back = RunSpec.from_dict(json.loads(spec.canonical_json()))
+    assert back == spec
+    assert hash(back) == hash(spec)
+    assert back.key == spec.key
+
+
+def test_one_run_has_one_key_however_its_numbers_are_spelt():
+    a = RunSpec.of("mlp-digits", 1, 0, target=1, subset=100, options={"num_classes": 10})
+    b = RunSpec.of("mlp-digits", np.float64(1), np.int64(0), target=1.0, subset=np.int64(100))
+    b = replace(b, options={"num_classes": 10})
+    assert a.key == b.key
+
+
+def test_whatever_differs_has_another_key_and_folder():
+    others = [
+        RunSpec.of("mlp-digits", 0.4, 0),
+        RunSpec.of("mlp-digits", 0.6, 1),
+        RunSpec.of("mlp-digits", 0.6, 0, protocol="published"),
+        RunSpec.of("mlp-digits", 0.6, 0, noise="published"),
+        RunSpec.of("mlp-digits", 0.6, 0, subset=100),
+        RunSpec.of("mlp-digits", 0.6, 0, optimizer="sgd"),
+        RunSpec.of("mlp-digits", 0.6, 0, learning_rate=1e-4),
+        RunSpec.of("mlp-digits", 0.6, 0, options={"num_classes": 10}),
+        RunSpec.of("cnn-mnist", 0.6, 0),
+        replace(SPEC, seed=None, init_seed=5),
+    ]
+    assert len({spec.folder_name for spec in [SPEC, *others]}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RunSpec.of("mlp", 0.6, 0), "Unknown pair 'mlp'"),
+        (lambda: RunSpec.of("mlp-digits", 1.5, 0), r"corruption.*\[0, 1\], got 1.5"),
+        (lambda: RunSpec.of("mlp-digits", np.nan, 0), "corruption.*got nan"),
+        (lambda: RunSpec.of("mlp-digits", None, 0), "corruption must be a probability.*None"),
+        (lambda: RunSpec.of("mlp-digits", 0.2, 0, noise="cifar-10n:worst"), "None for human labels, got 0.2"),
+        (lambda: RunSpec.of("mlp-digits", 0.2, 0, noise="salt"), "noise must be.*got 'salt'"),
+        (lambda: RunSpec.of("mlp-digits", 0.2, 0, protocol="none"), "protocol must be.*got 'none'"),
+        (lambda: RunSpec.of("mlp-digits", 0.2, 0, batches=3), "Unknown: batches. A recipe has optimizer"),
+        (lambda: RunSpec.of("mlp-digits", 0.2, 0, subset=-1), "subset must not be negative"),
+        (lambda: replace(SPEC, noise_seed=None), "noise_seed must be given"),
+        (lambda: replace(SPEC, noise="published"), "None for any other"),
+        (lambda: replace(SPEC, init_seed=1), "seed must be None unless"),
+        (lambda: replace(SPEC, seed=None, order_seed=-1), "order_seed must not be negative"),
+    ],
+)
+def test_a_spec_that_cannot_be_is_refused(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_the_labels_are_those_of_the_noise_asked_for():
+    digits = load("digits")
+    images, labels = run_data(SPEC)
+    assert images.fingerprint == digits.fingerprint
+    assert np.array_equal(labels, noise.uniform(digits.train_labels, 0.6, 10, SPEC.noise_seed).labels)
+    _, labels = run_data(RunSpec.of("mlp-digits", 0.6, 0, noise="published"))
+    assert np.array_equal(labels, noise.published(digits.train_labels, 0.6, 10).labels)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "published"])
+def test_an_image_has_the_same_label_in_a_subset(kind):
+    whole, all_labels = run_data(RunSpec.of("mlp-digits", 0.6, 0, noise=kind))
+    images, labels = run_data(RunSpec.of("mlp-digits", 0.6, 0, noise=kind, subset=200))
+    assert len(labels) == len(images.train_images) == 200
+    assert np.bincount(images.train_labels).tolist() == [20] * 10
+    assert np.array_equal(images.train_images, whole.train_images[images.train_index])
+    assert np.array_equal(labels, all_labels[images.train_index])
+    assert len(images.test_images) == len(whole.test_images)
+
+
+def test_the_published_draw_needs_the_whole_set(monkeypatch):
+    part = load("digits").subset(500)
+    monkeypatch.setattr(specs, "load", lambda name, root: part)
+    with pytest.raises(InputError, match="one for all 1437 training images of 'digits'; here are 500"):
+        run_data(RunSpec.of("mlp-digits", 0.6, 0, protocol="published"))
+    assert len(run_data(SPEC)[1]) == 500
+
+
+def test_human_labels_are_taken_for_the_images_that_they_are_of(monkeypatch):
+    digits = load("digits")
+    given = (digits.train_labels + (np.arange(1437) % 3 == 0)) % 10
+    record = Noise(given, given != digits.train_labels, {})
+    monkeypatch.setattr(specs, "human_labels", lambda name, kind, root: record)
+    spec = RunSpec.of("mlp-digits", None, 0, noise="digits-n:worst", subset=100)
+    images, labels = run_data(spec)
+    assert np.array_equal(labels, given[images.train_index])
+    assert spec.folder_name.startswith("digits-n-worst-s0-")
+
+    shuffled = ImageSet(
+        "shuffled",
+        digits.train_images[::-1],
+        digits.train_labels[::-1],
+        digits.test_images,
+        digits.test_labels,
+        digits.class_names,
+    )
+    for other in (shuffled, digits.subset(100)):
+        monkeypatch.setattr(specs, "load", lambda name, root, other=other: other)
+        with pytest.raises(InputError, match="'digits-n:worst' are not of the images"):
+            run_data(spec)

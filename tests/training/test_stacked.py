@@ -1,0 +1,158 @@
+from dataclasses import astuple, replace
+
+import pytest
+import torch
+from torch import nn
+
+from layerprobe.errors import InputError
+from layerprobe.networks import CNN, MLP
+from layerprobe.training import Recipe, Scale, seeded, train
+from layerprobe.training.stacked import train_stacked
+
+R, N, K = 3, 90, 3
+SGD = Recipe("sgd", 1e-2, 16, momentum=0.9, max_epochs=3)
+ADAM = Recipe("adam", 1e-3, 16, max_epochs=3)
+
+
+class Normalised(nn.Sequential):
+    def __init__(self):
+        super().__init__(
+            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(True), nn.Flatten(), nn.Linear(144, K)
+        )
+
+
+NETWORKS = {"mlp": lambda: MLP(64, (32, 16), K), "cnn": lambda: CNN(1, 8, num_classes=K), "bn": Normalised}
+
+
+def build(make, dtype=torch.float64):
+    models = []
+    for seed in range(R):
+        with seeded(seed):
+            models.append(make().to(dtype))
+    return models
+
+
+@pytest.fixture
+def data():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(N, 1, 8, 8, generator=generator, dtype=torch.float64)
+    true = torch.randint(K, (N,), generator=generator)
+    ys = torch.randint(K, (R, N), generator=generator)
+    return x, ys, true, (x[:40] + 0.3, true[:40])
+
+
+def both(make, x, ys, recipe, dtype=torch.float64, **kwargs):
+    """Train separately and stacked from the same weights; return both lots of models and of histories."""
+    separate, stacked = build(make, dtype), build(make, dtype)
+    histories = [
+        train(model, x, y, recipe, order_seed=10 + r, **kwargs)
+        for r, (model, y) in enumerate(zip(separate, ys, strict=True))
+    ]
+    return (
+        separate,
+        stacked,
+        histories,
+        train_stacked(stacked, x, ys, recipe, order_seeds=range(10, 10 + R), **kwargs),
+    )
+
+
+def assert_equal_runs(separate, stacked, histories, histories_stacked, tolerance):
+    for a, b in zip(separate, stacked, strict=True):
+        for name, value in a.state_dict().items():
+            error = (value - b.state_dict()[name]).abs().max() / value.abs().max()
+            assert error <= tolerance, name
+    for a, b in zip(histories, histories_stacked, strict=True):
+        assert len(a) == len(b)
+        for p, q in zip(a, b, strict=True):
+            assert astuple(replace(p, seconds=0, loss=0)) == pytest.approx(
+                astuple(replace(q, seconds=0, loss=0)), abs=0, nan_ok=True
+            )
+            assert p.loss == pytest.approx(q.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [SGD, ADAM, replace(ADAM, shuffle=False)], ids=["sgd", "adam", "in order"])
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_stacked_runs_equal_separate_runs(data, make, recipe):
+    x, ys, true, test = data
+    assert_equal_runs(*both(make, x, ys, recipe, true_labels=true, test=test), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("recipe", [SGD, ADAM], ids=["sgd", "adam"])
+def test_in_float32_they_equal_within_rounding(data, recipe):
+    x, ys, _, _ = data
+    assert_equal_runs(*both(NETWORKS["mlp"], x.float(), ys, recipe, torch.float32), tolerance=1e-5)
+
+
+def test_each_run_stops_at_its_own_epoch_with_the_weights_it_had(data):
+    x, ys, true, test = data
+    ys = ys.clone()
+    ys[0] = (x[:, 0, 0, 0] > 0).long()  # easy, hence soon over; the others are noise
+    recipe = replace(ADAM, learning_rate=1e-2, target=0.9, max_epochs=60)
+    separate, stacked, histories, histories_stacked = both(
+        NETWORKS["mlp"], x, ys, recipe, true_labels=true, test=test
+    )
+    lengths = [len(history) for history in histories_stacked]
+    assert lengths[0] < min(lengths[1:])
+    assert max(lengths) < 60
+    assert_equal_runs(separate, stacked, histories, histories_stacked, tolerance=1e-8)
+
+
+def test_a_run_that_diverges_ends_and_the_others_go_on(data):
+    x, ys, _, _ = data
+    models = build(NETWORKS["mlp"])
+    with torch.no_grad():
+        models[1].head.weight.fill_(float("inf"))
+    histories = train_stacked(models, x, ys, SGD, order_seeds=range(R))
+    assert [len(history) for history in histories] == [3, 1, 3]
+    assert all(torch.isfinite(models[r].head.weight).all() for r in (0, 2))
+
+
+def test_images_are_scaled_a_batch_at_a_time_and_epochs_are_told_as_they_end():
+    images = torch.randint(256, (N, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    ys = torch.randint(K, (R, N), generator=torch.Generator().manual_seed(1))
+    scaled = Scale(-1, 1)(images)
+    a, b, told = build(NETWORKS["cnn"], torch.float32), build(NETWORKS["cnn"], torch.float32), []
+    train_stacked(a, scaled, ys, SGD, order_seeds=range(R), test=(scaled, ys[0]))
+    histories = train_stacked(
+        b,
+        images,
+        list(ys),
+        SGD,
+        order_seeds=range(R),
+        test=(images, ys[0]),
+        inputs=Scale(-1, 1),
+        on_epoch=lambda r, epoch: told.append((r, epoch)),
+    )
+    assert told == [(r, histories[r][e]) for e in range(3) for r in range(R)]
+    for p, q in zip(a, b, strict=True):
+        torch.testing.assert_close(p.state_dict(), q.state_dict())
+
+
+def test_global_generators_are_left_alone(data):
+    x, ys, _, _ = data
+    before = torch.get_rng_state()
+    train_stacked(build(NETWORKS["mlp"]), x, ys, replace(SGD, max_epochs=1), order_seeds=range(R))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"models": []}, "got 0 models, 3 sets of labels, 3 seeds"),
+        ({"order_seeds": [1, 2]}, "3 models, 3 sets of labels, 2 seeds"),
+        ({"ys": torch.zeros(R, 5, dtype=torch.int64)}, "labels of lengths 5, 5, 5 for 90 inputs"),
+        (
+            {"ys": [torch.zeros(N), torch.zeros(N), torch.zeros(5)]},
+            "labels of lengths 90, 90, 5 for 90 inputs",
+        ),
+        ({"x": torch.zeros(0, 64), "ys": torch.zeros(R, 0)}, "for 0 inputs"),
+        ({"true_labels": torch.zeros(5)}, r"true_labels needs shape \(90,\), got \(5,\)"),
+        ({"models": [MLP(64), MLP(64), MLP(64, (32,))]}, "networks of one architecture"),
+        ({"models": [CNN(1, 8, dropout=0.1) for _ in range(R)]}, "dropout of separate runs"),
+    ],
+)
+def test_what_does_not_fit_is_refused(data, change, message):
+    x, ys, _, _ = data
+    arguments = {"models": build(NETWORKS["mlp"]), "x": x, "ys": ys, "order_seeds": range(R)} | change
+    with pytest.raises(InputError, match=message):
+        train_stacked(**arguments, recipe=SGD)
