@@ -56,6 +56,7 @@ def test_a_mistyped_command_is_named(capsys, arguments, named):
         (["demo", "--corruption", "2"], "got 2.0"),
         (["demo", "--out", __file__], "is a file"),
         (["paper", "train"], "--pair"),
+        (["paper", "train", "--pair", "mlp-digits", "--stacked", "--separate"], "leave out one"),
         (["paper", "train", "--pair", "mlp-nist"], "Available: mlp-mnist"),
         (["paper", "train", "--pair", "mlp-digits", "--corruption", "2"], "got 2.0"),
         (["paper", "status", "--pair", "mlp-nist"], "Available: mlp-mnist"),
@@ -142,7 +143,13 @@ def test_training_hands_over_what_is_left_and_reports_what_failed(capsys, tmp_pa
 
     def train_grid(specs, root, *, tell, **options):
         assert specs == left
-        assert options == {"jobs": 3, "device": "cpu", "data_root": tmp_path / "data", "checkpoints": True}
+        assert options == {
+            "jobs": 3,
+            "device": "cpu",
+            "stacked": False,
+            "data_root": tmp_path / "data",
+            "checkpoints": True,
+        }
         execute(left[0], root)
         tell(0, "done", 1, 0.5)
         failed = [Outcome(spec, "failed", "no disk", "Traceback ...") for spec in left[1:]]
@@ -161,6 +168,59 @@ def test_training_hands_over_what_is_left_and_reports_what_failed(capsys, tmp_pa
     _, progress, errors = printed.err.splitlines()
     assert progress == "mlp-digits, p = 0, seed 1: done, epoch 1, 50.0 % of its labels learnt"
     assert errors == "layerprobe: mlp-digits, p = 0.4, seed 0 and 1 more: no disk"
+
+
+def test_stacked_runs_are_those_of_separate_runs(capsys, tmp_path):
+    options = ["paper", "train", "--pair", "mlp-digits", "--corruption", "0", "0.4", "--subset", "200"]
+    options += ["--max-epochs", "3", "--json"]
+    accuracies = []
+    for how in ("stacked", "separate"):
+        assert main([*options, "--seeds", "0", "1", f"--{how}", "--root", str(tmp_path / how)]) == 0
+        printed = capsys.readouterr()
+        assert ("Those of a pair as one" in printed.err) == (how == "stacked")
+        runs = json.loads(printed.out)["runs"]
+        assert [run["state"] for run in runs] == ["done"] * 4
+        accuracies.append([(run["folder"], run["train_accuracy"], run["test_accuracy"]) for run in runs])
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.parametrize(("options", "stacked"), [([], True), (["--stacked"], True), (["--separate"], False)])
+def test_on_a_gpu_runs_are_stacked_unless_asked_otherwise(tmp_path, monkeypatch, options, stacked):
+    asked = []
+
+    def train_grid(specs, root, *, stacked, **_):
+        asked.append(stacked)
+        return [Outcome(spec, "trained") for spec in specs]
+
+    monkeypatch.setattr(grid, "train_grid", train_grid)
+    monkeypatch.setattr(grid, "jobs_on", lambda device, jobs: 1)
+    command = ["paper", "train", *DIGITS, "0", "--device", "cuda", "--root", str(tmp_path), *options]
+    assert main(command) == 0
+    assert asked == [stacked]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["train", *DIGITS, "0", "--jobs", "0", "--dry-run"], "jobs must be at least 1"),
+        (["train", *DIGITS, "0", "--seeds", "-1", "--dry-run"], "seed"),
+        (["train", *DIGITS, "0", "--dropout", "0.5", "--dry-run"], "mlp-digits cannot be built"),
+        (["status", "--corruption", "0.2"], "add --pair"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_done(capsys, tmp_path, options, message):
+    assert main(["paper", *options, "--root", str(tmp_path / "runs")]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_done_run_whose_files_are_gone_is_a_failure(capsys, tmp_path):
+    folder = execute(digits(0, 0), tmp_path).folder
+    (folder / "model.safetensors").unlink()
+    assert main(["paper", "train", *DIGITS, "0", "--root", str(tmp_path)]) == 1
+    assert "model.safetensors is gone. Remove the folder" in capsys.readouterr().err
 
 
 def test_training_what_is_done_already_changes_nothing(capsys, tmp_path):

@@ -28,6 +28,7 @@ RANK = {
             ["report"],
             ["demo"],
             ["cli"],
+            ["__main__"],
         ]
     )
     for name in names

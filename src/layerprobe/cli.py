@@ -3,7 +3,7 @@
 import json as jsonlib
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import product
 from pathlib import Path
@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from layerprobe.errors import InputError, LayerprobeError
 
 if TYPE_CHECKING:
-    import pandas as pd
     from tyro.extras import SubcommandApp
 
-    from layerprobe.demo import Demo
     from layerprobe.paper import RunSpec
-    from layerprobe.paper.grid import Outcome
 
 __all__ = ["main"]
 
@@ -158,13 +155,13 @@ def _commands() -> "SubcommandApp":
             out: Folder for the results. If it exists, only the files named above are replaced.
             json: Print the results as JSON on stdout, and nothing else there.
         """
-        from layerprobe.demo import Spec, run_demo
+        from layerprobe.demo import Spec, run_demo, show
 
         result = run_demo(Spec(corruption, seeds, variance), out)
         if json:
             print(jsonlib.dumps(result.summary(), indent=2))
         else:
-            _show(result, out)
+            show(result, out)
 
     app.command(data, name="data", help="Download data sets.")
 
@@ -176,7 +173,7 @@ def _commands() -> "SubcommandApp":
         """Download a data set and check it against its publisher's checksums. Right files are kept.
 
         Args:
-            name: mnist or fashion-mnist.
+            name: mnist, fashion-mnist, cifar-10, cifar-100 or tiny-imagenet.
             root: Gets the data set's own folder. Without it, LAYERPROBE_DATA or else the user's cache folder.
         """
         from layerprobe.data import fetch
@@ -191,6 +188,8 @@ def _commands() -> "SubcommandApp":
         *,
         jobs: int | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
+        stacked: bool = False,
+        separate: bool = False,
         data: Annotated[Path | None, arg(metavar="FOLDER")] = None,
         checkpoints: bool = False,
         dry_run: bool = False,
@@ -206,12 +205,17 @@ def _commands() -> "SubcommandApp":
             grid: Which runs.
             jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
             device: Where to train.
+            stacked: Train all runs of a pair as one batched model, as on a GPU by default.
+            separate: Train each run by itself, on a GPU too.
             data: Folder of the data sets. Without it, LAYERPROBE_DATA or else the user's cache folder.
             checkpoints: Keep the weights of epochs 0, 1, every 2nd below 20 and every 5th after.
             dry_run: Train nothing; print the runs, which are there, and the disk space that the others need.
             json: Print the outcome as JSON on stdout, and nothing else there.
         """
-        _train(grid, jobs, device, data, checkpoints=checkpoints, dry_run=dry_run, json=json)
+        if stacked and separate:
+            raise InputError("runs are trained either stacked or separate; leave out one of the two")
+        stacked = stacked or (device == "cuda" and not separate)
+        _train(grid, jobs, device, stacked, data, checkpoints=checkpoints, dry_run=dry_run, json=json)
 
     @paper.command
     def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
@@ -225,8 +229,13 @@ def _commands() -> "SubcommandApp":
             json: Print JSON on stdout, and nothing else there.
         """
         from layerprobe.paper.overview import status
+        from layerprobe.report.grids import show_grid
 
-        _show_grid(grid.root, status(grid.root, grid.specs() or None), json=json)
+        if not grid.pair and grid != replace(type(grid)(), root=grid.root):
+            raise InputError(
+                "only runs of named pairs can be chosen; add --pair, or leave out all but --root"
+            )
+        show_grid(grid.root, status(grid.root, grid.specs() or None), json=json)
 
     return app
 
@@ -235,6 +244,7 @@ def _train(
     grid: Grid,
     jobs: int | None,
     device: str,
+    stacked: bool,
     data: Path | None,
     *,
     checkpoints: bool,
@@ -242,21 +252,22 @@ def _train(
     json: bool,
 ) -> None:
     """Say what is to be done, train with progress on stderr, and show how it ended and what failed."""
-    from layerprobe.paper.grid import default_jobs, train_grid
+    from layerprobe.paper.grid import jobs_on, train_grid
     from layerprobe.paper.overview import disk_needed, status
-    from layerprobe.report.grids import counts, disk, failures, run_name
+    from layerprobe.report.grids import counts, disk, failures, run_name, show_grid
     from layerprobe.report.progress import Board, show_progress
 
     root, specs = grid.root, grid.specs()
     if not specs:
         raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
-    jobs = default_jobs(device) if jobs is None else jobs
+    jobs = jobs_on(device, jobs)
     rows = status(root, specs)
     left = [spec for spec, state in zip(specs, rows["state"], strict=True) if state != "done"]
-    needed = disk(disk_needed(left, jobs=jobs, checkpoints=checkpoints), root)
-    print(f"{counts(rows)}. {jobs} at a time, {needed}.", file=sys.stderr)
+    needed = disk(disk_needed(left, jobs=len(left) if stacked else jobs, checkpoints=checkpoints), root)
+    at_a_time = f"Those of a pair as one, {jobs} such" if stacked else f"{jobs}"
+    print(f"{counts(rows)}. {at_a_time} at a time, {needed}.", file=sys.stderr)
     if dry_run:
-        _show_grid(root, rows, json=json)
+        show_grid(root, rows, json=json)
         return
     with TemporaryDirectory() as folder:
         board = Board.create(Path(folder, "board"), len(left))
@@ -268,6 +279,7 @@ def _train(
                     root,
                     jobs=jobs,
                     device=device,
+                    stacked=stacked,
                     data_root=data,
                     checkpoints=checkpoints,
                     tell=board.write,
@@ -278,45 +290,8 @@ def _train(
                 file=sys.stderr,
             )
             raise
-    _show_grid(root, status(root, specs), outcomes, json=json)
+    show_grid(root, status(root, specs), outcomes, json=json)
     for line in failures(outcomes):
         print(f"layerprobe: {line}", file=sys.stderr)
     if any(outcome.state == "failed" for outcome in outcomes):
         raise SystemExit(1)
-
-
-def _show_grid(root: Path, rows: "pd.DataFrame", outcomes: "Sequence[Outcome]" = (), *, json: bool) -> None:
-    """Print where a grid stands, as a table or as JSON."""
-    from layerprobe.report.grids import counts, document, tables
-
-    if json:
-        print(jsonlib.dumps(document(root, rows, outcomes), indent=2))
-    elif rows.empty:
-        print(f"No runs in {root}.")
-    else:
-        from rich.console import Console
-
-        Console().print(*tables(rows))
-        print(f"{counts(rows)}.")
-
-
-def _show(result: "Demo", out: Path) -> None:
-    """Print the table, the networks that fell short, and the finding."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from layerprobe.report import by_layer, finding
-
-    frame, networks = by_layer(result.rows), result.networks()
-    table = Table(title="Test accuracy in %, mean (range over seeds)", title_justify="left")
-    for name in frame.columns:
-        table.add_column(name.replace(", ", ",\n"))
-    for row in frame.itertuples(index=False):
-        table.add_row(*row)
-    Console().print(table)
-    for seed in networks.loc[~networks["memorised"], "seed"]:
-        print(f"Seed {seed} did not reach its target; history.csv shows how far it got.")
-    best = 100 * networks["best_test_accuracy"].mean()
-    print(f"At their best epochs, which only clean labels can name, the networks reached {best:.1f} %.")
-    print(finding(result.rows))
-    print(f"Everything is in {out}; begin with {out / 'report.html'}.")

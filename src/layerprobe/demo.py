@@ -21,7 +21,7 @@ from layerprobe.report import accuracies, by_layer, by_probe, finding, write_rep
 from layerprobe.report.progress import Board, Stage, show_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
 
-__all__ = ["Demo", "Spec", "run_demo"]
+__all__ = ["Demo", "Spec", "run_demo", "show"]
 
 DATA = "digits"
 HIDDEN = (256, 512, 512)
@@ -225,3 +225,23 @@ def write_files(demo: Demo, folder: Path) -> None:
         appendix={"All rows": demo.rows},
         provenance=demo.provenance(),
     )
+
+
+def show(result: Demo, out: Path) -> None:
+    """Print the table, the networks that fell short, and the finding."""
+    from rich.console import Console
+    from rich.table import Table
+
+    frame, networks = by_layer(result.rows), result.networks()
+    table = Table(title="Test accuracy in %, mean (range over seeds)", title_justify="left")
+    for name in frame.columns:
+        table.add_column(name.replace(", ", ",\n"))
+    for row in frame.itertuples(index=False):
+        table.add_row(*row)
+    Console().print(table)
+    for seed in networks.loc[~networks["memorised"], "seed"]:
+        print(f"Seed {seed} did not reach its target; history.csv shows how far it got.")
+    best = 100 * networks["best_test_accuracy"].mean()
+    print(f"At their best epochs, which only clean labels can name, the networks reached {best:.1f} %.")
+    print(finding(result.rows))
+    print(f"Everything is in {out}; begin with {out / 'report.html'}.")

@@ -1,11 +1,15 @@
 """A tiny set in the four files of MNIST's format, written as the publishers write them."""
 
+import dataclasses
 import gzip
+import hashlib
 import struct
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
+from layerprobe.data.registry import REGISTRY
 
 
 def idx_bytes(array):
@@ -25,8 +29,11 @@ def idx():
 
 
 @pytest.fixture
-def tiny_mnist(tmp_path):
-    """Root, folder, arrays of a set of 6 train and 4 test images of 3x2 pixels under MNIST's file names."""
+def tiny_mnist(tmp_path, monkeypatch):
+    """Root, folder, arrays of a set of 6 train and 4 test images of 3x2 pixels under MNIST's file names.
+
+    As far as the registry knows, these are MNIST's published files; `publish` says so of those there now.
+    """
     rng = np.random.default_rng(0)
     folder = tmp_path / "root" / "mnist"
     folder.mkdir(parents=True)
@@ -36,4 +43,12 @@ def tiny_mnist(tmp_path):
         arrays[f"{split}-labels-idx1-ubyte.gz"] = rng.integers(10, size=n).astype(np.uint8)
     for file, array in arrays.items():
         write_idx(folder / file, array)
-    return SimpleNamespace(root=folder.parent, folder=folder, arrays=arrays)
+
+    def publish():
+        md5 = {file: hashlib.md5((folder / file).read_bytes()).hexdigest() for file in arrays}
+        entry = REGISTRY["mnist"]
+        source = dataclasses.replace(entry.source, md5=md5)
+        monkeypatch.setitem(REGISTRY, "mnist", dataclasses.replace(entry, source=source))
+
+    publish()
+    return SimpleNamespace(root=folder.parent, folder=folder, arrays=arrays, publish=publish)

@@ -1,4 +1,6 @@
+import dataclasses
 import hashlib
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 
 from layerprobe.data import human_labels, load
 from layerprobe.data.cifar import CIFAR10, CIFAR100
+from layerprobe.data.registry import REGISTRY
 from layerprobe.errors import DataError, InputError
 
 
@@ -19,8 +22,8 @@ def write_records(path, images, *labels):
 
 
 @pytest.fixture
-def planted(tmp_path):
-    """CIFAR-10 of 2 images in each of 5 + 1 files, and CIFAR-100 of 12 + 4 images."""
+def planted(tmp_path, monkeypatch):
+    """CIFAR-10 of 2 images in each of 5 + 1 files, and CIFAR-100 of 12 + 4 images: published so, as told."""
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(16, 32, 32, 3)).astype(np.uint8)
     ten, fine, coarse = (rng.integers(k, size=16) for k in (10, 100, 20))
@@ -31,6 +34,10 @@ def planted(tmp_path):
         write_records(tmp_path / CIFAR10.folder / file, images[rows], ten[rows])
     for file, rows in (("train.bin", slice(12)), ("test.bin", slice(12, 16))):
         write_records(tmp_path / CIFAR100.folder / file, images[rows], coarse[rows], fine[rows])
+    for name in ("cifar-10", "cifar-100", "cifar-100-coarse"):
+        entry = REGISTRY[name]
+        sizes = {file: (tmp_path / entry.folder / file).stat().st_size for file in entry.files}
+        monkeypatch.setitem(REGISTRY, name, dataclasses.replace(entry, files=sizes))
     return SimpleNamespace(root=tmp_path, images=images, ten=ten, fine=fine, coarse=coarse)
 
 
@@ -66,8 +73,10 @@ def test_the_publishers_class_names_are_read(planted):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (bytes(2 * 3073 - 1), "whole records of 3073 bytes, got 6145 bytes"),
-        (b"", "cannot be read.*Fetch it again"),
+        (bytes(2 * 3073 - 1), "published 6,146 bytes, got 6,145.*fetch the set again.$"),
+        (bytes(3073), "published 6,146 bytes, got 3,073"),
+        (bytes(3 * 3073), "published 6,146 bytes, got 9,219"),
+        (b"", "published 6,146 bytes, got 0"),
         (bytes([9, *bytes(3072), 10, *bytes(3072)]), r"labels in 0\.\.9 in byte 0.*got 10 in record 1"),
     ],
 )
@@ -80,15 +89,88 @@ def test_a_damaged_file_is_named(planted, file, content, message):
 
 @pytest.mark.parametrize(("codes", "byte"), [((20, 0), 0), ((0, 100), 1)])
 def test_both_labels_of_cifar_100_are_checked(planted, codes, byte):
-    (planted.root / CIFAR100.folder / "test.bin").write_bytes(bytes([*codes, *bytes(3072)]))
+    (planted.root / CIFAR100.folder / "test.bin").write_bytes(bytes([*codes, *bytes(3072)]) * 4)
     for name in ("cifar-100", "cifar-100-coarse"):
         with pytest.raises(DataError, match=rf"test\.bin.*in byte {byte} of"):
             load(name, planted.root)
 
 
+@pytest.mark.parametrize(
+    ("folder", "source", "target"),
+    [
+        (CIFAR10.folder, "data_batch_1.bin", "test_batch.bin"),
+        (CIFAR10.folder, "data_batch_4.bin", "data_batch_2.bin"),
+        (CIFAR100.folder, "train.bin", "test.bin"),
+    ],
+)
+def test_one_file_under_two_names_is_refused(planted, folder, source, target):
+    name = "cifar-10" if folder == CIFAR10.folder else "cifar-100"
+    shutil.copy(planted.root / folder / source, planted.root / folder / target)
+    np.save(planted.root / folder / "test_index.npy", np.arange(12))  # else the size alone tells
+    first, second = sorted((source, target), key=[*REGISTRY[name].files].index)
+    with pytest.raises(DataError, match=rf"{second} has the same content as {first}"):
+        load(name, planted.root)
+
+
+def test_files_may_share_their_first_record(planted):
+    one, other = (planted.root / CIFAR10.folder / f"data_batch_{i}.bin" for i in (1, 2))
+    other.write_bytes(one.read_bytes()[:3073] + other.read_bytes()[3073:])
+    assert np.array_equal(load("cifar-10", planted.root).train_images[2], planted.images[0])
+
+
+def cut(planted, split, n):
+    """Leave the first n records of a file of CIFAR-100 there; return the path of its index."""
+    path = planted.root / CIFAR100.folder / f"{split}.bin"
+    path.write_bytes(path.read_bytes()[: n * 3074])
+    return path.with_name(f"{split}_index.npy")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("name", ["cifar-100", "cifar-100-coarse"])
+def test_a_part_of_cifar_100_must_say_which_rows_it_has(planted, split, name):
+    index = cut(planted, split, 3)
+    with pytest.raises(DataError, match=rf"{split}\.bin: .*got 9,222.*say in {index.name} which rows"):
+        load(name, planted.root)
+    np.save(index, [7, 9_999, 0])
+    images = load(name, planted.root)
+    start = 0 if split == "train" else 12
+    assert np.array_equal(getattr(images, f"{split}_images"), planted.images[start : start + 3])
+
+
+@pytest.mark.parametrize("rows", [[0, 1], [0, 1, 1], [0, 1, 10_000], [-1, 0, 1], [0.0, 1.0, 2.0]])
+def test_an_index_that_does_not_fit_its_part(planted, rows):
+    np.save(cut(planted, "test", 3), rows)
+    with pytest.raises(DataError, match=r"test_index\.npy: expected 3 positions in 0\.\.9999, all different"):
+        load("cifar-100", planted.root)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (bytes(2 * 3074 - 1), "whole records of 3074 bytes, got 6147 bytes"),
+        (b"", "cannot be read.*Fetch it again"),
+    ],
+)
+def test_a_damaged_part_is_named(planted, content, message):
+    np.save(cut(planted, "test", 2), [0, 1])
+    (planted.root / CIFAR100.folder / "test.bin").write_bytes(content)
+    with pytest.raises(DataError, match=rf"test\.bin.*{message}"):
+        load("cifar-100", planted.root)
+
+
+def test_cifar_10_has_no_parts(planted):
+    path = planted.root / CIFAR10.folder / "test_batch.bin"
+    path.write_bytes(path.read_bytes()[:3073])
+    np.save(path.with_name("test_batch_index.npy"), [0])
+    with pytest.raises(DataError, match=r"test_batch\.bin: .*got 3,073"):
+        load("cifar-10", planted.root)
+
+
 def test_missing_files_are_named_with_the_folder(planted):
     (planted.root / CIFAR10.folder / "data_batch_4.bin").unlink()
-    with pytest.raises(DataError, match=r"not hold data_batch_4\.bin.*cifar-10-batches-bin/ by root="):
+    with pytest.raises(
+        DataError, match=r"not hold data_batch_4\.bin.*cifar-10-batches-bin/ by root=.*--data"
+    ):
         load("cifar-10", planted.root)
 
 

@@ -148,10 +148,10 @@ def test_the_next_address_is_tried_after_one_that_fails(site, nobody):
 def test_fetch_refuses_content_that_is_not_the_publishers(tiny_mnist, tmp_path):
     with (
         serving(tiny_mnist.folder) as (address, _),
-        pytest.raises(DataError, match="published MD5 f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+        pytest.raises(DataError, match="published MD5 8d4fb7e6c68d591d4c3dfef9ec88bf0d"),
     ):
-        fetch("mnist", tmp_path / "new", base_url=address)
-    assert held(tmp_path / "new" / "mnist") == {}
+        fetch("fashion-mnist", tmp_path / "new", base_url=address)
+    assert held(tmp_path / "new" / "fashion-mnist") == {}
 
 
 def test_fetch_goes_to_the_environments_root(monkeypatch, tmp_path, nobody):
@@ -171,11 +171,11 @@ def test_what_cannot_be_fetched(tmp_path):
 def published(tmp_path, monkeypatch):
     """Publish a small CIFAR-10, as far as the registry knows: an archive with two records a file."""
     entry = registered("cifar-10")
-    records = bytes([3, *bytes(3072), 5, *bytes(3072)])
     archive = tmp_path / "site" / "cifar-10-binary.tar.gz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
-        for file in (*entry.files, "readme.html"):
+        for i, file in enumerate((*entry.files, "readme.html")):
+            records = bytes([3, *[i] * 3072, 5, *[i] * 3072])
             member = tarfile.TarInfo(f"{entry.folder}/{file}")
             member.size = len(records)
             tar.addfile(member, io.BytesIO(records))

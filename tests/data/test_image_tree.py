@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from layerprobe.data import image_folder
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError
 
 
 def save(path, pixels, mode=None):
@@ -74,9 +74,9 @@ def test_mixed_sizes_are_refused_or_resized(tree, pixels):
     assert image_folder(tree / "train", resize=3).train_images.shape == (4, 3, 3, 3)
 
 
-@pytest.mark.parametrize("resize", [0, (4, 0), (4,), 2.5, "4x5"])
+@pytest.mark.parametrize("resize", [0, (4, 0), (4,), 2.5, "4x5", True, (4, True)])
 def test_a_size_that_is_none(tree, resize):
-    with pytest.raises(ValueError, match="resize must be"):
+    with pytest.raises(InputError, match="resize must be"):
         image_folder(tree / "train", resize=resize)
 
 

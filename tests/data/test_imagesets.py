@@ -1,4 +1,5 @@
 import dataclasses
+import gzip
 import hashlib
 from pathlib import Path
 
@@ -67,13 +68,39 @@ def test_missing_files_are_named_with_the_way_out(tiny_mnist):
     with pytest.raises(DataError) as caught:
         load("mnist", tiny_mnist.root)
     message = str(caught.value)
-    for part in (str(tiny_mnist.folder), "layerprobe data fetch mnist", "LAYERPROBE_DATA", "root="):
+    for part in (str(tiny_mnist.folder), "layerprobe data fetch mnist", "LAYERPROBE_DATA", "root=", "--data"):
         assert part in message
     assert "not hold train-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz." in message
 
 
+@pytest.mark.parametrize("damage", [lambda old: old[:-1], lambda old: gzip.compress(gzip.decompress(old), 1)])
+def test_files_without_the_published_md5_are_named(tiny_mnist, damage):
+    path = tiny_mnist.folder / "t10k-labels-idx1-ubyte.gz"
+    expected = hashlib.md5(path.read_bytes()).hexdigest()
+    path.write_bytes(damage(path.read_bytes()))
+    got = hashlib.md5(path.read_bytes()).hexdigest()
+    with pytest.raises(DataError, match=f"{path}.* MD5 {expected}, got {got}.*layerprobe data fetch mnist"):
+        load("mnist", tiny_mnist.root)
+
+
+def test_another_sets_files_are_refused(tiny_mnist):
+    tiny_mnist.folder.rename(tiny_mnist.root / "fashion-mnist")
+    with pytest.raises(DataError, match=r"train-images.*published MD5 8d4fb7e6c68d591d4c3dfef9ec88bf0d"):
+        load("fashion-mnist", tiny_mnist.root)
+
+
+def test_a_file_that_may_not_be_read(tiny_mnist, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(DataError, match=r"train-images.* cannot be read: not yours"):
+        load("mnist", tiny_mnist.root)
+
+
 def test_test_images_of_another_size(tiny_mnist, idx):
     idx.write(tiny_mnist.folder / "t10k-images-idx3-ubyte.gz", np.zeros((4, 5, 5)))
+    tiny_mnist.publish()
     with pytest.raises(DataError, match=r"t10k-images.*\(3, 2\).*got \(5, 5\)"):
         load("mnist", tiny_mnist.root)
 

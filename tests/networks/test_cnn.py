@@ -1,7 +1,9 @@
+import pytest
 import torch
 from torch import nn
 from torch.nn.functional import conv2d, linear, max_pool2d
 
+from layerprobe.errors import InputError
 from layerprobe.networks import CNN
 
 
@@ -44,3 +46,9 @@ def test_dropout_follows_each_hidden_linear_layer_in_training_alone():
     for training in (True, False):
         model.train(training)(x)
         assert all(torch.equal(given, out) is not training for given, out in seen.values())
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, float("nan")])
+def test_a_dropout_that_is_no_probability(dropout):
+    with pytest.raises(InputError, match="0 <= dropout < 1, got"):
+        CNN(1, 8, dropout=dropout)

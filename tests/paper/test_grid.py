@@ -13,6 +13,7 @@ from joblib.externals.loky import process_executor
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import BusyError, RunSpec, execute, load_model, read_run, run_folder
 from layerprobe.paper.grid import Outcome, cost, train_grid
+from layerprobe.paper.locking import locked
 from layerprobe.paper.overview import status
 from layerprobe.report.progress import Board, Stage
 
@@ -70,7 +71,7 @@ def test_failed_and_killed_runs_do_not_disturb_the_others_and_are_finished_later
     assert "killed" in first[2].error
     assert first[3].error == "others are at it"
     stages = [stage for stage, _, _ in board.read()]
-    assert stages == [Stage.DONE, Stage.FAILED, Stage.FAILED, Stage.FAILED, Stage.DONE]
+    assert stages == [Stage.DONE, Stage.FAILED, Stage.FAILED, Stage.ELSEWHERE, Stage.DONE]
     history = read_run(run_folder(tmp_path, fine)).history
     assert board.read()[0][1:] == (2, history["train_accuracy"].iloc[-1])
     assert sorted(calls.read_text().splitlines()) == [f"{seed} 1" for seed in range(5)]
@@ -107,7 +108,7 @@ def test_runs_of_one_network_are_handed_over_as_one_where_that_is_possible(tmp_p
         execute(group[0], root, **options, on_epoch=lambda epoch: on_epoch(0, epoch))
         raise DataError("the second is out of reach")
 
-    outcomes = train_grid(specs, tmp_path, jobs=1, tell=board.write, execute_together=together)
+    outcomes = train_grid(specs, tmp_path, jobs=1, tell=board.write, stacked=True, execute_together=together)
     positions = [specs.index(spec) for spec in handed_over]
     assert sorted(positions) == [0, 1]
     # One that is done stays done, whatever happened to the others of its group.
@@ -115,6 +116,30 @@ def test_runs_of_one_network_are_handed_over_as_one_where_that_is_possible(tmp_p
     assert done.state == outcomes[2].state == "trained"
     assert (failed.state, failed.error) == ("failed", "the second is out of reach")
     assert board.read()[positions[0]][:2] == (Stage.DONE, 2)
+
+
+def test_each_run_of_one_model_has_its_own_end(tmp_path):
+    specs = [spec_of(0.2), spec_of(0.6, 1), spec_of(0.6, 2)]
+    folder = run_folder(tmp_path, specs[1])
+    folder.mkdir(parents=True)
+    board = Board.create(tmp_path / "board", len(specs))
+    with locked(folder):
+        outcomes = train_grid(specs, tmp_path, jobs=1, tell=board.write, stacked=True)
+    assert [outcome.state for outcome in outcomes] == ["trained", "busy", "trained"]
+    assert folder.name in outcomes[1].error
+    assert "BusyError" in outcomes[1].traceback
+    assert [stage for stage, _, _ in board.read()] == [Stage.DONE, Stage.ELSEWHERE, Stage.DONE]
+    assert board.read()[2][1] == 2
+    assert [o.state for o in train_grid(specs, tmp_path, stacked=True)] == ["kept", "trained", "kept"]
+
+
+def test_runs_are_one_model_only_on_a_gpu_unless_asked_for(tmp_path, in_this_process):
+    def together(*_, **__):
+        raise AssertionError("not asked for")
+
+    specs = [spec_of(0.2), spec_of(0.6, 1)]
+    outcomes = train_grid(specs, tmp_path, execute_together=together)
+    assert [outcome.state for outcome in outcomes] == ["trained", "trained"]
 
 
 def test_what_is_done_is_kept_without_starting_a_process(tmp_path):

@@ -47,6 +47,17 @@ def test_every_state_is_told_with_its_numbers(tmp_path):
     assert so_far(tmp_path, missing) == (0, 0.0)
 
 
+def test_without_specs_a_damaged_run_is_shown_too(tmp_path):
+    train(spec_of(), tmp_path, stop_after=1)
+    train(spec_of(seed=1), tmp_path, stop_after=1)
+    folder = run_folder(tmp_path, spec_of(seed=1))
+    (folder / "run.json").write_text("[1]")
+    rows = status(tmp_path)
+    assert rows["state"].tolist() == ["resumable", "damaged"]
+    assert rows["pair"].tolist() == ["mlp-digits"] * 2
+    assert tmp_path / rows["folder"].iloc[1] == folder
+
+
 def test_without_specs_it_shows_what_is_there_and_the_holes_between(tmp_path):
     for spec in (spec_of(0.2, 0), spec_of(0.6, 1), spec_of(0.6, 0, batch_size=16)):
         train(spec, tmp_path, stop_after=1)

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -20,7 +21,9 @@ from layerprobe.paper import (
     execute,
     load_model,
     read_run,
+    run_data,
     run_folder,
+    runs,
     specs,
 )
 from layerprobe.paper.locking import locked
@@ -62,7 +65,14 @@ def test_a_finished_folder_holds_all_that_the_run_was(undisturbed):
     assert not run.running
     assert not run.memorised  # after three epochs
     assert run.record["key"] == SPEC.key
-    assert run.record["data"] == {"name": "digits", "sha256": load("digits").subset(64).fingerprint}
+    images, labels = run_data(SPEC)
+    assert run.record["data"] == {
+        "name": "digits",
+        "sha256": images.fingerprint,
+        "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
+        "train_images": 64,
+        "test_images": 360,
+    }
     (session,) = run.record["sessions"]
     assert session["epochs_before"] == 0
     assert session["versions"]["torch"] == torch.__version__
@@ -238,7 +248,7 @@ def test_a_convolutional_network_with_dropout_goes_on_with_the_same_bits(tmp_pat
     pixels, labels = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60) % 10
     images = ImageSet("noise", pixels, labels, pixels[:20], labels[:20], tuple("0123456789"))
     monkeypatch.setattr(specs, "load", lambda name, root: images)
-    spec = RunSpec.of("cnn-mnist", 0.6, 0, batch_size=16, max_epochs=2, options={"dropout": 0.5})
+    spec = RunSpec.of("cnn-mnist", 0.6, 0, subset=60, batch_size=16, max_epochs=2, options={"dropout": 0.5})
     undisturbed = execute(spec, tmp_path / "undisturbed")
     with pytest.raises(KeyboardInterrupt):
         execute(spec, tmp_path, on_epoch=stop_at(1))
@@ -280,12 +290,55 @@ def test_other_data_are_refused(tmp_path, monkeypatch):
         execute(SPEC, tmp_path)
 
 
+def test_other_labels_than_those_begun_with_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(KeyboardInterrupt):
+        execute(SPEC, tmp_path, on_epoch=stop_at(1))
+    images, labels = run_data(SPEC)
+    monkeypatch.setattr(runs, "run_data", lambda spec, root: (images, labels[::-1].copy()))
+    with pytest.raises(DataError, match=r"begun with the data .* cannot go on"):
+        execute(SPEC, tmp_path)
+
+
+def test_options_that_are_lists_in_json_are_the_same_run(tmp_path):
+    spec = RunSpec.of("mlp-digits", 0.4, 0, subset=20, max_epochs=1, options={"num_classes": 10})
+    assert execute(spec, tmp_path).spec == spec
+    assert execute(spec, tmp_path).done
+
+
+def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        execute(SPEC, tmp_path, on_epoch=stop_at(1))
+    checkpoint = run_folder(tmp_path, SPEC) / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:50])
+    with pytest.raises(DataError, match="Remove this file to begin the run anew"):
+        execute(SPEC, tmp_path)
+    checkpoint.unlink()
+    assert execute(SPEC, tmp_path).done
+
+
 def test_a_folder_without_a_run_and_a_damaged_record_are_named(tmp_path):
     with pytest.raises(DataError, match=r"no run here, expected run\.json"):
         read_run(tmp_path)
-    (tmp_path / "run.json").write_text('{"spec":')
-    with pytest.raises(DataError, match=r"run\.json: damaged"):
-        read_run(tmp_path)
+    execute(SPEC, tmp_path)
+    folder = run_folder(tmp_path, SPEC)
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    spec = record["spec"]
+    for damaged in (
+        b'{"spec":',
+        b"{}",
+        b"[1]",
+        b"\xff\xfe",
+        json.dumps({**record, "spec": {**spec, "newfield": 1}}).encode(),
+        json.dumps({**record, "spec": {**spec, "pair": "nope"}}).encode(),
+        json.dumps({**record, "spec": {**spec, "init_seed": 5}}).encode(),
+    ):
+        (folder / "run.json").write_bytes(damaged)
+        with pytest.raises(DataError, match=f"{folder.name}.* damaged .*Remove the folder"):
+            read_run(folder)
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "history.csv").write_text("")
+    with pytest.raises(DataError, match="damaged"):
+        read_run(folder)
 
 
 def test_checkpoints_are_kept_only_where_asked_for(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 from layerprobe.data import ImageSet, load, noise
 from layerprobe.data.noise import Noise
 from layerprobe.errors import InputError
-from layerprobe.paper import RunSpec, pair, run_data, specs
+from layerprobe.paper import RunSpec, build_network, pair, run_data, specs
 from layerprobe.training import Seeds
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0)
@@ -124,8 +124,51 @@ def test_the_published_draw_needs_the_whole_set(monkeypatch):
     part = load("digits").subset(500)
     monkeypatch.setattr(specs, "load", lambda name, root: part)
     with pytest.raises(InputError, match="one for all 1437 training images of 'digits'; here are 500"):
-        run_data(RunSpec.of("mlp-digits", 0.6, 0, protocol="published"))
-    assert len(run_data(SPEC)[1]) == 500
+        run_data(RunSpec.of("mlp-digits", 0.6, 0, protocol="published", subset=100))
+
+
+def test_a_part_of_the_data_does_not_pass_for_the_whole(monkeypatch):
+    part = load("digits").subset(500)
+    monkeypatch.setattr(specs, "load", lambda name, root: part)
+    with pytest.raises(InputError, match=r"trains on 1437 images, but only 500 .* name a subset"):
+        run_data(SPEC)
+    assert len(run_data(RunSpec.of("mlp-digits", 0.6, 0, subset=500))[1]) == 500
+
+
+def test_one_run_has_one_spelling():
+    usual = RunSpec.of("mlp-mnist", 0.0, 0, options={"hidden": (5, 6)})
+    others = [
+        RunSpec.of("mlp-mnist", -0.0, 0, options={"hidden": [5, 6]}),
+        RunSpec.of("mlp-mnist", 0, 0, options={"hidden": (5, 6)}, batch_size=32.0, shuffle=1),
+        RunSpec.of("mlp-mnist", 0, np.int64(0), options={"hidden": (5, 6)}, batch_size=np.int64(32)),
+        RunSpec.from_dict(json.loads(usual.canonical_json())),
+    ]
+    assert {spec.key for spec in others} == {usual.key}
+    assert set(others) == {usual}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 32.5}, "whole number"),
+        ({"max_epochs": 5.5}, "whole number"),
+        ({"target": 99.9}, "share"),
+        ({"target": float("nan")}, "share"),
+        ({"learning_rate": float("inf")}, "finite"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum is SGD's"),
+        ({"subset": 100.9}, "whole number"),
+        ({"noise": "a:../../x"}, "human labels as"),
+    ],
+    ids=str,
+)
+def test_numbers_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        RunSpec.of("mlp-mnist", 0.4, 0, **changes)
+
+
+def test_options_that_a_network_lacks_are_named():
+    with pytest.raises(InputError, match=r"mlp-digits cannot be built with .*dropout"):
+        build_network(RunSpec.of("mlp-digits", 0.4, 0, options={"dropout": 0.5}))
 
 
 def test_human_labels_are_taken_for_the_images_that_they_are_of(monkeypatch):

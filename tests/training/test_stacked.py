@@ -1,4 +1,5 @@
 from dataclasses import astuple, replace
+from functools import partial
 
 import pytest
 import torch
@@ -6,8 +7,14 @@ from torch import nn
 
 from layerprobe.errors import InputError
 from layerprobe.networks import CNN, MLP
-from layerprobe.training import Recipe, Scale, seeded, train
-from layerprobe.training.stacked import train_stacked
+from layerprobe.training import (
+    Recipe,
+    Scale,
+    TrainingState,
+    seeded,
+    train,
+    train_stacked,
+)
 
 R, N, K = 3, 90, 3
 SGD = Recipe("sgd", 1e-2, 16, momentum=0.9, max_epochs=3)
@@ -107,6 +114,67 @@ def test_a_run_that_diverges_ends_and_the_others_go_on(data):
     assert all(torch.isfinite(models[r].head.weight).all() for r in (0, 2))
 
 
+def copy_of(state):
+    return TrainingState(
+        {name: value.clone() for name, value in state.model.items()},
+        {name: value.clone() for name, value in state.optimizer.items()},
+        state.history,
+    )
+
+
+@pytest.mark.parametrize("epochs", [(1, 1, 1), (2, 2, 2), (3, 3, 3), (0, 2, 1), (3, 0, 1)])
+@pytest.mark.parametrize(
+    ("make", "recipe"),
+    [
+        (NETWORKS["bn"], SGD),
+        (NETWORKS["cnn"], ADAM),
+        (NETWORKS["mlp"], replace(SGD, momentum=0)),
+    ],
+    ids=["sgd", "adam", "no momentum"],
+)
+def test_runs_go_on_from_any_epochs_together_or_alone(data, make, recipe, epochs):
+    x, ys, true, test = data
+    given = {"true_labels": true, "test": test}
+    before, after = {}, {}
+
+    def keep(states):
+        return lambda r, state: states.update({(r, len(state.history)): copy_of(state)})
+
+    separate, stacked, alone = build(make), build(make), build(make)
+    histories = [
+        train(model, x, y, recipe, order_seed=r, save=partial(keep(before), r), **given)
+        for r, (model, y) in enumerate(zip(separate, ys, strict=True))
+    ]
+    for model in stacked:
+        model.to(memory_format=torch.channels_last)
+    resume = [before.get((r, epoch)) for r, epoch in enumerate(epochs)]
+    resumed = train_stacked(
+        stacked, x, ys, recipe, order_seeds=range(R), resume=resume, save=keep(after), **given
+    )
+    assert_equal_runs(separate, stacked, histories, resumed, tolerance=1e-10)
+    assert sorted(after) == [(r, e) for r in range(R) for e in range(epochs[r] + 1, 4)]
+    for key, state in after.items():
+        assert state.optimizer.keys() == before[key].optimizer.keys()
+        for name, value in before[key].optimizer.items():
+            torch.testing.assert_close(state.optimizer[name], value, rtol=1e-9, atol=1e-12)
+    resumed = [
+        train(model, x, y, recipe, order_seed=r, resume=after.get((r, 2)), **given)
+        for r, (model, y) in enumerate(zip(alone, ys, strict=True))
+    ]
+    assert_equal_runs(separate, alone, histories, resumed, tolerance=1e-10)
+
+
+def test_a_run_has_its_weights_when_its_last_state_is_saved(data):
+    x, ys, _, _ = data
+    models, equal = build(NETWORKS["mlp"]), []
+
+    def save(r, state):
+        equal.append(all(torch.equal(v, state.model[k]) for k, v in models[r].state_dict().items()))
+
+    train_stacked(models, x, ys, SGD, order_seeds=range(R), save=save)
+    assert equal == [False] * 2 * R + [True] * R
+
+
 def test_images_are_scaled_a_batch_at_a_time_and_epochs_are_told_as_they_end():
     images = torch.randint(256, (N, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     ys = torch.randint(K, (R, N), generator=torch.Generator().manual_seed(1))
@@ -148,6 +216,8 @@ def test_global_generators_are_left_alone(data):
         ({"x": torch.zeros(0, 64), "ys": torch.zeros(R, 0)}, "for 0 inputs"),
         ({"true_labels": torch.zeros(5)}, r"true_labels needs shape \(90,\), got \(5,\)"),
         ({"models": [MLP(64), MLP(64), MLP(64, (32,))]}, "networks of one architecture"),
+        ({"resume": [None]}, "3 seeds, 1 states"),
+        ({"resume": [None, TrainingState({}, {}, ()), None]}, "same optimiser, which keeps"),
         ({"models": [CNN(1, 8, dropout=0.1) for _ in range(R)]}, "dropout of separate runs"),
     ],
 )

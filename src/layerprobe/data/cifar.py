@@ -11,11 +11,14 @@ cifar-100-binary       train.bin            test.bin
 =====================  ===================  =====================
 
 The class names are in ``batches.meta.txt``, ``fine_label_names.txt`` and ``coarse_label_names.txt``, one a
-line; without these files the same names are taken from here. Any whole number of records is read, so a part
-of a set, cut by record, is a set too; `fetch` is what checks that a set is whole.
+line; without these files the same names are taken from here.
+
+Of CIFAR-100 a file may hold a part of the records where ``train_index.npy`` or ``test_index.npy`` beside it
+has, for each of them, its row in the published file.
 """
 
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +27,7 @@ from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.progress import Progress
 from layerprobe.errors import DataError
 
-__all__ = ["CIFAR10", "CIFAR100", "Layout", "read_cifar", "read_cifar_labels"]
+__all__ = ["CIFAR10", "CIFAR100", "Layout", "read_cifar", "read_cifar_labels", "read_index"]
 
 _SIDE = 32  # pixels
 _PIXELS = 3 * _SIDE * _SIDE  # bytes of one image
@@ -32,12 +35,24 @@ _PIXELS = 3 * _SIDE * _SIDE  # bytes of one image
 
 @dataclass(frozen=True)
 class Layout:
-    """Folder, files, and for each label byte of a record: the file of its class names, and these names."""
+    """Where things are in a set's folder.
+
+    Attributes
+    ----------
+    folder : str
+    train, test : tuple of str
+        The files.
+    columns : tuple of (str, tuple of str)
+        For each label byte of a record: the file of its class names, and these names.
+    parts : tuple of (str, int)
+        The files that may hold a part of the published records, and how many records are published.
+    """
 
     folder: str
     train: tuple[str, ...]
     test: tuple[str, ...]
     columns: tuple[tuple[str, tuple[str, ...]], ...]
+    parts: tuple[tuple[str, int], ...] = ()
 
 
 def read_cifar(
@@ -45,9 +60,13 @@ def read_cifar(
 ) -> ImageSet:
     """Read a set with the labels of one label byte."""
     class_names = _read_class_names(folder, *layout.columns[column])
-    train, test = (
-        [_records(folder / file, layout) for file in files] for files in (layout.train, layout.test)
-    )
+    records = {file: _records(folder / file, layout) for file in (*layout.train, *layout.test)}
+    _check_distinct(folder, records)
+    for file, whole in layout.parts:
+        index = folder / f"{Path(file).stem}_index.npy"
+        if index.is_file():
+            read_index(index, len(records[file]), whole)
+    train, test = ([records[file] for file in files] for files in (layout.train, layout.test))
     return ImageSet(
         name, _images(train), _labels(train, column), _images(test), _labels(test, column), class_names
     )
@@ -56,6 +75,34 @@ def read_cifar(
 def read_cifar_labels(folder: Path, *, layout: Layout, column: int = 0) -> np.ndarray:
     """Read the training labels (n,) int64 alone."""
     return _labels([_records(folder / file, layout) for file in layout.train], column)
+
+
+def read_index(path: Path, n: int, whole: int) -> np.ndarray:
+    """Read the rows (n,) of a published file of `whole` records that the n records of its part are."""
+    try:
+        rows: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} cannot be read as an .npy file: {error}.") from error
+    if (
+        rows.dtype.kind not in "iu"
+        or rows.shape != (n,)
+        or not 0 <= rows.min() <= rows.max() < whole
+        or len(np.unique(rows)) < n
+    ):
+        raise DataError(
+            f"{path}: expected {n} positions in 0..{whole - 1}, all different, one for each image in the "
+            f"folder, got {rows.dtype} of shape {rows.shape}."
+        )
+    return rows
+
+
+def _check_distinct(folder: Path, records: dict[str, np.ndarray]) -> None:
+    for (one, a), (other, b) in combinations(records.items(), 2):
+        if np.array_equal(a[0], b[0]) and np.array_equal(a, b):  # the first record tells good files apart
+            raise DataError(
+                f"{folder / other} has the same content as {one}: one was copied over the other. "
+                "Move the folder away and fetch the set again."
+            )
 
 
 def _records(path: Path, layout: Layout) -> np.ndarray:
@@ -134,4 +181,5 @@ CIFAR100 = Layout(
         ("coarse_label_names.txt", tuple(_COARSE.split())),
         ("fine_label_names.txt", tuple(_FINE.split())),
     ),
+    parts=(("train.bin", 50_000), ("test.bin", 10_000)),
 )

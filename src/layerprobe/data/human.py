@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar_labels
+from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar_labels, read_index
 from layerprobe.data.folders import data_folder
 from layerprobe.data.noise import Noise
 from layerprobe.errors import DataError, InputError
@@ -120,13 +120,4 @@ def _rows_of_whole(folder: Path, n: int, whole: int) -> np.ndarray:
                 f"whole set there, or say in {path.name} which rows of it these are."
             )
         return np.arange(n)
-    try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an .npy file: {error}.") from error
-    if rows.dtype.kind not in "iu" or rows.shape != (n,) or rows.min() < 0 or rows.max() >= whole:
-        raise DataError(
-            f"{path}: expected {n} positions in 0..{whole - 1}, one for each image in the folder, "
-            f"got {rows.dtype} of shape {rows.shape}."
-        )
-    return rows
+    return read_index(path, n, whole)

@@ -67,7 +67,7 @@ def image_folder(
     if size is not None and not (
         isinstance(size, tuple)
         and len(size) == 2
-        and all(isinstance(side, int) and side > 0 for side in size)
+        and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
     ):
         raise InputError(f"resize must be one or two integers (height, width) above 0, got {resize!r}.")
     roots = [Path(root).expanduser() for root in (train, test) if root is not None]

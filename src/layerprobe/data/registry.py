@@ -1,5 +1,6 @@
 """Image sets by name, and where each is published. A new set is one reader and one entry of `REGISTRY`."""
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -50,6 +51,9 @@ class Entry:
         The publisher's name of the set's folder; empty for a set that comes with a library.
     files : mapping of str to int
         The files that must be in the folder, and their published sizes in bytes; 0 where any will do.
+    parts : bool
+        Whether a file may have another size where ``STEM_index.npy`` beside it says which of the published
+        rows it holds.
     source : Source, optional
         None means nothing to fetch.
     """
@@ -57,6 +61,7 @@ class Entry:
     read: Callable[[str, Path, bool | Progress], ImageSet]
     folder: str = ""
     files: Mapping[str, int] = field(default_factory=dict)
+    parts: bool = False
     source: Source | None = None
 
 
@@ -64,6 +69,10 @@ def load(
     name: str, root: str | os.PathLike[str] | None = None, *, progress: bool | Progress = False
 ) -> ImageSet:
     """Load an image set from its publisher's files.
+
+    Files of the CIFAR sets must have their published sizes, those of "mnist" and "fashion-mnist" their
+    published MD5s (below 0.1 s). Of "cifar-100" a part will do, where ``train_index.npy`` or
+    ``test_index.npy`` beside the file says which rows of the whole file they are.
 
     Parameters
     ----------
@@ -94,10 +103,42 @@ def load(
     if missing:
         raise DataError(
             f"The image set {name!r} is missing or incomplete: {folder} does not hold {', '.join(missing)}. "
-            f"Run `layerprobe data fetch {name}`, or name the folder that holds {entry.folder}/ by root= or "
-            "by the environment variable LAYERPROBE_DATA."
+            f"Run `layerprobe data fetch {name}`, or name the folder that holds {entry.folder}/ by root= in "
+            "Python, --data on the command line, or the environment variable LAYERPROBE_DATA."
         )
+    _check_sizes(entry, folder)
+    if entry.source is not None and not entry.source.members:
+        _check_md5(name, entry.source, folder)
     return entry.read(name, folder, progress)
+
+
+def _check_sizes(entry: Entry, folder: Path) -> None:
+    for file, expected in entry.files.items():
+        path = folder / file
+        index = path.with_name(f"{path.stem}_index.npy")
+        size = path.stat().st_size
+        if expected not in (0, size) and not (entry.parts and index.is_file()):
+            raise DataError(
+                f"{path}: expected the published {expected:,} bytes, got {size:,}. The file is not whole, or "
+                "of another set. Move the folder away and fetch the set again"
+                + (f", or say in {index.name} which rows of it these are." if entry.parts else ".")
+            )
+
+
+def _check_md5(name: str, source: Source, folder: Path) -> None:
+    for file, expected in source.md5.items():
+        path = folder / file
+        try:
+            with path.open("rb") as stream:
+                got = hashlib.file_digest(stream, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}.") from error
+        if got != expected:
+            raise DataError(
+                f"{path}: expected the published MD5 {expected}, got {got}. The file is damaged, of another "
+                f"set, or compressed anew. Run `layerprobe data fetch {name}` to put the publisher's file in "
+                "its place; images of your own are read by image_folder or from_dataset."
+            )
 
 
 def available() -> list[str]:
@@ -127,7 +168,7 @@ REGISTRY: dict[str, Entry] = {
         partial(read_idx_set, class_names=tuple("0123456789")),
         "mnist",
         dict.fromkeys(IDX_FILES, 0),
-        Source(
+        source=Source(
             urls=(
                 "https://ossci-datasets.s3.amazonaws.com/mnist/",
                 "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -144,7 +185,7 @@ REGISTRY: dict[str, Entry] = {
         partial(read_idx_set, class_names=tuple(_FASHION.split(", "))),
         "fashion-mnist",
         dict.fromkeys(IDX_FILES, 0),
-        Source(
+        source=Source(
             urls=(
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
                 "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
@@ -161,23 +202,31 @@ REGISTRY: dict[str, Entry] = {
         partial(read_cifar, layout=CIFAR10),
         CIFAR10.folder,
         dict.fromkeys((*CIFAR10.train, *CIFAR10.test), 30_730_000),
-        Source(
+        source=Source(
             urls=(_CIFAR_URL,),
             md5={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
             members=r"(data_batch_[1-5]|test_batch)\.bin|batches\.meta\.txt",
         ),
     ),
     "cifar-100": Entry(
-        partial(read_cifar, layout=CIFAR100, column=1), CIFAR100.folder, _CIFAR100_FILES, _CIFAR100_SOURCE
+        partial(read_cifar, layout=CIFAR100, column=1),
+        CIFAR100.folder,
+        _CIFAR100_FILES,
+        parts=True,
+        source=_CIFAR100_SOURCE,
     ),
     "cifar-100-coarse": Entry(
-        partial(read_cifar, layout=CIFAR100, column=0), CIFAR100.folder, _CIFAR100_FILES, _CIFAR100_SOURCE
+        partial(read_cifar, layout=CIFAR100, column=0),
+        CIFAR100.folder,
+        _CIFAR100_FILES,
+        parts=True,
+        source=_CIFAR100_SOURCE,
     ),
     "tiny-imagenet": Entry(
         read_tiny_imagenet,
         "tiny-imagenet-200",
         dict.fromkeys(("wnids.txt", "words.txt", "val/val_annotations.txt"), 0),
-        Source(
+        source=Source(
             urls=("http://cs231n.stanford.edu/",),
             md5={"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
             members=r"wnids\.txt|words\.txt|train/n\d{8}/images/n\d{8}_\d+\.JPEG|"

@@ -4,6 +4,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+from layerprobe.errors import InputError
+
 __all__ = ["CNN"]
 
 
@@ -21,12 +23,20 @@ class CNN(nn.Sequential):
     size : int
         Height and width of an image, at least 8.
     dropout : float
-        Probability of dropping a unit of ``fc1``, ``fc2``, ``fc3`` while training; the paper's is 0.
+        Probability of dropping a unit of ``fc1``, ``fc2``, ``fc3`` while training, 0 <= dropout < 1; the
+        paper's is 0.
     num_classes : int
         Classes K.
+
+    Raises
+    ------
+    InputError
+        If `dropout` is no such probability.
     """
 
     def __init__(self, channels: int, size: int, *, dropout: float = 0.0, num_classes: int = 10) -> None:
+        if not 0 <= dropout < 1:
+            raise InputError(f"dropout must be a probability, 0 <= dropout < 1, got {dropout!r}.")
         modules: dict[str, nn.Module] = {}
         for i, width in enumerate((16, 16, 32, 32, 64, 64), start=1):
             modules[f"conv{i}"] = nn.Conv2d(channels, width, 3, padding=1)

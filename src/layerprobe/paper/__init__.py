@@ -7,6 +7,7 @@ from layerprobe.paper.overview import status
 from layerprobe.paper.pairs import PAIRS, Pair, pair
 from layerprobe.paper.runs import execute
 from layerprobe.paper.specs import Protocol, RunSpec, run_data
+from layerprobe.paper.together import execute_together
 
 __all__ = [
     "PAIRS",
@@ -17,6 +18,7 @@ __all__ = [
     "RunSpec",
     "build_network",
     "execute",
+    "execute_together",
     "load_model",
     "pair",
     "read_run",

@@ -110,7 +110,7 @@ def epoch_path(folder: Path, epoch: int) -> Path:
 def build_network(spec: RunSpec) -> nn.Module:
     """Return a run's network as it is before training, on the CPU."""
     with seeded(spec.init_seed):
-        return pair(spec.pair).build(**dict(spec.options))
+        return pair(spec.pair).network(spec.options)
 
 
 def read_run(folder: Location) -> Run:
@@ -119,13 +119,15 @@ def read_run(folder: Location) -> Run:
     Raises
     ------
     DataError
-        If there is no run in this folder.
+        If there is no run in this folder, or what is there cannot be read.
     """
     folder = Path(folder)
     record = read_record(folder)
-    return Run(
-        folder, RunSpec.from_dict(record["spec"]), _read_history(folder), (folder / DONE).exists(), record
-    )
+    try:
+        spec, history = RunSpec.from_dict(record["spec"]), _read_history(folder)
+    except (KeyError, TypeError, ValueError) as error:  # our own InputError is a ValueError
+        raise _damaged(folder, error) from error
+    return Run(folder, spec, history, (folder / DONE).exists(), record)
 
 
 def load_model(folder: Location, epoch: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
@@ -163,8 +165,13 @@ def read_record(folder: Path) -> dict[str, Any]:
         return json.loads((folder / RECORD).read_text("utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{folder}: no run here, expected {RECORD}.") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{folder / RECORD}: damaged ({error}). Remove the folder and train anew.") from error
+    except ValueError as error:  # no JSON, or not even text
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> DataError:
+    reason = f"{type(error).__name__}: {error}"
+    return DataError(f"{folder}: the run's files are damaged ({reason}). Remove the folder and train anew.")
 
 
 def _read_history(folder: Path) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Many runs at once: each in a process of one thread, the largest first, whatever happens to the others."""
+"""Many runs at once, each in a process of one thread or stacked on a GPU, whatever happens to the others."""
 
 import os
 import signal
@@ -6,22 +6,24 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
 
 import torch
 
-from layerprobe.errors import InputError, LayerprobeError
-from layerprobe.paper.folders import DONE, run_folder
+from layerprobe.errors import DataError, InputError, LayerprobeError
+from layerprobe.paper.folders import DONE, MODEL, read_run, run_folder
 from layerprobe.paper.locking import BusyError
 from layerprobe.paper.overview import so_far, untrained_network
 from layerprobe.paper.pairs import pair
 from layerprobe.paper.runs import execute as execute_run
 from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.together import execute_together as execute_runs_together
+from layerprobe.paper.together import groups
 from layerprobe.training import Epoch
 
-__all__ = ["Outcome", "Tell", "cost", "default_jobs", "train_grid"]
+__all__ = ["Outcome", "Tell", "cost", "jobs_on", "train_grid"]
 
 Location = str | os.PathLike[str]
 Tell = Callable[[int, str, int, float], object]
@@ -71,7 +73,8 @@ def train_grid(
     checkpoints: bool = False,
     tell: Tell | None = None,
     execute: Callable[..., object] = execute_run,
-    execute_together: Callable[..., object] | None = None,
+    stacked: bool | None = None,
+    execute_together: Callable[..., Sequence[object]] = execute_runs_together,
 ) -> list[Outcome]:
     """Train every run of a grid that is not done yet; go on with those that were interrupted.
 
@@ -85,7 +88,7 @@ def train_grid(
     root : path
         The folder of all runs.
     jobs : int, optional
-        How many processes, of one thread each; `default_jobs` if not given.
+        How many processes, of one thread each; `jobs_on` the device if not given.
     device : str
         Where to train.
     data_root : path, optional
@@ -96,9 +99,11 @@ def train_grid(
         Called as runs begin, after each epoch and as they end; in their processes, so it must be picklable.
     execute : callable
         Trains one run, as `layerprobe.paper.execute` does.
-    execute_together : callable, optional
-        Trains runs of one network and recipe as one: called like `execute`, with a list of specs, and with an
-        `on_epoch` that takes the position in that list and the epoch. Without it every run is alone.
+    stacked : bool, optional
+        Train all runs of a pair that differ in corruption, noise and seeds alone as one batched model in one
+        process. If not given: on a GPU, where it is meant for; on a CPU separate processes are faster.
+    execute_together : callable
+        Trains such runs, as `layerprobe.paper.execute_together` does.
 
     Returns
     -------
@@ -110,14 +115,11 @@ def train_grid(
     InputError
         If `jobs` is not at least 1, or there is no such device.
     """
-    jobs = default_jobs(device) if jobs is None else jobs
-    if jobs < 1:
-        raise InputError(f"jobs must be at least 1, got {jobs}; leave it out for one a core")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} needs a GPU that this installation of torch can use; take 'cpu'")
-    outcomes = {spec: Outcome(spec, "kept") for spec in specs if (run_folder(root, spec) / DONE).exists()}
+    jobs = jobs_on(device, jobs)
+    outcomes = {spec: outcome for spec in specs if (outcome := _of_done(root, spec))}
     left = sorted({spec: 0 for spec in specs if spec not in outcomes}, key=cost, reverse=True)
-    groups = _alike(left) if execute_together else [[spec] for spec in left]
+    stacked = torch.device(device).type == "cuda" if stacked is None else stacked
+    units = groups(left) if stacked else [[spec] for spec in left]
     work = partial(
         _train_group,
         root=root,
@@ -128,24 +130,48 @@ def train_grid(
         tell=tell or _tell_nobody,
         parent=os.getpid(),
     )
-    for group, ended in _in_processes(work, groups, jobs):
-        error, trace, busy = (_KILLED, "", False) if ended.exception() else ended.result()
-        for spec in group:
+    for group, future in _in_processes(work, units, jobs):
+        ended = [(_KILLED, "", False)] * len(group) if future.exception() else future.result()
+        for spec, (error, trace, busy) in zip(group, ended, strict=True):
             if not error or (run_folder(root, spec) / DONE).exists():
                 outcomes[spec] = Outcome(spec, "trained")
             else:
                 outcomes[spec] = Outcome(spec, "busy" if busy else "failed", error, trace)
             if tell:
-                stage = "done" if outcomes[spec].state == "trained" else "failed"
-                tell(specs.index(spec), stage, *so_far(root, spec))
+                stages = {"trained": "done", "busy": "elsewhere", "failed": "failed"}
+                tell(specs.index(spec), stages[outcomes[spec].state], *so_far(root, spec))
     return [outcomes[spec] for spec in specs]
 
 
-def default_jobs(device: str) -> int:
-    """Return how many processes train at a time: on a CPU one for each usable core, on another device one."""
+def jobs_on(device: str, jobs: int | None = None) -> int:
+    """Return how many processes train at a time: on a CPU one for each usable core, on another device one.
+
+    Raises
+    ------
+    InputError
+        If `jobs` is not at least 1, or there is no such device.
+    """
     from joblib import cpu_count
 
-    return cpu_count() if device == "cpu" else 1
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}; leave it out for one a core")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} needs a GPU that this installation of torch can use; take 'cpu'")
+    return jobs or (cpu_count() if device == "cpu" else 1)
+
+
+def _of_done(root: Location, spec: RunSpec) -> Outcome | None:
+    """Return the outcome of a run that is done, kept if all of it can be read; None if it is not done."""
+    folder = run_folder(root, spec)
+    if not (folder / DONE).exists():
+        return None
+    try:
+        read_run(folder)
+    except DataError as error:
+        return Outcome(spec, "failed", str(error))
+    if not (folder / MODEL).exists():
+        return Outcome(spec, "failed", f"{folder}: {MODEL} is gone. Remove the folder and train anew.")
+    return Outcome(spec, "kept")
 
 
 _KILLED = "its process ended abruptly (killed, or out of memory); train the grid again to go on with this run"
@@ -175,17 +201,6 @@ def cost(spec: RunSpec) -> float:
         return float("inf")
     images = spec.subset or SIZES[pair(spec.pair).dataset][0]
     return _operations(spec.pair, spec.options) * images * (1 + (spec.corruption or 0))
-
-
-def _alike(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
-    """Group the runs that differ in corruption, noise and seeds alone."""
-    groups: dict[RunSpec, list[RunSpec]] = {}
-    for spec in specs:
-        same = replace(
-            spec, corruption=0, noise="published", noise_seed=None, init_seed=0, order_seed=0, seed=None
-        )
-        groups.setdefault(same, []).append(spec)
-    return list(groups.values())
 
 
 def _in_processes(
@@ -230,13 +245,13 @@ def _train_group(
     *,
     root: Location,
     execute: Callable[..., object],
-    execute_together: Callable[..., object] | None,
+    execute_together: Callable[..., Sequence[object]],
     options: dict[str, Any],
     positions: dict[RunSpec, int],
     tell: Tell,
     parent: int,
-) -> tuple[str, str, bool]:
-    """Train one run, or several as one; return error and traceback, if any, and whether others are at it."""
+) -> list[tuple[str, str, bool]]:
+    """Train one run, or several as one; return how each ended, as `_failure` says it."""
 
     def on_epoch(member: int, epoch: Epoch) -> None:
         tell(positions[group[member]], "training", epoch.epoch, epoch.train_accuracy)
@@ -245,12 +260,21 @@ def _train_group(
 
     for spec in group:
         tell(positions[spec], "training", *so_far(root, spec))
+    ended: Sequence[object]
     try:
-        if execute_together and len(group) > 1:
-            execute_together(group, root, on_epoch=on_epoch, **options)
+        if len(group) > 1:
+            ended = execute_together(group, root, on_epoch=on_epoch, **options)
         else:
-            execute(group[0], root, on_epoch=partial(on_epoch, 0), **options)
+            ended = [execute(group[0], root, on_epoch=partial(on_epoch, 0), **options)]
     except Exception as error:  # one run's failure must not end the others
-        kind = "" if isinstance(error, LayerprobeError) else f"{type(error).__name__}: "
-        return kind + " ".join(str(error).split()), traceback.format_exc(), isinstance(error, BusyError)
-    return "", "", False
+        ended = [error] * len(group)
+    return [_failure(end) for end in ended]
+
+
+def _failure(end: object) -> tuple[str, str, bool]:
+    """Return error and traceback, if it is one, and whether others are at this run."""
+    if not isinstance(end, Exception):
+        return "", "", False
+    kind = "" if isinstance(end, LayerprobeError) else f"{type(end).__name__}: "
+    trace = "".join(traceback.format_exception(end))
+    return kind + " ".join(str(end).split()), trace, isinstance(end, BusyError)

@@ -43,7 +43,14 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
         true_accuracy and test_accuracy, as the last epoch showed them; seconds, the time of all epochs;
         folder, in `root`.
     """
-    rows = [_row(Path(root), spec) for spec in (_found(Path(root)) if specs is None else specs)]
+    root, damaged = Path(root), list[Path]()
+    if specs is None:
+        specs, damaged = _found(root)
+    rows = [_row(root, spec) for spec in specs]
+    rows += [
+        {"pair": folder.parent.name, "state": "damaged", "epochs": 0, "folder": str(folder.relative_to(root))}
+        for folder in damaged
+    ]
     names = ["pair", "corruption", "seed", "variant", "state", "epochs", "memorised", *ACCURACIES]
     types = dict.fromkeys(["corruption", *ACCURACIES, "seconds"], "float64")
     types |= {"seed": "Int64", "epochs": "int64", "memorised": "boolean"}
@@ -84,14 +91,16 @@ def _variant(spec: RunSpec) -> str:
     return ", ".join(f"{name} {value}" for name, value in changed.items())
 
 
-def _found(root: Path) -> list[RunSpec]:
-    """Return the spec of every run under `root`, and those missing in the grid that they span."""
+def _found(root: Path) -> tuple[list[RunSpec], list[Path]]:
+    """Return the spec of every run under `root` and of those missing in their grid; damaged folders."""
     found: dict[RunSpec, None] = {}
+    damaged: list[Path] = []
     families: dict[RunSpec, list[RunSpec]] = {}
     for record in sorted(root.glob(f"*/*/{RECORD}")):
         try:
             spec = read_run(record.parent).spec
         except DataError:
+            damaged.append(record.parent)
             continue
         found[spec] = None
         if spec.seed is not None and spec.corruption is not None:
@@ -99,9 +108,10 @@ def _found(root: Path) -> list[RunSpec]:
     for family, members in families.items():
         degrees, seeds = {spec.corruption for spec in members}, {spec.seed for spec in members}
         found |= dict.fromkeys(_with(family, degree, seed) for degree, seed in product(degrees, seeds))
-    return sorted(
+    order = sorted(
         found, key=lambda spec: (spec.pair, spec.noise, _none_last(spec.corruption), _none_last(spec.seed))
     )
+    return order, damaged
 
 
 def _with(spec: RunSpec, corruption: float | None, seed: int | None) -> RunSpec:
@@ -129,7 +139,7 @@ def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
 def untrained_network(pair_name: str, options: tuple[tuple[str, Any], ...]) -> nn.Module:
     """Return a pair's network without memory for its weights."""
     with torch.device("meta"):
-        return pair(pair_name).build(**dict(options))
+        return pair(pair_name).network(options)
 
 
 def disk_needed(specs: Sequence[RunSpec], *, jobs: int, checkpoints: bool) -> int:

@@ -1,8 +1,9 @@
 """The paper's pairs of network and data set, and how each is trained (METHOD section 3)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import nn
 
@@ -39,6 +40,19 @@ class Pair:
     recipe: Recipe
     build: Callable[..., nn.Module]
     input_range: tuple[float, float] = (-1.0, 1.0)
+
+    def network(self, options: Iterable[tuple[str, Any]] = ()) -> nn.Module:
+        """Make the network with these options.
+
+        Raises
+        ------
+        InputError
+            If it has no such option.
+        """
+        try:
+            return self.build(**dict(options))
+        except TypeError as error:
+            raise InputError(f"{self.name} cannot be built with {dict(options)}: {error}") from error
 
     def scale(self, max_value: float = 255) -> Scale:
         """Return what turns the data set's images, full intensity `max_value`, into inputs."""

@@ -1,13 +1,17 @@
 """One spec, one folder, one network: trained once, and resumed after whatever interrupted it."""
 
+import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
 from layerprobe.errors import DataError
@@ -84,92 +88,156 @@ def execute(
     DataError
         If the data set is missing, or the folder was begun by another spec or with other data.
     """
+    device = torch.device(device)
+    with unfinished(spec, root) as folder:
+        if folder and is_trained(folder):
+            seal(folder)
+        elif folder:
+            images, labels = run_data(spec, data_root)
+            session = Session.begin(spec, folder, images, labels, device, checkpoints)
+            history = train(
+                session.model,
+                y=torch.tensor(labels, device=device),
+                order_seed=spec.order_seed,
+                resume=session.resume,
+                save=session.save,
+                on_epoch=on_epoch,
+                **common_arguments(spec, images, device),
+            )
+            session.finish(history)
+    return read_run(run_folder(root, spec))
+
+
+@contextmanager
+def unfinished(spec: RunSpec, root: str | os.PathLike[str]) -> Iterator[Path | None]:
+    """Hold the folder of a run that is not done, made if need be and tidied up; None if it is done.
+
+    Raises
+    ------
+    BusyError
+        If another process trains it.
+    DataError
+        If the folder was begun by another spec.
+    """
     folder = run_folder(root, spec)
     if (folder / RECORD).exists():
-        _check_same("spec", read_record(folder)["spec"], spec.to_dict(), folder)
-    if not (folder / DONE).exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            if not (folder / DONE).exists():  # it may have ended while we waited for the lock
-                _finish(spec, folder, data_root, torch.device(device), on_epoch, checkpoints)
-    return read_run(folder)
+        _check_same("spec", read_run(folder).spec, spec, folder)
+    if (folder / DONE).exists():
+        yield None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        if (folder / DONE).exists():  # it may have ended while we waited for the lock
+            yield None
+            return
+        for part in folder.rglob(".*.part"):  # of a process that was killed while it wrote
+            part.unlink()
+        yield folder
 
 
-def _finish(
-    spec: RunSpec,
-    folder: Path,
-    data_root: str | os.PathLike[str] | None,
-    device: torch.device,
-    on_epoch: Callable[[Epoch], object] | None,
-    checkpoints: bool,
-) -> None:
-    """Do what is left to do, wherever it was cut; the marker comes last."""
-    for part in folder.rglob(".*.part"):  # of a process that was killed while it wrote
-        part.unlink()
-    if not (folder / MODEL).exists():
-        _train(spec, folder, data_root, device, on_epoch, checkpoints)
+def is_trained(folder: Path) -> bool:
+    """Return whether only the marker is missing."""
+    return (folder / MODEL).exists() and (folder / RECORD).exists()
+
+
+def seal(folder: Path) -> None:
+    """Do what is left to do when the weights are there; the marker comes last."""
     write_record(folder, {**read_record(folder), "finished": _now()})
     (folder / CHECKPOINT).unlink(missing_ok=True)
     write_text(folder / DONE, "")
 
 
-def _train(
-    spec: RunSpec,
-    folder: Path,
-    data_root: str | os.PathLike[str] | None,
-    device: torch.device,
-    on_epoch: Callable[[Epoch], object] | None,
-    checkpoints: bool,
-) -> None:
-    """Train from the last checkpoint, if any, to the end; the weights' file is the last that it writes."""
-    images, labels = run_data(spec, data_root)
-    resume = load_checkpoint(folder / CHECKPOINT, device) if (folder / CHECKPOINT).exists() else None
-    _begin_session(spec, folder, images, device, resume)
-    model = build_network(spec).to(device)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
-    chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []
-
-    def save_epoch(path: Path, weights: Mapping[str, Tensor], epoch: int) -> None:
-        save_weights(path, weights, {"spec": spec.to_dict(), "epoch": epoch})
-
-    def keep(weights: Mapping[str, Tensor], epoch: int) -> None:
-        if epoch in chosen:
-            path = epoch_path(folder, epoch)
-            path.parent.mkdir(exist_ok=True)
-            save_epoch(path, weights, epoch)
-
-    def save(state: TrainingState) -> None:
-        keep(state.model, len(state.history))  # before the checkpoint, after which it would not come again
-        save_checkpoint(folder / CHECKPOINT, state)
-        write_history(folder, state.history)
+def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> dict[str, Any]:
+    """Return those arguments of `train` that runs of one pair, recipe and subset share."""
 
     def on_device(array: Any) -> Tensor:
         return torch.tensor(array, device=device)
 
-    if resume is None:
-        keep(model.state_dict(), 0)
-    history = train(
-        model,
-        on_device(images.train_images),
-        on_device(labels),
-        spec.recipe,
-        order_seed=spec.order_seed,
-        true_labels=on_device(images.train_labels),
-        test=(on_device(images.test_images), on_device(images.test_labels)),
-        inputs=pair(spec.pair).scale(images.max_value),
-        resume=resume,
-        save=save,
-        on_epoch=on_epoch,
-    )
-    write_history(folder, history)  # once more: it may have been cut off after the last checkpoint
-    save_epoch(folder / MODEL, model.state_dict(), len(history))
+    return {
+        "x": on_device(images.train_images),
+        "recipe": spec.recipe,
+        "true_labels": on_device(images.train_labels),
+        "test": (on_device(images.test_images), on_device(images.test_labels)),
+        "inputs": pair(spec.pair).scale(images.max_value),
+    }
 
 
-def _begin_session(
-    spec: RunSpec, folder: Path, images: ImageSet, device: torch.device, resume: TrainingState | None
+@dataclass
+class Session:
+    """One stretch of a run's training, from its last checkpoint, if any, until it ends or is cut off."""
+
+    spec: RunSpec
+    folder: Path
+    model: nn.Module
+    resume: TrainingState | None
+    chosen: list[int]
+
+    @classmethod
+    def begin(
+        cls,
+        spec: RunSpec,
+        folder: Path,
+        images: ImageSet,
+        labels: np.ndarray,
+        device: torch.device,
+        checkpoints: bool,
+    ) -> Self:
+        """Build the network and read the checkpoint; note in run.json who goes on from where.
+
+        Raises
+        ------
+        DataError
+            If the run was begun with other data, or its checkpoint is damaged.
+        """
+        checkpoint = folder / CHECKPOINT
+        # It is held as long as the session: better in the host's memory than in the device's.
+        try:
+            resume = load_checkpoint(checkpoint) if checkpoint.exists() else None
+        except DataError as error:
+            raise DataError(f"{error} Remove this file to begin the run anew.") from error
+        data = {
+            "name": images.name,
+            "sha256": images.fingerprint,
+            "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
+            "train_images": len(images.train_images),
+            "test_images": len(images.test_images),
+        }
+        _note_session(spec, folder, data, device, resume)
+        model = build_network(spec).to(device)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
+        chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []
+        session = cls(spec, folder, model, resume, chosen)
+        if resume is None:
+            session._keep(model.state_dict(), 0)
+        return session
+
+    def save(self, state: TrainingState) -> None:
+        """Write all that an epoch leaves."""
+        # The chosen epochs' weights before the checkpoint, after which they would not come again.
+        self._keep(state.model, len(state.history))
+        save_checkpoint(self.folder / CHECKPOINT, state)
+        write_history(self.folder, state.history)
+
+    def finish(self, history: Sequence[Epoch]) -> None:
+        """Write what remains when training has ended, from the network's weights."""
+        write_history(self.folder, history)  # once more: it may have been cut off after the last checkpoint
+        self._write_weights(self.folder / MODEL, self.model.state_dict(), len(history))
+        seal(self.folder)
+
+    def _keep(self, weights: Mapping[str, Tensor], epoch: int) -> None:
+        if epoch in self.chosen:
+            path = epoch_path(self.folder, epoch)
+            path.parent.mkdir(exist_ok=True)
+            self._write_weights(path, weights, epoch)
+
+    def _write_weights(self, path: Path, weights: Mapping[str, Tensor], epoch: int) -> None:
+        save_weights(path, weights, {"spec": self.spec.to_dict(), "epoch": epoch})
+
+
+def _note_session(
+    spec: RunSpec, folder: Path, data: dict[str, Any], device: torch.device, resume: TrainingState | None
 ) -> None:
     """Note in run.json who goes on from where; refuse data other than those that the run began with."""
-    data = {"name": images.name, "sha256": images.fingerprint}
     sessions = []
     if (folder / RECORD).exists():
         record = read_record(folder)

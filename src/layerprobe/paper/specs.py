@@ -3,8 +3,10 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -62,7 +64,8 @@ class RunSpec:
     def __post_init__(self) -> None:
         pair_of(self.pair)
         human = ":" in self.noise
-        if not human and self.noise not in ("uniform", "published"):
+        named = re.fullmatch(r"[\w-]+:\w+", self.noise)
+        if not (named if human else self.noise in ("uniform", "published")):
             raise InputError(
                 "noise must be 'uniform', 'published' or human labels as 'cifar-10n:worst', "
                 f"got {self.noise!r}"
@@ -72,7 +75,8 @@ class RunSpec:
                 "corruption must be a probability for drawn noise and None for human labels, "
                 f"got {self.corruption!r} with noise {self.noise!r}"
             )
-        if self.corruption is not None and not 0 <= self.corruption <= 1:
+        number = self.corruption is None or isinstance(self.corruption, Real)
+        if not number or (self.corruption is not None and not 0 <= self.corruption <= 1):
             raise InputError(f"corruption must be a probability in [0, 1], got {self.corruption!r}")
         if (self.noise == "uniform") != (self.noise_seed is not None):
             raise InputError(
@@ -81,8 +85,8 @@ class RunSpec:
             )
         for name in ("init_seed", "order_seed", "noise_seed", "seed", "subset"):
             value = getattr(self, name)
-            if value is not None and value < 0:
-                raise InputError(f"{name} must not be negative, got {value!r}")
+            if value is not None and (not isinstance(value, Integral) or value < 0):
+                raise InputError(f"{name} must not be negative and a whole number, got {value!r}")
         if self.seed is not None:
             derived = Seeds.derive(self.seed)
             drawn = derived.noise if self.noise == "uniform" else None
@@ -96,8 +100,8 @@ class RunSpec:
             name: None if getattr(self, name) is None else int(getattr(self, name))
             for name in ("init_seed", "order_seed", "noise_seed", "seed", "subset")
         }
-        exact["corruption"] = None if self.corruption is None else float(self.corruption)
-        exact["options"] = tuple(sorted(dict(self.options).items()))
+        exact["corruption"] = None if self.corruption is None else float(self.corruption) + 0.0  # -0.0 is 0.0
+        exact["options"] = tuple(sorted((name, _frozen(value)) for name, value in dict(self.options).items()))
         for name, value in exact.items():
             object.__setattr__(self, name, value)
 
@@ -197,6 +201,11 @@ class RunSpec:
         return "-".join([noise, *seed, self.key[:12]])
 
 
+def _frozen(value: Any) -> Any:
+    """Turn the lists of a network's option, as JSON has them, into tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+
+
 def run_data(spec: RunSpec, data_root: Location = None) -> tuple[ImageSet, np.ndarray]:
     """Return the images that a run trains on and tests on, and the labels (n,), int64, that it learns.
 
@@ -205,11 +214,16 @@ def run_data(spec: RunSpec, data_root: Location = None) -> tuple[ImageSet, np.nd
     DataError
         If the data set is not there; see `layerprobe.data.load`.
     InputError
-        If human labels are not of this data set, or a part of it is too small for the published draw or the
-        subset.
+        If only a part of the data set is here and the spec does not name a subset, if that part is too small
+        for the published draw or the subset, or if human labels are not of this data set.
     """
     pair = pair_of(spec.pair)
     images = load(pair.dataset, data_root)
+    if spec.subset is None and len(images.train_labels) != pair.train_size:
+        raise InputError(
+            f"{pair.name} trains on {pair.train_size} images, but only {len(images.train_labels)} of "
+            f"{images.name!r} are here: name a subset of at most so many, or get the whole set"
+        )
     if spec.corruption is None:
         labels = _human_labels(spec, images, data_root)
     elif spec.noise_seed is None:

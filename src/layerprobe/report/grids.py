@@ -1,5 +1,6 @@
 """A grid of runs in words: what is to be done, where it stands, what failed."""
 
+import json as jsonlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from layerprobe.report.progress import in_words
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["counts", "disk", "document", "failures", "run_name", "tables"]
+__all__ = ["counts", "disk", "document", "failures", "run_name", "show_grid", "tables"]
 
 
 def run_name(spec: RunSpec) -> str:
@@ -92,6 +93,19 @@ def document(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome]) -> dic
     runs = rows.astype(object).where(rows.notna(), None).to_dict("records")
     went_wrong = {str(run_folder("", outcome.spec)): outcome for outcome in outcomes if outcome.error}
     for run in runs:
-        if outcome := went_wrong.get(run["folder"]):
+        if run["state"] != "done" and (outcome := went_wrong.get(run["folder"])):
             run |= {"error": outcome.error, "traceback": outcome.traceback}
     return {"root": str(root), "runs": runs}
+
+
+def show_grid(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome] = (), *, json: bool) -> None:
+    """Print where a grid stands, as a table or as JSON."""
+    if json:
+        print(jsonlib.dumps(document(root, rows, outcomes), indent=2))
+    elif rows.empty:
+        print(f"No runs in {root}.")
+    else:
+        from rich.console import Console
+
+        Console().print(*tables(rows))
+        print(f"{counts(rows)}.")

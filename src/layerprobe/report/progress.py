@@ -24,6 +24,7 @@ class Stage(StrEnum):
     PROBING = "probing"
     DONE = "done"
     FAILED = "failed"
+    ELSEWHERE = "elsewhere"  # another process trains it
 
 
 STAGES = list(Stage)
@@ -148,7 +149,7 @@ def show_progress(
             state = ", ".join(filter(None, (describe(stage, epoch, accuracy), left)))
             is_running = stage in (Stage.TRAINING, Stage.PROBING)
             progress.update(tasks[run], completed=share, state=state, visible=all_fit or is_running)
-            just_ended = run not in ended and stage in (Stage.DONE, Stage.FAILED)
+            just_ended = run not in ended and stage in (Stage.DONE, Stage.FAILED, Stage.ELSEWHERE)
             due = is_running and epoch > told[run][1] and now >= told[run][0] + every
             if just_ended or due:
                 told[run] = now, epoch

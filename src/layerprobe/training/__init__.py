@@ -12,6 +12,7 @@ from layerprobe.training.loop import Recipe, accuracy, train
 from layerprobe.training.provenance import provenance
 from layerprobe.training.scaling import Scale
 from layerprobe.training.seeds import Seeds, seeded
+from layerprobe.training.stacked import train_stacked
 from layerprobe.training.state import Epoch, TrainingState
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "save_weights",
     "seeded",
     "train",
+    "train_stacked",
 ]

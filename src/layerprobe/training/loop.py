@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,7 @@ from layerprobe.errors import InputError
 from layerprobe.training.seeds import seeded
 from layerprobe.training.state import Epoch, TrainingState
 
-__all__ = ["Recipe", "accuracy", "train"]
+__all__ = ["Inputs", "Recipe", "accuracy", "share_equal", "train"]
 
 Inputs = Callable[[Tensor], Tensor]
 
@@ -50,15 +50,26 @@ class Recipe:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "momentum", "target"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # 1 and 1.0 are one recipe
+        for name in ("batch_size", "max_epochs"):
+            if int(getattr(self, name)) != getattr(self, name):
+                raise InputError(f"{name} must be a whole number, got {getattr(self, name)!r}")
+        kinds = {"batch_size": int, "max_epochs": int, "shuffle": bool}
+        kinds |= dict.fromkeys(["learning_rate", "momentum", "target"], float)
+        for name, kind in kinds.items():
+            object.__setattr__(self, name, kind(getattr(self, name)))  # 1, 1.0 and NumPy's 1 are one recipe
         if self.optimizer not in ("adam", "sgd"):
             raise InputError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}")
         for name, at_least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):
             if not getattr(self, name) >= at_least:
                 raise InputError(f"{name} must be at least {at_least}, got {getattr(self, name)}")
-        if not self.learning_rate > 0:
-            raise InputError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
+        if self.optimizer == "adam" and self.momentum:
+            raise InputError(f"momentum is SGD's; for Adam leave it at 0, got {self.momentum}")
+        if not 0 < self.target <= 2:  # a share; above 1 is never reached, and a slip for percent refused
+            raise InputError(
+                f"target must be a share as 0.999 (above 1: never stop early), got {self.target}"
+            )
 
     @property
     def slots(self) -> frozenset[str]:
@@ -72,6 +83,21 @@ class Recipe:
         if self.optimizer == "adam":
             return torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
         return torch.optim.SGD(model.parameters(), lr=self.learning_rate, momentum=self.momentum, fused=True)
+
+    def draw_order(self, n: int) -> Tensor:
+        """Return the order (n,) in which an epoch takes the samples, from torch's global generator."""
+        return (torch.randperm if self.shuffle else torch.arange)(n)
+
+    def has_ended(self, history: Sequence[Epoch]) -> bool:
+        """Return whether training stops after these epochs."""
+        if not history:
+            return False
+        last = history[-1]
+        return (
+            last.epoch >= self.max_epochs
+            or last.train_accuracy >= self.target
+            or not math.isfinite(last.loss)
+        )
 
 
 def train(
@@ -146,17 +172,17 @@ def train(
     if resume:
         resume.restore(model, optimizer, recipe.slots)
         history += resume.history
-    while not _ended(history, recipe):
+    while not recipe.has_ended(history):
         start = time.perf_counter()
         number = len(history) + 1
         with seeded(order_seed, number):
-            order = (torch.randperm if recipe.shuffle else torch.arange)(len(x)).to(x.device)
+            order = recipe.draw_order(len(x)).to(x.device)
             loss, predicted = _one_pass(model, x, y, order, recipe.batch_size, optimizer, inputs)
         epoch = Epoch(
             epoch=number,
             loss=loss.item(),
-            train_accuracy=_share_equal(predicted, y[order]),
-            true_accuracy=math.nan if true_labels is None else _share_equal(predicted, true_labels[order]),
+            train_accuracy=share_equal(predicted, y[order]),
+            true_accuracy=math.nan if true_labels is None else share_equal(predicted, true_labels[order]),
             test_accuracy=math.nan if test is None else accuracy(model, *test, inputs=inputs),
             seconds=time.perf_counter() - start,
         )
@@ -166,17 +192,6 @@ def train(
         if on_epoch:
             on_epoch(epoch)
     return history
-
-
-def _ended(history: list[Epoch], recipe: Recipe) -> bool:
-    if not history:
-        return False
-    last = history[-1]
-    return (
-        last.epoch >= recipe.max_epochs
-        or last.train_accuracy >= recipe.target
-        or not math.isfinite(last.loss)
-    )
 
 
 def _one_pass(
@@ -218,8 +233,9 @@ def accuracy(
             [model(inputs(batch) if inputs else batch).argmax(1) for batch in x.split(batch_size)]
         )
     model.train(training)
-    return _share_equal(predicted, y)
+    return share_equal(predicted, y)
 
 
-def _share_equal(predicted: Tensor, labels: Tensor) -> float:
+def share_equal(predicted: Tensor, labels: Tensor) -> float:
+    """Return the share of predictions (n,) that are these labels (n,)."""
     return (predicted == labels).double().mean().item()

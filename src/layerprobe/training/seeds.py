@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Self
 
 import numpy as np
 import torch
+
+from layerprobe.errors import InputError
 
 __all__ = ["Seeds", "seeded"]
 
@@ -32,6 +35,8 @@ class Seeds:
     @classmethod
     def derive(cls, seed: int) -> Self:
         """Return three unrelated 32-bit seeds, a fixed function of one non-negative seed."""
+        if not isinstance(seed, Integral) or seed < 0:
+            raise InputError(f"seed must be an integer that is not negative, got {seed!r}.")
         return cls(*np.random.SeedSequence(seed).generate_state(3).tolist())
 
 

@@ -10,16 +10,16 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import functional_call, vmap
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
 from layerprobe.errors import InputError
-from layerprobe.training.loop import Inputs, Recipe, _ended, _share_equal
+from layerprobe.training.loop import Inputs, Recipe, share_equal
 from layerprobe.training.seeds import seeded
-from layerprobe.training.state import Epoch
+from layerprobe.training.state import Epoch, TrainingState
 
-__all__ = ["train_stacked"]
+__all__ = ["stackable", "train_stacked"]
 
 
 def train_stacked(
@@ -32,17 +32,23 @@ def train_stacked(
     true_labels: Tensor | None = None,
     test: tuple[Tensor, Tensor] | None = None,
     inputs: Inputs | None = None,
+    resume: Sequence[TrainingState | None] | None = None,
+    save: Callable[[int, TrainingState], object] | None = None,
     on_epoch: Callable[[int, Epoch], object] | None = None,
 ) -> list[list[Epoch]]:
     """Train R networks of one architecture side by side, each as `train` would train it alone.
 
     Each run has its own initial weights, labels, batch order and end; only the work is shared, so that a
     small network fills a large device. Weights and histories are those of separate runs but for the order in
-    which numbers are added: after 3 epochs of small networks on a CPU, weights differ by less than 1e-10 in
-    float64; in float32 by 1e-7 with SGD and up to 2e-4 with Adam, all relative to a tensor's largest. Over
-    many epochs such differences grow, as they do between machines.
+    which numbers are added: weights differ by less than 1e-10 in float64, relative to a tensor's largest, for
+    MLP, CNN, AlexNet and ResNet-18 after a few steps on a CPU. In float32 small networks differ, after 3
+    epochs, by 1e-7 with SGD and up to 2e-4 with Adam; AlexNet after 26 steps of Adam by up to 3 %, where a
+    separate run from initial weights that are one rounding off ends further away; ResNet-18
+    after 4 steps of SGD by up to 12 %. Such differences grow over epochs, as they do between machines.
+
     Batch normalisation is done for each run. It is meant for CUDA; we have not timed it on a GPU. On a CPU
-    separate processes are faster.
+    separate processes are faster. Memory grows by weights, gradients, what the optimiser keeps and a batch's
+    activations for each run; while a run leaves or joins, weights and slots are there twice.
 
     Parameters
     ----------
@@ -58,56 +64,81 @@ def train_stacked(
         R seeds of the batch orders.
     true_labels, test, inputs : optional
         As for `train`, the same for all runs.
+    resume : sequence of TrainingState or None, optional
+        R states, of `train` or of this function, each at its own epoch; None begins that run. Runs that are
+        behind catch up with the others first.
+    save : callable, optional
+        Called with the number of the run, 0 to R-1, and its `TrainingState`, after each epoch. A run that
+        ends with it has its weights in its network by then.
     on_epoch : callable, optional
-        Called with the number of the run, 0 to R-1, and each `Epoch` of it.
+        Called with the number of the run and each `Epoch` of it, when every run's epoch is saved.
 
     Returns
     -------
     list of list of Epoch
-        The history of each run. `Epoch.seconds` is the time of the pass divided by the number of runs in it.
+        The history of each run, that of `resume` included. `Epoch.seconds` is the time of the pass divided by
+        the number of runs in it.
 
     Raises
     ------
     InputError
         If the networks are not of one architecture, there is not exactly one set of labels and one seed for
-        each, labels do not fit x, or the networks drop units: train those with `train`, one by one.
+        each, labels do not fit x, the networks drop units (train those with `train`, one by one), or `resume`
+        is not of these networks and this optimiser.
     """
-    _check(models, x, ys, order_seeds, true_labels)
+    resume = [None] * len(models) if resume is None else resume
+    _check(models, x, ys, order_seeds, true_labels, resume)
     labels = torch.stack(list(ys))  # (R, n)
-    stack = _Stack.of(models, recipe)
-    histories: list[list[Epoch]] = [[] for _ in models]
-    running = list(range(len(models)))
-    while running:
+    for model, state in zip(models, resume, strict=True):
+        if state:
+            state.restore(model, recipe.build_optimizer(model), recipe.slots)
+    states = {r: state or TrainingState(models[r].state_dict(), {}, ()) for r, state in enumerate(resume)}
+    histories = [list(state.history) for state in states.values()]
+    stacked: list[int] = []
+    while left := [r for r, history in enumerate(histories) if not recipe.has_ended(history)]:
+        fewest = min(len(histories[r]) for r in left)
+        running = [r for r in left if len(histories[r]) == fewest]
+        if running != stacked:
+            # Taken out of `states`, so that the memory of the stack before is free.
+            stack = _Stack.of(models[0], [states.pop(r) for r in running], recipe, x.device)
+            stacked = running
         start = time.perf_counter()
-        orders = torch.stack([_order(recipe, len(x), order_seeds[r], len(histories[r]) + 1) for r in running])
+        orders = torch.stack([_order(recipe, len(x), order_seeds[r], fewest + 1) for r in running])
         orders = orders.to(x.device)  # (R, n)
         own = labels[running].gather(1, orders)
         losses, predicted = _one_pass(stack, x, own, orders, recipe.batch_size, inputs)
         tested = [math.nan] * len(running)
         if test is not None:
-            tested = [_share_equal(predicted, test[1]) for predicted in _predict(stack, test[0], inputs)]
+            tested = [share_equal(predicted, test[1]) for predicted in _predict(stack, test[0], inputs)]
         seconds = (time.perf_counter() - start) / len(running)
         for i, r in enumerate(running):
             epoch = Epoch(
-                epoch=len(histories[r]) + 1,
+                epoch=fewest + 1,
                 loss=losses[i].item(),
-                train_accuracy=_share_equal(predicted[i], own[i]),
+                train_accuracy=share_equal(predicted[i], own[i]),
                 true_accuracy=(
-                    math.nan if true_labels is None else _share_equal(predicted[i], true_labels[orders[i]])
+                    math.nan if true_labels is None else share_equal(predicted[i], true_labels[orders[i]])
                 ),
                 test_accuracy=tested[i],
                 seconds=seconds,
             )
             histories[r].append(epoch)
-            if on_epoch:
-                on_epoch(r, epoch)
-        going = [i for i, r in enumerate(running) if not _ended(histories[r], recipe)]
-        for i in set(range(len(running))) - set(going):
-            stack.copy_to(models[running[i]], i)
-        if len(going) < len(running):
-            stack.keep(going)
-            running = [running[i] for i in going]
+            states[r] = stack.state(i, histories[r])
+            if recipe.has_ended(histories[r]):
+                models[r].load_state_dict(states[r].model)
+            if save:
+                save(r, states[r])
+            if recipe.has_ended(histories[r]):
+                del states[r]
+        if on_epoch:
+            for r in running:
+                on_epoch(r, histories[r][-1])
     return histories
+
+
+def stackable(model: nn.Module) -> bool:
+    """Return whether `train_stacked` takes such a network: the dropout of separate runs it cannot repeat."""
+    return not any(isinstance(module, _DropoutNd) and module.p for module in model.modules())
 
 
 @dataclass
@@ -120,13 +151,24 @@ class _Stack:
     optimizer: torch.optim.Optimizer
 
     @classmethod
-    def of(cls, models: Sequence[nn.Module], recipe: Recipe) -> Self:
-        stacked, buffers = stack_module_state(list(models))
-        parameters = {name: nn.Parameter(tensor) for name, tensor in stacked.items()}
-        skeleton = copy.deepcopy(models[0]).to("meta")
+    def of(
+        cls, model: nn.Module, states: Sequence[TrainingState], recipe: Recipe, device: torch.device
+    ) -> Self:
+        """Stack runs of the model's architecture, all of which have taken the same number of steps."""
+
+        def stack(tensors: list[Tensor]) -> Tensor:
+            return torch.stack(tensors).contiguous().to(device)
+
+        skeleton = copy.deepcopy(model).to("meta")
+        held = {name: stack([state.model[name] for state in states]) for name in skeleton.state_dict()}
+        parameters = {name: nn.Parameter(held.pop(name)) for name, _ in skeleton.named_parameters()}
         # Optimisers work on each number by itself, so that of the stack is that of every run.
         optimizer = recipe.build_optimizer(nn.ParameterList(parameters.values()))
-        return cls(skeleton, parameters, buffers, optimizer)
+        for key, first in states[0].optimizer.items():
+            name, slot = key.rsplit(".", 1)
+            own = [state.optimizer[key] for state in states]
+            optimizer.state[parameters[name]][slot] = stack(own) if first.ndim else stack(own)[0]  # the step
+        return cls(skeleton, parameters, held, optimizer)
 
     def logits(self, x: Tensor, *, own: bool) -> Tensor:
         """Return (R, n, K) of inputs (R, n, ...), each run's `own`, or (n, ...), the same for all."""
@@ -134,19 +176,16 @@ class _Stack:
         state = self.parameters | self.buffers
         return vmap(lambda state, x: forward(state, (x,)), in_dims=(0, 0 if own else None))(state, x)
 
-    def copy_to(self, model: nn.Module, i: int) -> None:
-        """Write run i's weights and buffers into its network."""
-        with torch.no_grad():
-            for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-                tensor.copy_((self.parameters | self.buffers)[name][i])
-
-    def keep(self, going: list[int]) -> None:
-        """Go on with these runs alone."""
-        for parameter in self.parameters.values():
-            parameter.data, parameter.grad = parameter.data[going], None
-            slots = self.optimizer.state[parameter]
-            slots |= {name: slot[going] for name, slot in slots.items() if slot.ndim}  # not the step count
-        self.buffers = {name: buffer[going] for name, buffer in self.buffers.items()}
+    def state(self, i: int, history: list[Epoch]) -> TrainingState:
+        """Return run i's state now, in tensors that share the stack's memory."""
+        weights = {name: tensor.detach()[i] for name, tensor in (self.parameters | self.buffers).items()}
+        slots = {
+            f"{name}.{slot}": value[i] if value.ndim else value
+            for name, parameter in self.parameters.items()
+            for slot, value in self.optimizer.state[parameter].items()
+            if isinstance(value, Tensor)
+        }
+        return TrainingState(weights, slots, tuple(history))
 
 
 def _one_pass(
@@ -182,7 +221,7 @@ def _predict(stack: _Stack, x: Tensor, inputs: Inputs | None, batch_size: int = 
 def _order(recipe: Recipe, n: int, order_seed: int, epoch: int) -> Tensor:
     """Draw the batch order of one epoch of one run: the same as in `train`."""
     with seeded(order_seed, epoch):
-        return (torch.randperm if recipe.shuffle else torch.arange)(n)
+        return recipe.draw_order(n)
 
 
 def _check(
@@ -191,11 +230,13 @@ def _check(
     ys: Sequence[Tensor] | Tensor,
     order_seeds: Sequence[int],
     true_labels: Tensor | None,
+    resume: Sequence[TrainingState | None],
 ) -> None:
-    if not len(models) == len(ys) == len(order_seeds) > 0:
+    if not len(models) == len(ys) == len(order_seeds) == len(resume) > 0:
         raise InputError(
-            "expected at least one model, and labels and an order seed for each; got "
-            f"{len(models)} models, {len(ys)} sets of labels, {len(order_seeds)} seeds"
+            "expected at least one model, and labels, an order seed and, where runs are resumed, a state or "
+            f"None for each; got {len(models)} models, {len(ys)} sets of labels, {len(order_seeds)} seeds, "
+            f"{len(resume)} states"
         )
     if len(x) == 0 or any(y.shape != x.shape[:1] for y in ys):
         raise InputError(
@@ -209,7 +250,7 @@ def _check(
         raise InputError(
             "stacked runs need networks of one architecture; train others in a stack of their own"
         )
-    if any(isinstance(module, _DropoutNd) and module.p for module in models[0].modules()):
+    if not stackable(models[0]):
         raise InputError(
             "stacked runs cannot repeat the dropout of separate runs; train such networks one by one, "
             "with train()"
