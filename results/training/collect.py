@@ -3,7 +3,7 @@
 python results/training/collect.py RUNS [RUNS ...]
 
 RUNS are roots of run folders, as `layerprobe paper train --root` writes them. Writes beside this script
-history.csv (an epoch a row), runs.csv (a run a row), provenance.json and history.png.
+runs.csv (a run a row), history.csv (an epoch a row), provenance.json and history.png.
 """
 
 import json
@@ -12,54 +12,31 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerprobe.figures import save, training_history
-from layerprobe.paper import Run, read_run
+from layerprobe.figures import png, training_history
+from layerprobe.paper import read_run, status
 
 HERE = Path(__file__).parent
-
-
-def cell(run: Run) -> dict:
-    """Return what tells one run from another in a table."""
-    spec = run.spec
-    return {"pair": spec.pair, "corruption": spec.corruption, "seed": spec.seed, "subset": spec.subset}
+RUN = ["pair", "corruption", "seed", "variant"]  # what tells one run from another
 
 
 def main(roots: list[str]) -> None:
-    folders = sorted(path.parent for root in roots for path in Path(root).glob("*/*/run.json"))
-    runs = [run for folder in folders if (run := read_run(folder)).done]
-    if not runs:
-        sys.exit(f"no finished run under {', '.join(roots) or 'nothing: name at least one root'}")
-    histories, rows, provenance = [], [], {}
-    for run in runs:
-        history = run.history
-        histories.append(history.assign(**cell(run))[[*cell(run), *history.columns]])
-        last, best = history.iloc[-1], history["test_accuracy"].max()
-        rows.append(
-            {
-                **cell(run),
-                "optimizer": run.spec.recipe.optimizer,
-                "learning_rate": run.spec.recipe.learning_rate,
-                "batch_size": run.spec.recipe.batch_size,
-                "target": run.spec.recipe.target,
-                "epochs": int(last["epoch"]),
-                "train_accuracy": last["train_accuracy"],
-                "true_accuracy": last["true_accuracy"],
-                "test_accuracy": last["test_accuracy"],
-                "best_epoch": int(history.loc[history["test_accuracy"].idxmax(), "epoch"]),
-                "best_epoch_test_accuracy": best,
-                "seconds": round(history["seconds"].sum()),
-            }
-        )
-        provenance[run.folder.name] = json.loads((run.folder / "run.json").read_text("utf-8"))
-    table = pd.concat(histories, ignore_index=True)
-    table.to_csv(HERE / "history.csv", index=False)
-    pd.DataFrame(rows).to_csv(HERE / "runs.csv", index=False)
+    tables = [status(root).assign(root=root) for root in roots]
+    runs = pd.concat(tables).query("state == 'done'").reset_index(drop=True)
+    histories = []
+    provenance = {}
+    for i, row in runs.iterrows():
+        run = read_run(Path(row["root"], row["folder"]))
+        histories.append(run.history.assign(**row[RUN].to_dict())[[*RUN, *run.history.columns]])
+        provenance[row["folder"]] = run.record
+        best = run.history.loc[run.history["test_accuracy"].idxmax()]
+        runs.loc[i, ["best_epoch", "best_epoch_test_accuracy"]] = best["epoch"], best["test_accuracy"]
+    history = pd.concat(histories)
+    history.to_csv(HERE / "history.csv", index=False)
+    runs = runs.drop(columns=["root", "state"]).astype({"best_epoch": int}).round({"seconds": 0})
+    runs.to_csv(HERE / "runs.csv", index=False)
     (HERE / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
-    names = [
-        f"{row.pair}, {f'{row.subset:.0f} images' if row.subset == row.subset else 'all images'}"
-        for row in table[["pair", "subset"]].itertuples()
-    ]
-    save(training_history(table.assign(pair=names)), HERE / "history")
+    panels = history.assign(pair=history["pair"] + history["variant"].map(": {}".format).replace(": ", ""))
+    (HERE / "history.png").write_bytes(png(training_history(panels), dpi=110))
 
 
 if __name__ == "__main__":

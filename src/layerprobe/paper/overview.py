@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from layerprobe.errors import DataError
-from layerprobe.paper.folders import RECORD, read_run, run_folder
+from layerprobe.paper.folders import MODEL, RECORD, read_run, run_folder
 from layerprobe.paper.pairs import pair
 from layerprobe.paper.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
@@ -73,6 +73,8 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
     try:
         run = read_run(folder)
     except DataError:
+        return {**row, "state": "damaged"}
+    if run.done and not (folder / MODEL).exists():
         return {**row, "state": "damaged"}
     state = "done" if run.done else "running" if run.running else "resumable"
     row |= {"state": state, "epochs": len(run.history), "memorised": run.memorised, "seconds": run.seconds}
