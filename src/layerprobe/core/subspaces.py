@@ -128,9 +128,7 @@ def fit_subspaces(
 
 @dataclass(frozen=True, eq=False)
 class Subspaces:
-    """One subspace a class, fitted and frozen.
-
-    Made by :func:`fit_subspaces` or ``ClassMoments.subspaces``.
+    """One subspace a class, frozen, as `fit_subspaces` and ``ClassMoments.subspaces`` make it.
 
     Attributes
     ----------
@@ -198,7 +196,7 @@ class Subspaces:
     @property
     def dim(self) -> int:
         """Number of features d."""
-        return self.columns.shape[0]
+        return len(self.columns)
 
     @property
     def saturated(self) -> bool:
@@ -269,16 +267,9 @@ class Subspaces:
         return staged_squared_cosines(X, products, len(stages), len(self.classes))
 
     def angles(self, X: Tensor) -> Tensor:
-        """Angle to each class's subspace in radians (Algorithm 3), exact for small angles too.
+        """Angles of X, (n, d), to each class's subspace in radians, (n, K) (Algorithm 3).
 
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-
-        Returns
-        -------
-        Tensor of shape (n, K)
-            In [0, pi/2]; pi/2 for an all-zero row, inf for a class without rows.
+        In [0, pi/2]; pi/2 for an all-zero row, inf for a class without rows.
         """
         X = check_rows(X, self.dim).to(self.columns)
         return angles(X, self.bases, self.counts)
