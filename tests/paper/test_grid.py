@@ -182,7 +182,7 @@ def start_grid(tmp_path):
         process.communicate()
 
 
-def wait_until(condition, seconds=120):
+def wait_until(condition, seconds=60):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -204,7 +204,7 @@ def test_ctrl_c_leaves_everything_resumable_and_no_process_behind(start_grid, tm
     assert len(workers) >= 2
     assert states(tmp_path) == {"running"}
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "the same command goes on" in err
     assert "Traceback" not in err

@@ -2,12 +2,10 @@
 
 import os
 import signal
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
@@ -222,36 +220,18 @@ def _in_processes(
     waiting = deque(groups)
     idle = [start() for _ in range(min(jobs, len(groups)))]
     busy: dict[Future[Any], tuple[ProcessPoolExecutor, list[RunSpec]]] = {}
-    with _noted_interrupts() as interrupts:
-        try:
-            while waiting or busy:
-                while waiting and idle:
-                    process, group = idle.pop(), waiting.popleft()
-                    busy[process.submit(work, group)] = process, group
-                for future in wait(busy, timeout=0.2, return_when=FIRST_COMPLETED).done:
-                    process, group = busy.pop(future)
-                    idle.append(start() if isinstance(future.exception(), BrokenProcessPool) else process)
-                    yield group, future
-                if interrupts:
-                    raise KeyboardInterrupt
-        finally:
-            for process in [*idle, *(process for process, _ in busy.values())]:
-                process.shutdown(kill_workers=True)
-
-
-@contextmanager
-def _noted_interrupts() -> Iterator[list[int]]:
-    """Note Ctrl-C in a list: raised in the midst of a library it may leave a lock held, and hang."""
-    noted: list[int] = []
-    python_own = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not python_own or threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    signal.signal(signal.SIGINT, lambda number, frame: noted.append(number))
     try:
-        yield noted
+        while waiting or busy:
+            while waiting and idle:
+                process, group = idle.pop(), waiting.popleft()
+                busy[process.submit(work, group)] = process, group
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                process, group = busy.pop(future)
+                idle.append(start() if isinstance(future.exception(), BrokenProcessPool) else process)
+                yield group, future
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for process in [*idle, *(process for process, _ in busy.values())]:
+            process.shutdown(kill_workers=True)
 
 
 def _prepare() -> None:
