@@ -163,6 +163,11 @@ def test_larger_runs_cost_more():
     assert cost(RunSpec.of("cnn-mnist", 0, 0)) < cost(RunSpec.of("resnet18-cifar10", 0, 0))
 
 
+def heed_ctrl_c():
+    """Tests that run in the background of a shell inherit that it is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start_grid(tmp_path):
     """Start long runs, in processes of their own; killed at the end, whatever happened."""
@@ -171,7 +176,9 @@ def start_grid(tmp_path):
     def start(*seeds):
         options = ["--pair", "mlp-digits", "--corruption", "1", "--target", "2", "--root", str(tmp_path)]
         command = [*COMMAND, "train", *options, "--seeds", *seeds, "--jobs", "2"]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+        )
         started.append(process)
         wait_until(lambda: len(list(tmp_path.glob("*/*/history.csv"))) == len(seeds))
         return process
