@@ -1,4 +1,4 @@
-"""Gather finished runs into the small tables and the picture that are committed here.
+"""Gather runs, finished or not, into the small tables and the picture that are committed here.
 
 python results/training/collect.py RUNS [RUNS ...]
 
@@ -21,7 +21,7 @@ RUN = ["pair", "corruption", "seed", "variant"]  # what tells one run from anoth
 
 def main(roots: list[str]) -> None:
     tables = [status(root).assign(root=root) for root in roots]
-    runs = pd.concat(tables).query("state == 'done'").reset_index(drop=True)
+    runs = pd.concat(tables).query("epochs > 0").reset_index(drop=True)
     histories = []
     provenance = {}
     for i, row in runs.iterrows():
@@ -32,10 +32,11 @@ def main(roots: list[str]) -> None:
         runs.loc[i, ["best_epoch", "best_epoch_test_accuracy"]] = best["epoch"], best["test_accuracy"]
     history = pd.concat(histories)
     history.to_csv(HERE / "history.csv", index=False)
-    runs = runs.drop(columns=["root", "state"]).astype({"best_epoch": int}).round({"seconds": 0})
+    runs = runs.drop(columns=["root"]).astype({"best_epoch": int}).round({"seconds": 0})
     runs.to_csv(HERE / "runs.csv", index=False)
     (HERE / "provenance.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
-    panels = history.assign(pair=history["pair"] + history["variant"].map(": {}".format).replace(": ", ""))
+    images = history["variant"].str.extract(r"subset (\d+)")[0]
+    panels = history.assign(pair=history["pair"] + (" (" + images + " images)").fillna(""))
     (HERE / "history.png").write_bytes(png(training_history(panels), dpi=110))
 
 
