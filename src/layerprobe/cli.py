@@ -69,6 +69,8 @@ class Grid:
         Each gives one network its own noise, initial weights and batch order.
     subset
         Train on so many images, as many of each class, instead of on all.
+    test_subset
+        Test on so many images, as many of each class, instead of on all.
     protocol
         published: the published noise draw, shared by all seeds, and batches that are never shuffled.
     max_epochs
@@ -93,6 +95,7 @@ class Grid:
     corruption: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     seeds: tuple[int, ...] = (0, 1, 2)
     subset: int | None = None
+    test_subset: int | None = None
     protocol: Literal["independent", "published"] = "independent"
     max_epochs: int | None = None
     target: float | None = None
@@ -112,6 +115,7 @@ class Grid:
             for name in (
                 "protocol",
                 "subset",
+                "test_subset",
                 "max_epochs",
                 "target",
                 "optimizer",

@@ -102,7 +102,7 @@ class ImageSet:
             digest.update(np.ascontiguousarray(labels, dtype="<i8").data)
         return digest.hexdigest()
 
-    def subset(self, n: int, *, seed: int = 0, test: int | None = None) -> Self:
+    def subset(self, n: int | None, *, seed: int = 0, test: int | None = None) -> Self:
         """Choose n training images, as many of every class, in the order of this set.
 
         The choice depends on the labels, `n` and `seed` alone. For one seed it is nested: a larger subset
@@ -110,8 +110,9 @@ class ImageSet:
 
         Parameters
         ----------
-        n : int
+        n : int or None
             How many training images, at least K. Where K does not divide n, the first classes get one more.
+            None keeps them all.
         seed : int
             Seed of NumPy's default generator, not negative.
         test : int, optional
@@ -127,7 +128,7 @@ class ImageSet:
         InputError
             If a class has fewer images than its share, or an argument is out of its range.
         """
-        rows = self._balanced_rows("train", self.train_labels, n, seed)
+        rows = slice(None) if n is None else self._balanced_rows("train", self.train_labels, n, seed)
         kept = slice(None) if test is None else self._balanced_rows("test", self.test_labels, test, seed)
         return dataclasses.replace(
             self,

@@ -17,7 +17,7 @@ from layerprobe.paper.pairs import pair
 from layerprobe.paper.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
 
-__all__ = ["disk_needed", "so_far", "status", "untrained_network"]
+__all__ = ["disk_needed", "so_far", "status", "untrained_network", "variant"]
 
 Location = str | os.PathLike[str]
 ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
@@ -63,7 +63,7 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
         "pair": spec.pair,
         "corruption": spec.corruption,
         "seed": spec.seed,
-        "variant": _variant(spec),
+        "variant": variant(spec),
         "state": "missing",
         "epochs": 0,
         "folder": str(folder.relative_to(root)),
@@ -83,11 +83,13 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
     return row
 
 
-def _variant(spec: RunSpec) -> str:
+def variant(spec: RunSpec) -> str:
+    """Return in words what differs from the pair's own recipe and data; empty if nothing does."""
     own, usual = asdict(spec.recipe), asdict(pair(spec.pair).recipe)
     changed = {name: value for name, value in own.items() if value != usual[name]} | dict(spec.options)
-    if spec.subset is not None:
-        changed["subset"] = spec.subset
+    changed |= {
+        name: getattr(spec, name) for name in ("subset", "test_subset") if getattr(spec, name) is not None
+    }
     if spec.noise != "uniform":
         changed["noise"] = spec.noise
     return ", ".join(f"{name} {value}" for name, value in changed.items())

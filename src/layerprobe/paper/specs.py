@@ -20,6 +20,9 @@ __all__ = ["Protocol", "RunSpec", "run_data"]
 
 Protocol = Literal["independent", "published"]
 Location = str | os.PathLike[str] | None
+_WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
+# Fields that a spec's record leaves out where they are None: runs from before they existed keep their keys.
+_LATER = ("test_subset",)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class RunSpec:
     subset : int or None
         Train on so many images, a fixed choice balanced over the true classes; None takes them all. Noise is
         drawn for the whole set first, so an image has the same label in every subset.
+    test_subset : int, optional
+        Test on so many test images, a fixed choice balanced over the classes; None takes them all.
     options : tuple of (str, value)
         The network's options, as dropout; a mapping is taken as well.
     seed : int or None
@@ -60,6 +65,7 @@ class RunSpec:
     subset: int | None = None
     options: tuple[tuple[str, Any], ...] = ()
     seed: int | None = None
+    test_subset: int | None = None
 
     def __post_init__(self) -> None:
         pair_of(self.pair)
@@ -83,7 +89,7 @@ class RunSpec:
                 "noise_seed must be given for uniform noise and None for any other, "
                 f"got {self.noise_seed!r} with noise {self.noise!r}"
             )
-        for name in ("init_seed", "order_seed", "noise_seed", "seed", "subset"):
+        for name in _WHOLE:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Integral) or value < 0):
                 raise InputError(f"{name} must not be negative and a whole number, got {value!r}")
@@ -97,8 +103,7 @@ class RunSpec:
     def _spell_numbers(self) -> None:
         """Give every number one spelling: 1, 1.0 and NumPy's 1.0 are the same run and need the same key."""
         exact: dict[str, Any] = {
-            name: None if getattr(self, name) is None else int(getattr(self, name))
-            for name in ("init_seed", "order_seed", "noise_seed", "seed", "subset")
+            name: None if getattr(self, name) is None else int(getattr(self, name)) for name in _WHOLE
         }
         exact["corruption"] = None if self.corruption is None else float(self.corruption) + 0.0  # -0.0 is 0.0
         exact["options"] = tuple(sorted((name, _frozen(value)) for name, value in dict(self.options).items()))
@@ -115,6 +120,7 @@ class RunSpec:
         protocol: Protocol = "independent",
         noise: str | None = None,
         subset: int | None = None,
+        test_subset: int | None = None,
         options: Mapping[str, Any] | None = None,
         **overrides: Any,
     ) -> Self:
@@ -131,7 +137,7 @@ class RunSpec:
         protocol : {"independent", "published"}
             "independent": each run draws its own noise, initial weights and batch order. "published": the
             noise is the published draw and the batches are never shuffled; the initial weights alone differ.
-        noise, subset, options
+        noise, subset, test_subset, options
             As in the class; `noise` is the protocol's if not given.
         **overrides
             Fields of `Recipe` to change, as ``optimizer="adam"``; None leaves the pair's own.
@@ -165,6 +171,7 @@ class RunSpec:
             noise_seed=seeds.noise if noise == "uniform" else None,
             noise=noise,
             subset=subset,
+            test_subset=test_subset,
             options=tuple((options or {}).items()),
             seed=seed,
         )
@@ -177,7 +184,8 @@ class RunSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON-able form that `from_dict` takes back."""
-        return asdict(self) | {"options": dict(self.options)}
+        record = asdict(self) | {"options": dict(self.options)}
+        return {name: value for name, value in record.items() if value is not None or name not in _LATER}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
@@ -232,9 +240,9 @@ def run_data(spec: RunSpec, data_root: Location = None) -> tuple[ImageSet, np.nd
         labels = noise.uniform(
             images.train_labels, spec.corruption, images.num_classes, spec.noise_seed
         ).labels
-    if spec.subset is None:
+    if spec.subset is None and spec.test_subset is None:
         return images, labels
-    chosen = images.subset(spec.subset)
+    chosen = images.subset(spec.subset, test=spec.test_subset)
     return chosen, labels[np.isin(images.train_index, chosen.train_index)]
 
 

@@ -1,0 +1,43 @@
+"""The paper's experiments and our own: each a function from a finished run to tidy rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
+from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.subjects import Subject
+
+__all__ = ["EXPERIMENTS", "Experiment", "latent_memorisation", "noisy_subspaces", "true_subspaces"]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment.
+
+    Attributes
+    ----------
+    measure : callable
+        From a `Subject` to rows as `layerprobe.paper.rows.tidy` makes them.
+    suits : callable
+        Whether a run is one that the experiment is for.
+    """
+
+    measure: Callable[[Subject], pd.DataFrame]
+    suits: Callable[[RunSpec], bool] = lambda spec: True
+
+
+def _is_generalised(spec: RunSpec) -> bool:
+    return spec.corruption == 0
+
+
+def _is_memorised(spec: RunSpec) -> bool:
+    return spec.corruption != 0
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "noisy_subspaces": Experiment(noisy_subspaces),
+    "true_subspaces": Experiment(true_subspaces, _is_memorised),
+    "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
+}
