@@ -5,11 +5,21 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from layerprobe.paper.experiments.cost import cost
+from layerprobe.paper.experiments.probes import probes
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
 from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.subjects import Subject
 
-__all__ = ["EXPERIMENTS", "Experiment", "latent_memorisation", "noisy_subspaces", "true_subspaces"]
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "cost",
+    "latent_memorisation",
+    "noisy_subspaces",
+    "probes",
+    "true_subspaces",
+]
 
 
 @dataclass(frozen=True)
@@ -40,4 +50,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "noisy_subspaces": Experiment(noisy_subspaces),
     "true_subspaces": Experiment(true_subspaces, _is_memorised),
     "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
+    "probes": Experiment(probes, _is_memorised),
+    "cost": Experiment(cost, _is_memorised),
 }
