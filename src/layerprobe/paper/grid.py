@@ -1,22 +1,18 @@
 """Many runs at once, each in a process of one thread or stacked on a GPU, whatever happens to the others."""
 
 import os
-import signal
-import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any, Literal
 
 import torch
 
-from layerprobe.errors import DataError, InputError, LayerprobeError
+from layerprobe.errors import DataError, InputError
 from layerprobe.paper.folders import DONE, MODEL, read_run, run_folder
-from layerprobe.paper.locking import BusyError
 from layerprobe.paper.overview import so_far, untrained_network
 from layerprobe.paper.pairs import pair
+from layerprobe.paper.processes import KILLED, failure, in_processes
 from layerprobe.paper.runs import execute as execute_run
 from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.together import execute_together as execute_runs_together
@@ -70,7 +66,7 @@ def train_grid(
     jobs: int | None = None,
     device: str = "cpu",
     data_root: Location | None = None,
-    checkpoints: bool = False,
+    checkpoints: bool | Collection[RunSpec] = False,
     tell: Tell | None = None,
     execute: Callable[..., object] = execute_run,
     stacked: bool | None = None,
@@ -93,8 +89,8 @@ def train_grid(
         Where to train.
     data_root : path, optional
         As in `layerprobe.data.load`.
-    checkpoints : bool
-        Keep the weights of chosen epochs.
+    checkpoints : bool or collection of RunSpec
+        Keep the weights of chosen epochs, of all runs or of these and those stacked with them.
     tell : Tell, optional
         Called as runs begin, after each epoch and as they end; in their processes, so it must be picklable.
     execute : callable
@@ -125,13 +121,14 @@ def train_grid(
         root=root,
         execute=execute,
         execute_together=execute_together,
-        options={"data_root": data_root, "device": device, "checkpoints": checkpoints},
+        options={"data_root": data_root, "device": device},
+        checkpoints=checkpoints,
         positions={spec: specs.index(spec) for spec in left},
         tell=tell or _tell_nobody,
         parent=os.getpid(),
     )
-    for group, future in _in_processes(work, units, jobs):
-        ended = [(_KILLED, "", False)] * len(group) if future.exception() else future.result()
+    for group, future in in_processes(work, units, jobs):
+        ended = [(KILLED, "", False)] * len(group) if future.exception() else future.result()
         for spec, (error, trace, busy) in zip(group, ended, strict=True):
             if not error or (run_folder(root, spec) / DONE).exists():
                 outcomes[spec] = Outcome(spec, "trained")
@@ -174,9 +171,6 @@ def _of_done(root: Location, spec: RunSpec) -> Outcome | None:
     return Outcome(spec, "kept")
 
 
-_KILLED = "its process ended abruptly (killed, or out of memory); train the grid again to go on with this run"
-
-
 def _tell_nobody(*_: object) -> None: ...
 
 
@@ -203,43 +197,6 @@ def cost(spec: RunSpec) -> float:
     return _operations(spec.pair, spec.options) * images * (1 + (spec.corruption or 0))
 
 
-def _in_processes(
-    work: Callable[[list[RunSpec]], Any], groups: Sequence[list[RunSpec]], jobs: int
-) -> Iterator[tuple[list[RunSpec], "Future[Any]"]]:
-    """Yield every group and its ended future as they end, `jobs` at a time.
-
-    Each process is a pool of its own. In a shared pool, as joblib's Parallel has it, the death of one process
-    ends the work of all.
-    """
-    from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
-
-    def start() -> ProcessPoolExecutor:
-        one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-        return ProcessPoolExecutor(max_workers=1, initializer=_prepare, env=one_thread)
-
-    waiting = deque(groups)
-    idle = [start() for _ in range(min(jobs, len(groups)))]
-    busy: dict[Future[Any], tuple[ProcessPoolExecutor, list[RunSpec]]] = {}
-    try:
-        while waiting or busy:
-            while waiting and idle:
-                process, group = idle.pop(), waiting.popleft()
-                busy[process.submit(work, group)] = process, group
-            for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                process, group = busy.pop(future)
-                idle.append(start() if isinstance(future.exception(), BrokenProcessPool) else process)
-                yield group, future
-    finally:
-        for process in [*idle, *(process for process, _ in busy.values())]:
-            process.shutdown(kill_workers=True)
-
-
-def _prepare() -> None:
-    """Make a fresh process ready: one thread, and Ctrl-C, which reaches all, is for the parent to act on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
-
-
 def _train_group(
     group: list[RunSpec],
     *,
@@ -247,11 +204,12 @@ def _train_group(
     execute: Callable[..., object],
     execute_together: Callable[..., Sequence[object]],
     options: dict[str, Any],
+    checkpoints: bool | Collection[RunSpec],
     positions: dict[RunSpec, int],
     tell: Tell,
     parent: int,
 ) -> list[tuple[str, str, bool]]:
-    """Train one run, or several as one; return how each ended, as `_failure` says it."""
+    """Train one run, or several as one; return how each ended, as `failure` says it."""
 
     def on_epoch(member: int, epoch: Epoch) -> None:
         tell(positions[group[member]], "training", epoch.epoch, epoch.train_accuracy)
@@ -260,6 +218,8 @@ def _train_group(
 
     for spec in group:
         tell(positions[spec], "training", *so_far(root, spec))
+    keep = checkpoints if isinstance(checkpoints, bool) else not set(checkpoints).isdisjoint(group)
+    options = {**options, "checkpoints": keep}
     ended: Sequence[object]
     try:
         if len(group) > 1:
@@ -268,13 +228,4 @@ def _train_group(
             ended = [execute(group[0], root, on_epoch=partial(on_epoch, 0), **options)]
     except Exception as error:  # one run's failure must not end the others
         ended = [error] * len(group)
-    return [_failure(end) for end in ended]
-
-
-def _failure(end: object) -> tuple[str, str, bool]:
-    """Return error and traceback, if it is one, and whether others are at this run."""
-    if not isinstance(end, Exception):
-        return "", "", False
-    kind = "" if isinstance(end, LayerprobeError) else f"{type(end).__name__}: "
-    trace = "".join(traceback.format_exception(end))
-    return kind + " ".join(str(end).split()), trace, isinstance(end, BusyError)
+    return [failure(end) for end in ended]

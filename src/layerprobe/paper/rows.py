@@ -28,8 +28,9 @@ from layerprobe.core.files import replace_file
 from layerprobe.errors import DataError
 from layerprobe.paper.folders import Run
 from layerprobe.paper.overview import variant
+from layerprobe.paper.specs import RunSpec
 
-__all__ = ["COLUMNS", "MEASURE", "RUN", "of_run", "read_rows", "rows_path", "tidy", "write_rows"]
+__all__ = ["COLUMNS", "MEASURE", "RUN", "of_run", "read_rows", "rows_path", "tidy", "with_run", "write_rows"]
 
 SEEDS = ["seed", "noise_seed", "init_seed", "order_seed"]
 RUN = ["pair", "corruption", "noise", *SEEDS, "subset", "variant", "key"]
@@ -83,7 +84,11 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
 
 def of_run(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     """Return a run's rows with the columns that say which run it is."""
-    spec = run.spec
+    return with_run(run.spec, rows)[COLUMNS]
+
+
+def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame behind the columns `RUN`, which say which run it is of."""
     which = {
         "pair": spec.pair,
         "corruption": spec.corruption,
@@ -96,7 +101,10 @@ def of_run(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
         "variant": variant(spec),
         "key": spec.key[:12],
     }
-    return _typed(rows.assign(**which)[COLUMNS])
+    run = _typed(
+        pd.DataFrame({name: [value] * len(frame) for name, value in which.items()}, index=frame.index)
+    )
+    return pd.concat([run, frame], axis=1)
 
 
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,188 @@
+"""Experiments on finished runs: each run's missing rows are measured once and kept in its folder."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import partial
+
+import pandas as pd
+
+from layerprobe.errors import DataError, InputError
+from layerprobe.paper.experiments import EXPERIMENTS
+from layerprobe.paper.folders import DONE, RECORD, read_run, run_folder
+from layerprobe.paper.grid import Location, Outcome, Tell, jobs_on
+from layerprobe.paper.locking import locked
+from layerprobe.paper.processes import KILLED, failure, in_processes
+from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
+from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.subjects import Subject
+from layerprobe.training import Epoch
+
+__all__ = ["analyse", "analyse_grid", "gather", "histories", "missing"]
+
+
+def missing(spec: RunSpec, root: Location, experiments: Sequence[str]) -> list[str]:
+    """Return which of these experiments suit a run and have no rows yet, in the registry's order.
+
+    Raises
+    ------
+    InputError
+        If there is no such experiment.
+    """
+    if unknown := sorted(set(experiments) - EXPERIMENTS.keys()):
+        raise InputError(f"Unknown experiments {', '.join(unknown)}. Available: {', '.join(EXPERIMENTS)}.")
+    folder = run_folder(root, spec)
+    return [
+        name
+        for name, experiment in EXPERIMENTS.items()
+        if name in experiments and experiment.suits(spec) and not rows_path(folder, name).exists()
+    ]
+
+
+def analyse(
+    spec: RunSpec,
+    root: Location,
+    experiments: Sequence[str],
+    *,
+    data_root: Location | None = None,
+    device: str = "cpu",
+    on_experiment: Callable[[str], object] | None = None,
+) -> None:
+    """Do those experiments on a finished run that suit it and were not done before.
+
+    One capture pass serves all of them. Each experiment's rows are on disk as soon as it ends, with the
+    seconds that it took as a row of the metric "experiment_seconds".
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The run.
+    root : path
+        The folder of all runs.
+    experiments : sequence of str
+        Names in `EXPERIMENTS`.
+    data_root : path, optional
+        As in `layerprobe.data.load`.
+    device : str
+        Where networks run.
+    on_experiment : callable, optional
+        Called with each experiment's name before it begins.
+
+    Raises
+    ------
+    BusyError
+        If another process has this run in its hands.
+    DataError
+        If the run is not done, or its data are not there.
+    """
+    folder = run_folder(root, spec)
+    if not (folder / DONE).exists():
+        raise DataError(f"{folder}: this run is not done, so nothing can be measured on it. Train it first.")
+    with locked(folder):
+        names = missing(spec, root, experiments)
+        subject = Subject.of(spec, root, data_root=data_root, device=device) if names else None
+        for name in names:
+            if on_experiment:
+                on_experiment(name)
+            start = time.perf_counter()
+            rows = EXPERIMENTS[name].measure(subject)  # type: ignore[arg-type]  # there is one if a name is
+            took = {"experiment": name, "metric": "experiment_seconds", "value": time.perf_counter() - start}
+            write_rows(folder, name, pd.concat([rows, tidy([took])], ignore_index=True))
+
+
+def analyse_grid(
+    work: Mapping[RunSpec, Sequence[str]],
+    root: Location,
+    *,
+    jobs: int | None = None,
+    data_root: Location | None = None,
+    device: str = "cpu",
+    tell: Tell | None = None,
+) -> list[Outcome]:
+    """Do experiments on many runs, each run in a process of one thread; a failure does not disturb others.
+
+    Parameters
+    ----------
+    work : mapping of RunSpec to sequence of str
+        The experiments to do on each run.
+    root, data_root, device
+        As for `analyse`.
+    jobs : int, optional
+        How many processes; `jobs_on` the device if not given.
+    tell : Tell, optional
+        Called as runs begin, with each experiment's position, and as they end; must be picklable.
+
+    Returns
+    -------
+    list of Outcome
+        One for each run, in order; "kept" where nothing was missing.
+    """
+    jobs = jobs_on(device, jobs)
+    outcomes: dict[RunSpec, Outcome] = {}
+    left = {}
+    for spec, experiments in work.items():
+        if names := missing(spec, root, experiments):
+            left[spec] = names
+        else:
+            outcomes[spec] = Outcome(spec, "kept")
+    positions = {spec: i for i, spec in enumerate(work)}
+    one = partial(_analyse_one, root=root, data_root=data_root, device=device, tell=tell, positions=positions)
+    for (spec, _), future in in_processes(one, list(left.items()), jobs):
+        error, trace, busy = (KILLED, "", False) if future.exception() else future.result()
+        outcomes[spec] = Outcome(spec, "busy" if busy else "failed" if error else "trained", error, trace)
+        if tell:
+            tell(positions[spec], "failed" if error else "done", 0, 1.0)
+    return [outcomes[spec] for spec in work]
+
+
+def _analyse_one(
+    unit: tuple[RunSpec, list[str]],
+    *,
+    root: Location,
+    data_root: Location | None,
+    device: str,
+    tell: Tell | None,
+    positions: dict[RunSpec, int],
+) -> tuple[str, str, bool]:
+    spec, names = unit
+    begun = 0
+
+    def on_experiment(_: str) -> None:
+        nonlocal begun
+        if tell:
+            tell(positions[spec], "probing", begun, begun / len(names))
+        begun += 1
+
+    try:
+        analyse(spec, root, names, data_root=data_root, device=device, on_experiment=on_experiment)
+    except Exception as error:  # one run's failure must not end the others
+        return failure(error)
+    return failure(None)
+
+
+def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
+    """Return the rows of all experiments done on these runs, with all of `layerprobe.paper.rows.COLUMNS`."""
+    frames = []
+    for spec in specs:
+        folder = run_folder(root, spec)
+        names = [name for name in EXPERIMENTS if rows_path(folder, name).exists()]
+        if names:
+            run = read_run(folder)
+            frames += [of_run(run, read_rows(folder, name)) for name in names]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
+    """Return the training histories of these runs, done or not, one row an epoch.
+
+    Columns: those that say which run it is, those of `layerprobe.training.Epoch`, and target, the running
+    training accuracy at which the run was to stop.
+    """
+    frames = []
+    for spec in specs:
+        folder = run_folder(root, spec)
+        if (folder / RECORD).exists():
+            run = read_run(folder)
+            frames.append(with_run(run.spec, run.history).assign(target=spec.recipe.target))
+    columns = [*RUN, *(field.name for field in fields(Epoch)), "target"]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
