@@ -5,11 +5,24 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from layerprobe.paper.experiments.controls import controls
+from layerprobe.paper.experiments.retraining import relabel_statistics, retraining
+from layerprobe.paper.experiments.similarity import similarity
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
 from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.subjects import Subject
 
-__all__ = ["EXPERIMENTS", "Experiment", "latent_memorisation", "noisy_subspaces", "true_subspaces"]
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "controls",
+    "latent_memorisation",
+    "noisy_subspaces",
+    "relabel_statistics",
+    "retraining",
+    "similarity",
+    "true_subspaces",
+]
 
 
 @dataclass(frozen=True)
@@ -40,4 +53,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "noisy_subspaces": Experiment(noisy_subspaces),
     "true_subspaces": Experiment(true_subspaces, _is_memorised),
     "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
+    "retraining": Experiment(retraining, _is_memorised),
+    "controls": Experiment(controls),
+    "similarity": Experiment(similarity, _is_memorised),
 }
