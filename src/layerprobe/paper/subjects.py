@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from layerprobe.layers import capture
 from layerprobe.paper.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.paper.pairs import pair
 from layerprobe.paper.specs import RunSpec, run_data
+from layerprobe.training import Seeds
 
 __all__ = ["LayerData", "Outputs", "Subject"]
 
@@ -172,11 +173,17 @@ class Subject:
     def generalised(self) -> "Subject":
         """Return the run that is alike but for clean labels (p = 0): the paper's generalised model.
 
+        That of a run on human labels, which has no noise seed, has the one of its seed.
+
         Raises
         ------
         DataError
             If it is not there.
         """
+        clean: dict[str, Any] = {"corruption": 0.0}
+        if self.spec.corruption is None:
+            noise_seed = 0 if self.spec.seed is None else Seeds.derive(self.spec.seed).noise
+            clean |= {"noise": "uniform", "noise_seed": noise_seed}
         return Subject.of(
-            replace(self.spec, corruption=0.0), self.root, data_root=self.data_root, device=self.device
+            replace(self.spec, **clean), self.root, data_root=self.data_root, device=self.device
         )

@@ -10,6 +10,7 @@ from layerprobe.training.checkpoints import (
 )
 from layerprobe.training.loop import Recipe, accuracy, train
 from layerprobe.training.provenance import provenance
+from layerprobe.training.retrain import Measured, Retrained, early_stopping, retrain
 from layerprobe.training.scaling import Scale
 from layerprobe.training.seeds import Seeds, seeded
 from layerprobe.training.stacked import train_stacked
@@ -17,16 +18,20 @@ from layerprobe.training.state import Epoch, TrainingState
 
 __all__ = [
     "Epoch",
+    "Measured",
     "Recipe",
+    "Retrained",
     "Scale",
     "Seeds",
     "TrainingState",
     "accuracy",
     "bytes_needed",
     "chosen_epochs",
+    "early_stopping",
     "load_checkpoint",
     "load_weights",
     "provenance",
+    "retrain",
     "save_checkpoint",
     "save_weights",
     "seeded",

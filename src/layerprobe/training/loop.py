@@ -14,9 +14,19 @@ from layerprobe.errors import InputError
 from layerprobe.training.seeds import seeded
 from layerprobe.training.state import Epoch, TrainingState
 
-__all__ = ["Inputs", "Recipe", "accuracy", "share_equal", "train"]
+__all__ = [
+    "Inputs",
+    "Recipe",
+    "Stop",
+    "accuracy",
+    "check_training_data",
+    "predict",
+    "share_equal",
+    "train",
+]
 
 Inputs = Callable[[Tensor], Tensor]
+Stop = Callable[[Sequence[Epoch]], bool]
 
 
 @dataclass(frozen=True)
@@ -113,6 +123,7 @@ def train(
     resume: TrainingState | None = None,
     save: Callable[[TrainingState], object] | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
+    stop: Stop | None = None,
 ) -> list[Epoch]:
     """Train a network in place until its running accuracy on the given labels reaches the target.
 
@@ -145,6 +156,9 @@ def train(
         Called with the `TrainingState` after each epoch, before `on_epoch`.
     on_epoch : callable, optional
         Called with each `Epoch` as it ends.
+    stop : callable, optional
+        A stop rule beside the recipe's own: given the history so far, of at least one epoch, whether
+        training ends. The same history must give the same answer, or a resumed run would end elsewhere.
 
     Returns
     -------
@@ -159,20 +173,13 @@ def train(
         There is no sample, not exactly one label for each input, or `resume` is of another network or
         optimiser.
     """
-    for name, labels in (("y", y), ("true_labels", true_labels)):
-        if labels is not None and labels.shape != x.shape[:1]:
-            raise InputError(
-                f"{name} needs shape ({len(x)},), one label for each input; got {tuple(labels.shape)}"
-            )
-    if len(x) == 0:
-        raise InputError("training needs at least one sample; x is empty")
-
+    check_training_data(x, y, true_labels)
     optimizer = recipe.build_optimizer(model)
     history: list[Epoch] = []
     if resume:
         resume.restore(model, optimizer, recipe.slots)
         history += resume.history
-    while not recipe.has_ended(history):
+    while not (recipe.has_ended(history) or (stop and history and stop(history))):
         start = time.perf_counter()
         number = len(history) + 1
         with seeded(order_seed, number):
@@ -192,6 +199,17 @@ def train(
         if on_epoch:
             on_epoch(epoch)
     return history
+
+
+def check_training_data(x: Tensor, y: Tensor, true_labels: Tensor | None = None) -> None:
+    """Demand at least one input, and one label of each kind for every input."""
+    for name, labels in (("y", y), ("true_labels", true_labels)):
+        if labels is not None and labels.shape != x.shape[:1]:
+            raise InputError(
+                f"{name} needs shape ({len(x)},), one label for each input; got {tuple(labels.shape)}"
+            )
+    if len(x) == 0:
+        raise InputError("training needs at least one sample; x is empty")
 
 
 def _one_pass(
@@ -226,6 +244,14 @@ def accuracy(
 
     `inputs` is that of `train`.
     """
+    return share_equal(predict(model, x, inputs=inputs, batch_size=batch_size), y)
+
+
+def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024) -> Tensor:
+    """Return the labels (n,) that the network predicts for x (n, ...) in evaluation mode.
+
+    `inputs` is that of `train`.
+    """
     training = model.training
     model.eval()
     with torch.inference_mode():
@@ -233,7 +259,7 @@ def accuracy(
             [model(inputs(batch) if inputs else batch).argmax(1) for batch in x.split(batch_size)]
         )
     model.train(training)
-    return share_equal(predicted, y)
+    return predicted
 
 
 def share_equal(predicted: Tensor, labels: Tensor) -> float:

@@ -7,6 +7,9 @@ import pandas as pd
 
 from layerprobe.paper.experiments.cost import cost
 from layerprobe.paper.experiments.probes import probes
+from layerprobe.paper.experiments.controls import controls
+from layerprobe.paper.experiments.retraining import relabel_statistics, retraining
+from layerprobe.paper.experiments.similarity import similarity
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
 from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.subjects import Subject
@@ -18,6 +21,12 @@ __all__ = [
     "latent_memorisation",
     "noisy_subspaces",
     "probes",
+    "controls",
+    "latent_memorisation",
+    "noisy_subspaces",
+    "relabel_statistics",
+    "retraining",
+    "similarity",
     "true_subspaces",
 ]
 
@@ -52,4 +61,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
     "probes": Experiment(probes, _is_memorised),
     "cost": Experiment(cost, _is_memorised),
+    "retraining": Experiment(retraining, _is_memorised),
+    "controls": Experiment(controls),
+    "similarity": Experiment(similarity, _is_memorised),
 }

@@ -3,15 +3,13 @@
 Every variance threshold and the single component come from one fit and one projection a layer.
 """
 
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
-from layerprobe.errors import DegenerateWarning
+from layerprobe.paper.experiments.measuring import PAPER, accuracies, fit_masc
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.subjects import LayerData, Subject
 from layerprobe.probes import MASC
@@ -26,7 +24,6 @@ __all__ = [
     "true_subspaces",
 ]
 
-PAPER = "0.99"  # the setting of the paper's main results
 # The settings of the threshold study by their names in rows; the last is one component.
 STRENGTHS: dict[str, float | None] = {
     "0.25": 0.25,
@@ -38,6 +35,7 @@ STRENGTHS: dict[str, float | None] = {
     "0.999": 0.999,
     "1pc": None,
 }
+LARGEST = max(filter(None, STRENGTHS.values()))  # all others follow from a fit at this one
 DEGREES = (0.2, 0.4, 0.6, 0.8, 1.0)  # of the labels that latent memorisation corrupts after training
 
 
@@ -62,7 +60,8 @@ def latent_memorisation(subject: Subject) -> pd.DataFrame:
     for layer, data in subject.outputs.items():
         for degree, noisy in labels_of.items():
             label_sets = {"noisy": noisy, "true": subject.true}
-            scores = _scores(_fit(data.train, noisy), data, label_sets, subject.test_labels, [PAPER])
+            fitted = fit_masc(data.train, noisy, LARGEST)
+            scores = _scores(fitted, data, label_sets, subject.test_labels, [PAPER])
             records += [{"layer": layer, "fitted_on": "noisy", "degree": degree, **score} for score in scores]
     return tidy({"experiment": "latent_memorisation", "probe": "masc", **record} for record in records)
 
@@ -70,41 +69,19 @@ def latent_memorisation(subject: Subject) -> pd.DataFrame:
 def network_rows(subject: Subject, experiment: str) -> list[dict[str, Any]]:
     """Return the accuracies of the network itself, in evaluation mode, as records."""
     train, test = (logits.argmax(1).numpy() for logits in subject.outputs.logits)
-    accuracies = {
-        ("train", "noisy"): train == subject.noisy,
-        ("train", "true"): train == subject.true,
-        ("test", "true"): test == subject.test_labels,
-    }
-    return [
-        {
-            "experiment": experiment,
-            "layer": "output",
-            "probe": "network",
-            "split": split,
-            "labels": labels,
-            "metric": "accuracy",
-            "value": right.mean(),
-        }
-        for (split, labels), right in accuracies.items()
-    ]
+    common = {"experiment": experiment, "layer": "output", "probe": "network"}
+    return [{**common, **record} for record in accuracies(subject, train, test)]
 
 
 def _every_layer(subject: Subject, experiment: str, fitted_on: str) -> pd.DataFrame:
     common = {"experiment": experiment, "probe": "masc", "fitted_on": fitted_on}
     records = network_rows(subject, experiment)
     for layer, data in subject.outputs.items():
-        fitted = _fit(data.train, subject.label_sets[fitted_on])
+        fitted = fit_masc(data.train, subject.label_sets[fitted_on], LARGEST)
         scores = _scores(fitted, data, subject.label_sets, subject.test_labels, list(STRENGTHS))
         for record in [*scores, *_components(fitted)]:
             records.append({**common, "layer": layer, **record})
     return tidy(records)
-
-
-def _fit(rows: Tensor, labels: np.ndarray) -> MASC:
-    """Fit at the largest threshold, from which all others follow."""
-    with warnings.catch_warnings():  # whether subspaces are saturated shows in the number of components
-        warnings.simplefilter("ignore", DegenerateWarning)
-        return MASC(variance=max(filter(None, STRENGTHS.values()))).fit(rows, labels)
 
 
 def _scores(

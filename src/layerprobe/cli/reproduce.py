@@ -1,0 +1,68 @@
+"""`layerprobe reproduce`: the paper, or one table or figure of it, beside the published numbers."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+if TYPE_CHECKING:
+    from tyro.extras import SubcommandApp
+
+__all__ = ["add_reproduce"]
+
+
+def add_reproduce(app: "SubcommandApp") -> None:
+    """Add the command to the application; its signature and docstring are its help."""
+    from tyro.conf import Positional, arg
+
+    @app.command
+    def reproduce(
+        names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = ("table1",),
+        *,
+        pair: tuple[str, ...] = (),
+        scale: Literal["small", "full"] = "small",
+        root: Path = Path("runs"),
+        out: Path = Path("reproduction"),
+        jobs: int | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+        data: Annotated[Path | None, arg(metavar="FOLDER")] = None,
+        dry_run: bool = False,
+        json: bool = False,
+    ) -> None:
+        """Reproduce tables and figures of the paper: train, measure, and write them beside published numbers.
+
+        Does everything that is missing and nothing twice; interrupted and repeated, it goes on where it was.
+        Writes tables/, figures/, report.html, rows.csv, history.csv and provenance.json. Exit code 1 if a run
+        failed; what is there is written nevertheless.
+
+        Args:
+            names: table1, figure2, ..., probes, thresholds, ...; or all.
+            pair: Networks and data sets; without it the eight of the paper.
+            scale: small: fixed subsets of the training images and fewer seeds, for two cores and about an
+                hour or two; full: the paper's, for a GPU.
+            root: Folder of all runs.
+            out: Folder for what is written.
+            jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
+            device: Where networks are trained.
+            data: Folder of the data sets. Without it, LAYERPROBE_DATA or else the user's cache folder.
+            dry_run: Do nothing; print the runs, and about how much time and disk space they need.
+            json: Print the state of all runs as JSON on stdout, and nothing else there.
+        """
+        from layerprobe.paper.grid import jobs_on
+        from layerprobe.paper.overview import status
+        from layerprobe.paper.plans import plan as plan_of
+        from layerprobe.paper.scales import PAPER_PAIRS, SCALES
+        from layerprobe.report.grids import failures, show_grid
+        from layerprobe.report.reproduction import announce
+        from layerprobe.report.reproduction import reproduce as reproduce_plan
+
+        plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
+        print(announce(plan, root, jobs_on(device, jobs)), file=sys.stderr)
+        failed = [] if dry_run else reproduce_plan(plan, root, out, jobs=jobs, device=device, data_root=data)
+        if dry_run or json:
+            show_grid(root, status(root, list(plan.work)), failed, json=json)
+        if not dry_run and not json:
+            print(f"Everything is in {out}; begin with {out / 'report.html'}.")
+        for line in failures(failed):
+            print(f"layerprobe: {line}", file=sys.stderr)
+        if failed:
+            raise SystemExit(1)

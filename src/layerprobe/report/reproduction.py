@@ -1,0 +1,254 @@
+"""The paper again, in one go: train, measure, then tables, figures and one page with all of it."""
+
+import json as jsonlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from layerprobe.core.files import replace_file
+from layerprobe.errors import InputError
+from layerprobe.figures import save
+from layerprobe.paper import published
+from layerprobe.paper.analysis import gather, histories, missing
+from layerprobe.paper.estimates import seconds_left
+from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.folders import DONE, run_folder
+from layerprobe.paper.grid import Location, Outcome, jobs_on
+from layerprobe.paper.overview import disk_needed, runs_in, status
+from layerprobe.paper.plans import Plan
+from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.tables import TABLES, verdict_counts, write_table
+from layerprobe.report.grids import counts, disk
+from layerprobe.report.html import write_report
+from layerprobe.report.progress import in_words
+from layerprobe.report.running import analyse_with_progress, train_with_progress
+from layerprobe.training import provenance
+
+__all__ = ["Results", "Written", "announce", "reproduce", "write_figures", "write_tables"]
+
+SMALL = (
+    "Small scale: fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
+    "These numbers are ours and not comparable to the published ones without this in mind. "
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """What was measured on runs.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        Of all experiments, with the columns `layerprobe.paper.rows.COLUMNS`.
+    history : DataFrame
+        Of all training, one row an epoch.
+    """
+
+    rows: pd.DataFrame
+    history: pd.DataFrame
+
+    @classmethod
+    def of_runs(cls, specs: Sequence[RunSpec], root: Location) -> "Results":
+        """Read what is there of these runs."""
+        return cls(gather(specs, root), histories(specs, root))
+
+    @classmethod
+    def of_root(cls, root: Location) -> "Results":
+        """Read every run under a root.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        specs = runs_in(root)
+        if not specs:
+            raise InputError(f"no runs in {root}; train some, or name another --root")
+        return cls.of_runs(specs, root)
+
+    def lacks(self, needs: Sequence[str]) -> str:
+        """Return in words which experiments are missing, or nothing."""
+        absent = sorted(set(needs) - set(self.rows["experiment"]))
+        return f"there are no rows of {', '.join(absent)}" if absent else ""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written, by name, and why the rest was left out."""
+
+    made: dict[str, Any]
+    left_out: dict[str, str]
+
+
+def write_tables(results: Results, names: Sequence[str] | None, out: Location) -> Written:
+    """Write tables as CSV, Markdown and LaTeX; None means all whose experiments were done.
+
+    Raises
+    ------
+    InputError
+        If there is no such table.
+    """
+    written = Written({}, {})
+    for name in _known(names, TABLES, "table"):
+        table = TABLES[name]
+        if reason := results.lacks(table.needs):
+            written.left_out[name] = reason
+            continue
+        frame = table.build(results.rows, results.history)
+        if frame.empty:
+            written.left_out[name] = "no run shows it"
+            continue
+        Path(out).mkdir(parents=True, exist_ok=True)
+        write_table(name, frame, out, title=table.title)
+        written.made[name] = frame
+    return written
+
+
+def write_figures(results: Results, names: Sequence[str] | None, out: Location) -> Written:
+    """Draw figures as PNG, SVG and PDF; None means all whose experiments were done.
+
+    Raises
+    ------
+    InputError
+        If there is no such figure.
+    """
+    written = Written({}, {})
+    for name in _known(names, FIGURES, "figure"):
+        figure = FIGURES[name]
+        if reason := "" if figure.history else results.lacks(figure.needs):
+            written.left_out[name] = reason
+            continue
+        beside = published.table1() if figure.published else None
+        try:
+            drawn = figure.draw(results.rows, results.history, published=beside)
+        except InputError as error:
+            written.left_out[name] = str(error)
+            continue
+        Path(out).mkdir(parents=True, exist_ok=True)
+        save(drawn, Path(out, name), formats=("png", "svg", "pdf"))
+        written.made[name] = drawn
+    return written
+
+
+def _known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -> list[str]:
+    if names is None:
+        return list(registry)
+    if unknown := [name for name in names if name not in registry]:
+        raise InputError(f"No {kind} {', '.join(unknown)}. Available: {', '.join(registry)}.")
+    return list(dict.fromkeys(names))
+
+
+def announce(plan: Plan, root: Path, jobs: int, data_root: Location | None = None) -> str:
+    """Return in words what a plan will take: runs, experiments, time and disk space."""
+    specs = list(plan.work)
+    left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
+    to_measure = sum(len(missing(spec, root, names)) for spec, names in plan.work.items())
+    kept = [spec for spec in left if spec in plan.checkpoints]
+    others = [spec for spec in left if spec not in plan.checkpoints]
+    needed = disk_needed(others, jobs=jobs, checkpoints=False) + disk_needed(
+        kept, jobs=jobs, checkpoints=True
+    )
+    seconds = seconds_left(left, root) / max(1, min(jobs, len(left)))
+    training = f"about {in_words(seconds)} of training here (a rough guess)" if left else "nothing to train"
+    words = f"Scale {plan.scale.name}. {counts(status(root, specs))}. {to_measure} experiments to do. "
+    return f"{words}{jobs} at a time: {training}, {disk(needed, root)}."
+
+
+def reproduce(
+    plan: Plan,
+    root: Path,
+    out: Path,
+    *,
+    jobs: int | None = None,
+    device: str = "cpu",
+    data_root: Location | None = None,
+) -> list[Outcome]:
+    """Do everything of a plan that is missing, and write its tables, figures and report.
+
+    Whatever interrupts it, the same call goes on where it was. Tables and figures are written at the end,
+    from what is there: runs that failed appear as "not run".
+
+    Parameters
+    ----------
+    plan : Plan
+        What to do.
+    root : Path
+        The folder of all runs.
+    out : Path
+        Gets tables/, figures/, report.html, rows.csv, history.csv and provenance.json.
+    jobs, device, data_root
+        As for `layerprobe.paper.train_grid`.
+
+    Returns
+    -------
+    list of Outcome
+        The runs and experiments that failed.
+    """
+    jobs = jobs_on(device, jobs)
+    start = time.perf_counter()
+    specs = list(plan.work)
+    left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
+    options = {"jobs": jobs, "device": device, "data_root": data_root}
+    outcomes = train_with_progress(left, root, checkpoints=plan.checkpoints, **options) if left else []
+    done = {spec: names for spec, names in plan.work.items() if (run_folder(root, spec) / DONE).exists()}
+    outcomes += analyse_with_progress(done, root, **options)
+    write_all(plan, root, out, seconds=time.perf_counter() - start)
+    return [outcome for outcome in outcomes if outcome.error]
+
+
+def write_all(plan: Plan, root: Path, out: Path, *, seconds: float) -> None:
+    """Write the tables, figures and report of a plan from what is there."""
+    results = Results.of_runs(list(plan.work), root)
+    tables = write_tables(results, _chosen(plan, TABLES), out / "tables")
+    figures = write_figures(results, _chosen(plan, FIGURES), out / "figures")
+    for written in (tables, figures):
+        for name, reason in written.left_out.items():
+            print(f"{name} is left out: {reason}", file=sys.stderr)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, frame in (("rows", results.rows), ("history", results.history)):
+        replace_file(out / f"{name}.csv", frame.to_csv(index=False).encode())
+    record = _record(plan, root, seconds)
+    replace_file(out / "provenance.json", (jsonlib.dumps(record, indent=1) + "\n").encode())
+    small = SMALL if plan.scale.name == "small" else ""
+    write_report(
+        out / "report.html",
+        title=f"Decoding generalization from memorization, {plan.scale.name} scale",
+        finding=small + _finding(tables.made),
+        figures={
+            f"{FIGURES[name].title}. {FIGURES[name].caption}": drawn for name, drawn in figures.made.items()
+        },
+        tables={f"{TABLES[name].title}": frame for name, frame in tables.made.items()},
+        provenance={name: value for name, value in record.items() if name != "runs"},
+        appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
+    )
+
+
+def _chosen(plan: Plan, registry: Mapping[str, Any]) -> list[str]:
+    return [name for name in plan.targets if name in registry]
+
+
+def _finding(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Return how the comparisons with published numbers end."""
+    said = {name: verdict_counts(frame) for name, frame in tables.items()}
+    lines = [f"{TABLES[name].title}: {words}." for name, words in said.items() if words]
+    return " ".join(lines) or "Nothing here has a published number to stand beside."
+
+
+def _record(plan: Plan, root: Path, seconds: float) -> dict[str, Any]:
+    rows = status(root, list(plan.work))
+    return {
+        "scale": plan.scale.name,
+        "targets": list(plan.targets),
+        "runs": [
+            {"pair": spec.pair, "key": spec.key, "state": state, "spec": spec.to_dict()}
+            for spec, state in zip(plan.work, rows["state"], strict=True)
+        ],
+        "training_seconds": round(float(rows["seconds"].sum())),
+        "seconds_of_this_call": round(seconds),
+        **provenance(),
+    }

@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from layerprobe.paper import memory
+from layerprobe.paper.experiments import cost, probes
+from layerprobe.paper.experiments.cost import fit_flops, masc_fit_flops, predict_flops
+from layerprobe.paper.experiments.probes import is_affordable
+from layerprobe.paper.memory import peak_bytes
+from layerprobe.probes import available, create
+
+
+def test_accuracies_are_those_of_the_probes_themselves(memorised):
+    rows = probes(memorised)
+    data = memorised.outputs["fc1"]
+    for name in available():
+        for fitted_on, labels in memorised.label_sets.items():
+            fitted = create(name).fit(data.train, labels)
+            here = rows[(rows["layer"] == "fc1") & (rows["probe"] == name) & (rows["fitted_on"] == fitted_on)]
+            test = here.loc[here["split"] == "test", "value"].item()
+            assert test == pytest.approx(fitted.score(data.test, memorised.test_labels))
+            assert len(here) == 3
+
+
+def test_what_would_take_hours_is_left_out():
+    assert is_affordable("qda", 2048, 10)
+    assert not is_affordable("qda", 4096, 100)
+    assert is_affordable("masc", 4096, 100)
+
+
+def test_operations_of_masc_by_hand():
+    # d = 4: five rows by the moment, 5 * 16 + 22/3 * 64; three rows by the Gram matrix with one component
+    by_moment, by_gram = 5 * 16 + 22 / 3 * 64, 9 * 4 + 22 / 3 * 27 + 2 * 3 * 4 * 1
+    assert masc_fit_flops([5], 4, [2]) == pytest.approx(by_moment)
+    assert masc_fit_flops([3], 4, [1]) == pytest.approx(by_gram)
+    assert masc_fit_flops([5, 3], 4, [2, 1]) == pytest.approx(by_moment + by_gram)
+
+
+def test_operations_of_a_fitted_probe_by_hand():
+    X, y = np.eye(4, dtype=np.float32), np.array([0, 0, 1, 1])
+    masc = create("masc", variance=0.9).fit(X, y)  # two rows of equal variance: both components
+    assert masc.subspaces_.ranks == (2, 2)
+    assert predict_flops(masc, m=10, n=4, d=4) == 2 * 10 * 4 * 4
+    counts = np.array([2, 2])
+    assert fit_flops(masc, counts, 4) == masc_fit_flops(counts, 4, (2, 2))
+    assert fit_flops(create("logistic", epochs=3).fit(X, y), counts, 4) == 6 * 4 * 4 * 2 * 3
+    assert predict_flops(create("knn", n_neighbors=1).fit(X, y), m=10, n=4, d=4) == 2 * 10 * 4 * 4
+    assert fit_flops(create("knn", n_neighbors=1).fit(X, y), counts, 4) == 0
+
+
+def test_every_registered_probe_has_a_formula(memorised):
+    rows = cost(memorised)
+    flops = rows[rows["metric"].str.endswith("_flops")]
+    assert set(flops["probe"]) == set(available())
+    assert flops["value"].notna().all()
+    assert (rows.loc[rows["metric"].str.endswith("_seconds"), "value"] > 0).all()
+
+
+def test_peak_memory_counts_what_is_allocated_and_let_go():
+    peak = peak_bytes(lambda: np.ones(4_000_000).sum())
+    if peak is None:
+        pytest.skip("this kernel does not tell a process's peak memory")
+    assert 30e6 < peak < 45e6
+
+
+def test_where_the_kernel_does_not_tell_the_work_is_done_all_the_same(monkeypatch, tmp_path):
+    done = []
+    monkeypatch.setattr(memory, "RESET", tmp_path / "nowhere" / "clear_refs")
+    assert peak_bytes(lambda: done.append(1)) is None
+    assert done == [1]
