@@ -91,7 +91,7 @@ def test_a_head_without_bias_behind_an_unnamed_layer():
     for network in edited:
         assert network.head.bias is None
         torch.testing.assert_close(network.head.weight.detach(), expected)
-    with pytest.raises(InputError, match="LogisticRegression has a bias and .* none"):
+    with pytest.raises(InputError, match=r"LogisticRegression has a bias and .* none"):
         edit_head(model, (X, LABELS), "logistic")
     edit_head(model, (X, LABELS), "logistic", bias="zero")
 

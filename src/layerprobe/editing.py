@@ -15,7 +15,7 @@ from layerprobe.layers import capture, list_layers
 from layerprobe.probes import REGISTRY, LinearProbe, create
 from layerprobe.probes.base import label_array
 
-__all__ = ["Bias", "edit_head", "find_head", "linear_probe", "set_head"]
+__all__ = ["Bias", "check_bias", "edit_head", "find_head", "linear_probe", "set_head"]
 
 Bias: TypeAlias = Literal["probe", "keep", "zero"]
 
@@ -127,7 +127,7 @@ def find_head(model: nn.Module, batch: Any) -> nn.Linear:
     shape = next((row.shape for row in listed if row.name == listed.head), ())
     if not isinstance(head, nn.Linear) or shape != (head.out_features,):
         raise InputError(
-            "expected a network whose output (n, K) is that of one nn.Linear, called once; its output here is "
+            "expected a network whose output (n, K) is that of one nn.Linear, called once; its output is "
             f"that of {listed.head!r}. Wrap the network in a module that returns the linear layer's output"
         )
     own = dict(head.named_parameters(recurse=False))
@@ -137,6 +137,12 @@ def find_head(model: nn.Module, batch: Any) -> nn.Linear:
             "(a parametrisation), so that they cannot be set; remove it first"
         )
     return head
+
+
+def check_bias(bias: object) -> None:
+    """Raise InputError if this is no way of choosing the bias."""
+    if bias not in get_args(Bias):
+        raise InputError(f"bias must be 'probe', 'keep' or 'zero', got {bias!r}")
 
 
 def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None:
@@ -156,8 +162,7 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
     InputError
         If sizes differ, or the probe's bias has no place in a layer without one.
     """
-    if bias not in get_args(Bias):
-        raise InputError(f"bias must be 'probe', 'keep' or 'zero', got {bias!r}")
+    check_bias(bias)
     weight, own_bias = fitted.linear_
     if weight.shape != head.weight.shape:
         raise InputError(
@@ -174,7 +179,7 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
         head.bias = _like(own_bias if bias == "probe" else torch.zeros_like(own_bias), head.bias)
 
 
-def _like(values: Tensor, old: nn.Parameter) -> nn.Parameter:
+def _like(values: Tensor, old: Tensor) -> nn.Parameter:
     """Return a new parameter: the old one may be shared with another layer, which keeps it."""
     return nn.Parameter(values.detach().to(old, copy=True), requires_grad=old.requires_grad)
 

@@ -93,8 +93,9 @@ class Run:
 
     @property
     def memorised(self) -> bool:
-        """Whether the running training accuracy has reached the recipe's target."""
-        return bool((self.history["train_accuracy"] >= self.spec.recipe.target).any())
+        """Whether the running training accuracy has reached the recipe's target, after the edit if any."""
+        final = self.history[self.history["epoch"] > (self.spec.edit.epoch if self.spec.edit else 0)]
+        return bool((final["train_accuracy"] >= self.spec.recipe.target).any())
 
 
 def run_folder(root: Location, spec: RunSpec) -> Path:

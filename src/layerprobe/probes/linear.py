@@ -9,7 +9,7 @@ __all__ = ["LinearProbe"]
 
 
 class LinearProbe(Probe):
-    """A probe that predicts argmax_k (w_k . x + b_k); a subclass defines ``_fit`` and ``_weight_and_bias``."""
+    """A probe that predicts argmax_k (w_k . x + b_k): a subclass has ``_fit`` and ``_weight_and_bias``."""
 
     @property
     def linear_(self) -> tuple[Tensor, Tensor]:
