@@ -5,11 +5,21 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from layerprobe.paper.experiments.dynamics import dynamics
+from layerprobe.paper.experiments.edits import weight_edit
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
 from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.subjects import Subject
 
-__all__ = ["EXPERIMENTS", "Experiment", "latent_memorisation", "noisy_subspaces", "true_subspaces"]
+__all__ = [
+    "EXPERIMENTS",
+    "Experiment",
+    "dynamics",
+    "latent_memorisation",
+    "noisy_subspaces",
+    "true_subspaces",
+    "weight_edit",
+]
 
 
 @dataclass(frozen=True)
@@ -40,4 +50,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "noisy_subspaces": Experiment(noisy_subspaces),
     "true_subspaces": Experiment(true_subspaces, _is_memorised),
     "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
+    "dynamics": Experiment(dynamics),
+    "weight_edit": Experiment(weight_edit),
 }

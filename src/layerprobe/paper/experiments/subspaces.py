@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from layerprobe.errors import DegenerateWarning
+from layerprobe.paper.experiments.accuracies import accuracies
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.subjects import LayerData, Subject
 from layerprobe.probes import MASC
@@ -69,24 +70,9 @@ def latent_memorisation(subject: Subject) -> pd.DataFrame:
 
 def network_rows(subject: Subject, experiment: str) -> list[dict[str, Any]]:
     """Return the accuracies of the network itself, in evaluation mode, as records."""
-    train, test = (logits.argmax(1).numpy() for logits in subject.outputs.logits)
-    accuracies = {
-        ("train", "noisy"): train == subject.noisy,
-        ("train", "true"): train == subject.true,
-        ("test", "true"): test == subject.test_labels,
-    }
-    return [
-        {
-            "experiment": experiment,
-            "layer": "output",
-            "probe": "network",
-            "split": split,
-            "labels": labels,
-            "metric": "accuracy",
-            "value": right.mean(),
-        }
-        for (split, labels), right in accuracies.items()
-    ]
+    predicted = (logits.argmax(1) for logits in subject.outputs.logits)
+    network = {"experiment": experiment, "layer": "output", "probe": "network"}
+    return [{**network, **accuracy} for accuracy in accuracies(subject, *predicted)]
 
 
 def _every_layer(subject: Subject, experiment: str, fitted_on: str) -> pd.DataFrame:
