@@ -23,7 +23,7 @@ RANK = {
             ["layers"],
             ["data"],
             ["training", "figures"],  # figures draws rows for everything above it
-            ["probing"],
+            ["probing", "editing"],
             ["auditing", "paper"],
             ["report"],
             ["demo"],

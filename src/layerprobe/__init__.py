@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layerprobe.core import ClassMoments, Subspaces
+    from layerprobe.editing import edit_head
     from layerprobe.errors import LayerprobeError, LayerprobeWarning
     from layerprobe.layers import capture, list_layers
     from layerprobe.probes import MASC
@@ -18,6 +19,7 @@ __all__ = [
     "ProbeTable",
     "Subspaces",
     "capture",
+    "edit_head",
     "list_layers",
     "probe",
 ]
@@ -31,10 +33,23 @@ _HOMES = {
     "ProbeTable": "probing",
     "Subspaces": "core",
     "capture": "layers",
+    "edit_head": "editing",
     "list_layers": "layers",
     "probe": "probing",
 }
-_PARTS = {"core", "data", "errors", "figures", "layers", "networks", "paper", "probes", "probing", "training"}
+_PARTS = {
+    "core",
+    "data",
+    "editing",
+    "errors",
+    "figures",
+    "layers",
+    "networks",
+    "paper",
+    "probes",
+    "probing",
+    "training",
+}
 
 
 def __getattr__(name: str) -> Any:

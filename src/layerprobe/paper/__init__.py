@@ -3,6 +3,7 @@
 from layerprobe.paper.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.paper.grid import train_grid
 from layerprobe.paper.locking import BusyError
+from layerprobe.paper.midway import Edit
 from layerprobe.paper.overview import status
 from layerprobe.paper.pairs import PAIRS, Pair, pair
 from layerprobe.paper.runs import execute
@@ -12,6 +13,7 @@ from layerprobe.paper.together import execute_together
 __all__ = [
     "PAIRS",
     "BusyError",
+    "Edit",
     "Pair",
     "Protocol",
     "Run",

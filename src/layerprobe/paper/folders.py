@@ -39,6 +39,7 @@ __all__ = [
     "Run",
     "build_network",
     "epoch_path",
+    "kept_epochs",
     "load_model",
     "read_record",
     "read_run",
@@ -93,8 +94,9 @@ class Run:
 
     @property
     def memorised(self) -> bool:
-        """Whether the running training accuracy has reached the recipe's target."""
-        return bool((self.history["train_accuracy"] >= self.spec.recipe.target).any())
+        """Whether the running training accuracy has reached the recipe's target, after the edit if any."""
+        final = self.history[self.history["epoch"] > (self.spec.edit.epoch if self.spec.edit else 0)]
+        return bool((final["train_accuracy"] >= self.spec.recipe.target).any())
 
 
 def run_folder(root: Location, spec: RunSpec) -> Path:
@@ -105,6 +107,12 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
 def epoch_path(folder: Path, epoch: int) -> Path:
     """Return where the weights of a chosen epoch are kept."""
     return folder / "checkpoints" / f"epoch-{epoch:04}.safetensors"
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """Return the epochs whose weights a run has kept, in order; 0 is the initial network."""
+    kept = folder.glob("checkpoints/epoch-*.safetensors")
+    return sorted(int(path.stem.removeprefix("epoch-")) for path in kept)
 
 
 def build_network(spec: RunSpec) -> nn.Module:

@@ -90,6 +90,8 @@ def variant(spec: RunSpec) -> str:
     changed |= {
         name: getattr(spec, name) for name in ("subset", "test_subset") if getattr(spec, name) is not None
     }
+    if spec.edit:
+        changed["edit"] = f"{spec.edit.probe} after epoch {spec.edit.epoch} with bias {spec.edit.bias}"
     if spec.noise != "uniform":
         changed["noise"] = spec.noise
     return ", ".join(f"{name} {value}" for name, value in changed.items())

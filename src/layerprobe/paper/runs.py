@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ from layerprobe.paper.folders import (
     write_text,
 )
 from layerprobe.paper.locking import BusyError, locked
+from layerprobe.paper.midway import train_edited
 from layerprobe.paper.pairs import pair
 from layerprobe.paper.specs import RunSpec, run_data
 from layerprobe.training import (
@@ -95,7 +97,8 @@ def execute(
         elif folder:
             images, labels = run_data(spec, data_root)
             session = Session.begin(spec, folder, images, labels, device, checkpoints)
-            history = train(
+            trained = partial(train_edited, spec.edit) if spec.edit else train
+            history = trained(
                 session.model,
                 y=torch.tensor(labels, device=device),
                 order_seed=spec.order_seed,

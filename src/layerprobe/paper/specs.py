@@ -13,6 +13,7 @@ import numpy as np
 
 from layerprobe.data import ImageSet, human_labels, load, noise
 from layerprobe.errors import InputError
+from layerprobe.paper.midway import Edit
 from layerprobe.paper.pairs import pair as pair_of
 from layerprobe.training import Recipe, Seeds
 
@@ -22,7 +23,7 @@ Protocol = Literal["independent", "published"]
 Location = str | os.PathLike[str] | None
 _WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
 # Fields that a spec's record leaves out where they are None: runs from before they existed keep their keys.
-_LATER = ("test_subset",)
+_LATER = ("test_subset", "edit")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class RunSpec:
         The network's options, as dropout; a mapping is taken as well.
     seed : int or None
         The one seed that the others derive from, if they do.
+    edit : Edit, optional
+        An edit of the last layer on the way.
     """
 
     pair: str
@@ -66,6 +69,7 @@ class RunSpec:
     options: tuple[tuple[str, Any], ...] = ()
     seed: int | None = None
     test_subset: int | None = None
+    edit: Edit | None = None
 
     def __post_init__(self) -> None:
         pair_of(self.pair)
@@ -98,6 +102,10 @@ class RunSpec:
             drawn = derived.noise if self.noise == "uniform" else None
             if (self.noise_seed, self.init_seed, self.order_seed) != (drawn, derived.init, derived.order):
                 raise InputError(f"seed must be None unless the other seeds derive from it, got {self.seed}")
+        if self.edit and self.edit.epoch >= self.recipe.max_epochs:
+            raise InputError(
+                f"the edit's epoch must be below max_epochs, {self.recipe.max_epochs}, got {self.edit.epoch}"
+            )
         self._spell_numbers()
 
     def _spell_numbers(self) -> None:
@@ -122,6 +130,7 @@ class RunSpec:
         subset: int | None = None,
         test_subset: int | None = None,
         options: Mapping[str, Any] | None = None,
+        edit: Edit | None = None,
         **overrides: Any,
     ) -> Self:
         """Return the spec of a pair's run by one of the two protocols.
@@ -137,7 +146,7 @@ class RunSpec:
         protocol : {"independent", "published"}
             "independent": each run draws its own noise, initial weights and batch order. "published": the
             noise is the published draw and the batches are never shuffled; the initial weights alone differ.
-        noise, subset, test_subset, options
+        noise, subset, test_subset, options, edit
             As in the class; `noise` is the protocol's if not given.
         **overrides
             Fields of `Recipe` to change, as ``optimizer="adam"``; None leaves the pair's own.
@@ -174,6 +183,7 @@ class RunSpec:
             test_subset=test_subset,
             options=tuple((options or {}).items()),
             seed=seed,
+            edit=edit,
         )
 
     @property
@@ -190,7 +200,8 @@ class RunSpec:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
         """Return the spec that `to_dict` made this of."""
-        return cls(**{**record, "recipe": Recipe(**record["recipe"])})
+        edit = record.get("edit") and Edit(**record["edit"])
+        return cls(**{**record, "recipe": Recipe(**record["recipe"]), "edit": edit})
 
     def canonical_json(self) -> str:
         """Return the one JSON text of this spec: sorted keys, no spaces, shortest exact numbers."""

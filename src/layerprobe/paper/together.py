@@ -54,11 +54,11 @@ def execute_together(
     InputError
         If the runs cannot be one model.
     """
-    if len(groups(specs)) > 1:
+    if len(groups(specs)) > 1 or any(spec.edit for spec in specs):
         raise InputError(
             "runs can be trained as one if they differ in corruption, noise and seeds alone and have no "
-            f"dropout; got {', '.join(spec.folder_name for spec in specs)}. Train the groups that groups() "
-            "returns, or each run with execute()."
+            f"dropout and no edit; got {', '.join(spec.folder_name for spec in specs)}. Train the groups "
+            "that groups() returns, those of one run with execute()."
         )
     device = torch.device(device)
     refused: dict[int, LayerprobeError] = {}
@@ -112,13 +112,13 @@ def _train(
 def groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
     """Group the runs that `execute_together` takes: alike but for corruption, noise and seeds.
 
-    A run with dropout is a group of its own.
+    A run with dropout or an edit is a group of its own, for `execute`.
     """
     alike: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:
         same = replace(
             spec, corruption=0, noise="published", noise_seed=None, init_seed=0, order_seed=0, seed=None
         )
-        separate = not stackable(untrained_network(spec.pair, spec.options))
+        separate = spec.edit is not None or not stackable(untrained_network(spec.pair, spec.options))
         alike.setdefault(spec if separate else same, []).append(spec)
     return list(alike.values())

@@ -6,19 +6,23 @@ from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe
 from layerprobe.probes.knn import KNN
 from layerprobe.probes.lda import LDA
+from layerprobe.probes.linear import LinearProbe
 from layerprobe.probes.logistic import LogisticRegression
 from layerprobe.probes.masc import MASC
 from layerprobe.probes.ncm import NearestClassMean
 from layerprobe.probes.qda import QDA
+from layerprobe.probes.velpic import VeLPIC
 
 __all__ = [
     "KNN",
     "LDA",
     "MASC",
     "QDA",
+    "LinearProbe",
     "LogisticRegression",
     "NearestClassMean",
     "Probe",
+    "VeLPIC",
     "available",
     "create",
 ]
@@ -30,6 +34,7 @@ REGISTRY: dict[str, type[Probe]] = {
     "lda": LDA,
     "qda": QDA,
     "knn": KNN,
+    "velpic": VeLPIC,
 }
 
 

@@ -5,12 +5,12 @@ from torch import Tensor, nn
 
 from layerprobe.core.linalg import one_thread
 from layerprobe.errors import InputError
-from layerprobe.probes.base import Probe
+from layerprobe.probes.linear import LinearProbe
 
 __all__ = ["LogisticRegression"]
 
 
-class LogisticRegression(Probe):
+class LogisticRegression(LinearProbe):
     """One linear layer under cross entropy, trained with Adam on shuffled batches.
 
     Parameters
@@ -61,5 +61,5 @@ class LogisticRegression(Probe):
                     optimizer.step()
         self.coef_, self.intercept_ = weight.detach(), bias.detach()
 
-    def _scores(self, X: Tensor) -> Tensor:
-        return nn.functional.linear(X.to(self.coef_), self.coef_, self.intercept_)
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        return self.coef_, self.intercept_

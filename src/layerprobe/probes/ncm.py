@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
-from layerprobe.probes.base import Probe
+from layerprobe.probes.linear import LinearProbe
 
 __all__ = ["NearestClassMean"]
 
 
-class NearestClassMean(Probe):
+class NearestClassMean(LinearProbe):
     """Predict the class whose mean makes the largest cosine with the point.
 
     An all-zero point, or an all-zero mean, has the cosine 0.
@@ -28,7 +28,9 @@ class NearestClassMean(Probe):
         self.means_ = (sums / codes.bincount(minlength=num_classes)[:, None]).to(X.dtype)
 
     def _scores(self, X: Tensor) -> Tensor:
-        normalize = torch.nn.functional.normalize
-        return (
-            normalize(X.to(self.means_), eps=torch.finfo(self.means_.dtype).tiny) @ normalize(self.means_).T
-        )
+        weight, _ = self._weight_and_bias()
+        return torch.nn.functional.normalize(X.to(weight), eps=torch.finfo(weight.dtype).tiny) @ weight.T
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        # The length of x does not change which of the cosines is the largest.
+        return torch.nn.functional.normalize(self.means_), self.means_.new_zeros(len(self.means_))

@@ -120,6 +120,7 @@ def train(
     true_labels: Tensor | None = None,
     test: tuple[Tensor, Tensor] | None = None,
     inputs: Inputs | None = None,
+    earlier: Sequence[Epoch] = (),
     resume: TrainingState | None = None,
     save: Callable[[TrainingState], object] | None = None,
     on_epoch: Callable[[Epoch], object] | None = None,
@@ -150,6 +151,9 @@ def train(
     inputs : callable, optional
         Makes a batch of `x`, for instance of uint8 images, into what the network takes: a `Scale`. Without
         it batches are taken as they are.
+    earlier : sequence of Epoch, optional
+        The history of the network so far, which this training continues with a fresh optimiser: its epochs
+        count, but do not end it.
     resume : TrainingState, optional
         Go on from here instead of from the network's present weights.
     save : callable, optional
@@ -163,7 +167,7 @@ def train(
     Returns
     -------
     list of Epoch
-        The history, that of `resume` included. The target was reached if
+        The history, that of `earlier` or `resume` included. The target was reached if
         ``history[-1].train_accuracy >= recipe.target``; training also ends at a loss that is not finite, from
         which no network recovers.
 
@@ -175,11 +179,11 @@ def train(
     """
     check_training_data(x, y, true_labels)
     optimizer = recipe.build_optimizer(model)
-    history: list[Epoch] = []
+    history = list(earlier)
     if resume:
         resume.restore(model, optimizer, recipe.slots)
-        history += resume.history
-    while not (recipe.has_ended(history) or (stop and history and stop(history))):
+        history = list(resume.history)
+    while len(history) == len(earlier) or not (recipe.has_ended(history) or (stop and stop(history))):
         start = time.perf_counter()
         number = len(history) + 1
         with seeded(order_seed, number):

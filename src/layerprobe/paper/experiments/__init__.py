@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from layerprobe.paper.experiments.cost import cost
-from layerprobe.paper.experiments.probes import probes
 from layerprobe.paper.experiments.controls import controls
+from layerprobe.paper.experiments.cost import cost
+from layerprobe.paper.experiments.dynamics import dynamics
+from layerprobe.paper.experiments.edits import weight_edit
+from layerprobe.paper.experiments.probes import probes
 from layerprobe.paper.experiments.retraining import relabel_statistics, retraining
 from layerprobe.paper.experiments.similarity import similarity
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
@@ -17,17 +19,17 @@ from layerprobe.paper.subjects import Subject
 __all__ = [
     "EXPERIMENTS",
     "Experiment",
+    "controls",
     "cost",
+    "dynamics",
     "latent_memorisation",
     "noisy_subspaces",
     "probes",
-    "controls",
-    "latent_memorisation",
-    "noisy_subspaces",
     "relabel_statistics",
     "retraining",
     "similarity",
     "true_subspaces",
+    "weight_edit",
 ]
 
 
@@ -59,9 +61,11 @@ EXPERIMENTS: dict[str, Experiment] = {
     "noisy_subspaces": Experiment(noisy_subspaces),
     "true_subspaces": Experiment(true_subspaces, _is_memorised),
     "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
-    "probes": Experiment(probes, _is_memorised),
-    "cost": Experiment(cost, _is_memorised),
-    "retraining": Experiment(retraining, _is_memorised),
     "controls": Experiment(controls),
+    "probes": Experiment(probes, _is_memorised),
+    "retraining": Experiment(retraining, _is_memorised),
+    "weight_edit": Experiment(weight_edit),
     "similarity": Experiment(similarity, _is_memorised),
+    "dynamics": Experiment(dynamics),
+    "cost": Experiment(cost, _is_memorised),
 }

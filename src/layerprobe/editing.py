@@ -1,0 +1,198 @@
+"""edit_head(): a linear probe becomes the last layer of a network, without training (the follow-up study)."""
+
+import copy
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from layerprobe.errors import InputError
+from layerprobe.layers import capture, list_layers
+from layerprobe.probes import REGISTRY, LinearProbe, create
+from layerprobe.probes.base import label_array
+
+__all__ = ["Bias", "check_bias", "edit_head", "find_head", "linear_probe", "set_head"]
+
+Bias: TypeAlias = Literal["probe", "keep", "zero"]
+
+
+def edit_head(
+    model: nn.Module,
+    train: Any,
+    probe: str | LinearProbe = "velpic",
+    bias: Bias = "probe",
+    *,
+    batch_size: int = 512,
+) -> nn.Module:
+    """Return a copy of a network whose last linear layer is a linear probe of the last hidden layer.
+
+    The probe is fitted on what the last linear layer gets for the training data, in evaluation mode; its
+    rows replace that layer's. Nothing is trained.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network whose output (n, K) is that of an ``nn.Linear``; it is left as it was.
+    train : (x, y), DataLoader, Dataset or iterable of batches
+        As for :func:`layerprobe.capture`, with labels 0..K-1, each at least once: a class without rows has
+        no direction, and could not be kept from winning.
+    probe : str or LinearProbe
+        "velpic", "ncm", "logistic", "lda", or such a probe, which is cloned.
+    bias : {"probe", "keep", "zero"}
+        "probe": the probe's own, so that the edited network predicts as the probe does; for VeLPIC and the
+        nearest class mean that is zero. "keep": the network's.
+    batch_size : int
+        Rows of a batch cut from whole arrays.
+
+    Returns
+    -------
+    nn.Module
+        An edited deep copy, its training flags those of `model`.
+
+    Raises
+    ------
+    InputError
+        If there is no such linear layer, the labels do not fit, or the probe is not linear.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from layerprobe.networks import MLP
+    >>> x, y = torch.eye(4).repeat(5, 1), torch.arange(20) % 4
+    >>> edited = edit_head(MLP(4, hidden=(16,), num_classes=4), (x, y), probe="ncm")
+    >>> bool((edited(x).argmax(1) == y).all())
+    True
+    """
+    fitted = linear_probe(probe)
+    first = train
+    if isinstance(train, Iterator):  # which would lack its first batch afterwards
+        first = list(islice(train, 1))
+        train = chain(first, train)
+    edited = copy.deepcopy(model)
+    head = find_head(edited, first)
+    hook = head.register_forward_hook(lambda head, inputs, output: inputs[0])
+    try:
+        # What the head "puts out" is now what it gets, by whatever name the last hidden layer goes.
+        name = next((name for name, module in edited.named_modules() if module is head and name), "output")
+        captured = capture(edited, train, name, batch_size=batch_size)
+    finally:
+        hook.remove()
+    if captured.labels is None:
+        raise InputError("the training data have no labels; give (x, y), or a loader of (x, y)")
+    labels = label_array(captured.labels)
+    _check_labels(labels, head.out_features)
+    set_head(head, fitted.fit(captured.outputs[name], labels), bias)
+    return edited
+
+
+def linear_probe(probe: str | LinearProbe) -> LinearProbe:
+    """Return an unfitted linear probe by its name, or a clone of one.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name, or it is not linear.
+    """
+    candidate = create(probe) if isinstance(probe, str) else probe
+    if not isinstance(candidate, LinearProbe):
+        linear = [name for name, kind in REGISTRY.items() if issubclass(kind, LinearProbe)]
+        raise InputError(
+            f"only a linear probe can be a network's last layer, one of {', '.join(linear)}; got {probe!r}"
+        )
+    return clone(candidate)
+
+
+def find_head(model: nn.Module, batch: Any) -> nn.Linear:
+    """Return the linear layer that makes a network's output (n, K), found in one forward pass.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any; it is left as it was.
+    batch : array, tuple, dict or DataLoader
+        As for :func:`layerprobe.list_layers`.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    listed = list_layers(model, batch)
+    modules = dict(model.named_modules())
+    head = model if isinstance(model, nn.Linear) else modules.get(listed.head or "")
+    shape = next((row.shape for row in listed if row.name == listed.head), ())
+    if not isinstance(head, nn.Linear) or shape != (head.out_features,):
+        raise InputError(
+            "expected a network whose output (n, K) is that of one nn.Linear, called once; its output is "
+            f"that of {listed.head!r}. Wrap the network in a module that returns the linear layer's output"
+        )
+    own = dict(head.named_parameters(recurse=False))
+    if "weight" not in own or (head.bias is not None and "bias" not in own):
+        raise InputError(
+            f"the weights of the last linear layer {listed.head!r} are computed from others "
+            "(a parametrisation), so that they cannot be set; remove it first"
+        )
+    return head
+
+
+def check_bias(bias: object) -> None:
+    """Raise InputError if this is no way of choosing the bias."""
+    if bias not in get_args(Bias):
+        raise InputError(f"bias must be 'probe', 'keep' or 'zero', got {bias!r}")
+
+
+def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None:
+    """Make a linear layer, in place, predict as a fitted probe does.
+
+    Parameters
+    ----------
+    head : nn.Linear
+        From d features to K classes.
+    fitted : LinearProbe
+        Fitted on d features and K classes.
+    bias : {"probe", "keep", "zero"}
+        As for `edit_head`.
+
+    Raises
+    ------
+    InputError
+        If sizes differ, or the probe's bias has no place in a layer without one.
+    """
+    check_bias(bias)
+    weight, own_bias = fitted.linear_
+    if weight.shape != head.weight.shape:
+        raise InputError(
+            f"expected a probe of weights {tuple(head.weight.shape)}, as the last linear layer's; "
+            f"{type(fitted).__name__} has {tuple(weight.shape)}"
+        )
+    if bias == "probe" and head.bias is None and own_bias.any():
+        raise InputError(
+            f"{type(fitted).__name__} has a bias and the network's last linear layer has none; "
+            "bias='zero' leaves it out"
+        )
+    head.weight = _like(weight, head.weight)
+    if head.bias is not None and bias != "keep":
+        head.bias = _like(own_bias if bias == "probe" else torch.zeros_like(own_bias), head.bias)
+
+
+def _like(values: Tensor, old: Tensor) -> nn.Parameter:
+    """Return a new parameter: the old one may be shared with another layer, which keeps it."""
+    return nn.Parameter(values.detach().to(old, copy=True), requires_grad=old.requires_grad)
+
+
+def _check_labels(labels: np.ndarray, K: int) -> None:
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= K:
+        raise InputError(
+            f"expected labels 0..{K - 1}, the positions of the network's outputs; "
+            f"got {', '.join(map(repr, np.unique(labels)[:5].tolist()))}, ..."
+        )
+    missing = np.setdiff1d(np.arange(K), labels)
+    if len(missing):
+        raise InputError(
+            f"expected training rows of every class 0..{K - 1}; none is of class "
+            f"{', '.join(map(str, missing.tolist()))}. Add some, or remove these outputs from the network"
+        )

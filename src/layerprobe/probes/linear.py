@@ -1,0 +1,25 @@
+"""What linear probes share: a weight matrix and a bias that can serve as the last layer of a network."""
+
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from layerprobe.probes.base import Probe
+
+__all__ = ["LinearProbe"]
+
+
+class LinearProbe(Probe):
+    """A probe that predicts argmax_k (w_k . x + b_k): a subclass has ``_fit`` and ``_weight_and_bias``."""
+
+    @property
+    def linear_(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, d) and bias (K,) of the linear layer that predicts as this probe does."""
+        check_is_fitted(self)
+        return self._weight_and_bias()
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} must define _weight_and_bias().")
+
+    def _scores(self, X: Tensor) -> Tensor:
+        weight, bias = self._weight_and_bias()
+        return nn.functional.linear(X.to(weight), weight, bias)

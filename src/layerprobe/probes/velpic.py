@@ -1,0 +1,45 @@
+"""VeLPIC, the linear probe of the follow-up study: one direction a class."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from layerprobe.core import fit_subspaces
+from layerprobe.errors import DegenerateWarning
+from layerprobe.probes.linear import LinearProbe
+
+__all__ = ["VeLPIC"]
+
+
+class VeLPIC(LinearProbe):
+    """Predict the class whose first component has the largest product with the point.
+
+    The first component v_k of class k is the leading eigenvector, of unit norm, of its uncentred second
+    moment, with the sign that makes the mean of v_k . x over all training points positive or zero. A class
+    whose rows are all zero has no direction: its v_k is zero, and its score 0.
+
+    Attributes
+    ----------
+    directions_ : Tensor of shape (K, d)
+        v_k in its rows, of the training rows' dtype.
+    classes_ : ndarray of shape (K,)
+    n_features_in_ : int
+
+    References
+    ----------
+    The follow-up of the paper, arXiv 2603.19865.
+    """
+
+    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        with warnings.catch_warnings():  # one feature saturates subspaces; signed directions still differ
+            warnings.simplefilter("ignore", DegenerateWarning)
+            bases = fit_subspaces(X, codes, num_classes, components=1).bases
+        self.directions_ = torch.zeros(num_classes, X.shape[1], dtype=X.dtype, device=X.device)
+        for direction, basis in zip(self.directions_, bases, strict=True):
+            if basis.shape[1]:  # none for an all-zero class
+                direction.copy_(basis[:, 0])
+        self.directions_[self.directions_.double() @ X.mean(0, dtype=torch.float64) < 0] *= -1
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        return self.directions_, self.directions_.new_zeros(len(self.directions_))
