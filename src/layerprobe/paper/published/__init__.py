@@ -1,7 +1,8 @@
 """The numbers that the paper published, as they are; SOURCE.md beside this file says where they are from.
 
-Every function returns a fresh frame. Accuracies are shares in [0, 1], rounded to four decimals, and means over
-three runs unless said otherwise. Names of pairs, layers and probes are ours. `CAVEATS` says what to keep in mind.
+Every function returns a fresh frame. Accuracies are shares in [0, 1], rounded to four decimals, and means
+over three runs unless said otherwise. Names of pairs, layers and probes are ours. `CAVEATS` says what to keep
+in mind when comparing with them.
 """
 
 import io
@@ -35,7 +36,7 @@ def training() -> pd.DataFrame:
 
 
 def masc_by_layer() -> pd.DataFrame:
-    """Return MASC with noisy subspaces at 99 % variance: pair, corruption, layer, test, test_min, test_max."""
+    """Return MASC, noisy subspaces at 99 % variance: pair, corruption, layer, test, test_min, test_max."""
     return _read("masc_by_layer")
 
 
