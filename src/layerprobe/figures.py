@@ -23,6 +23,7 @@ __all__ = [
     "pdf",
     "percent_axis",
     "png",
+    "quiet_grid",
     "save",
     "svg",
     "training_history",
@@ -199,6 +200,11 @@ def percent_axis(ax: "Axes") -> None:
 
     ax.set_ylim(-0.02, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
+    quiet_grid(ax)
+
+
+def quiet_grid(ax: "Axes") -> None:
+    """Draw horizontal lines behind the data instead of ticks."""
     ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(length=0, pad=6)
