@@ -40,7 +40,7 @@ PROBE_TITLES = {
 }
 # Okabe and Ito's colours keep apart for every kind of colour vision; the markers keep apart in grey.
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
-STYLES += [("#56B4E9", "P"), ("#000000", "X"), ("#7F7F7F", "<")]
+STYLES += [("#56B4E9", "P"), ("#000000", "X"), ("#7F7F7F", "<"), ("#994F00", "h")]
 DASHED = (0, (4, 3))
 # A history's columns in the order of the styles, and what each is measured on, as `probe` says it.
 HISTORY = {

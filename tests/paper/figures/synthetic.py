@@ -9,12 +9,16 @@ from layerprobe.paper.rows import COLUMNS, RUN
 DEGREES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 LAYERS = ["input", "fc1", "fc2", "fc3"]
 PROBES = ["masc", "ncm", "logistic", "lda", "qda", "knn", "velpic"]
-HUMAN = ("cifar-10n:aggre", "cifar-10n:worst")
+HUMAN = {
+    "cifar-10n:aggre": 0.1,
+    "cifar-10n:random1": 0.2,
+    "cifar-10n:worst": 0.4,
+}  # and what degree they are like
 SPLITS = {("train", "noisy"): 0.0, ("train", "true"): 0.02, ("test", "true"): 0.04}
 
 
 def runs(pairs, degrees, seeds, subset=None, human=()):
-    """Yield the run columns; seeds that a value depends on are `seed`."""
+    """Yield the run columns; seed s has every seed s."""
     for pair in pairs:
         for noise, p in [*(("uniform", p) for p in degrees), *((name, np.nan) for name in human)]:
             for seed in range(seeds):
@@ -28,7 +32,7 @@ def runs(pairs, degrees, seeds, subset=None, human=()):
 def masc(p, i, seed, fitted_on="noisy", setting="0.99", extra=0.0):
     """Return MASC's accuracy at layer i; the seeds lie one point apart, the largest in the second layer."""
     strength = list(STRENGTHS).index(setting)
-    share = 0.9 - 0.5 * p * (fitted_on == "noisy") - 0.1 * abs(i - 1) - 0.01 * abs(strength - 3)
+    share = 0.9 - 0.5 * p * (fitted_on == "noisy") - 0.04 * abs(i - 1) - 0.01 * abs(strength - 3)
     return share + 0.01 * seed + extra
 
 
@@ -41,9 +45,8 @@ def frame(pairs=("mlp-mnist",), degrees=DEGREES, seeds=3, layers=None, *, subset
     records = []
     layers = layers or dict.fromkeys(pairs, LAYERS)
     for run in runs(pairs, degrees, seeds, subset, human):
-        p = 0.3 if np.isnan(run["corruption"]) else run["corruption"]
-        for record in _of_run(p, run["seed"], layers[run["pair"]]):
-            records.append(run | record)
+        p = HUMAN.get(run["noise"], run["corruption"])
+        records += [run | record for record in _of_run(p, run["seed"], layers[run["pair"]])]
     rows = pd.DataFrame(records, columns=COLUMNS)
     texts = ["experiment", "layer", "probe", "setting", "fitted_on", "split", "labels", "metric"]
     return rows.fillna(dict.fromkeys(texts, "")).astype(
@@ -143,12 +146,12 @@ def _retraining(p, seed, layers):
 
 def _similarity(p, seed, layers):
     for i, layer in enumerate(layers):
-        value = 1 - 0.5 * p - 0.1 * i + 0.01 * seed
+        value = 0.9 - 0.3 * p - 0.05 * i + 0.01 * seed
         yield {"experiment": "similarity", "layer": layer, "metric": "cka", "value": value}
         for fitted_on in ("noisy", "true"):
             for k in range(3):
                 more = {"fitted_on": fitted_on, "class": k, "metric": "principal_cosine"}
-                yield {"experiment": "similarity", "layer": layer, "value": value - 0.1 * k, **more}
+                yield {"experiment": "similarity", "layer": layer, "value": value - 0.05 * k, **more}
 
 
 def _dynamics(p, seed, layers):

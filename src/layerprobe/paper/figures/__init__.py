@@ -1,7 +1,7 @@
 """Every figure of the paper and of our own experiments, drawn from rows alone.
 
-A new figure is one entry of `FIGURES`: a title and a caption, the experiments whose rows it needs, and a function
-from these rows to a figure. `sheets.py` is the look of all of them, `choosing.py` how rows become lines.
+A new figure is one entry of `FIGURES`: a title and a caption, the experiments whose rows it needs, and a
+function from these rows to a figure. `sheets.py` is the look of all, `choosing.py` how rows become lines.
 """
 
 from functools import partial
@@ -16,13 +16,14 @@ _OWN = "Dashed, hollow: the network itself."
 _BEST = (
     "Best layer: that of the highest mean test accuracy, so an upper bound where there are no test labels."
 )
+_EPOCH = "Dashed, hollow: the network at its last epoch, and at that of its highest test accuracy."
 _CLASSES = (
     "of a class's subspace at 99 % of its variance, over the layers: mean over classes, and their range."
 )
 _AFTER = (
-    "Accuracy on the 80 % of the test data that chose neither layer nor epoch, by corruption degree: MASC at the "
-    "layer that the other 20 % chose; the network before and after it was retrained on MASC's labels, at most 30 "
-    "epochs with early stopping."
+    "Accuracy on the 80 % of the test data that chose neither layer nor epoch, by corruption degree: MASC at "
+    "the layer that the other 20 % chose; the network before and after it was retrained on MASC's labels, at "
+    "most 30 epochs with early stopping."
 )
 _EPOCHS = "after each of ten epochs of retraining without early stopping; epoch 0 is the network before."
 
@@ -118,8 +119,8 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "latent",
             "Latent memorisation: labels corrupted after training",
-            "MASC on the layers of the generalised network, which learnt clean labels; its subspaces are from labels "
-            "corrupted only afterwards, by their degree.",
+            "MASC on the layers of the generalised network, which learnt clean labels; its subspaces are "
+            "from labels corrupted only afterwards, by their degree.",
             ("latent_memorisation",),
             over_layers.latent,
         ),
@@ -134,8 +135,7 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "probes",
             "Test accuracy of every probe at its best layer",
-            f"By corruption degree, fitted on noisy and on true labels. {_BEST} Dashed, hollow: the network at its "
-            "last epoch, and at the epoch of its highest test accuracy.",
+            f"By corruption degree, fitted on noisy and on true labels. {_BEST} {_EPOCH}",
             ("probes", "controls"),
             probes.probes,
         ),
@@ -149,8 +149,7 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "controls",
             "Controls: untrained networks and the best epoch",
-            f"MASC at the best layer of the trained and of the untrained network. {_BEST} Dashed, hollow: the network "
-            "at its last epoch, and at the epoch of its highest test accuracy.",
+            f"MASC at the best layer of the trained and of the untrained network. {_BEST} {_EPOCH}",
             ("noisy_subspaces", "controls"),
             probes.controls,
             also=_TRUE,
@@ -158,8 +157,7 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "gains",
             "MASC at its best layer against the network itself",
-            f"Table 1 as a picture. {_BEST} Dashed, hollow: the network at its last epoch, and at the epoch of its "
-            "highest test accuracy. Grey, hollow, where given: published numbers.",
+            f"Table 1 as a picture. {_BEST} {_EPOCH} Grey, hollow, where given: published numbers.",
             ("noisy_subspaces", "true_subspaces", "controls"),
             probes.gains,
             published=True,
@@ -167,16 +165,16 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "similarity",
             "Similarity of memorised and generalised networks",
-            "Over the layers, by corruption degree: linear CKA of the layer outputs on the test data, and mean "
-            "cosine of the principal angles between class subspaces.",
+            "Over the layers, by corruption degree: linear CKA of the layer outputs on the test data, and "
+            "mean cosine of the principal angles between class subspaces.",
             ("similarity",),
             over_layers.similarity,
         ),
         FigureSpec(
             "dynamics",
             "Test accuracy over the epochs of training",
-            "The network, and probes fitted on the noisy labels, each at the layer that is best at the last epoch. "
-            "Epoch 0 is the untrained network.",
+            "The network, and probes fitted on the noisy labels, each at the layer that is best at the last "
+            "epoch. Epoch 0 is the untrained network.",
             ("dynamics",),
             over_epochs.dynamics,
         ),

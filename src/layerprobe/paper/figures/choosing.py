@@ -9,6 +9,7 @@ from layerprobe.figures import STYLES
 from layerprobe.paper.figures.sheets import Style
 
 __all__ = [
+    "HUMAN",
     "accuracies",
     "conditions",
     "families",
@@ -19,6 +20,7 @@ __all__ = [
     "styles_of",
 ]
 
+HUMAN = ", human labels"  # how the title of a family ends whose labels people gave
 PAPER_DEGREES = [f"p = {degree:g}" for degree in (0, 0.2, 0.4, 0.6, 0.8, 1)]
 
 
@@ -31,19 +33,18 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     """
     human = rows["corruption"].isna()
     condition = rows["noise"].where(human, "p = " + rows["corruption"].map("{:g}".format))
-    runs = rows[["pair", "variant", "noise"]].drop_duplicates()
-    titles = {}
-    for pair, of_pair in runs.groupby("pair"):
+    keys: list[tuple[str, str, str]] = list(zip(rows["pair"], rows["variant"], rows["noise"], strict=True))
+    titles: dict[tuple[str, str, str], str] = {}
+    for pair in rows["pair"].unique():
         parts = {
             (variant, noise): [part for part in variant.split(", ") if not _names_human(part)]
-            for variant, noise in zip(of_pair["variant"], of_pair["noise"], strict=True)
+            for of, variant, noise in dict.fromkeys(keys)
+            if of == pair
         }
         common = set.intersection(*map(set, parts.values()))
         for (variant, noise), words in parts.items():
             own = ", ".join(word for word in words if word and word not in common)
-            human_labels = ", human labels" if ":" in noise else ""
-            titles[pair, variant, noise] = pair + (f" ({own})" if own else "") + human_labels
-    keys = zip(rows["pair"], rows["variant"], rows["noise"], strict=True)
+            titles[pair, variant, noise] = pair + (f" ({own})" if own else "") + HUMAN * (":" in noise)
     return rows.assign(condition=condition, family=[titles[key] for key in keys])
 
 
@@ -66,8 +67,10 @@ def conditions(rows: pd.DataFrame) -> list[str]:
 def styles_of(names: Sequence[str]) -> dict[str, Style]:
     """Return a style for each condition; the paper's degrees have the same one in every figure."""
     fixed = dict(zip(PAPER_DEGREES, STYLES, strict=False))
-    free = [style for style in STYLES if style not in [fixed.get(name) for name in names]]
-    rest = chain(free, cycle(STYLES))
+    # Others take what the paper's degrees never have, then what they do not have here.
+    other = [*STYLES[len(fixed) :], *STYLES]
+    taken = [fixed[name] for name in names if name in fixed]
+    rest = chain([style for style in other if style not in taken], cycle(STYLES))
     return {name: fixed[name] if name in fixed else next(rest) for name in names}
 
 

@@ -16,7 +16,7 @@ __all__ = ["dynamics", "histories"]
 
 
 def dynamics(rows: pd.DataFrame) -> "Figure":
-    """Draw test accuracy over the kept epochs, each probe at the layer that is its best at the last of them."""
+    """Draw test accuracy over the kept epochs, each probe at its best layer at the last of them."""
     panels = []
     for title, of in families(accuracies(rows[rows["experiment"] == "dynamics"])):
         for condition in conditions(of):

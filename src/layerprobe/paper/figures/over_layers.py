@@ -6,7 +6,15 @@ import pandas as pd
 
 from layerprobe.figures import PROBE_TITLES
 from layerprobe.paper.experiments.subspaces import PAPER
-from layerprobe.paper.figures.choosing import accuracies, conditions, families, layers_of, span, styles_of
+from layerprobe.paper.figures.choosing import (
+    HUMAN,
+    accuracies,
+    conditions,
+    families,
+    layers_of,
+    span,
+    styles_of,
+)
 from layerprobe.paper.figures.probes import PROBE_STYLES
 from layerprobe.paper.figures.sheets import Line, Panel, Style, sheet
 
@@ -51,17 +59,16 @@ def subspaces_in_full(rows: pd.DataFrame, fitted_on: str) -> "Figure":
 
 
 def human(rows: pd.DataFrame) -> "Figure":
-    """Noisy and true subspaces of networks trained on human labels, beside the same networks on clean labels."""
+    """Draw noisy and true subspaces of networks that learnt human labels, beside p = 0."""
     panels = []
-    for fitted_on in ("noisy", "true"):
-        measured = _measured(rows, fitted_on)
-        for title, of in families(measured[measured["corruption"].isna()]):
-            clean = measured[
-                measured["family"].add(", human labels").eq(title) & (measured["corruption"] == 0)
-            ]
-            panels.append(_accuracy(f"{title}: {fitted_on} subspaces", pd.concat([clean, of]), TEST))
-    half = len(panels) // 2
-    return sheet([panel for both in zip(panels[:half], panels[half:], strict=True) for panel in both], 2)
+    for title in dict.fromkeys(rows[rows["corruption"].isna()]["family"]):
+        family = title.removesuffix(HUMAN)
+        for fitted_on in ("noisy", "true"):
+            measured = _measured(rows, fitted_on)
+            clean = measured[(measured["family"] == family) & (measured["corruption"] == 0)]
+            of = pd.concat([clean, measured[measured["family"] == title]])
+            panels.append(_accuracy(f"{family}: {fitted_on} subspaces", of, TEST))
+    return sheet(panels, 2)
 
 
 def latent(rows: pd.DataFrame) -> "Figure":
@@ -123,7 +130,7 @@ def cost(rows: pd.DataFrame) -> "Figure":
 def _measured(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
     """Return an experiment's rows at the paper's threshold, and the network's own.
 
-    True subspaces are not measured at p = 0, where the noisy labels are the true ones: noisy subspaces stand in.
+    True subspaces are not measured at p = 0, where noisy labels are the true ones: noisy subspaces stand in.
     """
     found = rows[rows["experiment"] == f"{fitted_on}_subspaces"]
     if fitted_on == "true":

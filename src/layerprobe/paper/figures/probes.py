@@ -1,5 +1,6 @@
 """Figures of best layers: thresholds, every probe, controls, and the gains over the network."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -24,7 +25,7 @@ __all__ = ["BEST_EPOCH", "LAST_EPOCH", "PROBE_STYLES", "controls", "gains", "pro
 PROBE_STYLES: dict[str, Style] = dict(
     zip(["masc", "ncm", "logistic", "lda", "qda", "knn", "velpic"], STYLES, strict=False)
 )
-LAST_EPOCH: Style = ("#333333", "o")
+LAST_EPOCH: Style = ("#333333", ">")
 BEST_EPOCH: Style = ("#333333", "*")
 # How the published Table 1 names what the lines of `gains` are.
 TABLE1 = {
@@ -37,8 +38,7 @@ TABLE1 = {
 
 def thresholds(rows: pd.DataFrame) -> "Figure":
     """Draw test accuracy at the best layer over the thresholds, one component first."""
-    settings = [*[name for name, share in STRENGTHS.items() if share is None], *STRENGTHS]
-    names = list(dict.fromkeys(settings))
+    names = sorted(STRENGTHS, key=lambda name: STRENGTHS[name] or 0)  # one component first
     shown = ["one" if STRENGTHS[name] is None else f"{100 * float(name):g} %" for name in names]
     of_experiments = rows[rows["experiment"].isin(["noisy_subspaces", "true_subspaces"])]
     test = accuracies(of_experiments[of_experiments["probe"] == "masc"])
@@ -50,7 +50,8 @@ def thresholds(rows: pd.DataFrame) -> "Figure":
             for condition, style in styles_of(conditions(here)).items():
                 at = _best(here[here["condition"] == condition], "setting")
                 lines.append(Line(condition, style, span(at, "setting", names)))
-            panels.append(Panel(f"{title}: {fitted_on} subspaces", lines, "test accuracy", shown))
+            label = "share of variance; one: a single component"
+            panels.append(Panel(f"{title}: {fitted_on} subspaces", lines, "test accuracy", shown, label))
     return sheet(panels, _pairs_of_panels(panels))
 
 
@@ -168,7 +169,7 @@ def _published_lines(theirs: pd.DataFrame, names: list[str], styles: dict[str, S
     )
 
 
-def _drawn(lines: "list[Line] | map[Line]") -> list[Line]:
+def _drawn(lines: Iterable[Line]) -> list[Line]:
     """Leave out lines without points."""
     return [line for line in lines if len(line.span)]
 

@@ -6,6 +6,7 @@ import pandas as pd
 
 from layerprobe.figures import STYLES
 from layerprobe.paper.figures.choosing import accuracies, conditions, families, span, styles_of
+from layerprobe.paper.figures.probes import LAST_EPOCH
 from layerprobe.paper.figures.sheets import Line, Panel, sheet
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ __all__ = ["before_and_after", "epoch_by_epoch"]
 
 
 def before_and_after(rows: pd.DataFrame, fitted_on: str) -> "Figure":
-    """Draw evaluation accuracy by degree: before, after with early stopping, MASC itself: Figures 4 and 27."""
+    """Draw evaluation accuracy before and after with early stopping, and of MASC: Figures 4 and 27."""
     panels = []
     for title, of in families(_of(rows, fitted_on)):
         evaluation, names = accuracies(of, "evaluation"), conditions(of)
@@ -38,7 +39,7 @@ def before_and_after(rows: pd.DataFrame, fitted_on: str) -> "Figure":
             Line("MASC, same layer, after retraining", STYLES[3], span(again, "condition", names)),
             Line(
                 "network before",
-                ("#333333", "o"),
+                LAST_EPOCH,
                 span(epochs[epochs["epoch"] == 0], "condition", names),
                 "network",
             ),

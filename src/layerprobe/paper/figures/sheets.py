@@ -1,7 +1,7 @@
 """One look for all figures of the paper: panels of lines, a legend below them, a headline and a footer.
 
 A figure says what to draw as `Panel`s of `Line`s; `sheet` draws them. Every line has its own marker, so that
-lines keep apart in grey; the network itself is dashed with hollow markers, published numbers are hollow and grey.
+lines keep apart in grey; the network itself is dashed and hollow, published numbers are grey and hollow.
 """
 
 import textwrap
@@ -82,6 +82,8 @@ class Panel:
         Names the vertical axis.
     names : list of str
         Names of the horizontal positions 0, 1, ...; without them the axis counts epochs.
+    xlabel : str
+        Names the horizontal axis of positions, where their names do not.
     apart : bool
         Whether the last position is set apart from the others.
     yscale : {"percent", "share", "linear", "log"}
@@ -94,6 +96,7 @@ class Panel:
     lines: list[Line]
     ylabel: str
     names: list[str] = field(default_factory=list)
+    xlabel: str = ""
     apart: bool = False
     yscale: Literal["percent", "share", "linear", "log"] = "percent"
     xscale: Literal["linear", "symlog"] = "linear"
@@ -131,45 +134,66 @@ def sheet(
         raise InputError("the rows hold nothing that this figure shows: measure its experiments on more runs")
     columns = min(columns or (2 if len(panels) == 4 else 3), len(panels))
     height = -(-len(panels) // columns)
-    positions = max(len(panel.names) for panel in panels)
     with rc_context(RC):
         handles = _handles(lines, spread)
-        width = max(max(3.5, 0.48 * positions + 1.1) * columns + 0.5, 6.8)
+        width = max(columns * max(map(_width, panels)) + 0.5, 6.8)
         longest = max(len(str(handle.get_label())) for handle in handles)
-        per_row = max(1, min(len(handles), int(width / (0.085 * longest + 0.62))))
-        size = width, 2.9 * height + 0.9 + 0.24 * -(-len(handles) // per_row)
+        in_a_row = max(1, int(width / (0.085 * longest + 0.62)))
+        legend_rows = -(-len(handles) // in_a_row)
+        room = int(11 * (width / columns - 0.9))
+        size = width, (2.9 + max(_slant(panel, room) for panel in panels)) * height + 0.9 + 0.24 * legend_rows
         figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03))
         axes = figure.subplots(height, columns, squeeze=False)
         for i, ax in enumerate(axes.flat):
             if i >= len(panels):
                 ax.set_axis_off()
                 continue
-            _draw(ax, panels[i], room=int(10 * width / columns))
+            _draw(ax, panels[i], room)
             if i % columns == 0 or panels[i].ylabel != panels[i - 1].ylabel:
                 ax.set_ylabel(panels[i].ylabel)
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=per_row, frameon=False, handlelength=2.6
+            handles=handles,
+            loc="outside lower center",
+            ncols=-(-len(handles) // legend_rows),
+            frameon=False,
+            handlelength=2.6,
         )
     return figure
+
+
+def _width(panel: Panel) -> float:
+    """Return inches for a panel: room for its names, but slanted names need no more than their number."""
+    across = min(0.095 * sum(len(name) + 1 for name in panel.names), 0.55 * len(panel.names))
+    return max(3.5, across + 1.0)
+
+
+def _slant(panel: Panel, room: int) -> float:
+    """Return inches that slanted names take below a panel."""
+    slanted = sum(map(len, panel.names)) > room
+    return 0.055 * max(map(len, panel.names)) if slanted else 0.0
 
 
 def finish(figure: "Figure", title: str, footer: str) -> "Figure":
     """Put a headline above the panels of any figure and a footer below its legend."""
     from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    characters = int(figure.get_figwidth() * 9)
-    lines = textwrap.wrap(footer, int(characters * 1.45))
+    letters = int(9 * figure.get_figwidth())
+    lines = textwrap.wrap(footer, int(1.45 * letters))
     inches = 0.17 * len(lines) + 0.12
     with rc_context(RC):
-        headline(figure, textwrap.fill(title, characters))
+        headline(figure, textwrap.fill(title, letters))
         figure.set_figheight(figure.get_figheight() + inches)
         share = inches / figure.get_figheight()
-        figure.text(
-            0.012, share / 2, "\n".join(lines), fontsize=8, color="#555555", va="center", linespacing=1.3
-        )
-        figure.get_layout_engine().set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr, call-arg]
+        style: dict[str, Any] = {"fontsize": 8, "color": NEUTRAL[0], "va": "center", "linespacing": 1.3}
+        figure.text(0.012, share / 2, "\n".join(lines), **style)
+        # The layout makes room for a legend at the very bottom only: here it is told how much is taken.
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        taken = share
         for legend in figure.legends:
+            taken += (legend.get_window_extent(renderer).height / figure.dpi + 0.1) / figure.get_figheight()
             legend.set_bbox_to_anchor((0, share, 1, 1 - share), transform=figure.transFigure)
+        figure.get_layout_engine().set(rect=(0, taken, 1, 1 - taken))  # type: ignore[union-attr, call-arg]
     return figure
 
 
@@ -177,7 +201,7 @@ def _draw(ax: "Axes", panel: Panel, room: int) -> None:
     """Draw one panel; `room` is about how many letters fit below it."""
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-    ax.set_title(textwrap.fill(panel.title, max(30, int(0.9 * room))))
+    ax.set_title(textwrap.fill(panel.title, max(34, room)))
     for line in panel.lines:
         _draw_line(ax, line)
     if not panel.lines:
@@ -193,11 +217,13 @@ def _draw(ax: "Axes", panel: Panel, room: int) -> None:
     quiet_grid(ax)
     if panel.names:
         name_positions(ax, panel.names, apart=panel.apart, room=room)
+        ax.set_xlabel(panel.xlabel)
         return
     ax.set_xlabel("epoch")
     if panel.xscale == "symlog":
         last = max((line.span.index.max() for line in panel.lines), default=1)
         ax.set_xscale("symlog", linthresh=1, linscale=0.5)
+        ax.set_xlim(-0.15, 1.08 * last)
         ax.set_xticks([tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500) if tick <= last], minor=False)
         ax.set_xticks([], minor=True)
         ax.xaxis.set_major_formatter(ScalarFormatter())

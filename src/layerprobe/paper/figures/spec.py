@@ -83,8 +83,8 @@ class FigureSpec:
         if missing := [name for name in self.needs if name not in held]:
             of_pair = f" of {pair}" if pair else ""
             raise InputError(
-                f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no rows{of_pair} "
-                f"from {', '.join(missing)}. Run {' and '.join(missing)} first."
+                f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no "
+                f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
             )
         shown = frame if self.history else frame[frame["experiment"].isin([*self.needs, *self.also])]
         drawn = self.plot(named(shown), published) if self.published else self.plot(named(shown))
