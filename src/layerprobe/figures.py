@@ -1,5 +1,6 @@
 """Figures drawn from tidy rows alone. Nothing here computes a result."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from itertools import cycle
 from pathlib import Path
@@ -13,7 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PROBE_TITLES", "accuracy_over_layers", "png", "save", "svg", "training_history"]
+__all__ = [
+    "PROBE_TITLES",
+    "STYLES",
+    "accuracy_over_layers",
+    "headline",
+    "name_positions",
+    "pdf",
+    "percent_axis",
+    "png",
+    "quiet_grid",
+    "save",
+    "svg",
+    "training_history",
+]
 
 PROBE_TITLES = {
     "masc": "MASC",
@@ -26,6 +40,7 @@ PROBE_TITLES = {
 }
 # Okabe and Ito's colours keep apart for every kind of colour vision; the markers keep apart in grey.
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
+STYLES += [("#56B4E9", "P"), ("#000000", "X"), ("#7F7F7F", "<"), ("#994F00", "h")]
 DASHED = (0, (4, 3))
 # A history's columns in the order of the styles, and what each is measured on, as `probe` says it.
 HISTORY = {
@@ -47,6 +62,7 @@ RC: dict[Any, Any] = {
     "xtick.color": "#333333",
     "ytick.color": "#333333",
     "svg.hashsalt": "layerprobe",  # element ids, and so the whole file, repeat exactly
+    "pdf.fonttype": 42,  # TrueType: publishers refuse matplotlib's own default, Type 3
 }
 
 
@@ -98,7 +114,7 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
         axes[0].set_ylabel("accuracy")
         several_seeds = "seed" in rows and len(rows["seed"].unique()) > 1
         _legend(figure, measured, network=not of_network.empty, several_seeds=several_seeds)
-        _headline(figure, title)
+        headline(figure, title)
     return figure
 
 
@@ -149,7 +165,7 @@ def training_history(rows: pd.DataFrame, *, title: str = "") -> "Figure":
             ax.set_ylabel("accuracy")
         several_seeds = "seed" in rows and len(rows["seed"].unique()) > 1
         _legend(figure, list(HISTORY.values()), network=False, several_seeds=several_seeds)
-        _headline(figure, title)
+        headline(figure, title)
     return figure
 
 
@@ -169,20 +185,26 @@ def _history_panel(ax: "Axes", rows: pd.DataFrame) -> None:
         ax.plot(span.index, span["mean"], color=color, linewidth=2, clip_on=False, **spaced)
     ax.set_xlabel("epoch")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _percent_axis(ax)
+    percent_axis(ax)
 
 
-def _headline(figure: "Figure", title: str) -> None:
+def headline(figure: "Figure", title: str) -> None:
+    """Put a title above all panels."""
     if title:
         figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
 
 
-def _percent_axis(ax: "Axes") -> None:
+def percent_axis(ax: "Axes") -> None:
     """Make the vertical axis run from 0 to 100 %, with a quiet grid."""
     from matplotlib.ticker import PercentFormatter
 
     ax.set_ylim(-0.02, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
+    quiet_grid(ax)
+
+
+def quiet_grid(ax: "Axes") -> None:
+    """Draw horizontal lines behind the data instead of ticks."""
     ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(length=0, pad=6)
@@ -202,13 +224,21 @@ def _panel(
             if not here.empty:
                 draw(ax, here, layers, color, marker)
     names = [*layers, "network"] if len(of_network) else layers
-    slanted = sum(map(len, names)) > 60
+    name_positions(ax, names, apart=len(of_network) > 0)
+    percent_axis(ax)
+
+
+def name_positions(ax: "Axes", names: list[str], *, apart: bool = False, room: int = 60) -> None:
+    """Write names along the horizontal axis, slanted if all together have more letters than there is room.
+
+    `apart` shades the last of them, which is then not one of the layers but the network.
+    """
+    slanted = sum(map(len, names)) > room
     alignment: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     ax.set_xticks(range(len(names)), names, **alignment)
-    if len(of_network):  # set apart what is not a layer
-        ax.axvspan(len(layers) - 0.5, len(layers) + 0.35, color="#f3f3f3", linewidth=0, zorder=0)
+    if apart:
+        ax.axvspan(len(names) - 1.5, len(names) - 0.65, color="#f3f3f3", linewidth=0, zorder=0)
     ax.set_xlim(-0.35, len(names) - 0.65)
-    _percent_axis(ax)
 
 
 def _curve(ax: "Axes", rows: pd.DataFrame, layers: list[str], color: str, marker: str) -> None:
@@ -263,9 +293,29 @@ def svg(figure: "Figure") -> bytes:
     return buffer.getvalue()
 
 
-def save(figure: "Figure", stem: str | Path) -> tuple[Path, Path]:
-    """Write the figure beside `stem` as .png and .svg, and return both paths."""
-    paths = Path(f"{stem}.png"), Path(f"{stem}.svg")
-    for path, content in zip(paths, (png(figure), svg(figure)), strict=True):
-        path.write_bytes(content)
+def pdf(figure: "Figure") -> bytes:
+    """Return the figure as a PDF file that is the same for the same rows."""
+    from matplotlib import rc_context
+
+    buffer = BytesIO()
+    nothing = dict.fromkeys(["CreationDate", "Creator", "Producer"])
+    with rc_context(RC):
+        figure.savefig(buffer, format="pdf", metadata=nothing, facecolor="white")
+    return buffer.getvalue()
+
+
+def save(figure: "Figure", stem: str | Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
+    """Write the figure beside `stem` in each format, "png", "svg" or "pdf", and return the paths.
+
+    Raises
+    ------
+    InputError
+        If a format is none of these.
+    """
+    writers = {"png": png, "svg": svg, "pdf": pdf}
+    if unknown := [name for name in formats if name not in writers]:
+        raise InputError(f"figures are written as {', '.join(writers)}; got {', '.join(unknown)}")
+    paths = tuple(Path(f"{stem}.{name}") for name in formats)
+    for path, name in zip(paths, formats, strict=True):
+        path.write_bytes(writers[name](figure))
     return paths

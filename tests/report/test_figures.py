@@ -146,3 +146,18 @@ def test_a_history_without_rows_or_columns_is_refused(history):
         training_history(history()[:0])
     with pytest.raises(InputError, match="true_accuracy"):
         training_history(history().drop(columns="true_accuracy"))
+
+
+def test_a_figure_is_written_in_the_formats_asked_for(planted, tmp_path):
+    pages = [save(accuracy_over_layers(planted()), tmp_path / name, formats=("pdf",)) for name in "ab"]
+    (first,), (second,) = pages
+    assert first.name == "a.pdf"
+    assert first.read_bytes().startswith(b"%PDF")
+    assert first.read_bytes() == second.read_bytes()
+    assert b"CreationDate" not in first.read_bytes()
+
+
+def test_an_unknown_format_is_refused_before_anything_is_written(planted, tmp_path):
+    with pytest.raises(InputError, match="png, svg, pdf; got gif"):
+        save(accuracy_over_layers(planted()), tmp_path / "a", formats=("png", "gif"))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,54 @@
+"""Figures over the epochs of training: how probes follow the network, and the histories of training."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from layerprobe.figures import PROBE_TITLES, training_history
+from layerprobe.paper.figures.choosing import accuracies, conditions, families, span
+from layerprobe.paper.figures.probes import LAST_EPOCH, PROBE_STYLES
+from layerprobe.paper.figures.sheets import Line, Panel, sheet
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["dynamics", "histories"]
+
+
+def dynamics(rows: pd.DataFrame) -> "Figure":
+    """Draw test accuracy over the kept epochs, each probe at its best layer at the last of them."""
+    panels = []
+    for title, of in families(accuracies(rows[rows["experiment"] == "dynamics"])):
+        for condition in conditions(of):
+            here = of[of["condition"] == condition]
+            lines = [
+                Line(
+                    PROBE_TITLES.get(probe, probe),
+                    style,
+                    span(_at_best_layer(here[here["probe"] == probe]), "epoch"),
+                )
+                for probe, style in PROBE_STYLES.items()
+                if (here["probe"] == probe).any()
+            ]
+            network = here[here["probe"] == "network"]
+            if len(network):
+                lines.append(Line("network itself", LAST_EPOCH, span(network, "epoch"), "network"))
+            panels.append(Panel(f"{title}, {condition}", lines, "test accuracy", xscale="symlog"))
+    return sheet(panels)
+
+
+def histories(history: pd.DataFrame) -> "Figure":
+    """Draw the accuracies of training, one panel a family and condition."""
+    ordered = pd.concat(
+        of[of["condition"] == condition].assign(pair=f"{title}, {condition}")
+        for title, of in families(history)
+        for condition in conditions(of)
+    )
+    # One line a run, whether or not its seeds derive from one.
+    runs = ordered["key"].astype("category").cat.codes
+    return training_history(ordered.assign(seed=runs).drop(columns="corruption"))
+
+
+def _at_best_layer(rows: pd.DataFrame) -> pd.DataFrame:
+    last = rows[rows["epoch"] == rows["epoch"].max()]
+    return rows[rows["layer"] == last.groupby("layer", sort=False)["value"].mean().idxmax()]

@@ -1,0 +1,130 @@
+"""What one figure is, and drawing it: what it needs is checked, and its scale is written below it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from layerprobe.errors import InputError
+from layerprobe.paper.figures.choosing import named
+from layerprobe.paper.figures.sheets import finish
+from layerprobe.paper.rows import COLUMNS, RUN
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["FigureSpec"]
+
+Frame = pd.DataFrame
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """One figure.
+
+    Attributes
+    ----------
+    name : str
+        Its name in `FIGURES`.
+    title, caption : str
+        A headline, and what is seen.
+    needs : tuple of str
+        Names of the experiments whose rows it is drawn from.
+    also : tuple of str
+        Experiments whose rows it shows where there are any.
+    plot : callable
+        Draws it from the rows (with `history`: the histories; with `published`: and the published frame).
+    history, published : bool
+        Whether it is drawn from training histories; whether published numbers can stand in it.
+    """
+
+    name: str
+    title: str
+    caption: str
+    needs: tuple[str, ...]
+    plot: Callable[..., "Figure"]
+    also: tuple[str, ...] = ()
+    history: bool = False
+    published: bool = False
+
+    def draw(
+        self,
+        rows: Frame | None = None,
+        history: Frame | None = None,
+        pair: str | None = None,
+        *,
+        published: Frame | None = None,
+    ) -> "Figure":
+        """Draw the figure.
+
+        Parameters
+        ----------
+        rows : DataFrame, optional
+            Tidy rows of any runs and experiments (`layerprobe.paper.rows.COLUMNS`).
+        history : DataFrame, optional
+            Histories of runs: the run columns, and those of history.csv.
+        pair : str, optional
+            Draw this pair alone; by default every pair in the rows.
+        published : DataFrame, optional
+            The published Table 1, for the figure "gains"; others have no place for it.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+
+        Raises
+        ------
+        InputError
+            If rows or columns that it needs are missing; it says which experiment to run.
+        """
+        frame = _of_pair(self._frame(rows, history), pair)
+        held = set() if self.history else set(frame["experiment"])
+        if missing := [name for name in self.needs if name not in held]:
+            of_pair = f" of {pair}" if pair else ""
+            raise InputError(
+                f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no "
+                f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
+            )
+        shown = frame if self.history else frame[frame["experiment"].isin([*self.needs, *self.also])]
+        drawn = self.plot(named(shown), published) if self.published else self.plot(named(shown))
+        return finish(drawn, self.title, _scale(shown))
+
+    def _frame(self, rows: Frame | None, history: Frame | None) -> Frame:
+        frame, kind = (history, "training histories") if self.history else (rows, "rows")
+        columns = RUN if self.history else COLUMNS
+        if frame is None or frame.empty:
+            raise InputError(
+                f"{self.name} is drawn from {kind}, and there are none. Train and measure runs first."
+            )
+        if missing := [name for name in columns if name not in frame]:
+            raise InputError(
+                f"{self.name} expects {kind} with the columns {', '.join(columns)}; missing: {missing}"
+            )
+        return frame
+
+
+def _of_pair(frame: Frame, pair: str | None) -> Frame:
+    chosen = frame if pair is None else frame[frame["pair"] == pair]
+    if chosen.empty:
+        raise InputError(
+            f"no rows of the pair {pair!r}; there are rows of {', '.join(frame['pair'].unique())}"
+        )
+    return chosen
+
+
+def _scale(frame: Frame) -> str:
+    """Return in words the scale of the runs that rows come from, and how many stand behind a point."""
+    runs = frame[RUN].drop_duplicates("key")
+    small = runs["subset"].notna()
+    if small.any():
+        test = " and of the test images" if runs["variant"].str.contains("test_subset").any() else ""
+        sizes = ", ".join(f"{size:,}" for size in sorted(runs["subset"].dropna().unique()))
+        part = "small scale" if small.all() else "in part small scale"
+        words = f"{part}: subsets of the training images ({sizes}){test}"
+    else:
+        words = "full scale: all training images"
+    counts = runs.groupby(["pair", "variant", "noise", "corruption"], dropna=False).size()
+    few, many = counts.min(), counts.max()
+    number = f"{few}" if few == many else f"{few} to {many}"
+    return f"{words}. Runs behind each point: {number}."

@@ -1,0 +1,193 @@
+"""Rows with values known by formula, for every experiment: what figures of them must show."""
+
+import numpy as np
+import pandas as pd
+
+from layerprobe.paper.experiments.subspaces import STRENGTHS
+from layerprobe.paper.rows import COLUMNS, RUN
+
+DEGREES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+LAYERS = ["input", "fc1", "fc2", "fc3"]
+PROBES = ["masc", "ncm", "logistic", "lda", "qda", "knn", "velpic"]
+HUMAN = {
+    "cifar-10n:aggre": 0.1,
+    "cifar-10n:random1": 0.2,
+    "cifar-10n:worst": 0.4,
+}  # and what degree they are like
+SPLITS = {("train", "noisy"): 0.0, ("train", "true"): 0.02, ("test", "true"): 0.04}
+
+
+def runs(pairs, degrees, seeds, subset=None, human=()):
+    """Yield the run columns; seed s has every seed s."""
+    for pair in pairs:
+        for noise, p in [*(("uniform", p) for p in degrees), *((name, np.nan) for name in human)]:
+            for seed in range(seeds):
+                variant = [f"subset {subset}"] if subset else []
+                variant += [f"noise {noise}"] if ":" in noise else []
+                names = {"pair": pair, "corruption": p, "noise": noise, "subset": subset or pd.NA}
+                names |= dict.fromkeys(["noise_seed", "init_seed", "order_seed"], seed)
+                yield names | {"seed": seed, "variant": ", ".join(variant), "key": f"{pair}{noise}{p}{seed}"}
+
+
+def masc(p, i, seed, fitted_on="noisy", setting="0.99", extra=0.0):
+    """Return MASC's accuracy at layer i; the seeds lie one point apart, the largest in the second layer."""
+    strength = list(STRENGTHS).index(setting)
+    share = 0.9 - 0.5 * p * (fitted_on == "noisy") - 0.04 * abs(i - 1) - 0.01 * abs(strength - 3)
+    return share + 0.01 * seed + extra
+
+
+def network(p, seed, extra=0.0):
+    return 0.85 - 0.7 * p + 0.01 * seed + extra
+
+
+def frame(pairs=("mlp-mnist",), degrees=DEGREES, seeds=3, layers=None, *, subset=None, human=()):
+    """Return rows of all experiments."""
+    records = []
+    layers = layers or dict.fromkeys(pairs, LAYERS)
+    for run in runs(pairs, degrees, seeds, subset, human):
+        p = HUMAN.get(run["noise"], run["corruption"])
+        records += [run | record for record in _of_run(p, run["seed"], layers[run["pair"]])]
+    rows = pd.DataFrame(records, columns=COLUMNS)
+    texts = ["experiment", "layer", "probe", "setting", "fitted_on", "split", "labels", "metric"]
+    return rows.fillna(dict.fromkeys(texts, "")).astype(
+        {"subset": "Int64", "epoch": "Int64", "class": "Int64"}
+    )
+
+
+def _accuracy(experiment, layer, probe, value, split="test", labels="true", **more):
+    return {
+        "experiment": experiment,
+        "layer": layer,
+        "probe": probe,
+        "split": split,
+        "labels": labels,
+        "metric": "accuracy",
+        "value": value,
+        **more,
+    }
+
+
+def _of_run(p, seed, layers):
+    for fitted_on in ("noisy", "true") if p else ("noisy",):
+        name = f"{fitted_on}_subspaces"
+        for (split, labels), extra in SPLITS.items():
+            yield _accuracy(name, "output", "network", network(p, seed, extra), split, labels)
+        for i, layer in enumerate(layers):
+            for setting in STRENGTHS:
+                for (split, labels), extra in SPLITS.items():
+                    value = masc(p, i, seed, fitted_on, setting, extra)
+                    more = {"fitted_on": fitted_on, "setting": setting}
+                    yield _accuracy(name, layer, "masc", value, split, labels, **more)
+            for k in range(3):
+                value = 10 * (i + 1) + 20 * p + k
+                more = {"fitted_on": fitted_on, "setting": "0.99", "class": k, "metric": "components"}
+                yield {"experiment": name, "layer": layer, "probe": "masc", "value": value, **more}
+    yield from _probes(p, seed, layers)
+    yield from _controls(p, seed, layers)
+    if p == 0:
+        for i, layer in enumerate(layers):
+            for degree in DEGREES[1:]:
+                for (split, labels), extra in SPLITS.items():
+                    more = {"fitted_on": "noisy", "setting": "0.99", "degree": degree}
+                    value = masc(degree, i, seed, extra=extra)
+                    yield _accuracy("latent_memorisation", layer, "masc", value, split, labels, **more)
+    else:
+        yield from _retraining(p, seed, layers)
+        yield from _similarity(p, seed, layers)
+    yield from _dynamics(p, seed, layers)
+
+
+def _probes(p, seed, layers):
+    yield _accuracy("probes", "output", "network", network(p, seed))
+    for i, layer in enumerate(layers):
+        for j, probe in enumerate(PROBES):
+            for fitted_on in ("noisy", "true"):
+                value = masc(p, i, seed, fitted_on) - 0.04 * j
+                yield _accuracy("probes", layer, probe, value, fitted_on=fitted_on)
+            cost = {"fit_flops": 1e6, "predict_flops": 1e5, "fit_seconds": 0.1, "predict_seconds": 0.01}
+            for metric, value in cost.items():
+                free = probe == "knn" and metric == "fit_flops"
+                value = 0 if free else value * (i + 1) * 3.0**j
+                more = {"fitted_on": "noisy", "metric": metric, "value": value}
+                yield {"experiment": "cost", "layer": layer, "probe": probe, **more}
+
+
+def _controls(p, seed, layers):
+    for i, layer in enumerate(layers):
+        for fitted_on in ("noisy", "true"):
+            more = {"fitted_on": fitted_on, "setting": "untrained"}
+            yield _accuracy("controls", layer, "masc", masc(p, i, seed, fitted_on) - 0.2, **more)
+    last, best = {"setting": "last_epoch", "epoch": 50}, {"setting": "best_epoch", "epoch": 7}
+    yield _accuracy("controls", "output", "network", network(p, seed), **last)
+    yield _accuracy("controls", "output", "network", network(p / 2, seed), **best)
+
+
+def _retraining(p, seed, layers):
+    """Yield retraining that is best on validation after epoch 2 and ends two epochs later."""
+    for fitted_on in ("noisy", "true"):
+        chosen = {"fitted_on": fitted_on}
+        for split in ("evaluation", "validation"):
+            yield _accuracy("retraining", layers[1], "masc", masc(p, 1, seed, fitted_on), split, **chosen)
+            yield _accuracy("retraining", layers[1], "masc", 0.5, split, **chosen, setting="masc_after")
+            yield _accuracy("retraining", layers[2], "masc", 0.1, split, **chosen, setting="masc_after")
+            for setting, last in (("early_stopping", 4), ("ten_epochs", 10)):
+                for epoch in range(last + 1):
+                    more = {**chosen, "setting": setting, "epoch": epoch}
+                    off = abs(epoch - 2) if split == "validation" else epoch
+                    value = network(p, seed) + 0.01 * off * (-1 if split == "validation" else 1)
+                    yield _accuracy("retraining", "output", "network", value, split, **more)
+        for setting, last in (("early_stopping", 4), ("ten_epochs", 10)):
+            for epoch in range(last + 1):
+                for labels, shift in (("true", 0.0), ("relabelled", 0.1)):
+                    value = network(p, seed) + 0.02 * epoch + shift
+                    more = {**chosen, "setting": setting, "epoch": epoch}
+                    yield _accuracy("retraining", "output", "network", value, "train", labels, **more)
+
+
+def _similarity(p, seed, layers):
+    for i, layer in enumerate(layers):
+        value = 0.9 - 0.3 * p - 0.05 * i + 0.01 * seed
+        yield {"experiment": "similarity", "layer": layer, "metric": "cka", "value": value}
+        for fitted_on in ("noisy", "true"):
+            for k in range(3):
+                more = {"fitted_on": fitted_on, "class": k, "metric": "principal_cosine"}
+                yield {"experiment": "similarity", "layer": layer, "value": value - 0.05 * k, **more}
+
+
+def _dynamics(p, seed, layers):
+    for epoch in (0, 1, 2, 5, 10, 20, 50):
+        learnt = 1 - 0.5 ** (epoch / 3)
+        yield _accuracy("dynamics", "output", "network", 0.1 + learnt * (0.7 - 0.5 * p), epoch=epoch)
+        for i, layer in enumerate(layers):
+            for j, probe in enumerate(("masc", "velpic", "logistic")):
+                value = 0.3 + learnt * (masc(p, i, seed) - 0.3) - 0.03 * j
+                yield _accuracy("dynamics", layer, probe, value, fitted_on="noisy", epoch=epoch)
+
+
+def histories(pairs=("mlp-mnist",), degrees=DEGREES, seeds=3, human=(), subset=None):
+    """Return histories: run columns and accuracies; seed s stops after 5 + s epochs."""
+    records = [
+        run
+        | {"epoch": epoch, "loss": 1 / epoch, "seconds": 1.0}
+        | {"train_accuracy": 0.1 * epoch, "true_accuracy": 0.05 * epoch, "test_accuracy": 0.07 * epoch}
+        for run in runs(pairs, degrees, seeds, subset, human)
+        for epoch in range(1, 6 + run["seed"])
+    ]
+    columns = ["epoch", "loss", "train_accuracy", "true_accuracy", "test_accuracy", "seconds"]
+    return pd.DataFrame(records)[[*RUN, *columns]].astype({"subset": "Int64"})
+
+
+def table1(pairs=("mlp-mnist",)):
+    """Return published numbers in the layout of the published Table 1."""
+    return pd.DataFrame(
+        {
+            "pair": pair,
+            "corruption": p,
+            "model_test": 0.5,
+            "masc_noisy_best_layer": 0.6,
+            "masc_true_best_layer": 0.7,
+            "model_peak_epoch_test": 0.8,
+        }
+        for pair in pairs
+        for p in (0.2, 0.4, 0.6, 0.8)
+    )
