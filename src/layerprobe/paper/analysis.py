@@ -149,9 +149,9 @@ def _analyse_one(
 
     def on_experiment(_: str) -> None:
         nonlocal begun
-        if tell:
-            tell(positions[spec], "probing", begun, begun / len(names))
         begun += 1
+        if tell:
+            tell(positions[spec], "analysing", begun, (begun - 1) / len(names))
 
     try:
         analyse(spec, root, names, data_root=data_root, device=device, on_experiment=on_experiment)

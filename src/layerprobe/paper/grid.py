@@ -19,20 +19,20 @@ from layerprobe.paper.together import execute_together as execute_runs_together
 from layerprobe.paper.together import groups
 from layerprobe.training import Epoch
 
-__all__ = ["Outcome", "Tell", "cost", "jobs_on", "train_grid"]
+__all__ = ["Outcome", "Tell", "cost", "jobs_on", "operations", "train_grid"]
 
 Location = str | os.PathLike[str]
 Tell = Callable[[int, str, int, float], object]
 """Called with (position of the run, "training" | "done" | "failed", epoch, accuracy on its labels)."""
 
-# Training images and shape of one, to judge which run takes longest before any image is read.
+# Training images, test images and shape of one, to judge how long a run takes before any image is read.
 SIZES = {
-    "digits": (1_437, (1, 8, 8)),
-    "mnist": (60_000, (1, 28, 28)),
-    "fashion-mnist": (60_000, (1, 28, 28)),
-    "cifar-10": (50_000, (3, 32, 32)),
-    "cifar-100": (50_000, (3, 32, 32)),
-    "tiny-imagenet": (100_000, (3, 64, 64)),
+    "digits": (1_437, 360, (1, 8, 8)),
+    "mnist": (60_000, 10_000, (1, 28, 28)),
+    "fashion-mnist": (60_000, 10_000, (1, 28, 28)),
+    "cifar-10": (50_000, 10_000, (3, 32, 32)),
+    "cifar-100": (50_000, 10_000, (3, 32, 32)),
+    "tiny-imagenet": (100_000, 10_000, (3, 64, 64)),
 }
 
 
@@ -179,7 +179,7 @@ def _operations(pair_name: str, options: tuple[tuple[str, Any], ...]) -> float:
     """Return the floating point operations of one forward pass of one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    _, shape = SIZES[pair(pair_name).dataset]
+    *_, shape = SIZES[pair(pair_name).dataset]
     network = untrained_network(pair_name, options).eval()
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         network(torch.empty(1, *shape))
@@ -191,10 +191,16 @@ def cost(spec: RunSpec) -> float:
 
     A run on a data set of unknown size counts as the largest.
     """
+    return operations(spec) * (1 + (spec.corruption or 0))
+
+
+def operations(spec: RunSpec) -> float:
+    """Return the floating point operations of one epoch; infinite for a data set of unknown size."""
     if pair(spec.pair).dataset not in SIZES:
         return float("inf")
-    images = spec.subset or SIZES[pair(spec.pair).dataset][0]
-    return _operations(spec.pair, spec.options) * images * (1 + (spec.corruption or 0))
+    n, m, _ = SIZES[pair(spec.pair).dataset]
+    passes = 3 * (spec.subset or n) + (spec.test_subset or m)  # a backward pass is two forward passes
+    return _operations(spec.pair, spec.options) * passes
 
 
 def _train_group(

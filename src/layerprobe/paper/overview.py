@@ -17,7 +17,7 @@ from layerprobe.paper.pairs import pair
 from layerprobe.paper.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
 
-__all__ = ["disk_needed", "so_far", "status", "untrained_network", "variant"]
+__all__ = ["disk_needed", "runs_in", "so_far", "status", "untrained_network", "variant"]
 
 Location = str | os.PathLike[str]
 ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
@@ -97,18 +97,29 @@ def variant(spec: RunSpec) -> str:
     return ", ".join(f"{name} {value}" for name, value in changed.items())
 
 
-def _found(root: Path) -> tuple[list[RunSpec], list[Path]]:
-    """Return the spec of every run under `root` and of those missing in their grid; damaged folders."""
-    found: dict[RunSpec, None] = {}
+def runs_in(root: Location) -> list[RunSpec]:
+    """Return the spec of every run under `root` that can be read."""
+    return _readable(Path(root))[0]
+
+
+def _readable(root: Path) -> tuple[list[RunSpec], list[Path]]:
+    """Return the spec of every run under `root`, and the folders that cannot be read."""
+    found: list[RunSpec] = []
     damaged: list[Path] = []
-    families: dict[RunSpec, list[RunSpec]] = {}
     for record in sorted(root.glob(f"*/*/{RECORD}")):
         try:
-            spec = read_run(record.parent).spec
+            found.append(read_run(record.parent).spec)
         except DataError:
             damaged.append(record.parent)
-            continue
-        found[spec] = None
+    return found, damaged
+
+
+def _found(root: Path) -> tuple[list[RunSpec], list[Path]]:
+    """Return the spec of every run under `root` and of those missing in their grid; damaged folders."""
+    specs, damaged = _readable(root)
+    found = dict.fromkeys(specs)
+    families: dict[RunSpec, list[RunSpec]] = {}
+    for spec in specs:
         if spec.seed is not None and spec.corruption is not None:
             families.setdefault(_with(spec, 0.0, 0), []).append(spec)
     for family, members in families.items():

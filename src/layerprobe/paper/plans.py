@@ -7,6 +7,7 @@ from itertools import chain
 from layerprobe.errors import InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.midway import Edit
 from layerprobe.paper.pairs import pair as pair_of
 from layerprobe.paper.scales import DEGREES, StudyScale
 from layerprobe.paper.specs import RunSpec
@@ -77,7 +78,7 @@ def _midway(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
     edited = EDITED if EDITED in pairs else pairs[0]
     never = {"target": 2.0, "max_epochs": LAST_EPOCH}
     return [
-        scale.spec(edited, ONE_DEGREE, 0, **never, **({"edit_epoch": epoch} if epoch else {}))
+        scale.spec(edited, ONE_DEGREE, 0, **never, **({"edit": Edit(epoch, bias="keep")} if epoch else {}))
         for epoch in (None, *EDIT_EPOCHS)
     ]
 

@@ -22,6 +22,9 @@ class Stage(StrEnum):
     WAITING = "waiting"
     TRAINING = "training"
     PROBING = "probing"
+    ANALYSING = (
+        "analysing"  # its "epoch" is the number of the experiment, its "accuracy" the share that is done
+    )
     DONE = "done"
     FAILED = "failed"
     ELSEWHERE = "elsewhere"  # another process trains it
@@ -63,8 +66,10 @@ class Board:
 
 def describe(stage: Stage, epoch: int, accuracy: float) -> str:
     """Return one run's state in words."""
-    if stage is Stage.WAITING:
+    if stage is Stage.WAITING or not epoch:
         return str(stage)
+    if stage is Stage.ANALYSING:
+        return f"experiment {epoch}"
     return f"{stage}, epoch {epoch}, {100 * accuracy:.1f} % of its labels learnt"
 
 
@@ -72,7 +77,7 @@ def done_share(stage: Stage, accuracy: float, *, training_share: float = TRAININ
     """Return roughly how much of a run is done, in [0, 1]; nobody knows how many epochs it will take."""
     if stage is Stage.TRAINING:
         return training_share * accuracy**2  # the last labels take longest
-    return {Stage.WAITING: 0.0, Stage.PROBING: training_share}.get(stage, 1.0)
+    return {Stage.WAITING: 0.0, Stage.PROBING: training_share, Stage.ANALYSING: accuracy}.get(stage, 1.0)
 
 
 class Clock:
@@ -147,7 +152,7 @@ def show_progress(
             shares.append(share)
             left = clocks[run].left(share, now)
             state = ", ".join(filter(None, (describe(stage, epoch, accuracy), left)))
-            is_running = stage in (Stage.TRAINING, Stage.PROBING)
+            is_running = stage in (Stage.TRAINING, Stage.PROBING, Stage.ANALYSING)
             progress.update(tasks[run], completed=share, state=state, visible=all_fit or is_running)
             just_ended = run not in ended and stage in (Stage.DONE, Stage.FAILED, Stage.ELSEWHERE)
             due = is_running and epoch > told[run][1] and now >= told[run][0] + every

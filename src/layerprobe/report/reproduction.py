@@ -16,13 +16,13 @@ from layerprobe.figures import save
 from layerprobe.paper import published
 from layerprobe.paper.analysis import gather, histories, missing
 from layerprobe.paper.estimates import seconds_left
-from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.figures import FIGURES, FigureSpec
 from layerprobe.paper.folders import DONE, run_folder
 from layerprobe.paper.grid import Location, Outcome, jobs_on
 from layerprobe.paper.overview import disk_needed, runs_in, status
 from layerprobe.paper.plans import Plan
 from layerprobe.paper.specs import RunSpec
-from layerprobe.paper.tables import TABLES, verdict_counts, write_table
+from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.grids import counts, disk
 from layerprobe.report.html import write_report
 from layerprobe.report.progress import in_words
@@ -52,6 +52,11 @@ class Results:
     rows: pd.DataFrame
     history: pd.DataFrame
 
+    @property
+    def pairs(self) -> set[str]:
+        """The pairs of which something was trained or measured; others have no place in a table."""
+        return {*self.rows["pair"], *self.history["pair"]}
+
     @classmethod
     def of_runs(cls, specs: Sequence[RunSpec], root: Location) -> "Results":
         """Read what is there of these runs."""
@@ -71,10 +76,13 @@ class Results:
             raise InputError(f"no runs in {root}; train some, or name another --root")
         return cls.of_runs(specs, root)
 
-    def lacks(self, needs: Sequence[str]) -> str:
-        """Return in words which experiments are missing, or nothing."""
-        absent = sorted(set(needs) - set(self.rows["experiment"]))
-        return f"there are no rows of {', '.join(absent)}" if absent else ""
+    def lacks(self, entry: Table | FigureSpec) -> str:
+        """Return in words what is missing for a table or a figure, or nothing."""
+        absent = sorted(set(entry.needs) - set(self.rows["experiment"]))
+        if absent:
+            return f"there are no rows of {', '.join(absent)}"
+        from_history = entry.needs_history if isinstance(entry, Table) else entry.history
+        return "nothing was trained" if from_history and self.history.empty else ""
 
 
 @dataclass(frozen=True)
@@ -96,15 +104,15 @@ def write_tables(results: Results, names: Sequence[str] | None, out: Location) -
     written = Written({}, {})
     for name in _known(names, TABLES, "table"):
         table = TABLES[name]
-        if reason := results.lacks(table.needs):
+        if reason := results.lacks(table):
             written.left_out[name] = reason
             continue
         frame = table.build(results.rows, results.history)
+        frame = frame[frame["pair"].isin(results.pairs)].reset_index(drop=True)
         if frame.empty:
             written.left_out[name] = "no run shows it"
             continue
-        Path(out).mkdir(parents=True, exist_ok=True)
-        write_table(name, frame, out, title=table.title)
+        write_table(name, frame, out)
         written.made[name] = frame
     return written
 
@@ -120,7 +128,7 @@ def write_figures(results: Results, names: Sequence[str] | None, out: Location) 
     written = Written({}, {})
     for name in _known(names, FIGURES, "figure"):
         figure = FIGURES[name]
-        if reason := "" if figure.history else results.lacks(figure.needs):
+        if reason := results.lacks(figure):
             written.left_out[name] = reason
             continue
         beside = published.table1() if figure.published else None
@@ -222,7 +230,7 @@ def write_all(plan: Plan, root: Path, out: Path, *, seconds: float) -> None:
         figures={
             f"{FIGURES[name].title}. {FIGURES[name].caption}": drawn for name, drawn in figures.made.items()
         },
-        tables={f"{TABLES[name].title}": frame for name, frame in tables.made.items()},
+        tables={caption(name, frame): readable(frame) for name, frame in tables.made.items()},
         provenance={name: value for name, value in record.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
