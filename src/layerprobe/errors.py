@@ -3,6 +3,7 @@
 __all__ = [
     "DataError",
     "DegenerateWarning",
+    "ExperimentError",
     "InputError",
     "LayerError",
     "LayerprobeError",
@@ -24,6 +25,10 @@ class LayerError(LayerprobeError, LookupError):
 
 class DataError(LayerprobeError, OSError):
     """A data set that is missing, incomplete or not what its publisher ships."""
+
+
+class ExperimentError(LayerprobeError, RuntimeError):
+    """An experiment that cannot be done on a run."""
 
 
 class LayerprobeWarning(UserWarning):

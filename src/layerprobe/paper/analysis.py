@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, ExperimentError, InputError, LayerprobeError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.folders import DONE, RECORD, read_run, run_folder
 from layerprobe.paper.grid import Location, Outcome, Tell, jobs_on
@@ -74,6 +74,8 @@ def analyse(
         If another process has this run in its hands.
     DataError
         If the run is not done, or its data are not there.
+    ExperimentError
+        If experiments cannot be done on this run; the others are done and kept.
     """
     folder = run_folder(root, spec)
     if not (folder / DONE).exists():
@@ -81,13 +83,20 @@ def analyse(
     with locked(folder):
         names = missing(spec, root, experiments)
         subject = Subject.of(spec, root, data_root=data_root, device=device) if names else None
+        failed: list[str] = []
         for name in names:
             if on_experiment:
                 on_experiment(name)
             start = time.perf_counter()
-            rows = EXPERIMENTS[name].measure(subject)  # type: ignore[arg-type]  # there is one if a name is
+            try:
+                rows = EXPERIMENTS[name].measure(subject)  # type: ignore[arg-type]  # there is one for a name
+            except LayerprobeError as error:  # what is wrong with one experiment must not end the others
+                failed.append(f"{name}: {error}")
+                continue
             took = {"experiment": name, "metric": "experiment_seconds", "value": time.perf_counter() - start}
             write_rows(folder, name, pd.concat([rows, tidy([took])], ignore_index=True))
+    if failed:
+        raise ExperimentError("; ".join(failed))
 
 
 def analyse_grid(

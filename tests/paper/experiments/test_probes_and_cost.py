@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from layerprobe.paper import memory
 from layerprobe.paper.experiments import cost, probes
 from layerprobe.paper.experiments.cost import fit_flops, masc_fit_flops, predict_flops
-from layerprobe.paper.experiments.probes import is_affordable
+from layerprobe.paper.experiments.probes import affordable
 from layerprobe.paper.memory import peak_bytes
 from layerprobe.probes import available, create
 
@@ -21,10 +23,12 @@ def test_accuracies_are_those_of_the_probes_themselves(memorised):
             assert len(here) == 3
 
 
-def test_what_would_take_hours_is_left_out():
-    assert is_affordable("qda", 2048, 10)
-    assert not is_affordable("qda", 4096, 100)
-    assert is_affordable("masc", 4096, 100)
+def test_what_would_take_longer_than_the_run_is_worth_is_left_out(memorised):
+    whole = replace(memorised, run=replace(memorised.run, spec=replace(memorised.spec, subset=None)))
+    everything = available()
+    assert affordable(memorised, 512) == affordable(whole, 2048) == everything
+    without = [name for name in everything if name != "qda"]
+    assert affordable(memorised, 2048) == affordable(whole, 16384) == without
 
 
 def test_operations_of_masc_by_hand():

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.errors import DegenerateWarning
-from layerprobe.paper.experiments.probes import is_affordable
+from layerprobe.paper.experiments.probes import affordable
 from layerprobe.paper.memory import peak_bytes
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.subjects import LayerData, Subject
-from layerprobe.probes import LogisticRegression, Probe, available, create
+from layerprobe.probes import LogisticRegression, Probe, create
 
 __all__ = ["cost", "fit_flops", "masc_fit_flops", "predict_flops"]
 
@@ -34,12 +34,11 @@ def cost(subject: Subject) -> pd.DataFrame:
     labels = subject.noisy
     records: list[dict[str, Any]] = []
     for layer, data in subject.outputs.items():
-        for name in available():
-            if is_affordable(name, data.train.shape[1], subject.images.num_classes):
-                records += [
-                    {"layer": layer, "probe": name, "metric": metric, "value": value}
-                    for metric, value in _measure(name, data, labels)
-                ]
+        for name in affordable(subject, data.train.shape[1]):
+            records += [
+                {"layer": layer, "probe": name, "metric": metric, "value": value}
+                for metric, value in _measure(name, data, labels)
+            ]
     return tidy({"experiment": "cost", "fitted_on": "noisy", **record} for record in records)
 
 
