@@ -16,7 +16,7 @@ def spec_of(pair="mlp-mnist", corruption=0.2, seed=0, spec=None, **changes):
 
 @pytest.fixture
 def rows_of():
-    """Return a function from records (mappings of some measure columns), and what to share, to a run's rows."""
+    """Return a function from records (some measure columns each), and what they share, to a run's rows."""
 
     def make(records, common=None, **run):
         records = [{**(common or {}), **record} for record in records]

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pandas as pd
 import pytest
 
@@ -30,20 +32,13 @@ def test_without_any_run_a_table_holds_what_was_published_and_nothing_of_ours(na
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_runs_on_human_labels_pass_through_every_table(
-    name, rows_of, subspace_rows, history_of, no_rows, no_history
-):
+def test_runs_on_human_labels_pass_through_every_table(name, rows_of, subspace_rows, history_of):
     run = {"pair": "cnn-cifar10", "corruption": None, "noise": "cifar-10n:worst"}
     probes = {"experiment": "probes", "probe": "knn", "layer": "fc1", "fitted_on": "noisy", "value": 0.3}
     test = {"split": "test", "labels": "true", "metric": "accuracy"}
-    rows = pd.concat(
-        [
-            subspace_rows({"fc1": 0.9}, fitted_on=labels, seed=s, **run)
-            for labels in ("noisy", "true")
-            for s in (0, 1)
-        ]
-        + [rows_of([probes], test, **run)]
-    )
+    sets = product(("noisy", "true"), (0, 1))
+    parts = [subspace_rows({"fc1": 0.9}, fitted_on=labels, seed=seed, **run) for labels, seed in sets]
+    rows = pd.concat([*parts, rows_of([probes], test, **run)])
     history = history_of((0.9,), (0.9,), (0.9,), **run)
     table = TABLES[name].build(rows, history)
     human = table[table["corruption"].isna()]

@@ -71,9 +71,10 @@ def test_latex_has_rules_and_escapes():
 def test_the_caption_counts_and_says_what_is_small():
     text = caption("table3", FRAME)
     assert text.startswith(f"{TABLES['table3'].title}. Verdicts: 1 reproduced, 0 differ, 0 not run. ")
-    assert "trained on a part of the images" in text
+    assert "trained or tested on a part of the images: a difference" in text
     assert text.endswith("Variant 1: subset 100, noise cifar-10n:worst.")
     assert "part of the images" not in caption("table3", FRAME[:1])
+    assert "difference" not in caption("table6", FRAME.drop(columns="verdict"))
 
 
 def test_three_files_are_written_and_the_csv_is_exact(tmp_path):

@@ -1,5 +1,7 @@
 """Layer by layer: accuracy, components, latent memorisation, and likeness to the generalised network."""
 
+from itertools import product
+
 import pandas as pd
 
 from layerprobe.paper import published
@@ -67,10 +69,7 @@ def similarity(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     chance what it would be for random ones.
     """
     parts = {"cka": select(rows, "similarity", metric="cka")}
-    for name in ("noisy", "true"):
-        for title, metric in (
-            ("principal_cosine", "principal_cosine"),
-            ("chance", "principal_cosine_chance"),
-        ):
-            parts[f"{title}_{name}"] = select(rows, "similarity", metric=metric, fitted_on=name)
+    metrics = {"principal_cosine": "principal_cosine", "chance": "principal_cosine_chance"}
+    for (title, metric), name in product(metrics.items(), ("noisy", "true")):
+        parts[f"{title}_{name}"] = select(rows, "similarity", metric=metric, fitted_on=name)
     return ordered(side_by_side(parts, [*GROUP, "layer"]))

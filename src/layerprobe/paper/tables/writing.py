@@ -36,10 +36,8 @@ FORMATS = {
     "chance_true": "{:.3f}",
 }
 SPREAD = "_spread"
-SMALL = (
-    "Rows of scale small are of networks trained on a part of the images: a difference from the published "
-    "number is expected there and says nothing against it."
-)
+SMALL = "Rows of scale small are of networks trained or tested on a part of the images"
+EXPECTED = "a difference from the published number is expected there and says nothing against it"
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -96,10 +94,13 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     if name not in TABLES:
         raise InputError(f"Expected a table of {', '.join(TABLES)}, got {name!r}.")
     counts = verdict_counts(frame)
-    parts = [TABLES[name].title, *([f"Verdicts: {counts}"] if counts else [])]
-    small = [SMALL] if (frame["scale"] == "small").any() else []
-    variants = [f"Variant {number}: {name}." for name, number in _variants(frame).items()]
-    return " ".join([*(f"{part}." for part in parts), *small, *variants])
+    parts = [TABLES[name].title]
+    if counts:
+        parts.append(f"Verdicts: {counts}")
+    if (frame["scale"] == "small").any():
+        parts.append(f"{SMALL}: {EXPECTED}" if counts else SMALL)
+    parts += [f"Variant {number}: {name}" for name, number in _variants(frame).items()]
+    return " ".join(f"{part}." for part in parts)
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
