@@ -69,9 +69,8 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     InputError
         If there is no such table.
     """
-    folder = Path(folder)
+    folder, title = Path(folder), caption(name, frame)
     folder.mkdir(parents=True, exist_ok=True)
-    title = caption(name, frame)
     texts = {
         "csv": frame.to_csv(index=False),
         "md": f"{title}\n\n{to_markdown(frame)}",
