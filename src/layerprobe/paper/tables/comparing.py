@@ -77,8 +77,8 @@ def verdict(published: float, ours: float, spread: float) -> str:
 def verdict_counts(table: pd.DataFrame) -> str:
     """Return in one line how a table's comparisons end, as "12 reproduced, 9 differ, 7 not run".
 
-    Numbers that are not of full scale say so, and quantities are counted apart: "1 reproduced, 0 differ, 0 not
-    run (gain)". Empty for a table that compares nothing.
+    Numbers that are not of full scale say so, and quantities are counted apart, each with its name in
+    parentheses. Empty for a table that compares nothing.
     """
     if "verdict" not in table:
         return ""

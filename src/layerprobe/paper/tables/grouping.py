@@ -6,6 +6,7 @@ A table never mixes variants: what it averages over are the runs of one pair, co
 import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import Literal
 
 import pandas as pd
 
@@ -29,6 +30,7 @@ __all__ = [
 GROUP = ["pair", "corruption", "variant"]
 TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
+Validate = Literal["one_to_one", "many_to_one"]
 PROTOCOL, DATA = {"shuffle", "noise"}, {"subset", "test_subset"}
 
 
@@ -94,12 +96,13 @@ def at_best_layer(rows: pd.DataFrame, keys: Sequence[str] = GROUP) -> pd.DataFra
     As in the paper the choice is made on the test data, if the rows are of it.
     """
     layers = means(rows, [*keys, "layer"])
+    layers["ours"] = layers["ours"].round(12)  # sums of the same accuracies in another order are equals
     best = layers.groupby(list(keys), sort=False, dropna=False)["ours"].idxmax()
-    return rows.merge(layers.loc[best, [*keys, "layer"]], on=[*keys, "layer"])
+    return layers.loc[best, [*keys, "layer"]].merge(rows, on=[*keys, "layer"])
 
 
 def joined(
-    left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str], validate: str = "one_to_one"
+    left: pd.DataFrame, right: pd.DataFrame, keys: Sequence[str], validate: Validate = "one_to_one"
 ) -> pd.DataFrame:
     """Return the outer join of two frames: the rows of `left` in their order, then what only `right` has."""
     places = ["left_place", "right_place"]

@@ -1,5 +1,7 @@
 """Layer by layer: accuracy, components, latent memorisation, and likeness to the generalised network."""
 
+from itertools import product
+
 import pandas as pd
 
 from layerprobe.paper import published
@@ -62,10 +64,12 @@ def latent(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 def similarity(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """Return how alike a layer is in the memorised and in the generalised network of the same seeds.
 
-    cka is linear centred kernel alignment on the test data; the others are mean cosines of the principal
-    angles between class subspaces, the memorised network's fitted on noisy or on true labels.
+    cka is linear centred kernel alignment on the test data; principal_cosine is the mean cosine of the
+    principal angles between class subspaces, the memorised network's fitted on noisy or on true labels, and
+    chance what it would be for random ones.
     """
-    cosines = select(rows, "similarity", metric="principal_cosine")
     parts = {"cka": select(rows, "similarity", metric="cka")}
-    parts |= {f"principal_cosine_{name}": cosines[cosines["fitted_on"] == name] for name in ("noisy", "true")}
+    metrics = {"principal_cosine": "principal_cosine", "chance": "principal_cosine_chance"}
+    for (title, metric), name in product(metrics.items(), ("noisy", "true")):
+        parts[f"{title}_{name}"] = select(rows, "similarity", metric=metric, fitted_on=name)
     return ordered(side_by_side(parts, [*GROUP, "layer"]))

@@ -32,12 +32,12 @@ FORMATS = {
     "cka": "{:.3f}",
     "principal_cosine_noisy": "{:.3f}",
     "principal_cosine_true": "{:.3f}",
+    "chance_noisy": "{:.3f}",
+    "chance_true": "{:.3f}",
 }
 SPREAD = "_spread"
-SMALL = (
-    "Rows of scale small are of networks trained on a part of the images: a difference from the published "
-    "number is expected there and says nothing against it."
-)
+SMALL = "Rows of scale small are of networks trained or tested on a part of the images"
+EXPECTED = "a difference from the published number is expected there and says nothing against it"
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -69,9 +69,8 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     InputError
         If there is no such table.
     """
-    folder = Path(folder)
+    folder, title = Path(folder), caption(name, frame)
     folder.mkdir(parents=True, exist_ok=True)
-    title = caption(name, frame)
     texts = {
         "csv": frame.to_csv(index=False),
         "md": f"{title}\n\n{to_markdown(frame)}",
@@ -84,7 +83,7 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
 
 
 def caption(name: str, frame: pd.DataFrame) -> str:
-    """Return a table's title, how its comparisons end, and whether some of it is small.
+    """Return a title: what the table shows, how comparisons end, what is small, which variants there are.
 
     Raises
     ------
@@ -94,16 +93,22 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     if name not in TABLES:
         raise InputError(f"Expected a table of {', '.join(TABLES)}, got {name!r}.")
     counts = verdict_counts(frame)
-    parts = [TABLES[name].title, *([f"Verdicts: {counts}"] if counts else [])]
-    small = [SMALL] if (frame["scale"] == "small").any() else []
-    return " ".join([*(f"{part}." for part in parts), *small])
+    parts = [TABLES[name].title]
+    if counts:
+        parts.append(f"Verdicts: {counts}")
+    if (frame["scale"] == "small").any():
+        parts.append(f"{SMALL}: {EXPECTED}" if counts else SMALL)
+    parts += [f"Variant {number}: {name}" for name, number in _variants(frame).items()]
+    return " ".join(f"{part}." for part in parts)
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a table as texts: shares in percent with one decimal, a mean and its spread as one "12.3 ± 0.4".
 
-    A column says its unit; one that is empty throughout is left out.
+    A column says its unit; one that is empty throughout is left out. A variant is a number, for which the
+    caption has the words; the pair's own recipe has none.
     """
+    frame = frame.assign(variant=frame["variant"].map(_variants(frame)).fillna("").astype(object))
     columns = {}
     for name in map(str, frame):
         if name.endswith(SPREAD) or (len(frame) and (frame[name].isna() | frame[name].eq("")).all()):
@@ -148,6 +153,11 @@ def to_latex(frame: pd.DataFrame, title: str, label: str) -> str:
         "\\end{longtable}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _variants(frame: pd.DataFrame) -> dict[str, str]:
+    names = [name for name in frame["variant"].unique() if name]
+    return {name: str(number) for number, name in enumerate(names, 1)}
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:

@@ -1,0 +1,83 @@
+import math
+
+import pandas as pd
+import pytest
+
+from layerprobe.paper.tables import TABLES
+
+
+def line_of(table, quantity, **equal):
+    for column, value in {"pair": "mlp-mnist", "corruption": 0.2, "quantity": quantity, **equal}.items():
+        table = table[table[column] == value]
+    assert len(table) == 1
+    return table.iloc[0]
+
+
+def two_seeds(subspace_rows, **run):
+    return [
+        subspace_rows({"input": 0.8, "fc1": 0.90, "fc2": 0.98}, network=0.5, seed=0, **run),
+        subspace_rows({"input": 0.8, "fc1": 0.94, "fc2": 0.84}, network=0.6, seed=1, **run),
+    ]
+
+
+@pytest.mark.parametrize(("name", "fitted_on"), [("table1", "noisy"), ("table5", "true")])
+def test_the_network_masc_at_its_best_layer_and_the_gain(subspace_rows, no_history, name, fitted_on):
+    rows = pd.concat(two_seeds(subspace_rows, fitted_on=fitted_on))
+    table = TABLES[name].build(rows, no_history)
+    network, masc, gain = (line_of(table, quantity) for quantity in ("network", "masc", "gain"))
+    assert (network["layer"], masc["layer"], gain["layer"]) == ("output", "fc1", "fc1")
+    assert (network["published"], network["ours"]) == (0.8738, pytest.approx(0.55))
+    assert network["difference"] == pytest.approx(-32.38)
+    assert network["verdict"] == "differs"
+    assert masc["published"] == {"noisy": 0.9693, "true": 0.9695}[fitted_on]
+    assert masc["ours"] == pytest.approx(0.92)
+    assert masc["ours_spread"] == pytest.approx(0.02 * math.sqrt(2))
+    assert masc["verdict"] == "reproduced"  # 4.9 points, but twice the spread is 5.7
+    assert gain["published"] == pytest.approx({"noisy": 0.109293, "true": 0.10956}[fitted_on])
+    assert gain["ours"] == pytest.approx(0.92 / 0.55 - 1)  # not the mean of .9 / .5 - 1 and .94 / .6 - 1
+    assert gain["ours_spread"] == pytest.approx((0.9 / 0.5 - 0.94 / 0.6) / math.sqrt(2))
+    assert (network["scale"], network["seeds"], network["memorised"]) == ("full", 2, "yes")
+
+
+def test_every_published_cell_appears(subspace_rows, no_history):
+    table = TABLES["table1"].build(subspace_rows({"fc1": 0.9}), no_history)
+    assert len(table) == 3 * 32
+    assert (table["verdict"] == "not run").sum() == 3 * 31
+
+
+def test_variants_are_never_mixed(subspace_rows, no_history):
+    small = two_seeds(subspace_rows, subset=100)
+    table = TABLES["table1"].build(pd.concat([subspace_rows({"fc2": 0.7}), *small]), no_history)
+    full, part = line_of(table, "masc", scale="full"), line_of(table, "masc", scale="small")
+    assert (full["layer"], full["ours"], full["seeds"], full["variant"]) == ("fc2", 0.7, 1, "")
+    assert (part["layer"], part["seeds"], part["variant"]) == ("fc1", 2, "subset 100")
+    assert part["ours"] == pytest.approx(0.92)
+
+
+def test_runs_that_share_seeds_do_not_count_as_independent(subspace_rows, no_history, sharing_runs):
+    rows = pd.concat(subspace_rows({"fc1": value}, spec=spec) for spec, value in sharing_runs)
+    assert line_of(TABLES["table1"].build(rows, no_history), "masc")["seeds"] == 2
+
+
+def test_a_network_that_did_not_memorise_says_so(subspace_rows, no_history):
+    rows = pd.concat([subspace_rows({"fc1": 0.9}), subspace_rows({"fc1": 0.9}, seed=1, trained=0.98)])
+    assert line_of(TABLES["table1"].build(rows, no_history), "network")["memorised"] == "no"
+
+
+def test_human_labels_have_a_table_of_their_own(subspace_rows, no_history):
+    run = {"pair": "cnn-cifar10", "corruption": None, "noise": "cifar-10n:worst"}
+    rows = pd.concat(
+        [
+            subspace_rows({"input": 0.3, "fc1": 0.7}, 0.6, **run),
+            subspace_rows({"input": 0.8, "fc1": 0.7}, 0.6, "true", **run),
+            subspace_rows({"fc1": 0.9}, pair="cnn-cifar10"),
+        ]
+    )
+    table = TABLES["natural"].build(rows, no_history)
+    assert len(table) == 1
+    line = table.iloc[0]
+    assert (line["noise"], line["scale"], line["seeds"]) == ("cifar-10n:worst", "full", 1)
+    assert math.isnan(line["corruption"])
+    assert (line["train_noisy"], line["train_true"], line["network"]) == (1, 0.25, 0.6)
+    assert (line["layer_noisy"], line["masc_noisy"]) == ("fc1", 0.7)
+    assert (line["layer_true"], line["masc_true"]) == ("input", 0.8)

@@ -1,0 +1,96 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerprobe.errors import InputError
+from layerprobe.paper.tables import beside_published, verdict_counts
+from layerprobe.paper.tables.comparing import verdict
+
+KEYS = ["pair", "corruption"]
+
+
+def ours_of(*lines):
+    names = [*KEYS, "variant", "layer", "ours", "ours_spread", "seeds"]
+    return pd.DataFrame(lines, columns=names).astype({"seeds": "Int64"})
+
+
+def published_of(*lines):
+    return pd.DataFrame(lines, columns=[*KEYS, "published"])
+
+
+OURS = ours_of(
+    ("cnn-mnist", 0.4, "", "fc1", 0.52, np.nan, 1),
+    ("mlp-mnist", 0.2, "subset 100", "fc2", 0.40, 0.01, 2),
+    ("mlp-mnist", 0.2, "", "fc1", 0.55, 0.03, 3),
+    ("mlp-digits", 0.2, "", "fc1", 0.9, 0.0, 2),
+)
+PUBLISHED = published_of(("cnn-mnist", 0.2, 0.8), ("mlp-mnist", 0.2, 0.5), ("cnn-mnist", 0.4, 0.5))
+
+
+def test_numbers_meet_by_key_alone_and_every_row_of_both_appears():
+    table = beside_published(OURS, PUBLISHED, KEYS)
+    names = [*KEYS, "variant", "scale", "published", "ours", "seeds", "verdict"]
+    lines = table[names].fillna({"published": -1, "ours": -1}).to_numpy().tolist()
+    assert lines == [
+        ["mlp-mnist", 0.2, "", "full", 0.5, 0.55, 3, "reproduced"],
+        ["mlp-mnist", 0.2, "subset 100", "small", 0.5, 0.40, 2, "differs"],
+        ["cnn-mnist", 0.2, "", "", 0.8, -1, 0, "not run"],
+        ["cnn-mnist", 0.4, "", "full", 0.5, 0.52, 1, "reproduced"],
+        ["mlp-digits", 0.2, "", "full", -1, 0.9, 2, "not published"],
+    ]
+    assert table["difference"].iloc[0] == pytest.approx(5)
+    assert table["difference"].iloc[1] == pytest.approx(-10)
+    assert table["difference"].isna().tolist() == [False, False, True, False, True]
+    assert table["layer"].tolist() == ["fc1", "fc2", "", "fc1", "fc1"]
+
+
+def test_a_published_number_stays_out_of_our_columns():
+    nothing = beside_published(OURS[:0], PUBLISHED, KEYS)
+    assert len(nothing) == 3
+    assert nothing[["ours", "ours_spread", "difference"]].isna().all(axis=None)
+    assert nothing["published"].notna().all()
+    assert set(nothing["seeds"]) == {0}
+
+
+@pytest.mark.parametrize(
+    ("ours", "published"),
+    [(OURS.assign(published=0.5), PUBLISHED), (OURS, PUBLISHED.assign(ours=0.5))],
+)
+def test_columns_that_could_be_mistaken_are_refused(ours, published):
+    with pytest.raises(InputError, match="on the wrong side"):
+        beside_published(ours, published, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("published", "ours", "spread", "expected"),
+    [
+        (0.50, 0.52, math.nan, "reproduced"),  # 2 points, whatever floats make of them
+        (0.50, 0.48, 0.001, "reproduced"),
+        (0.50, 0.5201, 0.01, "differs"),
+        (0.50, 0.44, 0.03, "reproduced"),  # twice 3 points
+        (0.50, 0.4399, 0.03, "differs"),
+        (0.50, math.nan, math.nan, "not run"),
+        (math.nan, 0.5, 0.1, "not published"),
+    ],
+)
+def test_the_verdict_allows_two_points_or_twice_the_spread(published, ours, spread, expected):
+    assert verdict(published, ours, spread) == expected
+
+
+def test_counts_tell_scales_apart():
+    table = beside_published(OURS, PUBLISHED, KEYS)
+    full = "2 reproduced, 0 differ"
+    assert verdict_counts(table[table["scale"] != "small"]) == f"{full}, 1 not run"
+    assert verdict_counts(table) == f"{full}, 0 reproduced, 1 differ at small scale, 1 not run"
+    assert verdict_counts(table[table["verdict"] == "not run"]) == "0 reproduced, 0 differ, 1 not run"
+
+
+def test_counts_tell_quantities_apart():
+    table = beside_published(OURS, PUBLISHED, KEYS)
+    quantities = table.assign(quantity=["network", "masc", "masc", "network", "masc"])
+    assert verdict_counts(quantities) == (
+        "2 reproduced, 0 differ, 0 not run (network); 0 reproduced, 1 differ at small scale, 1 not run (masc)"
+    )
+    assert verdict_counts(table.drop(columns="verdict")) == ""

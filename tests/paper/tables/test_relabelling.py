@@ -1,0 +1,77 @@
+import pandas as pd
+import pytest
+
+from layerprobe.paper.tables import TABLES
+
+BEFORE = 0.5
+
+
+def network(setting, split, values):
+    """Accuracies after each epoch, the one before training first."""
+    common = {"probe": "network", "setting": setting, "split": split, "labels": "true", "metric": "accuracy"}
+    return [{**common, "epoch": epoch, "value": value} for epoch, value in enumerate(values)]
+
+
+def retraining(rows_of, layer="fc1", corrected=0.6, masc=0.85, seed=0, fitted_on="noisy"):
+    own = {"probe": "masc", "split": "evaluation", "labels": "true", "metric": "accuracy"}
+    statistics = {"corrected": corrected, "broken": 0.1, "incorrect_before": 0.5, "incorrect_after": 0.25}
+    records = [
+        *network("early_stopping", "validation", (0.99, 0.7, 0.8, 0.8, 0.75)),
+        *network("early_stopping", "evaluation", (BEFORE, 0.6, 0.71, 0.72, 0.65 + seed / 10)),
+        *network("ten_epochs", "validation", (0.99, 0.9, 0.8)),
+        *network("ten_epochs", "evaluation", (BEFORE, 0.61, 0.66)),
+        {**own, "value": masc},
+        {**own, "split": "validation", "value": 0.1},
+        {**own, "setting": "masc_after", "layer": "input", "value": 0.3},
+        {**own, "setting": "masc_after", "layer": "fc1", "value": 0.8},
+        *({"probe": "masc", "split": "train", "metric": name, "value": v} for name, v in statistics.items()),
+    ]
+    common = {"experiment": "retraining", "layer": layer, "fitted_on": fitted_on}
+    return rows_of(records, common, seed=seed)
+
+
+@pytest.fixture
+def rows(rows_of):
+    parts = [
+        retraining(rows_of),
+        retraining(rows_of, "fc2", 0.8, 0.95, seed=1),
+        retraining(rows_of, fitted_on="true"),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def test_statistics_of_relabelling(rows, no_history):
+    noisy, true = TABLES["table6"].build(rows, no_history).to_dict("records")
+    assert (noisy["fitted_on"], noisy["seeds"], noisy["layers"]) == ("noisy", 2, "fc1, fc2")
+    assert noisy["corrected"] == pytest.approx(0.7)
+    assert noisy["corrected_spread"] == pytest.approx(0.2 / 2**0.5)
+    assert (noisy["incorrect_before"], noisy["broken"], noisy["incorrect_after"]) == (0.5, 0.1, 0.25)
+    assert (true["fitted_on"], true["seeds"], true["corrected"]) == ("true", 1, 0.6)
+
+
+def test_before_and_after_retraining(rows, no_history):
+    early, fixed = TABLES["table7"].build(rows, no_history).to_dict("records")
+    assert (early["setting"], fixed["setting"]) == ("early_stopping", "ten_epochs")
+    assert (early["before"], fixed["before"]) == (BEFORE, BEFORE)
+    assert early["last_epoch"] == pytest.approx(0.7)  # of .65 and .75
+    # epoch 0 is no epoch of retraining; of epochs 2 and 3 with the same validation accuracy the first
+    assert early["best_validation_epoch"] == pytest.approx(0.71)
+    assert (fixed["best_validation_epoch"], fixed["last_epoch"]) == (0.61, 0.66)
+    assert early["masc"] == pytest.approx(0.9)
+    assert (early["layers"], early["seeds"]) == ("fc1, fc2", 2)
+
+
+def test_true_subspaces_stand_apart(rows, no_history):
+    table = TABLES["table8"].build(rows, no_history)
+    assert set(table["fitted_on"]) == {"true"}
+    assert table["last_epoch"].tolist() == [0.65, 0.66]
+    assert set(table["seeds"]) == {1}
+
+
+def test_masc_on_the_retrained_network(rows, no_history):
+    table = TABLES["retrained_masc"].build(rows, no_history).query("fitted_on == 'noisy'")
+    table = table.set_index("layer")
+    assert table["masc_after"].dropna().to_dict() == {"input": 0.3, "fc1": 0.8}
+    assert table["masc_before"].dropna().to_dict() == {"fc1": 0.85, "fc2": 0.95}
+    assert set(table["network_before"]) == {BEFORE}
+    assert table["network_after"].to_numpy() == pytest.approx(0.7)
