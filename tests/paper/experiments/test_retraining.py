@@ -104,8 +104,7 @@ def test_true_subspaces_of_separable_classes_mend_labels_and_network(subject, ro
     measured = itself[itself["metric"] == "accuracy"]
     assert measured.set_index("split")["value"].to_dict() == {"evaluation": 1, "validation": 1}
     network = of(rows, "true", "early_stopping", split="evaluation")["value"].tolist()
-    assert (subject.outputs.logits.train.argmax(1).numpy() == subject.noisy).mean() > 0.99
-    assert network[0] < 0.9  # for it has memorised
+    assert network[0] < 0.9  # after 60 epochs on labels more than half of which are wrong
     assert network[-1] > 0.97
     assert of(rows, "true", "masc_after", layer="input")["value"].tolist() == [1]
 
