@@ -1,18 +1,10 @@
-import hashlib
-import json
-import subprocess
-import sys
-from pathlib import Path
-
-import pandas as pd
 import pytest
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import BusyError, RunSpec, execute, run_folder
 from layerprobe.paper.analysis import analyse, analyse_grid, gather, histories, missing
-from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.locking import locked
-from layerprobe.paper.rows import COLUMNS, read_rows, rows_path
+from layerprobe.paper.rows import COLUMNS, read_rows
 from layerprobe.paper.subjects import Subject
 
 SPEC = RunSpec.of("mlp-digits", 0.4, 0, subset=64, test_subset=50, max_epochs=2)
@@ -92,36 +84,3 @@ def test_histories_know_their_runs_and_targets(root):
     assert history["epoch"].tolist() == [1, 2]
     assert history["target"].unique().tolist() == [SPEC.recipe.target]
     assert list(histories([], root)) == list(history)
-
-
-GOLDEN = Path(__file__).parent / "golden_rows.json"
-SCRIPT = """
-import sys, torch
-torch.set_num_threads(1)
-from layerprobe.paper import RunSpec, execute
-from layerprobe.paper.analysis import analyse
-spec = RunSpec.of("mlp-digits", 0.4, 0, subset=64, test_subset=50, max_epochs=2)
-execute(spec, sys.argv[1])
-analyse(spec, sys.argv[1], sys.argv[2].split(","))
-"""
-
-
-def rows_of_a_fresh_process(root, names):
-    subprocess.run([sys.executable, "-c", SCRIPT, str(root), ",".join(names)], check=True)
-    folder = run_folder(root, SPEC)
-    return {name: read_rows(folder, name) for name in names if rows_path(folder, name).exists()}
-
-
-def test_golden_rows_of_one_tiny_run(tmp_path):
-    """Bit for bit from process to process; and the committed rows, up to what another processor rounds."""
-    names = [name for name in EXPERIMENTS if name not in ("cost", "dynamics", "similarity")]
-    first, second = (rows_of_a_fresh_process(tmp_path / side, names) for side in "ab")
-    golden = json.loads(GOLDEN.read_text("utf-8"))
-    assert set(golden) == set(first) == set(second)
-    for name, rows in first.items():
-        measured = rows[rows["metric"] != "experiment_seconds"].reset_index(drop=True)
-        again = second[name][second[name]["metric"] != "experiment_seconds"].reset_index(drop=True)
-        pd.testing.assert_frame_equal(measured, again, check_exact=True)
-        text = measured.drop(columns="value").to_csv(index=False)
-        assert hashlib.sha256(text.encode()).hexdigest() == golden[name]["rows_sha256"]
-        assert measured["value"].mean() == pytest.approx(golden[name]["mean_value"], rel=0.01)
