@@ -172,5 +172,5 @@ def test_rows_repeat_bit_for_bit_and_the_run_stays_as_it_is(subject, rows):
 def test_too_few_test_images_are_named(planted, tmp_path):
     tiny = replace(SPEC, test_subset=20, recipe=replace(SPEC.recipe, max_epochs=1))
     execute(tiny, tmp_path)
-    with pytest.raises(DataError, match=r"mlp-digits has 20 here.*at least 5"):
+    with pytest.raises(DataError, match=r"mlp-digits has 20 here.*at least 3"):
         retraining(Subject.of(tiny, tmp_path))

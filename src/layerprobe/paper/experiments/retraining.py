@@ -24,6 +24,7 @@ __all__ = ["VALIDATION", "relabel_statistics", "retraining", "split_test"]
 VALIDATION = 0.2  # share of the test data
 SPLIT_SEED = 0
 PATIENCE, MAX_EPOCHS, FIXED_EPOCHS = 3, 30, 10
+MASC_ACCURACY = {"probe": "masc", "labels": "true", "metric": "accuracy"}
 
 
 class Relabelled(NamedTuple):
@@ -50,7 +51,7 @@ def retraining(subject: Subject) -> pd.DataFrame:
     if not len(validation) or not len(evaluation):
         raise DataError(
             f"Retraining splits the test images, of which {subject.spec.pair} has {len(subject.test_labels)} "
-            "here, into a validation and an evaluation part: it needs at least 5 of a class. "
+            "here, into a validation and an evaluation part: it needs at least 3 of a class. "
             "Train on a larger test_subset."
         )
     records: list[dict[str, Any]] = []
@@ -195,18 +196,16 @@ def _masc_itself(
 ) -> Iterator[dict[str, Any]]:
     right = chosen.test == subject.test_labels
     for split, rows in (("evaluation", evaluation), ("validation", validation)):
-        yield {**_ACCURACY, "split": split, "value": right[rows].mean()}
+        yield {**MASC_ACCURACY, "split": split, "value": right[rows].mean()}
     for metric, value in relabel_statistics(subject.noisy, chosen.train, subject.true).items():
         yield {"probe": "masc", "split": "train", "metric": metric, "value": value}
-
-
-_ACCURACY = {"probe": "masc", "labels": "true", "metric": "accuracy"}
 
 
 def _masc_after(
     subject: Subject, retrained: Retrained, labels: np.ndarray, evaluation: np.ndarray
 ) -> Iterator[dict[str, Any]]:
+    common = {**MASC_ACCURACY, "setting": "masc_after", "split": "evaluation"}
+    truth = subject.test_labels[evaluation]
     for layer, data in subject.outputs_of(retrained.last).items():
         predicted = fit_masc(data.train, labels).predict(data.test[evaluation]).numpy()
-        value = (predicted == subject.test_labels[evaluation]).mean()
-        yield {**_ACCURACY, "layer": layer, "setting": "masc_after", "split": "evaluation", "value": value}
+        yield {**common, "layer": layer, "value": (predicted == truth).mean()}
