@@ -44,8 +44,8 @@ def histories(history: pd.DataFrame) -> "Figure":
         for title, of in families(history)
         for condition in conditions(of)
     )
-    # One line a run, whether or not its seeds derive from one.
-    runs = ordered["key"].astype("category").cat.codes
+    # Runs count within their panel, whether or not their seeds derive from one.
+    runs = ordered.groupby("pair")["key"].transform(lambda key: pd.factorize(key)[0])
     return training_history(ordered.assign(seed=runs).drop(columns="corruption"))
 
 
