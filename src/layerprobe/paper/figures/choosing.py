@@ -94,7 +94,8 @@ def of_best_layer(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the layer with the highest mean over runs; the first of equals."""
     if rows.empty:
         return rows
-    means = rows.groupby("layer", sort=False)["value"].mean()
+    # Sums of the same accuracies in another order are equals.
+    means = rows.groupby("layer", sort=False)["value"].mean().round(12)
     return rows[rows["layer"] == means.idxmax()]
 
 
