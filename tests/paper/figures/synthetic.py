@@ -32,7 +32,7 @@ def runs(pairs, degrees, seeds, subset=None, human=()):
 def masc(p, i, seed, fitted_on="noisy", setting="0.99", extra=0.0):
     """Return MASC's accuracy at layer i; the seeds lie one point apart, the largest in the second layer."""
     strength = list(STRENGTHS).index(setting)
-    share = 0.9 - 0.5 * p * (fitted_on == "noisy") - 0.04 * abs(i - 1) - 0.01 * abs(strength - 3)
+    share = 0.9 - (0.5 if fitted_on == "noisy" else 0.15) * p - 0.04 * abs(i - 1) - 0.01 * abs(strength - 3)
     return share + 0.01 * seed + extra
 
 

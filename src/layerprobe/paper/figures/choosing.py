@@ -12,6 +12,7 @@ __all__ = [
     "HUMAN",
     "accuracies",
     "conditions",
+    "degree_names",
     "families",
     "layers_of",
     "named",
@@ -21,7 +22,12 @@ __all__ = [
 ]
 
 HUMAN = ", human labels"  # how the title of a family ends whose labels people gave
-PAPER_DEGREES = [f"p = {degree:g}" for degree in (0, 0.2, 0.4, 0.6, 0.8, 1)]
+PAPER_DEGREES = ["p = 0", "p = 0.2", "p = 0.4", "p = 0.6", "p = 0.8", "p = 1"]
+
+
+def degree_names(degrees: pd.Series) -> pd.Series:
+    """Return corruption degrees as figures write them: "p = 0.4"."""
+    return pd.Series([f"p = {degree:g}" for degree in degrees], degrees.index, dtype=object)
 
 
 def named(rows: pd.DataFrame) -> pd.DataFrame:
@@ -32,7 +38,7 @@ def named(rows: pd.DataFrame) -> pd.DataFrame:
     is one kind of network and data under every condition.
     """
     human = rows["corruption"].isna()
-    condition = rows["noise"].where(human, "p = " + rows["corruption"].map("{:g}".format))
+    condition = rows["noise"].where(human, degree_names(rows["corruption"]))
     keys: list[tuple[str, str, str]] = list(zip(rows["pair"], rows["variant"], rows["noise"], strict=True))
     titles: dict[tuple[str, str, str], str] = {}
     for pair in rows["pair"].unique():
@@ -88,7 +94,8 @@ def of_best_layer(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the layer with the highest mean over runs; the first of equals."""
     if rows.empty:
         return rows
-    means = rows.groupby("layer", sort=False)["value"].mean()
+    # Sums of the same accuracies in another order are equals.
+    means = rows.groupby("layer", sort=False)["value"].mean().round(12)
     return rows[rows["layer"] == means.idxmax()]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from layerprobe.figures import PROBE_TITLES, training_history
-from layerprobe.paper.figures.choosing import accuracies, conditions, families, span
+from layerprobe.paper.figures.choosing import accuracies, conditions, families, of_best_layer, span
 from layerprobe.paper.figures.probes import LAST_EPOCH, PROBE_STYLES
 from layerprobe.paper.figures.sheets import Line, Panel, sheet
 
@@ -44,11 +44,11 @@ def histories(history: pd.DataFrame) -> "Figure":
         for title, of in families(history)
         for condition in conditions(of)
     )
-    # One line a run, whether or not its seeds derive from one.
-    runs = ordered["key"].astype("category").cat.codes
+    # Runs count within their panel, whether or not their seeds derive from one.
+    runs = ordered.groupby("pair")["key"].transform(lambda key: pd.factorize(key)[0])
     return training_history(ordered.assign(seed=runs).drop(columns="corruption"))
 
 
 def _at_best_layer(rows: pd.DataFrame) -> pd.DataFrame:
-    last = rows[rows["epoch"] == rows["epoch"].max()]
-    return rows[rows["layer"] == last.groupby("layer", sort=False)["value"].mean().idxmax()]
+    last = of_best_layer(rows[rows["epoch"] == rows["epoch"].max()])
+    return rows[rows["layer"].isin(last["layer"])]

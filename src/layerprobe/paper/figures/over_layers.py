@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from layerprobe.errors import InputError
 from layerprobe.figures import PROBE_TITLES
 from layerprobe.paper.experiments.subspaces import PAPER
 from layerprobe.paper.figures.choosing import (
     HUMAN,
     accuracies,
     conditions,
+    degree_names,
     families,
     layers_of,
     span,
@@ -61,7 +63,12 @@ def subspaces_in_full(rows: pd.DataFrame, fitted_on: str) -> "Figure":
 def human(rows: pd.DataFrame) -> "Figure":
     """Draw noisy and true subspaces of networks that learnt human labels, beside p = 0."""
     panels = []
-    for title in dict.fromkeys(rows[rows["corruption"].isna()]["family"]):
+    titles = rows[rows["corruption"].isna()]["family"].unique()
+    if not len(titles):
+        raise InputError(
+            "there are no rows of runs on human labels; train some, as with noise 'cifar-10n:worst'"
+        )
+    for title in titles:
         family = title.removesuffix(HUMAN)
         for fitted_on in ("noisy", "true"):
             measured = _measured(rows, fitted_on)
@@ -74,8 +81,8 @@ def human(rows: pd.DataFrame) -> "Figure":
 def latent(rows: pd.DataFrame) -> "Figure":
     """Draw MASC on generalised networks with subspaces from labels that were corrupted only afterwards."""
     of_experiment = rows[rows["experiment"] == "latent_memorisation"]
-    later = of_experiment.assign(corruption=of_experiment["degree"])
-    later["condition"] = "p = " + later["degree"].map("{:g}".format)
+    degrees = of_experiment["degree"]
+    later = of_experiment.assign(corruption=degrees, condition=degree_names(degrees))
     panels = [
         _accuracy(f"{title}: {name}", of, measured)
         for title, of in families(later)

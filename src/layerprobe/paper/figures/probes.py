@@ -10,6 +10,7 @@ from layerprobe.paper.experiments.subspaces import PAPER, STRENGTHS
 from layerprobe.paper.figures.choosing import (
     accuracies,
     conditions,
+    degree_names,
     families,
     of_best_layer,
     span,
@@ -156,12 +157,12 @@ def _network_lines(rows: pd.DataFrame, family: str, names: list[str]) -> list[Li
 
 
 def _published_lines(theirs: pd.DataFrame, names: list[str], styles: dict[str, Style]) -> list[Line]:
-    conditions_ = "p = " + theirs["corruption"].map("{:g}".format)
+    theirs = theirs.assign(condition=degree_names(theirs["corruption"]))
     return _drawn(
         Line(
             f"published: {label}",
             styles[label],
-            span(theirs.assign(value=theirs[column], at=conditions_), "at", names),
+            span(theirs.assign(value=theirs[column]), "condition", names),
             "published",
         )
         for column, label in TABLE1.items()

@@ -140,7 +140,7 @@ def sheet(
         longest = max(len(str(handle.get_label())) for handle in handles)
         in_a_row = max(1, int(width / (0.085 * longest + 0.62)))
         legend_rows = -(-len(handles) // in_a_row)
-        room = int(11 * (width / columns - 0.9))
+        room = int(11.5 * (width / columns - 0.9))
         size = width, (2.9 + max(_slant(panel, room) for panel in panels)) * height + 0.9 + 0.24 * legend_rows
         figure = Figure(size, layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1, wspace=0.03, hspace=0.03))
         axes = figure.subplots(height, columns, squeeze=False)
@@ -180,12 +180,12 @@ def finish(figure: "Figure", title: str, footer: str) -> "Figure":
 
     letters = int(9 * figure.get_figwidth())
     lines = textwrap.wrap(footer, int(1.45 * letters))
-    inches = 0.17 * len(lines) + 0.12
+    inches = 0.19 * len(lines) + 0.12
     with rc_context(RC):
         headline(figure, textwrap.fill(title, letters))
         figure.set_figheight(figure.get_figheight() + inches)
         share = inches / figure.get_figheight()
-        style: dict[str, Any] = {"fontsize": 8, "color": NEUTRAL[0], "va": "center", "linespacing": 1.3}
+        style: dict[str, Any] = {"fontsize": 9.5, "color": "#333333", "va": "center", "linespacing": 1.3}
         figure.text(0.012, share / 2, "\n".join(lines), **style)
         # The layout makes room for a legend at the very bottom only: here it is told how much is taken.
         renderer = FigureCanvasAgg(figure).get_renderer()

@@ -119,7 +119,7 @@ def _scale(frame: Frame) -> str:
     small = runs["subset"].notna()
     if small.any():
         test = " and of the test images" if runs["variant"].str.contains("test_subset").any() else ""
-        sizes = ", ".join(f"{size:,}" for size in sorted(runs["subset"].dropna().unique()))
+        sizes = ", ".join(f"{int(size):,}" for size in sorted(runs["subset"].dropna().unique()))
         part = "small scale" if small.all() else "in part small scale"
         words = f"{part}: subsets of the training images ({sizes}){test}"
     else:

@@ -1,0 +1,28 @@
+from functools import cache
+
+import pandas as pd
+import pytest
+
+from paper.figures import synthetic
+
+
+@pytest.fixture(scope="session")
+def rows():
+    """Return rows of two pairs and of human labels, made once: tests only read them."""
+    layers = {"cnn-cifar10": ["input", "flatten", "fc1"]}
+    mlp = synthetic.frame(seeds=2)
+    cnn = synthetic.frame(("cnn-cifar10",), (0.0, 0.2), seeds=2, layers=layers, human=synthetic.HUMAN)
+    return pd.concat([mlp, cnn], ignore_index=True)
+
+
+@pytest.fixture(scope="session")
+def history():
+    return synthetic.histories(("mlp-mnist", "cnn-cifar10"), (0.0, 0.4), human=("cifar-10n:worst",))
+
+
+@pytest.fixture(scope="session")
+def drawn(rows, history):
+    """Draw a figure of these rows, each once."""
+    from layerprobe.paper.figures import FIGURES
+
+    return cache(lambda name, pair=None: FIGURES[name].draw(rows, history, pair))

@@ -1,0 +1,136 @@
+"""What holds for every figure: legible, in grey too, complete in itself, and the same for the same rows."""
+
+from itertools import pairwise
+
+import pytest
+
+from layerprobe.errors import InputError
+from layerprobe.figures import pdf, png, svg
+from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.rows import COLUMNS
+from paper.figures import synthetic
+
+EVERY = sorted(FIGURES)
+
+
+def panels(figure):
+    return [ax for ax in figure.axes if ax.axison]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_lines_keep_apart_without_colour(drawn, name):
+    for ax in panels(drawn(name)):
+        looks = [
+            (line.get_marker(), line.get_markerfacecolor() == "white")
+            for line in ax.lines
+            if len(line.get_xdata())
+        ]
+        assert looks
+        assert len(set(looks)) == len(looks)
+        assert "None" not in {marker for marker, _ in looks}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_nothing_is_clipped_and_nothing_overlaps(drawn, name):
+    figure = drawn(name)
+    figure.draw_without_rendering()
+    page = figure.bbox
+    (legend,) = [legend.get_window_extent() for legend in figure.legends]
+    texts = [text.get_window_extent() for text in figure.texts]
+    axes = [ax.get_tightbbox() for ax in panels(figure)]
+    for box in [legend, *texts, *axes]:
+        assert box.x0 >= page.x0 - 1
+        assert box.x1 <= page.x1 + 1
+        assert box.y0 >= page.y0 - 1
+        assert box.y1 <= page.y1 + 1
+    assert not any(legend.overlaps(box) for box in [*texts, *axes])
+    for ax in panels(figure):
+        ticks = [label for label in ax.get_xticklabels() if label.get_text()]
+        if ticks[0].get_rotation() == 0:
+            boxes = [tick.get_window_extent() for tick in ticks]
+            assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_row_of_panels_is_wider_than_four(drawn, name):
+    figure = drawn(name)
+    assert figure.axes[0].get_gridspec().ncols <= 4
+    assert figure.get_suptitle() == FIGURES[name].title
+    assert FIGURES[name].caption.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "write"), [("figure2", png), ("figure2", svg), ("figure2", pdf), ("cost", png), ("history", svg)]
+)
+def test_the_same_rows_give_the_same_bytes(name, write):
+    frames = [(synthetic.frame(degrees=(0.0, 0.4)), synthetic.histories(degrees=(0.4,))) for _ in range(2)]
+    first, second = (write(FIGURES[name].draw(*both)) for both in frames)
+    assert first == second
+
+
+def footer(figure):
+    return " ".join(figure.texts[-1].get_text().split())
+
+
+def test_the_scale_is_written_below():
+    full, small = (synthetic.frame(degrees=(0.2, 0.4), seeds=n, subset=s) for n, s in ((1, None), (2, 2000)))
+    draw = FIGURES["figure2"].draw
+    assert footer(draw(full)) == "full scale: all training images. Runs behind each point: 1."
+    assert footer(draw(small)) == (
+        "small scale: subsets of the training images (2,000). Runs behind each point: 2."
+    )
+    tested = small.assign(variant="subset 2000, test_subset 500")
+    assert "(2,000) and of the test images." in footer(draw(tested))
+    few = small[(small["corruption"] != 0.4) | (small["seed"] == 0)]
+    assert footer(draw(few)).endswith("Runs behind each point: 1 to 2.")
+
+
+def test_history_says_its_scale_too():
+    history = synthetic.histories(degrees=(0.4,), subset=300)
+    assert footer(FIGURES["history"].draw(None, history)).startswith("small scale: subsets of the training")
+
+
+@pytest.mark.parametrize("name", [name for name in EVERY if not FIGURES[name].history])
+def test_a_missing_experiment_is_named(rows, name):
+    missing = FIGURES[name].needs[-1]
+    with pytest.raises(
+        InputError, match=rf"^{name} .*there are no rows from {missing}\. Run {missing} first\."
+    ):
+        FIGURES[name].draw(rows[rows["experiment"] != missing])
+
+
+def test_a_missing_experiment_of_one_pair_is_named_with_the_pair(rows):
+    of = rows[(rows["experiment"] != "retraining") | (rows["pair"] != "mlp-mnist")]
+    with pytest.raises(InputError, match="no rows of mlp-mnist from retraining"):
+        FIGURES["figure4"].draw(of, pair="mlp-mnist")
+
+
+def test_an_unknown_pair_is_named_beside_those_that_are_there(rows):
+    with pytest.raises(InputError, match=r"'mlp-cifar10'; there are rows of mlp-mnist, cnn-cifar10"):
+        FIGURES["figure2"].draw(rows, pair="mlp-cifar10")
+
+
+def test_no_rows_no_history_and_missing_columns(rows):
+    with pytest.raises(InputError, match="figure2 is drawn from rows, and there are none"):
+        FIGURES["figure2"].draw(rows[:0])
+    with pytest.raises(InputError, match="history is drawn from training histories"):
+        FIGURES["history"].draw(rows)
+    with pytest.raises(InputError, match=r"missing: \['layer'\]"):
+        FIGURES["figure2"].draw(rows[[name for name in COLUMNS if name != "layer"]])
+
+
+def test_no_human_labels(rows):
+    with pytest.raises(InputError, match="no rows of runs on human labels"):
+        FIGURES["natural"].draw(rows[rows["corruption"].notna()])
+
+
+def test_rows_that_hold_no_point_of_a_figure(rows):
+    of = rows[(rows["experiment"] != "retraining") | (rows["setting"] == "early_stopping")]
+    with pytest.raises(InputError, match="nothing that this figure shows"):
+        FIGURES["figure28"].draw(of)
+
+
+def test_a_pair_without_true_subspaces_says_so(rows):
+    of = rows[(rows["experiment"] == "noisy_subspaces") & (rows["pair"] == "mlp-mnist")]
+    figure = FIGURES["thresholds"].draw(of)
+    assert [[text.get_text() for text in ax.texts] for ax in panels(figure)][:2] == [[], ["not measured"]]
