@@ -4,12 +4,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 
 from layerprobe.errors import DataError, ExperimentError, InputError, LayerprobeError
 from layerprobe.paper.experiments import EXPERIMENTS
-from layerprobe.paper.folders import DONE, RECORD, read_run, run_folder
+from layerprobe.paper.folders import DONE, RECORD, Run, read_run, run_folder
 from layerprobe.paper.grid import Location, Outcome, Tell, jobs_on
 from layerprobe.paper.locking import locked
 from layerprobe.paper.processes import KILLED, failure, in_processes
@@ -175,10 +176,17 @@ def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     for spec in specs:
         folder = run_folder(root, spec)
         names = [name for name in EXPERIMENTS if rows_path(folder, name).exists()]
-        if names:
-            run = read_run(folder)
+        if names and (run := _readable(folder)):
             frames += [of_run(run, read_rows(folder, name)) for name in names]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
+
+
+def _readable(folder: Path) -> Run | None:
+    """Return a run; None if its files are damaged, which `layerprobe.paper.status` shows."""
+    try:
+        return read_run(folder)
+    except DataError:
+        return None
 
 
 def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
@@ -190,8 +198,7 @@ def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     frames = []
     for spec in specs:
         folder = run_folder(root, spec)
-        if (folder / RECORD).exists():
-            run = read_run(folder)
+        if (folder / RECORD).exists() and (run := _readable(folder)):
             frames.append(with_run(run.spec, run.history).assign(target=spec.recipe.target))
     columns = [*RUN, *(field.name for field in fields(Epoch)), "target"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

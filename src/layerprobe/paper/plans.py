@@ -78,7 +78,7 @@ def _midway(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
     edited = EDITED if EDITED in pairs else pairs[0]
     never = {"target": 2.0, "max_epochs": LAST_EPOCH}
     return [
-        scale.spec(edited, ONE_DEGREE, 0, **never, **({"edit": Edit(epoch, bias="keep")} if epoch else {}))
+        scale.spec(edited, ONE_DEGREE, 0, **never, **({"edit": Edit(epoch)} if epoch else {}))
         for epoch in (None, *EDIT_EPOCHS)
     ]
 
@@ -113,7 +113,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "latent": ("clean",),
     "similarity": ("clean", "grid"),
     "controls": ("grid", "adam"),
-    "sensitivity": ("seeds",),
+    "sensitivity": ("seeds", "grid"),
     "natural": ("human",),
     "dynamics": ("followed",),
     "edits": ("grid", "midway"),
@@ -134,12 +134,15 @@ class Plan:
         The runs, and the experiments on each.
     checkpoints : frozenset of RunSpec
         The runs that keep the weights of chosen epochs.
+    shown : dict of str to tuple of RunSpec
+        The runs that each target shows.
     """
 
     scale: StudyScale
     targets: tuple[str, ...]
     work: dict[RunSpec, tuple[str, ...]]
     checkpoints: frozenset[RunSpec]
+    shown: dict[str, tuple[RunSpec, ...]]
 
 
 def targets(names: Sequence[str]) -> tuple[str, ...]:
@@ -177,14 +180,16 @@ def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Plan:
         raise InputError("expected at least one pair of network and data set")
     chosen = targets(names)
     wanted: dict[RunSpec, dict[str, None]] = {}
+    shown: dict[str, tuple[RunSpec, ...]] = {}
     for name in chosen:
         needs = chain.from_iterable(
             registry[name].needs for registry in (TABLES, FIGURES) if name in registry
         )
         experiments = dict.fromkeys(needs)
-        for family in _SHOWN.get(name, ("grid",)):
-            for spec in FAMILIES[family](scale, pairs):
-                wanted.setdefault(spec, {}).update(experiments)
+        families = (FAMILIES[family](scale, pairs) for family in _SHOWN.get(name, ("grid",)))
+        shown[name] = tuple(dict.fromkeys(chain.from_iterable(families)))
+        for spec in shown[name]:
+            wanted.setdefault(spec, {}).update(experiments)
     followed = frozenset(_followed(scale, pairs)) & wanted.keys()
     work = {
         spec: tuple(
@@ -194,4 +199,4 @@ def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Plan:
         )
         for spec, experiments in wanted.items()
     }
-    return Plan(scale, chosen, work, followed)
+    return Plan(scale, chosen, work, followed, shown)

@@ -30,7 +30,18 @@ from layerprobe.paper.folders import Run
 from layerprobe.paper.overview import variant
 from layerprobe.paper.specs import RunSpec
 
-__all__ = ["COLUMNS", "MEASURE", "RUN", "of_run", "read_rows", "rows_path", "tidy", "with_run", "write_rows"]
+__all__ = [
+    "COLUMNS",
+    "MEASURE",
+    "RUN",
+    "independent",
+    "of_run",
+    "read_rows",
+    "rows_path",
+    "tidy",
+    "with_run",
+    "write_rows",
+]
 
 SEEDS = ["seed", "noise_seed", "init_seed", "order_seed"]
 RUN = ["pair", "corruption", "noise", *SEEDS, "subset", "variant", "key"]
@@ -105,6 +116,14 @@ def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
         pd.DataFrame({name: [value] * len(frame) for name, value in which.items()}, index=frame.index)
     )
     return pd.concat([run, frame], axis=1)
+
+
+def independent(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs whose seeds all derive from one: only those are independent of each other.
+
+    Runs that share some of their seeds, as those in which one alone varies, serve the sensitivity table.
+    """
+    return rows[rows["seed"].notna()]
 
 
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerprobe.errors import InputError
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.specs import RunSpec
 
@@ -75,16 +74,3 @@ SCALES = {
         },
     ),
 }
-
-
-def scale(name: str) -> StudyScale:
-    """Return the scale of this name.
-
-    Raises
-    ------
-    InputError
-        If there is none.
-    """
-    if name not in SCALES:
-        raise InputError(f"scale must be one of {', '.join(SCALES)}, got {name!r}")
-    return SCALES[name]

@@ -76,6 +76,11 @@ class Results:
             raise InputError(f"no runs in {root}; train some, or name another --root")
         return cls.of_runs(specs, root)
 
+    def only(self, specs: Sequence[RunSpec]) -> "Results":
+        """Return what was measured on these runs."""
+        keys = [spec.key[:12] for spec in specs]
+        return Results(*(frame[frame["key"].isin(keys)] for frame in (self.rows, self.history)))
+
     def lacks(self, entry: Table | FigureSpec) -> str:
         """Return in words what is missing for a table or a figure, or nothing."""
         absent = sorted(set(entry.needs) - set(self.rows["experiment"]))
@@ -91,6 +96,11 @@ class Written:
 
     made: dict[str, Any]
     left_out: dict[str, str]
+
+    def add(self, other: "Written") -> None:
+        """Take in what another call wrote."""
+        self.made.update(other.made)
+        self.left_out.update(other.left_out)
 
 
 def write_tables(results: Results, names: Sequence[str] | None, out: Location) -> Written:
@@ -212,8 +222,13 @@ def reproduce(
 def write_all(plan: Plan, root: Path, out: Path, *, seconds: float) -> None:
     """Write the tables, figures and report of a plan from what is there."""
     results = Results.of_runs(list(plan.work), root)
-    tables = write_tables(results, _chosen(plan, TABLES), out / "tables")
-    figures = write_figures(results, _chosen(plan, FIGURES), out / "figures")
+    tables, figures = Written({}, {}), Written({}, {})
+    for name in plan.targets:
+        own = results.only(plan.shown[name])
+        if name in TABLES:
+            tables.add(write_tables(own, [name], out / "tables"))
+        if name in FIGURES:
+            figures.add(write_figures(own, [name], out / "figures"))
     for written in (tables, figures):
         for name, reason in written.left_out.items():
             print(f"{name} is left out: {reason}", file=sys.stderr)
@@ -234,10 +249,6 @@ def write_all(plan: Plan, root: Path, out: Path, *, seconds: float) -> None:
         provenance={name: value for name, value in record.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
-
-
-def _chosen(plan: Plan, registry: Mapping[str, Any]) -> list[str]:
-    return [name for name in plan.targets if name in registry]
 
 
 def _finding(tables: Mapping[str, pd.DataFrame]) -> str:

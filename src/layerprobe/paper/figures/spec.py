@@ -9,7 +9,7 @@ import pandas as pd
 from layerprobe.errors import InputError
 from layerprobe.paper.figures.choosing import named
 from layerprobe.paper.figures.sheets import finish
-from layerprobe.paper.rows import COLUMNS, RUN
+from layerprobe.paper.rows import COLUMNS, RUN, independent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -101,7 +101,7 @@ class FigureSpec:
             raise InputError(
                 f"{self.name} expects {kind} with the columns {', '.join(columns)}; missing: {missing}"
             )
-        return frame
+        return independent(frame)
 
 
 def _of_pair(frame: Frame, pair: str | None) -> Frame:

@@ -11,6 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from layerprobe.paper.pairs import PAIRS
+from layerprobe.paper.rows import independent
 
 __all__ = [
     "GROUP",
@@ -20,7 +21,6 @@ __all__ = [
     "by_accuracy",
     "joined",
     "means",
-    "of_seeds",
     "ordered",
     "scale",
     "select",
@@ -34,17 +34,9 @@ Validate = Literal["one_to_one", "many_to_one"]
 PROTOCOL, DATA = {"shuffle", "noise"}, {"subset", "test_subset"}
 
 
-def of_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of runs whose seeds all derive from one: only those are independent of each other.
-
-    Runs that share some of their seeds, as those in which one alone varies, serve the sensitivity table.
-    """
-    return rows[rows["seed"].notna()]
-
-
 def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
     """Return an experiment's rows of independent runs whose columns have these values."""
-    chosen = of_seeds(rows)
+    chosen = independent(rows)
     for column, value in {"experiment": experiment, **equal}.items():
         chosen = chosen[chosen[column] == value]
     return chosen

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.paper import published
+from layerprobe.paper.rows import independent
 from layerprobe.paper.tables.comparing import beside_published
 from layerprobe.paper.tables.grouping import (
     GROUP,
@@ -13,7 +14,6 @@ from layerprobe.paper.tables.grouping import (
     TEST,
     at_best_layer,
     means,
-    of_seeds,
     ordered,
     select,
 )
@@ -70,9 +70,9 @@ def _spreads(runs: pd.DataFrame) -> Iterator[dict[str, object]]:
         sets = [alike for _, alike in runs.groupby(others, dropna=False) if len(alike[varied].unique()) > 1]
         if sets:
             yield _pooled(varied, sets)
-    independent = of_seeds(runs)
-    if len(independent) > 1:
-        yield _pooled("all", [independent])
+    derived = independent(runs)
+    if len(derived) > 1:
+        yield _pooled("all", [derived])
 
 
 def _pooled(varied: str, sets: list[pd.DataFrame]) -> dict[str, object]:

@@ -3,8 +3,9 @@
 import pandas as pd
 
 from layerprobe.paper import published
+from layerprobe.paper.rows import independent
 from layerprobe.paper.tables.comparing import beside_published
-from layerprobe.paper.tables.grouping import GROUP, means, of_seeds
+from layerprobe.paper.tables.grouping import GROUP, means
 
 __all__ = ["table2", "table3"]
 
@@ -23,7 +24,7 @@ def table3(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
 
 
 def _last_epoch(history: pd.DataFrame, columns: dict[str, str]) -> pd.DataFrame:
-    last = of_seeds(history).sort_values("epoch", kind="stable").drop_duplicates("key", keep="last")
+    last = independent(history).sort_values("epoch", kind="stable").drop_duplicates("key", keep="last")
     last = last.sort_index()
     epochs = means(last.assign(value=last["epoch"].astype(float)), GROUP, "epochs")[[*GROUP, "epochs"]]
     parts = [

@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import pytest
+
+from layerprobe.errors import InputError
+from layerprobe.paper.estimates import epochs_expected, seconds_left
+from layerprobe.paper.experiments import EXPERIMENTS
+from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.grid import operations
+from layerprobe.paper.plans import DEGREES, FAMILIES, plan, targets
+from layerprobe.paper.scales import PAPER_PAIRS, SCALES
+from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.tables import TABLES
+
+SMALL, FULL = SCALES["small"], SCALES["full"]
+
+
+def test_table_1_takes_the_noisy_grid_and_one_experiment():
+    made = plan(["table1"], SMALL, ["mlp-mnist"])
+    assert {(spec.corruption, spec.seed) for spec in made.work} == {(p, s) for p in DEGREES for s in (0, 1)}
+    assert {name for names in made.work.values() for name in names} == {"noisy_subspaces"}
+
+
+def test_all_is_every_table_and_figure_and_nothing_is_left_undone():
+    made = plan(["all"], SMALL, PAPER_PAIRS)
+    assert set(made.targets) == {*TABLES, *FIGURES}
+    assert {name for names in made.work.values() for name in names} == set(EXPERIMENTS)
+    assert all(EXPERIMENTS[name].suits(spec) for spec, names in made.work.items() for name in names)
+    assert all(spec in made.work for specs in made.shown.values() for spec in specs)
+
+
+@pytest.mark.parametrize("pairs", [["mlp-digits"], ["cnn-mnist"], PAPER_PAIRS])
+def test_every_family_has_runs_of_the_asked_pairs_alone(pairs):
+    for family in FAMILIES.values():
+        for spec in family(SMALL, pairs):
+            assert spec.pair in pairs
+
+
+def test_what_is_planned_at_full_scale_is_the_papers_own_recipe():
+    for spec in plan(["table1", "table2"], FULL, PAPER_PAIRS).work:
+        assert spec == RunSpec.of(spec.pair, spec.corruption, spec.seed)
+
+
+def test_small_scale_says_so_in_every_spec():
+    assert all(spec.subset and spec.test_subset for spec in plan(["all"], SMALL, PAPER_PAIRS).work)
+
+
+def test_the_dynamics_are_those_of_runs_that_keep_checkpoints():
+    made = plan(["dynamics", "table1"], SMALL, ["mlp-mnist", "cnn-mnist"])
+    followed = {spec for spec, names in made.work.items() if "dynamics" in names}
+    assert followed == made.checkpoints
+    assert [(spec.pair, spec.corruption, spec.seed) for spec in followed] == [("mlp-mnist", 0.4, 0)]
+    # the same run keeps them when it is trained for another target first
+    assert plan(["table1"], SMALL, ["mlp-mnist"]).checkpoints == followed
+
+
+def test_sensitivity_varies_one_seed_at_a_time():
+    base, *varied = FAMILIES["seeds"](SMALL, ["cnn-mnist"])
+    for spec in varied:
+        seeds = ("noise_seed", "init_seed", "order_seed")
+        changed = [name for name in seeds if getattr(spec, name) != getattr(base, name)]
+        assert len(changed) == 1
+        assert replace(spec, seed=0, **{name: getattr(base, name) for name in seeds}) == base
+    assert len(set(varied)) == 6
+
+
+def test_the_midway_edit_is_compared_with_no_edit_and_never_stops_early():
+    plain, *edited = FAMILIES["midway"](SMALL, ["cnn-cifar10"])
+    assert plain.edit is None
+    assert [spec.edit.epoch for spec in edited] == [10, 40]
+    assert {spec.recipe.max_epochs for spec in (plain, *edited)} == {100}
+    assert all(spec.recipe.target > 1 for spec in (plain, *edited))
+
+
+@pytest.mark.parametrize("names", [["tabel1"], ["table1", "figure99"]])
+def test_an_unknown_target_is_named(names):
+    with pytest.raises(InputError, match=names[-1]):
+        targets(names)
+
+
+def test_no_pairs_are_refused():
+    with pytest.raises(InputError, match="pair"):
+        plan(["table1"], SMALL, [])
+
+
+def test_operations_of_an_epoch_by_hand():
+    # 784-128-512-2048-2048-10: two operations a weight, thrice for training, once for testing
+    weights = 784 * 128 + 128 * 512 + 512 * 2048 + 2048 * 2048 + 2048 * 10
+    spec = SMALL.spec("mlp-mnist", 0.4, 0)
+    assert operations(spec) == 2 * weights * (3 * 1000 + 2000)
+
+
+def test_estimates_follow_the_published_epochs_and_shrink_as_runs_progress(tmp_path):
+    full = FULL.spec("mlp-mnist", 0.8, 0)
+    assert epochs_expected(full) == pytest.approx(128.6667)
+    assert epochs_expected(FAMILIES["midway"](SMALL, ["cnn-cifar10"])[0]) == 100
+    assert seconds_left([], tmp_path) == 0
+    assert seconds_left([full, full], tmp_path) > 0

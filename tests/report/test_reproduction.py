@@ -1,0 +1,146 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+
+from layerprobe.cli import main
+from layerprobe.errors import InputError
+from layerprobe.figures import save
+from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.plans import plan
+from layerprobe.paper.scales import SCALES, StudyScale
+from layerprobe.paper.tables import TABLES
+from layerprobe.report import reproduction
+from layerprobe.report.reproduction import Results, announce, reproduce, write_figures, write_tables
+
+TINY = StudyScale("small", 2, {"mlp-digits": {"subset": 64, "test_subset": 50, "max_epochs": 2}})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """Everything there is to reproduce, on runs of two epochs."""
+    torch.set_num_threads(1)
+    place = tmp_path_factory.mktemp("reproduction")
+    wanted = plan(["table1", "table5", "table3", "figure2", "latent", "dynamics"], TINY, ["mlp-digits"])
+    failed = reproduce(wanted, place / "runs", place / "out", jobs=2)
+    return wanted, place, failed
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_one_call_trains_measures_and_writes(done):
+    wanted, place, failed = done
+    assert failed == []
+    out = place / "out"
+    for name in ("table1", "table5", "table3", "latent"):
+        assert all((out / "tables" / f"{name}.{ending}").exists() for ending in ("csv", "md", "tex"))
+    for name in ("figure2", "latent", "dynamics"):
+        assert all((out / "figures" / f"{name}.{ending}").exists() for ending in ("png", "svg", "pdf"))
+    record = json.loads((out / "provenance.json").read_text())
+    assert record["scale"] == "small"
+    assert {run["state"] for run in record["runs"]} == {"done"}
+    assert len(record["runs"]) == len(wanted.work)
+    page = (out / "report.html").read_text("utf-8")
+    assert "Small scale" in page
+    assert "Table 1" in page
+
+
+def test_the_second_call_trains_and_measures_nothing(done):
+    wanted, place, _ = done
+    before = files(place / "runs")
+    assert reproduce(wanted, place / "runs", place / "out", jobs=1) == []
+    assert files(place / "runs") == before
+
+
+def test_what_was_removed_is_measured_again_and_the_rest_is_kept(done):
+    wanted, place, _ = done
+    path = next((place / "runs").glob("*/p0.4-s0-*/rows/noisy_subspaces.csv"))
+    rows = pd.read_csv(path)
+    path.unlink()
+    reproduce(wanted, place / "runs", place / "out", jobs=1)
+    again = pd.read_csv(path)
+    took = rows["metric"] == "experiment_seconds"
+    pd.testing.assert_frame_equal(again[~took], rows[~took])
+
+
+def test_a_table_shows_the_runs_it_is_of_and_no_others(done):
+    _, place, _ = done
+    table = pd.read_csv(place / "out" / "tables" / "table1.csv")
+    assert sorted(table["corruption"].unique()) == [0.2, 0.4, 0.6, 0.8]  # not the clean runs of "latent"
+    assert set(table["verdict"]) == {"not published"}
+
+
+def test_what_nobody_measured_is_left_out_and_said(done):
+    _, place, _ = done
+    results = Results.of_root(place / "runs")
+    written = write_tables(results, ["cost", "table1"], place / "few")
+    assert list(written.made) == ["table1"]
+    assert "cost" in written.left_out["cost"]
+    written = write_figures(results, ["probes"], place / "few")
+    assert "probes" in written.left_out["probes"]
+    with pytest.raises(InputError, match="table9"):
+        write_tables(results, ["table9"], place / "few")
+    with pytest.raises(InputError, match="no runs"):
+        Results.of_root(place / "nothing")
+
+
+def test_a_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
+    wanted = plan(["table1"], StudyScale("small", 1, TINY.settings), ["mlp-digits"])
+    spoilt = next(iter(wanted.work))
+    folder = reproduction.run_folder(tmp_path / "runs", spoilt)
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("no record")
+    failed = reproduce(wanted, tmp_path / "runs", tmp_path / "out", jobs=1)
+    assert [outcome.spec for outcome in failed] == [spoilt]
+    table = pd.read_csv(tmp_path / "out" / "tables" / "table1.csv")
+    assert spoilt.corruption not in set(table["corruption"])
+    assert len(table) == 9  # the network, MASC and the gain of three degrees
+
+
+def test_a_plan_is_announced_with_its_price(done, tmp_path):
+    wanted, place, _ = done
+    said = announce(wanted, tmp_path, 2)
+    assert "missing" in said
+    assert "GB" in said
+    assert "experiments to do" in said
+    assert "nothing to train" in announce(wanted, place / "runs", 2)
+
+
+def test_the_command_says_what_it_would_do_and_does_nothing(capsys, tmp_path):
+    root = tmp_path / "runs"
+    command = ["reproduce", "table1", "--pair", "mlp-digits", "--root", str(root), "--dry-run", "--json"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert len(json.loads(printed.out)["runs"]) == 4 * SCALES["small"].seeds
+    assert "Scale small" in printed.err
+    assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [(["reproduce", "tabel1"], "tabel1"), (["paper", "tables", "--root", "no"], "no runs")],
+)
+def test_the_commands_name_what_is_wrong(capsys, arguments, named):
+    assert main(arguments) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_tables_and_figures_of_a_root_by_command(done, tmp_path, capsys):
+    _, place, _ = done
+    for kind, registry in (("tables", TABLES), ("figures", FIGURES)):
+        out = tmp_path / kind
+        assert main(["paper", kind, "--root", str(place / "runs"), "--out", str(out)]) == 0
+        written = {path.stem for path in out.iterdir()}
+        printed = capsys.readouterr()
+        assert written
+        for name in registry:
+            assert name in written or f"{name} is left out" in printed.err
+
+
+def test_figures_are_saved_in_the_formats_that_are_asked_for(done, tmp_path):
+    _, place, _ = done
+    drawn = FIGURES["figure2"].draw(Results.of_root(place / "runs").rows)
+    assert [path.suffix for path in save(drawn, tmp_path / "f", formats=("pdf", "png"))] == [".pdf", ".png"]
