@@ -82,6 +82,10 @@ def _of_run(p, seed, layers):
                 value = 10 * (i + 1) + 20 * p + k
                 more = {"fitted_on": fitted_on, "setting": "0.99", "class": k, "metric": "components"}
                 yield {"experiment": name, "layer": layer, "probe": "masc", "value": value, **more}
+    for name in (
+        ("cost", "similarity") if p else ("latent_memorisation",)
+    ):  # times of experiments have no layer
+        yield {"experiment": name, "metric": "experiment_seconds", "value": 3.0}
     yield from _probes(p, seed, layers)
     yield from _controls(p, seed, layers)
     if p == 0:
@@ -150,8 +154,14 @@ def _similarity(p, seed, layers):
         yield {"experiment": "similarity", "layer": layer, "metric": "cka", "value": value}
         for fitted_on in ("noisy", "true"):
             for k in range(3):
-                more = {"fitted_on": fitted_on, "class": k, "metric": "principal_cosine"}
-                yield {"experiment": "similarity", "layer": layer, "value": value - 0.05 * k, **more}
+                for metric, shift in {"principal_cosine": 0.0, "principal_cosine_chance": -0.2}.items():
+                    more = {"fitted_on": fitted_on, "class": k, "metric": metric}
+                    yield {
+                        "experiment": "similarity",
+                        "layer": layer,
+                        "value": value - 0.05 * k + shift,
+                        **more,
+                    }
 
 
 def _dynamics(p, seed, layers):

@@ -196,6 +196,12 @@ def test_similarity_by_layer_and_degree(drawn):
     for fitted_on in ("noisy", "true"):
         ax = panel(figure, f"{MLP}: principal cosine, {fitted_on}")
         assert np.allclose(line(ax, STYLES[2])[1], of - 0.05)
+        assert np.allclose(line(ax, STYLES[2], hollow=True)[1], of - 0.25)
+
+
+@pytest.mark.parametrize("name", ["cost", "similarity", "latent"])
+def test_rows_of_no_layer_have_no_place_among_the_layers(drawn, name):
+    assert names(drawn(name, MLP).axes[0]) == LAYERS
 
 
 def test_dynamics_follow_the_layer_that_is_best_at_the_last_epoch(drawn):

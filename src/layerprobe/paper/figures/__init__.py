@@ -166,7 +166,7 @@ FIGURES: dict[str, FigureSpec] = {
             "similarity",
             "Similarity of memorised and generalised networks",
             "Over the layers, by corruption degree: linear CKA of the layer outputs on the test data, and "
-            "mean cosine of the principal angles between class subspaces.",
+            "mean cosine of the principal angles between class subspaces. Dashed, hollow: by chance.",
             ("similarity",),
             over_layers.similarity,
         ),

@@ -81,8 +81,8 @@ def styles_of(names: Sequence[str]) -> dict[str, Style]:
 
 
 def layers_of(rows: pd.DataFrame) -> list[str]:
-    """Return the layers in rows in their order, without the network's own output."""
-    return [layer for layer in rows["layer"].unique() if layer != "output"]
+    """Return the layers in rows in their order, without the network's own output and rows of no layer."""
+    return [layer for layer in rows["layer"].unique() if layer not in ("output", "")]
 
 
 def accuracies(rows: pd.DataFrame, split: str = "test", labels: str = "true") -> pd.DataFrame:

@@ -108,10 +108,11 @@ def similarity(rows: pd.DataFrame) -> "Figure":
     for title, of in families(rows[rows["experiment"] == "similarity"]):
         layers = layers_of(of)
         for name, (metric, fitted_on) in SIMILARITIES.items():
-            here = of[(of["metric"] == metric) & (of["fitted_on"].isin([fitted_on, ""]))]
-            panels.append(
-                Panel(f"{title}: {name}", _by_condition(here, layers), "similarity", layers, yscale="share")
-            )
+            here = of[of["fitted_on"].isin([fitted_on, ""])]
+            lines = _by_condition(here[here["metric"] == metric], layers)
+            chance = _by_condition(here[here["metric"] == f"{metric}_chance"], layers)
+            lines += [Line("by chance", line.style, line.span, "network") for line in chance]
+            panels.append(Panel(f"{title}: {name}", lines, "similarity", layers, yscale="share"))
     return sheet(panels, len(SIMILARITIES), spread="range over runs and classes")
 
 

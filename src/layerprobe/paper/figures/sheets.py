@@ -212,6 +212,7 @@ def _draw(ax: "Axes", panel: Panel, room: int) -> None:
         ax.set_ylim(-0.02, 1.03)
     elif panel.yscale == "linear":
         ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     elif panel.lines:
         ax.set_yscale("log")
     quiet_grid(ax)
