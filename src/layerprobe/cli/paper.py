@@ -52,6 +52,8 @@ class Grid:
         Probability with which a CNN drops units; a variant, as the paper's networks have none.
     maxpool
         A ResNet-18 without its max-pooling; a variant.
+    edit_epoch
+        After this epoch the last layer becomes the VeLPIC probe of the last hidden one, and training goes on.
     root
         Folder of all runs.
     """
@@ -70,11 +72,12 @@ class Grid:
     batch_size: int | None = None
     dropout: float | None = None
     maxpool: bool = True
+    edit_epoch: int | None = None
     root: Path = Path("runs")
 
     def specs(self) -> "list[RunSpec]":
         """Return the runs, each once."""
-        from layerprobe.paper import RunSpec
+        from layerprobe.paper import Edit, RunSpec
 
         changes: dict[str, Any] = {
             name: getattr(self, name)
@@ -92,6 +95,7 @@ class Grid:
         }
         changes["options"] = {} if self.dropout is None else {"dropout": self.dropout}
         changes["options"] |= {} if self.maxpool else {"maxpool": False}
+        changes["edit"] = None if self.edit_epoch is None else Edit(self.edit_epoch)
         human = self.noise is not None and ":" in self.noise
         every = product(self.pair, (None,) if human else self.corruption, self.seeds)
         return list(dict.fromkeys(RunSpec.of(*cell, **changes) for cell in every))

@@ -1,7 +1,7 @@
 """One self-contained HTML file: no script, nothing loaded from elsewhere, every text escaped."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
+FEW = 8  # figures and tables that need no table of contents
 # default-src 'none' forbids every request and every script; the page holds what it needs.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
@@ -31,6 +32,8 @@ h1 { font-size: 1.9rem; line-height: 1.2; letter-spacing: -.015em; margin: 0 0 1
 h2 { font-size: 1.15rem; margin: 2.75rem 0 .75rem; }
 .finding { font-size: 1.15rem; max-width: 46rem; margin: 0; padding-left: 1rem;
   border-left: 3px solid var(--accent); }
+nav ol { columns: 22rem; margin: 0; padding-left: 1.6rem; font-size: .9rem; }
+a { color: var(--accent); }
 figure { margin: 2.25rem 0 0; }
 figure img { display: block; width: 100%; min-width: 36rem; height: auto; padding: .75rem; }
 figure .scroll { background: #fff; }
@@ -86,10 +89,14 @@ def write_report(
         Long tables, folded until they are opened.
     """
     body = [f"<h1>{escape(title)}</h1>", f'<p class="finding">{escape(finding)}</p>']
-    body += [_figure(caption, figure) for caption, figure in figures.items()]
-    body += [
-        f"<section><h2>{escape(heading)}</h2>{_table(frame)}</section>" for heading, frame in tables.items()
-    ]
+    parts = {caption: _figure(caption, figure) for caption, figure in figures.items()}
+    parts |= {
+        heading: f"<section><h2>{escape(heading)}</h2>{_table(frame)}</section>"
+        for heading, frame in tables.items()
+    }
+    if len(parts) > FEW:
+        body.append(_contents(parts))
+    body += [f'<div id="part-{i}">{part}</div>' for i, part in enumerate(parts.values())]
     body += [
         f"<details><summary>{escape(heading)}</summary>{_table(frame)}</details>"
         for heading, frame in (appendix or {}).items()
@@ -99,6 +106,15 @@ def write_report(
     )
     body.append(f"<section><h2>Provenance</h2><dl>{facts}</dl></section>")
     Path(path).write_text(_page(title, "\n".join(body)), encoding="utf-8")
+
+
+def _contents(headings: Iterable[str]) -> str:
+    """Return links to the parts of a long page, by the first sentence of each heading."""
+    items = "".join(
+        f'<li><a href="#part-{i}">{escape(heading.split(". ")[0])}</a></li>'
+        for i, heading in enumerate(headings)
+    )
+    return f"<nav><h2>Contents</h2><ol>{items}</ol></nav>"
 
 
 def _page(title: str, body: str) -> str:
