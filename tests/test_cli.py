@@ -8,6 +8,7 @@ from layerprobe.cli import main
 from layerprobe.errors import DataError
 from layerprobe.paper import RunSpec, execute, grid, run_folder
 from layerprobe.paper.grid import Outcome
+from layerprobe.report import running
 
 
 def test_version(capsys):
@@ -155,7 +156,7 @@ def test_training_hands_over_what_is_left_and_reports_what_failed(capsys, tmp_pa
         failed = [Outcome(spec, "failed", "no disk", "Traceback ...") for spec in left[1:]]
         return [Outcome(left[0], "trained"), *failed]
 
-    monkeypatch.setattr(grid, "train_grid", train_grid)
+    monkeypatch.setattr(running, "train_grid", train_grid)
     options = [*DIGITS, "0", "1", "--root", str(tmp_path), "--jobs", "3", "--checkpoints", "--json"]
     assert main(["paper", "train", *options, "--data", str(tmp_path / "data")]) == 1
     printed = capsys.readouterr()
@@ -192,7 +193,7 @@ def test_on_a_gpu_runs_are_stacked_unless_asked_otherwise(tmp_path, monkeypatch,
         asked.append(stacked)
         return [Outcome(spec, "trained") for spec in specs]
 
-    monkeypatch.setattr(grid, "train_grid", train_grid)
+    monkeypatch.setattr(running, "train_grid", train_grid)
     monkeypatch.setattr(grid, "jobs_on", lambda device, jobs: 1)
     command = ["paper", "train", *DIGITS, "0", "--device", "cuda", "--root", str(tmp_path), *options]
     assert main(command) == 0
@@ -236,7 +237,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     def train_grid(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(grid, "train_grid", train_grid)
+    monkeypatch.setattr(running, "train_grid", train_grid)
     assert main(["paper", "train", *DIGITS, "0", "--root", str(tmp_path)]) == 130
     printed = capsys.readouterr()
     assert f"kept in {tmp_path}; the same command goes on from there.\n" in printed.err
