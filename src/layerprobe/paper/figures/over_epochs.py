@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerprobe.figures import PROBE_TITLES, training_history
+from layerprobe.figures import PROBE_TITLES, STYLES, training_history
 from layerprobe.paper.figures.choosing import accuracies, conditions, families, of_best_layer, span
 from layerprobe.paper.figures.probes import LAST_EPOCH, PROBE_STYLES
 from layerprobe.paper.figures.sheets import Line, Panel, sheet
@@ -12,7 +12,10 @@ from layerprobe.paper.figures.sheets import Line, Panel, sheet
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["dynamics", "histories"]
+__all__ = ["dynamics", "histories", "midway"]
+
+EDIT_PART = r"(?:^|, )edit (?P<what>[^,]*)"
+NO_EDIT = "no edit"
 
 
 def dynamics(rows: pd.DataFrame) -> "Figure":
@@ -47,6 +50,24 @@ def histories(history: pd.DataFrame) -> "Figure":
     # Runs count within their panel, whether or not their seeds derive from one.
     runs = ordered.groupby("pair")["key"].transform(lambda key: pd.factorize(key)[0])
     return training_history(ordered.assign(seed=runs).drop(columns="corruption"))
+
+
+def midway(history: pd.DataFrame) -> "Figure":
+    """Draw test accuracy over the epochs of runs that were edited midway, beside those that were not."""
+    edit = history["variant"].str.extract(EDIT_PART)  # how `layerprobe.paper.overview.variant` says it
+    runs = history.assign(
+        edit=edit["what"].fillna(NO_EDIT),
+        variant=history["variant"].str.replace(EDIT_PART, "", regex=True).str.strip(", "),
+        value=history["test_accuracy"],
+    )
+    panels = []
+    for (pair, condition, _), of in runs.groupby(["pair", "condition", "variant"], sort=False):
+        edits = sorted(of["edit"].unique(), key=lambda what: (what != NO_EDIT, what))
+        if edits != [NO_EDIT]:
+            styled = zip(edits, STYLES, strict=False)
+            lines = [Line(what, style, span(of[of["edit"] == what], "epoch")) for what, style in styled]
+            panels.append(Panel(f"{pair}, {condition}", lines, "test accuracy"))
+    return sheet(panels)
 
 
 def _at_best_layer(rows: pd.DataFrame) -> pd.DataFrame:
