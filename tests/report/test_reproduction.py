@@ -14,7 +14,7 @@ from layerprobe.paper.tables import TABLES
 from layerprobe.report import reproduction
 from layerprobe.report.reproduction import Results, announce, reproduce, write_figures, write_tables
 
-TINY = StudyScale("small", 2, {"mlp-digits": {"subset": 64, "test_subset": 50, "max_epochs": 2}})
+TINY = StudyScale("small", 1, {"mlp-digits": {"subset": 64, "test_subset": 50, "max_epochs": 2}})
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,13 @@ def test_what_was_removed_is_measured_again_and_the_rest_is_kept(done):
     pd.testing.assert_frame_equal(again[~took], rows[~took])
 
 
+def test_as_is_writes_what_is_there_and_trains_nothing(tmp_path):
+    command = ["reproduce", "table2", "--pair", "mlp-digits", "--as-is", "--root", str(tmp_path / "runs")]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_table_shows_the_runs_it_is_of_and_no_others(done):
     _, place, _ = done
     table = pd.read_csv(place / "out" / "tables" / "table1.csv")
@@ -88,7 +95,7 @@ def test_what_nobody_measured_is_left_out_and_said(done):
 
 
 def test_a_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
-    wanted = plan(["table1"], StudyScale("small", 1, TINY.settings), ["mlp-digits"])
+    wanted = plan(["table1"], TINY, ["mlp-digits"])
     spoilt = next(iter(wanted.work))
     folder = reproduction.run_folder(tmp_path / "runs", spoilt)
     folder.mkdir(parents=True)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
+    from layerprobe.paper.grid import Outcome
+
 __all__ = ["add_reproduce"]
 
 
@@ -26,6 +28,7 @@ def add_reproduce(app: "SubcommandApp") -> None:
         device: Literal["cpu", "cuda"] = "cpu",
         data: Annotated[Path | None, arg(metavar="FOLDER")] = None,
         dry_run: bool = False,
+        as_is: bool = False,
         json: bool = False,
     ) -> None:
         """Reproduce tables and figures of the paper: train, measure, and write them beside published numbers.
@@ -45,6 +48,7 @@ def add_reproduce(app: "SubcommandApp") -> None:
             device: Where networks are trained.
             data: Folder of the data sets. Without it, LAYERPROBE_DATA or else the user's cache folder.
             dry_run: Do nothing; print the runs, and about how much time and disk space they need.
+            as_is: Train and measure nothing; write tables, figures and report from what is there.
             json: Print the state of all runs as JSON on stdout, and nothing else there.
         """
         from layerprobe.paper.grid import jobs_on
@@ -52,12 +56,16 @@ def add_reproduce(app: "SubcommandApp") -> None:
         from layerprobe.paper.plans import plan as plan_of
         from layerprobe.paper.scales import PAPER_PAIRS, SCALES
         from layerprobe.report.grids import failures, show_grid
-        from layerprobe.report.reproduction import announce
+        from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
 
         plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
         print(announce(plan, root, jobs_on(device, jobs)), file=sys.stderr)
-        failed = [] if dry_run else reproduce_plan(plan, root, out, jobs=jobs, device=device, data_root=data)
+        failed: list[Outcome] = []
+        if as_is:
+            write_all(plan, root, out)
+        elif not dry_run:
+            failed = reproduce_plan(plan, root, out, jobs=jobs, device=device, data_root=data)
         if dry_run or json:
             show_grid(root, status(root, list(plan.work)), failed, json=json)
         if not dry_run and not json:

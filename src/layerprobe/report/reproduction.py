@@ -29,7 +29,7 @@ from layerprobe.report.progress import in_words
 from layerprobe.report.running import analyse_with_progress, train_with_progress
 from layerprobe.training import provenance
 
-__all__ = ["Results", "Written", "announce", "reproduce", "write_figures", "write_tables"]
+__all__ = ["Results", "Written", "announce", "reproduce", "write_all", "write_figures", "write_tables"]
 
 SMALL = (
     "Small scale: fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
@@ -219,7 +219,7 @@ def reproduce(
     return [outcome for outcome in outcomes if outcome.error]
 
 
-def write_all(plan: Plan, root: Path, out: Path, *, seconds: float) -> None:
+def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> None:
     """Write the tables, figures and report of a plan from what is there."""
     results = Results.of_runs(list(plan.work), root)
     tables, figures = Written({}, {}), Written({}, {})

@@ -19,7 +19,7 @@ NO_EDIT = "no edit"
 
 
 def dynamics(rows: pd.DataFrame) -> "Figure":
-    """Draw test accuracy over the kept epochs, each probe at its best layer at the last of them."""
+    """Draw test accuracy over the kept epochs, each probe at its best hidden layer at the last of them."""
     panels = []
     for title, of in families(accuracies(rows[rows["experiment"] == "dynamics"])):
         for condition in conditions(of):
@@ -71,5 +71,7 @@ def midway(history: pd.DataFrame) -> "Figure":
 
 
 def _at_best_layer(rows: pd.DataFrame) -> pd.DataFrame:
+    hidden = rows[rows["layer"] != "input"]  # which no epoch changes
+    rows = rows if hidden.empty else hidden
     last = of_best_layer(rows[rows["epoch"] == rows["epoch"].max()])
     return rows[rows["layer"].isin(last["layer"])]
