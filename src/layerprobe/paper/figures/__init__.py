@@ -173,7 +173,7 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "dynamics",
             "Test accuracy over the epochs of training",
-            "The network, and probes fitted on the noisy labels, each at the hidden layer that is best at the last "
+            "The network, and probes fitted on the noisy labels, each at its best hidden layer at the last "
             "epoch. Epoch 0 is the untrained network.",
             ("dynamics",),
             over_epochs.dynamics,
