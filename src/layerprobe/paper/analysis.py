@@ -1,5 +1,6 @@
 """Experiments on finished runs: each run's missing rows are measured once and kept in its folder."""
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -136,7 +137,15 @@ def analyse_grid(
         else:
             outcomes[spec] = Outcome(spec, "kept")
     positions = {spec: i for i, spec in enumerate(work)}
-    one = partial(_analyse_one, root=root, data_root=data_root, device=device, tell=tell, positions=positions)
+    one = partial(
+        _analyse_one,
+        root=root,
+        data_root=data_root,
+        device=device,
+        tell=tell,
+        positions=positions,
+        parent=os.getpid(),
+    )
     for (spec, _), future in in_processes(one, list(left.items()), jobs):
         error, trace, busy = (KILLED, "", False) if future.exception() else future.result()
         outcomes[spec] = Outcome(spec, "busy" if busy else "failed" if error else "trained", error, trace)
@@ -153,6 +162,7 @@ def _analyse_one(
     device: str,
     tell: Tell | None,
     positions: dict[RunSpec, int],
+    parent: int,
 ) -> tuple[str, str, bool]:
     spec, names = unit
     begun = 0
@@ -160,6 +170,8 @@ def _analyse_one(
     def on_experiment(_: str) -> None:
         nonlocal begun
         begun += 1
+        if os.getppid() != parent:  # the command was killed, and nobody waits for this run
+            os._exit(1)
         if tell:
             tell(positions[spec], "analysing", begun, (begun - 1) / len(names))
 

@@ -34,7 +34,7 @@ def locked(folder: Path) -> Iterator[None]:
         deadline = time.monotonic() + PATIENCE
         while not _try(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
-                raise BusyError(f"{folder}: another process is training this run; wait for it, or stop it.")
+                raise BusyError(f"{folder}: another process is at work on this run; wait for it, or stop it.")
             time.sleep(0.02)
         yield
     finally:
