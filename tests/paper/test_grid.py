@@ -189,7 +189,7 @@ def start_grid(tmp_path):
         process.communicate()
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=180):  # of a machine that may be busy
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
