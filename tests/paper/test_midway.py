@@ -172,7 +172,7 @@ def test_a_spec_with_an_edit_is_another_run_and_survives_json():
         RunSpec.of("mlp-digits", 0.4, 0, edit=Edit(np.int64(2))).key
         == RunSpec.of("mlp-digits", 0.4, 0, edit=Edit(2)).key
     )
-    assert variant(SPEC).endswith("edit velpic after epoch 2 with bias probe")
+    assert variant(SPEC).endswith("edit velpic after epoch 2")
 
 
 def test_runs_with_an_edit_are_trained_alone(tmp_path):

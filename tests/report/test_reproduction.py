@@ -7,6 +7,7 @@ import torch
 from layerprobe.cli import main
 from layerprobe.errors import InputError
 from layerprobe.figures import save
+from layerprobe.paper import execute
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.plans import plan
 from layerprobe.paper.scales import SCALES, StudyScale
@@ -66,11 +67,29 @@ def test_what_was_removed_is_measured_again_and_the_rest_is_kept(done):
     pd.testing.assert_frame_equal(again[~took], rows[~took])
 
 
-def test_as_is_writes_what_is_there_and_trains_nothing(tmp_path):
-    command = ["reproduce", "table2", "--pair", "mlp-digits", "--as-is", "--root", str(tmp_path / "runs")]
-    assert main([*command, "--out", str(tmp_path / "out")]) == 0
-    assert (tmp_path / "out" / "report.html").exists()
-    assert not (tmp_path / "runs").exists()
+def test_as_is_writes_what_is_there_and_trains_nothing(tmp_path, capsys, monkeypatch):
+    root, out = tmp_path / "runs", tmp_path / "out"
+    command = [
+        "reproduce",
+        "table2",
+        "--pair",
+        "mlp-digits",
+        "--as-is",
+        "--root",
+        str(root),
+        "--out",
+        str(out),
+    ]
+    assert main(command) == 2
+    assert "nothing to write" in capsys.readouterr().err
+    assert not root.exists()
+    assert not out.exists()
+    monkeypatch.setitem(SCALES, "small", TINY)
+    execute(TINY.spec("mlp-digits", 0.4, 0), root)
+    assert main(command) == 0
+    assert set(pd.read_csv(out / "tables" / "table2.csv")["corruption"]) == {0.4}
+    assert len(list(root.glob("*/*"))) == 1
+    assert main([*command, "--dry-run"]) == 2
 
 
 def test_a_table_shows_the_runs_it_is_of_and_no_others(done):
@@ -104,7 +123,7 @@ def test_a_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch)
     assert [outcome.spec for outcome in failed] == [spoilt]
     table = pd.read_csv(tmp_path / "out" / "tables" / "table1.csv")
     assert spoilt.corruption not in set(table["corruption"])
-    assert len(table) == 9  # the network, MASC and the gain of three degrees
+    assert len(table) == 12  # the network, MASC, the gain and MASC without the input, of three degrees
 
 
 def test_a_plan_is_announced_with_its_price(done, tmp_path):

@@ -181,8 +181,10 @@ def add_paper(app: "SubcommandApp") -> None:
             root: Folder of all runs.
             out: Folder for the tables.
         """
-        from layerprobe.report.reproduction import Results, write_tables
+        from layerprobe.paper.tables import TABLES
+        from layerprobe.report.reproduction import Results, known, write_tables
 
+        known(names, TABLES, "table")
         _show_written(write_tables(Results.of_root(root), names or None, out), out)
 
     @paper.command
@@ -202,8 +204,10 @@ def add_paper(app: "SubcommandApp") -> None:
             root: Folder of all runs.
             out: Folder for the figures.
         """
-        from layerprobe.report.reproduction import Results, write_figures
+        from layerprobe.paper.figures import FIGURES
+        from layerprobe.report.reproduction import Results, known, write_figures
 
+        known(names, FIGURES, "figure")
         _show_written(write_figures(Results.of_root(root), names or None, out), out)
 
 

@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from layerprobe.errors import InputError
+
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
@@ -40,8 +42,8 @@ def add_reproduce(app: "SubcommandApp") -> None:
         Args:
             names: table1, figure2, ..., probes, thresholds, ...; or all.
             pair: Networks and data sets; without it the eight of the paper.
-            scale: small: fixed subsets of the training images and fewer seeds, for two cores and about an
-                hour or two; full: the paper's, for a GPU.
+            scale: small: fixed subsets of the training images and fewer seeds, for two cores; full: the
+                paper's, for a GPU. --dry-run says how long it takes.
             root: Folder of all runs.
             out: Folder for what is written.
             jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
@@ -59,16 +61,22 @@ def add_reproduce(app: "SubcommandApp") -> None:
         from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
 
+        if dry_run and as_is:
+            raise InputError(
+                "--dry-run writes nothing and --as-is writes what is there; leave out one of the two"
+            )
         plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
-        print(announce(plan, root, jobs_on(device, jobs)), file=sys.stderr)
+        if not as_is:
+            print(announce(plan, root, jobs_on(device, jobs)), file=sys.stderr)
         failed: list[Outcome] = []
         if as_is:
-            write_all(plan, root, out)
+            if not write_all(plan, root, out):
+                raise InputError(f"there is nothing to write: no run in {root} shows {', '.join(names)}")
         elif not dry_run:
             failed = reproduce_plan(plan, root, out, jobs=jobs, device=device, data_root=data)
         if dry_run or json:
             show_grid(root, status(root, list(plan.work)), failed, json=json)
-        if not dry_run and not json:
+        if not dry_run and not json and (out / "report.html").exists():
             print(f"Everything is in {out}; begin with {out / 'report.html'}.")
         for line in failures(failed):
             print(f"layerprobe: {line}", file=sys.stderr)

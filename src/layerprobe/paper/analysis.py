@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerprobe.errors import DataError, ExperimentError, InputError, LayerprobeError
+from layerprobe.errors import DataError, ExperimentError, InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.folders import DONE, RECORD, Run, read_run, run_folder
 from layerprobe.paper.grid import Location, Outcome, Tell, jobs_on
@@ -85,20 +85,22 @@ def analyse(
     with locked(folder):
         names = missing(spec, root, experiments)
         subject = Subject.of(spec, root, data_root=data_root, device=device) if names else None
-        failed: list[str] = []
+        failed: list[Exception] = []
+        said: list[str] = []
         for name in names:
             if on_experiment:
                 on_experiment(name)
             start = time.perf_counter()
             try:
                 rows = EXPERIMENTS[name].measure(subject)  # type: ignore[arg-type]  # there is one for a name
-            except LayerprobeError as error:  # what is wrong with one experiment must not end the others
-                failed.append(f"{name}: {error}")
+            except Exception as error:  # what is wrong with one experiment must not end the others
+                failed.append(error)
+                said.append(f"{name}: {failure(error)[0]}")
                 continue
             took = {"experiment": name, "metric": "experiment_seconds", "value": time.perf_counter() - start}
             write_rows(folder, name, pd.concat([rows, tidy([took])], ignore_index=True))
     if failed:
-        raise ExperimentError("; ".join(failed))
+        raise ExperimentError("; ".join(said)) from failed[0]
 
 
 def analyse_grid(

@@ -160,7 +160,9 @@ def load_model(folder: Location, epoch: int | None = None, device: torch.device 
     path = run.folder / MODEL if epoch is None else epoch_path(run.folder, epoch)
     if not path.exists():
         what = "its last epoch" if epoch is None else f"epoch {epoch}"
-        how = "Finish it" if epoch is None else "Train it with checkpoints, which keep chosen epochs"
+        how = "Train it with checkpoints, which keep chosen epochs"
+        if epoch is None:
+            how = "They are gone: remove the folder and train anew" if run.done else "Finish it"
         raise DataError(f"{run.folder}: this run has no weights of {what} ({path.name}). {how}.")
     model = build_network(run.spec)
     model.load_state_dict(load_weights(path)[0])

@@ -91,7 +91,8 @@ def variant(spec: RunSpec) -> str:
         name: getattr(spec, name) for name in ("subset", "test_subset") if getattr(spec, name) is not None
     }
     if spec.edit:
-        changed["edit"] = f"{spec.edit.probe} after epoch {spec.edit.epoch} with bias {spec.edit.bias}"
+        bias = "" if spec.edit.bias == "probe" else f" with bias {spec.edit.bias}"
+        changed["edit"] = f"{spec.edit.probe} after epoch {spec.edit.epoch}{bias}"
     if spec.noise != "uniform":
         changed["noise"] = spec.noise
     return ", ".join(f"{name} {value}" for name, value in changed.items())

@@ -22,7 +22,7 @@ HUMAN = {  # natural noise is studied on these pairs; `layerprobe paper train --
     "cnn-cifar10": ("cifar-10n:aggre", "cifar-10n:random1", "cifar-10n:worst"),
     "alexnet-cifar100": ("cifar-100n:noisy",),
 }
-FOLLOWED = ("mlp-mnist", "cnn-cifar10")  # whose checkpoints are kept for the dynamics
+FOLLOWED = ("mlp-mnist", "cnn-cifar10", "mlp-digits")  # whose checkpoints are kept for the dynamics
 EDITED = "cnn-cifar10"
 EDIT_EPOCHS, LAST_EPOCH = (10, 40), 100  # of the midway edit (METHOD section 5)
 
@@ -68,9 +68,8 @@ def _human(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
 
 
 def _followed(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the runs that keep checkpoints: of the pairs in FOLLOWED, or if there are none of the first."""
-    followed = [pair for pair in pairs if pair in FOLLOWED] or list(pairs[:1])
-    return [scale.spec(pair, ONE_DEGREE, 0) for pair in followed]
+    """Return the runs that keep checkpoints, whatever they are trained for."""
+    return [scale.spec(pair, ONE_DEGREE, 0) for pair in pairs if pair in FOLLOWED]
 
 
 def _midway(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
@@ -110,6 +109,7 @@ _SHOWN: dict[str, tuple[str, ...]] = {
         ],
         _ALL_DEGREES,
     ),
+    **dict.fromkeys(["layers", "thresholds", "probes"], ("clean", "grid")),
     "latent": ("clean",),
     "similarity": ("clean", "grid"),
     "controls": ("grid", "adam"),
@@ -190,6 +190,10 @@ def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Plan:
         shown[name] = tuple(dict.fromkeys(chain.from_iterable(families)))
         for spec in shown[name]:
             wanted.setdefault(spec, {}).update(experiments)
+    if not wanted:
+        raise InputError(
+            f"{', '.join(chosen)} shows other pairs; there is nothing to do for {', '.join(pairs)}"
+        )
     followed = frozenset(_followed(scale, pairs)) & wanted.keys()
     work = {
         spec: tuple(

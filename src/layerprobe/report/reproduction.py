@@ -3,7 +3,7 @@
 import json as jsonlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,16 @@ from layerprobe.report.progress import in_words
 from layerprobe.report.running import analyse_with_progress, train_with_progress
 from layerprobe.training import provenance
 
-__all__ = ["Results", "Written", "announce", "reproduce", "write_all", "write_figures", "write_tables"]
+__all__ = [
+    "Results",
+    "Written",
+    "announce",
+    "known",
+    "reproduce",
+    "write_all",
+    "write_figures",
+    "write_tables",
+]
 
 SMALL = (
     "Small scale: fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
@@ -54,7 +63,7 @@ class Results:
 
     @property
     def pairs(self) -> set[str]:
-        """The pairs of which something was trained or measured; others have no place in a table."""
+        """The pairs of which something was trained or measured."""
         return {*self.rows["pair"], *self.history["pair"]}
 
     @classmethod
@@ -103,8 +112,12 @@ class Written:
         self.left_out.update(other.left_out)
 
 
-def write_tables(results: Results, names: Sequence[str] | None, out: Location) -> Written:
+def write_tables(
+    results: Results, names: Sequence[str] | None, out: Location, pairs: Collection[str] | None = None
+) -> Written:
     """Write tables as CSV, Markdown and LaTeX; None means all whose experiments were done.
+
+    A table shows these pairs, with what was published of them; by default those that something was done on.
 
     Raises
     ------
@@ -112,13 +125,13 @@ def write_tables(results: Results, names: Sequence[str] | None, out: Location) -
         If there is no such table.
     """
     written = Written({}, {})
-    for name in _known(names, TABLES, "table"):
+    for name in known(names, TABLES, "table"):
         table = TABLES[name]
         if reason := results.lacks(table):
             written.left_out[name] = reason
             continue
         frame = table.build(results.rows, results.history)
-        frame = frame[frame["pair"].isin(results.pairs)].reset_index(drop=True)
+        frame = frame[frame["pair"].isin(results.pairs if pairs is None else pairs)].reset_index(drop=True)
         if frame.empty:
             written.left_out[name] = "no run shows it"
             continue
@@ -136,7 +149,7 @@ def write_figures(results: Results, names: Sequence[str] | None, out: Location) 
         If there is no such figure.
     """
     written = Written({}, {})
-    for name in _known(names, FIGURES, "figure"):
+    for name in known(names, FIGURES, "figure"):
         figure = FIGURES[name]
         if reason := results.lacks(figure):
             written.left_out[name] = reason
@@ -153,7 +166,8 @@ def write_figures(results: Results, names: Sequence[str] | None, out: Location) 
     return written
 
 
-def _known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -> list[str]:
+def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -> list[str]:
+    """Return these names, each once, or all; raise InputError if one is not in the registry."""
     if names is None:
         return list(registry)
     if unknown := [name for name in names if name not in registry]:
@@ -161,7 +175,7 @@ def _known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) 
     return list(dict.fromkeys(names))
 
 
-def announce(plan: Plan, root: Path, jobs: int, data_root: Location | None = None) -> str:
+def announce(plan: Plan, root: Path, jobs: int) -> str:
     """Return in words what a plan will take: runs, experiments, time and disk space."""
     specs = list(plan.work)
     left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
@@ -172,7 +186,11 @@ def announce(plan: Plan, root: Path, jobs: int, data_root: Location | None = Non
         kept, jobs=jobs, checkpoints=True
     )
     seconds = seconds_left(left, root) / max(1, min(jobs, len(left)))
-    training = f"about {in_words(seconds)} of training here (a rough guess)" if left else "nothing to train"
+    training = (
+        f"about {in_words(seconds)} of training here (a rough guess), experiments beside"
+        if left
+        else "nothing to train"
+    )
     words = f"Scale {plan.scale.name}. {counts(status(root, specs))}. {to_measure} experiments to do. "
     return f"{words}{jobs} at a time: {training}, {disk(needed, root)}."
 
@@ -219,23 +237,25 @@ def reproduce(
     return [outcome for outcome in outcomes if outcome.error]
 
 
-def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> None:
-    """Write the tables, figures and report of a plan from what is there."""
+def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> bool:
+    """Write tables, figures and report of a plan from what is there; return whether there was anything."""
     results = Results.of_runs(list(plan.work), root)
     tables, figures = Written({}, {}), Written({}, {})
+    pairs = {spec.pair for spec in plan.work}
     for name in plan.targets:
         own = results.only(plan.shown[name])
         if name in TABLES:
-            tables.add(write_tables(own, [name], out / "tables"))
+            tables.add(write_tables(own, [name], out / "tables", pairs))
         if name in FIGURES:
             figures.add(write_figures(own, [name], out / "figures"))
-    for written in (tables, figures):
-        for name, reason in written.left_out.items():
-            print(f"{name} is left out: {reason}", file=sys.stderr)
+    for name, reason in {**tables.left_out, **figures.left_out}.items():
+        print(f"{name} is left out: {reason}", file=sys.stderr)
+    if not tables.made and not figures.made:
+        return False
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("rows", results.rows), ("history", results.history)):
         replace_file(out / f"{name}.csv", frame.to_csv(index=False).encode())
-    record = _record(plan, root, seconds)
+    record = _record(plan, root, results.rows, seconds)
     replace_file(out / "provenance.json", (jsonlib.dumps(record, indent=1) + "\n").encode())
     small = SMALL if plan.scale.name == "small" else ""
     write_report(
@@ -249,6 +269,7 @@ def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> Non
         provenance={name: value for name, value in record.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
+    return True
 
 
 def _finding(tables: Mapping[str, pd.DataFrame]) -> str:
@@ -258,8 +279,9 @@ def _finding(tables: Mapping[str, pd.DataFrame]) -> str:
     return " ".join(lines) or "Nothing here has a published number to stand beside."
 
 
-def _record(plan: Plan, root: Path, seconds: float) -> dict[str, Any]:
+def _record(plan: Plan, root: Path, measured: pd.DataFrame, seconds: float) -> dict[str, Any]:
     rows = status(root, list(plan.work))
+    took = measured.loc[measured["metric"] == "experiment_seconds", "value"]
     return {
         "scale": plan.scale.name,
         "targets": list(plan.targets),
@@ -268,6 +290,7 @@ def _record(plan: Plan, root: Path, seconds: float) -> dict[str, Any]:
             for spec, state in zip(plan.work, rows["state"], strict=True)
         ],
         "training_seconds": round(float(rows["seconds"].sum())),
+        "experiment_seconds": round(float(took.sum())),
         "seconds_of_this_call": round(seconds),
         **provenance(),
     }

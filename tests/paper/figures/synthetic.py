@@ -189,7 +189,7 @@ def histories(pairs=("mlp-mnist",), degrees=DEGREES, seeds=3, human=(), subset=N
 
 def edited(history, epoch=2, gain=0.1):
     """Return histories and their copies that were edited after an epoch and gained from it."""
-    what = f"edit velpic after epoch {epoch} with bias probe"
+    what = f"edit velpic after epoch {epoch}"
     copy = history.assign(
         variant=[", ".join(filter(None, [variant, what])) for variant in history["variant"]],
         key="edited" + history["key"].str[6:],

@@ -41,8 +41,16 @@ def test_the_network_masc_at_its_best_layer_and_the_gain(subspace_rows, no_histo
 
 def test_every_published_cell_appears(subspace_rows, no_history):
     table = TABLES["table1"].build(subspace_rows({"fc1": 0.9}), no_history)
+    table = table[table["quantity"] != "masc_hidden"]  # which is ours alone
     assert len(table) == 3 * 32
     assert (table["verdict"] == "not run").sum() == 3 * 31
+
+
+def test_what_the_network_added_to_the_pixels_leaves_the_input_out(subspace_rows, no_history):
+    table = TABLES["table1"].build(subspace_rows({"input": 0.9, "fc1": 0.6, "fc2": 0.7}), no_history)
+    masc, hidden = line_of(table, "masc"), line_of(table, "masc_hidden")
+    assert (masc["layer"], masc["ours"]) == ("input", 0.9)
+    assert (hidden["layer"], hidden["ours"], hidden["verdict"]) == ("fc2", 0.7, "not published")
 
 
 def test_variants_are_never_mixed(subspace_rows, no_history):

@@ -66,7 +66,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "true_subspaces": Experiment(true_subspaces, _is_memorised),
     "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
     "controls": Experiment(controls),
-    "probes": Experiment(probes, _is_memorised),
+    "probes": Experiment(probes),
     "retraining": Experiment(retraining, _is_memorised),
     "weight_edit": Experiment(weight_edit),
     "similarity": Experiment(similarity, _has_clean_sibling),

@@ -1,7 +1,7 @@
 """What MASC on a trained network is measured against: an untrained network, and the network's best epoch.
 
 A third control, SGD against Adam, is a run like any other: ``RunSpec.of(pair, p, seed, optimizer="adam",
-learning_rate=1e-3)``.
+learning_rate=1e-4)``.
 """
 
 from typing import Any

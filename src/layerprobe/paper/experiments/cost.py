@@ -18,7 +18,7 @@ from layerprobe.paper.experiments.probes import affordable
 from layerprobe.paper.memory import peak_bytes
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.subjects import LayerData, Subject
-from layerprobe.probes import LogisticRegression, Probe, create
+from layerprobe.probes import LinearProbe, LogisticRegression, Probe, create
 
 __all__ = ["cost", "fit_flops", "masc_fit_flops", "predict_flops"]
 
@@ -103,13 +103,15 @@ def masc_fit_flops(counts: Any, d: int, ranks: Any) -> float:
 def predict_flops(probe: Probe, m: int, n: int, d: int) -> float:
     """Return the floating point operations of predicting m rows of d features, to leading order.
 
-    MASC: 2 m d sum of r_k. Probes with one direction a class: 2 m d K. QDA: 2 m d^2 K. kNN: 2 m n d.
+    MASC: 2 m d sum of r_k. Linear probes: 2 m d K. QDA: 2 m d^2 K. kNN: 2 m n d. NaN for any other.
     """
     K = len(probe.classes_)
     name = type(probe).__name__
     if hasattr(probe, "subspaces_"):
         return 2.0 * m * d * sum(probe.subspaces_.ranks)
-    return {"QDA": 2.0 * m * d**2 * K, "KNN": 2.0 * m * n * d}.get(name, 2.0 * m * d * K)
+    if isinstance(probe, LinearProbe):
+        return 2.0 * m * d * K
+    return {"QDA": 2.0 * m * d**2 * K, "KNN": 2.0 * m * n * d}.get(name, np.nan)
 
 
 def _svd_flops(a: int, b: int) -> float:

@@ -22,7 +22,9 @@ def weight_edit(subject: Subject) -> pd.DataFrame:
     p = 0). All before the last layer stays as it was, so its outputs are taken from the one capture pass.
     """
     head = find_head(subject.model(), subject.inputs.test[:1]).cpu()
-    hidden = list(subject.outputs.values())[-1]  # what the last layer gets, in each of the paper's networks
+    hidden = subject.outputs[
+        list(subject.outputs)[-1]
+    ]  # what the last layer gets, in each of the paper's networks
     records = []
     for fitted_on, labels in subject.label_sets.items():
         if fitted_on == "true" and subject.spec.corruption == 0:

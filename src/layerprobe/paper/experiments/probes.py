@@ -25,6 +25,8 @@ def probes(subject: Subject) -> pd.DataFrame:
     records = network_rows(subject, "probes")
     for layer, data in subject.outputs.items():
         for fitted_on, labels in subject.label_sets.items():
+            if fitted_on == "true" and subject.spec.corruption == 0:
+                continue  # the noisy labels are the true ones
             for name in affordable(subject, data.train.shape[1]):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", DegenerateWarning)

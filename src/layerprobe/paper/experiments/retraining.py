@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError
 from layerprobe.paper.experiments.measuring import fit_masc
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.runs import common_arguments
@@ -118,6 +118,9 @@ def relabel_statistics(given: np.ndarray, relabelled: np.ndarray, true: np.ndarr
     >>> relabel_statistics(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1]))
     {'corrected': 1.0, 'broken': 0.3333333333333333, 'incorrect_before': 0.25, 'incorrect_after': 0.25}
     """
+    if not given.shape == relabelled.shape == true.shape:
+        shapes = ", ".join(str(labels.shape) for labels in (given, relabelled, true))
+        raise InputError(f"given, relabelled and true labels must be as many, got the shapes {shapes}")
     wrong, wrong_after = given != true, relabelled != true  # (n,)
     return {
         "corrected": _share(~wrong_after[wrong]),

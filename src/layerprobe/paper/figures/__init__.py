@@ -23,7 +23,8 @@ _CLASSES = (
 _AFTER = (
     "Accuracy on the 80 % of the test data that chose neither layer nor epoch, by corruption degree: MASC at "
     "the layer that the other 20 % chose; the network before and after it was retrained on MASC's labels, at "
-    "most 30 epochs with early stopping."
+    "most 30 epochs with early stopping. Where the subspaces of a small training set give every point its "
+    "own label back there is nothing to learn from them: see Table 6."
 )
 _EPOCHS = "after each of ten epochs of retraining without early stopping; epoch 0 is the network before."
 
@@ -135,21 +136,21 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "probes",
             "Test accuracy of every probe at its best layer",
-            f"By corruption degree, fitted on noisy and on true labels. {_BEST} {_EPOCH}",
+            f"Fitted on noisy and on true labels, the input left out. {_BEST} {_EPOCH}",
             ("probes", "controls"),
             probes.probes,
         ),
         FigureSpec(
             "cost",
             "Cost of fitting and predicting, by probe and layer",
-            "Measured seconds, and FLOPs by formula, for all training and all test rows.",
+            "Measured seconds, and FLOPs by formula, for all training and all test rows; means over degrees.",
             ("cost",),
             over_layers.cost,
         ),
         FigureSpec(
             "controls",
             "Controls: untrained networks and the best epoch",
-            f"MASC at the best layer of the trained and of the untrained network. {_BEST} {_EPOCH}",
+            f"MASC on the trained and on the untrained network, the input left out. {_BEST} {_EPOCH}",
             ("noisy_subspaces", "controls"),
             probes.controls,
             also=_TRUE,
@@ -157,7 +158,8 @@ FIGURES: dict[str, FigureSpec] = {
         FigureSpec(
             "gains",
             "MASC at its best layer against the network itself",
-            f"Table 1 as a picture. {_BEST} {_EPOCH} Grey, hollow, where given: published numbers.",
+            f"Table 1 as a picture, the input among the layers. {_BEST} {_EPOCH} Grey, hollow, where given: "
+            "published numbers.",
             ("noisy_subspaces", "true_subspaces", "controls"),
             probes.gains,
             published=True,
@@ -189,7 +191,8 @@ FIGURES: dict[str, FigureSpec] = {
             "midway",
             "Training with an edit of the last layer on the way",
             "Test accuracy during training on corrupted labels. At the edit the last layer becomes a probe "
-            "of the last hidden one, fitted on the same labels, and the optimiser starts anew.",
+            "of the last hidden one, fitted on the same labels, and the optimiser starts anew; the epoch "
+            "after it is the first that shows it.",
             (),
             over_epochs.midway,
             history=True,

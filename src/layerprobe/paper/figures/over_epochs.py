@@ -56,7 +56,7 @@ def midway(history: pd.DataFrame) -> "Figure":
     """Draw test accuracy over the epochs of runs that were edited midway, beside those that were not."""
     edit = history["variant"].str.extract(EDIT_PART)  # how `layerprobe.paper.overview.variant` says it
     runs = history.assign(
-        edit=edit["what"].fillna(NO_EDIT),
+        edit=edit["what"].str.replace("^velpic", "edit", regex=True).fillna(NO_EDIT),
         variant=history["variant"].str.replace(EDIT_PART, "", regex=True).str.strip(", "),
         value=history["test_accuracy"],
     )

@@ -58,7 +58,7 @@ def thresholds(rows: pd.DataFrame) -> "Figure":
 
 def probes(rows: pd.DataFrame) -> "Figure":
     """Draw every probe at its best layer by corruption degree, fitted on noisy and on true labels."""
-    of_experiment = accuracies(rows[rows["experiment"] == "probes"])
+    of_experiment = _hidden(accuracies(rows[rows["experiment"] == "probes"]))
     panels = []
     for title, of in families(of_experiment):
         names = conditions(of)
@@ -80,12 +80,12 @@ def probes(rows: pd.DataFrame) -> "Figure":
 
 def controls(rows: pd.DataFrame) -> "Figure":
     """Draw MASC on trained and on untrained layers, and the network at its last and at its best epoch."""
-    untrained = rows[(rows["experiment"] == "controls") & (rows["setting"] == "untrained")]
+    untrained = _hidden(rows[(rows["experiment"] == "controls") & (rows["setting"] == "untrained")])
     panels = []
     for title, of in families(rows[rows["experiment"] == "controls"]):
         names = conditions(of)
         for fitted_on in ("noisy", "true"):
-            trained = _masc(rows, title, fitted_on)
+            trained = _hidden(_masc(rows, title, fitted_on))
             here = accuracies(
                 untrained[(untrained["family"] == title) & (untrained["fitted_on"] == fitted_on)]
             )
@@ -129,6 +129,11 @@ def _masc(rows: pd.DataFrame, family: str, fitted_on: str) -> pd.DataFrame:
     found = of_family[of_family["experiment"] == f"{fitted_on}_subspaces"]
     clean = of_family[(of_family["experiment"] == "noisy_subspaces") & (of_family["corruption"] == 0)]
     return accuracies(pd.concat([clean[~clean["key"].isin(found["key"])], found]))
+
+
+def _hidden(rows: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the input, which knows nothing of the network."""
+    return rows[rows["layer"] != "input"]
 
 
 def _best(rows: pd.DataFrame, by: str) -> pd.DataFrame:

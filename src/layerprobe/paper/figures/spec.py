@@ -9,6 +9,7 @@ import pandas as pd
 from layerprobe.errors import InputError
 from layerprobe.paper.figures.choosing import named
 from layerprobe.paper.figures.sheets import finish
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ class FigureSpec:
             raise InputError(
                 f"{self.name} expects {kind} with the columns {', '.join(columns)}; missing: {missing}"
             )
-        return independent(frame)
+        places = frame["pair"].map({name: place for place, name in enumerate(PAIRS)})
+        return independent(frame.iloc[places.fillna(len(PAIRS)).argsort(kind="stable")])
 
 
 def _of_pair(frame: Frame, pair: str | None) -> Frame:

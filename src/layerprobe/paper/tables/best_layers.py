@@ -22,8 +22,10 @@ MEMORISED = 0.99  # of the labels trained on
 
 
 def table1(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
-    """Return Table 1: quantities network, masc (at its best layer, noisy subspaces) and gain.
+    """Return Table 1: quantities network, masc (at its best layer, noisy subspaces), gain, and masc_hidden.
 
+    As in the paper the input is among the layers of masc; masc_hidden leaves it out, and so tells what the
+    network added to the raw pixels.
     The gain is the share by which MASC is better, a ratio of means as in the paper; its spread is that of
     the runs' own gains. memorised says whether every run knows 99 % of the labels that it was trained on.
     """
@@ -63,14 +65,16 @@ def network_rows(
     return select(rows, experiment, probe="network", split=split, labels=labels, metric="accuracy")
 
 
-def masc_at_best_layer(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
-    """Return the test rows of MASC at 99 % variance at its best layer, the input among them."""
-    return at_best_layer(select(rows, f"{fitted_on}_subspaces", fitted_on=fitted_on, **PAPER, **TEST))
+def masc_at_best_layer(rows: pd.DataFrame, fitted_on: str, *, hidden: bool = False) -> pd.DataFrame:
+    """Return the test rows of MASC at 99 % variance at its best layer; `hidden` leaves the input out."""
+    tests = select(rows, f"{fitted_on}_subspaces", fitted_on=fitted_on, **PAPER, **TEST)
+    return at_best_layer(tests[tests["layer"] != "input"] if hidden else tests)
 
 
 def _best_layers(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
     experiment = f"{fitted_on}_subspaces"
     network, masc = network_rows(rows, experiment), masc_at_best_layer(rows, fitted_on)
+    hidden = masc_at_best_layer(rows, fitted_on, hidden=True)
     both = masc.merge(network[["key", "value"]], on="key", suffixes=("", "_of_network"))
     gains = both.assign(value=both["value"] / both["value_of_network"] - 1)
     # of the same runs, so that the gain is the ratio of its own two means
@@ -80,6 +84,7 @@ def _best_layers(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
             means(network, [*GROUP, "layer"]).assign(quantity="network"),
             means(masc, [*GROUP, "layer"]).assign(quantity="masc"),
             means(gains, [*GROUP, "layer"]).assign(quantity="gain", ours=ratio - 1),
+            means(hidden, [*GROUP, "layer"]).assign(quantity="masc_hidden"),
         ],
         ignore_index=True,
     )

@@ -23,18 +23,21 @@ __all__ = ["controls", "edits"]
 def controls(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """Return test accuracies, each a quantity, by the optimiser that trained the network.
 
-    untrained_noisy and untrained_true are MASC at the best layer of the network before training; best_epoch
-    is the network when it was best on the test data, last_epoch when training ended; masc_noisy and masc_true
-    are MASC at the best layer of the latter. epoch is the mean over runs.
+    best_epoch is the network when it was best on the test data, last_epoch when training ended; masc_noisy
+    and masc_true are MASC at the best layer of the latter, the input among them. masc_noisy_hidden and
+    untrained_noisy (and so on) are MASC at the best layer but for the input, after and before training: the
+    input is the same in both. epoch is the mean over runs.
     """
     tests = select(rows, "controls", **TEST)
-    untrained = tests[(tests["setting"] == "untrained") & (tests["probe"] == "masc")]
+    untrained = tests[(tests["setting"] == "untrained") & (tests["layer"] != "input")]
     parts = {
         f"untrained_{name}": at_best_layer(untrained[untrained["fitted_on"] == name])
         for name in ("noisy", "true")
     }
     parts |= {name: tests[tests["setting"] == name] for name in ("best_epoch", "last_epoch")}
-    parts |= {f"masc_{name}": masc_at_best_layer(rows, name) for name in ("noisy", "true")}
+    for name in ("noisy", "true"):
+        parts[f"masc_{name}"] = masc_at_best_layer(rows, name)
+        parts[f"masc_{name}_hidden"] = masc_at_best_layer(rows, name, hidden=True)
     ours = pd.concat([_summary(part).assign(quantity=name) for name, part in parts.items()])
     optimizers = [_optimizer(*which) for which in zip(ours["pair"], ours["variant"], strict=True)]
     ours = ours.assign(optimizer=pd.Series(optimizers, index=ours.index, dtype=object))

@@ -16,11 +16,12 @@ def table6(rows: pd.DataFrame, history: pd.DataFrame) -> pd.DataFrame:
     """Return the statistics of relabelling by noisy and by true subspaces, all of them shares.
 
     incorrect_before and incorrect_after are of all labels, corrected is of the wrong ones, broken of the
-    right ones. layers names the chosen layers.
+    right ones; change is that of the share of incorrect labels, in points. layers names the chosen layers.
     """
     keys = [*GROUP, "fitted_on"]
     parts = {name: select(rows, "retraining", metric=name) for name in STATISTICS}
     table = side_by_side(parts, keys)
+    table["change"] = 100 * (table["incorrect_after"] - table["incorrect_before"])
     return ordered(table.merge(_layers(parts["corrected"], keys), on=keys, how="left"))
 
 

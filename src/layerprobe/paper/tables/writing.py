@@ -18,6 +18,7 @@ FORMATS = {
     "degree": "{:g}",
     "seeds": "{:d}",
     "difference": "{:+.1f}",
+    "change": "{:+.1f}",
     "epoch": "{:.1f}",
     "epochs": "{:.1f}",
     "published_epochs": "{:.1f}",
@@ -175,7 +176,7 @@ def _is_number(column: pd.Series) -> bool:
 
 def _heading(name: str, column: pd.Series) -> str:
     words = name.replace("_", " ")
-    if name == "difference":
+    if name in ("difference", "change"):
         return f"{words} (points)"
     return f"{words} (%)" if _is_number(column) and name not in FORMATS else words
 
