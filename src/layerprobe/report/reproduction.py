@@ -255,8 +255,8 @@ def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> boo
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("rows", results.rows), ("history", results.history)):
         replace_file(out / f"{name}.csv", frame.to_csv(index=False).encode())
-    record = _record(plan, root, results.rows, seconds)
-    replace_file(out / "provenance.json", (jsonlib.dumps(record, indent=1) + "\n").encode())
+    how = record(plan, root, results.rows) | {"seconds_of_this_call": round(seconds)}
+    replace_file(out / "provenance.json", (jsonlib.dumps(how, indent=1) + "\n").encode())
     small = SMALL if plan.scale.name == "small" else ""
     write_report(
         out / "report.html",
@@ -266,7 +266,7 @@ def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> boo
             f"{FIGURES[name].title}. {FIGURES[name].caption}": drawn for name, drawn in figures.made.items()
         },
         tables={caption(name, frame): readable(frame) for name, frame in tables.made.items()},
-        provenance={name: value for name, value in record.items() if name != "runs"},
+        provenance={name: value for name, value in how.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
     return True
@@ -279,7 +279,8 @@ def _finding(tables: Mapping[str, pd.DataFrame]) -> str:
     return " ".join(lines) or "Nothing here has a published number to stand beside."
 
 
-def _record(plan: Plan, root: Path, measured: pd.DataFrame, seconds: float) -> dict[str, Any]:
+def record(plan: Plan, root: Path, measured: pd.DataFrame) -> dict[str, Any]:
+    """Return how the results of a plan came about, JSON-able; `measured` are its rows."""
     rows = status(root, list(plan.work))
     took = measured.loc[measured["metric"] == "experiment_seconds", "value"]
     return {
@@ -291,6 +292,5 @@ def _record(plan: Plan, root: Path, measured: pd.DataFrame, seconds: float) -> d
         ],
         "training_seconds": round(float(rows["seconds"].sum())),
         "experiment_seconds": round(float(took.sum())),
-        "seconds_of_this_call": round(seconds),
         **provenance(),
     }
