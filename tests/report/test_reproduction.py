@@ -13,7 +13,7 @@ from layerprobe.paper.plans import plan
 from layerprobe.paper.scales import SCALES, StudyScale
 from layerprobe.paper.tables import TABLES
 from layerprobe.report import reproduction
-from layerprobe.report.reproduction import Results, announce, reproduce, write_figures, write_tables
+from layerprobe.report.reproduction import Results, announce, finding, reproduce, write_figures, write_tables
 
 TINY = StudyScale("small", 1, {"mlp-digits": {"subset": 64, "test_subset": 50, "max_epochs": 2}})
 
@@ -124,6 +124,19 @@ def test_a_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch)
     table = pd.read_csv(tmp_path / "out" / "tables" / "table1.csv")
     assert spoilt.corruption not in set(table["corruption"])
     assert len(table) == 12  # the network, MASC, the gain and MASC without the input, of three degrees
+
+
+def test_the_finding_counts_cells_whatever_they_show():
+    numbers = {"network": [0.5, 0.5, 0.1], "masc": [0.6, 0.4, 0.2], "masc_hidden": [0.5, 0.4, 0.2]}
+    cells = [("mlp-mnist", 0.2), ("mlp-mnist", 0.4), ("mlp-mnist", 1.0)]
+    rows = [
+        {"pair": pair, "corruption": p, "variant": "", "quantity": quantity, "ours": ours}
+        for quantity, values in numbers.items()
+        for (pair, p), ours in zip(cells, values, strict=True)
+    ]
+    said = finding({"table1": pd.DataFrame(rows)})
+    assert "1 of 2 cells" in said
+    assert "in 0 of them on a hidden layer too" in said
 
 
 def test_a_plan_is_announced_with_its_price(done, tmp_path):

@@ -32,7 +32,8 @@ h1 { font-size: 1.9rem; line-height: 1.2; letter-spacing: -.015em; margin: 0 0 1
 h2 { font-size: 1.15rem; margin: 2.75rem 0 .75rem; }
 .finding { font-size: 1.15rem; max-width: 46rem; margin: 0; padding-left: 1rem;
   border-left: 3px solid var(--accent); }
-nav ol { columns: 22rem; margin: 0; padding-left: 1.6rem; font-size: .9rem; }
+nav ol { columns: 20rem; column-gap: 3rem; margin: 0; padding-left: 1.6rem; font-size: .9rem; }
+nav li { break-inside: avoid; }
 a { color: var(--accent); }
 figure { margin: 2.25rem 0 0; }
 figure img { display: block; width: 100%; min-width: 36rem; height: auto; padding: .75rem; }
