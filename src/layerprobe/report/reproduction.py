@@ -286,8 +286,8 @@ def finding(tables: Mapping[str, pd.DataFrame]) -> str:
             best, hidden = ((wide[which] > wide["network"]).sum() for which in ("masc", "masc_hidden"))
             said.append(
                 f"MASC fitted on {labels} is right more often than the network itself in {best} of "
-                f"{len(wide)} cells with noise below 100 %; in {hidden} of them on a hidden layer too, the raw "
-                "input left out."
+                f"{len(wide)} cells with noise below 100 %; in {hidden} of them on a hidden layer too, the "
+                "raw input left out."
             )
     return " ".join(said) or "Every table and figure that was asked for."
 
