@@ -57,10 +57,6 @@ def _is_memorised(spec: RunSpec) -> bool:
     return spec.corruption != 0
 
 
-def _has_clean_sibling(spec: RunSpec) -> bool:
-    return spec.corruption not in (None, 0)
-
-
 EXPERIMENTS: dict[str, Experiment] = {
     "noisy_subspaces": Experiment(noisy_subspaces),
     "true_subspaces": Experiment(true_subspaces, _is_memorised),
@@ -69,7 +65,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "probes": Experiment(probes),
     "retraining": Experiment(retraining, _is_memorised),
     "weight_edit": Experiment(weight_edit),
-    "similarity": Experiment(similarity, _has_clean_sibling),
+    "similarity": Experiment(similarity, _is_memorised),
     "dynamics": Experiment(dynamics),
     "cost": Experiment(cost, _is_memorised),
 }
