@@ -11,10 +11,10 @@ import pandas as pd
 import torch
 from sklearn.base import ClassifierMixin, clone
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layers import Captured, capture
+from layerprobe.layers.batches import keeps_order
 from layerprobe.layers.selecting import Maybe, matches
 from layerprobe.probes import REGISTRY, Probe, create
 from layerprobe.probes.base import label_array
@@ -142,7 +142,7 @@ def probe(
         "device": device,
     }
     outputs = capture(model, train, **options)
-    if train_labels is not None and outputs.indices is None and not _keeps_order(train):
+    if train_labels is not None and outputs.indices is None and not keeps_order(train):
         raise InputError(
             "train_labels are in the order of the rows, but the training loader may shuffle and gives no "
             "indices; use shuffle=False, or a data set of (x, y, index)"
@@ -255,16 +255,6 @@ def _named_probes(probes: Probes) -> dict[str, ClassifierMixin]:
 def _name_of(candidate: ClassifierMixin) -> str:
     registered = {kind: name for name, kind in REGISTRY.items()}
     return registered.get(type(candidate), type(candidate).__name__)
-
-
-def _keeps_order(source: Any) -> bool:
-    """Tell whether rows come in the order of the data, as far as a loader tells; arrays and lists do."""
-    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
-        return True
-    batches = source.batch_sampler
-    if batches is not None and type(batches) is not BatchSampler:
-        return False
-    return isinstance(source.sampler if batches is None else batches.sampler, SequentialSampler)
 
 
 def _label_sets(outputs: Captured, train_labels: Mapping[str, Any] | None) -> dict[str, np.ndarray]:

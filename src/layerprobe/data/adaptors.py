@@ -10,7 +10,7 @@ from layerprobe.data.pixels import as_pixels, stack
 from layerprobe.data.progress import Progress, reporting
 from layerprobe.errors import InputError
 
-__all__ = ["from_dataset", "from_hf"]
+__all__ = ["from_dataset", "from_hf", "hub_column"]
 
 
 def from_dataset(
@@ -91,10 +91,10 @@ def from_hf(
             )
         train, test = train["train"], train.get("test")
     features = train.features
-    image = _column(
+    image = hub_column(
         features, image, "image", [key for key in features if type(features[key]).__name__ == "Image"]
     )
-    label = _column(features, label, "label", [key for key in features if hasattr(features[key], "names")])
+    label = hub_column(features, label, "label", [key for key in features if hasattr(features[key], "names")])
     splits = []
     for split, data in _splits(train, test):
         pairs = ((row[image], row[label]) for row in data)
@@ -106,14 +106,15 @@ def _splits(train: Any, test: Any) -> list[tuple[str, Any]]:
     return [("train", train)] + ([("test", test)] if test is not None else [])
 
 
-def _column(features: Mapping[str, Any], given: str | None, what: str, found: list[str]) -> str:
+def hub_column(features: Mapping[str, Any], given: str | None, what: str, found: list[str]) -> str:
+    """Return the name of a column of a hub data set: the one given, or the only one that was found."""
     if given is not None:
         found = [given] if given in features else []
     if len(found) != 1:
         raise InputError(
-            f"The {what} column is {'not there' if given else 'not clear'}: name it by {what}=, "
-            f"one of {', '.join(features)}."
-            + (" class_encode_column() makes class numbers of texts." if what == "label" else "")
+            f"The {what.removesuffix('_column')} column is {'not there' if given else 'not clear'}: "
+            f"name it by {what}=, one of {', '.join(features)}."
+            + (" class_encode_column() makes class numbers of texts." if what.startswith("label") else "")
         )
     return found[0]
 

@@ -19,7 +19,7 @@ from layerprobe.data.pixels import read_pixels, stack
 from layerprobe.data.progress import Progress, reporting
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["image_folder"]
+__all__ = ["as_size", "class_files", "decode_files", "image_folder"]
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
@@ -63,15 +63,9 @@ def image_folder(
         If a class has no images or is only in one of the two folders, a file cannot be decoded, or sizes
         differ.
     """
-    size = (resize, resize) if isinstance(resize, int) else resize
-    if size is not None and not (
-        isinstance(size, tuple)
-        and len(size) == 2
-        and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
-    ):
-        raise InputError(f"resize must be one or two integers (height, width) above 0, got {resize!r}.")
+    size = as_size(resize)
     roots = [Path(root).expanduser() for root in (train, test) if root is not None]
-    classes = [_classes(root) for root in roots]
+    classes = [class_files(root) for root in roots]
     class_names = tuple(classes[0])
     if set(classes[-1]) != set(class_names):
         odd = sorted(set(classes[-1]) ^ set(class_names))
@@ -81,13 +75,25 @@ def image_folder(
         )
     paths = [[path for files in split.values() for path in files] for split in classes]
     labels = [np.repeat(np.arange(len(class_names)), list(map(len, split.values()))) for split in classes]
-    pixels = _decode([path for split in paths for path in split], size, progress)
+    pixels = decode_files([path for split in paths for path in split], size, progress)
     n = len(labels[0])
     test_labels = labels[1] if test is not None else np.empty(0, np.int64)
     return ImageSet(name or roots[0].name, pixels[:n], labels[0], pixels[n:], test_labels, class_names)
 
 
-def _classes(root: Path) -> dict[str, list[Path]]:
+def as_size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return (height, width) of one or two whole numbers; None stays None."""
+    size = (resize, resize) if isinstance(resize, int) else resize
+    if size is not None and not (
+        isinstance(size, tuple)
+        and len(size) == 2
+        and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
+    ):
+        raise InputError(f"resize must be one or two integers (height, width) above 0, got {resize!r}.")
+    return size
+
+
+def class_files(root: Path) -> dict[str, list[Path]]:
     """Return the image files of each class folder, all sorted."""
     if not root.is_dir():
         raise DataError(f"{root} is not a folder: expected one with a subfolder of images for each class.")
@@ -105,7 +111,10 @@ def _classes(root: Path) -> dict[str, list[Path]]:
     return classes
 
 
-def _decode(paths: Sequence[Path], size: tuple[int, int] | None, progress: bool | Progress) -> np.ndarray:
+def decode_files(
+    paths: Sequence[Path], size: tuple[int, int] | None = None, progress: bool | Progress = False
+) -> np.ndarray:
+    """Decode images of one size, or resized to (h, w): grey (n, h, w) if all are grey, else (n, h, w, 3)."""
     images: list[np.ndarray] = []
     with reporting(progress, "decoding") as report:
         for path in paths:

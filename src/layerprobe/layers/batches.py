@@ -1,17 +1,26 @@
 """What a user may call batches, brought into one form: inputs, labels, indices."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
 from layerprobe.errors import InputError
 
-__all__ = ["Batch", "Column", "count_rows", "join", "named_tensors", "read_batches"]
+__all__ = [
+    "Batch",
+    "Column",
+    "count_rows",
+    "is_whole",
+    "join",
+    "keeps_order",
+    "named_tensors",
+    "read_batches",
+]
 
 Column = Tensor | np.ndarray
 """One value a row: numbers as a CPU tensor (integers as int64), anything else as a NumPy array."""
@@ -19,23 +28,32 @@ Column = Tensor | np.ndarray
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`, ready for the model, is a tensor, a tuple of positional or a dict of keyword arguments."""
+    """`inputs`, ready for the model, is a tensor, a tuple of positional or a dict of keyword arguments.
+
+    `raw` is what the source gave in their place.
+    """
 
     inputs: Any
     labels: Column | None
     indices: Column | None
     size: int
+    raw: Any
 
 
 def read_batches(
-    source: Any, batch_size: int, device: torch.device | None, dtype: torch.dtype | None
+    source: Any,
+    batch_size: int,
+    device: torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    prepare: Callable[[Any], Any] | None = None,
 ) -> Iterator[Batch]:
     """Iterate over the batches of whole arrays, of a Dataset, or of an iterable of batches.
 
-    Every input array is copied to the device, floating-point ones also to the dtype. Always a copy: a model
-    whose first operation works in place must not write into the user's data.
+    `prepare` makes the model's inputs of what a batch holds in their place. Every input array is copied to
+    the device, floating-point ones also to the dtype. Always a copy: a model whose first operation works in
+    place must not write into the user's data.
     """
-    if _is_whole(source):
+    if is_whole(source):
         source = _cut(source, batch_size)
     elif isinstance(source, Dataset):
         source = DataLoader(source, batch_size=batch_size)
@@ -49,14 +67,14 @@ def read_batches(
         )
     batch = None
     for batch in source:
-        yield _split(batch, device, dtype)
+        yield _split(batch, device, dtype, prepare)
     if batch is None:
         raise InputError("expected at least one batch, got none: the data is empty or an iterator is used up")
 
 
 def count_rows(source: Any) -> int | None:
     """Count the rows that `source` will give, or return None where only reading it would tell."""
-    if _is_whole(source):
+    if is_whole(source):
         return len(next(iter(_columns(source).values())))
     if isinstance(source, DataLoader) and type(source.batch_sampler) is BatchSampler:
         try:
@@ -65,6 +83,16 @@ def count_rows(source: Any) -> int | None:
             return None
         return rows - rows % source.batch_sampler.batch_size if source.drop_last else rows
     return None
+
+
+def keeps_order(source: Any) -> bool:
+    """Tell whether rows come in the order of the data, as far as a loader tells; arrays and lists do."""
+    if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
+        return True
+    batches = source.batch_sampler
+    if batches is not None and type(batches) is not BatchSampler:
+        return False
+    return isinstance(source.sampler if batches is None else batches.sampler, SequentialSampler)
 
 
 def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
@@ -92,14 +120,14 @@ def join(columns: list[Column | None]) -> Column | None:
     return np.concatenate([np.asarray(column) for column in given])
 
 
-def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor) or hasattr(value, "__array__")
-
-
-def _is_whole(source: Any) -> bool:
+def is_whole(source: Any) -> bool:
     """Tell whole data (an array, a tuple that starts with one, a mapping) from an iterable of batches."""
     first = source[0] if isinstance(source, tuple) and source else source
     return _is_array(first) or isinstance(source, Mapping)
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor) or hasattr(value, "__array__")
 
 
 def _items(whole: Any) -> dict[Any, Any]:
@@ -129,26 +157,31 @@ def _cut(whole: Any, batch_size: int) -> Iterator[Any]:
         yield items if isinstance(whole, Mapping) else tuple(items.values())
 
 
-def _split(batch: Any, device: torch.device | None, dtype: torch.dtype | None) -> Batch:
+def _split(
+    batch: Any,
+    device: torch.device | None,
+    dtype: torch.dtype | None,
+    prepare: Callable[[Any], Any] | None,
+) -> Batch:
     if isinstance(batch, Mapping):
         labels, indices = batch.get("labels", batch.get("label")), batch.get("index")
-        inputs: Any = {key: item for key, item in batch.items() if key not in ("labels", "label", "index")}
+        raw: Any = {key: item for key, item in batch.items() if key not in ("labels", "label", "index")}
     elif _is_array(batch):
-        inputs, labels, indices = batch, None, None
+        raw, labels, indices = batch, None, None
     elif isinstance(batch, tuple | list) and 1 <= len(batch) <= 3:
-        inputs, labels, indices = (*batch, None, None)[:3]
+        raw, labels, indices = (*batch, None, None)[:3]
     else:
         count = f" of {len(batch)} items" if isinstance(batch, tuple | list) else ""
         raise InputError(
             f"expected a batch x, (x, y), (x, y, index) or a dict, got a {type(batch).__name__}{count}; "
             "several inputs go into a dict (as keyword arguments) or into a tuple in the place of x"
         )
-    inputs = _to_model(inputs, device, dtype)
+    inputs = _to_model(raw if prepare is None else prepare(raw), device, dtype)
     tensors = named_tensors(inputs)
     if not tensors or not tensors[0][1].ndim:
         raise InputError(f"expected an array of n rows as input, got {type(inputs).__name__}: {inputs!r:.80}")
     size = len(tensors[0][1])
-    return Batch(inputs, _column(labels, size, "labels"), _column(indices, size, "indices"), size)
+    return Batch(inputs, _column(labels, size, "labels"), _column(indices, size, "indices"), size, raw)
 
 
 def _to_model(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:

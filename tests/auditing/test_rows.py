@@ -1,0 +1,359 @@
+"""Every form of data that a user may call training data, brought into one."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from layerprobe import capture
+from layerprobe.auditing.rows import Rows, read_rows
+from layerprobe.errors import InputError
+
+N = 7
+X = torch.arange(N * 12, dtype=torch.float32).reshape(N, 3, 2, 2) / 100
+Y = np.array([2, 0, 1, 0, 2, 1, 1])
+TEXTS = ["a man", "a plan", "", "canal", "Panama", "é", "a man"]
+PIXELS = np.random.default_rng(0).integers(256, size=(N, 4, 5, 3)).astype(np.uint8)
+
+
+class Items(Dataset):
+    """Rows as pairs or, with an index, as triples."""
+
+    def __init__(self, x, labels=Y, index=None):
+        self.columns = [x, labels] + ([] if index is None else [index])
+
+    def __len__(self):
+        return len(self.columns[0])
+
+    def __getitem__(self, i):
+        return tuple(column[i] for column in self.columns)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return ((X[i], int(Y[i])) for i in range(N))
+
+
+def together(rows, batch_size=3):
+    """Inputs of all rows, put in their places."""
+    whole = None
+    for inputs, positions in rows.batches(batch_size):
+        assert positions.dtype == np.int64
+        whole = torch.zeros(rows.n, *inputs.shape[1:]) if whole is None else whole
+        whole[positions] = inputs.float()
+    return whole
+
+
+FORMS = {
+    "arrays": lambda: read_rows(X.numpy(), Y),
+    "pair": lambda: read_rows((X, torch.tensor(Y))),
+    "double": lambda: read_rows((X.double(), Y.tolist())),
+    "dict of arrays": lambda: read_rows({"x": X, "labels": Y}, inputs=lambda batch: batch["x"]),
+    "Dataset": lambda: read_rows(Items(X)),
+    "TensorDataset": lambda: read_rows(TensorDataset(X), labels=Y),
+    "stream": lambda: read_rows(Stream()),
+    "loader": lambda: read_rows(DataLoader(Items(X), batch_size=2)),
+    "list of batches": lambda: read_rows([(X[:5], Y[:5]), (X[5:], Y[5:])]),
+    "shuffled, indexed": lambda: read_rows(
+        DataLoader(Items(X, index=np.arange(N)), batch_size=2, shuffle=True)
+    ),
+    "rows": lambda: read_rows(read_rows((X, Y))),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_gives_the_same_rows(form):
+    rows = form()
+    assert isinstance(rows, Rows)
+    assert rows.n == len(rows) == N
+    assert rows.labels.tolist() == Y.tolist()
+    assert rows.index.tolist() == list(range(N))
+    torch.testing.assert_close(together(rows), X)
+    torch.testing.assert_close(together(rows), X)  # a second time
+    assert np.array_equal(rows.fingerprints(), read_rows((X, Y)).fingerprints())
+
+
+def test_batches_serve_capture():
+    rows = read_rows(DataLoader(Items(X, index=np.arange(N)[::-1].copy()), batch_size=2, shuffle=True))
+    batches = ((inputs, rows.labels[positions], positions) for inputs, positions in rows.batches())
+    captured = capture(nn.Sequential(nn.Flatten(), nn.ReLU()), batches, "1")
+    order = captured.indices.argsort()
+    assert captured.labels[order].tolist() == Y[::-1].tolist()
+    torch.testing.assert_close(captured.outputs["1"][order], X.flatten(1).flip(0))
+
+
+def test_inputs_of_several_tensors():
+    data = {"ids": torch.arange(N * 2).reshape(N, 2), "mask": torch.ones(N, 2), "label": Y}
+    rows = read_rows(data)
+    inputs, positions = next(rows.batches(4))
+    assert inputs["ids"].tolist() == data["ids"][:4].tolist()
+    assert set(inputs) == {"ids", "mask"}
+    assert positions.tolist() == [0, 1, 2, 3]
+    (x, z), _ = next(read_rows([((X, X[:, 0]), Y)]).batches())
+    torch.testing.assert_close(x, X)
+    torch.testing.assert_close(z, X[:, 0])
+
+
+def test_a_batch_is_a_copy():
+    rows = read_rows((X, Y))
+    for inputs, _ in rows.batches():
+        inputs.zero_()
+    torch.testing.assert_close(together(rows), X)
+
+
+def test_indices_name_rows_and_put_them_in_order():
+    index = np.array([40, 30, 10, 20, 60, 50, 70])
+    rows = read_rows(DataLoader(Items(X, index=index), batch_size=3, shuffle=True))
+    assert rows.index.tolist() == sorted(index)
+    assert rows.labels.tolist() == Y[np.argsort(index)].tolist()
+    torch.testing.assert_close(together(rows), X[np.argsort(index)])
+    names = read_rows((X, Y, np.array(list("gfedcba"))))
+    assert names.index.tolist() == list("abcdefg")
+    assert names.labels.tolist() == Y[::-1].tolist()
+
+
+def test_given_labels_take_the_place_of_those_in_the_data():
+    other = [f"class {code}" for code in Y]
+    assert read_rows((X, np.zeros(N)), other).labels.tolist() == other
+    rows = read_rows((X, Y))
+    assert read_rows(rows, other).labels.tolist() == other
+    assert rows.labels.tolist() == Y.tolist()
+    by_index = np.array(["none"] * 10, object)
+    index = np.array([9, 8, 7, 6, 5, 4, 3])
+    by_index[index] = other
+    indexed = read_rows(DataLoader(Items(X, index=index), shuffle=True), by_index)
+    assert indexed.labels.tolist() == other[::-1]
+    assert indexed.index.tolist() == [3, 4, 5, 6, 7, 8, 9]
+    torch.testing.assert_close(together(indexed), X.flip(0))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [list("cabacbb"), np.array(list("cabacbb")), pd.Series(list("cabacbb"), index=range(5, 12))],
+)
+def test_labels_that_are_texts(labels):
+    for rows in (
+        read_rows(X, labels),
+        read_rows((X, labels)),
+        read_rows([(X[:2], labels[:2]), (X[2:], labels[2:])]),
+    ):
+        assert rows.labels.tolist() == list("cabacbb")
+
+
+def test_texts_and_pixels_become_what_inputs_makes_of_them():
+    seen = []
+
+    def lengths(texts):
+        seen.append(texts)
+        return {"lengths": torch.tensor([[len(text)] for text in texts])}
+
+    for data in (
+        (TEXTS, Y),
+        (np.array(TEXTS), Y),
+        (pd.Series(TEXTS), Y),
+        DataLoader(Items(TEXTS)),
+        Items(TEXTS),
+    ):
+        rows = read_rows(data, inputs=lengths, batch_size=N)
+        got = [int(length) for inputs, _ in rows.batches() for length in inputs["lengths"]]
+        assert got == [len(text) for text in TEXTS]
+        assert all(isinstance(texts, list) and isinstance(texts[0], str) for texts in seen)
+        assert rows.labels.tolist() == Y.tolist()
+        assert [rows.example(i) for i in range(N)] == TEXTS
+    assert read_rows(TEXTS, Y, inputs=lengths).n == N
+
+    rows = read_rows((PIXELS, Y), inputs=lambda pixels: pixels[:, :2, :, 0].flatten(1).float())
+    np.testing.assert_array_equal(together(rows).numpy(), PIXELS[:, :2, :, 0].reshape(N, -1))
+    assert np.array_equal(rows.example(3), PIXELS[3])
+
+
+def test_pixels_become_the_usual_input():
+    expected = torch.tensor(PIXELS).permute(0, 3, 1, 2) / 255
+    pictures = Items([Image.fromarray(image) for image in PIXELS])
+    for data in ((PIXELS, Y), (torch.tensor(PIXELS), Y), pictures):
+        rows = read_rows(data)
+        torch.testing.assert_close(together(rows), expected, rtol=0, atol=0)
+        assert next(rows.batches())[0].is_contiguous()
+        assert np.array_equal(rows.example(2), PIXELS[2])
+        assert np.array_equal(rows.fingerprints(), read_rows((expected, Y)).fingerprints())
+    grey = read_rows((PIXELS[..., 0], Y))
+    torch.testing.assert_close(together(grey), expected[:, :1], rtol=0, atol=0)
+    assert np.array_equal(grey.example(0), PIXELS[0, :, :, 0])
+    untouched = read_rows((PIXELS, Y), inputs=lambda pixels: pixels)
+    assert next(untouched.batches())[0].dtype == torch.uint8
+
+
+def test_a_data_set_of_pictures_may_have_an_index():
+    index = np.arange(N)[::-1] * 2
+    rows = read_rows(Items([Image.fromarray(image) for image in PIXELS], index=index))
+    assert rows.index.tolist() == sorted(index)
+    assert rows.labels.tolist() == Y[::-1].tolist()
+    assert np.array_equal(rows.example(0), PIXELS[-1])
+
+
+@pytest.mark.parametrize("scale", [lambda x: x, lambda x: 2 * x - 1, lambda x: (x - MEAN) / STD])
+@pytest.mark.parametrize("as_data", [lambda x: (x, Y), lambda x: DataLoader(Items(x), batch_size=2)])
+def test_scaled_pixels_are_shown_as_pixels(scale, as_data):
+    pixels = PIXELS.copy()
+    pixels[0, 0, 0], pixels[1, 0, 0] = 0, 255  # the whole range in every channel
+    rows = read_rows(as_data(scale(torch.tensor(pixels).permute(0, 3, 1, 2) / 255)))
+    shown = rows.examples(range(N))
+    assert all(np.array_equal(one, image) for one, image in zip(shown, pixels, strict=True))
+    assert shown[0].dtype == np.uint8
+    grey = read_rows(as_data(scale(torch.tensor(pixels).permute(0, 3, 1, 2) / 255)[:, :1]))
+    assert np.array_equal(grey.example(5), pixels[5, :, :, 0])
+
+
+MEAN, STD = torch.tensor([0.4, 0.5, 0.6])[:, None, None], torch.tensor([0.2, 0.3, 0.1])[:, None, None]
+
+
+def test_what_cannot_be_shown_is_none():
+    assert read_rows((torch.zeros(N, 9), Y)).example(0) is None
+    assert read_rows((torch.zeros(N, 9, dtype=torch.int64), Y)).example(0) is None
+    assert read_rows((torch.zeros(N, 4, 5, 5), Y)).example(0) is None
+    assert read_rows({"ids": torch.zeros(N, 9, dtype=torch.int64), "labels": Y}).example(0) is None
+    flat = read_rows((torch.full((N, 1, 4, 4), 3.0), Y)).example(0)
+    assert np.array_equal(flat, np.zeros((4, 4), np.uint8))
+
+
+def test_examples_of_an_indexed_loader_and_of_no_row():
+    index = np.array([40, 30, 10, 20, 60, 50, 70])
+    loader = DataLoader(Items(TEXTS, index=index), batch_size=2, shuffle=True)
+    rows = read_rows(loader, inputs=lambda texts: torch.zeros(len(texts), 1))
+    assert rows.examples([6, 0, 6]) == [TEXTS[6], TEXTS[2], TEXTS[6]]
+    assert rows.examples([]) == []
+    with pytest.raises(InputError, match=r"0\.\.6, got 7"):
+        rows.example(7)
+
+
+def test_class_names_come_with_the_data_where_labels_are_their_positions():
+    data = TensorDataset(X, torch.tensor(Y))
+    data.classes = ["ant", "bee", "cat"]
+    assert read_rows(data).class_names == read_rows(DataLoader(data)).class_names == ("ant", "bee", "cat")
+    data.classes = ["ant", "bee"]
+    assert read_rows(data).class_names is None
+    assert read_rows((X, Y)).class_names is None
+
+
+def once():
+    yield X, Y
+
+
+LATE_NAN = X.clone()
+LATE_NAN[5, 0, 1, 1] = torch.nan
+
+
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        (once(), {}, "readable more than once, got a generator"),
+        (DataLoader(Items(X), shuffle=True), {}, "may shuffle and gives no indices.*shuffle=False"),
+        (DataLoader(Items(X), sampler=[2, 1, 0]), {}, "may shuffle and gives no indices"),
+        ((X, Y, np.array([0, 1, 2, 3, 4, 3, 6])), {}, "1 are repeated, the first 3"),
+        ((X, Y, np.arange(N) / 2), {}, "whole numbers or texts, got float64"),
+        ((X, Y[:5]), {}, r"the lengths \{'0': 7, '1': 5\}"),
+        (X, {}, "the data have no labels"),
+        (X, {"labels": Y[:5]}, "expected 7 labels, one a row, got 5"),
+        (X, {"labels": np.zeros((N, 3))}, r"expected one label a row, \(n,\), got the shape \(7, 3\)"),
+        ((X, Y, np.arange(N)), {"labels": Y[:6]}, "has 6 labels, but the indices go to 6"),
+        ((X, Y, np.array(list("abcdefg"))), {"labels": Y}, "rows have names such as 'a'"),
+        ((X, [0, 1, None, 1, 0, None, 1]), {}, "2 labels are missing.*row 2"),
+        ((X, np.array([0, 1, 1, np.nan, 1, 1, 0])), {}, "1 labels are missing.*row 3"),
+        ((LATE_NAN, Y), {"batch_size": 2}, "the data hold NaN, first in row 5"),
+        ([({"x": LATE_NAN, "mask": X}, Y)], {}, "the data hold NaN, first in row 5"),
+        ((X[:0], Y[:0]), {}, "the data is empty"),
+        ([(X[:0], Y[:0])], {}, "expected at least one row, got none"),
+        ([], {}, "at least one batch, got none"),
+        (5, {}, "expected arrays .* got int"),
+        ((X, Y), {"batch_size": 0}, "batch_size of at least 1, got 0"),
+        ((TEXTS, Y), {}, "the data are texts.*inputs="),
+        (DataLoader(Items(TEXTS)), {}, "the data are texts.*inputs="),
+        ((np.array(["a", np.nan] + 5 * ["b"], object), Y), {"inputs": len}, "expected texts, got nan"),
+        ((TEXTS, Y), {"inputs": lambda t: torch.zeros(1, 3)}, "make 7 rows of 7, got 1"),
+        ((X, Y), {"inputs": lambda x: x[1:].numpy()}, "make 7 rows of 7, got 6"),
+        ((X, Y), {"label_column": "y"}, "label_column is for files and hub data sets"),
+        ((X, Y), {"resize": 3}, "resize is for files"),
+        (read_rows((X, Y)), {"inputs": len}, "these rows have been read"),
+    ],
+)
+def test_data_that_cannot_be_used(data, options, message):
+    with pytest.raises(InputError, match=message):
+        read_rows(data, **options)
+
+
+class Changing:
+    """A list of batches that is another one each time."""
+
+    def __init__(self, *versions):
+        self.versions = list(versions)
+
+    def __iter__(self):
+        return iter(self.versions.pop(0))
+
+
+SWAPPED = np.array([0, 2, 1, 0, 2, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ([(X, SWAPPED)], "another order, other rows or other labels"),
+        ([(X[:5], Y[:5])], "7 rows in the first, now 5"),
+        ([(X, Y), (X, Y)], "another order, other rows"),
+        ([(X, None)], "other labels"),
+    ],
+)
+def test_data_that_change_between_two_passes(second, message):
+    rows = read_rows(Changing([(X, Y)], second))
+    with pytest.raises(InputError, match=message):
+        list(rows.batches())
+
+
+def test_an_index_that_was_not_there_before():
+    rows = read_rows(Changing([(X, Y, np.arange(N))], [(X, Y, np.arange(N) + 1)]))
+    with pytest.raises(InputError, match=re.escape("changed between two passes")):
+        list(rows.batches())
+
+
+def test_fingerprints_know_rows_and_not_their_form():
+    hashes = read_rows((X, Y)).fingerprints()
+    assert hashes.dtype == np.uint64
+    assert len(set(hashes.tolist())) == N
+    flat = read_rows(DataLoader(Items(X.double().flatten(1), np.zeros(N, int)), batch_size=3))
+    assert np.array_equal(flat.fingerprints(), hashes)  # no label, no shape, no batch, no precision
+    changed = X.clone()
+    changed[4, 0, 0, 0] += 0.01
+    assert (read_rows((changed, Y)).fingerprints() != hashes).tolist() == [i == 4 for i in range(N)]
+    assert (
+        read_rows((-torch.zeros(1, 3), [0])).fingerprints()
+        == read_rows((torch.zeros(1, 3), [0])).fingerprints()
+    )
+    index = np.arange(N)[::-1].copy()
+    indexed = read_rows(DataLoader(Items(X, index=index), batch_size=2, shuffle=True))
+    assert np.array_equal(indexed.fingerprints(), hashes[::-1])
+
+
+def test_fingerprints_of_texts_and_of_padded_tokens():
+    def tokens(texts, to=None):
+        to = to or max(map(len, texts))
+        ids = torch.tensor([[ord(c) for c in text] + [1] * (to - len(text)) for text in texts])
+        mask = torch.tensor([[1] * len(text) + [0] * (to - len(text)) for text in texts])
+        return {"input_ids": ids, "attention_mask": mask}
+
+    texts = [text or "_" for text in TEXTS]
+    hashes = read_rows((texts, Y), inputs=tokens).fingerprints()
+    assert hashes[0] == hashes[-1]
+    assert len(set(hashes.tolist())) == N - 1
+    assert np.array_equal(
+        read_rows((texts, Y), inputs=lambda t: torch.zeros(len(t), 1)).fingerprints(), hashes
+    )
+    narrow = [(tokens(texts[i : i + 1]), Y[i : i + 1]) for i in range(N)]
+    wide = [(tokens(texts, 20), Y)]
+    padded = read_rows(wide).fingerprints()
+    assert np.array_equal(read_rows(narrow).fingerprints(), padded)
+    assert len(set(padded.tolist())) == N - 1
