@@ -97,6 +97,13 @@ def test_inputs_of_several_tensors():
     (x, z), _ = next(read_rows([((X, X[:, 0]), Y)]).batches())
     torch.testing.assert_close(x, X)
     torch.testing.assert_close(z, X[:, 0])
+    pairs = DataLoader([((X[i], X[i, 0]), int(Y[i])) for i in range(N)], batch_size=3)  # collated to lists
+    rows, added = read_rows(pairs), read_rows(pairs, inputs=lambda parts: parts[0] + parts[1][:, None])
+    (x, z), _ = next(rows.batches())
+    torch.testing.assert_close(z, X[:3, 0])
+    torch.testing.assert_close(together(added), X + X[:, :1])
+    assert len(set(rows.fingerprints().tolist())) == N
+    assert rows.example(1).shape == (2, 2, 3)
 
 
 def test_a_batch_is_a_copy():

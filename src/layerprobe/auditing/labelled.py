@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerprobe.auditing.fingerprints import hash_inputs, hash_texts
 from layerprobe.auditing.pictures import Levels
-from layerprobe.auditing.raw import faces, preparing, readable
+from layerprobe.auditing.raw import faces, is_texts, preparing, readable
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import Batch, join, keeps_order, named_tensors, read_batches
 from layerprobe.probes.base import label_array
@@ -141,7 +141,7 @@ class Rows:
             for batch, positions in self._read(512):
                 texts = readable(batch.raw)
                 hashes[positions] = (
-                    hash_texts(texts) if isinstance(texts, list) else hash_inputs(batch.inputs, batch.size)
+                    hash_texts(texts) if is_texts(texts) else hash_inputs(batch.inputs, batch.size)
                 )
             self._hashes = hashes
         return self._hashes

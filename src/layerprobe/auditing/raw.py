@@ -13,7 +13,12 @@ from layerprobe.data.adaptors import from_dataset
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
 
-__all__ = ["as_arrays", "faces", "preparing", "readable"]
+__all__ = ["as_arrays", "faces", "is_texts", "preparing", "readable"]
+
+
+def is_texts(value: Any) -> bool:
+    """Tell texts from a list of tensors, which is one input of several parts."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value)
 
 
 def readable(raw: Any) -> Any:
@@ -21,7 +26,7 @@ def readable(raw: Any) -> Any:
     if isinstance(raw, Tensor | Mapping):
         return raw
     if isinstance(raw, list | tuple):
-        return list(raw) if raw and all(isinstance(text, str) for text in raw) else raw
+        return list(raw) if is_texts(raw) else raw
     array = np.asarray(raw)
     if array.dtype.kind not in "OUT":
         return torch.tensor(array)
@@ -38,7 +43,7 @@ def preparing(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
     def prepare(raw: Any) -> Any:
         value = readable(raw)
         if inputs is None:
-            if isinstance(value, list) and isinstance(value[0], str):
+            if is_texts(value):
                 raise InputError(
                     "the data are texts, but a model takes numbers: give inputs=, a function from a list of "
                     "texts to what the model takes, say "
@@ -47,7 +52,8 @@ def preparing(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
             return pixel_inputs(value) if _is_pixels(value) else raw
         made = inputs(value)
         tensors = named_tensors(torch.as_tensor(made) if isinstance(made, np.ndarray) else made)
-        if not isinstance(value, Mapping) and tensors and len(tensors[0][1]) != len(value):
+        rows = isinstance(value, Tensor) or is_texts(value)
+        if rows and tensors and len(tensors[0][1]) != len(value):
             raise InputError(
                 f"expected inputs= to make {len(value)} rows of {len(value)}, got {len(tensors[0][1])}"
             )
@@ -59,7 +65,7 @@ def preparing(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
 def faces(raw: Any, inputs: Any) -> Any:
     """Return what can be shown of each row of a batch: texts, a tensor, or None."""
     value = readable(raw)
-    if isinstance(value, Tensor) or (isinstance(value, list) and value and isinstance(value[0], str)):
+    if isinstance(value, Tensor) or is_texts(value):
         return value
     tensors = named_tensors(inputs)
     return tensors[0][1] if tensors else None
@@ -67,7 +73,7 @@ def faces(raw: Any, inputs: Any) -> Any:
 
 def as_arrays(data: Any) -> Any:
     """Turn a list of texts, and a Dataset of Pillow images, into whole arrays; all else stays as it is."""
-    if isinstance(data, list) and data and all(isinstance(text, str) for text in data):
+    if isinstance(data, list) and is_texts(data):
         return np.array(data, object)
     if isinstance(data, tuple) and data and isinstance(data[0], list):
         return (as_arrays(data[0]), *data[1:])

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from layerprobe.auditing.overlap import check_disjoint
+from layerprobe.auditing.rows import read_rows
+from layerprobe.errors import InputError
+
+X = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+Y = np.arange(20) % 2
+
+
+def test_rows_that_share_nothing_pass():
+    check_disjoint(read_rows((X[:12], Y[:12])), read_rows((X[12:], Y[12:])))
+    near = X[:12].clone()
+    near[:, 0, 0, 0] += 0.01
+    check_disjoint(read_rows((X[:12], Y[:12])), read_rows((near, Y[:12])))
+
+
+def test_shared_rows_are_counted_and_named_whatever_their_labels_order_and_form():
+    rows = read_rows((X[:12], Y[:12]))
+    items = [(X[i].double(), "other", i) for i in (15, 3, 17, 11)]
+    with pytest.raises(InputError, match=r"^2 of the 4 rows of trusted= .*: 3, 11 \(indices in trusted\)"):
+        check_disjoint(rows, read_rows(DataLoader(items, batch_size=2, shuffle=True)), "trusted")
+    with pytest.raises(InputError, match=r"^8 of the 10 rows of holdout= .*: 2, 3, 4, 5, 6, \.\.\. \(ind"):
+        check_disjoint(rows, read_rows((torch.cat([X[12:14], X[2:10]]), Y[:10])))
+
+
+def test_a_row_that_is_there_twice():
+    twice = read_rows((torch.cat([X[:5], X[4:5]]), Y[:6]))
+    check_disjoint(twice, read_rows((X[5:], Y[5:])))
+    with pytest.raises(InputError, match="2 of the 6"):
+        check_disjoint(read_rows((X[4:], Y[4:])), twice)
