@@ -3,7 +3,7 @@
 from typing import Any
 
 from layerprobe.errors import InputError
-from layerprobe.probes.base import Probe
+from layerprobe.probes.base import Probe, StagedProbe
 from layerprobe.probes.knn import KNN
 from layerprobe.probes.lda import LDA
 from layerprobe.probes.linear import LinearProbe
@@ -11,6 +11,7 @@ from layerprobe.probes.logistic import LogisticRegression
 from layerprobe.probes.masc import MASC
 from layerprobe.probes.ncm import NearestClassMean
 from layerprobe.probes.qda import QDA
+from layerprobe.probes.ridge import Ridge
 from layerprobe.probes.velpic import VeLPIC
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "LogisticRegression",
     "NearestClassMean",
     "Probe",
+    "Ridge",
+    "StagedProbe",
     "VeLPIC",
     "available",
     "create",
@@ -35,6 +38,7 @@ REGISTRY: dict[str, type[Probe]] = {
     "qda": QDA,
     "knn": KNN,
     "velpic": VeLPIC,
+    "ridge": Ridge,
 }
 
 
