@@ -44,7 +44,7 @@ def hidden(model, x):
     return capture(model, x, "fc2").outputs["fc2"]
 
 
-@pytest.mark.parametrize("probe", ["velpic", "ncm", "logistic", "lda", "ridge"])
+@pytest.mark.parametrize("probe", ["velpic", "ncm", "logistic", "lda", "ridge", "shrinkage_lda"])
 def test_the_edited_network_is_the_probe(model, probe):
     edited = edit_head(model, (X, LABELS), probe)
     fitted = create(probe).fit(hidden(model, X), LABELS)

@@ -12,6 +12,7 @@ from layerprobe.probes.masc import MASC
 from layerprobe.probes.ncm import NearestClassMean
 from layerprobe.probes.qda import QDA
 from layerprobe.probes.ridge import Ridge
+from layerprobe.probes.shrinkage_lda import ShrinkageLDA
 from layerprobe.probes.velpic import VeLPIC
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "NearestClassMean",
     "Probe",
     "Ridge",
+    "ShrinkageLDA",
     "StagedProbe",
     "VeLPIC",
     "available",
@@ -39,6 +41,7 @@ REGISTRY: dict[str, type[Probe]] = {
     "knn": KNN,
     "velpic": VeLPIC,
     "ridge": Ridge,
+    "shrinkage_lda": ShrinkageLDA,
 }
 
 
