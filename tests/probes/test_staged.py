@@ -9,10 +9,11 @@ from sklearn.exceptions import NotFittedError
 from layerprobe.errors import InputError
 from layerprobe.probes import REGISTRY, StagedProbe, create
 
-VALUES = {"strength": [1e-3, 0.1, 1.0, 30.0], "shrinkage": [1.0, 0.3, 0.02]}
+VALUES = {"strength": [1e-3, 0.1, 1.0, 30.0], "shrinkage": [1.0, 0.3, 0.02], "n_neighbors": [1, 5, 12]}
 NONSENSE = {
     "strength": [0, -1.0, np.nan, np.inf, "1", True, None],
     "shrinkage": [-0.1, 1.01, np.nan, "auto", False],
+    "n_neighbors": [0, 2.0, True, None],
 }
 STAGED = [name for name, kind in REGISTRY.items() if issubclass(kind, StagedProbe)]
 rng = np.random.default_rng(3)

@@ -14,6 +14,7 @@ from layerprobe.probes.qda import QDA
 from layerprobe.probes.ridge import Ridge
 from layerprobe.probes.shrinkage_lda import ShrinkageLDA
 from layerprobe.probes.velpic import VeLPIC
+from layerprobe.probes.whitened_knn import WhitenedKNN
 
 __all__ = [
     "KNN",
@@ -28,6 +29,7 @@ __all__ = [
     "ShrinkageLDA",
     "StagedProbe",
     "VeLPIC",
+    "WhitenedKNN",
     "available",
     "create",
 ]
@@ -42,6 +44,7 @@ REGISTRY: dict[str, type[Probe]] = {
     "velpic": VeLPIC,
     "ridge": Ridge,
     "shrinkage_lda": ShrinkageLDA,
+    "whitened_knn": WhitenedKNN,
 }
 
 
