@@ -1,0 +1,1 @@
+"""Audit: the truth out of a network that someone already trained on wrong labels."""
