@@ -71,7 +71,7 @@ summary { cursor: pointer; font-size: 1.15rem; font-weight: 700; margin-bottom: 
   dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } th, td { padding: .4rem .6rem; } }
 @media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #bbb; --page: #fff;
   --card: #fff; } main { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; }
-  figure img { min-width: 0; }
+  figure img, td.words { min-width: 0; }
   table, th, td { font-size: .75rem; padding: .2rem .5rem; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """

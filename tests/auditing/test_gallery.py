@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from auditing.synthetic import make_audit
-from layerprobe.auditing.gallery import filter_rules, gallery, suspects
+from layerprobe.auditing.gallery import cards, filter_rules, suspects
 from layerprobe.errors import InputError
 
 
@@ -27,7 +27,7 @@ def issues(score, flagged, given=None, suggested=None):
 
 def of_one(example, index="row-0"):
     audit = make_audit(n=1, example=lambda i: example)
-    return gallery(audit, suspects(issues([0.1], [True]).assign(index=[index]), 1))
+    return cards(audit, suspects(issues([0.1], [True]).assign(index=[index]), 1))
 
 
 def pictures(html):
@@ -59,7 +59,7 @@ def test_positions_are_those_of_the_rows_whatever_the_frame_is_indexed_by():
 def test_a_card_shows_the_example_of_its_row():
     frame = issues([0.2, 0.1], [True, False])
     audit = make_audit(n=2, example=lambda i: np.full((2, 3), 10 + i, np.uint8))
-    html = gallery(audit, suspects(frame, 60))
+    html = cards(audit, suspects(frame, 60))
     assert [image.getpixel((0, 0)) for image in pictures(html)] == [10, 11]
     first, second = re.findall(r"<li.*?</li>", html)
     assert "row-0" in first
@@ -71,10 +71,10 @@ def test_a_card_shows_the_example_of_its_row():
 @pytest.mark.parametrize(
     ("shape", "kept", "shown", "sharp"),
     [
-        ((28, 28), (28, 28), (140, 140), True),
+        ((28, 28), (28, 28), (112, 112), True),
         ((32, 20, 3), (20, 32), (80, 128), True),
-        ((144, 100), (100, 144), (100, 144), False),
-        ((600, 300, 3), (72, 144), (72, 144), False),
+        ((128, 100), (100, 128), (100, 128), False),
+        ((600, 300, 3), (64, 128), (64, 128), False),
     ],
 )
 def test_small_pictures_grow_by_a_whole_factor_and_large_ones_shrink(shape, kept, shown, sharp):
@@ -109,7 +109,7 @@ def test_rules_name_classes_by_numbers_the_most_frequent_first():
     assert rules.count("display: none") == 3
     assert ".gallery:has(#given-0:checked) .card:not(.g0) { display: none; }" in rules
     assert "{}" not in rules
-    html = gallery(make_audit(n=3, example=lambda i: None), frame)
+    html = cards(make_audit(n=3, example=lambda i: None), frame)
     assert re.findall(r'id="given-(\w+)"[^>]*>(\S+) <span>(\d)', html) == [
         ("all", "all", "3"),
         ("0", "y", "2"),

@@ -79,13 +79,25 @@ def test_the_decoders_members_lead_the_layers_and_the_rest_is_folded(tmp_path):
 def test_controls_are_beaten_or_not_and_a_missing_one_is_a_dash(tmp_path):
     audit = make_audit()
     audit.controls.loc[4, ["criterion", "low", "high"]] = np.nan
-    audit.controls.loc[4, "beaten"] = False
+    audit.controls["beaten"] = [True, True, False, True, None, False]
     rows = cells(show(audit, tmp_path), "Controls")
     assert rows[0] == ["head", "45.0", "43.5 to 46.5", "yes"]
+    assert rows[2] == ["raw input", "47.0", "45.5 to 48.5", "no"]
     assert rows[4:] == [
-        ["early stopping", "\u2013", "\u2013", "no"],
+        ["early stopping", "\u2013", "\u2013", "\u2013"],
         ["decoder", "68.0", "66.5 to 69.5", "\u2013"],
     ]
+
+
+def test_an_audit_of_features_alone_has_no_head_to_gain_on(tmp_path):
+    audit = make_audit()
+    audit.controls = audit.controls[:0]
+    audit.layers[["gain", "gain_low", "gain_high"]] = np.nan
+    page = show(audit, tmp_path)
+    assert cells(page, "Layers, probes and strengths")[0][5:7] == ["\u2013", "\u2013"]
+    assert re.search(r"<h2>Controls</h2><p>[^<]*</p><p>None.</p>", page)
+    assert "dashed line" not in page
+    assert "dashed line" in show(make_audit(), tmp_path)
 
 
 def test_flagged_labels_are_counted_by_pair_and_by_class(tmp_path):

@@ -12,10 +12,10 @@ import pandas as pd
 from layerprobe.errors import InputError
 from layerprobe.pages import Html, text
 
-__all__ = ["STYLE", "filter_rules", "gallery", "suspects"]
+__all__ = ["STYLE", "cards", "filter_rules", "suspects"]
 
 LETTERS = 300  # of a text that is shown
-SIDE = 144  # pixels of a picture on the page
+SIDE = 128  # pixels of a picture on the page: two of them go side by side on a narrow screen
 STYLE = """
 .gallery { display: flex; flex-direction: column; gap: 1rem; }
 .filter { border: 1px solid var(--line); border-radius: 8px; background: var(--card); min-width: 0;
@@ -25,7 +25,7 @@ STYLE = """
 .filter label { cursor: pointer; overflow-wrap: anywhere; padding: .1rem .2rem; border-radius: 4px; }
 .filter label:has(:focus-visible) { outline: 2px solid var(--accent); }
 .filter label:has(:checked) { font-weight: 650; }
-.filter input { accent-color: var(--accent); margin: 0 .3rem 0 0; }
+.filter input { accent-color: var(--accent); margin: 0 .3rem 0 0; outline: none; }
 .filter span, .card small { color: var(--soft); font-weight: 400; }
 /* The count follows the cards in the source, as a counter must, and precedes them on the page. */
 .gallery { counter-reset: shown; }
@@ -33,17 +33,17 @@ STYLE = """
 .count { order: 1; margin: 0; }
 .count::before { content: counter(shown); font-weight: 650; }
 .cards { order: 2; list-style: none; margin: 0; padding: 0; display: grid; gap: .75rem;
-  grid-template-columns: repeat(auto-fill, minmax(9.6rem, 1fr)); }
+  grid-template-columns: repeat(auto-fill, minmax(9.1rem, 1fr)); }
 .cards.texts { grid-template-columns: repeat(auto-fill, minmax(min(100%, 19rem), 1fr)); }
-.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .6rem;
+.card { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .45rem;
   display: flex; flex-direction: column; gap: .4rem; min-width: 0; overflow-wrap: anywhere;
   font-size: .9rem; line-height: 1.35; break-inside: avoid; }
-.card .frame { height: 144px; display: flex; align-items: center; justify-content: center; }
+.card .frame { height: 128px; display: flex; align-items: center; justify-content: center; }
 .card img { max-width: 100%; max-height: 100%; object-fit: contain; }
 .card img.small { image-rendering: pixelated; }
 .card blockquote { margin: 0; padding: 0; white-space: pre-wrap; }
 .card p { margin: auto 0 0; }
-@media print { .filter { display: none; } .count, .cards { order: 0; } }
+@media print { .filter { display: none; } .gallery { display: block; } }
 """
 
 
@@ -75,7 +75,7 @@ def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
     return placed.sort_values(ranks, ascending=[False, True, True])[:most]
 
 
-def gallery(audit: Any, rows: pd.DataFrame) -> Html:
+def cards(audit: Any, rows: pd.DataFrame) -> Html:
     """Return cards of rows with a filter by given and one by suggested class, and how many they leave.
 
     Parameters
@@ -87,14 +87,14 @@ def gallery(audit: Any, rows: pd.DataFrame) -> Html:
     """
     codes = {side: _by_frequency(rows[f"{side}_label"].tolist()) for side in ("given", "suggested")}
     examples = [audit.example(position) for position in rows["position"].tolist()]
-    cards = "".join(
+    items = "".join(
         _card(row, example, f"g{codes['given'][row.given_label]} s{codes['suggested'][row.suggested_label]}")
         for row, example in zip(rows.itertuples(index=False), examples, strict=True)
     )
     filters = "".join(_filter(side, rows[f"{side}_label"].tolist(), codes[side]) for side in codes)
     kind = "cards texts" if any(isinstance(example, str) for example in examples) else "cards"
     count = f'<p class="count"> of {len(rows)} rows shown</p>'
-    return Html(f'<div class="gallery">{filters}<ul class="{kind}">{cards}</ul>{count}</div>')
+    return Html(f'<div class="gallery">{filters}<ul class="{kind}">{items}</ul>{count}</div>')
 
 
 def filter_rules(rows: pd.DataFrame) -> str:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from layerprobe.pages import (
 
 __all__ = ["write_page"]
 
+SIGNED = "{:+.1f}"
 FEW = 10  # rows of a table before the rest is folded
 PAIRS = 200  # of classes, at most, in the table of flagged labels
 BEATEN = "A layer is worth using only if it beats each of these simpler answers by more than chance."
@@ -36,7 +38,7 @@ CHOICES = {
 }
 STYLE = """
 .verdict { max-width: 46rem; margin: 1.25rem 0 0; }
-.tiles { grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .75rem; margin-top: 1.5rem; }
+.tiles { grid-template-columns: repeat(auto-fit, minmax(9.1rem, 1fr)); gap: .75rem; margin-top: 1.5rem; }
 .tiles div { border: 1px solid var(--line); border-radius: 8px; background: var(--card);
   padding: .6rem .9rem; }
 .tiles dd { font-size: 1.25rem; font-weight: 650; margin: 0; }
@@ -72,7 +74,7 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60) -> None:
         Html(f'<p class="verdict"><strong>{VERDICTS[audit.verdict]}</strong> {text(audit.why)}</p>'),
         _tiles(audit),
         figure_part(_layers_caption(audit), layer_chart(audit)),
-        section("Controls", paragraph(BEATEN), table_part(_controls(audit))),
+        section("Controls", paragraph(BEATEN), *_few("The other controls", _controls(audit))),
         section("Which classes are mixed up", figure_part(_noise_caption(audit), noise_chart(audit))),
         section("The most frequent pairs of flagged labels", *_few("The other pairs", _pairs(audit))),
         _rows(audit, rows),
@@ -103,11 +105,12 @@ def _tiles(audit: Any) -> Html:
 
 
 def _layers_caption(audit: Any) -> str:
+    has_head = "head" in audit.controls["control"].tolist()
+    head = " A layer left of the dashed line knows less than the head." if has_head else ""
     left_out = " Only the best layers are drawn." if audit.layers["layer"].nunique() > MANY else ""
     return (
         f"Accuracy on {CRITERIA[audit.policy]}: the best candidate of each layer, and below the layers "
-        "the controls. Bars are 95 % intervals. A layer left of the dashed line knows less than the head."
-        f"{left_out}"
+        f"the controls. Bars are 95 % intervals.{head}{left_out}"
     )
 
 
@@ -127,19 +130,16 @@ def _rows(audit: Any, rows: pd.DataFrame) -> Html:
         "Given label \u2192 suggested label. A low score means that the given label is unlikely. Flagged "
         "rows come first, then the lowest scores. The two filters hold together."
     )
-    return section(heading, paragraph(explained), gallery.gallery(audit, rows))
+    return section(heading, paragraph(explained), gallery.cards(audit, rows))
 
 
 def _few(rest: str, frame: pd.DataFrame) -> list[Html]:
     """Return a table, of a long one the first rows and the others folded."""
     if frame.empty:
         return [paragraph("None.")]
-    parts = [table_part(frame[:FEW])]
-    return (
-        parts
-        if len(frame) <= FEW
-        else [*parts, folded(f"{rest} ({len(frame) - FEW:,})", table_part(frame[FEW:]))]
-    )
+    first, others = frame[:FEW], frame[FEW:]
+    fold = [] if others.empty else [folded(f"{rest} ({len(others):,})", table_part(others))]
+    return [table_part(first), *fold]
 
 
 def _layers(audit: Any) -> pd.DataFrame:
@@ -152,8 +152,8 @@ def _layers(audit: Any) -> pd.DataFrame:
             "strength": ["\u2013" if pd.isna(value) else f"{value:g}" for value in frame["strength"]],
             "accuracy, %": (100 * frame["criterion"]).round(1),
             "95 % interval": list(map(_interval, frame["low"], frame["high"])),
-            "gain, points": [f"{100 * gain:+.1f}" for gain in frame["gain"]],
-            "its 95 % interval": list(map(_points, frame["gain_low"], frame["gain_high"])),
+            "gain, points": (100 * frame["gain"]).map(SIGNED.format).where(frame["gain"].notna(), "\u2013"),
+            "its 95 % interval": list(map(_interval, frame["gain_low"], frame["gain_high"], repeat(SIGNED))),
             "chosen": frame["chosen"].map({True: "yes", False: "no"}),
             "why": frame["why"],
         }
@@ -163,13 +163,13 @@ def _layers(audit: Any) -> pd.DataFrame:
 def _controls(audit: Any) -> pd.DataFrame:
     """Return the controls; nothing can beat itself, so the decoder has a dash."""
     frame = audit.controls
-    beaten = frame["beaten"].map({True: "yes", False: "no"}).mask(frame["control"] == "decoder", "\u2013")
+    beaten = frame["beaten"].map({True: "yes", False: "no"}).fillna("\u2013")
     return pd.DataFrame(
         {
             "control": frame["control"],
             "accuracy, %": (100 * frame["criterion"]).round(1),
             "95 % interval": list(map(_interval, frame["low"], frame["high"])),
-            "beaten by the decoder": beaten,
+            "beaten by the decoder": beaten.mask(frame["control"] == "decoder", "\u2013"),
         }
     )
 
@@ -217,9 +217,5 @@ def _cost(audit: Any) -> pd.DataFrame:
     )
 
 
-def _interval(low: float, high: float) -> str:
-    return "\u2013" if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
-
-
-def _points(low: float, high: float) -> str:
-    return "\u2013" if pd.isna(low) else f"{100 * low:+.1f} to {100 * high:+.1f}"
+def _interval(low: float, high: float, form: str = "{:.1f}") -> str:
+    return "\u2013" if pd.isna(low) else f"{form} to {form}".format(100 * low, 100 * high)
