@@ -88,7 +88,6 @@ def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, verdict="
         expected_precision=0.93,
         cost={"capture": 12.3, "probes": 4.5, "views": 30.2, "leave-one-out": 1.25},
         settings={
-            "policy": "noisy_holdout",
             "seed": 0,
             "versions": {"layerprobe": "0.1.0", "torch": "2.13.0"},
         },

@@ -72,6 +72,24 @@ def test_what_was_not_measured_is_left_out():
     assert rows(ax) == [name for name in [*LAYERS, *CONTROLS] if name not in {"conv2", "early stopping"}]
 
 
+def test_the_legend_names_what_is_drawn_and_nothing_else():
+    def legend(audit):
+        return [text.get_text() for text in layer_chart(audit).legends[0].get_texts()]
+
+    audit = make_audit()
+    every = [
+        "best candidate of a layer",
+        "chosen for the decoder",
+        "control",
+        "the head",
+        "the decoder, 95 %",
+    ]
+    assert legend(audit) == every
+    audit.layers["chosen"] = False
+    audit.controls = audit.controls[:0]
+    assert legend(audit) == every[:1]
+
+
 def test_of_many_layers_the_best_and_the_chosen_are_drawn():
     audit = make_audit(layers=[f"layer{i}" for i in range(MANY + 30)])
     audit.layers["chosen"] = audit.layers["layer"] == "layer0"  # among the worst

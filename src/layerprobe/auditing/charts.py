@@ -24,7 +24,7 @@ CRITERIA = {
 }
 MANY = 40  # so many layers fit into a chart
 LEGIBLE = 20  # so many classes leave room for numbers
-CLASS_LETTERS, LAYER_LETTERS = 20, 32
+CLASS_LETTERS, LAYER_LETTERS = 20, 48
 BEST, DECODER, NEUTRAL = STYLES[0][0], STYLES[1][0], "#555555"
 
 
@@ -63,8 +63,9 @@ def layer_chart(audit: Any) -> "Figure":
         ax = figure.subplots()
         place = dict(zip(best.index, y, strict=False))
         _points(ax, best, y[: len(best)], BEST, "o", "best candidate of a layer")
-        members = chosen["layer"].map(place)
-        ax.plot(chosen["criterion"], members, "D", color=DECODER, label="chosen for the decoder")
+        if not chosen.empty:
+            members = chosen["layer"].map(place)
+            ax.plot(chosen["criterion"], members, "D", color=DECODER, label="chosen for the decoder")
         beside = [_beside(here, chosen[chosen["layer"] == layer]) for layer, here in best.iterrows()]
         _controls(ax, controls, y[len(best) :])
         beside += [percent(value) for value in controls["criterion"]]
@@ -102,7 +103,8 @@ def _controls(ax: "Axes", controls: pd.DataFrame, y: list[float]) -> None:
     """Draw the controls, the head's line and the decoder's shade."""
     is_decoder = controls.index == "decoder"
     heights = pd.Series(y, index=controls.index)
-    _points(ax, controls[~is_decoder], heights[~is_decoder], NEUTRAL, "s", "control")
+    if not is_decoder.all():
+        _points(ax, controls[~is_decoder], heights[~is_decoder], NEUTRAL, "s", "control")
     if "head" in controls.index:
         value = controls["criterion"]["head"]
         ax.axvline(value, color=NEUTRAL, linestyle=DASHED, linewidth=1.1, label="the head")
