@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerprobe.auditing import Audit, audit, audit_features
     from layerprobe.core import ClassMoments, Subspaces
     from layerprobe.editing import edit_head
     from layerprobe.errors import LayerprobeError, LayerprobeWarning
@@ -13,11 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MASC",
+    "Audit",
     "ClassMoments",
     "LayerprobeError",
     "LayerprobeWarning",
     "ProbeTable",
     "Subspaces",
+    "audit",
+    "audit_features",
     "capture",
     "edit_head",
     "list_layers",
@@ -26,6 +30,9 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Audit": "auditing",
+    "audit": "auditing",
+    "audit_features": "auditing",
     "MASC": "probes",
     "ClassMoments": "core",
     "LayerprobeError": "errors",
@@ -38,6 +45,7 @@ _HOMES = {
     "probe": "probing",
 }
 _PARTS = {
+    "auditing",
     "core",
     "data",
     "editing",

@@ -1,0 +1,242 @@
+"""What every layer puts out for the rows: as they are, averaged over views, and view by view."""
+
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from layerprobe.auditing.rows import Rows
+from layerprobe.errors import InputError
+from layerprobe.layers import capture
+from layerprobe.layers.pooling import Pool, pool_for
+from layerprobe.layers.selecting import Maybe
+from layerprobe.layers.views import View, apply_view
+
+__all__ = ["MOST_FEATURES", "Features", "Reader", "memory_needed", "require_memory"]
+
+MOST_FEATURES = 1024  # of a layer that can be averaged over positions
+OUTPUT = "output"
+
+
+@dataclass(eq=False)
+class Features:
+    """Layer outputs of n rows.
+
+    Attributes
+    ----------
+    own : dict of str to Tensor (n, d)
+        Of the rows as they are.
+    mean : dict of str to Tensor (n, d)
+        Averaged over the rows and all their views; `own` itself without views.
+    logits : Tensor (n, K) or None
+        The network's own answer; None for features that come without a network.
+    probabilities : Tensor (n, K) or None
+        Its softmax, averaged over the rows and all their views.
+    copies : dict of str to Features
+        By view: of the rows that the reader was asked to keep, seen so.
+    kept : ndarray of int64
+        Which rows those are.
+    """
+
+    own: dict[str, Tensor]
+    mean: dict[str, Tensor]
+    logits: Tensor | None = None
+    probabilities: Tensor | None = None
+    copies: "dict[str, Features]" = field(default_factory=dict)
+    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """Runs a network over rows and their views.
+
+    Attributes
+    ----------
+    model : nn.Module
+        Left as it was.
+    layers : str, iterable of str or None
+        As for :func:`layerprobe.probe`.
+    pool : optional
+        As for :func:`layerprobe.capture`. Where it says nothing, tokens are averaged, those that an
+        ``attention_mask`` leaves out aside, and feature maps of more than `MOST_FEATURES` numbers are averaged
+        over neighbouring positions until they have at most so many.
+    views : mapping of str to View
+    batch_size : int
+    device : torch.device, str or None
+    renamed : mapping of str to str
+        Names of features, and the model's names of their layers where these differ.
+    """
+
+    model: nn.Module
+    layers: str | Iterable[str] | None = None
+    pool: Pool = None
+    views: Mapping[str, View] = field(default_factory=dict)
+    batch_size: int = 512
+    device: torch.device | str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def read(
+        self, rows: Rows, order: np.ndarray | None = None, keep: np.ndarray | None = None
+    ) -> Features:
+        """Return the outputs for all rows.
+
+        Parameters
+        ----------
+        rows : Rows
+        order : ndarray of shape (n,), int64, optional
+            Row i of the result is row ``order[i]`` of `rows`; by default they stay as they are.
+        keep : ndarray of int64, optional
+            Positions in the result of the rows whose single views are returned as well.
+        """
+        places = np.arange(rows.n) if order is None else np.argsort(order)
+        own, logits = self._pass(rows, places, None)
+        if not self.views:
+            return Features(own, own, logits, None if logits is None else logits.softmax(1))
+        sums = {layer: outputs.clone() for layer, outputs in own.items()}
+        probabilities = None if logits is None else logits.softmax(1)
+        kept = np.empty(0, np.int64) if keep is None else keep
+        index = torch.from_numpy(kept)
+        copies = {}
+        for name in self.views:
+            seen, seen_logits = self._pass(rows, places, name)
+            for layer, total in sums.items():
+                total += seen[layer]
+            if probabilities is not None and seen_logits is not None:
+                probabilities += seen_logits.softmax(1)
+            if len(kept):
+                outputs = {layer: outputs[index] for layer, outputs in seen.items()}
+                copies[name] = Features(
+                    outputs, outputs, None if seen_logits is None else seen_logits[index], None
+                )
+        count = 1 + len(self.views)
+        for total in sums.values():
+            total /= count
+        if probabilities is not None:
+            probabilities /= count
+        return Features(own, sums, logits, probabilities, copies, kept)
+
+    def of_layers(self, layers: Iterable[str]) -> "Reader":
+        """Return a reader of these layers alone, by the names that features have."""
+        own = getattr(self.model, "probed_layers", {}) if self.layers is None else {}
+        return replace(self, layers=[own.get(layer, layer) for layer in layers], renamed=own)
+
+    def dimensions(self, rows: Rows) -> tuple[dict[str, int], int]:
+        """Return each layer's number of features, and the network's number of outputs, from one batch.
+
+        Raises
+        ------
+        InputError
+            If the network does not put out one score a class, (n, K).
+        """
+        shape: tuple[int, ...] = ()
+
+        def see(output: Tensor) -> Tensor:
+            nonlocal shape
+            shape = tuple(output.shape)
+            return output
+
+        own = self.pool if isinstance(self.pool, Mapping) else {} if self.pool is None else {"*": self.pool}
+        looking = replace(self, pool={OUTPUT: see, **own})
+        x, positions = next(rows.batches(min(self.batch_size, 2)))
+        taken = looking._capture(iter([(x, positions)]))
+        if len(shape) != 2 or shape[1] < 2:
+            raise InputError(
+                "the network has no head that an audit could compare with: expected one score a class, (n, K), "
+                f"got {shape or 'nothing that is a row'}; audit_features takes its layers' outputs alone"
+            )
+        return {layer: outputs.shape[1] for layer, outputs in taken.items() if layer != OUTPUT}, shape[1]
+
+    def _pass(
+        self, rows: Rows, places: np.ndarray, view: str | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        stores: dict[str, Tensor] = {}
+
+        def place(outputs: dict[str, Tensor], labels: Any, positions: Any) -> None:
+            for layer, values in outputs.items():
+                if layer not in stores:
+                    stores[layer] = torch.empty(rows.n, values.shape[1], dtype=torch.float32)
+                stores[layer][torch.from_numpy(places[np.asarray(positions)])] = values.float().cpu()
+
+        self._capture(rows.batches(self.batch_size), view, place)
+        logits = stores.pop(OUTPUT, None)
+        return stores, logits
+
+    def _capture(
+        self, batches: Iterator[tuple[Any, np.ndarray]], view: str | None = None, consume: Any = None
+    ) -> dict[str, Tensor]:
+        layers, known = self.layers, self.renamed
+        if layers is None:
+            known = getattr(self.model, "probed_layers", {})
+            layers = list(known.values()) or [...]
+        renamed = {layer: name for name, layer in known.items()}
+        wanted = [layers] if isinstance(layers, str) else list(layers)
+        pooling = _Pooling(self.pool)
+
+        def read() -> Iterator[tuple[Any, None, np.ndarray]]:
+            for x, positions in batches:
+                pooling.mask = x.get("attention_mask") if isinstance(x, Mapping) else None
+                yield (x if view is None else apply_view(view, self.views[view], x)), None, positions
+
+        def rename(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {renamed.get(layer, layer): values for layer, values in outputs.items()}
+
+        captured = capture(
+            self.model,
+            read(),
+            [*wanted, Maybe(OUTPUT)],
+            pool=pooling.by_layer(),
+            device=self.device,
+            consume=consume and (lambda outputs, *columns: consume(rename(outputs), *columns)),
+        )
+        return rename(captured.outputs)
+
+
+class _Pooling:
+    """The user's pooling, and what is done where she says nothing."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.mask: Any = None  # of the present batch's tokens
+
+    def by_layer(self) -> Pool:
+        if isinstance(self.pool, Mapping):
+            return {OUTPUT: None, **self.pool} | ({} if "*" in self.pool else {"*": self._fit})
+        return {OUTPUT: None, "*": self._fit if self.pool is None else self.pool}
+
+    def _fit(self, x: Tensor) -> Tensor:
+        if x.ndim == 3:
+            return _mean_of_tokens(x, self.mask)
+        if x.ndim == 4 and math.prod(x.shape[1:]) > MOST_FEATURES:
+            side = max(1, math.isqrt(MOST_FEATURES // x.shape[1]))
+            return adaptive_avg_pool2d(x, (min(side, x.shape[2]), min(side, x.shape[3])))
+        return x
+
+
+def _mean_of_tokens(x: Tensor, mask: Any) -> Tensor:
+    """Average (n, t, c) over the tokens that count."""
+    if mask is None or tuple(mask.shape) != tuple(x.shape[:2]):
+        return x.mean(1)
+    kept = torch.as_tensor(np.asarray(mask)).to(x.device, x.dtype)[..., None]
+    return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+def memory_needed(dimensions: Mapping[str, int], rows: int, *, views: bool) -> int:
+    """Return the bytes of all layers' outputs for so many rows."""
+    return 4 * rows * sum(dimensions.values()) * (3 if views else 1)
+
+
+def require_memory(needed: int) -> None:
+    """Raise an InputError where the outputs would not fit into this machine's memory."""
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > 0.7 * have:
+        raise InputError(
+            f"the layers' outputs need {needed / 1e9:.1f} GB and this machine has {have / 1e9:.1f} GB: choose "
+            "fewer layers by layers=, pool them by pool=, or audit fewer rows at a time"
+        )
+

@@ -1,0 +1,131 @@
+"""By what layer, probe and strength are chosen: named policies, and those that are refused."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerprobe.auditing.decoder import fold_of
+from layerprobe.auditing.features import Features
+from layerprobe.errors import InputError
+
+__all__ = ["POLICIES", "Jury", "check_policy", "halves_for_testing", "jury_of_rows", "jury_of_views"]
+
+POLICIES = {
+    "noisy_holdout": "holdout",
+    "unseen_views": None,
+    "trusted": "trusted",
+    "test_split": "test",
+}
+"""The policies, and the argument that each needs."""
+_FOOLED = (
+    "the features of a row that the network was trained on already contain its label, so that such a score is "
+    "highest at the most memorised layer"
+)
+REFUSED = dict.fromkeys(
+    ("in_sample", "training", "leave_one_out", "loo", "cross_validation", "out_of_fold", "cv"), _FOOLED
+)
+MOST_ROWS = 10_000  # whose views are judged: enough for half a point of standard error
+
+
+@dataclass(frozen=True, eq=False)
+class Jury:
+    """What candidates are judged by.
+
+    Attributes
+    ----------
+    fitted_on : mapping of str to Tensor (n, d)
+        The training rows' outputs that candidates are fitted on.
+    copies : sequence of mapping of str to Tensor (m, d)
+        The outputs of the rows that judge: once, or once for each view.
+    labels : Tensor (m,), int64
+        What is right for the policy: noisy labels or true ones.
+    clean : bool
+        Whether these labels are true.
+    logits : sequence of Tensor (m, K)
+        The network's own answers to each copy; empty without a network.
+    averaged : Tensor (m, K) or None
+        Its probabilities averaged over the views.
+    """
+
+    fitted_on: Mapping[str, Tensor]
+    copies: Sequence[Mapping[str, Tensor]]
+    labels: Tensor
+    clean: bool
+    logits: Sequence[Tensor]
+    averaged: Tensor | None
+
+    def correct(self, scores: Sequence[Tensor]) -> Tensor:
+        """Return the share of each row's copies whose largest score is the label, (m,)."""
+        return torch.stack([s.argmax(1) == self.labels for s in scores]).double().mean(0)
+
+    def part(self, rows: Tensor) -> "Jury":
+        """Return the jury of some of the rows."""
+        return Jury(
+            self.fitted_on,
+            [{layer: outputs[rows] for layer, outputs in copy.items()} for copy in self.copies],
+            self.labels[rows],
+            self.clean,
+            [logits[rows] for logits in self.logits],
+            None if self.averaged is None else self.averaged[rows],
+        )
+
+
+def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
+    """Demand a policy that exists and just what it needs.
+
+    Parameters
+    ----------
+    policy : str
+    given : mapping of str to anything
+        The arguments "holdout", "trusted" and "test"; None for those that are not given.
+    views : bool
+        Whether there are views.
+
+    Raises
+    ------
+    InputError
+        If there is no such policy, it is one of those refused, or its argument is missing.
+    """
+    offered = "; ".join(
+        f"{name} needs {'views=' if needs is None else needs + '='}" for name, needs in POLICIES.items()
+    )
+    if policy in REFUSED:
+        raise InputError(f"{policy!r} cannot choose a layer: {REFUSED[policy]}. Choose by {offered}")
+    if policy not in POLICIES:
+        raise InputError(f"expected a policy by which the layer is chosen, got {policy!r}: {offered}")
+    needs = POLICIES[policy]
+    if needs is None and not views:
+        raise InputError(
+            "unseen_views judges by views of the training rows that the network has not seen; say which keep "
+            "the label, as in views=('flip', 'shift')"
+        )
+    if needs is not None and given[needs] is None:
+        raise InputError(f"the policy {policy!r} judges by rows that it is given; pass {needs}=")
+    if extra := [name for name, value in given.items() if value is not None and name != needs]:
+        raise InputError(f"the policy {policy!r} does not look at {extra[0]}=; leave it out")
+
+
+def jury_of_rows(train: Features, held: Features, labels: Tensor, *, clean: bool) -> Jury:
+    """Judge by rows that the network was not trained on, averaged over their views as they will be later."""
+    logits = [] if held.logits is None else [held.logits]
+    return Jury(train.mean, [held.mean], labels, clean, logits, held.probabilities)
+
+
+def jury_of_views(train: Features, codes: Tensor) -> Jury:
+    """Judge by views of the training rows, against their noisy labels; fitted on the rows as they are."""
+    copies = list(train.copies.values())
+    logits = [copy.logits for copy in copies if copy.logits is not None]
+    averaged = torch.stack([each.softmax(1) for each in logits]).mean(0) if logits else None
+    labels = codes[torch.from_numpy(train.kept)]
+    return Jury(train.own, [copy.own for copy in copies], labels, False, logits, averaged)
+
+
+def halves_for_testing(labels: Tensor, fingerprints: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Split test rows as the paper does: a fifth that chooses, the rest that measures (METHOD section 4.4)."""
+    folds = fold_of(labels.numpy(), fingerprints)
+    chooses = torch.from_numpy(folds == 0)
+    return chooses.nonzero().squeeze(1), (~chooses).nonzero().squeeze(1)

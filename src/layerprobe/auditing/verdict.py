@@ -1,0 +1,82 @@
+"""Whether the evidence is good enough to act upon: "repair" or "keep your labels"."""
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from layerprobe.auditing.deciding import Decided
+
+__all__ = ["Verdict", "judge"]
+
+LOW_NOISE = 0.05  # a noise rate whose interval begins below this is no reason to change labels
+
+
+class Verdict(NamedTuple):
+    """What to do.
+
+    Attributes
+    ----------
+    verdict : str
+        "repair" or "keep".
+    why : str
+    finding : str
+        One sentence.
+    """
+
+    verdict: str
+    why: str
+    finding: str
+
+
+def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
+    """Recommend to repair only what is better in every way that was measured.
+
+    Parameters
+    ----------
+    decided : Decided
+    wrong_after, wrong_before : float
+        Expected shares of wrong labels after and before the confident repair.
+    """
+    noise, gain, controls = decided.noise, decided.gain, decided.controls
+    reasons = []
+    if noise.low < LOW_NOISE:
+        reasons.append(
+            f"the estimated noise is {noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%}), too low to be sure of"
+        )
+    if gain is not None and gain.low <= 0:
+        reasons.append(f"the decoder's gain over the head is {_points(gain)}, not beyond its interval")
+    reasons += [
+        f"{name!r} is as good as the decoder ({value:.3f} against {decided.criterion.value:.3f})"
+        for name, value in _unbeaten(controls)
+    ]
+    if not wrong_after < wrong_before:
+        reasons.append("no label would become likelier to be right")
+    first = decided.decoder.members[0].candidate
+    where = f"{first.probe} on {first.layer}" + (
+        f" and {len(decided.decoder.members) - 1} more" if len(decided.decoder.members) > 1 else ""
+    )
+    about = f"about {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%})"
+    if reasons:
+        return Verdict(
+            "keep", "; ".join(reasons), f"Keep your labels: {reasons[0]}. By the decoder ({where}) {about}."
+        )
+    better = "" if gain is None else f" and {_points(gain)} better than the head"
+    return Verdict(
+        "repair",
+        f"the decoder is right on {decided.criterion} of the rows that judge{better}; it beats every control; "
+        f"the confident repair should leave {wrong_after:.1%} instead of {wrong_before:.1%} of the labels wrong",
+        f"The layers know better than the head: {where} reads them best{better}, and {about}.",
+    )
+
+
+def _unbeaten(controls: pd.DataFrame) -> list[tuple[str, float]]:
+    """Return the controls that the decoder does not at least equal; the head has a reason of its own."""
+    own = float(controls["criterion"].iloc[-1])
+    others = controls.iloc[:-1]
+    others = others[(others["control"] != "head") & ~(own > others["criterion"])]
+    return list(zip(others["control"], others["criterion"].astype(float), strict=True))
+
+
+def _points(gain: tuple[float, float, float]) -> str:
+    value, low, high = (100 * number for number in gain)
+    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"

@@ -1,0 +1,94 @@
+"""Label-preserving views of a model's inputs: the same thing, seen a little differently."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.nn.functional import pad
+
+from layerprobe.errors import InputError
+
+__all__ = ["VIEWS", "View", "apply_view", "resolve_views"]
+
+View: TypeAlias = Callable[[Any], Any]
+"""Takes a batch of inputs as the model takes them, gives such a batch back."""
+
+SHIFT = 2  # pixels
+
+
+def flip(x: Tensor) -> Tensor:
+    """Mirror images (n, c, h, w) left to right."""
+    return x.flip(-1)
+
+
+def shift(x: Tensor) -> Tensor:
+    """Move images two pixels down and right; the edge is repeated."""
+    return pad(x, (SHIFT, 0, SHIFT, 0), mode="replicate")[..., :-SHIFT, :-SHIFT]
+
+
+def shift_back(x: Tensor) -> Tensor:
+    """Move images two pixels up and left; the edge is repeated."""
+    return pad(x, (0, SHIFT, 0, SHIFT), mode="replicate")[..., SHIFT:, SHIFT:]
+
+
+def flip_shift(x: Tensor) -> Tensor:
+    """Mirror images and move them two pixels up and left."""
+    return shift_back(flip(x))
+
+
+VIEWS: dict[str, View] = {"flip": flip, "shift": shift, "shift_back": shift_back, "flip_shift": flip_shift}
+
+
+def resolve_views(views: str | View | Iterable[str | View] | Mapping[str, View]) -> dict[str, View]:
+    """Return views by name.
+
+    Parameters
+    ----------
+    views : str, callable, several of them, or a mapping of names to callables
+        Names are those of `VIEWS`, which are for images (n, c, h, w).
+
+    Raises
+    ------
+    InputError
+        If there is no view of that name, two have one name, or something is not callable.
+    """
+    if isinstance(views, Mapping):
+        named = [(str(name), view) for name, view in views.items()]
+    else:
+        listed = [views] if isinstance(views, str) or callable(views) else list(views)
+        named = [(v if isinstance(v, str) else getattr(v, "__name__", type(v).__name__), v) for v in listed]
+    resolved: dict[str, View] = {}
+    for name, view in named:
+        if isinstance(view, str):
+            if view not in VIEWS:
+                raise InputError(f"expected views of {', '.join(VIEWS)}, or callables; got {view!r}")
+            view = VIEWS[view]
+        if not callable(view) or name in resolved:
+            raise InputError(f"expected callables of different names as views; {name!r} is not, or is twice")
+        resolved[name] = view
+    return resolved
+
+
+def apply_view(name: str, view: View, x: Any) -> Any:
+    """Return a view of a batch of inputs.
+
+    Raises
+    ------
+    InputError
+        If the inputs are no images and the view is for images, or the view changes their shape or type.
+    """
+    if view in VIEWS.values() and not (isinstance(x, Tensor) and x.ndim == 4 and min(x.shape[2:]) > SHIFT):
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(
+            f"the view {name!r} is for images (n, c, h, w) of more than {SHIFT} pixels a side, got {got}; "
+            "leave it out, or give a callable that suits these inputs"
+        )
+    seen = view(x)
+    if isinstance(x, Tensor) and (
+        not isinstance(seen, Tensor) or seen.shape != x.shape or seen.dtype != x.dtype
+    ):
+        got = f"{seen.dtype} {tuple(seen.shape)}" if isinstance(seen, Tensor) else type(seen).__name__
+        raise InputError(
+            f"the view {name!r} must keep shape and type, {x.dtype} {tuple(x.shape)}, but gave {got}"
+        )
+    return seen
