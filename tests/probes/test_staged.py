@@ -9,11 +9,17 @@ from sklearn.exceptions import NotFittedError
 from layerprobe.errors import InputError
 from layerprobe.probes import REGISTRY, StagedProbe, create
 
-VALUES = {"strength": [1e-3, 0.1, 1.0, 30.0], "shrinkage": [1.0, 0.3, 0.02], "n_neighbors": [1, 5, 12]}
+VALUES = {
+    "strength": [1e-3, 0.1, 1.0, 30.0],
+    "shrinkage": [1.0, 0.3, 0.02],
+    "n_neighbors": [1, 5, 12],
+    "variance": [0.6, 0.9, 0.99],
+}
 NONSENSE = {
     "strength": [0, -1.0, np.nan, np.inf, "1", True, None],
     "shrinkage": [-0.1, 1.01, np.nan, "auto", False],
     "n_neighbors": [0, 2.0, True, None],
+    "variance": [0.0, 1.5, 1, True, None],
 }
 STAGED = [name for name, kind in REGISTRY.items() if issubclass(kind, StagedProbe)]
 rng = np.random.default_rng(3)
@@ -78,9 +84,8 @@ def test_values_that_make_no_sense_are_refused_at_once(probe):
             fitted.at(value)
         with pytest.raises(InputError, match=probe.stage):
             fitted.staged_scores(X, [VALUES[probe.stage][0], value])
-        if value is not None or probe.stage != "variance":
-            with pytest.raises(InputError, match=probe.stage):
-                clone(probe).set_params(**{probe.stage: value}).fit(X, codes)
+        with pytest.raises(InputError, match=probe.stage):
+            clone(probe).set_params(**{probe.stage: value}).fit(X, codes)
     for values in ([], 0.5, "abc"):
         with pytest.raises(InputError, match="at least one"):
             fitted.staged_scores(X, values)
