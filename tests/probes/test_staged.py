@@ -96,3 +96,23 @@ def test_an_unfitted_probe_has_no_stages(probe):
         probe.at(VALUES[probe.stage][0])
     with pytest.raises(NotFittedError):
         probe.staged_scores(np.eye(3), VALUES[probe.stage])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("d", [5, 60])
+def test_stages_and_leave_one_out_on_another_device(probe, d):
+    X, codes = data(40, d, 3)
+    there, here = (clone(probe).fit(rows, codes) for rows in (torch.from_numpy(X).cuda(), X))
+    for rows in (torch.from_numpy(X).cuda(), X):  # queries from either side
+        on_cuda = isinstance(rows, torch.Tensor)
+        for scores, expected in zip(
+            there.staged_scores(rows, VALUES[probe.stage]),
+            here.staged_scores(X, VALUES[probe.stage]),
+            strict=True,
+        ):
+            assert isinstance(scores, torch.Tensor) == on_cuda
+            np.testing.assert_allclose(scores.cpu() if on_cuda else scores, expected, atol=1e-8)
+        if hasattr(probe, "loo_scores"):
+            scores = there.loo_scores(rows, codes)
+            scores = scores.cpu() if on_cuda else scores
+            np.testing.assert_allclose(scores, here.loo_scores(X, codes), atol=1e-8)
