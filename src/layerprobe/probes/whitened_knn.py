@@ -101,8 +101,8 @@ class WhitenedKNN(StagedProbe):
         return iter(self._votes(X, [stage.n_neighbors for stage in stages]))
 
     def _whiten(self, X: Tensor) -> Tensor:
-        blocks = [block @ self.whitening_ for block in centred_blocks(X.to(self.mean_), self.mean_)]
-        rows = torch.cat(blocks) if blocks else self.mean_.new_empty(0, self.whitening_.shape[1])
+        blocks = centred_blocks(X.to(self.mean_), self.mean_)
+        rows = torch.cat([block @ self.whitening_ for block in blocks])
         return torch.nn.functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny)
 
     def _votes(self, X: Tensor, numbers: Sequence[int], *, leave_out: bool = False) -> Tensor:
