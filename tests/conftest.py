@@ -11,6 +11,8 @@ import torch
 from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
+from browsing import start_chromium
+
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SETS = ("mnist", "fashion-mnist", "cifar-100", "tiny-imagenet", "cifar-n")
 
@@ -42,3 +44,11 @@ def real_data(tmp_path_factory):
     with FileLock(run / "real-data.lock"):  # the first worker unpacks, the others find it done
         subprocess.run([sys.executable, unpack, folder, *REAL_SETS], check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """Headless Chromium; a test that uses it is marked `browser`, and skipped where there is none."""
+    started = start_chromium(tmp_path / "profile")
+    yield started
+    started.quit()

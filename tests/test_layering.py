@@ -23,7 +23,7 @@ RANK = {
             ["layers"],
             ["data"],
             ["training", "figures"],  # figures draws rows for everything above it
-            ["probing", "editing"],
+            ["probing", "editing", "pages"],  # pages holds figures
             ["auditing", "paper"],
             ["report"],
             ["demo"],

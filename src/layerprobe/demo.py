@@ -15,9 +15,10 @@ from layerprobe.data.noise import uniform
 from layerprobe.errors import InputError
 from layerprobe.figures import accuracy_over_layers, save
 from layerprobe.networks import MLP
+from layerprobe.pages import write_report
 from layerprobe.probes import available, create
 from layerprobe.probing import probe
-from layerprobe.report import accuracies, by_layer, by_probe, finding, write_report
+from layerprobe.report import accuracies, by_layer, by_probe, finding
 from layerprobe.report.progress import Board, Stage, show_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
 

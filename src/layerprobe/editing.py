@@ -41,7 +41,7 @@ def edit_head(
         As for :func:`layerprobe.capture`, with labels 0..K-1, each at least once: a class without rows has
         no direction, and could not be kept from winning.
     probe : str or LinearProbe
-        "velpic", "ncm", "logistic", "lda", or such a probe, which is cloned.
+        "velpic", "ncm", "logistic", "lda", "ridge", "shrinkage_lda", or such a probe, which is cloned.
     bias : {"probe", "keep", "zero"}
         "probe": the probe's own, so that the edited network predicts as the probe does; for VeLPIC and the
         nearest class mean that is zero. "keep": the network's.

@@ -37,6 +37,9 @@ PROBE_TITLES = {
     "qda": "QDA",
     "knn": "kNN",
     "velpic": "VeLPIC",
+    "ridge": "ridge",
+    "shrinkage_lda": "shrinkage LDA",
+    "whitened_knn": "whitened kNN",
 }
 # Okabe and Ito's colours keep apart for every kind of colour vision; the markers keep apart in grey.
 STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]

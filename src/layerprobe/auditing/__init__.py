@@ -1,1 +1,1 @@
-"""The audit of a network that was trained on partly wrong labels: `rows.py` reads what it was trained on."""
+"""Audit: the truth out of a network that someone already trained on wrong labels."""

@@ -1,6 +1,7 @@
 """What every entry to the mathematics asks of its arguments."""
 
 from collections.abc import Sequence
+from math import inf, isfinite
 from numbers import Integral, Real
 
 import torch
@@ -13,6 +14,7 @@ __all__ = [
     "check_codes",
     "check_finite",
     "check_magnitude",
+    "check_number",
     "check_rows",
     "check_strength",
 ]
@@ -100,14 +102,27 @@ def check_finite(X: Tensor) -> None:
 
 
 def check_magnitude(X: Tensor) -> None:
-    """Refuse float64 rows whose squares overflow or vanish; the angles do not depend on the scale."""
+    """Refuse float64 rows whose squares overflow or vanish; no answer depends on the scale."""
     low, high = MAGNITUDES
     largest = float(max(-X.min(), X.max())) if X.dtype == torch.float64 and X.numel() else 0.0
     if largest and not low < largest < high:
         raise InputError(
             f"X has the largest magnitude {largest:.1e}, whose square float64 cannot hold: expected it "
-            f"between {low:.0e} and {high:.0e}. Rescale X; no angle changes."
+            f"between {low:.0e} and {high:.0e}. Rescale X; no answer changes."
         )
+
+
+def check_number(
+    name: str, value: object, *, above: float = -inf, least: float = -inf, most: float = inf
+) -> None:
+    """Demand a finite number above one bound and between two others, all of them optional."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        number = float(value)
+        if isfinite(number) and above < number and least <= number <= most:
+            return
+    bounds = [f"above {above:g}"] * (above > -inf)
+    bounds += [f"of at least {least:g}"] * (least > -inf) + [f"at most {most:g}"] * (most < inf)
+    raise InputError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}.")
 
 
 def check_classes(classes: Sequence | None, num_classes: int) -> tuple:

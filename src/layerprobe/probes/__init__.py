@@ -3,7 +3,7 @@
 from typing import Any
 
 from layerprobe.errors import InputError
-from layerprobe.probes.base import Probe
+from layerprobe.probes.base import Probe, StagedProbe
 from layerprobe.probes.knn import KNN
 from layerprobe.probes.lda import LDA
 from layerprobe.probes.linear import LinearProbe
@@ -11,7 +11,10 @@ from layerprobe.probes.logistic import LogisticRegression
 from layerprobe.probes.masc import MASC
 from layerprobe.probes.ncm import NearestClassMean
 from layerprobe.probes.qda import QDA
+from layerprobe.probes.ridge import Ridge
+from layerprobe.probes.shrinkage_lda import ShrinkageLDA
 from layerprobe.probes.velpic import VeLPIC
+from layerprobe.probes.whitened_knn import WhitenedKNN
 
 __all__ = [
     "KNN",
@@ -22,7 +25,11 @@ __all__ = [
     "LogisticRegression",
     "NearestClassMean",
     "Probe",
+    "Ridge",
+    "ShrinkageLDA",
+    "StagedProbe",
     "VeLPIC",
+    "WhitenedKNN",
     "available",
     "create",
 ]
@@ -35,6 +42,9 @@ REGISTRY: dict[str, type[Probe]] = {
     "qda": QDA,
     "knn": KNN,
     "velpic": VeLPIC,
+    "ridge": Ridge,
+    "shrinkage_lda": ShrinkageLDA,
+    "whitened_knn": WhitenedKNN,
 }
 
 

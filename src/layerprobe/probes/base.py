@@ -1,9 +1,10 @@
 """The face that every probe shows: scikit-learn's contract over NumPy arrays and torch tensors."""
 
 import contextlib
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from numbers import Real
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from layerprobe.core.checks import check_finite, check_rows
 from layerprobe.errors import InputError
 
-__all__ = ["Probe"]
+__all__ = ["Probe", "StagedProbe"]
 
 
 class Probe(ClassifierMixin, BaseEstimator):
@@ -139,6 +140,17 @@ class Probe(ClassifierMixin, BaseEstimator):
             labels = targets
         return to_tensor(array), labels
 
+    def _fitted_rows(self, X: Any, y: Any, codes: Tensor) -> Tensor:
+        """Give the rows of X after checking that there are as many as were fitted, with the same labels."""
+        rows, labels = self._training_rows(X, y, reset=False)
+        classes, given = encode(labels)
+        if list(classes) != list(self.classes_) or given.tolist() != codes.tolist():
+            raise InputError(
+                f"Expected the very {len(codes)} rows and labels that the probe was fitted on, in their "
+                f"order; got {len(given)} rows, or other labels. Fit a probe to these rows first."
+            )
+        return rows
+
     def _query_rows(self, X: Any) -> Tensor:
         check_is_fitted(self)
         if isinstance(X, Tensor):
@@ -160,6 +172,69 @@ class Probe(ClassifierMixin, BaseEstimator):
         if isinstance(X, Tensor) and self.classes_.dtype.kind in "biuf":
             return torch.from_numpy(self.classes_).to(X.device)[codes.to(X.device)]
         return self.classes_[codes.cpu().numpy()]
+
+
+class StagedProbe(Probe):
+    """A probe whose one fit serves every value of one constructor argument, that called :attr:`stage`.
+
+    A subclass names it and defines ``_check_stage()``, which refuses values that make no sense, and
+    ``_restage()``, which renews what a fit leaves and the argument changes, if there is any such thing.
+    """
+
+    stage: ClassVar[str]
+
+    def staged_scores(self, X: Any, values: Sequence[Any] | np.ndarray) -> Iterator[Any]:
+        """Score every class at several values of the argument.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+        values : sequence
+            Of values of the argument; at least one.
+
+        Yields
+        ------
+        array or Tensor of shape (n, K)
+            Scores at each value, of the kind of X, with a column for every class also for two of them.
+
+        Raises
+        ------
+        InputError
+            For no value, or one that the fit cannot serve.
+        """
+        rows = self._query_rows(X)
+        if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str) or not len(values):
+            raise InputError(f"expected a sequence of at least one {self.stage}, got {values!r}")
+        return (like(scores, X) for scores in self._staged_scores(rows, [self.at(value) for value in values]))
+
+    def at(self, value: Any) -> Self:
+        """Give this fitted probe with the argument at another value: a shallow copy, nothing is fitted.
+
+        Parameters
+        ----------
+        value : as the constructor takes it
+
+        Raises
+        ------
+        InputError
+            For a value that the fit cannot serve.
+        """
+        check_is_fitted(self)
+        probe = copy.copy(self)
+        setattr(probe, self.stage, value)
+        probe._check_stage()
+        probe._restage()
+        return probe
+
+    def _check_stage(self) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define _check_stage().")
+
+    def _restage(self) -> None:
+        """Renew what depends on the argument; nothing does where scoring reads the argument itself."""
+
+    def _staged_scores(self, X: Tensor, stages: Sequence[Self]) -> Iterator[Tensor]:
+        """Give the scores (n, K) of this probe's stages, which `at` made, one after the other."""
+        return (stage._scores(X) for stage in stages)
 
 
 def _plain(X: Any) -> Any:

@@ -1,6 +1,5 @@
-"""Results for reading: tables, a sentence, one self-contained HTML file."""
+"""Results for reading: tables, a sentence, a plan carried out and written."""
 
-from layerprobe.report.html import write_report
 from layerprobe.report.summary import accuracies, by_layer, by_probe, finding
 
-__all__ = ["accuracies", "by_layer", "by_probe", "finding", "write_report"]
+__all__ = ["accuracies", "by_layer", "by_probe", "finding"]

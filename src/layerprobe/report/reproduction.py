@@ -13,6 +13,7 @@ import pandas as pd
 from layerprobe.core.files import replace_file
 from layerprobe.errors import InputError
 from layerprobe.figures import save
+from layerprobe.pages import write_report
 from layerprobe.paper import published
 from layerprobe.paper.analysis import gather, histories, missing
 from layerprobe.paper.estimates import seconds_left
@@ -24,7 +25,6 @@ from layerprobe.paper.plans import Plan
 from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.grids import counts, disk
-from layerprobe.report.html import write_report
 from layerprobe.report.progress import in_words
 from layerprobe.report.running import analyse_with_progress, train_with_progress
 from layerprobe.training import provenance

@@ -6,15 +6,15 @@ import pytest
 from layerprobe.paper import memory
 from layerprobe.paper.experiments import cost, probes
 from layerprobe.paper.experiments.cost import fit_flops, masc_fit_flops, predict_flops
-from layerprobe.paper.experiments.probes import affordable
+from layerprobe.paper.experiments.probes import PROBES, affordable
 from layerprobe.paper.memory import peak_bytes
-from layerprobe.probes import available, create
+from layerprobe.probes import REGISTRY, create
 
 
 def test_accuracies_are_those_of_the_probes_themselves(memorised):
     rows = probes(memorised)
     data = memorised.outputs["fc1"]
-    for name in available():
+    for name in PROBES:
         for fitted_on, labels in memorised.label_sets.items():
             fitted = create(name).fit(data.train, labels)
             here = rows[(rows["layer"] == "fc1") & (rows["probe"] == name) & (rows["fitted_on"] == fitted_on)]
@@ -25,7 +25,7 @@ def test_accuracies_are_those_of_the_probes_themselves(memorised):
 
 def test_what_would_take_longer_than_the_run_is_worth_is_left_out(memorised):
     whole = replace(memorised, run=replace(memorised.run, spec=replace(memorised.spec, subset=None)))
-    everything = available()
+    everything = list(PROBES)
     assert affordable(memorised, 512) == affordable(whole, 2048) == everything
     without = [name for name in everything if name != "qda"]
     assert affordable(memorised, 2048) == affordable(whole, 16384) == without
@@ -51,10 +51,15 @@ def test_operations_of_a_fitted_probe_by_hand():
     assert fit_flops(create("knn", n_neighbors=1).fit(X, y), counts, 4) == 0
 
 
-def test_every_registered_probe_has_a_formula(memorised):
+def test_they_are_the_papers_probes_and_its_follow_ups_whatever_else_is_registered():
+    assert PROBES == ("masc", "ncm", "logistic", "lda", "qda", "knn", "velpic")
+    assert set(PROBES) < set(REGISTRY)
+
+
+def test_every_probe_of_the_paper_has_a_formula(memorised):
     rows = cost(memorised)
     flops = rows[rows["metric"].str.endswith("_flops")]
-    assert set(flops["probe"]) == set(available())
+    assert set(flops["probe"]) == set(PROBES)
     assert flops["value"].notna().all()
     assert (rows.loc[rows["metric"].str.endswith("_seconds"), "value"] > 0).all()
 

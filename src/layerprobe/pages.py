@@ -4,19 +4,34 @@ import base64
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NewType
 
 import pandas as pd
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
+from layerprobe.core.files import replace_file
 from layerprobe.figures import svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["write_report"]
+__all__ = [
+    "Html",
+    "facts_part",
+    "figure_part",
+    "folded",
+    "paragraph",
+    "section",
+    "table_part",
+    "text",
+    "write_html",
+    "write_report",
+]
+
+Html = NewType("Html", str)  # markup in which every text from outside is escaped
 
 FEW = 8  # figures and tables that need no table of contents
+LONG = 60  # letters of a cell that stay on one line
 # default-src 'none' forbids every request and every script; the page holds what it needs.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = """
@@ -36,7 +51,8 @@ nav ol { columns: 20rem; column-gap: 3rem; margin: 0; padding-left: 1.6rem; font
 nav li { break-inside: avoid; }
 a { color: var(--accent); }
 figure { margin: 2.25rem 0 0; }
-figure img { display: block; width: 100%; min-width: 36rem; height: auto; padding: .75rem; }
+figure img { display: block; width: 100%; max-width: var(--drawn); min-width: min(36rem, var(--drawn));
+  height: auto; margin: 0 auto; padding: .75rem; }
 figure .scroll { background: #fff; }
 figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; margin: .6rem 0 0; }
 .scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
@@ -45,6 +61,7 @@ th, td { padding: .42rem .9rem; text-align: left; white-space: nowrap; border-to
   font-variant-numeric: tabular-nums; }
 thead th { border-top: 0; white-space: normal; color: var(--soft); font-weight: 600; vertical-align: bottom; }
 .number { text-align: right; }
+td.words { white-space: normal; min-width: 18rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .25rem 1.5rem; margin: 0; font-size: .9rem; }
 dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -54,7 +71,7 @@ summary { cursor: pointer; font-size: 1.15rem; font-weight: 700; margin-bottom: 
   dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } th, td { padding: .4rem .6rem; } }
 @media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #bbb; --page: #fff;
   --card: #fff; } main { max-width: none; padding: 0; } .scroll { overflow: visible; border: 0; }
-  figure img { min-width: 0; }
+  figure img, td.words { min-width: 0; }
   table, th, td { font-size: .75rem; padding: .2rem .5rem; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
@@ -89,36 +106,75 @@ def write_report(
     appendix : mapping of heading to DataFrame, optional
         Long tables, folded until they are opened.
     """
-    body = [f"<h1>{escape(title)}</h1>", f'<p class="finding">{escape(finding)}</p>']
-    parts = {caption: _figure(caption, figure) for caption, figure in figures.items()}
-    parts |= {
-        heading: f"<section><h2>{escape(heading)}</h2>{_table(frame)}</section>"
-        for heading, frame in tables.items()
-    }
-    if len(parts) > FEW:
-        body.append(_contents(parts))
-    body += [f'<div id="part-{i}">{part}</div>' for i, part in enumerate(parts.values())]
-    body += [
-        f"<details><summary>{escape(heading)}</summary>{_table(frame)}</details>"
-        for heading, frame in (appendix or {}).items()
-    ]
-    facts = "".join(
-        f"<dt>{escape(str(name))}</dt><dd>{escape(_words(value))}</dd>" for name, value in provenance.items()
-    )
-    body.append(f"<section><h2>Provenance</h2><dl>{facts}</dl></section>")
-    Path(path).write_text(_page(title, "\n".join(body)), encoding="utf-8")
+    parts = {caption: figure_part(caption, figure) for caption, figure in figures.items()}
+    parts |= {heading: section(heading, table_part(frame)) for heading, frame in tables.items()}
+    contents = [_contents(parts)] if len(parts) > FEW else []
+    numbered = [Html(f'<div id="part-{i}">{part}</div>') for i, part in enumerate(parts.values())]
+    folds = [folded(heading, table_part(frame)) for heading, frame in (appendix or {}).items()]
+    facts = section("Provenance", facts_part(provenance))
+    write_html(path, title, [paragraph(finding, "finding"), *contents, *numbered, *folds, facts])
 
 
-def _contents(headings: Iterable[str]) -> str:
+def write_html(path: str | Path, title: str, parts: Iterable[Html], *, style: str = "") -> None:
+    """Write parts under a heading as one HTML file that loads nothing and runs nothing, all or nothing.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    title : str
+        The page's title and heading.
+    parts : iterable of Html
+        What the functions of this module return, or markup whose every text from outside went through them.
+    style : str
+        CSS rules of this page alone; nothing from outside belongs in here.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist.
+    """
+    page = _page(title, "\n".join([f"<h1>{text(title)}</h1>", *parts]), style)
+    # Half a surrogate pair, from a file name that is no UTF-8, becomes a question mark.
+    replace_file(path, page.encode("utf-8", errors="replace"))
+
+
+def text(value: object) -> Html:
+    """Return a text as markup that shows just this text."""
+    return Html(escape(str(value)))
+
+
+def paragraph(value: object, kind: str = "") -> Html:
+    """Return a paragraph of plain text, of a CSS class if it is given."""
+    return Html(f'<p class="{kind}">{text(value)}</p>' if kind else f"<p>{text(value)}</p>")
+
+
+def section(heading: str, *parts: Html) -> Html:
+    """Return parts under a heading."""
+    return Html(f"<section><h2>{text(heading)}</h2>{''.join(parts)}</section>")
+
+
+def folded(heading: str, *parts: Html) -> Html:
+    """Return parts that are folded under a heading until they are opened."""
+    return Html(f"<details><summary>{text(heading)}</summary>{''.join(parts)}</details>")
+
+
+def facts_part(facts: Mapping[str, object]) -> Html:
+    """Return names and their values, which may be mappings themselves."""
+    pairs = "".join(f"<dt>{text(name)}</dt><dd>{text(_words(value))}</dd>" for name, value in facts.items())
+    return Html(f"<dl>{pairs}</dl>")
+
+
+def _contents(headings: Iterable[str]) -> Html:
     """Return links to the parts of a long page, by the first sentence of each heading."""
     items = "".join(
-        f'<li><a href="#part-{i}">{escape(heading.split(". ")[0])}</a></li>'
+        f'<li><a href="#part-{i}">{text(heading.split(". ")[0])}</a></li>'
         for i, heading in enumerate(headings)
     )
-    return f"<nav><h2>Contents</h2><ol>{items}</ol></nav>"
+    return Html(f"<nav><h2>Contents</h2><ol>{items}</ol></nav>")
 
 
-def _page(title: str, body: str) -> str:
+def _page(title: str, body: str, style: str) -> str:
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -126,8 +182,8 @@ def _page(title: str, body: str) -> str:
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
-<title>{escape(title)}</title>
-<style>{STYLE}</style>
+<title>{text(title)}</title>
+<style>{STYLE}{style}</style>
 </head>
 <body>
 <main>
@@ -138,40 +194,48 @@ def _page(title: str, body: str) -> str:
 """
 
 
-def _figure(caption: str, figure: "Figure") -> str:
+def figure_part(caption: str, figure: "Figure") -> Html:
+    """Return a figure as vector graphics with its caption, at most a quarter larger than it was drawn."""
     data = base64.b64encode(svg(figure)).decode("ascii")
-    text = escape(caption)
-    image = f'<img alt="{text}" src="data:image/svg+xml;base64,{data}">'
-    return f"<figure>{_scroll(image)}<figcaption>{text}</figcaption></figure>"
+    words, width = text(caption), f"{1.25 * figure.get_figwidth():.4g}in"
+    image = f'<img alt="{words}" style="--drawn:{width}" src="data:image/svg+xml;base64,{data}">'
+    return Html(f"<figure>{_scroll(image)}<figcaption>{words}</figcaption></figure>")
 
 
-def _table(frame: pd.DataFrame) -> str:
-    """Return an escaped table; columns of numbers stand right."""
-    kinds = [' class="number"' if is_numeric_dtype(dtype) else "" for dtype in frame.dtypes]
+def table_part(frame: pd.DataFrame) -> Html:
+    """Return a table without its index; columns of numbers stand right, a missing number is a dash."""
+    columns = [_texts(frame[name]) for name in frame]
+    kinds = [_kind(frame[name], cells) for name, cells in zip(frame, columns, strict=True)]
     head = "".join(
-        f'<th scope="col"{kind}>{escape(str(name))}</th>'
-        for name, kind in zip(frame.columns, kinds, strict=True)
+        f'<th scope="col"{kind}>{text(name)}</th>' for name, kind in zip(frame.columns, kinds, strict=True)
     )
     rows = "".join(
-        "<tr>" + "".join(f"<td{kind}>{text}</td>" for text, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in zip(*(_texts(frame[name]) for name in frame), strict=True)
+        "<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in zip(*columns, strict=True)
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     return _scroll(table)
 
 
-def _scroll(content: str) -> str:
+def _kind(column: pd.Series, cells: list[Html]) -> str:
+    """Return the CSS class of a column: numbers stand right, and a column of long texts wraps."""
+    if is_numeric_dtype(column.dtype):
+        return ' class="number"'
+    return ' class="words"' if max(map(len, cells), default=0) > LONG else ""
+
+
+def _scroll(content: str) -> Html:
     """Return what is too wide for a narrow screen in a box that scrolls, by keyboard too."""
-    return f'<div class="scroll" tabindex="0">{content}</div>'
+    return Html(f'<div class="scroll" tabindex="0">{content}</div>')
 
 
-def _texts(column: pd.Series) -> list[str]:
+def _texts(column: pd.Series) -> list[Html]:
     """Return the escaped cells of a column; floats have as many decimals as one of them needs, up to 4."""
     if is_float_dtype(column):
         rounded = column.round(4)
         decimals = max((len(str(value).partition(".")[2]) for value in rounded.dropna()), default=0)
-        return ["\u2013" if pd.isna(value) else f"{value:.{decimals}f}" for value in rounded]
-    return [escape(str(value)) for value in column]
+        return [text("\u2013" if pd.isna(value) else f"{value:.{decimals}f}") for value in rounded]
+    return [text(value) for value in column]
 
 
 def _words(value: object) -> str:

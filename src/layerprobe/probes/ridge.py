@@ -1,0 +1,135 @@
+"""Ridge regression to one-hot targets, with exact leave-one-out scores."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from layerprobe.core.checks import check_number
+from layerprobe.core.spectrum import BLOCK, centred_blocks, class_means, spectrum
+from layerprobe.errors import InputError
+from layerprobe.probes.base import StagedProbe, like
+from layerprobe.probes.linear import LinearProbe
+
+__all__ = ["Ridge"]
+
+
+class Ridge(StagedProbe, LinearProbe):
+    """Least squares to one-hot targets with a free intercept and a penalty on the weights.
+
+    The penalty is `strength` times the mean eigenvalue trace(Xc^T Xc) / d of the centred rows Xc, so that
+    rescaling a layer changes nothing. One symmetric eigendecomposition serves every strength. A layer that
+    is the same on every row predicts the most frequent class.
+
+    Parameters
+    ----------
+    strength : float, default 1.0
+        Above 0. Products of float32 rows tell strengths down to about 1e-3 apart from rounding; give
+        float64 rows for weaker ones.
+
+    Attributes
+    ----------
+    coef_ : Tensor of shape (K, d)
+    intercept_ : Tensor of shape (K,)
+    eigenvalues_ : Tensor of shape (r,)
+        Of Xc^T Xc, descending, in units of their mean over all d; those that stand out of rounding.
+    vectors_ : Tensor of shape (d, r)
+        Their eigenvectors.
+    scale_ : float
+        Square root of the mean eigenvalue.
+    codes_ : Tensor of shape (n,)
+        Class of each training row.
+    classes_ : ndarray of shape (K,)
+    n_features_in_ : int
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from layerprobe.probes import Ridge
+    >>> X, y = load_digits(return_X_y=True)
+    >>> ridge = Ridge(strength=0.1).fit(X[:1500], y[:1500])
+    >>> left_out = ridge.loo_scores(X[:1500], y[:1500]).argmax(1)  # each row by the fit to all the others
+    >>> bool((left_out == y[:1500]).mean() > 0.9)
+    True
+    """
+
+    stage: ClassVar[str] = "strength"
+
+    def __init__(self, strength: float = 1.0) -> None:
+        self.strength = strength
+
+    def loo_scores(self, X: Any, y: Any) -> Any:
+        """Score each training row by the fit to all the other rows, exactly and without refitting.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+        y : sequence of n labels
+            The very rows and labels that the probe was fitted on, in their order.
+
+        Returns
+        -------
+        array or Tensor of shape (n, K)
+            A column for every class, also for two of them.
+
+        Raises
+        ------
+        InputError
+            For other rows or labels, or a single row.
+
+        Notes
+        -----
+        For row i with target t, fit f and leverage h = 1/n + sum_j z_j^2 / (e_j + penalty), z = V^T (x - m),
+        the fit without the row gives t - (t - f) / (1 - h). f and h are taken at the penalty of the other
+        rows, whose mean eigenvalue is not quite that of all.
+        """
+        rows = self._fitted_rows(X, y, self.codes_)
+        n, d = rows.shape
+        if n < 2:
+            raise InputError("leave-one-out scores need at least two rows, got one.")
+        if n < d:
+            rows = rows.double()  # leverages near one, where float32 loses what is left of it
+        vectors, eigenvalues = self.vectors_.to(rows), self.eigenvalues_.to(rows)
+        projections, shares = self.projections_.to(rows), self.shares_.to(rows)
+        scores = rows.new_empty(n, len(shares))
+        for block, codes, out in zip(
+            centred_blocks(rows, self.mean_), self.codes_.split(BLOCK), scores.split(BLOCK), strict=True
+        ):
+            x = block / self.scale_  # (b, d)
+            rest = 1 - x.square().sum(1, keepdim=True) * (n / (n - 1) / d)  # mean eigenvalue of the others
+            z = x @ vectors  # (b, r)
+            shrunk = z / (eigenvalues + self.strength * rest.clamp(min=0))
+            leverage = 1 / n + (shrunk * z).sum(1, keepdim=True)
+            target = torch.nn.functional.one_hot(codes, len(shares)).to(rows)
+            left_out = target - (target - shares - shrunk @ projections) / (1 - leverage)
+            # Where no other row differs from the rest, the others' fit is the mean of their targets.
+            others = (n * shares - target) / (n - 1)
+            out.copy_(torch.where(rest > d * torch.finfo(rows.dtype).eps, left_out, others))
+        return like(scores.to(self.dtype_), X)
+
+    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        self._check_stage()
+        counts = codes.bincount(minlength=num_classes).double()
+        means = class_means(X, codes, num_classes)
+        self.shares_ = counts / len(X)
+        self.mean_ = self.shares_ @ means
+        eigenvalues, self.vectors_, trace = spectrum(X, self.mean_)
+        self.scale_ = (trace / X.shape[1]) ** 0.5 or 1.0
+        self.eigenvalues_ = eigenvalues / self.scale_**2
+        # Column k of Xc^T Y is the sum of the rows of class k, each less the mean of all.
+        sums = counts[:, None] * (means - self.mean_) / self.scale_  # (K, d)
+        self.projections_ = self.vectors_.T @ sums.T  # (r, K)
+        self.codes_, self.dtype_ = codes, X.dtype
+        self._restage()
+
+    def _check_stage(self) -> None:
+        check_number("strength", self.strength, above=0)
+
+    def _restage(self) -> None:
+        shrunk = self.projections_ / (self.eigenvalues_ + self.strength)[:, None]
+        coef = (self.vectors_ @ shrunk / self.scale_).T  # (K, d)
+        self.coef_ = coef.to(self.dtype_)
+        self.intercept_ = (self.shares_ - coef @ self.mean_).to(self.dtype_)
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        return self.coef_, self.intercept_

@@ -1,0 +1,80 @@
+"""Linear discriminant analysis with a covariance shrunk towards a multiple of the identity."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from layerprobe.core.checks import check_number
+from layerprobe.core.spectrum import class_means, spectrum
+from layerprobe.probes.base import StagedProbe
+from layerprobe.probes.linear import LinearProbe
+
+__all__ = ["ShrinkageLDA"]
+
+
+class ShrinkageLDA(StagedProbe, LinearProbe):
+    """Linear discriminant analysis with the within-class covariance (1 - s) S + s trace(S) / d I.
+
+    S is pooled over the classes, whose priors are their shares of the rows. One eigendecomposition serves
+    every shrinkage. It predicts as scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s)``.
+
+    Where the rows of a class do not differ at all, the spread between the classes takes the place of
+    trace(S) / d; a layer that is the same on every row predicts the most frequent class.
+
+    Parameters
+    ----------
+    shrinkage : float, default 0.1
+        s in [0, 1]. At 0 directions in which no class has any spread are left out.
+
+    Attributes
+    ----------
+    coef_ : Tensor of shape (K, d)
+    intercept_ : Tensor of shape (K,)
+    means_ : Tensor of shape (K, d)
+        Class means, float64.
+    priors_ : Tensor of shape (K,)
+    eigenvalues_ : Tensor of shape (r,)
+        Of S, descending; those that stand out of rounding.
+    vectors_ : Tensor of shape (d, r)
+        Their eigenvectors.
+    scale_ : float
+        trace(S) / d.
+    classes_ : ndarray of shape (K,)
+    n_features_in_ : int
+    """
+
+    stage: ClassVar[str] = "shrinkage"
+
+    def __init__(self, shrinkage: float = 0.1) -> None:
+        self.shrinkage = shrinkage
+
+    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        self._check_stage()
+        n, d = X.shape
+        self.means_ = class_means(X, codes, num_classes)
+        self.priors_ = codes.bincount(minlength=num_classes).double() / n
+        eigenvalues, self.vectors_, trace = spectrum(X, self.means_, codes)
+        self.eigenvalues_ = eigenvalues / n
+        between = float(self.priors_ @ (self.means_ - self.priors_ @ self.means_).square().sum(1))
+        self.scale_ = trace / n / d or between / d or 1.0
+        self.dtype_ = X.dtype
+        self._restage()
+
+    def _check_stage(self) -> None:
+        check_number("shrinkage", self.shrinkage, least=0, most=1)
+
+    def _restage(self) -> None:
+        # Less the mean of all: no difference of scores changes, and the products of far means lose nothing.
+        mean = self.priors_ @ self.means_
+        means = (self.means_ - mean).T  # (d, K)
+        floor = self.shrinkage * self.scale_
+        inside = self.vectors_.T @ means  # (r, K)
+        coef = self.vectors_ @ (inside / ((1 - self.shrinkage) * self.eigenvalues_ + floor)[:, None])
+        if floor:  # what of the means lies where no class has any spread
+            coef += (means - self.vectors_ @ inside) / floor
+        self.coef_ = coef.T.to(self.dtype_)
+        intercept = self.priors_.log() - (means * coef).sum(0) / 2 - mean @ coef
+        self.intercept_ = intercept.to(self.dtype_)
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        return self.coef_, self.intercept_

@@ -1,0 +1,273 @@
+import re
+import shutil
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from auditing.synthetic import CLASSES, make_audit
+from browsing import complaints, sent_requests
+from layerprobe.auditing.gallery import suspects
+from layerprobe.auditing.page import write_page
+from layerprobe.errors import DataError, InputError
+from layerprobe.pages import text
+
+EVIL = '</td></style><script>alert("x")</script>'
+NAMES = ["cat", "<b>dog</b>", EVIL, '"quoted\' & more"', "{} *", "x" * 80]
+
+
+def show(audit, path, **options):
+    write_page(audit, path / "report.html", **options)
+    return (path / "report.html").read_text("utf-8")
+
+
+def cells(page, heading):
+    """Return the rows of cells of the first table after a heading."""
+    table = page[page.index(f">{heading}<") :].partition("</table>")[0]
+    return [re.findall(r"<td.*?>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)[1:]]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"), [("repair", "Repair the labels."), ("keep", "Keep your labels.")]
+)
+def test_it_says_what_was_found_and_on_what_grounds(tmp_path, verdict, said):
+    audit = make_audit(verdict=verdict)
+    page = show(audit, tmp_path)
+    assert f'<p class="finding">{audit.finding}</p>' in page
+    assert f"<strong>{said}</strong> {audit.why}" in page
+    flagged = audit.issues["is_label_issue"].sum()
+    tiles = re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)<small>(.*?)</small>", page)
+    assert tiles == [
+        ("rows", "400", "10 classes"),
+        ("estimated wrong labels", "38.2 %", "95 %: 36.0 to 40.5"),
+        ("flagged labels", str(flagged), f"{flagged / 4:.1f} % of the rows"),
+        ("flags that are right", "93.0 %", "expected"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("noisy_holdout", "held-out rows that the network never saw"),
+        ("unseen_views", "views of the training rows that the network never saw"),
+        ("trusted", "the trusted rows, whose labels are taken as right"),
+        ("test_split", "a part of the test data, whose labels are taken as right"),
+    ],
+)
+def test_it_says_by_which_policy_layers_were_chosen(tmp_path, policy, said):
+    audit = make_audit()
+    audit.policy = policy
+    page = show(audit, tmp_path)
+    assert f"chosen by their accuracy on {said}" in page
+    assert f"<dt>policy</dt><dd>{policy}</dd>" in page
+
+
+def test_the_decoders_members_lead_the_layers_and_the_rest_is_folded(tmp_path):
+    audit = make_audit()
+    audit.layers["chosen"] = audit.layers.index == 4  # the worst candidate of the input
+    page = show(audit, tmp_path)
+    rows = cells(page, "Layers, probes and strengths")
+    member, best = audit.layers.loc[4], audit.layers.loc[audit.layers["criterion"].idxmax()]
+    assert len(rows) == 10
+    assert rows[0][:4] == ["input", "VeLPIC", "\u2013", f"{100 * member['criterion']:.1f}"]
+    assert rows[0][7] == "yes"
+    assert rows[1][:6] == ["fc1", "ridge", "0.1", f"{100 * best['criterion']:.1f}", "64.3 to 67.7", "+21.0"]
+    assert rows[1][6:8] == ["+19.3 to +22.7", "no"]
+    assert len(cells(page, "The other candidates (20)")) == 20
+
+
+def test_controls_are_beaten_or_not_and_a_missing_one_is_a_dash(tmp_path):
+    audit = make_audit()
+    audit.controls.loc[4, ["criterion", "low", "high"]] = np.nan
+    audit.controls["beaten"] = [True, True, False, True, None, False]
+    rows = cells(show(audit, tmp_path), "Controls")
+    assert rows[0] == ["head", "45.0", "43.5 to 46.5", "yes"]
+    assert rows[2] == ["raw input", "47.0", "45.5 to 48.5", "no"]
+    assert rows[4:] == [
+        ["early stopping", "\u2013", "\u2013", "\u2013"],
+        ["decoder", "68.0", "66.5 to 69.5", "\u2013"],
+    ]
+
+
+def test_an_audit_of_features_alone_has_no_head_to_gain_on(tmp_path):
+    audit = make_audit()
+    audit.controls = audit.controls[:0]
+    audit.layers[["gain", "gain_low", "gain_high"]] = np.nan
+    page = show(audit, tmp_path)
+    assert cells(page, "Layers, probes and strengths")[0][5:7] == ["\u2013", "\u2013"]
+    assert re.search(r"<h2>Controls</h2><p>[^<]*</p><p>None.</p>", page)
+    assert "dashed line" not in page
+    assert "dashed line" in show(make_audit(), tmp_path)
+
+
+def test_flagged_labels_are_counted_by_pair_and_by_class(tmp_path):
+    audit = make_audit(CLASSES[:3])
+    page = show(audit, tmp_path)
+    flagged = audit.issues[audit.issues["is_label_issue"]]
+    pairs = Counter(zip(flagged["given_label"], flagged["suggested_label"], strict=True)).most_common()
+    rows = cells(page, "The most frequent pairs of flagged labels")
+    assert [(*row[:2], int(row[2])) for row in rows] == [(*pair, count) for pair, count in pairs]
+    given = audit.issues["given_label"].value_counts()
+    assert rows[0][3] == f"{100 * pairs[0][1] / given[pairs[0][0][0]]:.1f}"
+    classes = cells(page, "Classes")
+    assert [(row[0], row[1]) for row in classes] == [("1", "T-shirt"), ("2", "Trouser"), ("3", "Pullover")]
+    assert [int(row[2]) for row in classes] == [given[name] for name in CLASSES[:3]]
+    assert sum(int(row[5]) for row in classes) == len(flagged)
+
+
+def test_an_audit_that_flags_nothing_says_so(tmp_path):
+    audit = make_audit()
+    audit.issues["is_label_issue"] = False
+    audit.issues["suggested_label"] = audit.issues["given_label"]
+    audit.expected_precision = np.nan
+    page = show(audit, tmp_path)
+    assert "<h2>The most frequent pairs of flagged labels</h2><p>None.</p>" in page
+    assert "<h2>The most suspicious rows</h2><p>None are shown.</p>" in page
+    assert "<dt>flags that are right</dt><dd>\u2013<small>" in page
+
+
+def test_the_cost_is_summed_and_the_settings_are_listed(tmp_path):
+    page = show(make_audit(), tmp_path)
+    rows = cells(page, "What was done, and what it cost")
+    assert rows[-2:] == [["leave-one-out", "1.2"], ["all", "48.2"]]
+    assert "<dt>versions</dt><dd>layerprobe 0.1.0, torch 2.13.0</dd>" in page
+
+
+def test_as_many_rows_are_shown_as_were_asked_for(tmp_path):
+    assert show(make_audit(), tmp_path).count('<li class="card') == 60
+    assert show(make_audit(), tmp_path, most=5).count('<li class="card') == 5
+    page = show(make_audit(), tmp_path, most=0)
+    assert "image/png" not in page
+    assert "None are shown." in page
+
+
+def test_everything_from_the_data_is_escaped(tmp_path):
+    audit = make_audit(NAMES, layers=[EVIL, "fc1"], example=lambda i: EVIL)
+    audit.finding = audit.why = EVIL
+    audit.issues["index"] = EVIL
+    audit.cost = audit.settings = {EVIL: 1.0}
+    audit.layers["why"] = audit.controls["control"] = EVIL
+    page = show(audit, tmp_path)
+    assert "<script" not in page
+    assert page.count("</style>") == 1
+    assert "<b>" not in page
+    assert text(NAMES[3]) in page
+
+
+def test_half_a_character_in_a_name_does_not_stop_the_page(tmp_path):
+    audit = make_audit()
+    audit.issues["index"] = "caf\udce9.png"  # how Python reads a file name that is no UTF-8
+    assert "caf?.png" in show(audit, tmp_path)
+
+
+def test_the_same_audit_gives_the_same_bytes(tmp_path):
+    assert show(make_audit(), tmp_path) == show(make_audit(), tmp_path)
+
+
+def test_what_cannot_be_written_leaves_nothing(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        write_page(make_audit(), tmp_path / "missing" / "report.html")
+    with pytest.raises(InputError, match="0 or more"):
+        write_page(make_audit(), tmp_path / "report.html", most=-1)
+    assert not list(tmp_path.iterdir())
+
+
+needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
+
+
+def shown(browser):
+    cards = browser.find_elements("css selector", ".card")
+    return [card for card in cards if card.is_displayed()]
+
+
+def count(browser):
+    """Return what the count says, as assistive technology reads it."""
+    nodes = browser.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    names = [node.get("name", {}).get("value", "") for node in nodes if node["role"]["value"] == "StaticText"]
+    return int(names[next(i for i, name in enumerate(names) if name.endswith("rows shown")) - 1])
+
+
+@pytest.fixture
+def page(tmp_path):
+    """Write the page of an audit whose names and texts hold markup; return it with the rows it shows."""
+    audit = make_audit(NAMES, example=lambda i: f"Row {i} {EVIL} " + "W" * 90)
+    path = tmp_path / "report.html"
+    write_page(audit, path)
+    return path, suspects(audit.issues, 60)
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_filters_leave_the_rows_of_a_class_and_say_how_many(page, browser):
+    path, rows = page
+    browser.get(path.as_uri())
+    assert len(shown(browser)) == count(browser) == 60
+    given, suggested = EVIL, "<b>dog</b>"
+    choices = {
+        (
+            label.find_element("css selector", "input").get_attribute("name"),
+            label.text.rpartition(" ")[0],
+        ): label
+        for label in browser.find_elements("css selector", ".filter label")
+    }
+    choices["given", given].click()
+    of_given = rows["given_label"] == given
+    assert len(shown(browser)) == count(browser) == of_given.sum() > 0
+    choices["suggested", suggested].click()
+    both = rows[of_given & (rows["suggested_label"] == suggested)]
+    assert len(shown(browser)) == len(both) > 0
+    assert count(browser) == len(both)
+    assert all(f"{given} \u2192 {suggested}" in card.text for card in shown(browser))
+    assert all(f"Row {i} " in card.text for i, card in zip(both["position"], shown(browser), strict=True))
+    choices["given", "all"].click()
+    choices["suggested", "all"].click()
+    assert len(shown(browser)) == count(browser) == 60
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_filters_work_by_keyboard_and_the_focus_is_seen(page, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    path, rows = page
+    browser.get(path.as_uri())
+    start = browser.find_element("id", "given-all")
+    start.send_keys(Keys.ARROW_RIGHT)
+    first = browser.switch_to.active_element
+    assert first.get_attribute("id") == "given-0"
+    assert len(shown(browser)) == rows["given_label"].value_counts().iloc[0]
+    label = first.find_element("xpath", "..")
+    assert label.value_of_css_property("outline-style") == "solid"
+    first.send_keys(Keys.TAB)
+    assert browser.switch_to.active_element.get_attribute("name") == "suggested"
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_it_complains_of_nothing_asks_for_nothing_and_holds_no_markup_from_the_data(page, browser):
+    path, _ = page
+    browser.get(path.as_uri())
+    loaded = "return [...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    assert browser.execute_script(loaded)
+    assert browser.find_elements("css selector", "script, main b") == []
+    assert complaints(browser) == []
+    first, *others = sent_requests(browser)
+    assert first == path.as_uri()
+    assert others  # the charts
+    assert all(url.startswith("data:") for url in others)
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("example", [None, lambda i: "W" * 400], ids=["pictures", "texts"])
+def test_nothing_is_wider_than_a_narrow_screen(tmp_path, browser, example):
+    write_page(make_audit([*NAMES, *CLASSES], example=example), tmp_path / "report.html")
+    narrow = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", narrow)
+    browser.get((tmp_path / "report.html").as_uri())
+    browser.execute_script("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    assert browser.execute_script("return window.innerWidth") == 360
+    page = "document.documentElement"
+    assert browser.execute_script(f"return {page}.scrollWidth <= {page}.clientWidth")
+    widest = "return Math.max(...[...document.querySelectorAll('.card, .filter, .filter label')].map(e => "
+    assert browser.execute_script(widest + "e.getBoundingClientRect().right))") <= 345
