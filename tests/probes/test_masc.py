@@ -147,3 +147,19 @@ def test_a_fit_on_another_device_predicts_there():
     predicted = masc.predict(torch.from_numpy(X).cuda())
     assert predicted.is_cuda
     assert (predicted.cpu().numpy() == MASC().fit(X, CODES).predict(X)).all()
+
+
+def test_a_stage_goes_without_components_and_without_the_moments():
+    by_components = MASC(components=5).fit(X, CODES)
+    assert by_components.at(0.5).subspaces_.ranks == MASC(0.5).fit(X, CODES).subspaces_.ranks
+    with pytest.raises(InputError, match="fit with the largest"):
+        MASC(0.5).fit(X, CODES).at(0.99)
+    masc = MASC().partial_fit(X[:200], CODES[:200], classes=range(4))
+    stage = masc.at(0.5)
+    np.testing.assert_allclose(
+        stage.squared_cosines(X), MASC(0.5).fit(X[:200], CODES[:200]).squared_cosines(X), atol=1e-12
+    )
+    with pytest.warns(LayerprobeWarning, match="starts anew"):
+        stage.partial_fit(X[200:], CODES[200:])
+    masc.partial_fit(X[200:], CODES[200:])
+    np.testing.assert_allclose(masc.squared_cosines(X), MASC().fit(X, CODES).squared_cosines(X), atol=1e-12)

@@ -9,11 +9,17 @@ from sklearn.exceptions import NotFittedError
 from layerprobe.errors import InputError
 from layerprobe.probes import REGISTRY, StagedProbe, create
 
-VALUES = {"strength": [1e-3, 0.1, 1.0, 30.0], "shrinkage": [1.0, 0.3, 0.02], "n_neighbors": [1, 5, 12]}
+VALUES = {
+    "strength": [1e-3, 0.1, 1.0, 30.0],
+    "shrinkage": [1.0, 0.3, 0.02],
+    "n_neighbors": [1, 5, 12],
+    "variance": [0.6, 0.9, 0.99],
+}
 NONSENSE = {
     "strength": [0, -1.0, np.nan, np.inf, "1", True, None],
     "shrinkage": [-0.1, 1.01, np.nan, "auto", False],
     "n_neighbors": [0, 2.0, True, None],
+    "variance": [0.0, 1.5, 1, True, None],
 }
 STAGED = [name for name, kind in REGISTRY.items() if issubclass(kind, StagedProbe)]
 rng = np.random.default_rng(3)
@@ -78,9 +84,8 @@ def test_values_that_make_no_sense_are_refused_at_once(probe):
             fitted.at(value)
         with pytest.raises(InputError, match=probe.stage):
             fitted.staged_scores(X, [VALUES[probe.stage][0], value])
-        if value is not None or probe.stage != "variance":
-            with pytest.raises(InputError, match=probe.stage):
-                clone(probe).set_params(**{probe.stage: value}).fit(X, codes)
+        with pytest.raises(InputError, match=probe.stage):
+            clone(probe).set_params(**{probe.stage: value}).fit(X, codes)
     for values in ([], 0.5, "abc"):
         with pytest.raises(InputError, match="at least one"):
             fitted.staged_scores(X, values)
@@ -91,3 +96,23 @@ def test_an_unfitted_probe_has_no_stages(probe):
         probe.at(VALUES[probe.stage][0])
     with pytest.raises(NotFittedError):
         probe.staged_scores(np.eye(3), VALUES[probe.stage])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("d", [5, 60])
+def test_stages_and_leave_one_out_on_another_device(probe, d):
+    X, codes = data(40, d, 3)
+    there, here = (clone(probe).fit(rows, codes) for rows in (torch.from_numpy(X).cuda(), X))
+    for rows in (torch.from_numpy(X).cuda(), X):  # queries from either side
+        on_cuda = isinstance(rows, torch.Tensor)
+        for scores, expected in zip(
+            there.staged_scores(rows, VALUES[probe.stage]),
+            here.staged_scores(X, VALUES[probe.stage]),
+            strict=True,
+        ):
+            assert isinstance(scores, torch.Tensor) == on_cuda
+            np.testing.assert_allclose(scores.cpu() if on_cuda else scores, expected, atol=1e-8)
+        if hasattr(probe, "loo_scores"):
+            scores = there.loo_scores(rows, codes)
+            scores = scores.cpu() if on_cuda else scores
+            np.testing.assert_allclose(scores, here.loo_scores(X, codes), atol=1e-8)

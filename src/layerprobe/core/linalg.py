@@ -52,7 +52,7 @@ def eigh_moment(moment: Tensor) -> tuple[Tensor, Tensor]:
     Parameters
     ----------
     moment : Tensor of shape (d, d)
-        Symmetric, positive semi-definite up to rounding.
+        Symmetric; negative eigenvalues, of rounding or of a difference of moments, count as zero.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def eigh_moment(moment: Tensor) -> tuple[Tensor, Tensor]:
     """
     d = len(moment)
     moment = moment.double()
-    alive = moment.diagonal() > 0  # a feature that is zero on every row has a zero row and column
+    alive = (moment != 0).any(1)  # a feature that is zero on every row has a zero row and column
     if alive.all():
         eigenvalues, vectors = torch.linalg.eigh(moment)
         return eigenvalues.flip(0).clamp_(min=0), vectors.flip(1)
@@ -108,7 +108,9 @@ def eigh_gram(X: Tensor) -> tuple[Tensor, Callable[[int], Tensor]]:
     return eigenvalues, basis
 
 
-def numerical_rank(eigenvalues: Tensor, size: int, dtype: torch.dtype = torch.float64) -> int:
+def numerical_rank(
+    eigenvalues: Tensor, size: int, dtype: torch.dtype = torch.float64, total: float | None = None
+) -> int:
     """Count the eigenvalues of a second moment that stand out of rounding.
 
     Parameters
@@ -120,10 +122,12 @@ def numerical_rank(eigenvalues: Tensor, size: int, dtype: torch.dtype = torch.fl
     dtype : torch.dtype
         Of the products that were summed. Those of float32 leave noise of about its epsilon in the trace,
         whatever the size; float64 products leave what every rank in double precision allows for.
+    total : float, optional
+        The trace to which rounding is relative, default the sum of the eigenvalues.
     """
     epsilon = torch.finfo(dtype).eps
     floor = epsilon if dtype == torch.float32 else epsilon * size
-    return int((eigenvalues > floor * eigenvalues.sum()).sum())
+    return int((eigenvalues > floor * (eigenvalues.sum() if total is None else total)).sum())
 
 
 class SecondMoment:
@@ -163,11 +167,15 @@ class SecondMoment:
                 panel += rows[:, a:b].T @ rows[:, :b]
         return self
 
-    def merge(self, other: "SecondMoment") -> "SecondMoment":
-        """Add the sum that `other` holds."""
+    def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
+        """Add the sum that `other` holds, that many times."""
         for mine, theirs in zip(self.panels, other.panels, strict=True):
-            mine += theirs.to(mine.device)
+            mine.add_(theirs.to(mine.device), alpha=weight)
         return self
+
+    def trace(self) -> float:
+        """Give the sum of the diagonal."""
+        return sum(float(p.diagonal(i * self.PANEL).sum()) for i, p in enumerate(self.panels))
 
     def matrix(self) -> Tensor:
         """Give the whole symmetric matrix, (d, d), float64."""

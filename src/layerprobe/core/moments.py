@@ -130,6 +130,10 @@ class ClassMoments:
                 self._collapse(k)
         return Subspaces.build(parallel(fit_class, range(self.num_classes)), classes, components)
 
+    def moment(self, k: int) -> SecondMoment:
+        """Give the second moment of all rows of class k so far; from now on it is kept in place of them."""
+        return self._collapse(k)
+
     def _append(self, k: int, rows: Tensor) -> None:
         self._rows[k].append(rows)
         self.counts[k] += len(rows)

@@ -47,7 +47,7 @@ def class_means(X: Tensor, codes: Tensor, num_classes: int) -> Tensor:
 
 def centred_blocks(X: Tensor, centres: Tensor, codes: Tensor | None = None) -> Iterator[Tensor]:
     """Give blocks of the rows of X, (n, d), less one centre (d,), or less their class's of (K, d)."""
-    centres = centres.to(X.dtype)
+    centres = centres.to(X)
     for start in range(0, len(X), BLOCK):
         of = centres if codes is None else centres[codes[start : start + BLOCK]]
         yield X[start : start + BLOCK] - of

@@ -1,4 +1,4 @@
-"""Image sets, their verified download, adaptors, and label noise."""
+"""Image sets, their verified download, adaptors, a text set, and label noise."""
 
 from layerprobe.data import noise
 from layerprobe.data.adaptors import from_dataset, from_hf
@@ -7,10 +7,13 @@ from layerprobe.data.human import human_labels
 from layerprobe.data.image_tree import image_folder
 from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.registry import available, load
+from layerprobe.data.texts import TextSet, docstrings
 
 __all__ = [
     "ImageSet",
+    "TextSet",
     "available",
+    "docstrings",
     "fetch",
     "from_dataset",
     "from_hf",

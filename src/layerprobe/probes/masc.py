@@ -1,8 +1,10 @@
 """MASC, the Minimum Angle Subspace Classifier, as a scikit-learn estimator."""
 
+import copy
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -11,15 +13,16 @@ from torch import Tensor
 
 from layerprobe.core import ClassMoments, Subspaces, fit_subspaces
 from layerprobe.core.checks import check_strength
+from layerprobe.core.correction import correct_moments, fit_corrected, noise_weights
 from layerprobe.errors import InputError, LayerprobeWarning
-from layerprobe.probes.base import Probe, encode, label_array, like
+from layerprobe.probes.base import StagedProbe, encode, label_array, like
 
 __all__ = ["MASC"]
 
 DEFAULT_VARIANCE = 0.99  # the paper's
 
 
-class MASC(Probe):
+class MASC(StagedProbe):
     """Minimum Angle Subspace Classifier (Algorithms 1-3 of the paper).
 
     Per class, the PCA subspace through the origin of a layer's outputs; a point gets the class whose
@@ -32,6 +35,11 @@ class MASC(Probe):
     components : int, optional
         Keep exactly this many components instead. Replaces the default variance; beside any other
         variance it is refused.
+    noise : float or array of shape (K, K), optional
+        What is known of the noise in the labels, to be taken out of the second moments. A float p in [0, 1):
+        each label was redrawn uniformly from all K classes with this probability, so that p (1 - 1/K) of them
+        are wrong. A matrix: in row i, column j the probability of the label j for a row of true class i, in
+        the order of ``classes_``. The noise must not depend on the row otherwise.
 
     Attributes
     ----------
@@ -39,6 +47,11 @@ class MASC(Probe):
         The fitted subspaces: ``ranks``, ``bases``, ``eigenvalues``.
     classes_ : ndarray of shape (K,)
     n_features_in_ : int
+
+    Notes
+    -----
+    Second moments are linear in the noise: see ``core/correction.py``. Corrected ones hold sampling error in
+    every direction, so a smaller variance than the paper's suits them, or ``components=``.
 
     References
     ----------
@@ -54,11 +67,18 @@ class MASC(Probe):
     True
     """
 
+    stage: ClassVar[str] = "variance"
     _subspaces: Subspaces | None
 
-    def __init__(self, variance: float | None = DEFAULT_VARIANCE, components: int | None = None) -> None:
+    def __init__(
+        self,
+        variance: float | None = DEFAULT_VARIANCE,
+        components: int | None = None,
+        noise: Any = None,
+    ) -> None:
         self.variance = variance
         self.components = components
+        self.noise = noise
 
     def partial_fit(self, X: Any, y: Any, classes: Sequence | np.ndarray | None = None) -> Self:
         """Add a batch; the subspaces are those of all batches together, whatever the split.
@@ -132,13 +152,50 @@ class MASC(Probe):
         """The fitted subspaces; after ``partial_fit`` they are made when first asked for."""
         check_is_fitted(self, "_subspaces")
         if self._subspaces is None:
-            self._subspaces = self.moments_.subspaces(**self._strength(), classes=self.classes_.tolist())
+            options = {**self._strength(), "classes": self.classes_.tolist()}
+            if self.noise is None:
+                self._subspaces = self.moments_.subspaces(**options)
+            else:
+                weights = noise_weights(self.noise, len(self.classes_))
+                self._subspaces = correct_moments(self.moments_, weights, **options)
         return self._subspaces
 
+    def at(self, value: float) -> Self:
+        """Give this fitted probe at another variance, not above the fitted one; ``components`` is let go.
+
+        Parameters
+        ----------
+        value : float in (0, 1]
+
+        Raises
+        ------
+        InputError
+            If a class would need more components than were kept: fit with the largest variance.
+        """
+        self.subspaces_  # noqa: B018 (once for all stages, after partial_fit)
+        stage = copy.copy(self)
+        stage.components = None
+        stage.__dict__.pop("moments_", None)  # they go on with this probe alone
+        return super(MASC, stage).at(value)
+
+    def _check_stage(self) -> None:
+        self._strength()
+
+    def _restage(self) -> None:
+        subspaces = self.subspaces_
+        self._subspaces = replace(subspaces, ranks=subspaces.ranks_at(variance=self.variance))
+
+    def _staged_scores(self, X: Tensor, stages: Sequence[Self]) -> Iterator[Tensor]:
+        ranks = [stage.subspaces_.ranks for stage in stages]
+        return iter(self.subspaces_.staged_squared_cosines(X, ranks))
+
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        self._subspaces = fit_subspaces(
-            X, codes, num_classes, **self._strength(), classes=self.classes_.tolist()
-        )
+        options = {**self._strength(), "classes": self.classes_.tolist()}
+        if self.noise is None:
+            self._subspaces = fit_subspaces(X, codes, num_classes, **options)
+        else:
+            weights = noise_weights(self.noise, num_classes)
+            self._subspaces = fit_corrected(X, codes, num_classes, weights, **options)
         self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
 
     def _scores(self, X: Tensor) -> Tensor:
@@ -156,6 +213,8 @@ class MASC(Probe):
                 LayerprobeWarning,
                 stacklevel=3,
             )
+        if self.noise is not None:
+            noise_weights(self.noise, len(self.classes_))
         self.moments_ = ClassMoments(len(self.classes_), rows.shape[1], dtype=rows.dtype, device=rows.device)
 
     def _strength(self) -> dict[str, Any]:

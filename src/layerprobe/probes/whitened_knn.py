@@ -101,14 +101,14 @@ class WhitenedKNN(StagedProbe):
         return iter(self._votes(X, [stage.n_neighbors for stage in stages]))
 
     def _whiten(self, X: Tensor) -> Tensor:
-        blocks = [block @ self.whitening_ for block in centred_blocks(X.to(self.mean_), self.mean_)]
-        rows = torch.cat(blocks) if blocks else X.new_empty(0, self.whitening_.shape[1])
+        blocks = centred_blocks(X.to(self.mean_), self.mean_)
+        rows = torch.cat([block @ self.whitening_ for block in blocks])
         return torch.nn.functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny)
 
     def _votes(self, X: Tensor, numbers: Sequence[int], *, leave_out: bool = False) -> Tensor:
         """Give the scores (S, m, K) of the rows of X, (m, d), at S numbers of neighbours, by one search."""
         numbers = [min(int(k), len(self.rows_) - leave_out) for k in numbers]
-        scores = torch.zeros(len(numbers), len(X), len(self.classes_), dtype=torch.float64, device=X.device)
+        scores = self.rows_.new_zeros((len(numbers), len(X), len(self.classes_)), dtype=torch.float64)
         chunk = max(1, SIMILARITIES // len(self.rows_))
         for start in range(0, len(X), chunk):
             similarity = self._whiten(X[start : start + chunk]) @ self.rows_.T  # (c, n)

@@ -1,0 +1,192 @@
+"""Subspaces of the true classes from wrong labels: second moments are linear in the label noise.
+
+Let M_i be the second moment (a sum over rows) of the rows whose true class is i, C_j that of the rows
+labelled j, and T[i, j] the probability of the label j for a row of true class i, whatever the row. Then the
+expected C_j is sum_i T_ij M_i, so M = T^-T C estimates the true moments without bias. For labels redrawn
+uniformly with probability p this is M_k = (C_k - p mean(C)) / (1 - p), mean(C) over the classes.
+
+The estimate is not positive semi-definite: its negative eigenvalues, which are sampling error, count as zero.
+"""
+
+import warnings
+from collections.abc import Hashable, Sequence
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
+from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, parallel
+from layerprobe.core.moments import ClassMoments
+from layerprobe.core.ranks import choose_rank
+from layerprobe.core.subspaces import ClassBasis, Subspaces
+from layerprobe.errors import DegenerateWarning, InputError
+
+__all__ = ["correct_moments", "fit_corrected", "noise_weights"]
+
+LARGEST_CONDITION = 1e4  # of T: by as much the correction magnifies the sampling error of the moments
+
+
+def noise_weights(noise: Any, num_classes: int) -> Tensor:
+    """Give the weights of the labelled classes' moments C_j in the true ones, M_k = sum_j weights[k, j] C_j.
+
+    Parameters
+    ----------
+    noise : float or array of shape (K, K)
+        The probability p in [0, 1) that a label was redrawn uniformly from all K classes, or the matrix T.
+    num_classes : int
+        K.
+
+    Returns
+    -------
+    Tensor of shape (K, K), float64
+        The transposed inverse of T.
+
+    Raises
+    ------
+    InputError
+        If p is outside [0, 1), T is no (K, K) matrix of probabilities whose rows sum to one, or T is singular
+        or close to it.
+    """
+    K = num_classes
+    if isinstance(noise, Real) and not isinstance(noise, bool):
+        if not 0 <= float(noise) < 1:
+            raise InputError(
+                f"noise must be in [0, 1), the share of labels redrawn uniformly, got {noise!r}."
+            )
+        T = (1 - float(noise)) * np.eye(K) + float(noise) / K
+    else:
+        try:
+            T = np.asarray(noise.cpu() if isinstance(noise, Tensor) else noise, dtype=np.float64)
+        except (TypeError, ValueError):
+            T = np.empty(0)
+        if T.shape != (K, K):
+            shape = T.shape if T.size else repr(noise)
+            raise InputError(f"noise must be a number or a matrix of shape ({K}, {K}), got {shape}.")
+        if not (np.isfinite(T).all() and T.min() >= 0 and np.abs(T.sum(1) - 1).max() < 1e-6):
+            raise InputError(
+                "noise must hold in row i, column j the probability of the label j for a row of true class "
+                f"i: numbers of at least 0 whose rows sum to 1, got rows that sum to {T.sum(1).tolist()}."
+            )
+    condition = np.linalg.cond(T)
+    if not condition <= LARGEST_CONDITION:
+        raise InputError(
+            f"this noise cannot be undone: the condition number of its matrix is {condition:.3g}, expected "
+            f"at most {LARGEST_CONDITION:g}. Labels that hardly depend on the true class say nothing of it."
+        )
+    return torch.from_numpy(np.linalg.inv(T).T.copy())
+
+
+def correct_moments(
+    moments: ClassMoments,
+    weights: Tensor,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    classes: Sequence[Hashable] | None = None,
+    span: Tensor | None = None,
+    dtype: torch.dtype | None = None,
+) -> Subspaces:
+    """Fit one subspace a true class to the moments of the labelled classes.
+
+    Parameters
+    ----------
+    moments : ClassMoments
+    weights : Tensor of shape (K, K)
+        As :func:`noise_weights` gives them.
+    variance, components, classes
+        As for :func:`layerprobe.core.subspaces.fit_subspaces`.
+    span : Tensor of shape (D, d), float64, optional
+        Orthonormal columns, where the moments are those of coordinates in their span: the bases are (D, r_k).
+    dtype : torch.dtype, optional
+        Of the bases, default that of the moments.
+
+    Notes
+    -----
+    All K moments are in memory at once, 4 K d^2 bytes.
+    """
+    check_strength(variance, components)
+    K = moments.num_classes
+    labelled = [moments.moment(k) for k in range(K)]
+    traces = torch.tensor([moment.trace() for moment in labelled], dtype=torch.float64)
+    n_rows = int(moments.counts.sum())
+
+    def fit_class(k: int) -> ClassBasis:
+        corrected = SecondMoment(moments.dim, moments.device)
+        for moment, weight in zip(labelled, weights[k].tolist(), strict=True):
+            if weight:
+                corrected.merge(moment, weight)
+        eigenvalues, vectors = eigh_moment(corrected.matrix())
+        # Rounding is that of the moments which were subtracted from each other.
+        size, total = max(n_rows, moments.dim), float(weights[k].abs() @ traces)
+        full = numerical_rank(eigenvalues, size, moments.dtype, total)
+        rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+        if span is not None:
+            vectors = span @ vectors[:, :rank]
+        elif 2 * rank <= moments.dim:
+            vectors = vectors[:, :rank].contiguous()  # a copy lets go of the others
+        return ClassBasis(eigenvalues, vectors.to(dtype or moments.dtype), rank, full, int(moments.counts[k]))
+
+    parts = parallel(fit_class, range(K))
+    fitted = Subspaces.build(parts, classes, components)
+    empty = [fitted.classes[k] for k, part in enumerate(parts) if part.n_rows and traces[k] and not part.full]
+    if empty:
+        warnings.warn(
+            f"Nothing is left of class {', '.join(map(repr, empty))} without the noise: its subspace is "
+            "empty and makes an angle of 90 degrees with everything. Is there as much noise as was given?",
+            DegenerateWarning,
+            stacklevel=2,
+        )
+    return fitted
+
+
+def fit_corrected(
+    X: Tensor,
+    codes: Tensor,
+    num_classes: int,
+    weights: Tensor,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    classes: Sequence[Hashable] | None = None,
+) -> Subspaces:
+    """Fit one subspace a true class to rows with noisy labels; for fewer rows than features in their span.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+    codes : Tensor of shape (n,)
+        Labelled class of each row, 0..K-1.
+    num_classes, variance, components, classes
+        As for :func:`layerprobe.core.subspaces.fit_subspaces`.
+    weights : Tensor of shape (K, K)
+        As :func:`noise_weights` gives them.
+
+    Raises
+    ------
+    InputError
+        As :func:`layerprobe.core.subspaces.fit_subspaces`.
+    """
+    check_strength(variance, components)
+    X = check_rows(X)
+    codes = check_codes(codes, len(X), num_classes).to(X.device)
+    check_finite(X)
+    check_magnitude(X)
+    options: dict[str, Any] = {
+        "variance": variance,
+        "components": components,
+        "classes": classes,
+        "dtype": X.dtype,
+    }
+    n, d = X.shape
+    if n < d:
+        eigenvalues, basis = eigh_gram(X)
+        if rank := numerical_rank(eigenvalues, d):
+            span = basis(rank)  # (d, r)
+            moments = ClassMoments(num_classes, rank, dtype=torch.float64, device=X.device)
+            moments.update(X.double() @ span, codes)
+            return correct_moments(moments, weights, **options, span=span)
+    moments = ClassMoments(num_classes, d, dtype=X.dtype, device=X.device).update(X, codes)
+    return correct_moments(moments, weights, **options)

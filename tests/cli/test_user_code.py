@@ -1,0 +1,141 @@
+"""Code and weights that a user names on the command line."""
+
+import sys
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from layerprobe.cli.user_code import is_reference, load_model, load_object
+from layerprobe.errors import DataError, InputError
+from layerprobe.networks import MLP
+from layerprobe.training.checkpoints import save_weights
+
+CODE = """
+from torch import nn
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(3, 3, bias=False)
+        self.two = nn.Linear(3, 3, bias=False)
+        self.two.weight = self.one.weight
+
+class Box:
+    factory = staticmethod(lambda: nn.Linear(3, 2))
+
+made = nn.Linear(3, 2)
+number = 5
+
+def build():
+    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+def nothing():
+    return None
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A directory with users' modules, which are forgotten afterwards."""
+    (tmp_path / "users_models.py").write_text(CODE)
+    (tmp_path / "users_broken.py").write_text("import no_such_package\n")
+    (tmp_path / "users_faulty.py").write_text("1 / 0\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in [name for name in sys.modules if name.startswith("users_")]:
+        del sys.modules[name]
+
+
+def test_what_names_code():
+    assert is_reference("models:build")
+    assert is_reference("pkg.mod:Class.build")
+    for path in ("data", "data/rows.csv", "C:\\data", "a b:c", "pkg.mod:", "x/y:z", "./a:b"):
+        assert not is_reference(path)
+
+
+@pytest.mark.parametrize("name", ["build", "made", "Tied", "Box.factory"])
+def test_a_model_an_instance_a_class_or_a_function(here, name):
+    assert isinstance(load_model(f"users_models:{name}", None, None), nn.Module)
+
+
+@pytest.mark.parametrize("name", ["build", "Tied"])
+def test_weights_are_loaded_into_it(here, name):
+    torch.manual_seed(0)
+    trained = load_model(f"users_models:{name}", None, None)
+    for tensor in trained.state_dict().values():
+        tensor.copy_(torch.rand(tensor.shape) * 10)
+    safetensors.torch.save_model(trained, here / "w.safetensors")
+    loaded = load_model(f"users_models:{name}", here / "w.safetensors", "cpu")
+    assert loaded is not trained
+    for key, tensor in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], tensor)
+
+
+def test_weights_of_our_own_runs(here):
+    (here / "users_mlp.py").write_text("from layerprobe.networks import MLP\nbuild = lambda: MLP(4, (5,))\n")
+    model = MLP(4, (5,))
+    save_weights("w.safetensors", model.state_dict(), {"of": "a test"})
+    loaded = load_model("users_mlp:build", here / "w.safetensors", None)
+    assert all(map(torch.equal, loaded.parameters(), model.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("users_models.build", "expected pkg.mod:name"),
+        ("users_modles:build", "no module 'users_modles', neither in .* nor installed"),
+        ("users_models.deep:build", "no module 'users_models.deep'"),
+        ("users_models:biuld", "users_models has no 'biuld'; near it is 'build'"),
+        ("users_models:Box.zzz", "has no 'zzz'$"),
+        ("users_models:nothing", "expected a torch.nn.Module, got NoneType"),
+        ("users_models:number", "expected a torch.nn.Module, got int"),
+    ],
+)
+def test_what_is_no_model(here, reference, message):
+    with pytest.raises(InputError, match=message):
+        load_model(reference, None, None)
+
+
+@pytest.mark.parametrize(("name", "error"), [("broken", ModuleNotFoundError), ("faulty", ZeroDivisionError)])
+def test_a_mistake_in_the_users_code_keeps_its_traceback(here, name, error):
+    with pytest.raises(error):
+        load_object(f"users_{name}:build")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda path: None, "cannot be read as a safetensors file"),
+        (lambda path: path.write_bytes(b"not one"), "cannot be read as a safetensors file"),
+        (
+            lambda path: safetensors.torch.save_file({"weight": torch.zeros(2, 3)}, path),
+            r"another network: .*Missing key.*bias",
+        ),
+        (
+            lambda path: safetensors.torch.save_file(
+                {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)}, path
+            ),
+            r"another network: .*Unexpected key.*more",
+        ),
+        (
+            lambda path: safetensors.torch.save_file(
+                {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, path
+            ),
+            "another network: .*size mismatch for weight",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(here, write, message):
+    write(here / "w.safetensors")
+    with pytest.raises(DataError, match=message) as caught:
+        load_model("users_models:Box.factory", here / "w.safetensors", None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(here, device):
+    with pytest.raises(InputError, match=f"--device {device} cannot be used: "):
+        load_model("users_models:build", None, device)
