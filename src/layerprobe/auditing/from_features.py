@@ -72,6 +72,12 @@ def audit_features(
     n = len(next(iter(own.values())))
     if len(label_column) != n:
         raise InputError(f"expected a label for each of {n} rows, got {len(label_column)}")
+    names = np.arange(n) if index is None else label_array(index)
+    if len(names) != n or len(set(names.tolist())) < n:
+        raise InputError(
+            f"expected a name of its own for each of {n} rows as index=, got {len(names)} names, "
+            f"{len(set(names.tolist()))} different ones"
+        )
     classes = Classes.of(label_column, None if logits is None else logits.shape[1], class_names)
     codes = classes.codes(label_column, "labels")
     classes.check_counts(codes)
@@ -141,7 +147,7 @@ def audit_features(
         named_probes,
         fingerprints,
         all_controls,
-        index=np.arange(n) if index is None else label_array(index),
+        index=names,
         classes=classes,
         policy=policy,
         seed=seed,
