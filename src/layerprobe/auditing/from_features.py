@@ -93,6 +93,8 @@ def audit_features(
     averaged = None if logits is None else logits.softmax(1)
     for i, view in enumerate(views):
         seen, seen_logits = _matrices(view, f"views[{i}]", own)
+        if (rows := len(next(iter(seen.values())))) != n:
+            raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {rows}")
         for layer, X in seen.items():
             mean[layer] = mean[layer] + X[place]
         kept = ordered(seen, place[torch.from_numpy(keep)])
