@@ -119,7 +119,7 @@ def audit(
     dimensions, outputs = reader.dimensions(rows)
     size = rows.n + (held.n if held else 0)
     require_memory(memory_needed(dimensions, size, views=bool(named_views)))
-    classes = Classes.of(rows.labels, outputs, class_names or rows.class_names)
+    classes = Classes.of(rows.labels, outputs, rows.class_names if class_names is None else class_names)
     codes = classes.codes(rows.labels, "labels")
     classes.check_counts(codes)
     held_codes = None if held is None else classes.codes(held.labels, f"labels of {what}=")
