@@ -19,7 +19,7 @@ from layerprobe.layers.pooling import Pool
 from layerprobe.layers.selecting import Maybe
 from layerprobe.layers.views import View, apply_view
 
-__all__ = ["MOST_FEATURES", "Features", "Reader", "memory_needed", "require_memory"]
+__all__ = ["MOST_FEATURES", "Features", "Reader", "layer_outputs", "memory_needed", "require_memory"]
 
 MOST_FEATURES = 1024  # of a layer that can be averaged over positions
 OUTPUT = "output"
@@ -224,6 +224,31 @@ def _mean_of_tokens(x: Tensor, mask: Any) -> Tensor:
         return x.mean(1)
     kept = torch.as_tensor(np.asarray(mask)).to(x.device, x.dtype)[..., None]
     return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+def layer_outputs(x: Any, dimensions: Mapping[str, int]) -> dict[str, Tensor]:
+    """Check that x maps each of these layers to finite outputs (m, d) and return them.
+
+    Raises
+    ------
+    InputError
+        If a layer is missing, or its outputs are of another dimension or not finite.
+    """
+    missing = [layer for layer in dimensions if not isinstance(x, Mapping) or layer not in x]
+    if missing:
+        raise InputError(
+            f"expected the outputs of {', '.join(dimensions)} by layer; {', '.join(missing)} missing"
+        )
+    found = {layer: torch.as_tensor(np.asarray(x[layer])).float() for layer in dimensions}
+    for layer, X in found.items():
+        if X.ndim != 2 or X.shape[1] != dimensions[layer]:
+            raise InputError(
+                f"expected outputs (m, {dimensions[layer]}) of layer {layer!r} as in training, got "
+                f"{tuple(X.shape)}"
+            )
+        if not torch.isfinite(X).all():
+            raise InputError(f"the outputs of layer {layer!r} have NaN or infinity: mend or drop these rows")
+    return found
 
 
 def memory_needed(dimensions: Mapping[str, int], rows: int, *, views: bool) -> int:

@@ -1,7 +1,6 @@
 """What an audit found, in the user's names and in the order of her rows."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.auditing.deciding import Decided, Noise
-from layerprobe.auditing.features import Reader
+from layerprobe.auditing.features import Reader, layer_outputs
 from layerprobe.auditing.issues import find_issues
 from layerprobe.auditing.labels import Classes
 from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
@@ -177,7 +176,8 @@ class Audit:
             The largest wins.
         """
         if self.reader is None:
-            return self.decided.decoder.scores(_feature_mapping(x, self.decided.decoder.layers)).numpy()
+            wanted = {m.candidate.layer: m.probe.n_features_in_ for m in self.decided.decoder.members}
+            return self.decided.decoder.scores(layer_outputs(x, wanted)).numpy()
         rows = self._unlabelled(x)
         decoder = self.decided.decoder
         reader = self.reader.of_layers(decoder.layers)
@@ -280,12 +280,3 @@ class Audit:
         if isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
             return read_rows(x, np.zeros(len(x), np.int64), inputs=inputs)
         return read_rows(x, inputs=inputs)
-
-
-def _feature_mapping(x: Any, layers: Sequence[str]) -> dict[str, Tensor]:
-    missing = [layer for layer in layers if not hasattr(x, "keys") or layer not in x]
-    if missing:
-        raise InputError(
-            f"expected the outputs of {', '.join(layers)} by layer; {', '.join(missing)} missing"
-        )
-    return {layer: torch.as_tensor(np.asarray(x[layer])).float() for layer in layers}
