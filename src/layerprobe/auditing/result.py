@@ -1,6 +1,7 @@
 """What an audit found, in the user's names and in the order of her rows."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
 from layerprobe.auditing.rows import Rows, read_rows
 from layerprobe.auditing.verdict import Verdict
 from layerprobe.errors import InputError
+from layerprobe.layers.batches import count_rows
 
 __all__ = ["Audit"]
 
@@ -277,6 +279,9 @@ class Audit:
         if isinstance(x, Rows):
             return x
         inputs = self.settings.get("inputs")
+        if isinstance(x, Mapping):  # of whole arrays: rows stay in their order, whatever their names
+            x = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
+            return read_rows(x, np.zeros(count_rows(x) or 0, np.int64), inputs=inputs)
         if isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
             return read_rows(x, np.zeros(len(x), np.int64), inputs=inputs)
         return read_rows(x, inputs=inputs)
