@@ -23,6 +23,7 @@ __all__ = ["MOST_FEATURES", "Features", "Reader", "layer_outputs", "memory_neede
 
 MOST_FEATURES = 1024  # of a layer that can be averaged over positions
 OUTPUT = "output"
+OWN = Maybe(OUTPUT)  # a network may put out what is no tensor; `dimensions` says so
 
 
 @dataclass(eq=False)
@@ -141,7 +142,7 @@ class Reader:
             return output
 
         own = self.pool if isinstance(self.pool, Mapping) else {} if self.pool is None else {"*": self.pool}
-        looking = replace(self, pool={OUTPUT: see, **own})
+        looking = replace(self, pool={OWN: see, **own})
         x, positions = next(rows.batches(min(self.batch_size, 2)))
         taken = looking._capture(iter([(x, positions)]))
         if len(shape) != 2 or shape[1] < 2:
@@ -149,7 +150,10 @@ class Reader:
                 "the network has no head to compare with: expected one score a class, (n, K), "
                 f"got {shape or 'nothing that is a row'}; audit_features takes its layers' outputs alone"
             )
-        return {layer: outputs.shape[1] for layer, outputs in taken.items() if layer != OUTPUT}, shape[1]
+        dimensions = {layer: outputs.shape[1] for layer, outputs in taken.items() if layer != OUTPUT}
+        if not dimensions:
+            raise InputError("expected at least one layer besides the network's own output, got none")
+        return dimensions, shape[1]
 
     def _pass(
         self, rows: Rows, places: np.ndarray, view: str | None
@@ -164,6 +168,11 @@ class Reader:
 
         self._capture(rows.batches(self.batch_size), view, place)
         logits = stores.pop(OUTPUT, None)
+        if logits is not None and (bad := logits.isnan().any(1)).any():
+            raise InputError(
+                f"the network puts out NaN for {int(bad.sum())} of {rows.n} rows, so that its head cannot be "
+                "compared with: take other weights, or leave out these rows"
+            )
         return stores, logits
 
     def _capture(
@@ -189,7 +198,7 @@ class Reader:
         captured = capture(
             self.model,
             read(),
-            [*wanted, Maybe(OUTPUT)],
+            [*wanted, OWN],
             pool=pooling.by_layer(),
             device=self.device,
             consume=consume and (lambda outputs, *columns: consume(rename(outputs), *columns)),
@@ -206,8 +215,8 @@ class _Pooling:
 
     def by_layer(self) -> Pool:
         if isinstance(self.pool, Mapping):
-            return {OUTPUT: None, **self.pool} | ({} if "*" in self.pool else {"*": self._fit})
-        return {OUTPUT: None, "*": self._fit if self.pool is None else self.pool}
+            return {OWN: None, **self.pool} | ({} if "*" in self.pool else {"*": self._fit})
+        return {OWN: None, "*": self._fit if self.pool is None else self.pool}
 
     def _fit(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
