@@ -118,8 +118,13 @@ def audit_features(
     if what is None:
         jury = measure = jury_of_views(train, codes[place])
     else:
-        held, held_logits = _matrices(given[what][0], what, own)  # type: ignore[index]
-        held_codes = classes.codes(label_array(given[what][1]), f"labels of {what}=")  # type: ignore[index]
+        pair = given[what]
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
+        held, held_logits = _matrices(pair[0], what, own)
+        if held_logits is not None and held_logits.shape[1] != len(classes):
+            raise InputError(f"expected {len(classes)} outputs a row in {what}=, got {held_logits.shape[1]}")
+        held_codes = classes.codes(label_array(pair[1]), f"labels of {what}=")
         m = len(next(iter(held.values())))
         if len(held_codes) != m:
             raise InputError(f"expected a label for each of the {m} rows of {what}=, got {len(held_codes)}")
@@ -167,12 +172,11 @@ def _matrices(
         )
     matrices = {}
     for layer, values in features.items():
-        X = (
-            torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
-            .detach()
-            .float()
-            .cpu()
-        )
+        try:
+            X = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
+        except (TypeError, ValueError) as error:  # texts, objects, rows of different lengths
+            raise InputError(f"expected {what} of layer {layer!r} as numbers (n, d): {error}") from error
+        X = X.detach().float().cpu()
         if X.ndim != 2 or not len(X):
             raise InputError(f"expected {what} of layer {layer!r} of shape (n, d), got {tuple(X.shape)}")
         if not torch.isfinite(X).all():
