@@ -283,3 +283,27 @@ def test_a_dry_run_finds_what_does_not_fit(calls, capsys, options, message):
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.out == ""
+
+
+def test_the_real_audit_of_a_real_network(here, capsys, monkeypatch):
+    (here / "users_net.py").write_text(CODE)
+    rng = np.random.default_rng(0)
+    for name, n in (("rows", 120), ("held", 60)):
+        truth = rng.integers(2, size=n)
+        x = (rng.normal(size=(n, 3)) + 3 * truth[:, None]).astype(np.float32)
+        wrong = rng.random(n) < 0.2
+        np.savez(here / f"{name}.npz", x=x, y=np.where(wrong, 1 - truth, truth))
+    torch.manual_seed(0)
+    assert main([*MODEL, *ARRAYS, "--json"]) == 0
+    printed = capsys.readouterr()
+    document = json.loads(printed.out)
+    assert document["rows"] == 120
+    assert {row["control"] for row in document["controls"]} >= {"head", "raw input", "decoder"}
+    assert 0.1 < document["noise"]["rate"] < 0.35
+    assert printed.err.splitlines()[0] == "reading ..."
+    assert sorted(path.name for path in (here / "audit").iterdir()) == FILES
+    issues = pd.read_csv(here / "audit" / "issues.csv")
+    assert issues["index"].tolist() == list(range(120))
+    assert issues["is_label_issue"].sum() == document["issues"]["flagged"]
+    page = (here / "audit" / "report.html").read_text()
+    assert document["verdict"] in page
