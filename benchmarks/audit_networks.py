@@ -99,7 +99,7 @@ def noisy_labels(setting: Setting, true: np.ndarray, seed: int, root: Path | Non
 def network(
     setting: Setting, seed: int, folder: Path, data: Data, *, trace: bool = False
 ) -> dict[str, torch.nn.Module]:
-    """Return the memorised network, its best epochs (by noisy hold-out and, unknowable, by test), its start."""
+    """Return the memorised network, its best epochs (by noisy hold-out; by test), and its start."""
     folder = folder / f"{setting.name}-s{seed}"
     folder.mkdir(parents=True, exist_ok=True)
     seeds = Seeds.derive(seed)

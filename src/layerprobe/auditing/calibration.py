@@ -125,7 +125,11 @@ def calibrate_on_truth(scores: Tensor, true: Tensor) -> float:
     certain = torch.full((K, K), -40.0, dtype=torch.float64)
     certain.fill_diagonal_(0)
     found = _maximise(
-        scores, true, torch.ones(len(scores), dtype=torch.float64), (_start(scores, true, K)[0], certain), None,
+        scores,
+        true,
+        torch.ones(len(scores), dtype=torch.float64),
+        (_start(scores, true, K)[0], certain),
+        None,
         fit_matrix=False,
     )
     return float(found[0].exp())
@@ -166,9 +170,17 @@ def _maximise(
     with torch.inference_mode(False), torch.enable_grad():
         sharpness = start[0].detach().clone() if log_beta is None else torch.tensor(log_beta).double()
         logits = start[1].detach().clone()
-        free = [t.requires_grad_() for t, is_free in ((sharpness, log_beta is None), (logits, fit_matrix)) if is_free]
+        free = [
+            t.requires_grad_()
+            for t, is_free in ((sharpness, log_beta is None), (logits, fit_matrix))
+            if is_free
+        ]
         optimizer = torch.optim.LBFGS(
-            free, max_iter=iterations, tolerance_grad=1e-7, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+            free,
+            max_iter=iterations,
+            tolerance_grad=1e-7,
+            tolerance_change=1e-10,
+            line_search_fn="strong_wolfe",
         )
 
         def loss() -> Tensor:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from sklearn.base import clone
 from torch import Tensor
@@ -75,7 +74,8 @@ def families(probes: Any) -> dict[str, Probe]:
     wrong = [p for p in named.values() if not isinstance(p, Probe)]
     if not named or len(named) < len(pairs) or wrong:
         raise InputError(
-            f"expected probes of different names, of {', '.join(REGISTRY)} or probes of layerprobe; got {probes!r}"
+            f"expected probes of different names, of {', '.join(REGISTRY)} or probes of layerprobe; "
+            f"got {probes!r}"
         )
     return named
 
@@ -105,7 +105,7 @@ def try_all(
     -------
     list of Tried
     """
-    tried = []
+    tried: list[Tried] = []
     for layer, X in fitted_on.items():
         for name, probe in probes.items():
             fitted = _fit(probe, X, codes, f"probe {name!r} on layer {layer!r}")

@@ -1,4 +1,4 @@
-"""What an audit has to beat: the head, the same head over views, raw input, an untrained copy, early stopping."""
+"""What an audit has to beat: the head, alone and over views, raw input, an untrained copy, early stopping."""
 
 import copy
 from collections.abc import Sequence

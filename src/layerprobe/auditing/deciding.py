@@ -1,7 +1,7 @@
 """The audit itself, on layer outputs: START HERE.
 
-candidates are judged -> the best become a decoder -> its scores without the row itself become probabilities ->
-noise, wrong labels, and whether any of it is worth acting upon.
+candidates are judged -> the best become a decoder -> its scores of each row by the fit without it become
+probabilities -> the noise, the wrong labels, and whether any of it is worth acting upon.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +162,9 @@ def _calibration(
 def _noise(
     calibration: Calibration, scores: Sequence[Tensor], jury: Jury, left_out: Tensor, codes: Tensor
 ) -> Noise:
-    rows, given = (left_out, codes) if jury.clean else (torch.cat(list(scores)), jury.labels.repeat(len(scores)))
+    rows, given = (
+        (left_out, codes) if jury.clean else (torch.cat(list(scores)), jury.labels.repeat(len(scores)))
+    )
     posterior = calibration.posterior(rows, given)
     rate = float(1 - posterior.gather(1, given[:, None]).mean())
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 import torch
@@ -139,7 +138,7 @@ def _accuracy(copies: Sequence[Tensor], labels: Tensor) -> float:
 
 
 def fold_of(codes: np.ndarray, fingerprints: np.ndarray) -> np.ndarray:
-    """Return each row's fold (n,): within every class the distinct rows in the order of their fingerprints."""
+    """Return each row's fold (n,): of every class the distinct rows, in the order of their fingerprints."""
     folds = np.empty(len(codes), np.int64)
     for k in np.unique(codes):
         rows = np.flatnonzero(codes == k)

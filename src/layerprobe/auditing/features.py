@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from layerprobe.auditing.rows import Rows
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
-from layerprobe.layers.pooling import Pool, pool_for
+from layerprobe.layers.pooling import Pool
 from layerprobe.layers.selecting import Maybe
 from layerprobe.layers.views import View, apply_view
 
@@ -64,8 +65,8 @@ class Reader:
         As for :func:`layerprobe.probe`.
     pool : optional
         As for :func:`layerprobe.capture`. Where it says nothing, tokens are averaged, those that an
-        ``attention_mask`` leaves out aside, and feature maps of more than `MOST_FEATURES` numbers are averaged
-        over neighbouring positions until they have at most so many.
+        ``attention_mask`` leaves out aside, and feature maps of more than `MOST_FEATURES` numbers are
+        averaged over neighbouring positions until they have at most so many.
     views : mapping of str to View
     batch_size : int
     device : torch.device, str or None
@@ -74,16 +75,14 @@ class Reader:
     """
 
     model: nn.Module
-    layers: str | Iterable[str] | None = None
+    layers: str | Iterable[str | EllipsisType] | None = None
     pool: Pool = None
     views: Mapping[str, View] = field(default_factory=dict)
     batch_size: int = 512
     device: torch.device | str | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
 
-    def read(
-        self, rows: Rows, order: np.ndarray | None = None, keep: np.ndarray | None = None
-    ) -> Features:
+    def read(self, rows: Rows, order: np.ndarray | None = None, keep: np.ndarray | None = None) -> Features:
         """Return the outputs for all rows.
 
         Parameters
@@ -147,7 +146,7 @@ class Reader:
         taken = looking._capture(iter([(x, positions)]))
         if len(shape) != 2 or shape[1] < 2:
             raise InputError(
-                "the network has no head that an audit could compare with: expected one score a class, (n, K), "
+                "the network has no head to compare with: expected one score a class, (n, K), "
                 f"got {shape or 'nothing that is a row'}; audit_features takes its layers' outputs alone"
             )
         return {layer: outputs.shape[1] for layer, outputs in taken.items() if layer != OUTPUT}, shape[1]
@@ -170,7 +169,8 @@ class Reader:
     def _capture(
         self, batches: Iterator[tuple[Any, np.ndarray]], view: str | None = None, consume: Any = None
     ) -> dict[str, Tensor]:
-        layers, known = self.layers, self.renamed
+        layers: Any = self.layers
+        known = self.renamed
         if layers is None:
             known = getattr(self.model, "probed_layers", {})
             layers = list(known.values()) or [...]
@@ -236,7 +236,6 @@ def require_memory(needed: int) -> None:
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.7 * have:
         raise InputError(
-            f"the layers' outputs need {needed / 1e9:.1f} GB and this machine has {have / 1e9:.1f} GB: choose "
+            f"the layers' outputs need {needed / 1e9:.1f} GB, this machine has {have / 1e9:.1f} GB: choose "
             "fewer layers by layers=, pool them by pool=, or audit fewer rows at a time"
         )
-

@@ -38,7 +38,7 @@ def find_issues(
     """
     own = posterior.gather(1, given[:, None]).squeeze(1)
     flags = flag(posterior, given)
-    rivals = scores.scatter(1, given[:, None], -torch.inf).max(1).values
+    rivals = scores.scatter(1, given[:, None], -torch.inf).amax(1)
     margin = scores.gather(1, given[:, None]).squeeze(1) - rivals
     frame = pd.DataFrame(
         {

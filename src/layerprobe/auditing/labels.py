@@ -30,9 +30,7 @@ class Classes:
         return len(self.names)
 
     @classmethod
-    def of(
-        cls, labels: np.ndarray, outputs: int | None, class_names: Sequence[Any] | None
-    ) -> "Classes":
+    def of(cls, labels: np.ndarray, outputs: int | None, class_names: Sequence[Any] | None) -> "Classes":
         """Return the classes of these training labels.
 
         Parameters
@@ -94,7 +92,10 @@ class Classes:
         counts = codes.bincount(minlength=len(self))
         few = (counts < 2).nonzero().squeeze(1).tolist()
         if few:
-            names = ", ".join(f"{self.names[k].item() if hasattr(self.names[k], 'item') else self.names[k]!r}" for k in few[:5])
+            names = ", ".join(
+                f"{self.names[k].item() if hasattr(self.names[k], 'item') else self.names[k]!r}"
+                for k in few[:5]
+            )
             raise InputError(
                 f"expected at least two rows of every class, got {int(counts[few[0]])} of {names}: add rows, "
                 "or leave out these classes"

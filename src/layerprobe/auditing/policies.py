@@ -22,8 +22,8 @@ POLICIES = {
 }
 """The policies, and the argument that each needs."""
 _FOOLED = (
-    "the features of a row that the network was trained on already contain its label, so that such a score is "
-    "highest at the most memorised layer"
+    "the features of a row that the network was trained on already contain its label, so that such a score "
+    "is highest at the most memorised layer"
 )
 REFUSED = dict.fromkeys(
     ("in_sample", "training", "leave_one_out", "loo", "cross_validation", "out_of_fold", "cv"), _FOOLED
@@ -101,7 +101,7 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
     if needs is None and not views:
         raise InputError(
             "unseen_views judges by views of the training rows that the network has not seen; say which keep "
-            "the label, as in views=('flip', 'shift')"
+            "the label, as in views=('flip', 'right', 'down')"
         )
     if needs is not None and given[needs] is None:
         raise InputError(f"the policy {policy!r} judges by rows that it is given; pass {needs}=")
@@ -125,7 +125,7 @@ def jury_of_views(train: Features, codes: Tensor) -> Jury:
 
 
 def halves_for_testing(labels: Tensor, fingerprints: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Split test rows as the paper does: a fifth that chooses, the rest that measures (METHOD section 4.4)."""
+    """Split test rows as the paper does: a fifth that chooses and the rest, which measures (METHOD 4.4)."""
     folds = fold_of(labels.numpy(), fingerprints)
     chooses = torch.from_numpy(folds == 0)
     return chooses.nonzero().squeeze(1), (~chooses).nonzero().squeeze(1)

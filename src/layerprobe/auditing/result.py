@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,8 @@ from torch import Tensor, nn
 
 from layerprobe.auditing.deciding import Decided, Noise
 from layerprobe.auditing.features import Reader
-from layerprobe.auditing.intervals import Interval
 from layerprobe.auditing.issues import find_issues
 from layerprobe.auditing.labels import Classes
-from layerprobe.auditing.policies import Jury
 from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
 from layerprobe.auditing.rows import Rows, read_rows
 from layerprobe.auditing.verdict import Verdict
@@ -151,7 +150,7 @@ class Audit:
         return self._found[1]
 
     def issue_mask(self) -> np.ndarray:
-        """Flags in row order, (n,) bool."""
+        """Return the flags in row order, (n,) bool."""
         return self.issues["is_label_issue"].to_numpy()
 
     def issue_indices(self) -> np.ndarray:
@@ -192,7 +191,9 @@ class Audit:
         """Return labels (m,) of new rows; `x` as for `predict_scores`."""
         return self.classes[self.predict_scores(x).argmax(1)]
 
-    def relabel(self, policy: str = "confident", *, margin: float = MARGIN, force: bool = False) -> Relabelled:
+    def relabel(
+        self, policy: str = "confident", *, margin: float = MARGIN, force: bool = False
+    ) -> Relabelled:
         """Return a repaired label set.
 
         Parameters
@@ -222,7 +223,7 @@ class Audit:
         return relabel("keep", self.posterior, self.posterior, self.given, nothing, self.classes)
 
     def retrain(self, labels: Relabelled | None = None, **options: Any) -> Any:
-        """Train the network again on a repaired label set; see :func:`layerprobe.auditing.retraining.retrain`."""
+        """Train the network again on repaired labels; see :func:`layerprobe.auditing.retraining.retrain`."""
         from layerprobe.auditing.retraining import retrain
 
         return retrain(self, self.relabel("soft") if labels is None else labels, **options)
@@ -243,7 +244,7 @@ class Audit:
         """Write everything as one self-contained HTML file."""
         from layerprobe.auditing.page import write_page
 
-        write_page(self, path)
+        write_page(self, Path(path))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the audit, without the network and the rows, into one safetensors file."""
@@ -252,9 +253,7 @@ class Audit:
         save(self, path)
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike[str], model: nn.Module | None = None, **options: Any
-    ) -> "Audit":
+    def load(cls, path: str | os.PathLike[str], model: nn.Module | None = None, **options: Any) -> "Audit":
         """Read what `save` wrote; see :func:`layerprobe.auditing.saving.load`."""
         from layerprobe.auditing.saving import load
 
@@ -286,7 +285,7 @@ class Audit:
 def _feature_mapping(x: Any, layers: Sequence[str]) -> dict[str, Tensor]:
     missing = [layer for layer in layers if not hasattr(x, "keys") or layer not in x]
     if missing:
-        raise InputError(f"expected the outputs of {', '.join(layers)} by layer; {', '.join(missing)} missing")
+        raise InputError(
+            f"expected the outputs of {', '.join(layers)} by layer; {', '.join(missing)} missing"
+        )
     return {layer: torch.as_tensor(np.asarray(x[layer])).float() for layer in layers}
-
-

@@ -41,7 +41,8 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
     reasons = []
     if noise.low < LOW_NOISE:
         reasons.append(
-            f"the estimated noise is {noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%}), too low to be sure of"
+            f"the estimated noise is {noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%}), too low to be "
+            "sure of"
         )
     if gain is not None and gain.low <= 0:
         reasons.append(f"the decoder's gain over the head is {_points(gain)}, not beyond its interval")
@@ -63,8 +64,9 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
     better = "" if gain is None else f" and {_points(gain)} better than the head"
     return Verdict(
         "repair",
-        f"the decoder is right on {decided.criterion} of the rows that judge{better}; it beats every control; "
-        f"the confident repair should leave {wrong_after:.1%} instead of {wrong_before:.1%} of the labels wrong",
+        f"the decoder is right on {decided.criterion} of the rows that judge{better}; it beats every "
+        f"control; the confident repair should leave {wrong_after:.1%} of the labels wrong instead of "
+        f"{wrong_before:.1%}",
         f"The layers know better than the head: {where} reads them best{better}, and {about}.",
     )
 
