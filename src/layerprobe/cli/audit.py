@@ -67,8 +67,8 @@ def add_audit(app: "SubcommandApp") -> None:
             holdout: The rows of the policy noisy_holdout.
             trusted: The rows of the policy trusted.
             test: The rows of the policy test_split.
-            views: Copies of an image that keep its label, to be averaged over: flip, shift, shift_back,
-                flip_shift. The policy unseen_views needs some.
+            views: Copies of an image, mirrored or moved by two pixels, to be averaged over; any of
+                flip, left, right, up, down. The policy unseen_views needs some.
             layers: Names or patterns of layers. Without it, the outputs of all nonlinearities.
             pool: How the positions or tokens of a layer become one row of features.
             inputs: Makes what the model takes of a list of texts, or of uint8 pixels (b, h, w[, 3]). Texts
