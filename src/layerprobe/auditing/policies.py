@@ -101,7 +101,7 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
     if needs is None and not views:
         raise InputError(
             "unseen_views judges by views of the training rows that the network has not seen; say which keep "
-            "the label, as in views=('flip', 'shift')"
+            "the label, as in views=('flip', 'right', 'down')"
         )
     if needs is not None and given[needs] is None:
         raise InputError(f"the policy {policy!r} judges by rows that it is given; pass {needs}=")

@@ -74,8 +74,8 @@ def audit(
     holdout, trusted, test : as `data`, optional
         What the policy needs, with labels.
     views : names, callables or mapping, optional
-        That keep the label: "flip", "shift", "shift_back", "flip_shift" for images (n, c, h, w), or callables
-        over a batch of inputs. Outputs are averaged over them.
+        That keep the label: "flip", "left", "right", "up", "down" (by two pixels) for images (n, c, h, w), or
+        callables over a batch of inputs. Outputs are averaged over them.
     layers, pool, batch_size, device : optional
         As for :func:`layerprobe.probe`. Without `pool`, feature maps of more than 1,024 numbers are averaged
         over neighbouring positions, and tokens over the text.

@@ -1,6 +1,7 @@
 """Label-preserving views of a model's inputs: the same thing, seen a little differently."""
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -21,22 +22,22 @@ def flip(x: Tensor) -> Tensor:
     return x.flip(-1)
 
 
-def shift(x: Tensor) -> Tensor:
-    """Move images two pixels down and right; the edge is repeated."""
-    return pad(x, (SHIFT, 0, SHIFT, 0), mode="replicate")[..., :-SHIFT, :-SHIFT]
+def _moved(x: Tensor, down: int, right: int) -> Tensor:
+    """Move images so many pixels; the edge is repeated."""
+    padded = pad(x, (SHIFT,) * 4, mode="replicate")
+    height, width = x.shape[-2:]
+    return padded[..., SHIFT - down :, SHIFT - right :][..., :height, :width]
 
 
-def shift_back(x: Tensor) -> Tensor:
-    """Move images two pixels up and left; the edge is repeated."""
-    return pad(x, (0, SHIFT, 0, SHIFT), mode="replicate")[..., SHIFT:, SHIFT:]
-
-
-def flip_shift(x: Tensor) -> Tensor:
-    """Mirror images and move them two pixels up and left."""
-    return shift_back(flip(x))
-
-
-VIEWS: dict[str, View] = {"flip": flip, "shift": shift, "shift_back": shift_back, "flip_shift": flip_shift}
+VIEWS: dict[str, View] = {
+    "flip": flip,
+    "left": partial(_moved, down=0, right=-SHIFT),
+    "right": partial(_moved, down=0, right=SHIFT),
+    "up": partial(_moved, down=-SHIFT, right=0),
+    "down": partial(_moved, down=SHIFT, right=0),
+}
+"""Views of images by name: mirrored, or moved by two pixels. One pixel is too little for a network to forget
+the row's label, and two in both directions are too much for many to know the row again."""
 
 
 def resolve_views(views: str | View | Iterable[str | View] | Mapping[str, View]) -> dict[str, View]:
