@@ -1,5 +1,6 @@
 """Which decoders are tried: every probe on every layer at every strength."""
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from layerprobe.errors import InputError
+from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.probes import REGISTRY, Probe, create
 from layerprobe.probes.base import StagedProbe
 
@@ -136,7 +137,9 @@ def _fit(probe: Probe, X: Tensor, codes: Tensor, where: str) -> Probe:
     if isinstance(fitted, StagedProbe) and fitted.stage == "variance":
         fitted.set_params(variance=max(STRENGTHS["masc"]))  # smaller ones are staged from it
     try:
-        return fitted.fit(X, codes)
+        with warnings.catch_warnings():  # what carries no information does not win; nothing to tell the user
+            warnings.simplefilter("ignore", DegenerateWarning)
+            return fitted.fit(X, codes)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
 

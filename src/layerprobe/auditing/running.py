@@ -17,6 +17,7 @@ from layerprobe.auditing.controls import (
     untrained_copy,
 )
 from layerprobe.auditing.features import Features, Reader, memory_needed, require_memory
+from layerprobe.auditing.inputs import blank
 from layerprobe.auditing.labels import Classes
 from layerprobe.auditing.overlap import check_disjoint
 from layerprobe.auditing.policies import Jury, check_policy, halves_for_testing, jury_of_rows, jury_of_views
@@ -115,11 +116,16 @@ def audit(
     held = None if what is None else read_rows(given_rows[what], inputs=inputs)
     if held is not None and what is not None:
         check_disjoint(rows, held, what)
-    reader = Reader(model, layers, pool, named_views, batch_size, device)
+    if not (layers is None or isinstance(layers, str)):
+        layers = tuple(layers)  # which is asked for in every pass
+    first, positions = next(rows.batches(min(batch_size, 2)))
+    empty = blank(first, len(positions))
+    reader = Reader(model, layers, pool, named_views, batch_size, device, blank=empty)
     dimensions, outputs = reader.dimensions(rows)
     size = rows.n + (held.n if held else 0)
     require_memory(memory_needed(dimensions, size, views=bool(named_views)))
-    classes = Classes.of(rows.labels, outputs, class_names or rows.class_names)
+    names = rows.class_names if class_names is None else class_names
+    classes = Classes.of(rows.labels, outputs, names)
     codes = classes.codes(rows.labels, "labels")
     classes.check_counts(codes)
     held_codes = None if held is None else classes.codes(held.labels, f"labels of {what}=")
