@@ -109,9 +109,10 @@ def try_all(
     tried: list[Tried] = []
     for layer, X in fitted_on.items():
         for name, probe in probes.items():
-            fitted = _fit(probe, X, codes, f"probe {name!r} on layer {layer!r}")
+            values = _strengths(name, probe)
+            fitted = _fit(probe, X, codes, f"probe {name!r} on layer {layer!r}", staged=bool(values))
             best: Tried | None = None
-            for strength, scores in _staged(name, fitted, [copy[layer] for copy in copies]):
+            for strength, scores in _staged(values, fitted, [copy[layer] for copy in copies]):
                 correct = torch.stack([s.argmax(1) == labels for s in scores]).float().mean(0)
                 one = Tried(Candidate(layer, name, strength), correct, scores)
                 if best is None or one.criterion > best.criterion:
@@ -126,30 +127,36 @@ def try_all(
 
 def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, codes: Tensor) -> Probe:
     """Return the probe fitted on a layer's outputs, at the candidate's strength."""
-    fitted = _fit(probe, X, codes, f"probe {candidate.probe!r} on layer {candidate.layer!r}")
-    if isinstance(fitted, StagedProbe) and candidate.strength is not None:
-        return fitted.at(candidate.strength)
-    return fitted
+    staged = candidate.strength is not None
+    where = f"probe {candidate.probe!r} on layer {candidate.layer!r}"
+    fitted = _fit(probe, X, codes, where, staged=staged)
+    return fitted.at(candidate.strength) if isinstance(fitted, StagedProbe) and staged else fitted
 
 
-def _fit(probe: Probe, X: Tensor, codes: Tensor, where: str) -> Probe:
+def _strengths(name: str, probe: Probe) -> tuple[float, ...]:
+    """Return the strengths to try; none of a probe by another name, or with so many components."""
+    settled = getattr(probe, "components", None) is not None
+    return () if settled or not isinstance(probe, StagedProbe) else STRENGTHS.get(name, ())
+
+
+def _fit(probe: Probe, X: Tensor, codes: Tensor, where: str, *, staged: bool) -> Probe:
     fitted = clone(probe)
-    if isinstance(fitted, StagedProbe) and fitted.stage == "variance":
+    if staged and isinstance(fitted, StagedProbe) and fitted.stage == "variance":
         fitted.set_params(variance=max(STRENGTHS["masc"]))  # smaller ones are staged from it
     try:
-        with warnings.catch_warnings():  # what carries no information does not win; nothing to tell the user
-            warnings.simplefilter("ignore", DegenerateWarning)
+        with warnings.catch_warnings():
+            if staged:  # of too large a strength on a small layer; smaller ones are tried
+                warnings.simplefilter("ignore", DegenerateWarning)
             return fitted.fit(X, codes)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
 
 
 def _staged(
-    name: str, fitted: Probe, copies: Sequence[Tensor]
+    values: Sequence[float], fitted: Probe, copies: Sequence[Tensor]
 ) -> Iterator[tuple[float | None, list[Tensor]]]:
     """Give the scores of every copy at each strength."""
-    values = STRENGTHS.get(name)
-    if values is None or not isinstance(fitted, StagedProbe):
+    if not values or not isinstance(fitted, StagedProbe):
         yield None, [_all_classes(fitted, X) for X in copies]
         return
     if len(copies) == 1:

@@ -59,19 +59,17 @@ def untrained_control(jury: Jury, codes: Tensor) -> Control:
 def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
     """Return a copy of a network with new initial weights, drawn as its modules draw them.
 
-    Parameters of modules that have no ``reset_parameters`` keep their values in a new random order: what
-    they have learnt is gone and their sizes are right. The model stays as it is.
+    Parameters that no module's ``reset_parameters`` reaches, such as parametrised ones, keep their values in
+    a new random order: what they have learnt is gone and their sizes are right. The model stays as it is.
     """
     fresh = copy.deepcopy(model)
-    drawn: set[int] = set()
     with seeded(seed), torch.no_grad():
         for module in fresh.modules():
             reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(reset):
                 reset()
-                drawn.update(id(parameter) for parameter in module.parameters())
-        for parameter in fresh.parameters():
-            if id(parameter) not in drawn:
+        for learnt, parameter in zip(model.parameters(), fresh.parameters(), strict=True):
+            if torch.equal(learnt, parameter):
                 order = torch.randperm(parameter.numel(), device="cpu").to(parameter.device)
                 parameter.copy_(parameter.flatten()[order].view_as(parameter))
     return fresh

@@ -19,10 +19,11 @@ from layerprobe.layers.pooling import Pool
 from layerprobe.layers.selecting import Maybe
 from layerprobe.layers.views import View, apply_view
 
-__all__ = ["MOST_FEATURES", "Features", "Reader", "memory_needed", "require_memory"]
+__all__ = ["MOST_FEATURES", "Features", "Reader", "layer_outputs", "memory_needed", "require_memory"]
 
 MOST_FEATURES = 1024  # of a layer that can be averaged over positions
 OUTPUT = "output"
+OWN = Maybe(OUTPUT)  # a network may put out what is no tensor; `dimensions` says so
 
 
 @dataclass(eq=False)
@@ -152,14 +153,17 @@ class Reader:
             return output
 
         own = self.pool if isinstance(self.pool, Mapping) else {} if self.pool is None else {"*": self.pool}
-        looking = replace(self, pool={OUTPUT: see, **own})
+        looking = replace(self, pool={OWN: see, **own})
         taken = looking._capture(iter([(x, None)]))
         if len(shape) != 2 or shape[1] < 2:
             raise InputError(
                 "the network has no head to compare with: expected one score a class, (n, K), "
                 f"got {shape or 'nothing that is a row'}; audit_features takes its layers' outputs alone"
             )
-        return {layer: outputs.shape[1] for layer, outputs in taken.items() if layer != OUTPUT}, shape[1]
+        dimensions = {layer: outputs.shape[1] for layer, outputs in taken.items() if layer != OUTPUT}
+        if not dimensions:
+            raise InputError("expected at least one layer besides the network's own output, got none")
+        return dimensions, shape[1]
 
     def _pass(
         self, rows: Rows, places: np.ndarray, view: str | None
@@ -174,6 +178,11 @@ class Reader:
 
         self._capture(rows.batches(self.batch_size), view, place)
         logits = stores.pop(OUTPUT, None)
+        if logits is not None and (bad := logits.isnan().any(1)).any():
+            raise InputError(
+                f"the network puts out NaN for {int(bad.sum())} of {rows.n} rows, so that its head cannot be "
+                "compared with: take other weights, or leave out these rows"
+            )
         return stores, logits
 
     def _capture(
@@ -201,7 +210,7 @@ class Reader:
         captured = capture(
             self.model,
             read(),
-            [*wanted, Maybe(OUTPUT)],
+            [*wanted, OWN],
             pool=pooling.by_layer(),
             device=self.device,
             consume=consume and (lambda outputs, *columns: consume(rename(outputs), *columns)),
@@ -218,8 +227,8 @@ class _Pooling:
 
     def by_layer(self) -> Pool:
         if isinstance(self.pool, Mapping):
-            return {OUTPUT: None, **self.pool} | ({} if "*" in self.pool else {"*": self._fit})
-        return {OUTPUT: None, "*": self._fit if self.pool is None else self.pool}
+            return {OWN: None, **self.pool} | ({} if "*" in self.pool else {"*": self._fit})
+        return {OWN: None, "*": self._fit if self.pool is None else self.pool}
 
     def _fit(self, x: Tensor) -> Tensor:
         if x.ndim == 3:
@@ -236,6 +245,31 @@ def _mean_of_tokens(x: Tensor, mask: Any) -> Tensor:
         return x.mean(1)
     kept = torch.as_tensor(np.asarray(mask)).to(x.device, x.dtype)[..., None]
     return (x * kept).sum(1) / kept.sum(1).clamp(min=1)
+
+
+def layer_outputs(x: Any, dimensions: Mapping[str, int]) -> dict[str, Tensor]:
+    """Check that x maps each of these layers to finite outputs (m, d) and return them.
+
+    Raises
+    ------
+    InputError
+        If a layer is missing, or its outputs are of another dimension or not finite.
+    """
+    missing = [layer for layer in dimensions if not isinstance(x, Mapping) or layer not in x]
+    if missing:
+        raise InputError(
+            f"expected the outputs of {', '.join(dimensions)} by layer; {', '.join(missing)} missing"
+        )
+    found = {layer: torch.as_tensor(np.asarray(x[layer])).float() for layer in dimensions}
+    for layer, X in found.items():
+        if X.ndim != 2 or X.shape[1] != dimensions[layer]:
+            raise InputError(
+                f"expected outputs (m, {dimensions[layer]}) of layer {layer!r} as in training, got "
+                f"{tuple(X.shape)}"
+            )
+        if not torch.isfinite(X).all():
+            raise InputError(f"the outputs of layer {layer!r} have NaN or infinity: mend or drop these rows")
+    return found
 
 
 def memory_needed(dimensions: Mapping[str, int], rows: int, *, views: bool) -> int:

@@ -72,6 +72,12 @@ def audit_features(
     n = len(next(iter(own.values())))
     if len(label_column) != n:
         raise InputError(f"expected a label for each of {n} rows, got {len(label_column)}")
+    names = np.arange(n) if index is None else label_array(index)
+    if len(names) != n or len(set(names.tolist())) < n:
+        raise InputError(
+            f"expected a name of its own for each of {n} rows as index=, got {len(names)} names, "
+            f"{len(set(names.tolist()))} different ones"
+        )
     classes = Classes.of(label_column, None if logits is None else logits.shape[1], class_names)
     codes = classes.codes(label_column, "labels")
     classes.check_counts(codes)
@@ -87,6 +93,8 @@ def audit_features(
     averaged = None if logits is None else logits.softmax(1)
     for i, view in enumerate(views):
         seen, seen_logits = _matrices(view, f"views[{i}]", own)
+        if (rows := len(next(iter(seen.values())))) != n:
+            raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {rows}")
         for layer, X in seen.items():
             mean[layer] = mean[layer] + X[place]
         kept = ordered(seen, place[torch.from_numpy(keep)])
@@ -110,8 +118,13 @@ def audit_features(
     if what is None:
         jury = measure = jury_of_views(train, codes[place])
     else:
-        held, held_logits = _matrices(given[what][0], what, own)  # type: ignore[index]
-        held_codes = classes.codes(label_array(given[what][1]), f"labels of {what}=")  # type: ignore[index]
+        pair = given[what]
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
+        held, held_logits = _matrices(pair[0], what, own)
+        if held_logits is not None and held_logits.shape[1] != len(classes):
+            raise InputError(f"expected {len(classes)} outputs a row in {what}=, got {held_logits.shape[1]}")
+        held_codes = classes.codes(label_array(pair[1]), f"labels of {what}=")
         m = len(next(iter(held.values())))
         if len(held_codes) != m:
             raise InputError(f"expected a label for each of the {m} rows of {what}=, got {len(held_codes)}")
@@ -141,7 +154,7 @@ def audit_features(
         named_probes,
         fingerprints,
         all_controls,
-        index=np.arange(n) if index is None else label_array(index),
+        index=names,
         classes=classes,
         policy=policy,
         seed=seed,
@@ -159,12 +172,11 @@ def _matrices(
         )
     matrices = {}
     for layer, values in features.items():
-        X = (
-            torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
-            .detach()
-            .float()
-            .cpu()
-        )
+        try:
+            X = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
+        except (TypeError, ValueError) as error:  # texts, objects, rows of different lengths
+            raise InputError(f"expected {what} of layer {layer!r} as numbers (n, d): {error}") from error
+        X = X.detach().float().cpu()
         if X.ndim != 2 or not len(X):
             raise InputError(f"expected {what} of layer {layer!r} of shape (n, d), got {tuple(X.shape)}")
         if not torch.isfinite(X).all():

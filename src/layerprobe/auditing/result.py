@@ -1,7 +1,7 @@
 """What an audit found, in the user's names and in the order of her rows."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.auditing.deciding import Decided, Noise
-from layerprobe.auditing.features import Reader
+from layerprobe.auditing.features import Reader, layer_outputs
 from layerprobe.auditing.issues import find_issues
 from layerprobe.auditing.labels import Classes
 from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
 from layerprobe.auditing.rows import Rows, read_rows
 from layerprobe.auditing.verdict import Verdict
 from layerprobe.errors import InputError
+from layerprobe.layers.batches import count_rows
 
 if TYPE_CHECKING:
     from layerprobe.auditing.retraining import Repaired
@@ -180,7 +181,8 @@ class Audit:
             The largest wins.
         """
         if self.reader is None:
-            return self.decided.decoder.scores(_feature_mapping(x, self.decided.decoder.layers)).numpy()
+            wanted = {m.candidate.layer: m.probe.n_features_in_ for m in self.decided.decoder.members}
+            return self.decided.decoder.scores(layer_outputs(x, wanted)).numpy()
         if self.reader.model is None:
             raise InputError("this audit was loaded without its network: Audit.load(path, model) predicts")
         rows = self._unlabelled(x)
@@ -285,15 +287,9 @@ class Audit:
         if isinstance(x, Rows):
             return x
         inputs = self.settings.get("inputs")
+        if isinstance(x, Mapping):  # of whole arrays: rows stay in their order, whatever their names
+            x = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
+            return read_rows(x, np.zeros(count_rows(x) or 0, np.int64), inputs=inputs)
         if isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
             return read_rows(x, np.zeros(len(x), np.int64), inputs=inputs)
         return read_rows(x, inputs=inputs)
-
-
-def _feature_mapping(x: Any, layers: Sequence[str]) -> dict[str, Tensor]:
-    missing = [layer for layer in layers if not hasattr(x, "keys") or layer not in x]
-    if missing:
-        raise InputError(
-            f"expected the outputs of {', '.join(layers)} by layer; {', '.join(missing)} missing"
-        )
-    return {layer: torch.as_tensor(np.asarray(x[layer])).float() for layer in layers}

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from layerprobe.errors import InputError
+from layerprobe.layers.batches import named_tensors
 
 __all__ = ["VIEWS", "View", "apply_view", "resolve_views"]
 
@@ -92,4 +93,7 @@ def apply_view(name: str, view: View, x: Any) -> Any:
         raise InputError(
             f"the view {name!r} must keep shape and type, {x.dtype} {tuple(x.shape)}, but gave {got}"
         )
+    sizes = {tensor.shape[:1] for _, tensor in named_tensors(seen) if tensor.ndim}
+    if sizes != {tensor.shape[:1] for _, tensor in named_tensors(x) if tensor.ndim}:
+        raise InputError(f"the view {name!r} must give as many rows as it is given, and of the same kind")
     return seen
