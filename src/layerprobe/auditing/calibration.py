@@ -19,10 +19,10 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 
-__all__ = ["Calibration", "calibrate", "calibrate_on_truth"]
+__all__ = ["MIXED", "Calibration", "calibrate", "calibrate_on_truth", "sharpness"]
 
-DRAWS = 60  # of the bootstrap
-MIXED = 20  # of them that probabilities are the mean of
+DRAWS = 40  # of the bootstrap
+MIXED = 15  # of them that probabilities are the mean of
 SPREAD = 1.0  # pseudo-rows a class, spread as uniform noise: a class of few rows keeps a sane row of T
 
 
@@ -120,19 +120,17 @@ def calibrate(
 
 def calibrate_on_truth(scores: Tensor, true: Tensor) -> float:
     """Return the sharpness of the largest likelihood for rows whose labels are right."""
-    scores = _centred(scores, true)
     K = scores.shape[1]
-    certain = torch.full((K, K), -40.0, dtype=torch.float64)
-    certain.fill_diagonal_(0)
-    found = _maximise(
-        scores,
-        true,
-        torch.ones(len(scores), dtype=torch.float64),
-        (_start(scores, true, K)[0], certain),
-        None,
-        fit_matrix=False,
-    )
-    return float(found[0].exp())
+    return sharpness(scores, true, torch.eye(K, dtype=torch.float64))
+
+
+def sharpness(scores: Tensor, given: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
+    """Return the sharpness of the largest likelihood where the transition matrix (K, K) is known."""
+    scores = _centred(scores, given)
+    begin = _start(scores, given, scores.shape[1])[0] if start is None else torch.tensor(start).double().log()
+    logs = matrix.clamp(min=1e-18).log()
+    weights = torch.ones(len(scores), dtype=torch.float64)
+    return float(_maximise(scores, given, weights, (begin, logs), None, fit_matrix=False)[0].exp())
 
 
 def _centred(scores: Tensor, labels: Tensor) -> Tensor:

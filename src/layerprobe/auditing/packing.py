@@ -17,11 +17,12 @@ from torch import Tensor
 
 from layerprobe.auditing.calibration import Calibration
 from layerprobe.auditing.candidates import Candidate
-from layerprobe.auditing.deciding import Decided, Noise
+from layerprobe.auditing.deciding import Decided
 from layerprobe.auditing.decoder import Decoder, Member
 from layerprobe.auditing.features import Reader
 from layerprobe.auditing.intervals import Interval
 from layerprobe.auditing.labels import Classes
+from layerprobe.auditing.noise import Noise
 from layerprobe.auditing.verdict import Verdict
 from layerprobe.core import Subspaces
 from layerprobe.errors import InputError

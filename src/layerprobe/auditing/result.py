@@ -12,10 +12,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.deciding import Decided, Noise
+from layerprobe.auditing.deciding import Decided
 from layerprobe.auditing.features import Reader, layer_outputs
 from layerprobe.auditing.issues import find_issues
 from layerprobe.auditing.labels import Classes
+from layerprobe.auditing.noise import Noise
 from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
 from layerprobe.auditing.rows import Rows, read_rows
 from layerprobe.auditing.verdict import Verdict

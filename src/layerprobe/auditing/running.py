@@ -1,21 +1,16 @@
 """audit(): from a trained network and its labels to all that its layers say of them, in one call."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import EllipsisType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layerprobe.auditing.assembling import Clock, assemble, canonical, judging_rows
 from layerprobe.auditing.candidates import DEFAULT_PROBES, families
-from layerprobe.auditing.controls import (
-    Control,
-    best_of_history,
-    controls_of,
-    untrained_control,
-    untrained_copy,
-)
+from layerprobe.auditing.controls import untrained_copy
 from layerprobe.auditing.features import Features, Reader, memory_needed, require_memory
 from layerprobe.auditing.inputs import blank
 from layerprobe.auditing.labels import Classes
@@ -146,14 +141,11 @@ def audit(
     clock("outputs of the layers")
     train, jury, measure = juries(reader)
 
-    def all_controls(inputs_right: Tensor | None) -> list[Control]:
-        found = controls_of(measure, inputs_right)
-        if controls:
-            fresh = Reader(untrained_copy(model, seed), layers, pool, named_views, batch_size, device)
-            found.append(untrained_control(juries(fresh)[2], codes[torch.from_numpy(order)]))
-        if history is not None:
-            found.append(best_of_history(history, held.n if held else rows.n))
-        return found
+    def untrained() -> tuple[Features, Jury] | None:
+        if not controls:
+            return None
+        features, _, fresh_measure = juries(replace(reader, model=untrained_copy(model, seed)))
+        return features, fresh_measure
 
     return assemble(
         clock,
@@ -164,7 +156,8 @@ def audit(
         measure,
         named_probes,
         rows.fingerprints(),
-        all_controls,
+        untrained,
+        history=history,
         index=rows.index,
         classes=classes,
         policy=policy,

@@ -75,6 +75,7 @@ def _unbeaten(controls: pd.DataFrame) -> list[tuple[str, float]]:
     """Return the controls that the decoder does not at least equal; the head has a reason of its own."""
     own = float(controls["criterion"].iloc[-1])
     others = controls.iloc[:-1]
+    others = others[others["beaten"].notna()]
     others = others[(others["control"] != "head") & ~(own > others["criterion"])]
     return list(zip(others["control"], others["criterion"].astype(float), strict=True))
 
