@@ -50,7 +50,7 @@ def main(data_root: Path, folder: Path, names: list[str], seeds: list[int], *, r
 
 
 def audited(data: nets.Data, networks: dict[str, torch.nn.Module], history: list[dict[str, str]]) -> Measured:
-    """Audit by two policies that know noisy labels alone, with and without views, and measure with true ones."""
+    """Audit by policies that know noisy labels alone, with and without views; measure with true ones."""
     wrong = (data.given != data.true).numpy()
     test = read_rows((data.test_x, data.test_true))
     views = resolve_views(VIEWS)

@@ -1,9 +1,9 @@
 """How wrong the labels are, from rows or layers that cannot remember them.
 
-Rows held out with noisy labels are such rows. Where there are none, there are layers that never saw a label: the
-raw input, and those of an untrained copy of the network. A row's score by a ridge probe that is fitted on all the
-other rows of such a layer knows nothing of the row's own label, so that leave-one-out, which fools on trained
-layers, is honest there.
+Rows held out with noisy labels are such rows. Where there are none, there are layers that never saw a label:
+the raw input, and those of an untrained copy of the network. A row's score by a ridge probe that is fitted on
+all the other rows of such a layer knows nothing of the row's own label, so that leave-one-out, which fools on
+trained layers, is honest there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -95,12 +95,8 @@ def estimate_noise(
         betas = own.betas.new_full(own.betas.shape, beta)
     else:
         beta = sharpness(left_out[some], codes[some], own.matrix)
-        betas = torch.stack(
-            [
-                torch.tensor(sharpness(left_out[some], codes[some], T, start=beta))
-                for T in own.matrices[:MIXED]
-            ]
-        )
+        drawn = (sharpness(left_out[some], codes[some], T, start=beta) for T in own.matrices[:MIXED])
+        betas = torch.tensor(list(drawn))
     return replace(own, beta=beta, betas=betas.double()), noise
 
 
