@@ -24,6 +24,8 @@ __all__ = ["MIXED", "Calibration", "calibrate", "calibrate_on_truth", "sharpness
 DRAWS = 40  # of the bootstrap
 MIXED = 15  # of them that probabilities are the mean of
 SPREAD = 1.0  # pseudo-rows a class, spread as uniform noise: a class of few rows keeps a sane row of T
+TINY = 1e-12
+USUAL = 3.0  # sharpness of scores of unit spread, as far as few rows leave it open
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,12 +147,11 @@ def _centred(scores: Tensor, labels: Tensor) -> Tensor:
 
 def _start(scores: Tensor, given: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """Return where the search begins: decided scores, and the noise that they would mean."""
-    spread = float(scores.std()) or 1.0
     agree = float((scores.argmax(1) == given).double().mean())
     agree = min(max(agree, 1.5 / K), 0.95)
     T = torch.full((K, K), (1 - agree) / max(K - 1, 1), dtype=torch.float64)
     T.fill_diagonal_(agree)
-    return torch.tensor(2.0 / spread, dtype=torch.float64).log(), T.log()
+    return (USUAL / (scores.std() + TINY)).log(), T.log()
 
 
 def _maximise(
@@ -165,6 +166,7 @@ def _maximise(
 ) -> tuple[Tensor, Tensor]:
     """Return the logarithm of beta and the logits of T's rows of the largest penalised likelihood."""
     K = scores.shape[1]
+    usual = (USUAL / (scores.std() + TINY)).log()
     with torch.inference_mode(False), torch.enable_grad():
         sharpness = start[0].detach().clone() if log_beta is None else torch.tensor(log_beta).double()
         logits = start[1].detach().clone()
@@ -185,7 +187,7 @@ def _maximise(
             optimizer.zero_grad()
             logs = torch.log_softmax(logits, 1)
             seen = torch.logsumexp(torch.log_softmax(sharpness.exp() * scores, 1) + logs.T[given], 1)
-            total = -(weights * seen).sum()
+            total = -(weights * seen).sum() + (sharpness - usual).square() / 2
             if fit_matrix:
                 off = logs.sum() - logs.diagonal().sum()
                 total = total - SPREAD / max(K - 1, 1) * off
