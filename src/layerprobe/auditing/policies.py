@@ -116,7 +116,8 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
 def jury_of_rows(train: Features, held: Features, labels: Tensor, *, clean: bool) -> Jury:
     """Judge by rows that the network was not trained on, averaged over their views as they will be later."""
     logits = [] if held.logits is None else [held.logits]
-    return Jury(train.mean, [held.mean], labels, clean, logits, held.probabilities)
+    averaged = None if held.mean is held.own else held.probabilities  # without views that is the head again
+    return Jury(train.mean, [held.mean], labels, clean, logits, averaged)
 
 
 def jury_of_views(train: Features, codes: Tensor) -> Jury:
