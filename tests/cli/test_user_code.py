@@ -1,7 +1,5 @@
 """Code and weights that a user names on the command line."""
 
-import sys
-
 import pytest
 import safetensors.torch
 import torch
@@ -11,42 +9,6 @@ from layerprobe.cli.user_code import is_reference, load_model, load_object
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import MLP
 from layerprobe.training.checkpoints import save_weights
-
-CODE = """
-from torch import nn
-
-class Tied(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.one = nn.Linear(3, 3, bias=False)
-        self.two = nn.Linear(3, 3, bias=False)
-        self.two.weight = self.one.weight
-
-class Box:
-    factory = staticmethod(lambda: nn.Linear(3, 2))
-
-made = nn.Linear(3, 2)
-number = 5
-
-def build():
-    return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
-
-def nothing():
-    return None
-"""
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """A directory with users' modules, which are forgotten afterwards."""
-    (tmp_path / "users_models.py").write_text(CODE)
-    (tmp_path / "users_broken.py").write_text("import no_such_package\n")
-    (tmp_path / "users_faulty.py").write_text("1 / 0\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("users_")]:
-        del sys.modules[name]
 
 
 def test_what_names_code():

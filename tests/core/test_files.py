@@ -38,6 +38,15 @@ def test_a_missing_folder_is_named(tmp_path):
         fitted().save(tmp_path / "nowhere" / "s")
 
 
+def test_a_place_that_no_file_can_take_is_named(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "folder", tmp_path / "file" / "s"):
+        with pytest.raises(DataError, match=f"{place} cannot be written"):
+            fitted().save(place)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]
+
+
 def bad_files(folder):
     fitted().save(folder / "good")
     blob = (folder / "good").read_bytes()

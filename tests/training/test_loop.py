@@ -153,6 +153,19 @@ def test_what_is_not_given_is_nan_and_a_diverging_run_ends(planted):
     assert not math.isfinite(diverged[0].loss)
 
 
+def test_probabilities_are_trained_on_as_labels_are(planted):
+    x, noisy, true, test = planted
+    recipe = replace(RECIPE, max_epochs=3)
+    certain = nn.functional.one_hot(noisy, 3).float()
+    model, history = run(planted, recipe)
+    softly, soft_history = run((x, certain, true, test), recipe)
+    torch.testing.assert_close(softly.head.weight, model.head.weight)
+    assert [e.train_accuracy for e in soft_history] == [e.train_accuracy for e in history]
+    # A target of the mean of all classes is another loss, whose least is the logarithm of their number.
+    _, flat = run((x, torch.full((200, 3), 1 / 3), true, test), replace(RECIPE, max_epochs=60))
+    assert flat[-1].loss == pytest.approx(math.log(3), abs=1e-3)
+
+
 def test_dropout_is_on_in_training_off_in_testing_and_repeats(planted):
     x, noisy, _, test = planted
 
@@ -406,6 +419,8 @@ def test_a_recipe_that_cannot_be_is_refused(changes, message):
     ("x", "y", "message"),
     [
         (torch.zeros(3, 20), torch.zeros(2, dtype=torch.int64), r"y needs shape \(3,\).*got \(2,\)"),
+        (torch.zeros(3, 20), torch.zeros(2, 4), r"y needs shape \(3,\).*got \(2,\)"),
+        (torch.zeros(3, 20), torch.zeros(3, 4, dtype=torch.int64), r"y needs shape \(3,\).*got \(3, 4\)"),
         (torch.zeros(0, 20), torch.zeros(0, dtype=torch.int64), "at least one sample"),
     ],
 )

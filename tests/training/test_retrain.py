@@ -198,6 +198,7 @@ def test_a_run_that_its_stop_rule_ended_does_not_go_on_when_resumed(planted, mem
             "validation needs at least",
         ),
         ({"y": torch.zeros(3, dtype=torch.int64)}, r"y needs shape \(200,\)"),
+        ({"y": torch.zeros(200, 3)}, r"y needs shape \(200,\)"),
         ({"true_labels": torch.zeros(3, dtype=torch.int64)}, r"true_labels needs shape \(200,\)"),
     ],
 )

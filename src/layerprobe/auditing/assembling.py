@@ -1,14 +1,13 @@
 """What audits of networks and of features share: an order of the rows, a clock, and the result."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.controls import Control
 from layerprobe.auditing.deciding import decide
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.labels import Classes
@@ -29,8 +28,9 @@ def assemble(
     measure: Jury,
     probes: Mapping[str, Any],
     fingerprints: np.ndarray,
-    controls: Callable[[Tensor | None], list[Control]],
+    untrained: Callable[[], tuple[Features, Jury] | None],
     *,
+    history: Sequence[float] | None,
     classes: Classes,
     policy: str,
     seed: int,
@@ -46,7 +46,8 @@ def assemble(
         measure,
         probes,
         fingerprints[order],
-        controls,
+        untrained,
+        history=history,
         seed=seed,
         timer=clock,
     )

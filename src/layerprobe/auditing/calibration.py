@@ -19,11 +19,13 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 
-__all__ = ["Calibration", "calibrate", "calibrate_on_truth"]
+__all__ = ["MIXED", "Calibration", "calibrate", "calibrate_on_truth", "sharpness"]
 
-DRAWS = 60  # of the bootstrap
-MIXED = 20  # of them that probabilities are the mean of
+DRAWS = 40  # of the bootstrap
+MIXED = 15  # of them that probabilities are the mean of
 SPREAD = 1.0  # pseudo-rows a class, spread as uniform noise: a class of few rows keeps a sane row of T
+TINY = 1e-12
+USUAL = 3.0  # sharpness of scores of unit spread, as far as few rows leave it open
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,19 +122,17 @@ def calibrate(
 
 def calibrate_on_truth(scores: Tensor, true: Tensor) -> float:
     """Return the sharpness of the largest likelihood for rows whose labels are right."""
-    scores = _centred(scores, true)
     K = scores.shape[1]
-    certain = torch.full((K, K), -40.0, dtype=torch.float64)
-    certain.fill_diagonal_(0)
-    found = _maximise(
-        scores,
-        true,
-        torch.ones(len(scores), dtype=torch.float64),
-        (_start(scores, true, K)[0], certain),
-        None,
-        fit_matrix=False,
-    )
-    return float(found[0].exp())
+    return sharpness(scores, true, torch.eye(K, dtype=torch.float64))
+
+
+def sharpness(scores: Tensor, given: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
+    """Return the sharpness of the largest likelihood where the transition matrix (K, K) is known."""
+    scores = _centred(scores, given)
+    begin = _start(scores, given, scores.shape[1])[0] if start is None else torch.tensor(start).double().log()
+    logs = matrix.clamp(min=1e-18).log()
+    weights = torch.ones(len(scores), dtype=torch.float64)
+    return float(_maximise(scores, given, weights, (begin, logs), None, fit_matrix=False)[0].exp())
 
 
 def _centred(scores: Tensor, labels: Tensor) -> Tensor:
@@ -147,12 +147,11 @@ def _centred(scores: Tensor, labels: Tensor) -> Tensor:
 
 def _start(scores: Tensor, given: Tensor, K: int) -> tuple[Tensor, Tensor]:
     """Return where the search begins: decided scores, and the noise that they would mean."""
-    spread = float(scores.std()) or 1.0
     agree = float((scores.argmax(1) == given).double().mean())
     agree = min(max(agree, 1.5 / K), 0.95)
     T = torch.full((K, K), (1 - agree) / max(K - 1, 1), dtype=torch.float64)
     T.fill_diagonal_(agree)
-    return torch.tensor(2.0 / spread, dtype=torch.float64).log(), T.log()
+    return (USUAL / (scores.std() + TINY)).log(), T.log()
 
 
 def _maximise(
@@ -167,6 +166,7 @@ def _maximise(
 ) -> tuple[Tensor, Tensor]:
     """Return the logarithm of beta and the logits of T's rows of the largest penalised likelihood."""
     K = scores.shape[1]
+    usual = (USUAL / (scores.std() + TINY)).log()
     with torch.inference_mode(False), torch.enable_grad():
         sharpness = start[0].detach().clone() if log_beta is None else torch.tensor(log_beta).double()
         logits = start[1].detach().clone()
@@ -187,7 +187,7 @@ def _maximise(
             optimizer.zero_grad()
             logs = torch.log_softmax(logits, 1)
             seen = torch.logsumexp(torch.log_softmax(sharpness.exp() * scores, 1) + logs.T[given], 1)
-            total = -(weights * seen).sum()
+            total = -(weights * seen).sum() + (sharpness - usual).square() / 2
             if fit_matrix:
                 off = logs.sum() - logs.diagonal().sum()
                 total = total - SPREAD / max(K - 1, 1) * off

@@ -16,6 +16,9 @@ from layerprobe.training import seeded
 __all__ = ["Control", "best_of_history", "controls_of", "untrained_control", "untrained_copy"]
 
 
+AVERAGED = "head, averaged over views"
+
+
 @dataclass(frozen=True, eq=False)
 class Control:
     """Something cheap that a decoder must beat.
@@ -27,11 +30,15 @@ class Control:
         By the same rows and labels as the decoder's; of "early stopping" by the history's.
     correct : Tensor (m,) or None
         Row by row, for a paired comparison; None where only the accuracy is known.
+    comparable : bool
+        False for the head averaged over views that judge: together they tell the network which row it is, and
+        so the label that it knows by heart.
     """
 
     name: str
     criterion: Interval
     correct: Tensor | None
+    comparable: bool = True
 
 
 def controls_of(jury: Jury, inputs: Tensor | None) -> list[Control]:
@@ -43,10 +50,13 @@ def controls_of(jury: Jury, inputs: Tensor | None) -> list[Control]:
     if jury.logits:
         found.append(("head", jury.correct(jury.logits)))
     if jury.averaged is not None:
-        found.append(("head, averaged over views", jury.correct([jury.averaged])))
+        found.append((AVERAGED, jury.correct([jury.averaged])))
     if inputs is not None:
         found.append(("raw input", inputs.double()))
-    return [Control(name, interval(correct), correct) for name, correct in found]
+    return [
+        Control(name, interval(correct), correct, comparable=not (jury.of_views and name == AVERAGED))
+        for name, correct in found
+    ]
 
 
 def untrained_control(jury: Jury, codes: Tensor) -> Control:

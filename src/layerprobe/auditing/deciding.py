@@ -9,44 +9,21 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
-from layerprobe.auditing.calibration import Calibration, calibrate, calibrate_on_truth
+from layerprobe.auditing.calibration import Calibration
 from layerprobe.auditing.candidates import Tried, try_all
-from layerprobe.auditing.controls import Control
+from layerprobe.auditing.controls import Control, best_of_history, controls_of, untrained_control
 from layerprobe.auditing.decoder import Decoder, choose_members
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.intervals import Interval, interval
+from layerprobe.auditing.noise import Noise, estimate_noise
 from layerprobe.auditing.policies import Jury
 from layerprobe.probes import Probe
 
-__all__ = ["Decided", "Noise", "decide"]
+__all__ = ["Decided", "decide"]
 
 Timer = Callable[[str], object]
-
-
-@dataclass(frozen=True, eq=False)
-class Noise:
-    """How wrong the labels are.
-
-    Attributes
-    ----------
-    rate, low, high : float
-        The share of wrong labels and its 95 % interval (bootstrap over the rows that judge).
-    matrix, matrix_low, matrix_high : ndarray of shape (K, K)
-        P(given = column | true = row), and the intervals of its entries.
-    prior : ndarray of shape (K,)
-        Shares of the true classes.
-    """
-
-    rate: float
-    low: float
-    high: float
-    matrix: np.ndarray
-    matrix_low: np.ndarray
-    matrix_high: np.ndarray
-    prior: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +63,9 @@ def decide(
     measure: Jury,
     probes: Mapping[str, Probe],
     fingerprints: np.ndarray,
-    controls: Callable[[Tensor | None], Sequence[Control]],
+    untrained: Callable[[], tuple[Features, Jury] | None],
     *,
+    history: Sequence[float] | None = None,
     seed: int,
     timer: Timer = lambda step: None,
 ) -> Decided:
@@ -104,8 +82,10 @@ def decide(
         What chooses, and what measures the choice: the same but for the paper's split of the test rows.
     probes : mapping of str to Probe
     fingerprints : ndarray (n,)
-    controls : callable
-        Given what the best candidate on the raw input gets right of `measure`, or None, returns the controls.
+    untrained : callable
+        Returns the features and the jury of an untrained copy of the network, or None.
+    history : sequence of float, optional
+        The network's accuracy on a noisy hold-out after every epoch.
     seed : int
         Of the bootstrap.
     timer : callable
@@ -123,8 +103,6 @@ def decide(
         judge, _ = Decoder.fit(candidates, probes, jury.fitted_on, codes, fingerprints)
     scores = [judge.scores(copy) for copy in measure.copies]
     correct = measure.correct(scores)
-    timer("noise")
-    calibration = _calibration(scores, measure, left_out, codes, seed)
     timer("controls")
     best_input = max(
         (one for one in tried if one.candidate.layer == "input"), key=lambda one: one.criterion, default=None
@@ -133,51 +111,29 @@ def decide(
     if best_input is not None:
         alone, _ = Decoder.fit([best_input.candidate], probes, jury.fitted_on, codes, fingerprints)
         inputs = measure.correct([alone.scores(copy) for copy in measure.copies])
-    others = controls(inputs)
+    controls, blind = controls_of(measure, inputs), {}
+    if "input" in train.mean:
+        blind["the raw input"] = train.mean["input"]
+    if (fresh := untrained()) is not None:
+        controls.append(untrained_control(fresh[1], codes))
+        blind |= {
+            f"layer {name} of an untrained copy": X for name, X in fresh[0].mean.items() if name != "input"
+        }
+    if history is not None:
+        controls.append(best_of_history(history, len(measure.labels)))
+    timer("noise")
+    calibration, noise = estimate_noise(scores, measure, left_out, codes, blind, seed=seed)
     head = measure.correct(measure.logits) if measure.logits else None
     chosen_head = jury.correct(jury.logits) if jury.logits else None
     return Decided(
         decoder,
         left_out,
         calibration,
-        _noise(calibration, scores, measure, left_out, codes),
+        noise,
         interval(correct),
         None if head is None else interval(correct - head),
         _layers(tried, members, chosen_head),
-        _controls(others, correct),
-    )
-
-
-def _calibration(
-    scores: Sequence[Tensor], jury: Jury, left_out: Tensor, codes: Tensor, seed: int
-) -> Calibration:
-    """Give the scores of training rows a meaning, by rows whose labels the network has not seen."""
-    copies, m = len(scores), len(jury.labels)
-    stacked, labels = torch.cat(list(scores)), jury.labels.repeat(copies)
-    if jury.clean:
-        return calibrate(left_out, codes, beta=calibrate_on_truth(stacked, labels), seed=seed)
-    return calibrate(stacked, labels, groups=torch.arange(m).repeat(copies), seed=seed)
-
-
-def _noise(
-    calibration: Calibration, scores: Sequence[Tensor], jury: Jury, left_out: Tensor, codes: Tensor
-) -> Noise:
-    rows, given = (
-        (left_out, codes) if jury.clean else (torch.cat(list(scores)), jury.labels.repeat(len(scores)))
-    )
-    posterior = calibration.posterior(rows, given)
-    rate = float(1 - posterior.gather(1, given[:, None]).mean())
-    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
-    low, high = calibration.rates.quantile(ends).tolist()
-    matrix_low, matrix_high = calibration.matrices.quantile(ends, dim=0)
-    return Noise(
-        rate,
-        min(low, rate),
-        max(high, rate),
-        calibration.matrix.numpy(),
-        matrix_low.numpy(),
-        matrix_high.numpy(),
-        posterior.mean(0).numpy(),
+        _controls(controls, correct),
     )
 
 
@@ -208,7 +164,10 @@ def _controls(controls: Sequence[Control], correct: Tensor) -> pd.DataFrame:
     own = interval(correct)
     rows = []
     for control in controls:
-        if control.correct is None:
+        beaten: bool | None
+        if not control.comparable:
+            beaten = None
+        elif control.correct is None:
             beaten = own.value > control.criterion.value
         else:
             beaten = interval(correct - control.correct).low > 0

@@ -60,8 +60,8 @@ class Reader:
 
     Attributes
     ----------
-    model : nn.Module
-        Left as it was.
+    model : nn.Module or None
+        Left as it was. None for an audit that was loaded without it.
     layers : str, iterable of str or None
         As for :func:`layerprobe.probe`.
     pool : optional
@@ -73,15 +73,18 @@ class Reader:
     device : torch.device, str or None
     renamed : mapping of str to str
         Names of features, and the model's names of their layers where these differ.
+    blank
+        An input of two rows that holds nothing, to try a network with; see :func:`inputs.blank`.
     """
 
-    model: nn.Module
+    model: nn.Module | None
     layers: str | Iterable[str | EllipsisType] | None = None
     pool: Pool = None
     views: Mapping[str, View] = field(default_factory=dict)
     batch_size: int = 512
     device: torch.device | str | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
+    blank: Any = None
 
     def read(self, rows: Rows, order: np.ndarray | None = None, keep: np.ndarray | None = None) -> Features:
         """Return the outputs for all rows.
@@ -124,10 +127,18 @@ class Reader:
     def of_layers(self, layers: Iterable[str]) -> "Reader":
         """Return a reader of these layers alone, by the names that features have."""
         own = getattr(self.model, "probed_layers", {}) if self.layers is None else {}
-        return replace(self, layers=[own.get(layer, layer) for layer in layers], renamed=own)
+        pool = self.pool
+        if isinstance(pool, Mapping):  # it may speak of layers that are not asked for now
+            pool = {Maybe(pattern): choice for pattern, choice in pool.items()}
+        return replace(self, layers=[own.get(layer, layer) for layer in layers], pool=pool, renamed=own)
 
     def dimensions(self, rows: Rows) -> tuple[dict[str, int], int]:
-        """Return each layer's number of features, and the network's number of outputs, from one batch.
+        """Return each layer's number of features, and the network's number of outputs, from one batch."""
+        x, _ = next(rows.batches(min(self.batch_size, 2)))
+        return self.dimensions_of(x)
+
+    def dimensions_of(self, x: Any) -> tuple[dict[str, int], int]:
+        """Return the same for a batch of inputs as the model takes them.
 
         Raises
         ------
@@ -143,8 +154,7 @@ class Reader:
 
         own = self.pool if isinstance(self.pool, Mapping) else {} if self.pool is None else {"*": self.pool}
         looking = replace(self, pool={OWN: see, **own})
-        x, positions = next(rows.batches(min(self.batch_size, 2)))
-        taken = looking._capture(iter([(x, positions)]))
+        taken = looking._capture(iter([(x, None)]))
         if len(shape) != 2 or shape[1] < 2:
             raise InputError(
                 "the network has no head to compare with: expected one score a class, (n, K), "
@@ -176,8 +186,10 @@ class Reader:
         return stores, logits
 
     def _capture(
-        self, batches: Iterator[tuple[Any, np.ndarray]], view: str | None = None, consume: Any = None
+        self, batches: Iterator[tuple[Any, np.ndarray | None]], view: str | None = None, consume: Any = None
     ) -> dict[str, Tensor]:
+        if self.model is None:
+            raise InputError("the audit was loaded without its network: pass it, Audit.load(path, model)")
         layers: Any = self.layers
         known = self.renamed
         if layers is None:
@@ -187,7 +199,7 @@ class Reader:
         wanted = [layers] if isinstance(layers, str) else list(layers)
         pooling = _Pooling(self.pool)
 
-        def read() -> Iterator[tuple[Any, None, np.ndarray]]:
+        def read() -> Iterator[tuple[Any, None, np.ndarray | None]]:
             for x, positions in batches:
                 pooling.mask = x.get("attention_mask") if isinstance(x, Mapping) else None
                 yield (x if view is None else apply_view(view, self.views[view], x)), None, positions

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from layerprobe.auditing.assembling import Clock, assemble, canonical, judging_rows
 from layerprobe.auditing.candidates import DEFAULT_PROBES, families
-from layerprobe.auditing.controls import Control, best_of_history, controls_of
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.fingerprints import hash_inputs
 from layerprobe.auditing.labels import Classes
@@ -140,10 +139,6 @@ def audit_features(
             chooses, measures = halves_for_testing(held_codes, held_prints)
             jury, measure = jury.part(chooses), jury.part(measures)
 
-    def all_controls(inputs_right: Tensor | None) -> list[Control]:
-        found = controls_of(measure, inputs_right)
-        return found if history is None else [*found, best_of_history(history, len(measure.labels))]
-
     return assemble(
         clock,
         train,
@@ -153,7 +148,8 @@ def audit_features(
         measure,
         named_probes,
         fingerprints,
-        all_controls,
+        lambda: None,
+        history=history,
         index=names,
         classes=classes,
         policy=policy,

@@ -49,6 +49,8 @@ class Jury:
         The network's own answers to each copy; empty without a network.
     averaged : Tensor (m, K) or None
         Its probabilities averaged over the views.
+    of_views : bool
+        Whether these are views of the training rows, of which a network still knows some labels.
     """
 
     fitted_on: Mapping[str, Tensor]
@@ -57,6 +59,7 @@ class Jury:
     clean: bool
     logits: Sequence[Tensor]
     averaged: Tensor | None
+    of_views: bool = False
 
     def correct(self, scores: Sequence[Tensor]) -> Tensor:
         """Return the share of each row's copies whose largest score is the label, (m,)."""
@@ -71,6 +74,7 @@ class Jury:
             self.clean,
             [logits[rows] for logits in self.logits],
             None if self.averaged is None else self.averaged[rows],
+            self.of_views,
         )
 
 
@@ -112,7 +116,8 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
 def jury_of_rows(train: Features, held: Features, labels: Tensor, *, clean: bool) -> Jury:
     """Judge by rows that the network was not trained on, averaged over their views as they will be later."""
     logits = [] if held.logits is None else [held.logits]
-    return Jury(train.mean, [held.mean], labels, clean, logits, held.probabilities)
+    averaged = None if held.mean is held.own else held.probabilities  # without views that is the head again
+    return Jury(train.mean, [held.mean], labels, clean, logits, averaged)
 
 
 def jury_of_views(train: Features, codes: Tensor) -> Jury:
@@ -121,7 +126,7 @@ def jury_of_views(train: Features, codes: Tensor) -> Jury:
     logits = [copy.logits for copy in copies if copy.logits is not None]
     averaged = torch.stack([each.softmax(1) for each in logits]).mean(0) if logits else None
     labels = codes[torch.from_numpy(train.kept)]
-    return Jury(train.own, [copy.own for copy in copies], labels, False, logits, averaged)
+    return Jury(train.own, [copy.own for copy in copies], labels, False, logits, averaged, of_views=True)
 
 
 def halves_for_testing(labels: Tensor, fingerprints: np.ndarray) -> tuple[Tensor, Tensor]:

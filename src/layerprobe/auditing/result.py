@@ -5,22 +5,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.deciding import Decided, Noise
+from layerprobe.auditing.deciding import Decided
 from layerprobe.auditing.features import Reader, layer_outputs
 from layerprobe.auditing.issues import find_issues
 from layerprobe.auditing.labels import Classes
+from layerprobe.auditing.noise import Noise
 from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
 from layerprobe.auditing.rows import Rows, read_rows
 from layerprobe.auditing.verdict import Verdict
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import count_rows
+
+if TYPE_CHECKING:
+    from layerprobe.auditing.retraining import Repaired
 
 __all__ = ["Audit"]
 
@@ -180,6 +184,8 @@ class Audit:
         if self.reader is None:
             wanted = {m.candidate.layer: m.probe.n_features_in_ for m in self.decided.decoder.members}
             return self.decided.decoder.scores(layer_outputs(x, wanted)).numpy()
+        if self.reader.model is None:
+            raise InputError("this audit was loaded without its network: Audit.load(path, model) predicts")
         rows = self._unlabelled(x)
         decoder = self.decided.decoder
         reader = self.reader.of_layers(decoder.layers)
@@ -224,8 +230,11 @@ class Audit:
         nothing = torch.zeros(self.n, dtype=torch.bool)
         return relabel("keep", self.posterior, self.posterior, self.given, nothing, self.classes)
 
-    def retrain(self, labels: Relabelled | None = None, **options: Any) -> Any:
-        """Train the network again on repaired labels; see :func:`layerprobe.auditing.retraining.retrain`."""
+    def retrain(self, labels: Relabelled | None = None, **options: Any) -> "Repaired":
+        """Train a copy of the network on repaired labels, by default the soft ones.
+
+        See :func:`layerprobe.auditing.retraining.retrain` for its options.
+        """
         from layerprobe.auditing.retraining import retrain
 
         return retrain(self, self.relabel("soft") if labels is None else labels, **options)
@@ -237,10 +246,10 @@ class Audit:
         """
         from layerprobe.editing import edit_head
 
-        rows, reader = self.training_rows()
+        model, rows = self.training_rows()
         given = self.given
-        batches = ((x, given[torch.from_numpy(p)]) for x, p in rows.batches(reader.batch_size))
-        return edit_head(reader.model, batches, probe, **options)
+        batches = ((x, given[torch.from_numpy(p)]) for x, p in rows.batches())
+        return edit_head(model, batches, probe, **options)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write everything as one self-contained HTML file."""
@@ -261,14 +270,14 @@ class Audit:
 
         return load(path, model, **options)
 
-    def training_rows(self) -> tuple[Rows, Reader]:
-        """Return the training rows and what reads them, or say that this audit has none."""
-        if self.rows is None or self.reader is None:
+    def training_rows(self) -> tuple[nn.Module, Rows]:
+        """Return the network and the rows that it was trained on, or say that this audit has none."""
+        if self.rows is None or self.reader is None or self.reader.model is None:
             raise InputError(
-                "this audit holds no training rows: it was loaded from a file or made of features; audit the "
-                "network again to repair it"
+                "this audit holds no network and rows: it was loaded from a file or made of features; audit "
+                "the network again to repair it"
             )
-        return self.rows, self.reader
+        return self.reader.model, self.rows
 
     def _in_user_order(self, values: Tensor) -> Tensor:
         result = torch.empty_like(values)

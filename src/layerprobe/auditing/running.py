@@ -1,22 +1,18 @@
 """audit(): from a trained network and its labels to all that its layers say of them, in one call."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from types import EllipsisType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from layerprobe.auditing.assembling import Clock, assemble, canonical, judging_rows
 from layerprobe.auditing.candidates import DEFAULT_PROBES, families
-from layerprobe.auditing.controls import (
-    Control,
-    best_of_history,
-    controls_of,
-    untrained_control,
-    untrained_copy,
-)
+from layerprobe.auditing.controls import untrained_copy
 from layerprobe.auditing.features import Features, Reader, memory_needed, require_memory
+from layerprobe.auditing.inputs import blank
 from layerprobe.auditing.labels import Classes
 from layerprobe.auditing.overlap import check_disjoint
 from layerprobe.auditing.policies import Jury, check_policy, halves_for_testing, jury_of_rows, jury_of_views
@@ -115,11 +111,16 @@ def audit(
     held = None if what is None else read_rows(given_rows[what], inputs=inputs)
     if held is not None and what is not None:
         check_disjoint(rows, held, what)
-    reader = Reader(model, layers, pool, named_views, batch_size, device)
+    if not (layers is None or isinstance(layers, str)):
+        layers = tuple(layers)  # which is asked for in every pass
+    first, positions = next(rows.batches(min(batch_size, 2)))
+    empty = blank(first, len(positions))
+    reader = Reader(model, layers, pool, named_views, batch_size, device, blank=empty)
     dimensions, outputs = reader.dimensions(rows)
     size = rows.n + (held.n if held else 0)
     require_memory(memory_needed(dimensions, size, views=bool(named_views)))
-    classes = Classes.of(rows.labels, outputs, rows.class_names if class_names is None else class_names)
+    names = rows.class_names if class_names is None else class_names
+    classes = Classes.of(rows.labels, outputs, names)
     codes = classes.codes(rows.labels, "labels")
     classes.check_counts(codes)
     held_codes = None if held is None else classes.codes(held.labels, f"labels of {what}=")
@@ -140,14 +141,11 @@ def audit(
     clock("outputs of the layers")
     train, jury, measure = juries(reader)
 
-    def all_controls(inputs_right: Tensor | None) -> list[Control]:
-        found = controls_of(measure, inputs_right)
-        if controls:
-            fresh = Reader(untrained_copy(model, seed), layers, pool, named_views, batch_size, device)
-            found.append(untrained_control(juries(fresh)[2], codes[torch.from_numpy(order)]))
-        if history is not None:
-            found.append(best_of_history(history, held.n if held else rows.n))
-        return found
+    def untrained() -> tuple[Features, Jury] | None:
+        if not controls:
+            return None
+        features, _, fresh_measure = juries(replace(reader, model=untrained_copy(model, seed)))
+        return features, fresh_measure
 
     return assemble(
         clock,
@@ -158,7 +156,8 @@ def audit(
         measure,
         named_probes,
         rows.fingerprints(),
-        all_controls,
+        untrained,
+        history=history,
         index=rows.index,
         classes=classes,
         policy=policy,

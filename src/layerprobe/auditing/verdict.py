@@ -53,20 +53,19 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
     if not wrong_after < wrong_before:
         reasons.append("no label would become likelier to be right")
     first = decided.decoder.members[0].candidate
-    where = f"{first.probe} on {first.layer}" + (
-        f" and {len(decided.decoder.members) - 1} more" if len(decided.decoder.members) > 1 else ""
-    )
+    others = len(decided.decoder.members) - 1
+    where = f"{first.probe} on {first.layer}" + (f" with {others} more" if others else "")
     about = f"about {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%})"
     if reasons:
-        return Verdict(
-            "keep", "; ".join(reasons), f"Keep your labels: {reasons[0]}. By the decoder ({where}) {about}."
-        )
-    better = "" if gain is None else f" and {_points(gain)} better than the head"
+        why = "; ".join(reasons)
+        finding = f"Keep your labels: {reasons[0]}. By the decoder ({where}) {about}."
+        return Verdict("keep", f"{why[0].upper()}{why[1:]}.", finding)
+    better = "" if gain is None else f", {_points(gain)} against the head"
     return Verdict(
         "repair",
-        f"the decoder is right on {decided.criterion} of the rows that judge{better}; it beats every "
-        f"control; the confident repair should leave {wrong_after:.1%} of the labels wrong instead of "
-        f"{wrong_before:.1%}",
+        f"The decoder is right on {decided.criterion} of the rows that judge{better}, and beats every "
+        f"control. The confident repair should leave {wrong_after:.1%} of the labels wrong instead of "
+        f"{wrong_before:.1%}.",
         f"The layers know better than the head: {where} reads them best{better}, and {about}.",
     )
 
@@ -75,6 +74,7 @@ def _unbeaten(controls: pd.DataFrame) -> list[tuple[str, float]]:
     """Return the controls that the decoder does not at least equal; the head has a reason of its own."""
     own = float(controls["criterion"].iloc[-1])
     others = controls.iloc[:-1]
+    others = others[others["beaten"].notna()]
     others = others[(others["control"] != "head") & ~(own > others["criterion"])]
     return list(zip(others["control"], others["criterion"].astype(float), strict=True))
 

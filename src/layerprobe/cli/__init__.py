@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from layerprobe.cli.audit import add_audit
 from layerprobe.cli.paper import add_paper
 from layerprobe.cli.reproduce import add_reproduce
 from layerprobe.errors import LayerprobeError
@@ -89,6 +90,7 @@ def _commands() -> "SubcommandApp":
         else:
             show(result, out)
 
+    add_audit(app)
     app.command(data, name="data", help="Download data sets.")
 
     @data.command

@@ -1,5 +1,6 @@
 """Tensors with a JSON header in one safetensors file: reading one can run no code."""
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -30,7 +31,13 @@ def write_tensors(
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write beside the place, then move into it at once: a reader finds the old file or the new one."""
+    """Write beside the place, then move into it at once: a reader finds the old file or the new one.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist, or the file cannot be written.
+    """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -38,8 +45,11 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         part.replace(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error
+    except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
+        raise DataError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def read_tensors(

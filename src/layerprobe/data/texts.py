@@ -100,7 +100,7 @@ def docstrings() -> TextSet:
     for text, codes in found.items():
         if len(codes) == 1:
             is_test = hashlib.sha256(text.encode()).digest()[0] % _TEST_SHARE == 0
-            split[is_test].append((text, *codes))
+            split[is_test].append((text, next(iter(codes))))
     (train, train_labels), (test, test_labels) = (zip(*split[part], strict=True) for part in (False, True))
     return TextSet("docstrings", train, np.array(train_labels), test, np.array(test_labels), tuple(PACKAGES))
 

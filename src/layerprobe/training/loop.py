@@ -138,8 +138,9 @@ def train(
         Maps (n, ...) to logits (n, K); on the same device as the data.
     x : Tensor, shape (n, ...)
         The whole training set.
-    y : Tensor, shape (n,), int64
-        The labels to train on, possibly wrong.
+    y : Tensor, shape (n,), int64, or (n, K), floating point
+        The labels to train on, possibly wrong; or the probabilities of all classes, of which the running
+        accuracy counts the likeliest.
     recipe : Recipe
         Optimiser, batch size and stop rule.
     order_seed : int
@@ -177,7 +178,8 @@ def train(
         There is no sample, not exactly one label for each input, or `resume` is of another network or
         optimiser.
     """
-    check_training_data(x, y, true_labels)
+    check_training_data(x, y, true_labels, soft=True)
+    labels = y.argmax(1) if y.ndim == 2 else y
     optimizer = recipe.build_optimizer(model)
     history = list(earlier)
     if resume:
@@ -192,7 +194,7 @@ def train(
         epoch = Epoch(
             epoch=number,
             loss=loss.item(),
-            train_accuracy=share_equal(predicted, y[order]),
+            train_accuracy=share_equal(predicted, labels[order]),
             true_accuracy=math.nan if true_labels is None else share_equal(predicted, true_labels[order]),
             test_accuracy=math.nan if test is None else accuracy(model, *test, inputs=inputs),
             seconds=time.perf_counter() - start,
@@ -205,9 +207,12 @@ def train(
     return history
 
 
-def check_training_data(x: Tensor, y: Tensor, true_labels: Tensor | None = None) -> None:
-    """Demand at least one input, and one label of each kind for every input."""
-    for name, labels in (("y", y), ("true_labels", true_labels)):
+def check_training_data(
+    x: Tensor, y: Tensor, true_labels: Tensor | None = None, *, soft: bool = False
+) -> None:
+    """Demand at least one input, and one label of each kind for every input; of `soft` also (n, K)."""
+    rows = y[:, 0] if soft and y.ndim == 2 and y.is_floating_point() else y
+    for name, labels in (("y", rows), ("true_labels", true_labels)):
         if labels is not None and labels.shape != x.shape[:1]:
             raise InputError(
                 f"{name} needs shape ({len(x)},), one label for each input; got {tuple(labels.shape)}"

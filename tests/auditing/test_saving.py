@@ -1,0 +1,328 @@
+import json
+from dataclasses import fields
+
+import numpy as np
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from layerprobe import Audit, audit, audit_features
+from layerprobe.auditing.packing import Packer, unpack
+from layerprobe.errors import DataError, InputError
+from layerprobe.networks import MLP
+from layerprobe.probes import MASC, NearestClassMean, available
+from layerprobe.training import Recipe, seeded, train
+
+NAMES = np.array(["ant", "<b>bee", "cat"])
+generator = torch.Generator().manual_seed(0)
+CENTRES = 2 * torch.randn(3, 6, generator=generator)
+TRUE = torch.arange(240) % 3
+X = CENTRES[TRUE] + torch.randn(240, 6, generator=generator)
+NOISY = torch.where(torch.rand(240, generator=generator) < 0.3, TRUE.roll(1), TRUE)
+TRAIN, HELD, NEW = slice(0, 120), slice(120, 200), slice(200, 240)
+
+
+def network(*hidden):
+    with seeded(1):
+        return MLP(6, hidden=hidden, num_classes=3)
+
+
+def brighter(x):
+    return x + 0.1
+
+
+def standardised(x):
+    return x / 3
+
+
+def halved(x):
+    return x.flatten(1)[:, ::2]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = network(12, 8)
+    train(model, X[TRAIN], NOISY[TRAIN], Recipe("adam", 1e-2, 32, max_epochs=15), order_seed=0)
+    return model
+
+
+def audited(model, **options):
+    return audit(
+        model,
+        (X[TRAIN], NAMES[NOISY[TRAIN]]),
+        policy="noisy_holdout",
+        holdout=(X[HELD], NAMES[NOISY[HELD]]),
+        **{"class_names": NAMES, "controls": False, **options},
+    )
+
+
+@pytest.fixture(scope="module")
+def plain(trained):
+    return audited(trained)
+
+
+@pytest.fixture(scope="module")
+def personal(trained):
+    return audited(trained, views=[brighter], pool={"fc1": "mean", "*": halved}, inputs=standardised)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "audit.safetensors"
+
+
+def same(one, other):
+    pd.testing.assert_frame_equal(one.issues, other.issues, check_exact=True)
+    pd.testing.assert_frame_equal(one.layers, other.layers, check_exact=True)
+    pd.testing.assert_frame_equal(one.controls, other.controls, check_exact=True)
+    for field in fields(one.noise):
+        np.testing.assert_array_equal(getattr(one.noise, field.name), getattr(other.noise, field.name))
+    np.testing.assert_array_equal(one.pred_probs, other.pred_probs)
+    assert torch.equal(one.posterior, other.posterior)
+    assert one.expected_precision == other.expected_precision
+    for policy in ("all", "confident", "soft", "prune"):
+        mine, its = (a.relabel(policy, force=True) for a in (one, other))
+        np.testing.assert_array_equal(mine.labels, its.labels)
+        np.testing.assert_array_equal(mine.targets, its.targets)
+        np.testing.assert_array_equal(mine.kept, its.kept)
+    assert (one.verdict_, one.policy, one.cost, one.n) == (other.verdict_, other.policy, other.cost, other.n)
+    np.testing.assert_array_equal(one.classes, other.classes)
+
+
+def test_a_loaded_audit_is_the_saved_one(plain, trained, path):
+    plain.save(path)
+    loaded = Audit.load(path)
+    same(plain, loaded)
+    assert loaded.settings == plain.settings
+    again = Audit.load(path, trained)
+    same(plain, again)
+    np.testing.assert_array_equal(again.predict_scores(X[NEW]), plain.predict_scores(X[NEW]))
+    assert again.predict(X[NEW]).tolist() == plain.predict(X[NEW]).tolist()
+
+
+def test_what_was_loaded_can_be_saved_again(personal, trained, path, tmp_path):
+    personal.save(path)
+    Audit.load(path).save(tmp_path / "again")
+    with pytest.raises(InputError, match=r"views= \(brighter\), pool= \(halved\), inputs= \(standardised\)"):
+        Audit.load(tmp_path / "again", trained)
+    loaded = Audit.load(
+        tmp_path / "again", trained, views=[brighter], pool=personal.reader.pool, inputs=standardised
+    )
+    same(personal, loaded)
+    np.testing.assert_array_equal(loaded.predict_scores(X[NEW]), personal.predict_scores(X[NEW]))
+
+
+def test_without_the_network_it_says_what_it_cannot_do(plain, path):
+    plain.save(path)
+    loaded = Audit.load(path)
+    with pytest.raises(InputError, match=r"loaded without its network: Audit\.load\(path, model\)"):
+        loaded.predict(X[NEW])
+    for repair in (loaded.edit_head, lambda: loaded.retrain(loaded.relabel("soft", force=True))):
+        with pytest.raises(InputError, match="holds no network and rows"):
+            repair()
+    assert loaded.example(0) is None
+
+
+def test_functions_must_be_given_again_and_are_named(personal, trained, path):
+    personal.save(path)
+    with pytest.raises(InputError, match=r"views= \(brighter\), pool= \(halved\), inputs= \(standardised\)"):
+        Audit.load(path, trained)
+    pool = personal.reader.pool
+    with pytest.raises(InputError, match=r"give again inputs= \(standardised\)$"):
+        Audit.load(path, trained, views=[brighter], pool=pool)
+    with pytest.raises(InputError, match=r"views= is not what .* \['brighter'\]"):
+        Audit.load(path, trained, views=[brighter, standardised], pool=pool, inputs=standardised)
+    with pytest.raises(InputError, match=r"pool= is not what .* \['fc1', '\*'\]"):
+        Audit.load(path, trained, views=[brighter], pool="mean", inputs=standardised)
+    with pytest.raises(InputError, match="inputs= goes with the network"):
+        Audit.load(path, inputs=standardised)
+
+
+def test_functions_that_were_not_used_are_refused(plain, trained, path):
+    plain.save(path)
+    with pytest.raises(InputError, match="inputs= is not what the audit was made with, None"):
+        Audit.load(path, trained, inputs=standardised)
+
+
+def test_views_that_the_library_names_come_back_by_name(path):
+    images = torch.rand(60, 1, 6, 6, generator=generator)
+    y = torch.arange(60) % 3
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    found = audit(model, (images, y), policy="unseen_views", views={"mirror": "flip"}, controls=False)
+    found.save(path)
+    loaded = Audit.load(path, model)
+    np.testing.assert_array_equal(loaded.predict_scores(images), found.predict_scores(images))
+
+
+@pytest.mark.parametrize(
+    ("other", "got"),
+    [
+        (network(12, 7), "fc2 (7)"),
+        (network(12), "got input (6), fc1 (12), output (3)"),
+        (MLP(5, hidden=(12, 8), num_classes=3), "mat1 and mat2 shapes"),
+        (MLP(6, hidden=(12, 8), num_classes=4), "output (4)"),
+    ],
+)
+def test_another_network_is_refused(plain, path, other, got):
+    plain.save(path)
+    with pytest.raises(InputError, match="not the one that was audited") as caught:
+        Audit.load(path, other)
+    assert got in str(caught.value)
+
+
+def test_what_is_no_network_is_refused(plain, path):
+    plain.save(path)
+    with pytest.raises(InputError, match=r"expected the network as an nn\.Module, got str"):
+        Audit.load(path, "network")
+
+
+@pytest.mark.parametrize(
+    "probe", [*available(), MASC(noise=0.3), MASC(noise=np.full((3, 3), 0.1) + 0.7 * np.eye(3))]
+)
+def test_every_probe_comes_back(probe, path):
+    features = {"layer": X[TRAIN]}
+    found = audit_features(
+        features,
+        NOISY[TRAIN],
+        policy="noisy_holdout",
+        holdout=({"layer": X[HELD]}, NOISY[HELD]),
+        probes=probe,
+    )
+    found.save(path)
+    loaded = Audit.load(path)
+    same(found, loaded)
+    queries = {"layer": X[NEW]}
+    np.testing.assert_array_equal(loaded.predict_scores(queries), found.predict_scores(queries))
+    before, after = (a.decided.decoder.members[0].probe for a in (found, loaded))
+    assert repr(after) == repr(before)
+    assert vars(after).keys() == vars(before).keys()
+
+
+def test_an_audit_of_features_needs_no_network(trained, path):
+    found = audit_features(
+        {"layer": X[TRAIN]}, NOISY[TRAIN], policy="noisy_holdout", holdout=({"layer": X[HELD]}, NOISY[HELD])
+    )
+    found.save(path)
+    with pytest.raises(InputError, match="an audit of features: it predicts from features"):
+        Audit.load(path, trained)
+
+
+class Own(NearestClassMean):
+    """A probe that is not of the library."""
+
+
+def test_probes_that_cannot_be_saved_are_refused_before_anything_is_written(trained, path):
+    found = audited(trained, probes=[Own()], layers="fc1")
+    with pytest.raises(InputError, match=r"'Own' on layer 'fc1', a .*Own cannot be stored"):
+        found.save(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_classes_that_cannot_be_saved_are_refused(trained, path):
+    names = [object(), object(), object()]
+    labels = [[names[k] for k in NOISY[rows]] for rows in (TRAIN, HELD)]
+    found = audit(
+        trained,
+        (X[TRAIN], labels[0]),
+        policy="noisy_holdout",
+        holdout=(X[HELD], labels[1]),
+        class_names=names,
+        controls=False,
+    )
+    with pytest.raises(InputError, match=r"a builtins\.object cannot be stored"):
+        found.save(path)
+
+
+def damaged(blob):
+    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
+    tensors = safetensors.torch.load(blob)
+    other = {**tensors, "0": tensors["0"] + 1}
+    return {
+        "empty": b"",
+        "cut short": blob[: len(blob) // 2],
+        "one byte": blob[:-9] + bytes([blob[-9] ^ 1]) + blob[-8:],
+        "another number": safetensors.torch.save(other, header["__metadata__"]),
+        "another kind": safetensors.torch.save(tensors, {"layerprobe": '{"kind": "weights"}'}),
+        "no content": safetensors.torch.save(tensors, {"layerprobe": '{"kind": "layerprobe.audit.1"}'}),
+    }
+
+
+def test_a_damaged_file_is_refused_by_name(plain, path):
+    plain.save(path)
+    blob = path.read_bytes()
+    for name, content in damaged(blob).items():
+        (path.parent / name).write_bytes(content)
+        with pytest.raises(DataError, match=name):
+            Audit.load(path.parent / name)
+    for name in ("missing", "."):
+        with pytest.raises(DataError):
+            Audit.load(path.parent / name)
+
+
+def test_a_missing_folder_is_named(plain, tmp_path):
+    with pytest.raises(DataError, match=r"folder .*nowhere does not exist"):
+        plain.save(tmp_path / "nowhere" / "audit")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([("a", 1), "b", None], object),
+        np.array([None, "x", 3, 0.5], object),
+        np.array(["2020-01-01"], "datetime64[D]"),
+        np.arange(6.0).reshape(2, 3).T,
+        np.array([], "U3"),
+        {("a", 1): [1, ..., None, True], 2: float("inf")},
+        torch.float16,
+    ],
+    ids=str,
+)
+def test_values_come_back(value):
+    packer = Packer()
+    back = unpack(json.loads(json.dumps(packer.pack(value))), packer.tensors)
+    assert type(back) is type(value)
+    np.testing.assert_equal(back, value)
+    if isinstance(value, np.ndarray):
+        assert back.dtype == value.dtype
+        assert back.flags.f_contiguous == value.flags.f_contiguous
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(12.0).view(3, 4).T,
+        torch.arange(12.0).view(3, 4)[1:, 1:3],
+        torch.ones(()).expand(2, 3),
+        torch.zeros(0, 3),
+        torch.tensor(2),
+        torch.ones(3, dtype=torch.bool),
+    ],
+)
+def test_tensors_come_back_as_they_lie_in_memory(tensor):
+    packer = Packer()
+    back = unpack(packer.pack(tensor), packer.tensors)
+    assert back.dtype == tensor.dtype
+    assert back.stride() == tensor.stride()
+    assert torch.equal(back, tensor)
+
+
+def test_an_array_of_tuples_does_not_become_a_table():
+    names = np.empty(2, object)
+    names[:] = [("a", 1), ("b", 2)]
+    assert unpack(Packer().pack(names), {}).tolist() == names.tolist()
+
+
+def test_tensors_that_share_memory_are_stored_apart():
+    packer, x = Packer(), torch.arange(4.0)
+    one, other = unpack(packer.pack([x, x[:2]]), packer.tensors)
+    one += 1
+    assert other.tolist() == [0, 1]
+    assert len({t.untyped_storage().data_ptr() for t in packer.tensors.values()}) == 2
+
+
+@pytest.mark.parametrize("value", [brighter, object(), {1: {2}}, np.zeros((2, 2), object), torch.Size([2])])
+def test_what_no_table_names_is_not_stored(value):
+    with pytest.raises(InputError, match="cannot be stored"):
+        Packer().pack(value)
