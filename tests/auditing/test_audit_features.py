@@ -22,14 +22,14 @@ def few_draws():
 
 
 def planted(K=K, rate=RATE, seed=0):
-    """A layer that knows the classes, one that knows its rows' given labels by heart, and noise as input."""
-    x, true = clusters(N + M, K, seed=seed)
+    """An input, a layer that knows the classes better, and one that knows its rows' given labels by heart."""
+    x, true = clusters(N + M, K, seed=seed, apart=4.0)
     given = corrupted(true, K, rate, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     by_heart = torch.randn(N + M, K, generator=generator)
     by_heart[:N] += 6 * torch.eye(K)[given[:N]]
     layers = {
-        "input": torch.randn(N + M, 4, generator=generator),
+        "input": clusters(N + M, K, seed=seed + 7, apart=2.5)[0],
         "middle": x,
         "last": by_heart,
         "output": 2 * by_heart,
@@ -67,10 +67,10 @@ def test_the_layer_that_knows_better_is_found(found):
 
 def test_controls_are_the_head_and_the_input(found):
     table = found.controls.set_index("control")
-    assert list(table.index) == ["head", "head, averaged over views", "raw input", "decoder"]
+    assert list(table.index) == ["head", "raw input", "decoder"]
     right = (HELD["output"].argmax(1) == HELD_GIVEN).double().mean()
     assert table["criterion"]["head"] == pytest.approx(float(right))
-    assert table["beaten"].tolist() == [True, True, True, False]
+    assert table["beaten"].tolist() == [True, True, False]
     assert (table["low"] <= table["criterion"]).all()
     assert (table["criterion"] <= table["high"]).all()
 
@@ -192,7 +192,7 @@ def test_repair_corrects_more_than_it_breaks(found):
         repaired = found.relabel(policy)
         after = (repaired.labels != true).mean()
         assert after < 0.5 * before
-        assert after == pytest.approx(repaired.wrong_after, abs=0.06)
+        assert repaired.wrong_after - 0.1 < after < repaired.wrong_after + 0.03  # cautious, if anything
         assert repaired.wrong_before == pytest.approx(before, abs=0.06)
         assert repaired.targets.sum(1) == pytest.approx(np.ones(N))
     pruned = found.relabel("prune")
@@ -226,11 +226,11 @@ def views_of(rows, seed, own):
     """A view: the layer that knows the classes still does, the others have forgotten the row."""
     generator = torch.Generator().manual_seed(seed)
     seen = {layer: torch.randn(X.shape, generator=generator) for layer, X in rows.items()}
-    return {**seen, "middle": own}
+    return {**seen, "middle": own, "input": rows["input"]}
 
 
 def test_views_of_the_rows_may_judge():
-    fresh = [views_of(ROWS, i, clusters(N, K, seed=50 + i)[0]) for i in range(2)]
+    fresh = [views_of(ROWS, i, clusters(N, K, seed=50 + i, apart=4.0)[0]) for i in range(2)]
     found = run(policy="unseen_views", holdout=None, views=fresh)
     assert found.layers["layer"][0] == "middle"
     head = found.controls.set_index("control")["criterion"]["head"]
@@ -262,7 +262,7 @@ def test_it_tells_what_it_does():
     found = run(progress=steps.append)
     assert list(dict.fromkeys(steps)) == list(found.cost)
     assert all(seconds >= 0 for seconds in found.cost.values())
-    assert found.settings["layers"] == {"input": 4, "middle": 6, "last": 3}
+    assert found.settings["layers"] == {"input": 6, "middle": 6, "last": 3}
     assert found.settings["policy"] == found.policy == "noisy_holdout"
 
 
@@ -337,5 +337,5 @@ def test_predicting_needs_the_layers_of_the_decoder(found, x):
 
 def test_features_have_no_network_to_repair(found):
     assert found.example(0) is None
-    with pytest.raises(InputError, match="no training rows"):
+    with pytest.raises(InputError, match="made of features"):
         found.training_rows()

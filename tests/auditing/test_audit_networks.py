@@ -39,7 +39,7 @@ def check(found, model, before, true, given):
 def test_the_papers_cnn(digits, train):
     with seeded(0):
         model = CNN(1, 8)
-    model = train(model, digits.x[:300], digits.given[:300], steps=80, rate=1e-3)
+    model = train(model, digits.x[:300], digits.given[:300], steps=60, rate=1e-3)
     before = copy.deepcopy(model.state_dict())
     found = audit(
         model,
@@ -98,7 +98,7 @@ class VisionTransformer(nn.Module):
 def test_a_vision_transformer(digits, train, pool):
     with seeded(0):
         model = VisionTransformer()
-    model = train(model, digits.x[:300], digits.given[:300], steps=60)
+    model = train(model, digits.x[:300], digits.given[:300], steps=45)
     before = copy.deepcopy(model.state_dict())
     found = audit(
         model,

@@ -1,6 +1,7 @@
 """What an audit has to beat."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ H, HY = clusters(30, seed=1)
 
 
 def jury(logits=None, averaged=None):
-    held = Features({"fc": H}, {"fc": H}, logits, averaged)
+    held = Features({"fc": H}, {"fc": H.clone()}, logits, averaged)
     return jury_of_rows(Features({"fc": X}, {"fc": X}), held, HY, clean=False)
 
 
@@ -38,6 +39,8 @@ def test_the_head_and_its_mean_over_views_and_the_input():
     assert found[0].correct.tolist() == [1.0] * 15 + [0.0] * 15
     assert all(low <= value <= high for value, low, high in (control.criterion for control in found))
     assert controls_of(jury(), None) == []
+    views = replace(jury(half, right), of_views=True)
+    assert [control.comparable for control in controls_of(views, None)] == [True, False]
 
 
 def test_the_untrained_control_is_the_best_ridge():

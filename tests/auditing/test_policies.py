@@ -62,7 +62,10 @@ def test_rows_judge_by_their_mean_over_views():
     assert jury.clean
     assert jury.correct(jury.logits).tolist() == [1] * 6
     assert torch.equal(jury.averaged, held.probabilities)
+    assert not jury.of_views
     assert jury_of_rows(train, Features(B, C), Y, clean=False).averaged is None
+    once = Features(C, C, LOGITS, LOGITS.softmax(1))  # without views that is the head again
+    assert jury_of_rows(train, once, Y, clean=False).averaged is None
 
 
 def test_views_judge_what_was_fitted_on_the_rows_as_they_are():
@@ -73,6 +76,7 @@ def test_views_judge_what_was_fitted_on_the_rows_as_they_are():
     assert [copy["fc"].shape for copy in jury.copies] == [(3, 6), (3, 6)]
     assert jury.labels.tolist() == Y[kept].tolist()
     assert not jury.clean
+    assert jury.of_views
     expected = [
         (int(a == y) + int(b == y)) / 2 for a, b, y in zip((1, 1, 2), (2, 1, 1), (1, 1, 2), strict=True)
     ]
@@ -81,14 +85,14 @@ def test_views_judge_what_was_fitted_on_the_rows_as_they_are():
 
 
 def test_a_part_of_a_jury_takes_its_rows_everywhere():
-    jury = jury_of_rows(Features(A, A), Features(C, C, LOGITS, LOGITS), Y, clean=True).part(
+    jury = jury_of_rows(Features(A, B), Features(B, C, LOGITS, LOGITS), Y, clean=True).part(
         torch.tensor([4, 0])
     )
     assert torch.equal(jury.copies[0]["fc"], C["fc"][[4, 0]])
     assert jury.labels.tolist() == [1, 0]
     assert torch.equal(jury.logits[0], LOGITS[[4, 0]])
     assert torch.equal(jury.averaged, LOGITS[[4, 0]])
-    assert jury.fitted_on is A
+    assert jury.fitted_on is B
 
 
 def test_a_fifth_of_the_test_rows_chooses():

@@ -13,9 +13,10 @@ from layerprobe.auditing.verdict import judge
 CONTROLS = {"head": 0.5, "head, averaged over views": 0.55, "raw input": 0.6, "early stopping": 0.65}
 
 
-def decided(controls=CONTROLS, own=0.7, noise=(0.3, 0.25, 0.35), gain=(0.2, 0.1, 0.3)):
+def decided(controls=CONTROLS, own=0.7, noise=(0.3, 0.25, 0.35), gain=(0.2, 0.1, 0.3), incomparable=()):
     members = [Member(Candidate(f"fc{i}", "ridge", 0.1), None) for i in (1, 2)]
     table = pd.DataFrame({"control": [*controls, "decoder"], "criterion": [*controls.values(), own]})
+    table["beaten"] = [*(None if name in incomparable else own > c for name, c in controls.items()), False]
     return SimpleNamespace(
         decoder=Decoder(tuple(members)),
         noise=SimpleNamespace(rate=noise[0], low=noise[1], high=noise[2]),
@@ -29,7 +30,7 @@ def test_what_is_better_in_every_way_is_worth_repairing():
     verdict = judge(decided(), wrong_after=0.1, wrong_before=0.3)
     assert verdict.verdict == "repair"
     assert "30% of the labels are wrong (25% to 35%)" in verdict.finding
-    assert "ridge on fc1 and 1 more" in verdict.finding
+    assert "ridge on fc1 with 1 more" in verdict.finding
     assert "10.0% of the labels wrong instead of 30.0%" in verdict.why
 
 
@@ -54,9 +55,16 @@ def test_features_alone_have_no_head_to_beat():
 def test_weak_evidence_keeps_the_labels(options, after, reason):
     verdict = judge(decided(**options), wrong_after=after, wrong_before=0.3)
     assert verdict.verdict == "keep"
-    assert reason in verdict.why
+    assert reason in verdict.why[0].lower() + verdict.why[1:]
     assert verdict.finding.startswith("Keep your labels")
     assert reason in verdict.finding
+
+
+def test_what_cannot_be_compared_need_not_be_beaten():
+    name = "head, averaged over views"
+    better = {"controls": {**CONTROLS, name: 0.9}}
+    assert judge(decided(**better), 0.1, 0.3).verdict == "keep"
+    assert judge(decided(**better, incomparable=[name]), 0.1, 0.3).verdict == "repair"
 
 
 def test_all_reasons_are_given_and_the_first_is_the_finding():
