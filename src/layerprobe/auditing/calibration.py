@@ -122,7 +122,7 @@ def calibrate(
 
 def calibrate_on_truth(scores: Tensor, true: Tensor) -> float:
     """Return the sharpness of the largest likelihood for rows whose labels are right."""
-    K = scores.shape[1]
+    K = _centred(scores, true).shape[1]
     return sharpness(scores, true, torch.eye(K, dtype=torch.float64))
 
 
