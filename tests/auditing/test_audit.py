@@ -1,0 +1,362 @@
+"""The audit of a network that has learnt wrong labels by heart."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import layerprobe
+from layerprobe import audit
+from layerprobe.auditing import calibration
+from layerprobe.errors import InputError, LayerprobeError
+from layerprobe.networks import MLP
+
+PROBES = ("ridge", "velpic")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "DRAWS", 12)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(memorised, digits):
+    """Audit quickly: two probes, no untrained copy."""
+
+    def run(model=memorised, data=(digits.x, digits.given), **options):
+        defaults = {"policy": "noisy_holdout", "holdout": digits.holdout, "probes": PROBES, "controls": False}
+        return audit(model, data, **(defaults | options))
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain(run):
+    return run()
+
+
+def nudge(x):
+    """Move the digits by one pixel: two are too many for 8 x 8."""
+    return x.roll(1, 3)
+
+
+def same(other, one):
+    assert (other.issue_mask() == one.issue_mask()).all()
+    assert other.issues["suggested_label"].tolist() == one.issues["suggested_label"].tolist()
+    assert np.abs(other.issues["label_score"] - one.issues["label_score"]).max() < 0.01
+    assert other.layers["layer"][0] == one.layers["layer"][0]
+
+
+def test_the_decoder_knows_better_than_the_head(memorised, digits, audited):
+    x, y = digits.test
+    assert (memorised(digits.x).argmax(1) == digits.given).double().mean() > 0.95  # by heart
+    head = float((memorised(x).argmax(1) == y).double().mean())
+    assert (audited.predict(x) == y.numpy()).mean() > head + 0.1
+    assert audited.layers["gain_low"][0] > 0
+    held, labels = digits.holdout
+    table = audited.controls.set_index("control")
+    assert table["criterion"]["head"] == pytest.approx(
+        float((memorised(held).argmax(1) == labels).double().mean())
+    )
+    assert list(table.index) == [
+        "head",
+        "head, averaged over views",
+        "raw input",
+        "untrained copy",
+        "early stopping",
+        "decoder",
+    ]
+    assert table["criterion"]["early stopping"] == 0.35
+
+
+def test_it_names_the_wrong_labels(digits, audited):
+    wrong = (digits.given != digits.true).numpy()
+    assert roc_auc_score(wrong, 1 - audited.issues["label_score"]) > 0.95
+    assert wrong[audited.issue_mask()].mean() == pytest.approx(audited.expected_precision, abs=0.06)
+    assert audited.noise.low <= wrong.mean() <= audited.noise.high
+    suggested = audited.issues["suggested_label"][audited.issue_mask()]
+    assert (suggested == digits.true.numpy()[audited.issue_mask()]).mean() > 0.85
+    best = audited.issues["index"][audited.issues["label_score"].idxmin()]
+    assert wrong[best]
+    assert audited.example(0).shape == (8, 8)
+
+
+def test_a_repair_is_worth_it(digits, audited):
+    repaired = audited.relabel("confident", force=True)
+    right = (repaired.labels == digits.true.numpy()).mean()
+    assert right > 0.85 > (digits.given == digits.true).double().mean()
+    assert 1 - right == pytest.approx(repaired.wrong_after, abs=0.06)
+
+
+def test_the_head_is_edited_on_the_given_labels(memorised, digits, audited):
+    x, y = digits.test
+    edited = audited.edit_head()
+    head = float((memorised(x).argmax(1) == y).double().mean())
+    assert (edited(x).argmax(1) == y).double().mean() > head
+    assert torch.equal(edited.linear1.weight, memorised.linear1.weight)
+
+
+def test_everything_is_left_as_it_was(digits, memorised, run):
+    model = copy.deepcopy(memorised).train()
+    model.fc1.eval()
+    handle = model.fc2.register_forward_hook(lambda *_: None)
+    before, flags = copy.deepcopy(model.state_dict()), [m.training for m in model.modules()]
+    x, given = digits.x.clone(), digits.given.clone()
+    state, gradients = torch.get_rng_state(), torch.is_grad_enabled()
+    found = run(model, (x, given), views=[nudge], controls=True)
+    found.predict(digits.test[0])
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [m.training for m in model.modules()] == flags
+    hooks = [m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks or m._backward_hooks]
+    assert hooks == [model.fc2]
+    assert list(model.fc2._forward_hooks) == [handle.id]
+    assert torch.equal(x, digits.x)
+    assert torch.equal(given, digits.given)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.is_grad_enabled() == gradients
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_network_that_fails_is_left_as_it_was(digits, run):
+    class Fails(MLP):
+        def forward(self, x):
+            if len(x) > 2:
+                raise RuntimeError("out of order")
+            return super().forward(x)
+
+    model = Fails(64, (5,)).train()
+    with pytest.raises(RuntimeError, match="out of order"):
+        run(model)
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_batches_do_not_matter(digits, run, plain):
+    same(run(batch_size=37), plain)
+    loader = DataLoader(TensorDataset(digits.x, digits.given), batch_size=50)
+    same(run(data=loader, batch_size=1000), plain)
+
+
+def test_workers_and_the_order_of_a_loader_do_not_matter(digits, run, plain):
+    data = TensorDataset(digits.x, digits.given, torch.arange(600))
+    generator = torch.Generator().manual_seed(3)
+    shuffled = run(
+        data=DataLoader(data, batch_size=100, shuffle=True, generator=generator, num_workers=1),
+        layers=["fc*", "input"],
+    )
+    same(shuffled, run(layers=["fc*", "input"]))
+    assert shuffled.issues["index"].tolist() == list(range(600))
+
+
+def test_the_order_of_the_rows_does_not_matter(digits, run, plain):
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
+    shuffled = run(data=(digits.x[order], digits.given[order]))
+    assert (shuffled.issue_mask() == plain.issue_mask()[order]).all()
+    expected = plain.issues["label_score"].to_numpy()[order]
+    assert np.abs(shuffled.issues["label_score"] - expected).max() < 0.01
+    assert shuffled.pred_probs == pytest.approx(plain.pred_probs[order], abs=0.01)
+
+
+def test_doubled_rows_do_not_hide_each_other(digits, run):
+    x, given = torch.cat([digits.x, digits.x[:5]]), torch.cat([digits.given, digits.given[:5]])
+    found = run(data=(x, given), probes=["velpic", "ncm"])  # out-of-fold probes
+    scores = found.issues["label_score"].to_numpy()
+    assert scores[:5] == pytest.approx(scores[600:], abs=1e-6)
+
+
+def test_names_of_classes_do_not_matter(memorised, digits, run, plain):
+    names = np.array([f"class {chr(116 - k)}" for k in range(10)])  # sorted the other way round
+    held, held_given = digits.holdout
+    named = run(
+        data=(digits.x, names[digits.given].tolist()),
+        holdout=(held, names[held_given].tolist()),
+        class_names=names,
+    )
+    assert (named.issue_mask() == plain.issue_mask()).all()
+    assert (named.issues["suggested_label"] == names[plain.issues["suggested_label"]]).all()
+    assert named.predict(digits.test[0]).tolist() == names[plain.predict(digits.test[0])].tolist()
+    by_position = run(class_names=names.tolist())
+    assert by_position.issues.equals(named.issues)
+
+
+def test_permuted_outputs_give_the_same_flags(memorised, digits, run, plain):
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(1))  # new class k is old order[k]
+    code = order.argsort()
+    model = copy.deepcopy(memorised)
+    model.head.weight.data, model.head.bias.data = memorised.head.weight[order], memorised.head.bias[order]
+    held, held_given = digits.holdout
+    other = run(model.requires_grad_(False), (digits.x, code[digits.given]), holdout=(held, code[held_given]))
+    assert (other.issue_mask() == plain.issue_mask()).all()
+    assert (order.numpy()[other.issues["suggested_label"]] == plain.issues["suggested_label"]).all()
+    assert other.controls["criterion"].tolist() == pytest.approx(plain.controls["criterion"].tolist())
+
+
+def test_names_without_class_names_are_the_outputs_in_sorted_order(digits, run, plain):
+    letters = np.array(list("abcdefghij"))
+    held, held_given = digits.holdout
+    named = run(data=(digits.x, letters[digits.given]), holdout=(held, letters[held_given]))
+    assert named.classes.tolist() == letters.tolist()
+    assert (named.issue_mask() == plain.issue_mask()).all()
+
+
+def test_two_classes(digits, train, run):
+    pair, held_pair = digits.true < 2, digits.test[1] < 2
+    x, true = digits.x[pair], digits.true[pair]
+    flips = torch.rand(len(x), generator=torch.Generator().manual_seed(0)) < 0.25
+    given = torch.where(flips, 1 - true, true)
+    torch.manual_seed(0)
+    model = train(MLP(64, (16,), 2), x, given, steps=100)
+    found = run(
+        model, (x, given), policy="trusted", holdout=None, trusted=tuple(t[held_pair] for t in digits.test)
+    )
+    assert found.pred_probs.shape == (len(x), 2)
+    assert (flips.numpy()[found.issue_mask()]).mean() > 0.9
+    assert found.issue_mask().sum() > 0.6 * flips.sum()
+    assert set(found.predict(x)) == {0, 1}
+
+
+@pytest.mark.parametrize("policy", ["trusted", "test_split"])
+def test_right_labels_may_judge(digits, run, policy):
+    found = run(policy=policy, holdout=None, **{policy.removesuffix("_split"): digits.test})
+    wrong = (digits.given != digits.true).numpy()
+    assert found.controls["criterion"].iloc[-1] > 0.75
+    assert roc_auc_score(wrong, 1 - found.issues["label_score"]) > 0.95
+    # Training rows alone have noisy labels here, and the network's layers agree with them too often.
+    assert 0.5 * wrong.mean() < found.noise.rate < 1.1 * wrong.mean()
+
+
+def test_views_of_the_training_rows_may_judge(memorised, digits, run):
+    found = run(policy="unseen_views", holdout=None, views={"right": nudge, "left": lambda x: x.roll(-1, 3)})
+    assert found.policy == "unseen_views"
+    head = [
+        (memorised(x).argmax(1) == digits.given).double() for x in (nudge(digits.x), digits.x.roll(-1, 3))
+    ]
+    table = found.controls.set_index("control")
+    assert table["criterion"]["head"] == pytest.approx(float(sum(head).mean()) / 2)
+    assert found.settings["views"] == ["right", "left"]
+
+
+def test_views_are_averaged_when_it_predicts(digits, run):
+    found = run(views=[nudge, "flip"], layers=["fc2"], probes=["ridge"])
+    x = digits.test[0]
+    seen = [x, nudge(x), x.flip(-1)]
+    reader = found.reader.of_layers(["fc2"])
+    outputs = [layerprobe.capture(reader.model, each, ["fc2"]).outputs["fc2"] for each in seen]
+    expected = found.decided.decoder.scores({"fc2": sum(outputs) / 3}).numpy()
+    assert found.predict_scores(x) == pytest.approx(expected, abs=1e-4)
+
+
+def test_prediction_takes_inputs_with_and_without_labels(digits, plain):
+    x, y = digits.test
+    expected = plain.predict(x)
+    assert (plain.predict(x.numpy()) == expected).all()
+    assert (plain.predict((x, y)) == expected).all()
+    assert (plain.predict(DataLoader(TensorDataset(x, y), batch_size=64)) == expected).all()
+    assert plain.predict(x[:1]).tolist() == expected[:1].tolist()
+    assert plain.predict_proba(x).sum(1) == pytest.approx(np.ones(len(x)))
+    assert (plain.predict_proba(x).argmax(1) == expected).all()
+
+
+def test_an_audit_repeats_itself(run, plain):
+    assert run().issues.equals(plain.issues)
+
+
+def test_it_tells_what_it_does(run):
+    steps = []
+    found = run(progress=steps.append)
+    assert list(dict.fromkeys(steps)) == list(found.cost)
+    assert found.settings["layers"] == {"input": 64, "fc1": 96, "fc2": 48}
+    assert found.settings["probes"] == list(PROBES)
+    assert found.finding in repr(found)
+
+
+class Tokens(nn.Module):
+    """A network that answers every position of its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.ReLU(), nn.Linear(8, 10)
+
+    def forward(self, x):
+        return self.head(self.layer(x))
+
+
+BAD = {
+    "label out of range": (lambda d: {"data": (d.x, d.given + 1)}, "labels hold 10, which is none of the 10"),
+    "negative label": (lambda d: {"data": (d.x, d.given - 1)}, "labels hold -1"),
+    "labels of another length": (lambda d: {"data": d.x, "labels": d.given[1:]}, "expected 600 labels"),
+    "held label out of range": (
+        lambda d: {"holdout": (d.holdout[0], d.holdout[1] + 1)},
+        "labels of holdout= hold 10",
+    ),
+    "a class of one row": (
+        lambda d: {"data": (d.x, torch.where(d.given == 3, 4, d.given).index_fill(0, torch.tensor([0]), 3))},
+        "two rows of every class, got 1 of 3",
+    ),
+    "NaN": (
+        lambda d: {"data": (d.x.index_fill(0, torch.tensor([7]), torch.nan), d.given)},
+        "NaN, first in row 7",
+    ),
+    "infinity": (
+        lambda d: {"data": (d.x.index_fill(0, torch.tensor([7]), torch.inf), d.given)},
+        "layer 'input': X has NaN or infinity in 1 of 600 rows",
+    ),
+    "no head": (lambda d: {"model": Tokens()}, "no head to compare with"),
+    "outputs of other classes": (lambda d: {"model": MLP(64, (5,), 12)}, "two rows of every class, got 0 of"),
+    "a loader that shuffles": (
+        lambda d: {"data": DataLoader(TensorDataset(d.x, d.given), shuffle=True)},
+        "may shuffle and gives no indices",
+    ),
+    "an iterator": (lambda d: {"data": iter([(d.x, d.given)])}, "more than once"),
+    "a view of another shape": (
+        lambda d: {"views": {"crop": lambda x: x[..., 1:]}},
+        "'crop' must keep shape",
+    ),
+    "a view of other inputs": (
+        lambda d: {"data": (d.x.flatten(1), d.given), "views": "flip"},
+        "'flip' is for images",
+    ),
+    "a view that does not exist": (lambda d: {"views": "turn"}, "expected views of flip"),
+    "overlap": (
+        lambda d: {"holdout": (torch.cat([d.x[:3], d.holdout[0]]), torch.cat([d.given[:3], d.holdout[1]]))},
+        "3 of the 403 rows of holdout= are among the training rows",
+    ),
+    "in_sample": (lambda d: {"policy": "in_sample"}, "already contain its label"),
+    "loo": (lambda d: {"policy": "loo"}, "already contain its label"),
+    "cross_validation": (lambda d: {"policy": "cross_validation"}, "already contain its label"),
+    "no such policy": (lambda d: {"policy": "best"}, "expected a policy"),
+    "no hold-out": (lambda d: {"holdout": None}, "pass holdout="),
+    "no views": (lambda d: {"holdout": None, "policy": "unseen_views"}, "which keep the label"),
+    "two sets of rows": (lambda d: {"test": d.test}, "does not look at test="),
+    "no such probe": (lambda d: {"probes": ["best"]}, "best"),
+    "no such layer": (lambda d: {"layers": ["fc9"]}, "no layer matches 'fc9'"),
+    "names of other outputs": (lambda d: {"class_names": ["a", "b"]}, "2 names for 10 outputs"),
+    "history in per cent": (lambda d: {"history": [61.0]}, "history="),
+    "batches of nothing": (lambda d: {"batch_size": 0}, "batch_size"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_error(case, digits, run):
+    options, message = BAD[case]
+    with pytest.raises(LayerprobeError, match=message) as caught:
+        run(**options(digits))
+    assert isinstance(caught.value, InputError | layerprobe.errors.LayerError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("what", "policy"), [("trusted", "trusted"), ("test", "test_split")])
+def test_rows_that_judge_are_not_among_the_training_rows(digits, run, what, policy):
+    with pytest.raises(InputError, match=f"5 of the 5 rows of {what}="):
+        run(policy=policy, holdout=None, **{what: (digits.x[:5], digits.true[:5])})
+
+
+def test_all_of_it_is_public():
+    assert layerprobe.audit is audit
+    assert {"audit", "audit_features", "Audit"} <= set(layerprobe.__all__)

@@ -1,0 +1,341 @@
+"""The audit of layer outputs that something else has made."""
+
+import numpy as np
+import pytest
+import torch
+
+from auditing.planted import clusters, corrupted
+from layerprobe import audit_features
+from layerprobe.auditing import calibration
+from layerprobe.errors import InputError
+
+K, N, M = 3, 300, 300
+PROBES = ("ridge", "velpic")
+RATE = 0.3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calibration, "DRAWS", 12)
+        yield
+
+
+def planted(K=K, rate=RATE, seed=0):
+    """A layer that knows the classes, one that knows its rows' given labels by heart, and noise as input."""
+    x, true = clusters(N + M, K, seed=seed)
+    given = corrupted(true, K, rate, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    by_heart = torch.randn(N + M, K, generator=generator)
+    by_heart[:N] += 6 * torch.eye(K)[given[:N]]
+    layers = {
+        "input": torch.randn(N + M, 4, generator=generator),
+        "middle": x,
+        "last": by_heart,
+        "output": 2 * by_heart,
+    }
+    rows, held = ({layer: X[part] for layer, X in layers.items()} for part in (slice(N), slice(N, None)))
+    return rows, given[:N], held, given[N:], true[:N], true[N:]
+
+
+ROWS, GIVEN, HELD, HELD_GIVEN, TRUE, HELD_TRUE = planted()
+
+
+def run(rows=ROWS, given=GIVEN, held=HELD, held_given=HELD_GIVEN, **options):
+    options = {"policy": "noisy_holdout", "holdout": (held, held_given), "probes": PROBES} | options
+    return audit_features(rows, given, **options)
+
+
+@pytest.fixture(scope="module")
+def found():
+    return run()
+
+
+def test_the_layer_that_knows_better_is_found(found):
+    best = found.layers.iloc[0]
+    assert best["layer"] == "middle"
+    assert best["chosen"]
+    assert best["why"] == "the best candidate"
+    assert best["gain"] == pytest.approx(best["criterion"] - found.controls["criterion"][0])
+    assert best["gain_low"] > 0.1
+    memory = found.layers[found.layers["layer"] == "last"]
+    assert memory["criterion"].max() < 0.5 < best["criterion"]  # chance is a third
+    assert found.verdict == "repair"
+    assert "middle" in found.finding
+    assert "Audit of 300 rows" in repr(found)
+
+
+def test_controls_are_the_head_and_the_input(found):
+    table = found.controls.set_index("control")
+    assert list(table.index) == ["head", "head, averaged over views", "raw input", "decoder"]
+    right = (HELD["output"].argmax(1) == HELD_GIVEN).double().mean()
+    assert table["criterion"]["head"] == pytest.approx(float(right))
+    assert table["beaten"].tolist() == [True, True, True, False]
+    assert (table["low"] <= table["criterion"]).all()
+    assert (table["criterion"] <= table["high"]).all()
+
+
+def test_the_noise_is_found(found):
+    noise = found.noise
+    assert noise.low <= RATE <= noise.high
+    assert noise.low < noise.rate < noise.high
+    assert noise.matrix.sum(1) == pytest.approx(np.ones(K))
+    assert np.diagonal(noise.matrix) == pytest.approx([1 - RATE] * K, abs=0.12)
+    assert (noise.matrix_low <= noise.matrix_high).all()
+    assert noise.prior == pytest.approx([1 / 3] * 3, abs=0.08)
+
+
+def test_the_flags_are_as_precise_as_they_say():
+    hits = flagged = announced = caught = wrong = 0
+    for seed in range(4):
+        rows, given, held, held_given, true, _ = planted(seed=10 * seed)
+        found = run(rows, given, held, held_given)
+        mask = found.issue_mask()
+        bad = (given != true).numpy()
+        hits, flagged = hits + bad[mask].sum(), flagged + mask.sum()
+        announced += found.expected_precision * mask.sum()
+        caught, wrong = caught + bad[mask].sum(), wrong + bad.sum()
+    assert hits / flagged == pytest.approx(announced / flagged, abs=0.06)
+    assert caught / wrong > 0.8
+
+
+def test_suggestions_and_predictions_are_right(found):
+    suggested = found.issues["suggested_label"][found.issue_mask()]
+    assert (suggested == TRUE.numpy()[found.issue_mask()]).mean() > 0.85
+    assert (found.predict(HELD) == HELD_TRUE.numpy()).mean() > 0.85
+    assert found.predict_scores(HELD).shape == (M, K)
+    proba = found.predict_proba(HELD)
+    assert proba.sum(1) == pytest.approx(np.ones(M))
+    assert (found.classes[proba.argmax(1)] == found.predict(HELD)).all()
+
+
+def test_each_row_is_scored_without_its_own_label():
+    given = GIVEN.clone()
+    given[4] = (given[4] + 1) % K
+    rows, held = ({"middle": x["middle"]} for x in (ROWS, HELD))
+    plain, flipped = (run(rows, y, held, probes=["ridge"]) for y in (GIVEN, given))
+    scale = [audit.decided.decoder.members[0].scale for audit in (plain, flipped)]
+    assert [m.candidate for m in plain.decided.decoder.members] == [
+        m.candidate for m in flipped.decided.decoder.members
+    ]
+    before, after = plain.scores * scale[0], flipped.scores * scale[1]
+    torch.testing.assert_close(after[4], before[4], atol=1e-5, rtol=0)
+    assert not torch.allclose(after, before, atol=1e-4)
+
+
+def test_rows_may_come_in_any_order(found):
+    order = np.random.default_rng(0).permutation(N)
+    shuffled = run({layer: X[order] for layer, X in ROWS.items()}, GIVEN[order], index=order)
+    back = shuffled.issues.set_index("index").loc[np.arange(N)].reset_index()
+    assert (back["is_label_issue"] == found.issues["is_label_issue"]).all()
+    assert (back["suggested_label"] == found.issues["suggested_label"]).all()
+    assert np.abs(back["label_score"] - found.issues["label_score"]).max() < 1e-3
+    assert shuffled.pred_probs == pytest.approx(found.pred_probs[order], abs=1e-3)
+    assert shuffled.layers.equals(found.layers)
+    assert set(shuffled.issue_indices()) == set(found.issue_indices())
+
+
+@pytest.mark.parametrize("order", [(1, 2, 0), (2, 1, 0)])
+def test_names_and_order_of_classes_do_not_matter(found, order):
+    names = np.array(["cat", "dog", "owl"])  # code k becomes names[order[k]]
+    renamed = names[np.array(order)]
+    place = np.argsort(order)  # column j, the class names[j], is old class place[j]
+    rows, held = ({**x, "output": x["output"][:, place]} for x in (ROWS, HELD))
+    other = run(rows, renamed[GIVEN].tolist(), held, renamed[HELD_GIVEN])
+    assert other.classes.tolist() == names.tolist()
+    assert (other.issue_mask() == found.issue_mask()).all()
+    assert (other.issues["suggested_label"] == renamed[found.issues["suggested_label"]]).all()
+    assert np.abs(other.issues["label_score"] - found.issues["label_score"]).max() < 0.01
+    assert other.predict(HELD).tolist() == renamed[found.predict(HELD)].tolist()
+    assert other.layers["criterion"].tolist() == found.layers["criterion"].tolist()
+    assert other.noise.matrix == pytest.approx(found.noise.matrix[place][:, place], abs=0.01)
+
+
+def test_two_classes():
+    rows, given, held, held_given, true, held_true = planted(K=2)
+    found = run(rows, given, held, held_given, probes=("ridge", "velpic", "ncm"))
+    assert found.pred_probs.shape == (N, 2)
+    assert found.noise.rate == pytest.approx(RATE, abs=0.1)
+    assert (found.predict(held) == held_true.numpy()).mean() > 0.9
+    mask = found.issue_mask()
+    assert ((given != true).numpy()[mask]).mean() > 0.8
+    assert (found.issues["given_label"] != found.issues["suggested_label"])[mask].all()
+
+
+def test_clean_labels_are_kept():
+    rows, given, held, held_given, *_ = planted(rate=0.0)
+    found = run(rows, given, held, held_given)
+    assert found.verdict == "keep"
+    assert "too low" in found.why
+    for policy in ("confident", "all", "soft", "prune"):
+        kept = found.relabel(policy)
+        assert kept.policy == "keep"
+        assert kept.labels.tolist() == given.tolist()
+        assert kept.kept.all()
+        assert not kept.changed.any()
+    assert found.relabel("all", force=True).policy == "all"
+
+
+def test_a_head_that_knows_as_much_keeps_the_labels():
+    rows, held = (
+        {**x, "output": 5 * x["middle"][:, :K]} for x in (ROWS, HELD)
+    )  # whose head reads the layer that knows
+    found = run(rows, held=held)
+    assert found.verdict == "keep"
+    assert "gain over the head" in found.why or "as good as" in found.why
+
+
+def test_repair_corrects_more_than_it_breaks(found):
+    true = TRUE.numpy()
+    before = (GIVEN.numpy() != true).mean()
+    for policy in ("confident", "all", "soft"):
+        repaired = found.relabel(policy)
+        after = (repaired.labels != true).mean()
+        assert after < 0.5 * before
+        assert after == pytest.approx(repaired.wrong_after, abs=0.06)
+        assert repaired.wrong_before == pytest.approx(before, abs=0.06)
+        assert repaired.targets.sum(1) == pytest.approx(np.ones(N))
+    pruned = found.relabel("prune")
+    assert (~pruned.kept == found.issue_mask()).all()
+    assert (GIVEN.numpy() != true)[pruned.kept].mean() < 0.5 * before
+    assert found.relabel("confident", margin=1.0).changed.sum() <= found.relabel("confident").changed.sum()
+
+
+def test_indices_name_the_rows(found):
+    named = run(index=[f"{i}.png" for i in range(N)])
+    assert named.issues["index"].is_unique
+    assert named.issue_indices().tolist() == [f"{i}.png" for i in found.issue_indices()]
+    scores = named.issues.set_index("index")["label_score"][named.issue_indices()]
+    assert scores.is_monotonic_increasing
+    assert named.issue_mask().sum() == len(scores)
+
+
+def test_right_labels_may_judge():
+    trusted = (HELD, HELD_TRUE)
+    found = run(policy="trusted", holdout=None, trusted=trusted)
+    assert found.layers["layer"][0] == "middle"
+    assert found.controls["criterion"].iloc[-1] > 0.85  # of right labels
+    assert found.noise.rate == pytest.approx(RATE, abs=0.08)
+    split = run(policy="test_split", holdout=None, test=trusted)
+    assert split.noise.rate == pytest.approx(RATE, abs=0.08)
+    widths = [(audit.layers["high"] - audit.layers["low"]).max() for audit in (split, found)]
+    assert widths[0] > 1.7 * widths[1]  # a fifth of the rows chooses
+
+
+def views_of(rows, seed, own):
+    """A view: the layer that knows the classes still does, the others have forgotten the row."""
+    generator = torch.Generator().manual_seed(seed)
+    seen = {layer: torch.randn(X.shape, generator=generator) for layer, X in rows.items()}
+    return {**seen, "middle": own}
+
+
+def test_views_of_the_rows_may_judge():
+    fresh = [views_of(ROWS, i, clusters(N, K, seed=50 + i)[0]) for i in range(2)]
+    found = run(policy="unseen_views", holdout=None, views=fresh)
+    assert found.layers["layer"][0] == "middle"
+    head = found.controls.set_index("control")["criterion"]["head"]
+    expected = [(v["output"].argmax(1) == GIVEN).double().mean() for v in fresh]
+    assert head == pytest.approx(float(sum(expected)) / 2)
+    assert found.noise.rate == pytest.approx(RATE, abs=0.1)
+    assert found.verdict == "repair"
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    shuffled = run(
+        {layer: X[order] for layer, X in ROWS.items()},
+        GIVEN[order],
+        policy="unseen_views",
+        holdout=None,
+        views=[{layer: X[order] for layer, X in view.items()} for view in fresh],
+    )
+    assert (shuffled.issue_mask() == found.issue_mask()[order]).all()
+
+
+def test_early_stopping_is_one_more_control():
+    found = run(history=[0.1, 0.9])
+    table = found.controls.set_index("control")
+    assert table["criterion"]["early stopping"] == 0.9
+    assert not table["beaten"]["early stopping"]
+    assert found.verdict == "keep"
+
+
+def test_it_tells_what_it_does():
+    steps = []
+    found = run(progress=steps.append)
+    assert list(dict.fromkeys(steps)) == list(found.cost)
+    assert all(seconds >= 0 for seconds in found.cost.values())
+    assert found.settings["layers"] == {"input": 4, "middle": 6, "last": 3}
+    assert found.settings["policy"] == found.policy == "noisy_holdout"
+
+
+def bad(layer, i, value):
+    X = ROWS[layer].clone()
+    X[i, 0] = value
+    return {**ROWS, layer: X}
+
+
+NO_HELD = {"policy": "unseen_views", "holdout": None}
+BAD = {
+    "NaN": ({"rows": bad("middle", 7, torch.nan)}, "'middle' have NaN or infinity, first in row 7"),
+    "infinity": ({"rows": bad("last", 3, torch.inf)}, "'last' have NaN or infinity, first in row 3"),
+    "NaN held out": ({"held": {**HELD, "middle": HELD["middle"] * torch.nan}}, "holdout of layer 'middle'"),
+    "no layers": ({"rows": {}}, "mapping of layer to array"),
+    "an array": ({"rows": ROWS["middle"]}, "mapping of layer to array"),
+    "one row": ({"rows": {"middle": ROWS["middle"][0]}}, r"\(n, d\)"),
+    "maps": ({"rows": {"middle": torch.ones(N, 2, 2)}}, r"\(n, d\)"),
+    "texts": ({"rows": {"middle": np.array([["a"]] * N)}}, "'middle' as numbers"),
+    "ragged": ({"rows": {"middle": [[1.0], [1.0, 2.0]]}}, "'middle' as numbers"),
+    "the output alone": ({"rows": {"output": ROWS["output"]}}, "besides the output"),
+    "layers of different rows": ({"rows": {**ROWS, "last": ROWS["last"][1:]}}, "as many rows of every layer"),
+    "labels too short": ({"given": GIVEN[1:]}, "a label for each of 300 rows, got 299"),
+    "labels out of range": ({"given": GIVEN + 1}, "labels hold 3"),
+    "a class of one row": (
+        {"given": [7, *(GIVEN[1:] % 2).tolist()], "rows": {"middle": ROWS["middle"]}},
+        "got 1 of 7",
+    ),
+    "one class": ({"given": GIVEN * 0, "rows": {"middle": ROWS["middle"]}}, "two different classes"),
+    "held labels too short": ({"held_given": HELD_GIVEN[1:]}, "each of the 300 rows of holdout=, got 299"),
+    "held labels unknown": ({"held_given": HELD_GIVEN + 1}, "labels of holdout= hold 3"),
+    "held layer missing": ({"held": {"middle": HELD["middle"]}}, "as in training"),
+    "held layer of another width": ({"held": {**HELD, "last": HELD["input"]}}, "as in training"),
+    "held outputs of other classes": ({"held": {**HELD, "output": HELD["input"]}}, "3 outputs a row"),
+    "held out as no pair": ({"holdout": HELD}, r"\(features, labels\)"),
+    "overlap": (
+        {"held": {k: torch.cat([ROWS[k][:2], v[2:]]) for k, v in HELD.items()}},
+        "2 of the 300 rows of holdout= are among the training rows",
+    ),
+    "names too few": ({"index": [1, 2]}, "got 2 names"),
+    "names twice": ({"index": [1, *range(1, N)]}, "299 different ones"),
+    "views of fewer rows": (
+        {**NO_HELD, "views": [{k: v[:5] for k, v in ROWS.items()}]},
+        r"same 300 rows in views\[0\]",
+    ),
+    "views of other layers": (
+        {**NO_HELD, "views": [{"middle": ROWS["middle"]}]},
+        r"views\[0\] of the layers",
+    ),
+    "no views": (NO_HELD, "views of the training rows"),
+    "in_sample": ({"policy": "in_sample"}, "already contain its label"),
+    "loo": ({"policy": "loo"}, "already contain its label"),
+    "cross_validation": ({"policy": "cross_validation"}, "already contain its label"),
+    "no hold-out": ({"holdout": None}, "pass holdout="),
+    "probes": ({"probes": ["best"]}, "best"),
+    "history": ({"history": [61.0]}, "history="),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_error(case):
+    options, message = BAD[case]
+    with pytest.raises(InputError, match=message):
+        run(**options)
+
+
+@pytest.mark.parametrize("x", [HELD["middle"], {"last": HELD["last"]}, {"middle": HELD["middle"][:, :2]}])
+def test_predicting_needs_the_layers_of_the_decoder(found, x):
+    with pytest.raises(InputError, match="middle"):
+        found.predict(x)
+
+
+def test_features_have_no_network_to_repair(found):
+    assert found.example(0) is None
+    with pytest.raises(InputError, match="no training rows"):
+        found.training_rows()
