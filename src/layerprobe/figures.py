@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from itertools import cycle
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "png",
     "quiet_grid",
     "save",
+    "slants",
     "svg",
     "training_history",
 ]
@@ -231,12 +232,19 @@ def _panel(
     percent_axis(ax)
 
 
+def slants(names: Sequence[str], room: int) -> bool:
+    """Return whether names have to be slanted where about `room` letters fit side by side."""
+    apart = room / max(len(names), 1)  # letters from the middle of one name to that of the next
+    touching = any((len(a) + len(b)) / 2 + 1 > apart for a, b in pairwise(names))
+    return touching or sum(map(len, names)) > room
+
+
 def name_positions(ax: "Axes", names: list[str], *, apart: bool = False, room: int = 60) -> None:
-    """Write names along the horizontal axis, slanted if all together have more letters than there is room.
+    """Write names along the horizontal axis, slanted where two neighbours would touch.
 
     `apart` shades the last of them, which is then not one of the layers but the network.
     """
-    slanted = sum(map(len, names)) > room
+    slanted = slants(names, room)
     alignment: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
     ax.set_xticks(range(len(names)), names, **alignment)
     if apart:

@@ -84,3 +84,8 @@ def test_histories_know_their_runs_and_targets(root):
     assert history["epoch"].tolist() == [1, 2]
     assert history["target"].unique().tolist() == [SPEC.recipe.target]
     assert list(histories([], root)) == list(history)
+
+
+def test_a_run_that_goes_on_has_no_history_yet(root):
+    (run_folder(root, SPEC) / "done").unlink()
+    assert histories([SPEC], root).empty

@@ -204,7 +204,9 @@ def _readable(folder: Path) -> Run | None:
 
 
 def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
-    """Return the training histories of these runs, done or not, one row an epoch.
+    """Return the training histories of those of these runs that are done, one row an epoch.
+
+    The last epoch so far of a run that goes on is nobody's result.
 
     Columns: those that say which run it is, those of `layerprobe.training.Epoch`, and target, the running
     training accuracy at which the run was to stop.
@@ -212,7 +214,7 @@ def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     frames = []
     for spec in specs:
         folder = run_folder(root, spec)
-        if (folder / RECORD).exists() and (run := _readable(folder)):
+        if (folder / RECORD).exists() and (run := _readable(folder)) and run.done:
             frames.append(with_run(run.spec, run.history).assign(target=spec.recipe.target))
     columns = [*RUN, *(field.name for field in fields(Epoch)), "target"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

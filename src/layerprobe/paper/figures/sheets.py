@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 
 from layerprobe.errors import InputError
-from layerprobe.figures import DASHED, RC, headline, name_positions, percent_axis, quiet_grid
+from layerprobe.figures import DASHED, RC, headline, name_positions, percent_axis, quiet_grid, slants
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -169,8 +169,7 @@ def _width(panel: Panel) -> float:
 
 def _slant(panel: Panel, room: int) -> float:
     """Return inches that slanted names take below a panel."""
-    slanted = sum(map(len, panel.names)) > room
-    return 0.055 * max(map(len, panel.names)) if slanted else 0.0
+    return 0.055 * max(map(len, panel.names)) if slants(panel.names, room) else 0.0
 
 
 def finish(figure: "Figure", title: str, footer: str) -> "Figure":
