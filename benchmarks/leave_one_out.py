@@ -2,7 +2,7 @@
 
 python benchmarks/leave_one_out.py --data DATA --runs ROOT
 
-ROOT holds the run that `layerprobe paper train --pair mlp-mnist --corruption 0.8 --seeds 0 --root ROOT` makes.
+ROOT holds the run of `layerprobe paper train --pair mlp-mnist --corruption 0.8 --seeds 0 --root ROOT`.
 Of the test images 3,000 become a noisy hold-out, the others measure. Writes results/audit/leave_one_out.csv.
 """
 
@@ -33,7 +33,8 @@ def main(data: Path, runs: Path) -> None:
     noisy = torch.tensor(noise.uniform(test.numpy(), 0.8, num_classes=10, seed=1).labels)
     names = {name: layer for name, layer in model.probed_layers.items() if name in LAYERS}
     moved = VIEWS["right"](x)
-    own, seen, tested = (capture(model, inputs, [*names.values()]).outputs for inputs in (x, moved, test_x))
+    layers = [*names.values()]
+    own, seen, tested = (capture(model, inputs, layers).outputs for inputs in (x, moved, test_x))
     rows = []
     for name, layer in names.items():
         ridge = Ridge().fit(own[layer], given)
@@ -55,8 +56,9 @@ def main(data: Path, runs: Path) -> None:
     OUT.parent.mkdir(parents=True, exist_ok=True)
     frame.round(4).to_csv(OUT, index=False)
     print(frame.round(3).to_string(index=False))
-    for criterion in ("in_sample", "leave_one_out", "unseen_view", "noisy_holdout", "test_accuracy"):
-        print(criterion, frame.loc[frame[criterion].idxmax(), ["layer", "strength", "test_accuracy"]].tolist())
+    for criterion in frame.columns[2:]:
+        chosen = frame.loc[frame[criterion].idxmax()]
+        print(criterion, *chosen[["layer", "strength", "test_accuracy"]])
 
 
 def share(scores: torch.Tensor, labels: torch.Tensor) -> float:
@@ -65,7 +67,7 @@ def share(scores: torch.Tensor, labels: torch.Tensor) -> float:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--runs", type=Path, required=True)
     given = parser.parse_args()

@@ -1,7 +1,6 @@
 """The same code for cleanlab's label issues and for those of an audit, and one feeding the other.
 
-    pip install 'layerprobe[compare]'
-    python examples/audit_cleanlab.py
+Needs cleanlab, ``pip install 'layerprobe[compare]'``; then ``python examples/audit_cleanlab.py``.
 """
 
 import numpy as np
