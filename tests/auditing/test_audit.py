@@ -209,6 +209,14 @@ def test_names_without_class_names_are_the_outputs_in_sorted_order(digits, run, 
     assert (named.issue_mask() == plain.issue_mask()).all()
 
 
+def test_names_come_with_the_data(digits, run, plain):
+    data = TensorDataset(digits.x, digits.given)
+    data.classes = list("abcdefghij")
+    named = run(data=data)
+    assert named.classes.tolist() == data.classes
+    assert (named.issues["given_label"] == np.array(data.classes)[plain.issues["given_label"]]).all()
+
+
 def test_two_classes(digits, train, run):
     pair, held_pair = digits.true < 2, digits.test[1] < 2
     x, true = digits.x[pair], digits.true[pair]
