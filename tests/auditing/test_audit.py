@@ -160,6 +160,11 @@ def test_the_order_of_the_rows_does_not_matter(digits, run, plain):
     expected = plain.issues["label_score"].to_numpy()[order]
     assert np.abs(shuffled.issues["label_score"] - expected).max() < 0.01
     assert shuffled.pred_probs == pytest.approx(plain.pred_probs[order], abs=0.01)
+    held, held_given = digits.holdout
+    rows = torch.randperm(len(held), generator=torch.Generator().manual_seed(1))
+    other = run(holdout=(held[rows], held_given[rows]))
+    assert (other.issue_mask() == plain.issue_mask()).all()
+    assert (other.noise.low, other.noise.high) == pytest.approx((plain.noise.low, plain.noise.high))
 
 
 def test_doubled_rows_do_not_hide_each_other(digits, run):
@@ -202,6 +207,14 @@ def test_names_without_class_names_are_the_outputs_in_sorted_order(digits, run, 
     named = run(data=(digits.x, letters[digits.given]), holdout=(held, letters[held_given]))
     assert named.classes.tolist() == letters.tolist()
     assert (named.issue_mask() == plain.issue_mask()).all()
+
+
+def test_names_come_with_the_data(digits, run, plain):
+    data = TensorDataset(digits.x, digits.given)
+    data.classes = list("abcdefghij")
+    named = run(data=data)
+    assert named.classes.tolist() == data.classes
+    assert (named.issues["given_label"] == np.array(data.classes)[plain.issues["given_label"]]).all()
 
 
 def test_two_classes(digits, train, run):

@@ -8,6 +8,7 @@ from auditing.planted import clusters, corrupted
 from layerprobe import audit_features
 from layerprobe.auditing import calibration
 from layerprobe.errors import InputError
+from layerprobe.probes import VeLPIC
 
 K, N, M = 3, 300, 300
 PROBES = ("ridge", "velpic")
@@ -135,6 +136,15 @@ def test_rows_may_come_in_any_order(found):
     assert set(shuffled.issue_indices()) == set(found.issue_indices())
 
 
+def test_rows_held_out_may_come_in_any_order(found):
+    order = torch.randperm(M, generator=torch.Generator().manual_seed(1))
+    shuffled = run(held={layer: X[order] for layer, X in HELD.items()}, held_given=HELD_GIVEN[order])
+    assert (shuffled.issue_mask() == found.issue_mask()).all()
+    expected = found.issues["label_score"].to_numpy()
+    assert shuffled.issues["label_score"].to_numpy() == pytest.approx(expected, abs=1e-4)
+    assert (shuffled.noise.low, shuffled.noise.high) == pytest.approx((found.noise.low, found.noise.high))
+
+
 @pytest.mark.parametrize("order", [(1, 2, 0), (2, 1, 0)])
 def test_names_and_order_of_classes_do_not_matter(found, order):
     names = np.array(["cat", "dog", "owl"])  # code k becomes names[order[k]]
@@ -247,6 +257,21 @@ def test_views_of_the_rows_may_judge():
         views=[{layer: X[order] for layer, X in view.items()} for view in fresh],
     )
     assert (shuffled.issue_mask() == found.issue_mask()[order]).all()
+    expected = found.issues["label_score"].to_numpy()[order]
+    assert shuffled.issues["label_score"].to_numpy() == pytest.approx(expected, abs=1e-4)
+    assert (shuffled.noise.low, shuffled.noise.high) == pytest.approx((found.noise.low, found.noise.high))
+
+
+def test_views_that_judge_are_not_among_what_is_fitted():
+    fresh = [{"middle": clusters(N, K, seed=50 + i, apart=1.0)[0]} for i in range(2)]
+    own = {"middle": clusters(N, K, seed=60, apart=1.0)[0]}
+    found = run(own, GIVEN, policy="unseen_views", holdout=None, views=fresh, probes="velpic")
+    alone = VeLPIC().fit(own["middle"], GIVEN)
+    expected = sum(alone.score(view["middle"], GIVEN) for view in fresh) / 2
+    assert found.controls["criterion"].iloc[-1] == pytest.approx(expected)
+    averaged = VeLPIC().fit((own["middle"] + fresh[0]["middle"] + fresh[1]["middle"]) / 3, GIVEN)
+    scores = averaged.decision_function(HELD["middle"])  # what it predicts by is fitted on all of them
+    assert found.predict(HELD).tolist() == scores.argmax(1).tolist()
 
 
 def test_early_stopping_is_one_more_control():

@@ -72,7 +72,11 @@ def test_a_layer_that_knows_is_told_from_one_that_does_not():
 
 
 def test_scores_are_kept_of_the_best_strength_alone():
-    results = tried(["ridge", "masc", "velpic"], {"seen": X, "again": X}, [{"seen": H, "again": H}])
+    torch.manual_seed(0)
+    few = {"seen": X, "again": torch.cat([X, torch.randn(90, 80)], 1)}  # where weak ridges fit the noise
+    held = {"seen": H, "again": torch.cat([H, torch.randn(60, 80)], 1)}
+    results = tried(["ridge", "masc", "velpic"], few, [held])
+    assert {one.candidate.strength for one in results if one.scores is not None} - {None, 1e-3, 0.25}
     kept = [one for one in results if one.scores is not None]
     assert len(kept) == 6
     for one in kept:

@@ -132,11 +132,15 @@ def audit_features(
             raise InputError(
                 f"{shared} of the {m} rows of {what}= are among the training rows; take them out"
             )
+        held_order = canonical(held_prints, held_codes)  # of the bootstrap's draws
+        spot = torch.from_numpy(held_order)
+        held, held_codes = ordered(held, spot), held_codes[spot]
+        held_logits = None if held_logits is None else held_logits[spot]
         averaged = None if held_logits is None else held_logits.softmax(1)
         judges = Features(held, held, held_logits, averaged)
         jury = measure = jury_of_rows(train, judges, held_codes, clean=policy != "noisy_holdout")
         if policy == "test_split":
-            chooses, measures = halves_for_testing(held_codes, held_prints)
+            chooses, measures = halves_for_testing(held_codes, held_prints[held_order])
             jury, measure = jury.part(chooses), jury.part(measures)
 
     return assemble(

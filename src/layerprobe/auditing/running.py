@@ -132,10 +132,12 @@ def audit(
         if held is None or held_codes is None:
             jury = jury_of_views(train, codes[torch.from_numpy(order)])
             return train, jury, jury
-        jury = jury_of_rows(train, model_reader.read(held), held_codes, clean=policy != "noisy_holdout")
+        place = canonical(held.fingerprints(), held_codes)  # of the bootstrap's draws
+        judges, theirs = model_reader.read(held, place), held_codes[torch.from_numpy(place)]
+        jury = jury_of_rows(train, judges, theirs, clean=policy != "noisy_holdout")
         if policy != "test_split":
             return train, jury, jury
-        chooses, measures = halves_for_testing(held_codes, held.fingerprints())
+        chooses, measures = halves_for_testing(theirs, held.fingerprints()[place])
         return train, jury.part(chooses), jury.part(measures)
 
     clock("outputs of the layers")
