@@ -67,6 +67,7 @@ def test_the_decoder_knows_better_than_the_head(memorised, digits, audited):
     assert list(table.index) == [
         "head",
         "raw input",
+        "most frequent label",
         "untrained copy",
         "early stopping",
         "decoder",

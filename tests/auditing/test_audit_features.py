@@ -68,10 +68,10 @@ def test_the_layer_that_knows_better_is_found(found):
 
 def test_controls_are_the_head_and_the_input(found):
     table = found.controls.set_index("control")
-    assert list(table.index) == ["head", "raw input", "decoder"]
+    assert list(table.index) == ["head", "raw input", "most frequent label", "decoder"]
     right = (HELD["output"].argmax(1) == HELD_GIVEN).double().mean()
     assert table["criterion"]["head"] == pytest.approx(float(right))
-    assert table["beaten"].tolist() == [True, True, False]
+    assert table["beaten"].tolist() == [True, True, True, False]
     assert (table["low"] <= table["criterion"]).all()
     assert (table["criterion"] <= table["high"]).all()
 
@@ -364,3 +364,18 @@ def test_features_have_no_network_to_repair(found):
     assert found.example(0) is None
     with pytest.raises(InputError, match="made of features"):
         found.training_rows()
+
+
+def test_features_that_know_nothing_change_no_label():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(900, 20)), rng.integers(3, size=900)
+    found = audit_features({"a": x[:600]}, y[:600], policy="noisy_holdout", holdout=({"a": x[600:]}, y[600:]))
+    assert found.verdict == "keep"
+    assert "do not tell the classes apart" in found.why
+    assert not found.relabel("all").changed.any()
+
+
+def test_issues_are_the_callers_to_change(found):
+    frame = found.issues
+    frame["label_score"] = 0.0
+    assert found.issues["label_score"].max() > 0

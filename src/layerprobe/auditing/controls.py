@@ -13,10 +13,18 @@ from layerprobe.auditing.policies import Jury
 from layerprobe.errors import InputError
 from layerprobe.training import seeded
 
-__all__ = ["Control", "best_of_history", "controls_of", "untrained_control", "untrained_copy"]
+__all__ = [
+    "Control",
+    "best_of_history",
+    "controls_of",
+    "most_frequent",
+    "untrained_control",
+    "untrained_copy",
+]
 
 
 AVERAGED = "head, averaged over views"
+FREQUENT = "most frequent label"
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +67,12 @@ def controls_of(jury: Jury, inputs: Tensor | None) -> list[Control]:
     ]
 
 
+def most_frequent(jury: Jury, codes: Tensor) -> Control:
+    """Return what needs no features at all: the most frequent given label for every row."""
+    correct = (jury.labels == codes.bincount().argmax()).double()
+    return Control(FREQUENT, interval(correct), correct)
+
+
 def untrained_control(jury: Jury, codes: Tensor) -> Control:
     """Return the best ridge probe of an untrained network, whose jury this is."""
     tried = try_all(families(["ridge"]), jury.fitted_on, codes, jury.copies, jury.labels)
@@ -85,7 +99,7 @@ def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
     return fresh
 
 
-def best_of_history(history: Sequence[float], judges: int) -> Control:
+def best_of_history(history: Sequence[float], judges: int, *, comparable: bool = True) -> Control:
     """Return early stopping: the best epoch by its accuracy on a noisy hold-out.
 
     Parameters
@@ -94,6 +108,8 @@ def best_of_history(history: Sequence[float], judges: int) -> Control:
         The network's accuracy on the hold-out after every epoch.
     judges : int
         Rows of that hold-out.
+    comparable : bool
+        Whether it is the hold-out that judges the decoder.
 
     Raises
     ------
@@ -108,4 +124,5 @@ def best_of_history(history: Sequence[float], judges: int) -> Control:
         )
     best = max(values)
     half = 1.96 * (best * (1 - best) / max(judges, 1)) ** 0.5
-    return Control("early stopping", Interval(best, max(0.0, best - half), min(1.0, best + half)), None)
+    criterion = Interval(best, max(0.0, best - half), min(1.0, best + half))
+    return Control("early stopping", criterion, None, comparable)

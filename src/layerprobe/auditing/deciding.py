@@ -13,7 +13,13 @@ from torch import Tensor
 
 from layerprobe.auditing.calibration import Calibration
 from layerprobe.auditing.candidates import Tried, try_all
-from layerprobe.auditing.controls import Control, best_of_history, controls_of, untrained_control
+from layerprobe.auditing.controls import (
+    Control,
+    best_of_history,
+    controls_of,
+    most_frequent,
+    untrained_control,
+)
 from layerprobe.auditing.decoder import Decoder, choose_members
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.intervals import Interval, interval
@@ -111,7 +117,7 @@ def decide(
     if best_input is not None:
         alone, _ = Decoder.fit([best_input.candidate], probes, jury.fitted_on, codes, fingerprints)
         inputs = measure.correct([alone.scores(copy) for copy in measure.copies])
-    controls, blind = controls_of(measure, inputs), {}
+    controls, blind = [*controls_of(measure, inputs), most_frequent(measure, codes)], {}
     if "input" in train.mean:
         blind["the raw input"] = train.mean["input"]
     if (fresh := untrained()) is not None:
@@ -120,7 +126,8 @@ def decide(
             f"layer {name} of an untrained copy": X for name, X in fresh[0].mean.items() if name != "input"
         }
     if history is not None:
-        controls.append(best_of_history(history, len(measure.labels)))
+        same_rows = not (measure.of_views or measure.clean)  # the history is of a noisy hold-out
+        controls.append(best_of_history(history, len(measure.labels), comparable=same_rows))
     timer("noise")
     calibration, noise = estimate_noise(scores, measure, left_out, codes, blind, seed=seed)
     head = measure.correct(measure.logits) if measure.logits else None

@@ -20,6 +20,7 @@ from layerprobe.probes import Ridge
 
 __all__ = ["Noise", "estimate_noise"]
 
+SIGHTED = "no layer here never saw a label"
 STRENGTHS = (0.1, 1.0, 10.0)  # of the ridge probes on layers that never saw a label
 
 
@@ -82,9 +83,9 @@ def estimate_noise(
     if (held_out and not jury.clean) or not blind:
         if jury.clean:
             calibration = calibrate(left_out, codes, beta=calibrate_on_truth(judged, labels), seed=seed)
-            return calibration, _noise(calibration, left_out, codes, "the training rows, too low if anything")
+            return calibration, _noise(calibration, left_out, codes, f"the training rows, too low: {SIGHTED}")
         calibration = calibrate(judged, labels, groups=groups, seed=seed)
-        source = "views of the training rows, too low if anything" if jury.of_views else "the rows held out"
+        source = f"views of the training rows, unsure: {SIGHTED}" if jury.of_views else "the rows held out"
         return calibration, _noise(calibration, judged, labels, source)
     some = torch.linspace(0, len(codes) - 1, min(len(codes), MOST_ROWS)).round().long()
     layer, own_scores = _best_blind(blind, codes)

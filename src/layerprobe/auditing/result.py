@@ -147,7 +147,7 @@ class Audit:
         index; given_label; suggested_label; label_score, the probability that the given label is right;
         is_label_issue; margin, the decoder's score for the given label less that for the best other.
         """
-        return self._found[0]
+        return self._found[0].copy()
 
     @property
     def expected_precision(self) -> float:

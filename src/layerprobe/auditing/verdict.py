@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from layerprobe.auditing.controls import FREQUENT
 from layerprobe.auditing.deciding import Decided
 
 __all__ = ["Verdict", "judge"]
@@ -44,6 +45,11 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
             f"the estimated noise is {noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%}), too low to be "
             "sure of"
         )
+    if not controls.set_index("control")["beaten"].get(FREQUENT, True):
+        reasons.append(
+            "the features do not tell the classes apart: the decoder is no better than the most frequent "
+            "label, and what it says of the noise means nothing"
+        )
     if gain is not None and gain.low <= 0:
         reasons.append(f"the decoder's gain over the head is {_points(gain)}, not beyond its interval")
     reasons += [
@@ -71,11 +77,11 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
 
 
 def _unbeaten(controls: pd.DataFrame) -> list[tuple[str, float]]:
-    """Return the controls that the decoder does not at least equal; the head has a reason of its own."""
+    """Return the controls that the decoder does not exceed; those with reasons of their own aside."""
     own = float(controls["criterion"].iloc[-1])
     others = controls.iloc[:-1]
     others = others[others["beaten"].notna()]
-    others = others[(others["control"] != "head") & ~(own > others["criterion"])]
+    others = others[~others["control"].isin(["head", FREQUENT]) & ~(own > others["criterion"])]
     return list(zip(others["control"], others["criterion"].astype(float), strict=True))
 
 
