@@ -378,3 +378,29 @@ def test_rows_that_judge_are_not_among_the_training_rows(digits, run, what, poli
 def test_all_of_it_is_public():
     assert layerprobe.audit is audit
     assert {"audit", "audit_features", "Audit"} <= set(layerprobe.__all__)
+
+
+def test_a_view_that_changes_nothing_is_refused(memorised, digits):
+    with pytest.raises(InputError, match="changes nothing"):
+        audit(memorised, (digits.x, digits.given), policy="unseen_views", views={"same": lambda x: x.clone()})
+
+
+def test_class_names_in_another_order_than_the_outputs_are_noticed(memorised, digits):
+    names = [f"class {k}" for k in range(10)]
+    x, y = (digits.x, digits.given)
+    held, labels = digits.holdout
+    found = audit(
+        memorised,
+        (x, np.array(names)[y.numpy()]),
+        policy="noisy_holdout",
+        holdout=(held, np.array(names)[labels.numpy()]),
+        class_names=names[::-1],
+    )
+    assert found.verdict == "keep"
+    assert "class_names" in found.why
+
+
+def test_labels_that_are_no_classes_are_refused(memorised, digits):
+    x, y = (digits.x, digits.given)
+    with pytest.raises(InputError, match="whole numbers"):
+        audit(memorised, x, y + 0.5, policy="noisy_holdout", holdout=digits.holdout)

@@ -13,7 +13,9 @@ from layerprobe.auditing.verdict import judge
 CONTROLS = {"head": 0.5, "head, averaged over views": 0.55, "raw input": 0.6, "early stopping": 0.65}
 
 
-def decided(controls=CONTROLS, own=0.7, noise=(0.3, 0.25, 0.35), gain=(0.2, 0.1, 0.3), incomparable=()):
+def decided(
+    controls=CONTROLS, own=0.7, noise=(0.3, 0.25, 0.35), gain=(0.2, 0.1, 0.3), incomparable=(), head_fit=0.9
+):
     members = [Member(Candidate(f"fc{i}", "ridge", 0.1), None) for i in (1, 2)]
     table = pd.DataFrame({"control": [*controls, "decoder"], "criterion": [*controls.values(), own]})
     table["beaten"] = [*(None if name in incomparable else own > c for name, c in controls.items()), False]
@@ -22,6 +24,8 @@ def decided(controls=CONTROLS, own=0.7, noise=(0.3, 0.25, 0.35), gain=(0.2, 0.1,
         noise=SimpleNamespace(rate=noise[0], low=noise[1], high=noise[2]),
         criterion=Interval(own, own - 0.02, own + 0.02),
         gain=None if gain is None else Interval(*gain),
+        head_fit=head_fit,
+        frequent=0.1,
         controls=table,
     )
 
@@ -30,8 +34,8 @@ def test_what_is_better_in_every_way_is_worth_repairing():
     verdict = judge(decided(), wrong_after=0.1, wrong_before=0.3)
     assert verdict.verdict == "repair"
     assert "30% of the labels are wrong (25% to 35%)" in verdict.finding
-    assert "ridge on fc1 with 1 more" in verdict.finding
-    assert "10.0% of the labels wrong instead of 30.0%" in verdict.why
+    assert "ridge on fc1 (and 1 more probes)" in verdict.finding
+    assert "leaves 10.0% of the labels wrong, where 30.0% are without" in verdict.why
 
 
 def test_features_alone_have_no_head_to_beat():
@@ -44,10 +48,10 @@ def test_features_alone_have_no_head_to_beat():
         ({"noise": (0.06, 0.04, 0.2)}, 0.01, "too low to be sure of"),
         ({"gain": (0.01, 0.0, 0.02)}, 0.1, "not beyond its interval"),
         ({"gain": (-0.1, -0.2, -0.05)}, 0.1, "-10.0 points"),
-        ({"own": 0.65}, 0.1, "'early stopping' is as good as the decoder (0.650 against 0.650)"),
-        ({"controls": {"untrained copy": 0.71}}, 0.1, "'untrained copy' is as good"),
-        ({"controls": {"raw input": 0.7}}, 0.1, "'raw input' is as good"),
-        ({"controls": {"head, averaged over views": 0.9}}, 0.1, "averaged over views' is as good"),
+        ({"own": 0.65}, 0.1, "'early stopping' is about as good as the decoder (0.650 against 0.650)"),
+        ({"controls": {"untrained copy": 0.71}}, 0.1, "'untrained copy' is about as good"),
+        ({"controls": {"raw input": 0.7}}, 0.1, "'raw input' is about as good"),
+        ({"controls": {"head, averaged over views": 0.9}}, 0.1, "averaged over views' is about as good"),
         ({}, 0.3, "no label would become likelier to be right"),
         ({}, float("nan"), "no label would become likelier to be right"),
     ],
@@ -71,3 +75,9 @@ def test_all_reasons_are_given_and_the_first_is_the_finding():
     verdict = judge(decided(own=0.1, noise=(0.0, 0.0, 0.01), gain=(-0.4, -0.5, -0.3)), 0.3, 0.3)
     assert verdict.why.count(";") == 5
     assert verdict.finding.count(";") == 0
+
+
+def test_a_head_at_chance_on_its_own_labels_is_asked_about():
+    verdict = judge(decided(head_fit=0.11), 0.1, 0.3)
+    assert verdict.verdict == "keep"
+    assert "class_names" in verdict.finding

@@ -48,6 +48,9 @@ class Decided:
         The decoder's accuracy on the policy's rows.
     gain : Interval or None
         Its gain over the head there; None without a head.
+    head_fit, frequent : float
+        Shares of the training rows whose given label the head predicts (NaN without a head), and which have
+        the most frequent label.
     layers, controls : DataFrame
     """
 
@@ -57,6 +60,8 @@ class Decided:
     noise: Noise
     criterion: Interval
     gain: Interval | None
+    head_fit: float
+    frequent: float
     layers: pd.DataFrame
     controls: pd.DataFrame
 
@@ -139,6 +144,8 @@ def decide(
         noise,
         interval(correct),
         None if head is None else interval(correct - head),
+        float("nan") if train.logits is None else float((train.logits.argmax(1) == codes).double().mean()),
+        float(codes.bincount().max() / len(codes)),
         _layers(tried, members, chosen_head),
         _controls(controls, correct),
     )

@@ -47,6 +47,11 @@ class Classes:
         InputError
             If labels and outputs do not fit together.
         """
+        if labels.dtype.kind == "f":
+            raise InputError(
+                "expected labels that are whole numbers or names, got floating-point numbers such as "
+                f"{labels[0].item()!r}: an audit is for classes; write whole numbers as integers"
+            )
         whole = labels.dtype.kind in "iu"
         if class_names is not None:
             names = label_array(list(class_names))

@@ -98,7 +98,7 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
         f"{name} needs {'views=' if needs is None else needs + '='}" for name, needs in POLICIES.items()
     )
     if policy in REFUSED:
-        raise InputError(f"{policy!r} cannot choose a layer: {REFUSED[policy]}. Choose by {offered}")
+        raise InputError(f"{policy!r} cannot choose a layer: {REFUSED[policy]}. What can: {offered}")
     if policy not in POLICIES:
         raise InputError(f"expected a policy by which the layer is chosen, got {policy!r}: {offered}")
     needs = POLICIES[policy]

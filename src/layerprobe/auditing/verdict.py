@@ -40,6 +40,12 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
     """
     noise, gain, controls = decided.noise, decided.gain, decided.controls
     reasons = []
+    if decided.head_fit <= 1.2 * decided.frequent:
+        reasons.append(
+            f"the head predicts {decided.head_fit:.1%} of its own training labels, about as many as have "
+            f"the most frequent one ({decided.frequent:.1%}): is the network trained, and do class_names "
+            "stand in the order of its outputs?"
+        )
     if noise.low < LOW_NOISE:
         reasons.append(
             f"the estimated noise is {noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%}), too low to be "
@@ -53,14 +59,14 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
     if gain is not None and gain.low <= 0:
         reasons.append(f"the decoder's gain over the head is {_points(gain)}, not beyond its interval")
     reasons += [
-        f"{name!r} is as good as the decoder ({value:.3f} against {decided.criterion.value:.3f})"
+        f"{name!r} is about as good as the decoder ({value:.3f} against {decided.criterion.value:.3f})"
         for name, value in _unbeaten(controls)
     ]
     if not wrong_after < wrong_before:
         reasons.append("no label would become likelier to be right")
     first = decided.decoder.members[0].candidate
     others = len(decided.decoder.members) - 1
-    where = f"{first.probe} on {first.layer}" + (f" with {others} more" if others else "")
+    where = f"{first.probe} on {first.layer}" + (f" (and {others} more probes)" if others else "")
     about = f"about {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%})"
     if reasons:
         why = "; ".join(reasons)
@@ -70,18 +76,16 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
     return Verdict(
         "repair",
         f"The decoder is right on {decided.criterion} of the rows that judge{better}, and beats every "
-        f"control. The confident repair should leave {wrong_after:.1%} of the labels wrong instead of "
-        f"{wrong_before:.1%}.",
-        f"The layers know better than the head: {where} reads them best{better}, and {about}.",
+        f"control. By its probabilities the confident repair leaves {wrong_after:.1%} of the labels wrong, "
+        f"where {wrong_before:.1%} are without.",
+        f"The layers know better than the head: {where} reads best{better}, and {about}.",
     )
 
 
 def _unbeaten(controls: pd.DataFrame) -> list[tuple[str, float]]:
-    """Return the controls that the decoder does not exceed; those with reasons of their own aside."""
-    own = float(controls["criterion"].iloc[-1])
+    """Return the controls that the decoder does not beat; None is no answer."""
     others = controls.iloc[:-1]
-    others = others[others["beaten"].notna()]
-    others = others[~others["control"].isin(["head", FREQUENT]) & ~(own > others["criterion"])]
+    others = others[~others["control"].isin(["head", FREQUENT]) & (others["beaten"] == False)]  # noqa: E712
     return list(zip(others["control"], others["criterion"].astype(float), strict=True))
 
 

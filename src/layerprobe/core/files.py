@@ -48,7 +48,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
     finally:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             part.unlink()
 
 
