@@ -4,6 +4,7 @@ import torch
 from layerprobe import audit
 from layerprobe.auditing.features import Reader
 from layerprobe.auditing.rows import read_rows
+from layerprobe.layers.views import resolve_views
 from layerprobe.networks import MLP
 
 generator = torch.Generator().manual_seed(0)
@@ -34,3 +35,12 @@ def test_layers_and_class_names_of_any_form_are_taken():
     assert sorted(found.layers["layer"]) == ["fc1", "input"]
     assert found.classes.tolist() == ["a", "b", "c"]
     assert found.predict(X).shape == (60,)
+
+
+def test_the_networks_output_alone_is_read_over_views():
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = MLP(64, hidden=(16,)).eval()
+    read = Reader(model, layers=["output"], views=resolve_views("flip")).read(read_rows((x, torch.arange(8))))
+    with torch.inference_mode():
+        expected = (model(x).softmax(1) + model(x.flip(-1)).softmax(1)) / 2
+    assert torch.allclose(read.probabilities, expected, atol=1e-6)

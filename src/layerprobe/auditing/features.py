@@ -108,7 +108,10 @@ class Reader:
         copies = {}
         for name in self.views:
             seen, seen_logits = self._pass(rows, places, name)
-            if all(torch.equal(seen[layer], outputs) for layer, outputs in own.items()):
+            pairs = [(own[layer], seen[layer]) for layer in own]
+            if logits is not None and seen_logits is not None:
+                pairs.append((logits, seen_logits))
+            if all(torch.equal(before, now) for before, now in pairs):
                 raise InputError(f"the view {name!r} changes nothing that a layer would see; leave it out")
             for layer, total in sums.items():
                 total += seen[layer]
