@@ -41,7 +41,6 @@ def assemble(
     decided = decide(
         train,
         codes[torch.from_numpy(order)],
-        len(classes),
         jury,
         measure,
         probes,

@@ -157,16 +157,7 @@ def _staged(
 ) -> Iterator[tuple[float | None, list[Tensor]]]:
     """Give the scores of every copy at each strength."""
     if not values or not isinstance(fitted, StagedProbe):
-        yield None, [_all_classes(fitted, X) for X in copies]
-        return
-    if len(copies) == 1:
-        for value, scores in zip(values, fitted.staged_scores(copies[0], values), strict=True):
-            yield value, [scores]
+        yield None, [fitted._scores(X) for X in copies]
         return
     for value, *scores in zip(values, *(fitted.staged_scores(X, values) for X in copies), strict=True):
         yield value, scores
-
-
-def _all_classes(fitted: Probe, X: Tensor) -> Tensor:
-    """Return scores (n, K), also for two classes."""
-    return fitted._scores(X)

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from layerprobe.auditing.calibration import Calibration
-from layerprobe.auditing.candidates import Tried, try_all
+from layerprobe.auditing.candidates import Tried, fit_candidate, try_all
 from layerprobe.auditing.controls import (
     Control,
     best_of_history,
@@ -69,7 +69,6 @@ class Decided:
 def decide(
     train: Features,
     codes: Tensor,
-    num_classes: int,
     jury: Jury,
     measure: Jury,
     probes: Mapping[str, Probe],
@@ -88,7 +87,6 @@ def decide(
         Of the training rows, in an order that depends on their content alone.
     codes : Tensor (n,)
         Their given labels.
-    num_classes : int
     jury, measure : Jury
         What chooses, and what measures the choice: the same but for the paper's split of the test rows.
     probes : mapping of str to Probe
@@ -120,8 +118,9 @@ def decide(
     )
     inputs = None
     if best_input is not None:
-        alone, _ = Decoder.fit([best_input.candidate], probes, jury.fitted_on, codes, fingerprints)
-        inputs = measure.correct([alone.scores(copy) for copy in measure.copies])
+        probe = probes[best_input.candidate.probe]
+        alone = fit_candidate(best_input.candidate, probe, jury.fitted_on["input"], codes)
+        inputs = measure.correct([alone._scores(copy["input"]) for copy in measure.copies])
     controls, blind = [*controls_of(measure, inputs), most_frequent(measure, codes)], {}
     if "input" in train.mean:
         blind["the raw input"] = train.mean["input"]

@@ -12,7 +12,7 @@ from layerprobe.auditing.candidates import DEFAULT_PROBES, families
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.fingerprints import hash_inputs
 from layerprobe.auditing.labels import Classes
-from layerprobe.auditing.policies import check_policy, halves_for_testing, jury_of_rows, jury_of_views
+from layerprobe.auditing.policies import check_policy, juries_of_rows, jury_of_views
 from layerprobe.auditing.result import Audit
 from layerprobe.errors import InputError
 from layerprobe.probes.base import label_array
@@ -138,10 +138,7 @@ def audit_features(
         held_logits = None if held_logits is None else held_logits[spot]
         averaged = None if held_logits is None else held_logits.softmax(1)
         judges = Features(held, held, held_logits, averaged)
-        jury = measure = jury_of_rows(train, judges, held_codes, clean=policy != "noisy_holdout")
-        if policy == "test_split":
-            chooses, measures = halves_for_testing(held_codes, held_prints[held_order])
-            jury, measure = jury.part(chooses), jury.part(measures)
+        jury, measure = juries_of_rows(policy, train, judges, held_codes, held_prints[held_order])
 
     return assemble(
         clock,

@@ -12,7 +12,15 @@ from layerprobe.auditing.decoder import fold_of
 from layerprobe.auditing.features import Features
 from layerprobe.errors import InputError
 
-__all__ = ["POLICIES", "Jury", "check_policy", "halves_for_testing", "jury_of_rows", "jury_of_views"]
+__all__ = [
+    "POLICIES",
+    "Jury",
+    "check_policy",
+    "halves_for_testing",
+    "juries_of_rows",
+    "jury_of_rows",
+    "jury_of_views",
+]
 
 POLICIES = {
     "noisy_holdout": "holdout",
@@ -118,6 +126,26 @@ def jury_of_rows(train: Features, held: Features, labels: Tensor, *, clean: bool
     logits = [] if held.logits is None else [held.logits]
     averaged = None if held.mean is held.own else held.probabilities  # without views that is the head again
     return Jury(train.mean, [held.mean], labels, clean, logits, averaged)
+
+
+def juries_of_rows(
+    policy: str, train: Features, held: Features, labels: Tensor, fingerprints: np.ndarray
+) -> tuple[Jury, Jury]:
+    """Return what chooses and what measures, for every policy that judges by rows held out.
+
+    Parameters
+    ----------
+    policy : {"noisy_holdout", "trusted", "test_split"}
+    train, held : Features
+        Of n training rows and of m rows held out.
+    labels : Tensor (m,), int64
+    fingerprints : ndarray (m,)
+    """
+    jury = jury_of_rows(train, held, labels, clean=policy != "noisy_holdout")
+    if policy != "test_split":
+        return jury, jury
+    chooses, measures = halves_for_testing(labels, fingerprints)
+    return jury.part(chooses), jury.part(measures)
 
 
 def jury_of_views(train: Features, codes: Tensor) -> Jury:

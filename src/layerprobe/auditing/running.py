@@ -15,7 +15,7 @@ from layerprobe.auditing.features import Features, Reader, memory_needed, requir
 from layerprobe.auditing.inputs import blank
 from layerprobe.auditing.labels import Classes
 from layerprobe.auditing.overlap import check_disjoint
-from layerprobe.auditing.policies import Jury, check_policy, halves_for_testing, jury_of_rows, jury_of_views
+from layerprobe.auditing.policies import Jury, check_policy, juries_of_rows, jury_of_views
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.rows import read_rows
 from layerprobe.layers.pooling import Pool
@@ -134,11 +134,7 @@ def audit(
             return train, jury, jury
         place = canonical(held.fingerprints(), held_codes)  # of the bootstrap's draws
         judges, theirs = model_reader.read(held, place), held_codes[torch.from_numpy(place)]
-        jury = jury_of_rows(train, judges, theirs, clean=policy != "noisy_holdout")
-        if policy != "test_split":
-            return train, jury, jury
-        chooses, measures = halves_for_testing(theirs, held.fingerprints()[place])
-        return train, jury.part(chooses), jury.part(measures)
+        return train, *juries_of_rows(policy, train, judges, theirs, held.fingerprints()[place])
 
     clock("outputs of the layers")
     train, jury, measure = juries(reader)
