@@ -34,9 +34,7 @@ def main(repeats: int) -> None:
         audits.append(time.process_time() - start)
         steps.append(found.cost)
     product, audit = statistics.median(products), statistics.median(audits)
-    print(
-        f"{audit:.1f} CPU seconds, {audit / product:.0f} products of {product:.2f} s; elapsed seconds:"
-    )
+    print(f"{audit:.1f} CPU seconds, {audit / product:.0f} products of {product:.2f} s; elapsed seconds:")
     print({name: round(seconds, 1) for name, seconds in steps[-1].items()})
     print(found.finding)
 
