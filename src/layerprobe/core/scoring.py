@@ -1,9 +1,9 @@
 """Squared cosines and angles of many points to all subspaces, in few large matrix products.
 
 The eigenvectors of all classes, and of several label sets, stand side by side, so that one product projects
-a chunk of rows on all of them. The ranks to score at cut a class's d eigenvectors into segments, whose squares
-sum up to |x|^2: the longest is left out, |U^T x|^2 = |x|^2 - |V^T x|^2 with V the other eigenvectors. That is
-less work, and exact where nothing is left. Features that no basis touches, those which were zero on every
+a chunk of rows on all of them. The ranks to score at cut a class's d eigenvectors into segments, whose
+squares sum up to |x|^2: the longest is left out, |U^T x|^2 = |x|^2 - |V^T x|^2 with V the other ones. That
+is less work, and exact where nothing is left. Features that no basis touches, those which were zero on every
 training row, are left out of the product and stay in |x|^2.
 """
 
