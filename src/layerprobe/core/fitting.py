@@ -145,13 +145,13 @@ def _shared_moments(X: Tensor, members: Sequence[Tensor], exact: bool) -> list[T
         return []
     pattern = sum(member.to(torch.int64) << j for j, member in enumerate(members))
     parts: dict[int, SecondMoment] = {}
-    for bits in torch.unique(pattern).tolist():
-        if bits:
-            part = SecondMoment(X.shape[1], X.device)
-            for block in (pattern == bits).nonzero().squeeze(1).split(SecondMoment.BLOCK):
+    for bits in range(1, 1 << len(members)):
+        index = (pattern == bits).nonzero().squeeze(1)
+        if len(index):
+            parts[bits] = SecondMoment(X.shape[1], X.device)
+            for block in index.split(SecondMoment.BLOCK):
                 rows = _take(X, block)
-                part.add(rows.double() if exact else rows)
-            parts[bits] = part
+                parts[bits].add(rows.double() if exact else rows)
     matrices = []
     for j in range(len(members)):
         own = [part for bits, part in parts.items() if bits >> j & 1]

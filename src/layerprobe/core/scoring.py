@@ -66,19 +66,19 @@ class Plan(NamedTuple):
     products: list[Product]
     alive: Tensor | None  # the features that take part, where some do not
     shapes: list[tuple[int, int]]  # (S, K) of each request
-    dtype: torch.dtype
-    device: torch.device
+    left_over: Tensor  # (slots, 1), 1 where a slot's sum is to be taken from |x|^2, else 0
+    absent: Tensor  # slots of classes without rows
 
     @property
     def num_slots(self) -> int:
         """Rows of the table of all scores."""
-        return sum(S * K for S, K in self.shapes)
+        return len(self.left_over)
 
     @property
     def chunk(self) -> int:
         """Rows to score at a time."""
         width = max((product.matrix.shape[1] for product in self.products), default=1)
-        return CHUNK if self.device.type == "cpu" else max(CHUNK, GPU_CHUNK // max(width, 1))
+        return CHUNK if self.left_over.device.type == "cpu" else max(CHUNK, GPU_CHUNK // max(width, 1))
 
 
 def plan_products(requests: Sequence[Request]) -> Plan:
@@ -111,12 +111,18 @@ def plan_products(requests: Sequence[Request]) -> Plan:
         slot += len(stages) * len(widths)
     first = requests[0].columns
     height = len(first) if alive is None else len(alive)
+    left_over, absent = first.new_zeros(slot, 1), torch.ones(slot, dtype=torch.bool)
+    for term in (term for _, terms in groups for term in terms):
+        for step in term.left_over:
+            left_over[list(step.slots)] = 1
+        for step in (*term.direct, *term.left_over):
+            absent[list(step.slots)] = False
     return Plan(
         [Product(_join(parts, first.new_empty(height, 0)), terms) for parts, terms in groups],
         alive,
         [(len(request.stages), len(request.widths)) for request in requests],
-        first.dtype,
-        first.device,
+        left_over,
+        absent.nonzero().squeeze(1).to(first.device),
     )
 
 
@@ -230,7 +236,7 @@ def codes_by_stage(X: Tensor, plan: Plan) -> list[Tensor]:
 
 def _in_float64(plan: Plan) -> Plan:
     products = [Product(product.matrix.double(), product.terms) for product in plan.products]
-    return plan._replace(products=products, dtype=torch.float64)
+    return plan._replace(products=products, left_over=plan.left_over.double())
 
 
 def _tables(scores: Tensor, plan: Plan) -> list[Tensor]:
@@ -247,24 +253,30 @@ def _score(X: Tensor, plan: Plan) -> Iterator[Tensor]:
         if plan.alive is not None:
             x = x.index_select(1, plan.alive)
             whole = x.square().sum(1)
-        scores = x.new_full((plan.num_slots, len(x)), -torch.inf)
+        scores = x.new_empty(plan.num_slots, len(x))
         for matrix, terms in plan.products:
             squares = (x @ matrix).square_()
             for term in terms:
-                _write(term.direct, squares, None, scores)
-                _write(term.left_over, squares, whole, scores)
+                _add_up(term.direct, squares, scores)
+                _add_up(term.left_over, squares, scores)
+        # |x|^2 - |V^T x|^2 for all slots that hold what is left over, at once
+        scores.mul_(1 - 2 * plan.left_over).add_(plan.left_over * whole).clamp_(min=0)
         scores /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: a zero row has no angle
+        scores[plan.absent] = -torch.inf
         yield scores.clamp_(max=1)
 
 
-def _write(steps: Sequence[Step], squares: Tensor, whole: Tensor | None, scores: Tensor) -> None:
-    """Write running sums of squares, or what they leave of the whole, to their slots."""
-    total: Tensor | None = None
+def _add_up(steps: Sequence[Step], squares: Tensor, scores: Tensor) -> None:
+    """Write running sums of squares to their slots."""
+    before: int | None = None
     for start, stop, slots in steps:
-        segment = squares[:, start:stop].sum(1)
-        total = segment if total is None else total + segment
-        for slot in slots:
-            scores[slot] = total if whole is None else (whole - total).clamp_(min=0)
+        total = scores[slots[0]]
+        torch.sum(squares[:, start:stop], 1, out=total)
+        if before is not None:
+            total += scores[before]
+        before = slots[0]
+        for slot in slots[1:]:
+            scores[slot] = total
 
 
 @full_precision()
