@@ -143,7 +143,7 @@ def _shared_moments(X: Tensor, members: Sequence[Tensor], exact: bool) -> list[T
     """Second moments of several sets of rows, each row multiplied once, whatever sets it is in."""
     if not members:
         return []
-    pattern = sum(member.to(torch.int64) << j for j, member in enumerate(members))
+    pattern = torch.stack([member.to(torch.int64) << j for j, member in enumerate(members)]).sum(0)
     parts: dict[int, SecondMoment] = {}
     for bits in range(1, 1 << len(members)):
         index = (pattern == bits).nonzero().squeeze(1)
