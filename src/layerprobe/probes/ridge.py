@@ -1,6 +1,7 @@
 """Ridge regression to one-hot targets, with exact leave-one-out scores."""
 
-from typing import Any, ClassVar
+import copy
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -107,19 +108,37 @@ class Ridge(StagedProbe, LinearProbe):
             out.copy_(torch.where(rest > d * torch.finfo(rows.dtype).eps, left_out, others))
         return like(scores.to(self.dtype_), X)
 
+    def relabelled(self, X: Tensor, codes: Tensor) -> Self:
+        """Give the fit to other labels of the rows that this probe was fitted on, without decomposing again.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Those rows.
+        codes : Tensor of shape (n,), int64
+            The other labels as positions in ``classes_``.
+        """
+        other = copy.copy(self)
+        other._project(X, codes, len(self.classes_))
+        return other
+
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
         self._check_stage()
-        counts = codes.bincount(minlength=num_classes).double()
-        means = class_means(X, codes, num_classes)
-        self.shares_ = counts / len(X)
-        self.mean_ = self.shares_ @ means
+        self.mean_ = X.mean(0, dtype=torch.float64)
         eigenvalues, self.vectors_, trace = spectrum(X, self.mean_)
         self.scale_ = (trace / X.shape[1]) ** 0.5 or 1.0
         self.eigenvalues_ = eigenvalues / self.scale_**2
+        self.dtype_ = X.dtype
+        self._project(X, codes, num_classes)
+
+    def _project(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        counts = codes.bincount(minlength=num_classes).double()
+        means = class_means(X, codes, num_classes)
+        self.shares_ = counts / len(X)
         # Column k of Xc^T Y is the sum of the rows of class k, each less the mean of all.
         sums = counts[:, None] * (means - self.mean_) / self.scale_  # (K, d)
         self.projections_ = self.vectors_.T @ sums.T  # (r, K)
-        self.codes_, self.dtype_ = codes, X.dtype
+        self.codes_ = codes
         self._restage()
 
     def _check_stage(self) -> None:
