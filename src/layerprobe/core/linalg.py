@@ -7,7 +7,7 @@ labels, while float32 products summed in float64 lose nothing that matters at 99
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 import torch
@@ -132,10 +132,10 @@ def numerical_rank(
 
 
 class SecondMoment:
-    """X^T X summed over blocks of rows, exact enough for float64 eigenvalues in the memory of a float32 matrix.
+    """X^T X summed over blocks of rows, exact enough for float64 eigenvalues in a float32 matrix's memory.
 
-    Only what lies on and below the diagonal is kept, in float64, panel by panel: 4 d (d + 1) bytes. Products of
-    float32 rows are float32 within a block and summed in float64.
+    Only what lies on and below the diagonal is kept, in float64, panel by panel: 4 d (d + 1) bytes.
+    Products of float32 rows are float32 within a block and summed in float64.
 
     Parameters
     ----------
@@ -151,9 +151,9 @@ class SecondMoment:
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         self.dim = dim
         spans = [(a, min(self.PANEL, dim - a)) for a in range(0, dim, self.PANEL)]
-        options = {"dtype": torch.float64, "device": device}
-        self.panels = [torch.zeros(w, a, **options) for a, w in spans]  # left of the diagonal
-        self.corners = [torch.zeros(w * (w + 1) // 2, **options) for _, w in spans]  # on it, row by row
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        self.panels: list[Tensor] = [zeros(w, a) for a, w in spans]  # left of the diagonal
+        self.corners: list[Tensor] = [zeros(w * (w + 1) // 2) for _, w in spans]  # on it, row by row
 
     @property
     def tensors(self) -> list[Tensor]:
