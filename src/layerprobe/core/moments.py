@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
-from layerprobe.core.linalg import SecondMoment, parallel
+from layerprobe.core.linalg import SecondMoment, eigh_gram, numerical_rank, parallel
 from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows
 from layerprobe.distributed import rank, sum_over_processes, world_size
 from layerprobe.errors import InputError
@@ -36,6 +36,15 @@ class ClassMoments:
     device : torch.device or str
     expected : int, optional
         How many rows will come; the buffer is then not made larger than for these.
+    directions : int, optional
+        Merge and truncate, where memory is short: a class keeps at most so many directions of at most twice
+        as many rows, K 2 directions d * 4 bytes. No moment then exceeds the true one, and none lacks more
+        than `lost` of the class's variance in any direction; shares of variance are of what was kept.
+
+    Attributes
+    ----------
+    lost : Tensor of shape (K,), float64
+        Bound on the spectral norm of X_k^T X_k less what is left of it; 0 without `directions`.
     """
 
     def __init__(
@@ -46,12 +55,17 @@ class ClassMoments:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         expected: int | None = None,
+        directions: int | None = None,
     ) -> None:
+        if directions is not None and directions < 1:
+            raise InputError(f"directions must be at least 1, got {directions}.")
         if num_classes < 1 or dim < 1:
             raise InputError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
         self.dim, self.dtype, self.device = dim, dtype, torch.device(device)
+        self.directions = directions
+        self.lost = torch.zeros(num_classes, dtype=torch.float64)
         self._counts = torch.zeros(num_classes, dtype=torch.int64)  # of what left the buffer
         self._rows: list[list[Tensor]] = [[] for _ in range(num_classes)]  # of classes without a moment
         self._moments: list[SecondMoment | None] = [None] * num_classes
@@ -65,6 +79,11 @@ class ClassMoments:
         """Rows that wait to be sorted by class: enough a class for a good product with each d x d moment."""
         rows = num_classes * min(SecondMoment.BLOCK, max(512, dim // 4))
         return rows if expected is None else max(1, min(rows, expected))
+
+    @staticmethod
+    def most_bytes(num_classes: int, dim: int, rows: int, itemsize: int = 4) -> int:
+        """Bytes of the rows and moments of so many rows, however they are spread over the classes."""
+        return itemsize * (dim + 1) * min(rows, num_classes * dim)
 
     @property
     def num_classes(self) -> int:
@@ -118,17 +137,21 @@ class ClassMoments:
 
     def merge(self, other: "ClassMoments") -> "ClassMoments":
         """Add all that `other` has seen."""
-        mine, theirs = (self.num_classes, self.dim, self.dtype), (other.num_classes, other.dim, other.dtype)
+        mine, theirs = self._kind(), other._kind()
         if mine != theirs:
-            raise InputError(f"Only like moments merge: expected (K, d, dtype) = {mine}, got {theirs}.")
+            raise InputError(
+                f"Only like moments merge: expected (K, d, dtype, directions) = {mine}, got {theirs}."
+            )
         self._flush()
         other._flush()
+        counts = self._counts + other._counts
         for k, moment in enumerate(other._moments):
             if moment is not None:
                 self._collapse(k).merge(moment)
-                self._counts[k] += other._counts[k]
             for rows in list(other._rows[k]):
                 self._append(k, rows.to(self.device))
+            self._counts[k] = counts[k]
+        self.lost += other.lost
         return self
 
     def all_reduce(self) -> "ClassMoments":
@@ -141,14 +164,15 @@ class ClassMoments:
             return self
         self._flush()
         seen = torch.zeros(world_size(), self.num_classes, dtype=torch.int64)
-        seen[rank()] = self._counts
+        seen[rank()] = torch.tensor([sum(map(len, kept)) for kept in self._rows])
         collapsed = torch.tensor([moment is not None for moment in self._moments], dtype=torch.int64)
         # On the device of the rows: NCCL knows no other.
         seen = sum_over_processes(seen.to(self.device)).cpu()
         collapsed = sum_over_processes(collapsed.to(self.device)).cpu()
-        total = seen.sum(0)
-        for k, n in enumerate(total.tolist()):
-            if collapsed[k] or n >= self.dim:
+        counts = sum_over_processes(self._counts.to(self.device)).cpu()
+        self.lost = sum_over_processes(self.lost.to(self.device)).cpu()
+        for k, n in enumerate(seen.sum(0).tolist()):
+            if collapsed[k] or (n >= self.dim and self.directions is None):
                 for tensor in self._collapse(k).tensors:
                     tensor.copy_(sum_over_processes(tensor))
             elif n:
@@ -156,7 +180,8 @@ class ClassMoments:
                 start, own = int(seen[: rank(), k].sum()), int(seen[rank(), k])
                 gathered[start : start + own] = self._kept(k)
                 self._rows[k] = [sum_over_processes(gathered).to(self.dtype)]  # sums with zeros: exact
-        self._counts = total
+                self._settle(k)
+        self._counts = counts
         return self
 
     def subspaces(
@@ -190,7 +215,7 @@ class ClassMoments:
         order = codes.argsort(stable=True)
         sizes = codes.bincount(minlength=self.num_classes).tolist()
         for k, index in enumerate(order.split(sizes)):
-            for part in index.split(SecondMoment.BLOCK):
+            for part in index.split(min(SecondMoment.BLOCK, self.directions or SecondMoment.BLOCK)):
                 self._append(k, X[part])
 
     def _append(self, k: int, rows: Tensor) -> None:
@@ -200,8 +225,19 @@ class ClassMoments:
             moment.add(rows)
         elif len(rows):
             self._rows[k].append(rows)
+            self._settle(k)
+
+    def _settle(self, k: int) -> None:
+        """Bring the rows of class k down to what is kept of so many."""
+        if self.directions is None:
             if self._counts[k] >= self.dim:  # below d rows the Gram matrix is shorter
                 self._collapse(k)
+        elif sum(map(len, self._rows[k])) >= 2 * self.directions:
+            eigenvalues, basis = eigh_gram(self._kept(k))
+            r = min(self.directions, numerical_rank(eigenvalues, self.dim))
+            rows = basis(r).T * eigenvalues[:r, None].sqrt()
+            self._rows[k] = [rows.to(self.dtype)]
+            self.lost[k] += float(eigenvalues[r]) if r < len(eigenvalues) else 0.0
 
     def _collapse(self, k: int) -> SecondMoment:
         """Put the moment of class k in the place of its rows."""
@@ -210,6 +246,9 @@ class ClassMoments:
             moment = SecondMoment(self.dim, self.device).add(self._kept(k))
             self._moments[k], self._rows[k] = moment, []
         return moment
+
+    def _kind(self) -> tuple:
+        return self.num_classes, self.dim, self.dtype, self.directions
 
     def _kept(self, k: int) -> Tensor:
         rows = self._rows[k]
@@ -245,14 +284,14 @@ def joint_subspaces(
     def fit_class(k: int) -> ClassBasis:
         moments = [moment for part in parts if (moment := part._moments[k]) is not None]
         rows = torch.cat([part._kept(k) for part in parts]) if len(parts) > 1 else first._kept(k)
+        n = sum(int(part._counts[k]) for part in parts)
         if not moments:
-            return basis_from_rows(rows, variance=variance, components=components)
+            return basis_from_rows(rows, variance=variance, components=components)._replace(n_rows=n)
         total = moments[0]
         if len(moments) > 1 or len(rows):
             total = SecondMoment(first.dim, first.device).add(rows)
             for moment in moments:
                 total.merge(moment)
-        n = sum(int(part._counts[k]) for part in parts)
         return basis_from_moment(
             total.matrix(), n, variance=variance, components=components, dtype=first.dtype
         )

@@ -14,15 +14,16 @@ from torch import Tensor
 from layerprobe.core import ClassMoments, Subspaces, fit_subspaces
 from layerprobe.core.checks import check_strength
 from layerprobe.core.correction import correct_moments, fit_corrected, noise_weights
+from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError, LayerprobeWarning
-from layerprobe.probes.base import StagedProbe, encode, label_array, like
+from layerprobe.probes.base import MomentProbe, StagedProbe, encode, label_array, like
 
 __all__ = ["MASC"]
 
 DEFAULT_VARIANCE = 0.99  # the paper's
 
 
-class MASC(StagedProbe):
+class MASC(StagedProbe, MomentProbe):
     """Minimum Angle Subspace Classifier (Algorithms 1-3 of the paper).
 
     Per class, the PCA subspace through the origin of a layer's outputs; a point gets the class whose
@@ -67,6 +68,7 @@ class MASC(StagedProbe):
     True
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"moments"})
     stage: ClassVar[str] = "variance"
     _subspaces: Subspaces | None
 
@@ -197,6 +199,14 @@ class MASC(StagedProbe):
             weights = noise_weights(self.noise, num_classes)
             self._subspaces = fit_corrected(X, codes, num_classes, weights, **options)
         self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
+
+    @property
+    def streams(self) -> bool:
+        """Whether sums over rows are enough: not for the weakest directions, nor to take noise out."""
+        return self.noise is None and self.variance != 1.0
+
+    def _fit_statistics(self, statistics: Statistics) -> None:
+        self._subspaces = statistics.subspaces(**self._strength(), classes=self.classes_.tolist())
 
     def _scores(self, X: Tensor) -> Tensor:
         return self.subspaces_.squared_cosines(X)

@@ -6,15 +6,16 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_number
-from layerprobe.core.spectrum import BLOCK, centred_blocks, class_means, spectrum
+from layerprobe.core.spectrum import BLOCK, centred_blocks
+from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError
-from layerprobe.probes.base import StagedProbe, like
+from layerprobe.probes.base import MomentProbe, StagedProbe, like
 from layerprobe.probes.linear import LinearProbe
 
 __all__ = ["Ridge"]
 
 
-class Ridge(StagedProbe, LinearProbe):
+class Ridge(StagedProbe, MomentProbe, LinearProbe):
     """Least squares to one-hot targets with a free intercept and a penalty on the weights.
 
     The penalty is `strength` times the mean eigenvalue trace(Xc^T Xc) / d of the centred rows Xc, so that
@@ -53,6 +54,7 @@ class Ridge(StagedProbe, LinearProbe):
     True
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"means", "scatter"})
     stage: ClassVar[str] = "strength"
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -108,18 +110,20 @@ class Ridge(StagedProbe, LinearProbe):
         return like(scores.to(self.dtype_), X)
 
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        super()._fit(X, codes, num_classes)
+        self.codes_ = codes  # for leave-one-out
+
+    def _fit_statistics(self, statistics: Statistics) -> None:
         self._check_stage()
-        counts = codes.bincount(minlength=num_classes).double()
-        means = class_means(X, codes, num_classes)
-        self.shares_ = counts / len(X)
-        self.mean_ = self.shares_ @ means
-        eigenvalues, self.vectors_, trace = spectrum(X, self.mean_)
-        self.scale_ = (trace / X.shape[1]) ** 0.5 or 1.0
+        self.shares_, self.mean_ = statistics.shares, statistics.mean
+        eigenvalues, self.vectors_, trace = statistics.spectrum_about_mean()
+        self.scale_ = (trace / statistics.dim) ** 0.5 or 1.0
         self.eigenvalues_ = eigenvalues / self.scale_**2
         # Column k of Xc^T Y is the sum of the rows of class k, each less the mean of all.
-        sums = counts[:, None] * (means - self.mean_) / self.scale_  # (K, d)
+        counts = statistics.n * self.shares_
+        sums = counts[:, None] * (statistics.means - self.mean_) / self.scale_  # (K, d)
         self.projections_ = self.vectors_.T @ sums.T  # (r, K)
-        self.codes_, self.dtype_ = codes, X.dtype
+        self.dtype_ = statistics.dtype
         self._restage()
 
     def _check_stage(self) -> None:
