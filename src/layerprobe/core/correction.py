@@ -182,7 +182,7 @@ def fit_corrected(
     }
     n, d = X.shape
     if n < d:
-        eigenvalues, basis = eigh_gram(X)
+        eigenvalues, basis = eigh_gram(X.double())
         if rank := numerical_rank(eigenvalues, d):
             span = basis(rank)  # (d, r)
             moments = ClassMoments(num_classes, rank, dtype=torch.float64, device=X.device)

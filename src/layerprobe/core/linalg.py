@@ -8,29 +8,50 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
-__all__ = ["eigh_gram", "eigh_moment", "numerical_rank", "one_thread", "parallel"]
+from layerprobe.core.lapack import SMALLEST, eigh_leading
+from layerprobe.core.precision import full_precision
+
+__all__ = [
+    "Basis",
+    "eigenpairs",
+    "eigenpairs_of_each",
+    "eigh_gram",
+    "eigh_moment",
+    "numerical_rank",
+    "one_thread",
+    "parallel",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Basis: TypeAlias = Callable[[int], Tensor]  # r -> the first r eigenvectors, (d, r)
 
 # Kept eigenvalues further below the largest than this lose digits of orthogonality in X^T v / sqrt(lambda).
 ORTHOGONAL_SPAN = 1e-4
+BATCH_BYTES = 2**30  # of matrices that a GPU decomposes in one call
 
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Run torch with one thread inside the block; yields the setting found, and restores it."""
+    """Run torch and BLAS with one thread inside the block; yields torch's setting, and restores both."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield before
+        with _threadpools().limit(limits=1, user_api="blas"):
+            yield before
     finally:
         torch.set_num_threads(before)
+
+
+@cache
+def _threadpools() -> ThreadpoolController:
+    return ThreadpoolController()  # once: looking for the libraries takes 10 ms
 
 
 def parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -39,7 +60,7 @@ def parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[
     A small eigendecomposition on several threads collapses on a busy machine (2 ms become 224 ms);
     several of them side by side, one thread each, do not.
     """
-    with one_thread() as threads:
+    with one_thread() as threads, full_precision():  # here, since workers would undo each other's settings
         workers = min(threads, len(items))
         if workers <= 1:
             return [function(item) for item in items]
@@ -48,7 +69,21 @@ def parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[
 
 
 def eigh_moment(moment: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigendecomposition of a second moment X^T X, largest first.
+    """Eigendecomposition of a second moment X^T X, largest first; :func:`eigenpairs` with all vectors.
+
+    Returns
+    -------
+    eigenvalues : Tensor of shape (d,), float64
+        Descending, clipped at zero.
+    vectors : Tensor of shape (d, d), float64
+        Orthonormal columns.
+    """
+    eigenvalues, basis = eigenpairs(moment)
+    return eigenvalues, basis(len(moment))
+
+
+def eigenpairs(moment: Tensor) -> tuple[Tensor, Basis]:
+    """Eigenvalues of a second moment X^T X, largest first, and as many eigenvectors as are asked for.
 
     Parameters
     ----------
@@ -59,29 +94,71 @@ def eigh_moment(moment: Tensor) -> tuple[Tensor, Tensor]:
     -------
     eigenvalues : Tensor of shape (d,), float64
         Descending, clipped at zero.
-    vectors : Tensor of shape (d, d), float64
-        Orthonormal columns.
+    basis : callable
+        ``basis(r)`` gives the first r eigenvectors as orthonormal columns, (d, r), float64.
     """
     d = len(moment)
     moment = moment.double()
     alive = (moment != 0).any(1)  # a feature that is zero on every row has a zero row and column
-    if alive.all():
-        eigenvalues, vectors = torch.linalg.eigh(moment)
-        return eigenvalues.flip(0).clamp_(min=0), vectors.flip(1)
-    index = torch.cat([alive.nonzero().squeeze(1), (~alive).nonzero().squeeze(1)])
     n_alive = int(alive.sum())
-    eigenvalues = moment.new_zeros(d)
-    vectors = moment.new_zeros(d, d)
-    vectors[index[n_alive:], torch.arange(n_alive, d)] = 1  # dead axes span the rest of the space
-    if n_alive:
-        values, inner = torch.linalg.eigh(moment[alive][:, alive])
-        eigenvalues[:n_alive] = values.flip(0).clamp_(min=0)
-        vectors[index[:n_alive], :n_alive] = inner.flip(1)
-    return eigenvalues, vectors
+    if n_alive == d:
+        return _decompose(moment)
+    values, inner = _decompose(moment[alive][:, alive]) if n_alive else (moment.new_zeros(0), None)
+    eigenvalues = torch.cat([values, moment.new_zeros(d - n_alive)])
+
+    def basis(r: int) -> Tensor:
+        vectors = moment.new_zeros(d, r)
+        if inner is not None:
+            vectors[alive, : min(r, n_alive)] = inner(min(r, n_alive))
+        dead = (~alive).nonzero().squeeze(1)[: max(0, r - n_alive)]
+        vectors[dead, torch.arange(n_alive, n_alive + len(dead))] = 1  # dead axes span the rest of the space
+        return vectors
+
+    return eigenvalues, basis
 
 
-def eigh_gram(X: Tensor) -> tuple[Tensor, Callable[[int], Tensor]]:
+def eigenpairs_of_each(moments: Sequence[Tensor]) -> list[tuple[Tensor, Basis]]:
+    """Give :func:`eigenpairs` of several moments, those of one size in one call, as suits a GPU."""
+    pairs: dict[int, tuple[Tensor, Basis]] = {}
+    for size in {len(moment) for moment in moments}:
+        same = [i for i, moment in enumerate(moments) if len(moment) == size]
+        found = _eigh(torch.stack([moments[i].double() for i in same]))
+        pairs |= {i: _largest_first(*pair) for i, pair in zip(same, zip(*found, strict=True), strict=True)}
+    return [pairs[i] for i in range(len(moments))]
+
+
+def _decompose(moment: Tensor) -> tuple[Tensor, Basis]:
+    if moment.device.type == "cpu" and len(moment) >= SMALLEST:
+        try:
+            eigenvalues, basis = eigh_leading(moment)
+            return eigenvalues.clamp(min=0), basis
+        except torch.linalg.LinAlgError:
+            pass  # torch's routine scales and tries differently
+    return _largest_first(*_eigh(moment))
+
+
+def _largest_first(ascending: Tensor, vectors: Tensor) -> tuple[Tensor, Basis]:
+    # .contiguous(): a copy lets go of the vectors that are not kept
+    return ascending.flip(0).clamp_(min=0), lambda r: vectors[:, len(vectors) - r :].flip(1).contiguous()
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """torch.linalg.eigh, on the CPU where a GPU's solver fails."""
+    try:
+        eigenvalues, vectors = torch.linalg.eigh(matrix)
+        if torch.isfinite(eigenvalues).all():  # some solvers fail in silence
+            return eigenvalues, vectors
+    except RuntimeError:  # LinAlgError, and a GPU solver's own errors
+        if matrix.device.type == "cpu":
+            raise
+    eigenvalues, vectors = torch.linalg.eigh(matrix.cpu())
+    return eigenvalues.to(matrix.device), vectors.to(matrix.device)
+
+
+def eigh_gram(X: Tensor) -> tuple[Tensor, Basis]:
     """Eigendecomposition of X^T X by the Gram matrix X X^T, for fewer rows than features.
+
+    Products are of X's dtype within a block of features, and their sums float64.
 
     Parameters
     ----------
@@ -92,21 +169,30 @@ def eigh_gram(X: Tensor) -> tuple[Tensor, Callable[[int], Tensor]]:
     eigenvalues : Tensor of shape (n,), float64
         The n largest eigenvalues of X^T X, descending, clipped at zero.
     basis : callable
-        ``basis(r)`` gives the first r eigenvectors as orthonormal columns, (d, r), float64. r must not
+        ``basis(r)`` gives the first r eigenvectors as orthonormal columns, (d, r), of X's dtype. r must not
         exceed the numerical rank.
     """
-    X = X.double()
-    eigenvalues, V = torch.linalg.eigh(X @ X.T)
-    eigenvalues, V = eigenvalues.flip(0).clamp_(min=0), V.flip(1)
+    eigenvalues, basis = eigenpairs(gram(X))
+    return eigenvalues, gram_basis(X, eigenvalues, basis)
 
+
+def gram(X: Tensor) -> Tensor:
+    """Gram matrix X X^T of the rows of X, (n, n), float64; half of the products make it."""
+    return SecondMoment(len(X), X.device).add(X.T).matrix() if len(X) else X.new_zeros(0, 0).double()
+
+
+def gram_basis(X: Tensor, eigenvalues: Tensor, inner: Basis) -> Basis:
+    """Eigenvectors of X^T X from eigenpairs of X X^T."""
+
+    @full_precision()
     def basis(r: int) -> Tensor:
-        U = X.T @ (V[:, :r] / eigenvalues[:r].sqrt())  # (d, r)
+        U = X.T @ (inner(r) / eigenvalues[:r].sqrt()).to(X.dtype)  # (d, r)
         if r and eigenvalues[r - 1] < ORTHOGONAL_SPAN * eigenvalues[0]:
-            Q, R = torch.linalg.qr(U)
-            U = Q * R.diagonal().sign()
+            Q, R = torch.linalg.qr(U.double())
+            U = (Q * R.diagonal().sign()).to(X.dtype)
         return U
 
-    return eigenvalues, basis
+    return basis
 
 
 def numerical_rank(
@@ -144,13 +230,15 @@ class SecondMoment:
     device : torch.device or str
     """
 
-    PANEL = 256  # columns a panel: small enough to skip nearly half of the product, wide enough for BLAS
+    PANEL = 256  # columns a panel: small enough to skip nearly half of the product, wide enough for BLAS;
+    NARROW = 1024  # up to as many features half as many
     BLOCK = 2048  # rows a float32 product sums
     SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed, stay inside float32
 
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         self.dim = dim
-        spans = [(a, min(self.PANEL, dim - a)) for a in range(0, dim, self.PANEL)]
+        self.panel = self.PANEL // 2 if dim <= self.NARROW else self.PANEL
+        spans = [(a, min(self.panel, dim - a)) for a in range(0, dim, self.panel)]
         zeros = partial(torch.zeros, dtype=torch.float64, device=device)
         self.panels: list[Tensor] = [zeros(w, a) for a, w in spans]  # left of the diagonal
         self.corners: list[Tensor] = [zeros(w * (w + 1) // 2) for _, w in spans]  # on it, row by row
@@ -160,10 +248,11 @@ class SecondMoment:
         """All that is summed."""
         return [*self.panels, *self.corners]
 
+    @full_precision()
     def add(self, X: Tensor) -> "SecondMoment":
         """Add the rows of X, (n, d)."""
         for rows in X.split(self.BLOCK) if len(X) else ():
-            if rows.dtype == torch.float32 and not self.SAFE[0] < float(rows.abs().max()) < self.SAFE[1]:
+            if rows.dtype == torch.float32 and not self._is_safe(rows):
                 rows = rows.double()
             for panel, corner in self._pairs():
                 w, a = panel.shape
@@ -171,6 +260,10 @@ class SecondMoment:
                 panel += product[:, :a]
                 corner += product[:, a:].reshape(-1)[_lower(w, X.device)]
         return self
+
+    def _is_safe(self, rows: Tensor) -> bool:
+        smallest, largest = rows.aminmax()
+        return self.SAFE[0] < max(float(-smallest), float(largest)) < self.SAFE[1]
 
     def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
         """Add the sum that `other` holds, that many times."""
@@ -180,7 +273,7 @@ class SecondMoment:
 
     def trace(self) -> float:
         """Give the sum of the diagonal."""
-        ends = (torch.arange(1, self.PANEL + 1).cumsum(0) - 1).to(self.corners[0].device)
+        ends = (torch.arange(1, self.panel + 1).cumsum(0) - 1).to(self.corners[0].device)
         return sum(float(corner[ends[: len(panel)]].sum()) for panel, corner in self._pairs())
 
     def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:

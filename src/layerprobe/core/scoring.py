@@ -1,120 +1,273 @@
 """Squared cosines and angles of many points to all subspaces, in few large matrix products.
 
-The eigenvectors of all classes stand side by side, so that one product projects a chunk of rows on all of
-them. A class that fills more than half of the space is scored by what is left over,
-|U^T x|^2 = |x|^2 - |V^T x|^2 with V the other eigenvectors: less work, and exact where nothing is left.
+The eigenvectors of all classes, and of several label sets, stand side by side, so that one product projects
+a chunk of rows on all of them. The ranks to score at cut a class's d eigenvectors into segments, whose
+squares sum up to |x|^2: the longest is left out, |U^T x|^2 = |x|^2 - |V^T x|^2 with V the other ones. That
+is less work, and exact where nothing is left. Features that no basis touches, those which were zero on every
+training row, are left out of the product and stay in |x|^2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_finite
+from layerprobe.core.precision import full_precision
 
-__all__ = ["Product", "angles", "plan_products", "staged_squared_cosines"]
+__all__ = ["Plan", "Request", "angles", "codes_by_stage", "plan_products", "staged_squared_cosines"]
 
 CHUNK = 1024  # query rows at a time: their projections stay in cache
+GPU_CHUNK = 2**27  # projections at a time on a GPU, which large products suit
 WIDTH = 8192  # columns of one product at most, so that K = 100 classes do not need gigabytes
+CLOSE = 1e-5  # squared cosines of float32 products may be wrong by nearly this; then float64 decides
+DEAD_SHARE = 1 / 16  # of the features, from which on leaving them out is worth a copy of the others
 # Squared norms outside these are computed again on rescaled rows: squares would overflow or vanish.
 SAFE_SQUARES = {torch.float32: (1e-25, 1e30), torch.float64: (1e-250, 1e250)}
 LARGEST_SHIFT = {torch.float32: 126, torch.float64: 1022}  # powers of two that are normal numbers
 
 
+class Request(NamedTuple):
+    """One label set's subspaces and the ranks to score them at."""
+
+    columns: Tensor  # (d, sum of widths), the classes' eigenvectors side by side
+    widths: Sequence[int]  # K, eigenvectors of each class; d of them where all are there
+    counts: Sequence[int]  # K, training rows of each class
+    stages: Sequence[Sequence[int]]  # S choices of K ranks
+
+
+class Step(NamedTuple):
+    """A step of a class's running sum of squares: over columns [start, stop), then written to the slots."""
+
+    start: int
+    stop: int
+    slots: tuple[int, ...]  # rows of the table of all scores
+
+
 class Term(NamedTuple):
     """One class's share of a product."""
 
-    k: int
-    column: int  # where its eigenvector number `low` stands in the product
-    low: int
-    stop: int  # one past its last eigenvector there
-    ranks: tuple[int, ...]  # one a stage
-    complement: bool
+    direct: list[Step]  # sums upwards from the first eigenvector
+    left_over: list[Step]  # sums downwards from the last one, to be taken from |x|^2
 
 
 class Product(NamedTuple):
     """One matrix product: the columns of several classes, and what each class takes from it."""
 
-    matrix: Tensor  # (d, width), a view where the columns are neighbours
+    matrix: Tensor  # (d or d_alive, width), a view where the columns are neighbours
     terms: list[Term]
 
 
-def plan_products(
-    columns: Tensor, widths: Sequence[int], counts: Sequence[int], stages: Sequence[Sequence[int]]
-) -> list[Product]:
+class Plan(NamedTuple):
+    """All products, and where their results stand."""
+
+    products: list[Product]
+    alive: Tensor | None  # the features that take part, where some do not
+    shapes: list[tuple[int, int]]  # (S, K) of each request
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def num_slots(self) -> int:
+        """Rows of the table of all scores."""
+        return sum(S * K for S, K in self.shapes)
+
+    @property
+    def chunk(self) -> int:
+        """Rows to score at a time."""
+        width = max((product.matrix.shape[1] for product in self.products), default=1)
+        return CHUNK if self.device.type == "cpu" else max(CHUNK, GPU_CHUNK // max(width, 1))
+
+
+def plan_products(requests: Sequence[Request]) -> Plan:
     """Choose columns and route for each class, and bring them together into few products.
 
     Parameters
     ----------
-    columns : Tensor of shape (d, sum of widths)
-        The classes' eigenvectors side by side.
-    widths, counts : sequences of K int
-        Eigenvectors of each class (d of them where the complement can be used), and its training rows.
-    stages : sequence of S sequences of K int
-        The ranks to score at.
+    requests : sequence of Request
+        On the same d features.
     """
-    groups: list[tuple[list[list[int]], list[Term]]] = []  # spans of columns, terms
-    start, used = 0, 0
-    for k, width in enumerate(widths):
-        ranks = tuple(stage[k] for stage in stages)
-        lowest, highest = min(ranks), max(ranks)
-        complement = width == len(columns) and len(columns) - lowest < highest
-        low, stop = (lowest, width) if complement else (0, highest)
-        first, last = start + low, start + stop
-        start += width
-        if not counts[k]:
-            continue
-        if not groups or used + last - first > WIDTH:
-            groups.append(([], []))
-            used = 0
-        spans, terms = groups[-1]
-        terms.append(Term(k, used, low, stop, ranks, complement))
-        used += last - first
-        if spans and spans[-1][1] == first:
-            spans[-1][1] = last
-        else:
-            spans.append([first, last])
-    parts = [([columns[:, a:b] for a, b in spans], terms) for spans, terms in groups]
-    return [Product(part[0] if len(part) == 1 else torch.cat(part, dim=1), terms) for part, terms in parts]
+    alive = _alive_features(requests)
+    groups: list[tuple[list[Tensor], list[Term]]] = []  # parts of the matrix, terms
+    used, slot = 0, 0
+    for columns, widths, counts, stages in requests:
+        start = 0
+        for k, width in enumerate(widths):
+            block, start = columns[:, start : start + width], start + width
+            if not counts[k]:
+                continue
+            slots = [slot + s * len(widths) + k for s in range(len(stages))]
+            chosen, term = _plan_class(block, [stage[k] for stage in stages], slots, alive)
+            needed = sum(len(index) for index in chosen)
+            if not groups or used + needed > WIDTH:
+                groups.append(([], []))
+                used = 0
+            parts, terms = groups[-1]
+            terms.append(_shift(term, used))
+            parts += [_select(block, index, alive) for index in chosen if len(index)]
+            used += needed
+        slot += len(stages) * len(widths)
+    first = requests[0].columns
+    height = len(first) if alive is None else len(alive)
+    return Plan(
+        [Product(_join(parts, first.new_empty(height, 0)), terms) for parts, terms in groups],
+        alive,
+        [(len(request.stages), len(request.widths)) for request in requests],
+        first.dtype,
+        first.device,
+    )
 
 
-def staged_squared_cosines(
-    X: Tensor, products: Sequence[Product], num_stages: int, num_classes: int
-) -> Tensor:
-    """Squared cosines (S, n, K) of the rows of X, (n, d), to each class at each stage's ranks."""
-    scores = X.new_full((num_stages, num_classes, len(X)), -torch.inf)
-    for start in range(0, len(X), CHUNK):
-        x, squared_norms = rescale(X[start : start + CHUNK])
-        part = scores[:, :, start : start + CHUNK]
-        for matrix, terms in products:
+def _alive_features(requests: Sequence[Request]) -> Tensor | None:
+    """Features that some basis touches, (d_alive,); None where that is hardly fewer than all."""
+    d = len(requests[0].columns)
+    alive = torch.zeros(d, dtype=torch.bool, device=requests[0].columns.device)
+    for columns, widths, _, stages in requests:
+        for k, block in enumerate(columns.split(list(widths), dim=1)):
+            alive |= (block[:, : max(stage[k] for stage in stages)] != 0).any(1)
+    n_dead = d - int(alive.sum())
+    return alive.nonzero().squeeze(1) if n_dead > 0 and n_dead >= DEAD_SHARE * d else None
+
+
+def _plan_class(
+    block: Tensor, ranks: Sequence[int], slots: Sequence[int], alive: Tensor | None
+) -> tuple[list[Tensor], Term]:
+    """Choose the eigenvectors of a class, (d, width), that are multiplied: those below and above a gap."""
+    d, width = block.shape
+    matters = torch.ones(width, dtype=torch.bool)
+    if alive is not None and width == d:  # eigenvectors that are features which take no part
+        matters = (block[alive] != 0).any(0).cpu()
+    before = [0, *matters.cumsum(0).tolist()]  # how many of the first r eigenvectors matter
+    cuts = sorted(set(ranks))
+    gap = (cuts[-1], width)  # what is beyond the last rank is not needed
+    if width == d:
+        gap = max(pairwise([0, *cuts, d]), key=lambda segment: before[segment[1]] - before[segment[0]])
+    low, high = gap
+    index = matters.nonzero().squeeze(1)
+    chosen = [index[: before[low]]]
+    if width == d:
+        chosen.append(index[before[high] :])
+
+    def slots_of(rank: int) -> tuple[int, ...]:
+        return tuple(slot for slot, r in zip(slots, ranks, strict=True) if r == rank)
+
+    up = [rank for rank in cuts if rank <= low]
+    direct = [Step(before[a], before[b], slots_of(b)) for a, b in pairwise([0, *up])]
+    down = [rank for rank in reversed(cuts) if rank > low]
+    skipped = before[high] - before[low]
+    left_over = [Step(before[a] - skipped, before[b] - skipped, slots_of(a)) for b, a in pairwise([d, *down])]
+    return chosen, Term(direct, left_over)
+
+
+def _shift(term: Term, by: int) -> Term:
+    return Term(*([Step(s.start + by, s.stop + by, s.slots) for s in steps] for steps in term))
+
+
+def _select(block: Tensor, index: Tensor, alive: Tensor | None) -> Tensor:
+    """Columns of a block at an ascending index, and of its rows the live ones."""
+    first, last = int(index[0]), int(index[-1]) + 1
+    part = block[:, first:last] if last - first == len(index) else block[:, index.to(block.device)]
+    return part if alive is None else part.index_select(0, alive)
+
+
+def _join(parts: Sequence[Tensor], none: Tensor) -> Tensor:
+    """Put column blocks side by side; a view where they already are."""
+    if not parts:
+        return none
+    first, width = parts[0], sum(part.shape[1] for part in parts)
+    offset = first.storage_offset()
+    for part in parts:
+        neighbours = (
+            part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+            and part.stride() == first.stride()
+            and part.storage_offset() == offset
+        )
+        if not neighbours or (len(part) > 1 and part.stride(1) != 1):
+            return torch.cat(list(parts), dim=1)
+        offset += part.shape[1]
+    return first.as_strided((len(first), width), first.stride())
+
+
+@full_precision()
+def staged_squared_cosines(X: Tensor, plan: Plan) -> list[Tensor]:
+    """Squared cosines of the rows of X, (n, d), for each request (S, n, K): at each stage, to each class."""
+    scores = X.new_empty(plan.num_slots, len(X))
+    start = 0
+    for part in _score(X, plan):
+        scores[:, start : start + part.shape[1]] = part
+        start += part.shape[1]
+    return [table.transpose(1, 2).contiguous() for table in _tables(scores, plan)]
+
+
+@full_precision()
+def codes_by_stage(X: Tensor, plan: Plan) -> list[Tensor]:
+    """Class of the largest squared cosine for the rows of X, (n, d): for each request (S, n) int64.
+
+    The first of equals wins. Rows of float32 whose two best are closer than 1e-5 are scored again in
+    float64.
+    """
+    codes = [torch.empty(S, len(X), dtype=torch.int64, device=X.device) for S, _ in plan.shapes]
+    doubtful = [torch.zeros(S, len(X), dtype=torch.bool, device=X.device) for S, _ in plan.shapes]
+    start = 0
+    for part in _score(X, plan):
+        stop = start + part.shape[1]
+        for i, table in enumerate(_tables(part, plan)):
+            best, codes[i][:, start:stop] = table.max(1)
+            if X.dtype == torch.float32:
+                doubtful[i][:, start:stop] = (table > best[:, None] - CLOSE).sum(1) > 1
+        start = stop
+    rows = torch.stack([table.any(0) for table in doubtful]).any(0).nonzero().squeeze(1)
+    precise = _in_float64(plan) if len(rows) else plan
+    for chunk in rows.split(plan.chunk):
+        for part in _score(X[chunk].double(), precise):
+            for i, table in enumerate(_tables(part, plan)):
+                again = table.max(1).indices
+                codes[i][:, chunk] = torch.where(doubtful[i][:, chunk], again, codes[i][:, chunk])
+    return codes
+
+
+def _in_float64(plan: Plan) -> Plan:
+    products = [Product(product.matrix.double(), product.terms) for product in plan.products]
+    return plan._replace(products=products, dtype=torch.float64)
+
+
+def _tables(scores: Tensor, plan: Plan) -> list[Tensor]:
+    """Give views (S, K, c) of the scores of all slots, (slots, c), one a request."""
+    parts = scores.split([S * K for S, K in plan.shapes])
+    return [part.view(S, K, -1) for part, (S, K) in zip(parts, plan.shapes, strict=True)]
+
+
+def _score(X: Tensor, plan: Plan) -> Iterator[Tensor]:
+    """Score chunk after chunk, (slots, c); -inf for classes without rows."""
+    for rows in X.split(plan.chunk) if len(X) else ():
+        x, squared_norms = rescale(rows)
+        whole = squared_norms
+        if plan.alive is not None:
+            x = x.index_select(1, plan.alive)
+            whole = x.square().sum(1)
+        scores = x.new_full((plan.num_slots, len(x)), -torch.inf)
+        for matrix, terms in plan.products:
             squares = (x @ matrix).square_()
             for term in terms:
-                _project(term, squares, squared_norms, part[:, term.k])
-        part /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: a zero row has no angle
-    return scores.clamp_(max=1).transpose(1, 2).contiguous()
+                _write(term.direct, squares, None, scores)
+                _write(term.left_over, squares, whole, scores)
+        scores /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: a zero row has no angle
+        yield scores.clamp_(max=1)
 
 
-def _project(term: Term, squares: Tensor, squared_norms: Tensor, out: Tensor) -> None:
-    """Write a class's |U^T x|^2 at each stage's rank to `out`, (S, c), by running sums over segments."""
+def _write(steps: Sequence[Step], squares: Tensor, whole: Tensor | None, scores: Tensor) -> None:
+    """Write running sums of squares, or what they leave of the whole, to their slots."""
     total: Tensor | None = None
-    position = term.stop if term.complement else 0
-    for rank, stages in _ordered(term.ranks, reverse=term.complement):
-        a, b = sorted((position, rank))
-        segment = squares[:, term.column + a - term.low : term.column + b - term.low].sum(1)
+    for start, stop, slots in steps:
+        segment = squares[:, start:stop].sum(1)
         total = segment if total is None else total + segment
-        position = rank
-        for stage in stages:
-            out[stage] = (squared_norms - total).clamp_(min=0) if term.complement else total
+        for slot in slots:
+            scores[slot] = total if whole is None else (whole - total).clamp_(min=0)
 
 
-def _ordered(ranks: tuple[int, ...], *, reverse: bool) -> list[tuple[int, list[int]]]:
-    """Give each distinct rank with the stages that have it, in the order of the running sum."""
-    return [
-        (r, [s for s, rank in enumerate(ranks) if rank == r]) for r in sorted(set(ranks), reverse=reverse)
-    ]
-
-
+@full_precision()
 def angles(X: Tensor, bases: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
     """Angles (n, K) in radians by atan2(residual, projection): acos loses the small ones in float32."""
     out = X.new_full((len(X), len(bases)), torch.inf)

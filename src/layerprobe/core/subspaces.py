@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,59 +27,21 @@ from layerprobe.core.checks import (
     check_strength,
 )
 from layerprobe.core.files import read_tensors, write_tensors
-from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, parallel
+from layerprobe.core.fitting import ClassBasis, basis_from_moment, basis_from_rows, fit_classes
 from layerprobe.core.ranks import choose_rank
-from layerprobe.core.scoring import Product, angles, plan_products, staged_squared_cosines
+from layerprobe.core.scoring import (
+    Plan,
+    Request,
+    angles,
+    codes_by_stage,
+    plan_products,
+    staged_squared_cosines,
+)
 from layerprobe.errors import DataError, DegenerateWarning, InputError
 
 __all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]
 
 FORMAT = "layerprobe.subspaces.1"
-
-
-class ClassBasis(NamedTuple):
-    """One class's subspace: its spectrum and eigenvectors, all d of them where rank > d / 2."""
-
-    eigenvalues: Tensor  # (min(n_k, d),) float64, descending
-    vectors: Tensor  # (d, rank) or (d, d), of the rows' dtype
-    rank: int
-    full: int  # directions that stand out of rounding
-    n_rows: int
-
-
-def basis_from_moment(
-    moment: Tensor,
-    n_rows: int,
-    *,
-    variance: float | None = None,
-    components: int | None = None,
-    dtype: torch.dtype = torch.float64,
-) -> ClassBasis:
-    """Subspace of a class from its second moment X_k^T X_k, (d, d), of n_k rows multiplied in `dtype`."""
-    d = len(moment)
-    eigenvalues, vectors = eigh_moment(moment)
-    full = numerical_rank(eigenvalues, max(n_rows, d), dtype)
-    rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
-    kept = vectors if 2 * rank > d else vectors[:, :rank].contiguous()  # a copy lets go of the others
-    return ClassBasis(eigenvalues, kept.to(dtype), rank, full, n_rows)
-
-
-def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int | None = None) -> ClassBasis:
-    """Subspace of a class from its rows X_k, (n_k, d): by the Gram matrix if n_k < d, else by the moment."""
-    n, d = X.shape
-    if n >= d:
-        moment = SecondMoment(d, X.device).add(X).matrix()
-        basis = basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
-        asked = d if components is None and variance == 1.0 else components or 0
-        if X.dtype == torch.float64 or basis.rank >= asked:
-            return basis
-        # float32 products hide the weakest directions, which were asked for: look again in float64
-        exact = basis_from_rows(X.double(), variance=variance, components=components)
-        return exact._replace(vectors=exact.vectors.to(X.dtype))
-    eigenvalues, vectors = eigh_gram(X)
-    full = numerical_rank(eigenvalues, d)
-    rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
-    return ClassBasis(eigenvalues, vectors(rank).to(X.dtype), rank, full, n)
 
 
 def fit_subspaces(
@@ -91,6 +52,7 @@ def fit_subspaces(
     variance: float | None = None,
     components: int | None = None,
     classes: Sequence[Hashable] | None = None,
+    exact: bool = False,
 ) -> "Subspaces":
     """Fit one subspace a class (Algorithm 2).
 
@@ -108,6 +70,8 @@ def fit_subspaces(
         the number of components. Exactly one of the two.
     classes : sequence of K hashables, optional
         Names of the classes, default 0..K-1.
+    exact : bool
+        Multiply, decompose and later score in float64 throughout; the bases are float64.
 
     Raises
     ------
@@ -120,10 +84,8 @@ def fit_subspaces(
     check_finite(X)
     check_magnitude(X)
 
-    def fit_class(k: int) -> ClassBasis:
-        return basis_from_rows(X[codes == k], variance=variance, components=components)
-
-    return Subspaces.build(parallel(fit_class, range(num_classes)), classes, components)
+    (parts,) = fit_classes(X, [codes], num_classes, variance=variance, components=components, exact=exact)
+    return Subspaces.build(parts, classes, components)
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,11 +205,15 @@ class Subspaces:
             In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
         """
         X = check_rows(X, self.dim).to(self.columns)
-        return staged_squared_cosines(X, self._products, 1, len(self.classes))[0]
+        return staged_squared_cosines(X, self._plan)[0][0]
 
     @cached_property
-    def _products(self) -> list[Product]:
-        return plan_products(self.columns, self.widths, self.counts, [self.ranks])
+    def _plan(self) -> Plan:
+        return plan_products([self.request([self.ranks])])
+
+    def request(self, stages: Sequence[Sequence[int]]) -> Request:
+        """Ask for scores at several choices of ranks, beside those of other subspaces."""
+        return Request(self.columns, self.widths, self.counts, stages)
 
     def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
         """Squared cosines for several choices of ranks from ONE projection.
@@ -263,8 +229,12 @@ class Subspaces:
         Tensor of shape (S, n, K)
         """
         X = check_rows(X, self.dim).to(self.columns)
-        products = plan_products(self.columns, self.widths, self.counts, stages)
-        return staged_squared_cosines(X, products, len(stages), len(self.classes))
+        return staged_squared_cosines(X, plan_products([self.request(stages)]))[0]
+
+    def staged_predict(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
+        """Codes (S, n) as :meth:`predict` gives them, at several choices of ranks from one projection."""
+        X = check_rows(X, self.dim).to(self.columns)
+        return codes_by_stage(X, plan_products([self.request(stages)]))[0]
 
     def angles(self, X: Tensor) -> Tensor:
         """Angles of X, (n, d), to each class's subspace in radians, (n, K) (Algorithm 3).
@@ -275,8 +245,12 @@ class Subspaces:
         return angles(X, self.bases, self.counts)
 
     def predict(self, X: Tensor) -> Tensor:
-        """Code of the class with the smallest angle, (n,) int64; the first of equals wins."""
-        return self.squared_cosines(X).argmax(1)
+        """Code of the class with the smallest angle, (n,) int64; the first of equals wins.
+
+        Where the two best squared cosines of float32 rows differ by less than 1e-5, float64 decides.
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        return codes_by_stage(X, self._plan)[0][0]
 
     def to(self, device: torch.device | str) -> "Subspaces":
         """Give the same subspaces on another device."""

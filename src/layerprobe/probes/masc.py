@@ -41,6 +41,9 @@ class MASC(StagedProbe, MomentProbe):
         each label was redrawn uniformly from all K classes with this probability, so that p (1 - 1/K) of them
         are wrong. A matrix: in row i, column j the probability of the label j for a row of true class i, in
         the order of ``classes_``. The noise must not depend on the row otherwise.
+    exact : bool, default False
+        Multiply, decompose and score in float64 throughout, whatever the rows are. The default multiplies
+        float32 rows in float32 and sums and decomposes in float64.
 
     Attributes
     ----------
@@ -77,10 +80,12 @@ class MASC(StagedProbe, MomentProbe):
         variance: float | None = DEFAULT_VARIANCE,
         components: int | None = None,
         noise: Any = None,
+        exact: bool = False,
     ) -> None:
         self.variance = variance
         self.components = components
         self.noise = noise
+        self.exact = exact
 
     def partial_fit(self, X: Any, y: Any, classes: Sequence | np.ndarray | None = None) -> Self:
         """Add a batch; the subspaces are those of all batches together, whatever the split.
@@ -112,6 +117,20 @@ class MASC(StagedProbe, MomentProbe):
         self.moments_.update(rows, codes)
         self._subspaces = None
         return self
+
+    def predict(self, X: Any) -> Any:
+        """Predict the labels of the smallest angles; float64 decides where float32 cannot.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+
+        Returns
+        -------
+        array or Tensor of shape (n,)
+        """
+        rows = self._query_rows(X)
+        return self._name(self.subspaces_.predict(rows), X)
 
     def squared_cosines(self, X: Any) -> Any:
         """Squared cosine of the angle to each class's subspace, (n, K), also for two classes."""
@@ -146,8 +165,8 @@ class MASC(StagedProbe, MomentProbe):
         rows, subspaces = self._query_rows(X), self.subspaces_
         stages = [subspaces.ranks_at(variance=v) for v in variances]
         stages += [subspaces.ranks_at(components=c) for c in components]
-        for scores in subspaces.staged_squared_cosines(rows, stages):
-            yield self._name(scores.argmax(1), X)
+        for codes in subspaces.staged_predict(rows, stages):
+            yield self._name(codes, X)
 
     @property
     def subspaces_(self) -> Subspaces:
@@ -194,10 +213,11 @@ class MASC(StagedProbe, MomentProbe):
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
         options = {**self._strength(), "classes": self.classes_.tolist()}
         if self.noise is None:
-            self._subspaces = fit_subspaces(X, codes, num_classes, **options)
+            self._subspaces = fit_subspaces(X, codes, num_classes, exact=self.exact, **options)
         else:
             weights = noise_weights(self.noise, num_classes)
-            self._subspaces = fit_corrected(X, codes, num_classes, weights, **options)
+            rows = X.double() if self.exact else X
+            self._subspaces = fit_corrected(rows, codes, num_classes, weights, **options)
         self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
 
     @property
@@ -225,7 +245,8 @@ class MASC(StagedProbe, MomentProbe):
             )
         if self.noise is not None:
             noise_weights(self.noise, len(self.classes_))
-        self.moments_ = ClassMoments(len(self.classes_), rows.shape[1], dtype=rows.dtype, device=rows.device)
+        dtype = torch.float64 if self.exact else rows.dtype
+        self.moments_ = ClassMoments(len(self.classes_), rows.shape[1], dtype=dtype, device=rows.device)
 
     def _strength(self) -> dict[str, Any]:
         replaced = self.components is not None and self.variance == DEFAULT_VARIANCE
