@@ -24,6 +24,7 @@ RANK = {
             ["layers"],
             ["data"],
             ["training", "figures"],  # figures draws rows for everything above it
+            ["planning"],
             ["probing", "editing", "pages"],  # pages holds figures
             ["auditing", "paper"],
             ["report"],

@@ -10,7 +10,6 @@ import torch
 from sklearn.base import ClassifierMixin
 from torch import nn
 from torch.utils.data import Dataset
-from torch.utils.flop_counter import FlopCounterMode
 
 from layerprobe.core.budget import SHARE, as_bytes, free_memory, readable, require_memory
 from layerprobe.core.moments import ClassMoments
@@ -154,13 +153,14 @@ class Plan:
             if groups:
                 found.append(
                     f"gather the classes in {groups} groups, one pass over the data each: a ClassMoments of "
-                    f"{math.ceil(self.classes / groups)} classes fed by capture(..., consume=)"
+                    f"{math.ceil(self.classes / groups)} class(es) fed by capture(..., consume=)"
                 )
-            kept = min(widest.dim, math.ceil(self.rows / self.classes)) // 4
-            found.append(
-                f"keep few directions a class, ClassMoments(..., directions={max(1, kept)}): each second "
-                "moment then lacks at most the variance that `lost` tells"
-            )
+            a_direction = sum(2 * 4 * self.classes * self.label_sets * layer.dim for layer in self.layers)
+            if kept := min(budget // 2 // a_direction, widest.dim, self.rows // self.classes) // 2:
+                found.append(
+                    f"keep few directions a class, ClassMoments(..., directions={kept}): no second moment "
+                    "then lacks more than the variance that its `lost` tells, in any direction"
+                )
         return "; or ".join(found)
 
     def _with(self, dims: Mapping[str, int]) -> "Plan":
@@ -200,8 +200,8 @@ class Plan:
                 f"memory at most: {readable(self.held)} with outputs held"
                 + ("" if self.streamed is None else f", {readable(self.streamed)} with two passes instead")
                 + f"; {readable(free_memory())} free here",
-                f"operations: {self.flops(passes):.2e}{forward}; {self.hours(1e11, passes):.2g} hours at 1e11 "
-                "a second",
+                f"operations: {self.flops(passes):.2e}{forward}; {self.hours(1e11, passes):.2g} hours at "
+                "1e11 a second",
             ]
         )
 
@@ -301,7 +301,7 @@ def plan(
 
 
 def reads_of(probes: Iterable[Any]) -> frozenset[str]:
-    """What all these probes need to be fitted, and whether that is rows."""
+    """Name what all these probes need to be fitted, sums or rows."""
     kinds = [
         probe.reads if isinstance(probe, MomentProbe) and probe.streams else {"rows"} for probe in probes
     ]
@@ -330,11 +330,12 @@ def plan_of(
         m = min(max(1, n // K), d)
         sums, working, moments, decompositions = 0.0, 0.0, 0.0, 0.0
         widths = 0.0
+        sums += 8 * S * K
         if "moments" in reads:
             buffer = ClassMoments.buffer_rows(K, d, n) * (itemsize * d + 8)
             sums += sum(times * (ClassMoments.most_bytes(K, d, math.ceil(part), itemsize) + buffer)
                         for part, times in parts)  # fmt: skip
-            bases = itemsize * d * min(n, K * d)
+            bases = 2 * itemsize * d * min(n, K * d)  # once more where they stand side by side for scoring
             # eigenvectors, their workspace and the matrix in float64; then the bases put side by side
             workers = min(K, torch.get_num_threads())
             working += workers * 8 * (5 * m * m + 2 * m * d) + bases + 2 * itemsize * d * d
@@ -382,6 +383,8 @@ def _look(
     device: torch.device | str | None,
 ) -> tuple[dict[str, int], float]:
     """Run the model on the first rows: each layer's number of features, and operations a row."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads much of torch's compiler
+
     names: dict[str, str] = {}
     if layers is None:
         names = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}

@@ -86,7 +86,7 @@ def _machine() -> int:
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """What is left under each limit of the cgroups that this process is in, version 2 or 1."""
+    """Give what is left under each limit of the cgroups that this process is in, version 2 or 1."""
     try:
         lines = OWN_CGROUPS.read_text().splitlines()
     except OSError:

@@ -156,9 +156,8 @@ class LayerSums:
     ) -> None:
         self.dim, self.dtype, self.device = dim, dtype, torch.device(device)
         self.counts = torch.zeros(num_sets, num_classes, dtype=torch.int64, device=device)
-        self.sums = torch.zeros(
-            (num_sets, num_classes, dim) if means or scatter else 0, dtype=torch.float64, device=device
-        )
+        kept = num_sets if means or scatter else 0
+        self.sums = torch.zeros((kept, num_classes, dim), dtype=torch.float64, device=device)
         kinds = 1 if num_sets == 1 else num_sets + 1  # the last one is shared
         self.moments = [
             ClassMoments(num_classes, dim, dtype=dtype, device=device, expected=expected)

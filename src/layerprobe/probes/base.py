@@ -86,7 +86,11 @@ class Probe(ClassifierMixin, BaseEstimator):
         array or Tensor of shape (n,)
             A tensor on X's device for a tensor, unless the labels are no numbers.
         """
-        return self._name(self._scores(self._query_rows(X)).argmax(1), X)
+        return self._name(self.predict_codes(X), X)
+
+    def predict_codes(self, X: Any) -> Tensor:
+        """Predict places in ``classes_``, (n,) int64."""
+        return self._scores(self._query_rows(X)).argmax(1)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Share of rows whose label is predicted, for labels of any kind.

@@ -56,7 +56,7 @@ class LDA(SklearnProbe, MomentProbe, LinearProbe):
         within = (vectors * eigenvalues) @ vectors.T / n
         scale = within.diagonal().clamp(min=0).sqrt()
         scale[scale == 0] = 1
-        variances, axes = eigh_moment(within * (n / (n - K)) / scale.outer(scale))
+        variances, axes = eigh_moment(within / scale.outer(scale))
         kept = variances.sqrt() > self._estimator().tol
         scalings = axes[:, kept] / scale[:, None] / variances[kept].sqrt()
         shares = statistics.shares

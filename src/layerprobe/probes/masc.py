@@ -118,19 +118,9 @@ class MASC(StagedProbe, MomentProbe):
         self._subspaces = None
         return self
 
-    def predict(self, X: Any) -> Any:
-        """Predict the labels of the smallest angles; float64 decides where float32 cannot.
-
-        Parameters
-        ----------
-        X : array or Tensor of shape (n, d)
-
-        Returns
-        -------
-        array or Tensor of shape (n,)
-        """
-        rows = self._query_rows(X)
-        return self._name(self.subspaces_.predict(rows), X)
+    def predict_codes(self, X: Any) -> Tensor:
+        """Predict places in ``classes_``, (n,); float64 decides where float32 cannot."""
+        return self.subspaces_.predict(self._query_rows(X))
 
     def squared_cosines(self, X: Any) -> Any:
         """Squared cosine of the angle to each class's subspace, (n, K), also for two classes."""
@@ -223,7 +213,7 @@ class MASC(StagedProbe, MomentProbe):
     @property
     def streams(self) -> bool:
         """Whether sums over rows are enough: not for the weakest directions, nor to take noise out."""
-        return self.noise is None and self.variance != 1.0
+        return self.noise is None and not self.exact and self.variance != 1.0
 
     def _fit_statistics(self, statistics: Statistics) -> None:
         self._subspaces = statistics.subspaces(**self._strength(), classes=self.classes_.tolist())

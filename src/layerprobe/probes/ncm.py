@@ -1,7 +1,8 @@
 """Nearest class mean by cosine."""
 
-import torch
 from typing import ClassVar
+
+import torch
 from torch import Tensor
 
 from layerprobe.core.statistics import Statistics

@@ -1,8 +1,8 @@
 """VeLPIC, the linear probe of the follow-up study: one direction a class."""
 
 import warnings
-
 from typing import ClassVar
+
 from torch import Tensor
 
 from layerprobe.core.statistics import Statistics

@@ -33,7 +33,8 @@ class Labelling:
             return
         if not isinstance(train_labels, Mapping):
             raise InputError(
-                f'train_labels must map names to labels, say {{"noisy": y}}, got {type(train_labels).__name__}'
+                'train_labels must map names to labels, say {"noisy": y}, '
+                f"got {type(train_labels).__name__}"
             )
         if not train_labels:
             raise InputError("train_labels is empty: name at least one set of labels, or leave it out")
@@ -72,20 +73,19 @@ class Labelling:
 
     def read(self, source: Any, batch_size: int) -> None:
         """Learn the classes from the labels that come with the data, without a model."""
-        found: list[np.ndarray] = []
-        for batch in read_batches(source, batch_size, prepare=_nothing):
-            found.append(labels_of(batch.labels, "training"))
-        self.learn(*found)
+        batches = read_batches(source, batch_size, prepare=_nothing)
+        self.learn(*[labels_of(batch.labels, "training") for batch in batches])
 
     def code(self, labels: np.ndarray) -> Tensor:
         """Codes of labels, (n,) int64; -1 for those of no class."""
         if self.classes.dtype == object or labels.dtype.kind != self.classes.dtype.kind:
-            return torch.tensor([self._code_of.get(label, -1) for label in labels.tolist()], dtype=torch.int64)
+            codes = [self._code_of.get(label, -1) for label in labels.tolist()]
+            return torch.tensor(codes, dtype=torch.int64)
         places = np.searchsorted(self.classes, labels).clip(max=len(self.classes) - 1)
         return torch.from_numpy(np.where(self.classes[places] == labels, places, -1))
 
     def of_rows(self, labels: Column | None, indices: Column | None, positions: Tensor) -> Tensor:
-        """Codes of rows in every set, (S, n): by the labels or indices that came with them, or by their places.
+        """Codes of rows in every set, (S, n): by the labels or indices that came along, or by their places.
 
         Raises
         ------

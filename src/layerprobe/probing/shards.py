@@ -12,7 +12,7 @@ from layerprobe.distributed import rank, shard, world_size
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import count_rows, is_whole, keeps_order
 
-__all__ = ["Shard", "rows_in"]
+__all__ = ["Shard", "own_positions", "rows_in"]
 
 
 def rows_in(source: Any) -> int | None:
@@ -22,8 +22,13 @@ def rows_in(source: Any) -> int | None:
     return count_rows(source)
 
 
+def own_positions(start: int, n: int) -> Tensor:
+    """Places of this process's rows start to start + n among the rows of all, (n,) int64."""
+    return rank() + world_size() * torch.arange(start, start + n)
+
+
 class Shard:
-    """The rows of this process, by stride and without padding: those of all processes are the rows, once each.
+    """The rows of this process, by stride and without padding: all processes' are the rows, once each.
 
     Attributes
     ----------
@@ -42,7 +47,7 @@ class Shard:
     def positions(self, n: int) -> Tensor:
         """Places of the next n rows of this process among the rows of all, (n,) int64."""
         start, self.seen = self.seen, self.seen + n
-        return rank() + world_size() * torch.arange(start, start + n)
+        return own_positions(start, n)
 
     def _own(self, source: Any, batch_size: int) -> Any:
         if is_whole(source):
