@@ -2,13 +2,13 @@ import pandas as pd
 import pytest
 import torch
 
-from . import probing
+from . import probing_job as probing
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory, torchrun):
     out = tmp_path_factory.mktemp("job")
-    result = torchrun("probing.py", out)
+    result = torchrun("probing_job.py", out)
     assert result.returncode == 0, result.stderr
     return out
 
