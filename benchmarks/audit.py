@@ -5,24 +5,27 @@ python benchmarks/audit.py --data DATA --networks FOLDER [--setting NAME ...] [-
 Trains what FOLDER does not hold (`audit_networks.py`), audits it by noisy labels only, and appends one row a
 measure to results/audit/rows.csv; a setting and seed that are there already are not done again. Only this
 script looks at the true labels. `--rivals` adds cleanlab's recipe, out-of-sample probabilities of five
-early-stopped networks, which takes as long as training did.
+early-stopped networks, which takes as long as training did. `audit_repair.py` has the parts that repair.
 """
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import audit_networks as nets
 import numpy as np
 import pandas as pd
 import torch
+from audit_repair import confirmed_errors, corrected, repaired
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from layerprobe import audit
 from layerprobe.auditing.candidates import DEFAULT_PROBES, families, try_all
 from layerprobe.auditing.features import Reader
+from layerprobe.auditing.policies import jury_of_rows
 from layerprobe.auditing.rows import read_rows
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import build
@@ -41,9 +44,18 @@ def main(data_root: Path, folder: Path, names: list[str], seeds: list[int], *, r
             setting = nets.SETTINGS[name]
             data = nets.data_of(setting, seed, data_root)
             networks = nets.network(setting, seed, folder, data)
-            parts = {"audit": lambda: audited(data, networks, nets.history(setting, seed, folder))}  # noqa: B023
-            if rivals:
-                parts["cleanlab"] = lambda: cross_validated(setting, seed, data)  # noqa: B023
+            memorised, history = networks["memorised"], nets.history(setting, seed, folder)
+            parts: dict[str, Callable[[], Measured]]
+            if setting.kind == "test_images":
+                parts = {"confirmed errors": partial(confirmed_errors, memorised, data, data_root)}
+            else:
+                parts = {
+                    "audit": partial(audited, data, networks, history),
+                    "corrected MASC": partial(corrected, memorised, data),
+                    "repair": partial(repaired, memorised, data, seed),
+                }
+                if rivals:
+                    parts["cleanlab"] = partial(cross_validated, setting, seed, data)
             for part, measure in parts.items():
                 if not done(name, seed, part):
                     add(name, seed, part, list(measure()))
@@ -97,7 +109,8 @@ def regrets(policy: str, count: int, found, model, data: nets.Data, test) -> Mea
     """Compare the candidate that the policy chose with the best one, by test accuracy, at the same views."""
     views = resolve_views(VIEWS[:count])
     train, held = (Reader(model, views=views).read(rows) for rows in (read_rows((data.x, data.given)), test))
-    tried = try_all(families(DEFAULT_PROBES), train.mean, data.given, [held.mean], data.test_true)
+    judge = jury_of_rows(train, held, data.test_true, clean=True)
+    tried = try_all(families(DEFAULT_PROBES), train.mean, data.given, judge.copies, judge.correct)
     by_test = {(t.candidate.layer, t.candidate.probe, t.candidate.strength): t.criterion for t in tried}
     best = found.layers.iloc[0]
     strength = None if np.isnan(best["strength"]) else best["strength"]
@@ -128,14 +141,18 @@ def untrained_ridge(model: torch.nn.Module, data: nets.Data, test) -> Measured:
         )
     )
     probes = families(["ridge"])
-    tried = try_all(probes, train.own, data.given, [held.own], data.holdout_given)
+    juries = (
+        jury_of_rows(train, held, data.holdout_given, clean=False),
+        jury_of_rows(train, tested, data.test_true, clean=True),
+    )
+    tried, by_test = (try_all(probes, train.own, data.given, j.copies, j.correct) for j in juries)
     place = max(range(len(tried)), key=lambda i: tried[i].criterion)
-    by_test = try_all(probes, train.own, data.given, [tested.own], data.test_true)
     yield "noisy_holdout", "untrained network, ridge", 0, "test_accuracy", by_test[place].criterion
 
 
 def cross_validated(setting: nets.Setting, seed: int, data: nets.Data) -> Measured:
     """Rank labels as cleanlab does, by out-of-sample probabilities of five early-stopped networks."""
+    from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
     start = time.process_time()
@@ -162,9 +179,21 @@ def cross_validated(setting: nets.Setting, seed: int, data: nets.Data) -> Measur
 
         train(model, data.x[inside], data.given[inside], recipe, order_seed=number, on_epoch=keep, stop=stop)
     wrong = (data.given != data.true).numpy()
-    quality = get_label_quality_scores(data.given.numpy(), probabilities.numpy())
-    yield "", "cleanlab, 5 early-stopped networks", 0, "auroc", roc_auc_score(wrong, -quality)
-    yield "", "cleanlab, 5 early-stopped networks", 0, "cpu_seconds", time.process_time() - start
+    seconds = time.process_time() - start
+    given, p, name = data.given.numpy(), probabilities.numpy(), "cleanlab, 5 early-stopped networks"
+    for method in ("self_confidence", "normalized_margin"):
+        yield (
+            "",
+            f"{name}, {method}",
+            0,
+            "auroc",
+            roc_auc_score(wrong, -get_label_quality_scores(given, p, method=method)),
+        )
+    flags = find_label_issues(given, p)
+    yield "", name, 0, "share", float(flags.mean())
+    yield "", name, 0, "precision", float(wrong[flags].mean())
+    yield "", name, 0, "recall", float((wrong & flags).sum() / wrong.sum())
+    yield "", name, 0, "cpu_seconds", seconds
 
 
 def share(scores: torch.Tensor, labels: torch.Tensor) -> float:

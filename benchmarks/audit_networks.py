@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from layerprobe.data import human_labels, load, noise
+from layerprobe.data import ImageSet, human_labels, load, noise
 from layerprobe.networks import build
 from layerprobe.training import Recipe, Scale, Seeds, TrainingState, seeded, train
 from layerprobe.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
@@ -28,7 +28,7 @@ class Setting:
     pair: str
     images: str
     rows: int
-    kind: str  # "uniform", "pair_flip" or an annotation of CIFAR-10N
+    kind: str  # "uniform", "pair_flip", an annotation of CIFAR-10N, or "test_images" with their own labels
     degree: float = 0.0
     target: float = 0.97
 
@@ -47,6 +47,7 @@ SETTINGS = {
         Setting("cnn-fashion-mnist", "fashion-mnist", 6000, "uniform", 0.4, 0.97),
         Setting("cnn-fashion-mnist", "fashion-mnist", 4000, "pair_flip", 0.2, 0.97),
         Setting("cnn-fashion-mnist", "fashion-mnist", 3000, "uniform", 0.6, 0.97),
+        Setting("cnn-cifar10", "cifar-10", 10_000, "test_images"),
     )
 }
 
@@ -67,16 +68,12 @@ class Data:
 def data_of(setting: Setting, seed: int, root: Path | None = None) -> Data:
     """Return the rows, the hold-out and the noise of one seed; images are the same for all seeds."""
     images = load(setting.images, root)
+    if setting.kind == "test_images":
+        return trained_on_test_images(images)
     labels = noisy_labels(setting, images.train_labels, seed, root)
     chosen = images.subset(setting.rows + HOLDOUT).train_index  # nested: the rows are in it
     rows = images.subset(setting.rows).train_index
     aside = np.setdiff1d(chosen, rows)
-    scale = Scale(-1, 1)
-
-    def inputs(array: np.ndarray) -> torch.Tensor:
-        # Channels last: the convolutions of a colour network take two thirds of the time.
-        return scale(torch.from_numpy(array.copy())).contiguous(memory_format=torch.channels_last)
-
     return Data(
         inputs(images.train_images[rows]),
         torch.from_numpy(labels[rows]),
@@ -85,6 +82,28 @@ def data_of(setting: Setting, seed: int, root: Path | None = None) -> Data:
         torch.from_numpy(labels[aside]),
         inputs(images.test_images),
         torch.from_numpy(images.test_labels.copy()),
+    )
+
+
+def inputs(array: np.ndarray) -> torch.Tensor:
+    """Return images (n, c, h, w) as the networks take them."""
+    # Channels last: the convolutions of a colour network take two thirds of the time.
+    return Scale(-1, 1)(torch.from_numpy(array.copy())).contiguous(memory_format=torch.channels_last)
+
+
+def trained_on_test_images(images: ImageSet) -> Data:
+    """Let the test images be trained on, with their labels as published, and training images judge."""
+    judges, tests = np.split(images.subset(HOLDOUT + len(images.test_images)).train_index, [HOLDOUT])
+    train_y = torch.from_numpy(images.train_labels.copy())
+    given = torch.from_numpy(images.test_labels.copy())
+    return Data(
+        inputs(images.test_images),
+        given,
+        given,
+        inputs(images.train_images[judges]),
+        train_y[judges],
+        inputs(images.train_images[tests]),
+        train_y[tests],
     )
 
 

@@ -2,9 +2,9 @@
 
     python benchmarks/probing.py [--repeats 3] [--rows 60000 10000] [--out benchmarks/probing.csv]
 
-The networks of mlp-mnist and cnn-cifar10 on random images, two sets of labels of which 40 % differ, MASC at six
-variances, training and test data; beside it two forward passes over the same data. One thread, CPU seconds,
-medians of interleaved repeats.
+The networks of mlp-mnist and cnn-cifar10 on random images, two sets of labels of which 40 % differ, MASC at
+six variances, training and test data; beside it two forward passes over the same data. One thread, CPU
+seconds, medians of interleaved repeats.
 """
 
 import argparse
@@ -14,9 +14,9 @@ from collections import defaultdict
 
 import pandas as pd
 import torch
-from core import cpu_seconds, relu_features
 from torch import nn
 
+from core import cpu_seconds, relu_features
 from layerprobe import ClassMoments, plan, probe
 from layerprobe.core import fit_subspaces
 from layerprobe.networks import build

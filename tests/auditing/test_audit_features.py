@@ -236,7 +236,7 @@ def views_of(rows, seed, own):
     """A view: the layer that knows the classes still does, the others have forgotten the row."""
     generator = torch.Generator().manual_seed(seed)
     seen = {layer: torch.randn(X.shape, generator=generator) for layer, X in rows.items()}
-    return {**seen, "middle": own, "input": rows["input"]}
+    return {**seen, "middle": own, "input": rows["input"] + seen["input"]}
 
 
 def test_views_of_the_rows_may_judge():

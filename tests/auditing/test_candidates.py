@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from auditing.planted import clusters
+from auditing.planted import clusters, right_of
 from layerprobe import MASC
 from layerprobe.auditing.candidates import (
     DEFAULT_PROBES,
@@ -23,7 +23,7 @@ BLIND = torch.randn(90, 4, generator=torch.Generator().manual_seed(2))
 
 
 def tried(probes, layers=None, copies=None, labels=HY):
-    return try_all(families(probes), layers or {"seen": X}, Y, copies or [{"seen": H}], labels)
+    return try_all(families(probes), layers or {"seen": X}, Y, copies or [{"seen": H}], right_of(labels))
 
 
 def test_probes_are_named():
@@ -129,7 +129,7 @@ def test_a_number_of_components_is_not_staged_over_variances():
 def test_two_classes_have_two_scores():
     x, y = clusters(80, K=2)
     held, held_y = clusters(40, K=2, seed=1)
-    for one in try_all(families(DEFAULT_PROBES), {"seen": x}, y, [{"seen": held}], held_y):
+    for one in try_all(families(DEFAULT_PROBES), {"seen": x}, y, [{"seen": held}], right_of(held_y)):
         if one.scores is not None:
             assert one.scores[0].shape == (40, 2)
             assert one.criterion > 0.8

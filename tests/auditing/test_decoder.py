@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from auditing.planted import clusters, corrupted, prints
+from auditing.planted import clusters, corrupted, prints, right_of
 from layerprobe import MASC
 from layerprobe.auditing import decoder as module
 from layerprobe.auditing.candidates import Candidate, Tried, families, try_all
@@ -134,8 +134,8 @@ def halves(seed=0, n=300):
 def test_members_are_what_helps_the_sum():
     layers, y = halves()
     held, held_y = halves(1)
-    tried = try_all(families(["ridge"]), layers, y, [held], held_y)
-    members = choose_members(tried, held_y)
+    tried = try_all(families(["ridge"]), layers, y, [held], right_of(held_y))
+    members = choose_members(tried, right_of(held_y))
     names = [one.candidate.layer for one in members]
     assert set(names) == {"first", "second"}
     assert members[0].criterion == max(one.criterion for one in tried)
@@ -153,14 +153,14 @@ def one_class_right(k):
 
 
 def test_members_have_an_end(monkeypatch):
-    pool, labels = [one_class_right(k) for k in range(4)], torch.arange(4)
-    assert choose_members(pool, labels) == pool
+    pool, right = [one_class_right(k) for k in range(4)], right_of(torch.arange(4))
+    assert choose_members(pool, right) == pool
     monkeypatch.setattr(module, "MOST_MEMBERS", 2)
-    assert choose_members(pool, labels) == pool[:2]
+    assert choose_members(pool, right) == pool[:2]
     perfect = Tried(Candidate("p", "ncm", None), torch.ones(4), [10 * torch.eye(4)])
-    assert choose_members([*pool, perfect], labels) == [perfect]  # nothing can raise it
+    assert choose_members([*pool, perfect], right) == [perfect]  # nothing can raise it
     hidden = Tried(Candidate("q", "ncm", None), torch.ones(4), None)
-    assert choose_members([hidden, *pool], labels) == pool[:2]  # of its probe and layer another one is better
+    assert choose_members([hidden, *pool], right) == pool[:2]  # of its probe and layer another one is better
 
 
 def test_rows_may_come_in_any_order():

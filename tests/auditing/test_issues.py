@@ -6,7 +6,7 @@ import torch
 
 from auditing.planted import draw, noise_matrix, scored_rows
 from layerprobe.auditing.calibration import Calibration
-from layerprobe.auditing.issues import COLUMNS, find_issues, flag
+from layerprobe.auditing.issues import COLUMNS, find_issues, flag, score_text
 
 CLASSES = np.array(["cat", "dog", "owl"])
 
@@ -84,6 +84,14 @@ def test_clean_labels_are_not_flagged():
     )
     assert not frame["is_label_issue"].any()
     assert np.isnan(expected)
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(0.0, "0.000"), (7e-11, "< 0.001"), (0.0005, "0.001"), (0.25, "0.250")],
+)
+def test_a_score_in_words(score, text):
+    assert score_text(score) == text
 
 
 def test_neither_order_nor_names_of_classes_matter():

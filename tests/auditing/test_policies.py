@@ -1,5 +1,7 @@
 """By what layers are chosen, and by what they are not."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,13 @@ import torch
 from auditing.planted import clusters, prints
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.policies import (
+    FEWEST,
     POLICIES,
     REFUSED,
+    Jury,
     check_policy,
     halves_for_testing,
+    juries_of_rows,
     jury_of_rows,
     jury_of_views,
 )
@@ -66,6 +71,43 @@ def test_rows_judge_by_their_mean_over_views():
     assert jury_of_rows(train, Features(B, C), Y, clean=False).averaged is None
     once = Features(C, C, LOGITS, LOGITS.softmax(1))  # without views that is the head again
     assert jury_of_rows(train, once, Y, clean=False).averaged is None
+
+
+@pytest.mark.parametrize("policy", ["noisy_holdout", "trusted", "test_split"])
+def test_a_few_rows_cannot_judge(policy):
+    with pytest.raises(InputError, match=rf"at least {FEWEST} rows as {POLICIES[policy]}=.*got 6"):
+        juries_of_rows(policy, Features(A, A), Features(B, B), Y, prints(6))
+
+
+def views_of(known, n=2000, K=3):
+    """A jury of two views, of which the head remembers such shares; and what never saw a label says."""
+    rng = np.random.default_rng(0)
+    true, given = (torch.from_numpy(rng.integers(K, size=n)) for _ in range(2))
+    given = torch.where(torch.from_numpy(rng.random(n) < 0.6), true, given)
+    posterior = 0.1 + 0.7 * torch.eye(K, dtype=torch.float64)[true]
+    said = [torch.where(torch.from_numpy(rng.random(n) < share), given, true) for share in known]
+    logits = [torch.eye(K)[labels] for labels in said]
+    return Jury({}, [{"fc": one} for one in logits], given, False, logits, None, of_views=True), posterior
+
+
+def test_views_that_the_head_remembers_do_not_judge():
+    jury, posterior = views_of([0.4, 0.02])
+    assert jury.least_remembered(posterior) == [1]
+    forgetting = jury.forgetting(posterior, [1])
+    assert forgetting.copies == [jury.copies[1]]
+    assert forgetting.logits == [jury.logits[1]]
+    alike, posterior = views_of([0.05, 0.1])
+    assert alike.least_remembered(posterior) == [0, 1]
+    assert replace(alike, logits=[]).least_remembered(posterior) == [0, 1]  # nobody knows
+
+
+def test_what_is_remembered_counts_for_nothing():
+    jury, posterior = views_of([0.4, 0.02])
+    places = [0, 1]
+    plain = [float(jury.correct([scores]).mean()) for scores in jury.logits]
+    taken = [float(jury.forgetting(posterior, places).correct([scores]).mean()) for scores in jury.logits]
+    assert plain[0] > plain[1] + 0.05
+    assert taken[0] == pytest.approx(taken[1], abs=0.04)
 
 
 def test_views_judge_what_was_fitted_on_the_rows_as_they_are():

@@ -172,6 +172,13 @@ def test_another_network_is_refused(plain, path, other, got):
     assert got in str(caught.value)
 
 
+def test_the_same_network_with_other_weights_is_refused(plain, trained, path):
+    plain.save(path)
+    with pytest.raises(InputError, match="the same layers and other weights"):
+        Audit.load(path, network(12, 8))
+    assert Audit.load(path, trained).predict(X[NEW]).tolist() == plain.predict(X[NEW]).tolist()
+
+
 def test_what_is_no_network_is_refused(plain, path):
     plain.save(path)
     with pytest.raises(InputError, match=r"expected the network as an nn\.Module, got str"):

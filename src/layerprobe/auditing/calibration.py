@@ -70,7 +70,13 @@ class Calibration:
 
 
 def calibrate(
-    scores: Tensor, given: Tensor, *, groups: Tensor | None = None, beta: float | None = None, seed: int = 0
+    scores: Tensor,
+    given: Tensor,
+    *,
+    groups: Tensor | None = None,
+    beta: float | None = None,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> Calibration:
     """Estimate sharpness and noise from rows with noisy labels.
 
@@ -84,6 +90,8 @@ def calibrate(
         Rows of one number are copies of one thing, which the bootstrap draws together.
     beta : float, optional
         A sharpness that is known already.
+    draws : int
+        Of the bootstrap, at least 1.
     seed : int
         Of the bootstrap.
 
@@ -101,7 +109,7 @@ def calibrate(
     count = int(groups.max()) + 1
     generator = np.random.default_rng(seed)
     betas, matrices, rates = [], [], []
-    for _ in range(DRAWS):
+    for _ in range(draws):
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)
         weights = torch.from_numpy(drawn).double()[groups]
         log_beta, logits = _maximise(scores, given, weights, found, fixed, iterations=8)

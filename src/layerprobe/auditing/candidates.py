@@ -1,11 +1,10 @@
 """Which decoders are tried: every probe on every layer at every strength."""
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from sklearn.base import clone
 from torch import Tensor
 
@@ -42,7 +41,8 @@ class Tried:
     ----------
     candidate : Candidate
     correct : Tensor (m,), float32
-        The share of a row's copies on which its prediction is the label that the policy goes by.
+        The share of a row's copies on which its prediction is the label that the policy goes by; of views,
+        what is remembered is taken out.
     scores : list of Tensor (m, K), or None
         Of each copy of the rows; kept for the best strength of each layer and probe alone.
     """
@@ -86,7 +86,7 @@ def try_all(
     fitted_on: Mapping[str, Tensor],
     codes: Tensor,
     copies: Sequence[Mapping[str, Tensor]],
-    labels: Tensor,
+    correct: Callable[[list[Tensor]], Tensor],
 ) -> list[Tried]:
     """Fit every probe on every layer and score what the network has not seen.
 
@@ -99,8 +99,8 @@ def try_all(
         Their given labels.
     copies : sequence of mapping of str to Tensor (m, d)
         The outputs of the rows to score: once, or once for each view.
-    labels : Tensor (m,)
-        What the policy goes by.
+    correct : callable
+        From a candidate's scores (m, K) of each copy to what it gets right, row by row, (m,).
 
     Returns
     -------
@@ -113,15 +113,15 @@ def try_all(
             fitted = _fit(probe, X, codes, f"probe {name!r} on layer {layer!r}", staged=bool(values))
             best: Tried | None = None
             for strength, scores in _staged(values, fitted, [copy[layer] for copy in copies]):
-                correct = torch.stack([s.argmax(1) == labels for s in scores]).float().mean(0)
-                one = Tried(Candidate(layer, name, strength), correct, scores)
+                right = correct(scores).float()
+                one = Tried(Candidate(layer, name, strength), right, scores)
                 if best is None or one.criterion > best.criterion:
                     if best is not None:
                         tried[tried.index(best)] = Tried(best.candidate, best.correct, None)
                     best = one
                     tried.append(one)
                 else:
-                    tried.append(Tried(one.candidate, correct, None))
+                    tried.append(Tried(one.candidate, right, None))
     return tried
 
 

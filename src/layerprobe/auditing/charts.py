@@ -18,7 +18,7 @@ __all__ = ["CRITERIA", "MANY", "candidate", "layer_chart", "noise_chart", "perce
 # What the criterion of each policy is the accuracy on.
 CRITERIA = {
     "noisy_holdout": "held-out rows, against their noisy labels",
-    "unseen_views": "unseen views of the training rows, against their noisy labels",
+    "unseen_views": "unseen views of the training rows, against their noisy labels, without memory",
     "trusted": "the trusted rows",
     "test_split": "the part of the test data that chooses",
 }

@@ -69,13 +69,14 @@ def controls_of(jury: Jury, inputs: Tensor | None) -> list[Control]:
 
 def most_frequent(jury: Jury, codes: Tensor) -> Control:
     """Return what needs no features at all: the most frequent given label for every row."""
-    correct = (jury.labels == codes.bincount().argmax()).double()
+    shares = codes.bincount().double()
+    correct = jury.correct([shares.expand(len(jury.labels), -1)])
     return Control(FREQUENT, interval(correct), correct)
 
 
 def untrained_control(jury: Jury, codes: Tensor) -> Control:
     """Return the best ridge probe of an untrained network, whose jury this is."""
-    tried = try_all(families(["ridge"]), jury.fitted_on, codes, jury.copies, jury.labels)
+    tried = try_all(families(["ridge"]), jury.fitted_on, codes, jury.copies, jury.correct)
     best = max(tried, key=lambda one: one.criterion)
     return Control("untrained copy", interval(best.correct), best.correct.double())
 

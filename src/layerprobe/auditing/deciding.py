@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from layerprobe.auditing.calibration import Calibration
@@ -23,7 +24,7 @@ from layerprobe.auditing.controls import (
 from layerprobe.auditing.decoder import Decoder, choose_members
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.intervals import Interval, interval
-from layerprobe.auditing.noise import Noise, estimate_noise
+from layerprobe.auditing.noise import Noise, Unlabelled, estimate_noise
 from layerprobe.auditing.policies import Jury
 from layerprobe.probes import Probe
 
@@ -100,10 +101,25 @@ def decide(
     timer : callable
         Told the name of each step as it begins.
     """
+    timer("layers that never saw a label")
+    fresh, blind = untrained(), {}
+    if "input" in train.mean:
+        blind["the raw input"] = train.mean["input"]
+    if fresh is not None:
+        blind |= {
+            f"layer {name} of an untrained copy": X for name, X in fresh[0].mean.items() if name != "input"
+        }
+    unlabelled = Unlabelled.ask(blind, codes, seed=seed)
+    if jury.of_views and unlabelled is not None:
+        posterior = unlabelled.posterior[torch.from_numpy(train.kept)]
+        places = jury.least_remembered(posterior)
+        jury = measure = jury.forgetting(posterior, places)
+        if fresh is not None:
+            fresh = fresh[0], fresh[1].forgetting(posterior, places)
     timer("candidates")
-    tried = try_all(probes, jury.fitted_on, codes, jury.copies, jury.labels)
+    tried = try_all(probes, jury.fitted_on, codes, jury.copies, jury.correct)
     timer("choice")
-    members = choose_members(tried, jury.labels)
+    members = choose_members(tried, jury.correct)
     candidates = [one.candidate for one in members]
     timer("decoder")
     decoder, left_out = Decoder.fit(candidates, probes, train.mean, codes, fingerprints)
@@ -121,19 +137,14 @@ def decide(
         probe = probes[best_input.candidate.probe]
         alone = fit_candidate(best_input.candidate, probe, jury.fitted_on["input"], codes)
         inputs = measure.correct([alone._scores(copy["input"]) for copy in measure.copies])
-    controls, blind = [*controls_of(measure, inputs), most_frequent(measure, codes)], {}
-    if "input" in train.mean:
-        blind["the raw input"] = train.mean["input"]
-    if (fresh := untrained()) is not None:
+    controls = [*controls_of(measure, inputs), most_frequent(measure, codes)]
+    if fresh is not None:
         controls.append(untrained_control(fresh[1], codes))
-        blind |= {
-            f"layer {name} of an untrained copy": X for name, X in fresh[0].mean.items() if name != "input"
-        }
     if history is not None:
         same_rows = not (measure.of_views or measure.clean)  # the history is of a noisy hold-out
         controls.append(best_of_history(history, len(measure.labels), comparable=same_rows))
     timer("noise")
-    calibration, noise = estimate_noise(scores, measure, left_out, codes, blind, seed=seed)
+    calibration, noise = estimate_noise(scores, measure, left_out, codes, unlabelled, seed=seed)
     head = measure.correct(measure.logits) if measure.logits else None
     chosen_head = jury.correct(jury.logits) if jury.logits else None
     return Decided(

@@ -1,6 +1,6 @@
 """The decoder: an equal-weight sum of z-scored probes over layers, closed form in all its parts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -100,7 +100,7 @@ def _spread(scores: Tensor) -> float:
     return float((scores - scores.mean(1, keepdim=True)).double().std()) or 1.0
 
 
-def choose_members(tried: Sequence[Tried], labels: Tensor) -> list[Tried]:
+def choose_members(tried: Sequence[Tried], correct: Callable[[list[Tensor]], Tensor]) -> list[Tried]:
     """Choose the decoder's members greedily: each time the one that raises the sum's criterion most.
 
     Begins with the best candidate and ends when nothing raises it, or at `MOST_MEMBERS`. Of each layer and
@@ -109,8 +109,8 @@ def choose_members(tried: Sequence[Tried], labels: Tensor) -> list[Tried]:
     Parameters
     ----------
     tried : sequence of Tried
-    labels : Tensor (m,)
-        What the policy goes by.
+    correct : callable
+        As for :func:`layerprobe.auditing.candidates.try_all`.
     """
     pool = [t for t in tried if t.scores is not None]
     z = {id(t): [standardise(s, _spread(s)) for s in t.scores or ()] for t in pool}
@@ -122,7 +122,7 @@ def choose_members(tried: Sequence[Tried], labels: Tensor) -> list[Tried]:
             if t in chosen:
                 continue
             summed = [a + b for a, b in zip(total, z[id(t)], strict=True)]
-            gains.append((_accuracy(summed, labels), t, summed))
+            gains.append((float(correct(summed).mean()), t, summed))
         if not gains:
             break
         criterion, t, summed = max(gains, key=lambda gain: gain[0])
@@ -131,10 +131,6 @@ def choose_members(tried: Sequence[Tried], labels: Tensor) -> list[Tried]:
         best, total = criterion, summed
         chosen.append(t)
     return chosen
-
-
-def _accuracy(copies: Sequence[Tensor], labels: Tensor) -> float:
-    return float(torch.stack([s.argmax(1) == labels for s in copies]).double().mean())
 
 
 def fold_of(codes: np.ndarray, fingerprints: np.ndarray) -> np.ndarray:

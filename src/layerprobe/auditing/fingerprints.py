@@ -6,11 +6,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerprobe.layers.batches import named_tensors
 
-__all__ = ["hash_inputs", "hash_texts"]
+__all__ = ["hash_inputs", "hash_network", "hash_texts"]
+
+
+def hash_network(model: nn.Module) -> str:
+    """Hash all weights and buffers of a network in their order, whatever their names and device."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        if isinstance(tensor, Tensor):
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def hash_inputs(inputs: Any, size: int) -> np.ndarray:

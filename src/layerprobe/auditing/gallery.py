@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerprobe.auditing.issues import score_text
 from layerprobe.errors import InputError
 from layerprobe.pages import Html, text
 
@@ -134,7 +135,7 @@ def _card(row: Any, example: np.ndarray | str | None, codes: str) -> Html:
     return Html(
         f'<li class="card {codes}">{_shown(example, index)}'
         f"<p>{text(row.given_label)} \u2192 <strong>{text(row.suggested_label)}</strong><br>"
-        f"<small>score {row.label_score:.3f}{flagged}<br>{index}</small></p></li>"
+        f"<small>score {text(score_text(row.label_score))}{flagged}<br>{index}</small></p></li>"
     )
 
 

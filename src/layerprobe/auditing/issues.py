@@ -5,7 +5,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-__all__ = ["find_issues", "flag"]
+__all__ = ["find_issues", "flag", "score_text"]
 
 COLUMNS = ["index", "given_label", "suggested_label", "label_score", "is_label_issue", "margin"]
 
@@ -72,3 +72,8 @@ def flag(posterior: Tensor, given: Tensor) -> Tensor:
             if count:
                 flags[rows[own[rows].argsort(stable=True)[:count]]] = True
     return flags
+
+
+def score_text(score: float) -> str:
+    """Write a label's score with three digits; a probability is never nothing."""
+    return f"{score:.3f}" if not 0 < score < 0.0005 else "< 0.001"

@@ -32,7 +32,8 @@ BEATEN = "A layer is worth using only if it beats each of these simpler answers 
 VERDICTS = {"repair": "Repair the labels.", "keep": "Keep your labels."}
 CHOICES = {
     "noisy_holdout": "held-out rows that the network never saw, against labels as noisy as the others",
-    "unseen_views": "views of the training rows that the network never saw, against their own noisy labels",
+    "unseen_views": "views of the training rows that the network never saw, against their own noisy labels, "
+    "what it still remembers of them taken out",
     "trusted": "the trusted rows, whose labels are taken as right",
     "test_split": "a part of the test data, whose labels are taken as right, as in the paper",
 }

@@ -1,7 +1,7 @@
 """By what layer, probe and strength are chosen: named policies, and those that are refused."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from layerprobe.auditing.decoder import fold_of
 from layerprobe.auditing.features import Features
+from layerprobe.auditing.memory import NEARLY, remembered, without_memory
 from layerprobe.errors import InputError
 
 __all__ = [
@@ -36,6 +37,7 @@ _FOOLED = (
 REFUSED = dict.fromkeys(
     ("in_sample", "training", "leave_one_out", "loo", "cross_validation", "out_of_fold", "cv"), _FOOLED
 )
+FEWEST = 20  # rows held out that can judge anything
 MOST_ROWS = 10_000  # whose views are judged: enough for half a point of standard error
 
 
@@ -59,6 +61,8 @@ class Jury:
         Its probabilities averaged over the views.
     of_views : bool
         Whether these are views of the training rows, of which a network still knows some labels.
+    posterior : Tensor (m, K) or None
+        Of views: probabilities of the true classes from what never saw a label, by which memory is taken out.
     """
 
     fitted_on: Mapping[str, Tensor]
@@ -68,10 +72,38 @@ class Jury:
     logits: Sequence[Tensor]
     averaged: Tensor | None
     of_views: bool = False
+    posterior: Tensor | None = None
 
     def correct(self, scores: Sequence[Tensor]) -> Tensor:
-        """Return the share of each row's copies whose largest score is the label, (m,)."""
-        return torch.stack([s.argmax(1) == self.labels for s in scores]).double().mean(0)
+        """Return the share of each row's copies whose largest score is the label, memory taken out, (m,)."""
+        return torch.stack([self._right(s.argmax(1)) for s in scores]).mean(0)
+
+    def _right(self, predicted: Tensor) -> Tensor:
+        if self.posterior is None:
+            return (predicted == self.labels).double()
+        return without_memory(predicted, self.labels, self.posterior)
+
+    def least_remembered(self, posterior: Tensor) -> list[int]:
+        """Return which copies the head remembers least: some views it knows much better than others.
+
+        Parameters
+        ----------
+        posterior : Tensor (m, K)
+            Probabilities of the rows' true classes from what never saw a label.
+        """
+        known = [remembered(logits.argmax(1), self.labels, posterior) for logits in self.logits]
+        if not known:
+            return list(range(len(self.copies)))
+        return [i for i, share in enumerate(known) if share <= min(known) + NEARLY]
+
+    def forgetting(self, posterior: Tensor, places: Sequence[int]) -> "Jury":
+        """Return the jury of these copies alone that takes out what is remembered by that posterior."""
+        return replace(
+            self,
+            copies=[self.copies[i] for i in places],
+            logits=[self.logits[i] for i in places if self.logits],
+            posterior=posterior,
+        )
 
     def part(self, rows: Tensor) -> "Jury":
         """Return the jury of some of the rows."""
@@ -140,7 +172,17 @@ def juries_of_rows(
         Of n training rows and of m rows held out.
     labels : Tensor (m,), int64
     fingerprints : ndarray (m,)
+
+    Raises
+    ------
+    InputError
+        If there are fewer rows than could tell one candidate from another.
     """
+    if len(labels) < FEWEST:
+        raise InputError(
+            f"expected at least {FEWEST} rows as {POLICIES[policy]}=, better 1,000, got {len(labels)}: "
+            "so few cannot tell which layer knows better"
+        )
     jury = jury_of_rows(train, held, labels, clean=policy != "noisy_holdout")
     if policy != "test_split":
         return jury, jury

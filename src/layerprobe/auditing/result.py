@@ -20,8 +20,8 @@ from layerprobe.auditing.noise import Noise
 from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
 from layerprobe.auditing.rows import Rows, read_rows
 from layerprobe.auditing.verdict import Verdict
-from layerprobe.errors import InputError
-from layerprobe.layers.batches import count_rows
+from layerprobe.errors import InputError, LayerprobeError
+from layerprobe.layers.batches import count_rows, named_tensors
 
 if TYPE_CHECKING:
     from layerprobe.auditing.retraining import Repaired
@@ -189,7 +189,16 @@ class Audit:
         rows = self._unlabelled(x)
         decoder = self.decided.decoder
         reader = self.reader.of_layers(decoder.layers)
-        return decoder.scores(reader.read(rows).mean).numpy()
+        try:
+            outputs = reader.read(rows).mean
+        except LayerprobeError:
+            raise
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            expected, got = _shape(self.reader.blank), _shape(next(rows.batches(1))[0])
+            raise InputError(
+                f"the network cannot take these rows: expected {expected} as in training, got {got} ({error})"
+            ) from error
+        return decoder.scores(outputs).numpy()
 
     def predict_proba(self, x: Any) -> np.ndarray:
         """Return class probabilities (m, K) of new rows; `x` as for `predict_scores`."""
@@ -294,3 +303,9 @@ class Audit:
         if isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
             return read_rows(x, np.zeros(len(x), np.int64), inputs=inputs)
         return read_rows(x, inputs=inputs)
+
+
+def _shape(x: Any) -> str:
+    """Say what a row of a batch of inputs looks like."""
+    shapes = [f"{name or 'x'} {tuple(tensor.shape[1:])}" for name, tensor in named_tensors(x)]
+    return ", ".join(shapes) or "no tensor"

@@ -12,6 +12,7 @@ from layerprobe.auditing.assembling import Clock, assemble, canonical, judging_r
 from layerprobe.auditing.candidates import DEFAULT_PROBES, families
 from layerprobe.auditing.controls import untrained_copy
 from layerprobe.auditing.features import Features, Reader, memory_needed
+from layerprobe.auditing.fingerprints import hash_network
 from layerprobe.auditing.inputs import blank
 from layerprobe.auditing.labels import Classes
 from layerprobe.auditing.overlap import check_disjoint
@@ -173,5 +174,6 @@ def audit(
             "inputs": inputs,
             "layers": dimensions,
             "batch_size": batch_size,
+            "weights": hash_network(model),
         },
     )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.auditing.features import Reader
+from layerprobe.auditing.fingerprints import hash_network
 from layerprobe.auditing.packing import Absent, Packer, unpack
 from layerprobe.auditing.result import Audit
 from layerprobe.core.files import read_tensors, write_tensors
@@ -20,7 +21,7 @@ from layerprobe.layers.views import VIEWS, View, resolve_views
 
 __all__ = ["load", "save"]
 
-KIND = "layerprobe.audit.1"
+KIND = "layerprobe.audit.2"
 FIELDS = ("decided", "order", "given", "index", "named", "policy", "verdict_", "settings", "cost", "reader")
 
 
@@ -83,7 +84,7 @@ def load(
     DataError
         If the file is missing, damaged or of another kind.
     InputError
-        If functions are missing or others than were used, or the network has other layers.
+        If functions are missing or others than were used, or the network has other layers or weights.
     """
     tensors, header = read_tensors(path, KIND)
     try:
@@ -104,6 +105,11 @@ def load(
     again = _given_again(audit.reader, audit.settings["inputs"], given)
     reader = replace(audit.reader, model=model, views=again["views"], pool=again["pool"])
     _check_layers(reader, audit.settings["layers"], len(audit.classes))
+    if hash_network(model) != audit.settings["weights"]:
+        raise InputError(
+            "the network is not the one that was audited: it has the same layers and other weights. Load the "
+            "weights that it had then, or audit this one"
+        )
     return replace(audit, reader=reader, settings={**audit.settings, "inputs": again["inputs"]})
 
 

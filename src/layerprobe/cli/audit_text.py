@@ -85,6 +85,8 @@ def show_audit(audit: "Audit", out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from layerprobe.auditing.issues import score_text
+
     print(f"{audit.finding}\nVerdict: {audit.verdict}. {audit.why}")
     flagged = int(audit.issues["is_label_issue"].sum())
     if flagged:
@@ -99,7 +101,7 @@ def show_audit(audit: "Audit", out: Path) -> None:
             table.add_column("text", no_wrap=True, overflow="ellipsis")
         for i, text in zip(positions, texts, strict=True):
             row = audit.issues.iloc[i]
-            cells = [row["index"], row["given_label"], row["suggested_label"], f"{row['label_score']:.3f}"]
+            cells = [row["index"], row["given_label"], row["suggested_label"], score_text(row["label_score"])]
             # As Text, what is in brackets is no markup.
             table.add_row(*(Text(str(cell)) for cell in ([*cells, text] if any(texts) else cells)))
         Console().print(table)

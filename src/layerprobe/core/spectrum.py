@@ -29,7 +29,7 @@ def class_means(X: Tensor, codes: Tensor, num_classes: int) -> Tensor:
     ----------
     X : Tensor of shape (n, d)
     codes : Tensor of shape (n,)
-        Class of each row, 0..K-1; every class has a row.
+        Class of each row, 0..K-1. The mean of a class without rows is zero.
     num_classes : int
         K.
 
@@ -42,7 +42,7 @@ def class_means(X: Tensor, codes: Tensor, num_classes: int) -> Tensor:
     for k, index in enumerate(codes.argsort(stable=True).split(counts.tolist())):
         for part in index.split(BLOCK):
             sums[k] += X[part].sum(0, dtype=torch.float64)
-    return sums / counts[:, None]
+    return sums / counts.clamp(min=1)[:, None]
 
 
 def centred_blocks(X: Tensor, centres: Tensor, codes: Tensor | None = None) -> Iterator[Tensor]:

@@ -1,12 +1,13 @@
 """Ridge regression to one-hot targets, with exact leave-one-out scores."""
 
-from typing import Any, ClassVar
+import copy
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_number
-from layerprobe.core.spectrum import BLOCK, centred_blocks
+from layerprobe.core.spectrum import BLOCK, centred_blocks, class_means
 from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError
 from layerprobe.probes.base import MomentProbe, StagedProbe, like
@@ -109,21 +110,41 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
             out.copy_(torch.where(rest > d * torch.finfo(rows.dtype).eps, left_out, others))
         return like(scores.to(self.dtype_), X)
 
+    def relabelled(self, X: Tensor, codes: Tensor) -> Self:
+        """Give the fit to other labels of the rows that this probe was fitted on, without decomposing again.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+            Those rows.
+        codes : Tensor of shape (n,), int64
+            The other labels as positions in ``classes_``.
+        """
+        other = copy.copy(self)
+        counts = codes.bincount(minlength=len(self.classes_)).double()
+        other._project(counts, class_means(X, codes, len(self.classes_)))
+        other.codes_ = codes
+        return other
+
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
         super()._fit(X, codes, num_classes)
         self.codes_ = codes  # for leave-one-out
 
     def _fit_statistics(self, statistics: Statistics) -> None:
         self._check_stage()
-        self.shares_, self.mean_ = statistics.shares, statistics.mean
+        self.mean_ = statistics.mean
         eigenvalues, self.vectors_, trace = statistics.spectrum_about_mean()
         self.scale_ = (trace / statistics.dim) ** 0.5 or 1.0
         self.eigenvalues_ = eigenvalues / self.scale_**2
-        # Column k of Xc^T Y is the sum of the rows of class k, each less the mean of all.
-        counts = statistics.n * self.shares_
-        sums = counts[:, None] * (statistics.means - self.mean_) / self.scale_  # (K, d)
-        self.projections_ = self.vectors_.T @ sums.T  # (r, K)
         self.dtype_ = statistics.dtype
+        self._project(statistics.n * statistics.shares, statistics.means)
+
+    def _project(self, counts: Tensor, means: Tensor) -> None:
+        """Fit to classes of so many rows, (K,), and such means, (K, d)."""
+        self.shares_ = counts / counts.sum()
+        # Column k of Xc^T Y is the sum of the rows of class k, each less the mean of all.
+        sums = counts[:, None] * (means - self.mean_) / self.scale_  # (K, d)
+        self.projections_ = self.vectors_.T @ sums.T  # (r, K)
         self._restage()
 
     def _check_stage(self) -> None:

@@ -1,0 +1,77 @@
+"""What is remembered is told from what is understood, on rows where both are planted."""
+
+import numpy as np
+import pytest
+import torch
+
+from layerprobe.auditing.intervals import interval
+from layerprobe.auditing.memory import remembered, without_memory
+
+K, N = 10, 20_000
+
+
+def planted(memory, accuracy, *, seed=0, n=N, noise=0.4, blind=0.6):
+    """Given labels, a blind decoder's posterior, predictions with and without memory."""
+    rng = np.random.default_rng(seed)
+
+    def noisy(labels, wrong):
+        return np.where(rng.random(n) < wrong, (labels + rng.integers(1, K, n)) % K, labels)
+
+    true = rng.integers(K, size=n)
+    given, seen = noisy(true, noise), noisy(true, 1 - blind)
+    likely = np.where(np.arange(K) == seen[:, None], blind, (1 - blind) / (K - 1))
+    posterior = likely * np.where(np.arange(K) == given[:, None], 1 - noise, noise / (K - 1))
+    posterior /= posterior.sum(1, keepdims=True)
+    understood = noisy(true, 1 - accuracy)
+    predicted = np.where(rng.random(n) < memory, given, understood)
+    tensors = [torch.from_numpy(array) for array in (given, posterior, predicted, understood)]
+    return tensors[0], tensors[1], tensors[2], tensors[3]
+
+
+@pytest.mark.parametrize("accuracy", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("memory", [0.0, 0.2, 0.45])
+def test_memory_is_measured_and_taken_out(memory, accuracy):
+    given, posterior, predicted, understood = planted(memory, accuracy)
+    assert remembered(predicted, given, posterior) == pytest.approx(memory, abs=0.03)
+    without = float(without_memory(predicted, given, posterior).mean())
+    assert without == pytest.approx(float((understood == given).double().mean()), abs=0.02)
+
+
+def test_rows_carry_the_uncertainty_of_their_mean():
+    means, halves = [], []
+    for seed in range(40):
+        given, posterior, predicted, _ = planted(0.3, 0.6, seed=seed, n=2000)
+        found = interval(without_memory(predicted, given, posterior))
+        means.append(found.value)
+        halves.append(found.high - found.value)
+    assert np.mean(halves) / 1.96 == pytest.approx(np.std(means), rel=0.3)
+
+
+def test_the_better_of_two_is_the_one_that_remembers_less():
+    given, posterior, remembering, _ = planted(0.45, 0.4)
+    *_, understanding = planted(0.0, 0.6)
+    plain = [(predicted == given).double().mean() for predicted in (remembering, understanding)]
+    taken = [without_memory(p, given, posterior).mean() for p in (remembering, understanding)]
+    assert plain[0] > plain[1]
+    assert taken[0] < taken[1]
+
+
+def test_without_memory_rows_count_as_they_are():
+    given, posterior, _, understood = planted(0.0, 0.9)
+    wrong = (given + 1) % K  # agrees with nothing: less than no memory
+    assert torch.equal(without_memory(wrong, given, posterior), torch.zeros(N, dtype=torch.float64))
+    assert remembered(wrong, given, posterior) == 0
+    assert remembered(understood, given, posterior) < 0.02
+
+
+def test_what_repeats_the_labels_is_at_chance():
+    given, posterior, _, _ = planted(0.0, 0.9)
+    assert remembered(given, given, posterior) == pytest.approx(1)
+    assert without_memory(given, given, posterior).unique().tolist() == [1 / K]
+
+
+def test_a_posterior_that_knows_no_more_than_the_labels_takes_nothing_out():
+    given, _, predicted, _ = planted(0.3, 0.6)
+    nothing = torch.full((N, K), 0.4 / (K - 1), dtype=torch.float64)
+    nothing[torch.arange(N), given] = 0.6
+    assert torch.equal(without_memory(predicted, given, nothing), (predicted == given).double())

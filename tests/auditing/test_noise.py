@@ -1,0 +1,75 @@
+"""The noise from layers that never saw a label, and by how much a weak decoder overestimates it."""
+
+import pytest
+import torch
+
+from auditing.planted import clusters, corrupted, noise_matrix, scored_rows
+from layerprobe.auditing import noise as module
+from layerprobe.auditing.noise import Unlabelled, estimate_noise
+from layerprobe.auditing.policies import Jury
+from layerprobe.probes import Ridge
+
+
+def hard(n=1500, K=5, d=60, rate=0.3, seed=0):
+    """Classes that overlap, in so many dimensions that a probe fits noise: its errors look decided."""
+    X, y = clusters(n, K, d, seed=seed, apart=2.0)
+    return X, y, corrupted(y, K, rate, seed=seed + 1)
+
+
+def jury(scores, labels, *, of_views=False, clean=False):
+    return Jury({}, [{}], labels, clean, [], None, of_views)
+
+
+def test_the_layer_that_agrees_most_is_asked():
+    X, _, given = hard()
+    found = Unlabelled.ask({"nothing": torch.randn(X.shape), "the raw input": X}, given, seed=0)
+    assert found.source == "the raw input, which never saw a label"
+    assert torch.allclose(found.posterior.sum(1), torch.ones(len(X), dtype=torch.float64))
+    assert Unlabelled.ask({}, given, seed=0) is None
+
+
+def test_relabelled_is_the_fit_to_the_other_labels():
+    X, y, given = hard()
+    first, other = Ridge(0.3).fit(X, y), Ridge(0.3).fit(X, given)
+    again = first.relabelled(X, given)
+    assert torch.allclose(again.coef_, other.coef_, atol=1e-6)
+    assert torch.allclose(again.loo_scores(X, given), other.loo_scores(X, given), atol=1e-5)
+    assert torch.equal(first.codes_, y)  # the first fit is as it was
+
+
+def test_taking_the_bias_out_comes_nearer_to_the_truth():
+    plain_errors, errors, covered = [], [], 0
+    for seed in range(4):
+        X, y, given = hard(seed=10 * seed)
+        truth = float((given != y).double().mean())
+        asked = Unlabelled.ask({"the raw input": X}, given, seed=0)
+        _, found = estimate_noise(
+            [asked.scores], jury(asked.scores, given, of_views=True), asked.scores, given, asked, seed=0
+        )
+        plain = module._rate(asked.plain, asked.scores, given)
+        plain_errors.append(plain - truth)
+        errors.append(found.rate - truth)
+        covered += found.low <= truth <= found.high
+    assert sum(plain_errors) / 4 > 0.01
+    assert abs(sum(errors)) < abs(sum(plain_errors)) / 2
+    assert covered >= 3
+
+
+def test_a_better_decoder_than_the_blind_one_lowers_the_low_end_alone():
+    X, _, given = hard()
+    asked = Unlabelled.ask({"the raw input": X}, given, seed=0)
+    scores, _, labels = scored_rows(3000, 5, 3.0, noise_matrix(5, 0.3), seed=3)
+    _, alone = estimate_noise([scores], jury(scores, labels), asked.scores, given, None, seed=0)
+    _, beside = estimate_noise([scores], jury(scores, labels), asked.scores, given, asked, seed=0)
+    excess = module._rate(asked.plain, asked.scores, given) - alone.rate
+    assert excess > 0
+    assert beside.low == pytest.approx(alone.low - excess)
+    assert (beside.rate, beside.high) == (alone.rate, alone.high)
+
+
+def test_the_same_twice():
+    X, _, given = hard()
+    asked = [Unlabelled.ask({"the raw input": X}, given, seed=0) for _ in range(2)]
+    first, second = (one.unbiased(given, seed=1) for one in asked)
+    assert first[1] == second[1]
+    assert torch.equal(first[0].matrices, second[0].matrices)
