@@ -10,7 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from layerprobe import ClassMoments, probe
 from layerprobe.distributed import group, rank, shard
 
-N, K, d = 301, 3, 12  # uneven shards, and batches in which a process may have no row
+N, K, d = 2001, 3, 12  # uneven shards, and a batch in which only the first process has a row
+
+SMALL = 80_000  # bytes: below the outputs of either process, above the sums
+ClassMoments.buffer_rows = staticmethod(lambda num_classes, dim, expected=None: 50)
 
 
 def draw(n=N):
@@ -28,18 +31,22 @@ def network():
 def tables():
     X, true, noisy = draw()
     test = (X[:1] + 0.1, true[:1])  # no row at all for the second process
-    options = {"probes": ["masc", "velpic", "ncm", "lda", "ridge"], "variances": [0.6, 0.9], "batch_size": 40}
+    options = {
+        "probes": ["masc", "velpic", "ncm", "lda", "ridge"],
+        "variances": [0.6, 0.9],
+        "batch_size": 200,
+    }
     sets = {"noisy": noisy, "true": true}
     data = TensorDataset(X, noisy)
     indexed = TensorDataset(X, noisy, torch.arange(N))
     return {
         "held": probe(network(), (X, noisy), test, train_labels=sets, **options),
-        "streamed": probe(network(), (X, noisy), test, train_labels=sets, **options, memory=100_000),
-        "dataset": probe(network(), data, test, **options, memory=100_000),
-        "loader": probe(network(), DataLoader(data, batch_size=1), test, **options, memory=100_000),
+        "streamed": probe(network(), (X, noisy), test, train_labels=sets, **options, memory=SMALL),
+        "dataset": probe(network(), data, test, **options, memory=SMALL),
+        "loader": probe(network(), DataLoader(data, batch_size=100), test, **options, memory=SMALL),
         "shuffled": probe(
             network(),
-            DataLoader(indexed, 50, shuffle=True, generator=torch.Generator().manual_seed(rank())),
+            DataLoader(indexed, 200, shuffle=True, generator=torch.Generator().manual_seed(rank())),
             test,
             train_labels=sets,
             **options,
