@@ -17,12 +17,14 @@ RANK = {
     for rank, names in enumerate(
         [
             ["errors"],
+            ["distributed"],
             ["core"],
             ["probes"],
             ["networks"],
             ["layers"],
             ["data"],
             ["training", "figures"],  # figures draws rows for everything above it
+            ["planning"],
             ["probing", "editing", "pages"],  # pages holds figures
             ["auditing", "paper"],
             ["report"],

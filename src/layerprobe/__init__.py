@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from layerprobe.editing import edit_head
     from layerprobe.errors import LayerprobeError, LayerprobeWarning
     from layerprobe.layers import capture, list_layers
+    from layerprobe.planning import plan
     from layerprobe.probes import MASC
     from layerprobe.probing import ProbeTable, probe
 
@@ -25,6 +26,7 @@ __all__ = [
     "capture",
     "edit_head",
     "list_layers",
+    "plan",
     "probe",
 ]
 __version__ = "0.1.0"
@@ -42,18 +44,21 @@ _HOMES = {
     "capture": "layers",
     "edit_head": "editing",
     "list_layers": "layers",
+    "plan": "planning",
     "probe": "probing",
 }
 _PARTS = {
     "auditing",
     "core",
     "data",
+    "distributed",
     "editing",
     "errors",
     "figures",
     "layers",
     "networks",
     "paper",
+    "planning",
     "probes",
     "probing",
     "training",

@@ -1,7 +1,6 @@
 """What every layer puts out for the rows: as they are, averaged over views, and view by view."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
@@ -19,7 +18,7 @@ from layerprobe.layers.pooling import Pool
 from layerprobe.layers.selecting import Maybe
 from layerprobe.layers.views import View, apply_view
 
-__all__ = ["MOST_FEATURES", "Features", "Reader", "layer_outputs", "memory_needed", "require_memory"]
+__all__ = ["MOST_FEATURES", "Features", "Reader", "layer_outputs", "memory_needed"]
 
 MOST_FEATURES = 1024  # of a layer that can be averaged over positions
 OUTPUT = "output"
@@ -280,13 +279,3 @@ def layer_outputs(x: Any, dimensions: Mapping[str, int]) -> dict[str, Tensor]:
 def memory_needed(dimensions: Mapping[str, int], rows: int, *, views: bool) -> int:
     """Return the bytes of all layers' outputs for so many rows."""
     return 4 * rows * sum(dimensions.values()) * (3 if views else 1)
-
-
-def require_memory(needed: int) -> None:
-    """Raise an InputError where the outputs would not fit into this machine's memory."""
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > 0.7 * have:
-        raise InputError(
-            f"the layers' outputs need {needed / 1e9:.1f} GB, this machine has {have / 1e9:.1f} GB: choose "
-            "fewer layers by layers=, pool them by pool=, or audit fewer rows at a time"
-        )

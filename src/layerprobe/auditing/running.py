@@ -11,7 +11,7 @@ from torch import nn
 from layerprobe.auditing.assembling import Clock, assemble, canonical, judging_rows
 from layerprobe.auditing.candidates import DEFAULT_PROBES, families
 from layerprobe.auditing.controls import untrained_copy
-from layerprobe.auditing.features import Features, Reader, memory_needed, require_memory
+from layerprobe.auditing.features import Features, Reader, memory_needed
 from layerprobe.auditing.fingerprints import hash_network
 from layerprobe.auditing.inputs import blank
 from layerprobe.auditing.labels import Classes
@@ -19,6 +19,7 @@ from layerprobe.auditing.overlap import check_disjoint
 from layerprobe.auditing.policies import Jury, check_policy, juries_of_rows, jury_of_views
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.rows import read_rows
+from layerprobe.core.budget import require_memory
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import View, resolve_views
 
@@ -119,7 +120,11 @@ def audit(
     reader = Reader(model, layers, pool, named_views, batch_size, device, blank=empty)
     dimensions, outputs = reader.dimensions(rows)
     size = rows.n + (held.n if held else 0)
-    require_memory(memory_needed(dimensions, size, views=bool(named_views)))
+    require_memory(
+        memory_needed(dimensions, size, views=bool(named_views)),
+        "the layers' outputs",
+        "choose fewer layers by layers=, pool them by pool=, or audit fewer rows at a time",
+    )
     names = rows.class_names if class_names is None else class_names
     classes = Classes.of(rows.labels, outputs, names)
     codes = classes.codes(rows.labels, "labels")

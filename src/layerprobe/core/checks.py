@@ -80,9 +80,10 @@ def check_codes(codes: Tensor, n_rows: int, num_classes: int) -> Tensor:
     if codes.shape != (n_rows,):
         raise InputError(f"codes must have one entry a row of X, ({n_rows},), got {tuple(codes.shape)}.")
     codes = codes.to(torch.int64)
-    if n_rows and not 0 <= int(codes.min()) <= int(codes.max()) < num_classes:
+    low, high = map(int, codes.aminmax()) if n_rows else (0, 0)
+    if n_rows and not 0 <= low <= high < num_classes:
         raise InputError(
-            f"codes must lie in 0..{num_classes - 1}, got {int(codes.min())}..{int(codes.max())}: "
+            f"codes must lie in 0..{num_classes - 1}, got {low}..{high}: "
             "encode the labels, or give the right number of classes."
         )
     return codes
@@ -90,7 +91,7 @@ def check_codes(codes: Tensor, n_rows: int, num_classes: int) -> Tensor:
 
 def check_finite(X: Tensor) -> None:
     """Refuse NaN and infinity, naming the first row that has one."""
-    if torch.isfinite(X.sum()):  # one pass; only an overflowing or a bad sum needs the second
+    if isfinite(X.sum().item()):  # one pass; only an overflowing or a bad sum needs the second
         return
     bad = ~torch.isfinite(X).all(1)
     if bad.any():

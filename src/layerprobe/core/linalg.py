@@ -7,7 +7,7 @@ labels, while float32 products summed in float64 lose nothing that matters at 99
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from typing import TypeAlias, TypeVar
 
 import torch
@@ -218,11 +218,10 @@ def numerical_rank(
 
 
 class SecondMoment:
-    """X^T X summed over blocks of rows, exact enough for float64 eigenvalues at about half the memory.
+    """X^T X summed over blocks of rows, exact enough for float64 eigenvalues in a float32 matrix's memory.
 
-    Only the panels on and below the diagonal are computed and kept, in float64: 1.13 times a whole float32
-    matrix at d = 2048, twice at d <= 256. Products of float32 rows are float32 within a block and summed in
-    float64.
+    Only what lies on and below the diagonal is kept, in float64, panel by panel: 4 d (d + 1) bytes.
+    Products of float32 rows are float32 within a block and summed in float64.
 
     Parameters
     ----------
@@ -239,22 +238,27 @@ class SecondMoment:
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
         self.dim = dim
         self.panel = self.PANEL // 2 if dim <= self.NARROW else self.PANEL
-        self.panels = [
-            torch.zeros(
-                min(self.panel, dim - a), min(a + self.panel, dim), dtype=torch.float64, device=device
-            )
-            for a in range(0, dim, self.panel)
-        ]
+        spans = [(a, min(self.panel, dim - a)) for a in range(0, dim, self.panel)]
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        self.panels: list[Tensor] = [zeros(w, a) for a, w in spans]  # left of the diagonal
+        self.corners: list[Tensor] = [zeros(w * (w + 1) // 2) for _, w in spans]  # on it, row by row
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All that is summed."""
+        return [*self.panels, *self.corners]
 
     @full_precision()
     def add(self, X: Tensor) -> "SecondMoment":
         """Add the rows of X, (n, d)."""
-        for rows in X.split(self.BLOCK):
+        for rows in X.split(self.BLOCK) if len(X) else ():
             if rows.dtype == torch.float32 and not self._is_safe(rows):
                 rows = rows.double()
-            for i, panel in enumerate(self.panels):
-                a, b = i * self.panel, panel.shape[1]
-                panel += rows[:, a:b].T @ rows[:, :b]
+            for panel, corner in self._pairs():
+                w, a = panel.shape
+                product = rows[:, a : a + w].T @ rows[:, : a + w]
+                panel += product[:, :a]
+                corner += product[:, a:].reshape(-1)[_lower(w, X.device)]
         return self
 
     def _is_safe(self, rows: Tensor) -> bool:
@@ -263,19 +267,34 @@ class SecondMoment:
 
     def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
         """Add the sum that `other` holds, that many times."""
-        for mine, theirs in zip(self.panels, other.panels, strict=True):
+        for mine, theirs in zip(self.tensors, other.tensors, strict=True):
             mine.add_(theirs.to(mine.device), alpha=weight)
         return self
 
     def trace(self) -> float:
         """Give the sum of the diagonal."""
-        return sum(float(p.diagonal(i * self.panel).sum()) for i, p in enumerate(self.panels))
+        ends = (torch.arange(1, self.panel + 1).cumsum(0) - 1).to(self.corners[0].device)
+        return sum(float(corner[ends[: len(panel)]].sum()) for panel, corner in self._pairs())
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.panels, self.corners, strict=True)
 
     def matrix(self) -> Tensor:
         """Give the whole symmetric matrix, (d, d), float64."""
-        full = self.panels[0].new_empty(self.dim, self.dim)
-        for i, panel in enumerate(self.panels):
-            a, b = i * self.panel, panel.shape[1]
-            full[a:b, :b] = panel
-            full[:a, a:b] = panel[:, :a].T
+        full = self.corners[0].new_empty(self.dim, self.dim)
+        for panel, corner in self._pairs():
+            w, a = panel.shape
+            full[a : a + w, :a] = panel
+            full[:a, a : a + w] = panel.T
+            square = full.new_empty(w * w)
+            square[_lower(w, full.device)] = corner
+            square = square.view(w, w).tril()
+            full[a : a + w, a : a + w] = square + square.tril(-1).T
         return full
+
+
+@cache
+def _lower(w: int, device: torch.device) -> Tensor:
+    """Positions of the lower triangle, row by row, in a flat (w, w) matrix."""
+    rows, columns = torch.tril_indices(w, w, device=device)
+    return rows * w + columns

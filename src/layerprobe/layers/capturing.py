@@ -14,7 +14,7 @@ from layerprobe.layers.pooling import Pool, check_pool, pool_for, to_rows
 from layerprobe.layers.recording import Site, observe, place_of
 from layerprobe.layers.selecting import Selection, require_matches
 
-__all__ = ["Captured", "capture"]
+__all__ = ["Captured", "RowStore", "capture"]
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
 
@@ -105,7 +105,7 @@ def capture(
         raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
     own_device, model_dtype = place_of(model)
     target = own_device if device is None else torch.device(device)
-    stores: dict[str, _Rows] = {}
+    stores: dict[str, RowStore] = {}
     labels, indices = [], []
     for number, batch in enumerate(read_batches(batches, batch_size, target, model_dtype), start=1):
         outputs = _run(model, batch, number, selection, pool, dtype)
@@ -116,9 +116,9 @@ def capture(
             continue
         if not stores:
             expected = count_rows(batches)
-            stores = {name: _Rows(name, expected) for name in outputs}
+            stores = {name: RowStore(name, expected) for name in outputs}
         for name, rows in outputs.items():
-            stores[name].append(rows, number)
+            stores[name].append(rows)
     return Captured({name: rows.result() for name, rows in stores.items()}, join(labels), join(indices))
 
 
@@ -147,7 +147,7 @@ def _output_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if wide else torch.float32
 
 
-class _Rows:
+class RowStore:
     """The rows of one layer, gathered batch by batch in one buffer.
 
     Allocated once where the number of rows is known; else it doubles (a system commits only the memory
@@ -158,14 +158,22 @@ class _Rows:
         self.name = name
         self.expected = expected or 0
         self.length = 0
+        self.batches = 0
 
-    def append(self, rows: Tensor, number: int) -> None:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows so far."""
+        return self.buffer[: self.length].nbytes if self.length else 0
+
+    def append(self, rows: Tensor) -> None:
+        """Add the rows of the next batch."""
+        self.batches += 1
         end = self.length + len(rows)
         if not self.length:
             self.buffer = torch.empty(max(self.expected, end), rows.shape[1], dtype=rows.dtype)
         if rows.shape[1] != self.buffer.shape[1]:
             raise LayerError(
-                f"layer {self.name!r} has {rows.shape[1]} features a row in batch {number} and "
+                f"layer {self.name!r} has {rows.shape[1]} features a row in batch {self.batches} and "
                 f"{self.buffer.shape[1]} before; pad the batches alike, or pool over what varies"
             )
         if end > len(self.buffer):
@@ -176,4 +184,5 @@ class _Rows:
         self.length = end
 
     def result(self) -> Tensor:
+        """Give all rows so far, (n, d)."""
         return self.buffer[: self.length]

@@ -3,7 +3,7 @@
 from typing import Any
 
 from layerprobe.errors import InputError
-from layerprobe.probes.base import Probe, StagedProbe
+from layerprobe.probes.base import MomentProbe, Probe, StagedProbe
 from layerprobe.probes.knn import KNN
 from layerprobe.probes.lda import LDA
 from layerprobe.probes.linear import LinearProbe
@@ -23,6 +23,7 @@ __all__ = [
     "QDA",
     "LinearProbe",
     "LogisticRegression",
+    "MomentProbe",
     "NearestClassMean",
     "Probe",
     "Ridge",

@@ -15,9 +15,10 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor
 
 from layerprobe.core.checks import check_finite, check_rows
+from layerprobe.core.statistics import RowStatistics, Statistics
 from layerprobe.errors import InputError
 
-__all__ = ["Probe", "StagedProbe"]
+__all__ = ["MomentProbe", "Probe", "StagedProbe"]
 
 
 class Probe(ClassifierMixin, BaseEstimator):
@@ -85,7 +86,11 @@ class Probe(ClassifierMixin, BaseEstimator):
         array or Tensor of shape (n,)
             A tensor on X's device for a tensor, unless the labels are no numbers.
         """
-        return self._name(self._scores(self._query_rows(X)).argmax(1), X)
+        return self._name(self.predict_codes(X), X)
+
+    def predict_codes(self, X: Any) -> Tensor:
+        """Predict places in ``classes_``, (n,) int64."""
+        return self._scores(self._query_rows(X)).argmax(1)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Share of rows whose label is predicted, for labels of any kind.
@@ -172,6 +177,44 @@ class Probe(ClassifierMixin, BaseEstimator):
         if isinstance(X, Tensor) and self.classes_.dtype.kind in "biuf":
             return torch.from_numpy(self.classes_).to(X.device)[codes.to(X.device)]
         return self.classes_[codes.cpu().numpy()]
+
+
+class MomentProbe(Probe):
+    """A probe that needs no rows, only what sums over them hold: it can be fitted batch by batch.
+
+    A subclass defines ``_fit_statistics(statistics)`` in the place of ``_fit``, and names in `reads` what
+    that asks for: the classes' "moments", their "means", the "scatter" of all rows.
+    """
+
+    reads: ClassVar[frozenset[str]]
+
+    @property
+    def streams(self) -> bool:
+        """Whether the arguments allow it."""
+        return True
+
+    def fit_statistics(self, statistics: Statistics, classes: np.ndarray) -> Self:
+        """Fit to sums over rows.
+
+        Parameters
+        ----------
+        statistics : Statistics
+        classes : ndarray of shape (K,)
+            Names of the classes, in the order of their codes.
+
+        Returns
+        -------
+        self
+        """
+        self.classes_, self.n_features_in_ = classes, statistics.dim
+        self._fit_statistics(statistics)
+        return self
+
+    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        self._fit_statistics(RowStatistics(X, codes, num_classes))
+
+    def _fit_statistics(self, statistics: Statistics) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define _fit_statistics(statistics).")
 
 
 class StagedProbe(Probe):

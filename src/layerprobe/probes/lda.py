@@ -1,19 +1,23 @@
 """Linear discriminant analysis."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from layerprobe.probes.base import to_tensor
+from layerprobe.core.linalg import eigh_moment
+from layerprobe.core.statistics import Statistics
+from layerprobe.errors import InputError
+from layerprobe.probes.base import MomentProbe, to_tensor
 from layerprobe.probes.linear import LinearProbe
-from layerprobe.probes.sklearn_probe import SklearnProbe
+from layerprobe.probes.sklearn_probe import SAME_ROWS, SklearnProbe
 
 __all__ = ["LDA"]
 
 
-class LDA(SklearnProbe, LinearProbe):
+class LDA(SklearnProbe, MomentProbe, LinearProbe):
     """Linear discriminant analysis, scikit-learn's.
 
     Parameters
@@ -23,12 +27,53 @@ class LDA(SklearnProbe, LinearProbe):
         For the last two solvers.
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"means", "scatter"})
+
     def __init__(self, solver: str = "svd", shrinkage: float | str | None = None) -> None:
         self.solver = solver
         self.shrinkage = shrinkage
 
     def _estimator(self) -> Any:
         return LinearDiscriminantAnalysis(solver=self.solver, shrinkage=self.shrinkage)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the arguments are those that sums over rows serve."""
+        return self.solver == "svd" and self.shrinkage is None
+
+    def _fit_statistics(self, statistics: Statistics) -> None:
+        """Do what the solver "svd" does with rows by the moments of these rows, in float64."""
+        n, K, mean = statistics.n, len(statistics.counts), statistics.mean
+        if not 1 < K < n:
+            raise InputError(
+                f"LDA cannot be fitted: expected at least two classes and more rows than classes, got {K} "
+                f"class(es) and {n} rows"
+            )
+        eigenvalues, vectors, trace = statistics.spectrum_within()
+        spread = statistics.means - mean  # (K, d)
+        if not trace and not spread.any():
+            raise InputError(f"LDA cannot be fitted: {SAME_ROWS}")
+        within = (vectors * eigenvalues) @ vectors.T / n
+        scale = within.diagonal().clamp(min=0).sqrt()
+        scale[scale == 0] = 1
+        variances, axes = eigh_moment(within / scale.outer(scale))
+        kept = variances.sqrt() > self._estimator().tol
+        scalings = axes[:, kept] / scale[:, None] / variances[kept].sqrt()
+        shares = statistics.shares
+        between = (n * shares / (K - 1)).sqrt()[:, None] * spread @ scalings  # (K, r)
+        _, strengths, rotation = torch.linalg.svd(between, full_matrices=False)
+        scalings = scalings @ rotation[strengths > self._estimator().tol * strengths[:1]].T
+        coef = spread @ scalings
+        intercept = shares.log() - coef.square().sum(1) / 2
+        coef = coef @ scalings.T
+        intercept -= coef @ mean
+        fitted = self._estimator()
+        fitted.classes_, fitted.n_features_in_ = np.arange(K), statistics.dim
+        if K == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        fitted.coef_ = coef.to(statistics.dtype).cpu().numpy()
+        fitted.intercept_ = intercept.to(statistics.dtype).cpu().numpy()
+        self.estimator_ = fitted
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
         weight, bias = self.estimator_.coef_, self.estimator_.intercept_

@@ -14,15 +14,16 @@ from torch import Tensor
 from layerprobe.core import ClassMoments, Subspaces, fit_subspaces
 from layerprobe.core.checks import check_strength
 from layerprobe.core.correction import correct_moments, fit_corrected, noise_weights
+from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError, LayerprobeWarning
-from layerprobe.probes.base import StagedProbe, encode, label_array, like
+from layerprobe.probes.base import MomentProbe, StagedProbe, encode, label_array, like
 
 __all__ = ["MASC"]
 
 DEFAULT_VARIANCE = 0.99  # the paper's
 
 
-class MASC(StagedProbe):
+class MASC(StagedProbe, MomentProbe):
     """Minimum Angle Subspace Classifier (Algorithms 1-3 of the paper).
 
     Per class, the PCA subspace through the origin of a layer's outputs; a point gets the class whose
@@ -70,6 +71,7 @@ class MASC(StagedProbe):
     True
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"moments"})
     stage: ClassVar[str] = "variance"
     _subspaces: Subspaces | None
 
@@ -116,19 +118,9 @@ class MASC(StagedProbe):
         self._subspaces = None
         return self
 
-    def predict(self, X: Any) -> Any:
-        """Predict the labels of the smallest angles; float64 decides where float32 cannot.
-
-        Parameters
-        ----------
-        X : array or Tensor of shape (n, d)
-
-        Returns
-        -------
-        array or Tensor of shape (n,)
-        """
-        rows = self._query_rows(X)
-        return self._name(self.subspaces_.predict(rows), X)
+    def predict_codes(self, X: Any) -> Tensor:
+        """Predict places in ``classes_``, (n,); float64 decides where float32 cannot."""
+        return self.subspaces_.predict(self._query_rows(X))
 
     def squared_cosines(self, X: Any) -> Any:
         """Squared cosine of the angle to each class's subspace, (n, K), also for two classes."""
@@ -217,6 +209,14 @@ class MASC(StagedProbe):
             rows = X.double() if self.exact else X
             self._subspaces = fit_corrected(rows, codes, num_classes, weights, **options)
         self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
+
+    @property
+    def streams(self) -> bool:
+        """Whether sums over rows are enough: not for the weakest directions, nor to take noise out."""
+        return self.noise is None and not self.exact and self.variance != 1.0
+
+    def _fit_statistics(self, statistics: Statistics) -> None:
+        self._subspaces = statistics.subspaces(**self._strength(), classes=self.classes_.tolist())
 
     def _scores(self, X: Tensor) -> Tensor:
         return self.subspaces_.squared_cosines(X)

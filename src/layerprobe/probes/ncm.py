@@ -1,14 +1,18 @@
 """Nearest class mean by cosine."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from layerprobe.core.statistics import Statistics
+from layerprobe.probes.base import MomentProbe
 from layerprobe.probes.linear import LinearProbe
 
 __all__ = ["NearestClassMean"]
 
 
-class NearestClassMean(LinearProbe):
+class NearestClassMean(MomentProbe, LinearProbe):
     """Predict the class whose mean makes the largest cosine with the point.
 
     An all-zero point, or an all-zero mean, has the cosine 0.
@@ -21,11 +25,10 @@ class NearestClassMean(LinearProbe):
     n_features_in_ : int
     """
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        sums = torch.zeros(num_classes, X.shape[1], dtype=torch.float64, device=X.device)
-        for k in range(num_classes):
-            sums[k] = X[codes == k].sum(0, dtype=torch.float64)
-        self.means_ = (sums / codes.bincount(minlength=num_classes)[:, None]).to(X.dtype)
+    reads: ClassVar[frozenset[str]] = frozenset({"means"})
+
+    def _fit_statistics(self, statistics: Statistics) -> None:
+        self.means_ = statistics.means.to(statistics.dtype)
 
     def _scores(self, X: Tensor) -> Tensor:
         weight, _ = self._weight_and_bias()

@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_number
-from layerprobe.core.spectrum import BLOCK, centred_blocks, class_means, spectrum
+from layerprobe.core.spectrum import BLOCK, centred_blocks, class_means
+from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError
-from layerprobe.probes.base import StagedProbe, like
+from layerprobe.probes.base import MomentProbe, StagedProbe, like
 from layerprobe.probes.linear import LinearProbe
 
 __all__ = ["Ridge"]
 
 
-class Ridge(StagedProbe, LinearProbe):
+class Ridge(StagedProbe, MomentProbe, LinearProbe):
     """Least squares to one-hot targets with a free intercept and a penalty on the weights.
 
     The penalty is `strength` times the mean eigenvalue trace(Xc^T Xc) / d of the centred rows Xc, so that
@@ -54,6 +55,7 @@ class Ridge(StagedProbe, LinearProbe):
     True
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"means", "scatter"})
     stage: ClassVar[str] = "strength"
 
     def __init__(self, strength: float = 1.0) -> None:
@@ -119,26 +121,30 @@ class Ridge(StagedProbe, LinearProbe):
             The other labels as positions in ``classes_``.
         """
         other = copy.copy(self)
-        other._project(X, codes, len(self.classes_))
+        counts = codes.bincount(minlength=len(self.classes_)).double()
+        other._project(counts, class_means(X, codes, len(self.classes_)))
+        other.codes_ = codes
         return other
 
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        self._check_stage()
-        self.mean_ = X.mean(0, dtype=torch.float64)
-        eigenvalues, self.vectors_, trace = spectrum(X, self.mean_)
-        self.scale_ = (trace / X.shape[1]) ** 0.5 or 1.0
-        self.eigenvalues_ = eigenvalues / self.scale_**2
-        self.dtype_ = X.dtype
-        self._project(X, codes, num_classes)
+        super()._fit(X, codes, num_classes)
+        self.codes_ = codes  # for leave-one-out
 
-    def _project(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        counts = codes.bincount(minlength=num_classes).double()
-        means = class_means(X, codes, num_classes)
-        self.shares_ = counts / len(X)
+    def _fit_statistics(self, statistics: Statistics) -> None:
+        self._check_stage()
+        self.mean_ = statistics.mean
+        eigenvalues, self.vectors_, trace = statistics.spectrum_about_mean()
+        self.scale_ = (trace / statistics.dim) ** 0.5 or 1.0
+        self.eigenvalues_ = eigenvalues / self.scale_**2
+        self.dtype_ = statistics.dtype
+        self._project(statistics.n * statistics.shares, statistics.means)
+
+    def _project(self, counts: Tensor, means: Tensor) -> None:
+        """Fit to classes of so many rows, (K,), and such means, (K, d)."""
+        self.shares_ = counts / counts.sum()
         # Column k of Xc^T Y is the sum of the rows of class k, each less the mean of all.
         sums = counts[:, None] * (means - self.mean_) / self.scale_  # (K, d)
         self.projections_ = self.vectors_.T @ sums.T  # (r, K)
-        self.codes_ = codes
         self._restage()
 
     def _check_stage(self) -> None:

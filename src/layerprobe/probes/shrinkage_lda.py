@@ -5,14 +5,14 @@ from typing import ClassVar
 from torch import Tensor
 
 from layerprobe.core.checks import check_number
-from layerprobe.core.spectrum import class_means, spectrum
-from layerprobe.probes.base import StagedProbe
+from layerprobe.core.statistics import Statistics
+from layerprobe.probes.base import MomentProbe, StagedProbe
 from layerprobe.probes.linear import LinearProbe
 
 __all__ = ["ShrinkageLDA"]
 
 
-class ShrinkageLDA(StagedProbe, LinearProbe):
+class ShrinkageLDA(StagedProbe, MomentProbe, LinearProbe):
     """Linear discriminant analysis with the within-class covariance (1 - s) S + s trace(S) / d I.
 
     S is pooled over the classes, whose priors are their shares of the rows. One eigendecomposition serves
@@ -43,21 +43,21 @@ class ShrinkageLDA(StagedProbe, LinearProbe):
     n_features_in_ : int
     """
 
+    reads: ClassVar[frozenset[str]] = frozenset({"means", "scatter"})
     stage: ClassVar[str] = "shrinkage"
 
     def __init__(self, shrinkage: float = 0.1) -> None:
         self.shrinkage = shrinkage
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+    def _fit_statistics(self, statistics: Statistics) -> None:
         self._check_stage()
-        n, d = X.shape
-        self.means_ = class_means(X, codes, num_classes)
-        self.priors_ = codes.bincount(minlength=num_classes).double() / n
-        eigenvalues, self.vectors_, trace = spectrum(X, self.means_, codes)
+        n, d = statistics.n, statistics.dim
+        self.means_, self.priors_ = statistics.means, statistics.shares
+        eigenvalues, self.vectors_, trace = statistics.spectrum_within()
         self.eigenvalues_ = eigenvalues / n
         between = float(self.priors_ @ (self.means_ - self.priors_ @ self.means_).square().sum(1))
         self.scale_ = trace / n / d or between / d or 1.0
-        self.dtype_ = X.dtype
+        self.dtype_ = statistics.dtype
         self._restage()
 
     def _check_stage(self) -> None:

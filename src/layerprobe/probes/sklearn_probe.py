@@ -11,7 +11,9 @@ from torch import Tensor
 from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe, to_tensor
 
-__all__ = ["SklearnProbe"]
+__all__ = ["SAME_ROWS", "SklearnProbe"]
+
+SAME_ROWS = "all rows are the same, so no feature tells the classes apart; leave out this layer"
 
 
 class SklearnProbe(Probe):
@@ -41,7 +43,7 @@ class SklearnProbe(Probe):
     def _reason(self, rows: np.ndarray, message: str) -> str:
         """Say why the estimator refused, in the user's class names instead of codes."""
         if len(rows) > 1 and (rows == rows[0]).all():
-            message = "all rows are the same, so no feature tells the classes apart; leave out this layer"
+            message = SAME_ROWS
         named = re.sub(r"class (\d+)", lambda match: f"class {self.classes_[int(match[1])]!r}", message)
         return f"{type(self).__name__} cannot be fitted: {named}"
 

@@ -1,18 +1,19 @@
 """VeLPIC, the linear probe of the follow-up study: one direction a class."""
 
 import warnings
+from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from layerprobe.core import fit_subspaces
+from layerprobe.core.statistics import Statistics
 from layerprobe.errors import DegenerateWarning
+from layerprobe.probes.base import MomentProbe
 from layerprobe.probes.linear import LinearProbe
 
 __all__ = ["VeLPIC"]
 
 
-class VeLPIC(LinearProbe):
+class VeLPIC(MomentProbe, LinearProbe):
     """Predict the class whose first component has the largest product with the point.
 
     The first component v_k of class k is the leading eigenvector, of unit norm, of its uncentred second
@@ -31,15 +32,17 @@ class VeLPIC(LinearProbe):
     The follow-up of the paper, arXiv 2603.19865.
     """
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+    reads: ClassVar[frozenset[str]] = frozenset({"moments", "means"})
+
+    def _fit_statistics(self, statistics: Statistics) -> None:
         with warnings.catch_warnings():  # one feature saturates subspaces; signed directions still differ
             warnings.simplefilter("ignore", DegenerateWarning)
-            bases = fit_subspaces(X, codes, num_classes, components=1).bases
-        self.directions_ = torch.zeros(num_classes, X.shape[1], dtype=X.dtype, device=X.device)
+            bases = statistics.subspaces(components=1).bases
+        self.directions_ = bases[0].new_zeros(len(bases), statistics.dim)
         for direction, basis in zip(self.directions_, bases, strict=True):
             if basis.shape[1]:  # none for an all-zero class
                 direction.copy_(basis[:, 0])
-        self.directions_[self.directions_.double() @ X.mean(0, dtype=torch.float64) < 0] *= -1
+        self.directions_[self.directions_.double() @ statistics.mean < 0] *= -1
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
         return self.directions_, self.directions_.new_zeros(len(self.directions_))

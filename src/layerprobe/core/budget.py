@@ -1,0 +1,120 @@
+"""Memory: how much there is, and the one rule that asks for it before it is taken."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from layerprobe.errors import InputError
+
+__all__ = ["as_bytes", "free_memory", "readable", "require_memory"]
+
+SHARE = 0.8  # of what is free: allocators, threads and the network itself need some
+UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4} | {
+    "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40
+}  # fmt: skip
+MEMINFO, CGROUPS, OWN_CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+
+
+def as_bytes(memory: int | float | str) -> int:
+    """Read an amount of memory, bytes or text such as "8GiB" or "500 MB"."""
+    if isinstance(memory, int | float) and not isinstance(memory, bool) and memory > 0:
+        return int(memory)
+    text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", str(memory), re.IGNORECASE)
+    if not isinstance(memory, str) or not text or text[2].lower() not in UNITS or not float(text[1]):
+        raise InputError(f'expected memory in bytes or as text such as "8GiB" or "500 MB", got {memory!r}')
+    return int(float(text[1]) * UNITS[text[2].lower()])
+
+
+def readable(amount: float) -> str:
+    """Write an amount of memory as text, in units of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} TiB"
+
+
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Bytes that this process can still take: of a GPU, or of the machine within the process's cgroups."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min([_machine(), *_cgroup_limits()])
+
+
+def require_memory(
+    needed: int, what: str, alternatives: str, memory: int | float | str | None = None
+) -> None:
+    """Raise an InputError where more memory is needed than was allowed, or else than is free.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes.
+    what : str
+        What needs them.
+    alternatives : str
+        What to do instead.
+    memory : int or str, optional
+        The budget, bytes or text such as "8GiB". Default: 80 % of what is free now.
+    """
+    budget = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
+    if needed > budget:
+        given = (
+            f"{SHARE:.0%} of what is free here is {readable(budget)}"
+            if memory is None
+            else f"the budget is {readable(budget)}"
+        )
+        raise InputError(f"{what} need {readable(needed)} of memory, {given}: {alternatives}")
+
+
+def _machine() -> int:
+    try:
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
+        if found:
+            return 1024 * int(found[1])
+    except OSError:  # not Linux
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # a system that does not say
+        return sys.maxsize
+
+
+def _cgroup_limits() -> Iterator[int]:
+    """Give what is left under each limit of the cgroups that this process is in, version 2 or 1."""
+    try:
+        lines = OWN_CGROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = CGROUPS, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            root = CGROUPS / "memory"
+        else:
+            continue
+        folder = root / path.lstrip("/")
+        for place in (folder, *folder.parents):
+            if (left := _left(place, *names)) is not None:
+                yield left
+            if place == root:
+                break
+
+
+def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
+    try:
+        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+        if most == "max":
+            return None
+        # pages of files that nobody uses are given back when memory is short
+        stat = re.search(rf"^{cache} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
+    except (OSError, ValueError):
+        return None
+    return max(0, int(most) - used + (int(stat[1]) if stat else 0))

@@ -1,0 +1,266 @@
+"""What closed-form probes read of a layer: means, subspaces, spectra; from rows or from sums over batches."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from layerprobe.core.checks import check_finite, check_magnitude, check_rows
+from layerprobe.core.linalg import SecondMoment, eigh_moment, numerical_rank, one_thread
+from layerprobe.core.moments import ClassMoments, joint_subspaces
+from layerprobe.core.spectrum import Spectrum, class_means, spectrum
+from layerprobe.core.subspaces import Subspaces, fit_subspaces
+from layerprobe.distributed import sum_over_processes
+from layerprobe.errors import InputError
+
+__all__ = ["LayerSums", "RowStatistics", "Statistics"]
+
+
+class Statistics:
+    """What one layer and one set of labels come to.
+
+    Attributes
+    ----------
+    counts : Tensor of shape (K,), int64
+        Rows of each class, at least one.
+    means : Tensor of shape (K, d), float64
+        Class means.
+    dim : int
+        Number of features d.
+    dtype : torch.dtype
+        Of the rows, and of what a probe makes of them.
+    """
+
+    counts: Tensor
+    means: Tensor
+    dim: int
+    dtype: torch.dtype
+    _fitted: Subspaces | None = None
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.counts.sum())
+
+    @property
+    def shares(self) -> Tensor:
+        """Share of each class in the rows, (K,) float64."""
+        return (self.counts.double() / self.n).to(self.means.device)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of all rows, (d,) float64."""
+        return self.shares @ self.means
+
+    def subspaces(
+        self,
+        *,
+        variance: float | None = None,
+        components: int | None = None,
+        classes: Sequence[Hashable] | None = None,
+    ) -> Subspaces:
+        """Fit one subspace a class, or cut down those of an earlier call: ask for the largest first.
+
+        Parameters
+        ----------
+        variance, components, classes
+            As for :func:`layerprobe.core.subspaces.fit_subspaces`.
+        """
+        names = tuple(range(len(self.counts)) if classes is None else classes)
+        if self._fitted is not None:
+            try:
+                ranks = self._fitted.ranks_at(variance=variance, components=components)
+            except InputError:  # more than was kept
+                self._fitted = None
+            else:
+                return replace(self._fitted, ranks=ranks, classes=names)
+        self._fitted = self._fit_subspaces(variance, components, names)
+        return self._fitted
+
+    def spectrum_about_mean(self) -> Spectrum:
+        """Spectrum of all rows less their mean."""
+        raise NotImplementedError
+
+    def spectrum_within(self) -> Spectrum:
+        """Spectrum of all rows less their class means."""
+        raise NotImplementedError
+
+    def _fit_subspaces(
+        self, variance: float | None, components: int | None, classes: Sequence[Hashable]
+    ) -> Subspaces:
+        raise NotImplementedError
+
+
+class RowStatistics(Statistics):
+    """Of rows X (n, d) and their codes (n,), 0..K-1, every class of which has a row."""
+
+    def __init__(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+        self.X, self.codes, self.dim, self.dtype = X, codes, X.shape[1], X.dtype
+        self.counts = codes.bincount(minlength=num_classes)
+
+    @cached_property
+    def means(self) -> Tensor:  # type: ignore[override]
+        """Class means, (K, d)."""
+        return class_means(self.X, self.codes, len(self.counts))
+
+    def spectrum_about_mean(self) -> Spectrum:
+        """Spectrum of all rows less their mean."""
+        return spectrum(self.X, self.mean)
+
+    def spectrum_within(self) -> Spectrum:
+        """Spectrum of all rows less their class means."""
+        return spectrum(self.X, self.means, self.codes)
+
+    def _fit_subspaces(
+        self, variance: float | None, components: int | None, classes: Sequence[Hashable]
+    ) -> Subspaces:
+        K = len(self.counts)
+        return fit_subspaces(self.X, self.codes, K, variance=variance, components=components, classes=classes)
+
+
+class LayerSums:
+    """Sums over batches that hold the `Statistics` of one layer for several sets of labels at once.
+
+    Rows whose label is the same in all sets go into one `ClassMoments` that the sets share, the others into
+    one a set: where two sets differ in 40 % of the rows, the second costs 40 % of the first. The scatter of
+    all rows, which knows no labels, is float64 throughout, since class means are taken out of it afterwards.
+
+    Parameters
+    ----------
+    num_classes : int
+        K, over all sets.
+    dim : int
+        Number of features d.
+    num_sets : int
+        Sets of labels S.
+    moments, means, scatter : bool
+        What is summed: the classes' second moments, their means, the scatter of all rows.
+    dtype, device, expected
+        As for :class:`ClassMoments`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        num_sets: int = 1,
+        *,
+        moments: bool = True,
+        means: bool = True,
+        scatter: bool = False,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        expected: int | None = None,
+    ) -> None:
+        self.dim, self.dtype, self.device = dim, dtype, torch.device(device)
+        self.counts = torch.zeros(num_sets, num_classes, dtype=torch.int64, device=device)
+        kept = num_sets if means or scatter else 0
+        self.sums = torch.zeros((kept, num_classes, dim), dtype=torch.float64, device=device)
+        kinds = 1 if num_sets == 1 else num_sets + 1  # the last one is shared
+        self.moments = [
+            ClassMoments(num_classes, dim, dtype=dtype, device=device, expected=expected)
+            for _ in range(kinds if moments else 0)
+        ]
+        self.scatter = SecondMoment(dim, device) if scatter else None
+        self.centred: Tensor | None = None  # (d, d), the scatter about the mean of all rows, when finished
+        self.shift: Tensor | None = None  # the first batch's mean: squares of far rows would lose digits
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held now."""
+        scatter = self.scatter.tensors if self.scatter else []
+        own = sum(tensor.nbytes for tensor in [self.counts, self.sums, *scatter])
+        return own + sum(part.nbytes for part in self.moments)
+
+    def update(self, X: Tensor, codes: Tensor) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        codes : Tensor of shape (S, n), int64
+            Class of each row in each set, 0..K-1.
+
+        Raises
+        ------
+        InputError
+            For NaN or infinity; nothing of the batch is then added.
+        """
+        X, codes = check_rows(X, self.dim).to(self.device, self.dtype), codes.to(self.device)
+        check_finite(X)
+        check_magnitude(X)
+        self.counts += torch.stack([row.bincount(minlength=self.counts.shape[1]) for row in codes])
+        wide = X.double() if len(self.sums) else X
+        for sums, of_set in zip(self.sums, codes, strict=False):
+            sums.index_add_(0, of_set, wide)
+        if self.scatter is not None:
+            self.shift = wide.mean(0) if self.shift is None else self.shift
+            self.scatter.add(wide - self.shift)
+        if len(self.moments) == 1:
+            self.moments[0].update(X, codes[0])
+        elif self.moments:
+            same = (codes == codes[0]).all(0)
+            *own, shared = self.moments
+            shared.update(X[same], codes[0, same])
+            for part, of_set in zip(own, codes, strict=True):
+                part.update(X[~same], of_set[~same])
+
+    def finish(self) -> "LayerSums":
+        """Add what the other processes of the job have seen; all of them must call it, once."""
+        n, total = int(self.counts[0].sum()), self.sums[:1].sum((0, 1))  # this process's own
+        self.counts = sum_over_processes(self.counts)
+        self.sums = sum_over_processes(self.sums)
+        if self.scatter is not None:
+            centred = self.scatter.matrix()
+            if self.shift is not None:
+                offset = self.shift - self.sums[0].sum(0) / self.counts[0].sum()
+                rest = torch.outer(total - n * self.shift, offset)
+                centred += rest + rest.T + n * torch.outer(offset, offset)
+            self.centred, self.scatter = sum_over_processes(centred), None
+        for part in self.moments:
+            part.all_reduce()
+        return self
+
+    def of(self, s: int) -> "Statistics":
+        """Give the statistics of label set number s, its classes those that have a row in it."""
+        return _SumStatistics(self, s)
+
+
+class _SumStatistics(Statistics):
+    def __init__(self, of: LayerSums, s: int) -> None:
+        self.of, self.dim, self.dtype = of, of.dim, of.dtype
+        self.present = of.counts[s].nonzero().squeeze(1)
+        self.counts = of.counts[s, self.present].cpu()
+        if len(of.sums):
+            self.means = of.sums[s, self.present] / of.counts[s, self.present, None]
+        several = len(of.moments) > 1
+        self.parts = [of.moments[s], of.moments[-1]] if several else of.moments
+
+    def spectrum_about_mean(self) -> Spectrum:
+        return self._spectrum(self.means[:0])
+
+    def spectrum_within(self) -> Spectrum:
+        return self._spectrum((self.means - self.mean) * self.counts.to(self.means)[:, None].sqrt())
+
+    def _spectrum(self, between: Tensor) -> Spectrum:
+        """Spectrum of the scatter about the mean of all rows, less what lies between classes, (K, d)."""
+        assert self.of.centred is not None
+        with one_thread():
+            eigenvalues, vectors = eigh_moment(self.of.centred - between.T @ between)
+        # rounding is that of the scatter which the means were taken out of
+        size, total = max(self.n, self.dim), float(self.of.centred.trace())
+        rank = numerical_rank(eigenvalues, size, torch.float64, total)
+        return Spectrum(eigenvalues[:rank], vectors[:, :rank], float(eigenvalues.sum()))
+
+    def _fit_subspaces(
+        self, variance: float | None, components: int | None, classes: Sequence[Hashable]
+    ) -> Subspaces:
+        return joint_subspaces(
+            self.parts,
+            variance=variance,
+            components=components,
+            classes=classes,
+            codes=self.present.tolist(),
+        )

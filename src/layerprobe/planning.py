@@ -1,0 +1,408 @@
+"""plan(): what probing would take, in bytes and operations, before anything is allocated."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import EllipsisType
+from typing import Any
+
+import torch
+from sklearn.base import ClassifierMixin
+from torch import nn
+from torch.utils.data import Dataset
+
+from layerprobe.core.budget import SHARE, as_bytes, free_memory, readable, require_memory
+from layerprobe.core.moments import ClassMoments
+from layerprobe.errors import InputError
+from layerprobe.layers import capture
+from layerprobe.layers.batches import count_rows, is_whole, read_batches
+from layerprobe.layers.pooling import Pool
+from layerprobe.probes import create
+from layerprobe.probes.base import MomentProbe
+
+__all__ = ["LayerPlan", "Plan", "plan", "plan_of"]
+
+# What a float64 eigendecomposition takes, in the operations of a float32 product that takes as long: 18 to 35
+# m^3 were measured for m from 256 to 2048 (docs/performance.md).
+EIGH = 20
+DOUBLE = 2  # operations in float64 take as long as so many in float32
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What one layer takes.
+
+    Attributes
+    ----------
+    name : str
+    dim : int
+        Number of features d.
+    outputs, sums, bases, working : int
+        Bytes: of the layer's outputs for the training rows, where they are held; of sums over batches with
+        their buffers; of what was fitted; of one fit while it runs. Never exceeded, whatever the labels are.
+    moments, decompositions, scores : float
+        Operations, in units of one in float32.
+    """
+
+    name: str
+    dim: int
+    outputs: int
+    sums: int
+    bases: int
+    working: int
+    moments: float
+    decompositions: float
+    scores: float
+
+    @property
+    def flops(self) -> float:
+        """All operations."""
+        return self.moments + self.decompositions + self.scores
+
+
+@dataclass(frozen=True, repr=False)
+class Plan:
+    """What probing takes; prints as a table.
+
+    Attributes
+    ----------
+    layers : tuple of LayerPlan
+    rows, test_rows, classes, label_sets : int
+    reads : frozenset of str
+        What the probes need: sums ("moments", "means", "scatter"), or "rows".
+    forward : float or None
+        Operations of the network's forward pass over one row; None without a network.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    rows: int
+    test_rows: int
+    classes: int
+    label_sets: int
+    reads: frozenset[str]
+    forward: float | None = None
+
+    @property
+    def held(self) -> int:
+        """Peak bytes where the training outputs of all layers are held: one forward pass over them."""
+        bases = 0
+        most = 0
+        for layer in self.layers:
+            most = max(most, bases + layer.sums + layer.working)
+            bases += layer.bases
+        return sum(layer.outputs for layer in self.layers) + max(most, bases)
+
+    @property
+    def streamed(self) -> int | None:
+        """Peak bytes where sums take the place of outputs: two forward passes; None if rows are needed."""
+        if "rows" in self.reads:
+            return None
+        sums, bases = sum(layer.sums for layer in self.layers), 0
+        most = sums
+        for layer in self.layers:
+            most = max(most, sums + bases + layer.working)
+            sums, bases = sums - layer.sums, bases + layer.bases
+        return max(most, bases)
+
+    @property
+    def least(self) -> int:
+        """Peak bytes of the cheaper of the two ways."""
+        return self.held if self.streamed is None else min(self.held, self.streamed)
+
+    def flops(self, passes: int = 1) -> float:
+        """All operations, with so many forward passes over the training rows and one over the test rows."""
+        own = sum(layer.flops for layer in self.layers)
+        return own + (self.forward or 0) * (passes * self.rows + self.test_rows)
+
+    def hours(self, flops_per_second: float, passes: int = 1) -> float:
+        """Hours of all operations at a rate of float32 operations a second."""
+        return self.flops(passes) / flops_per_second / 3600
+
+    def require(self, memory: int | float | str | None = None) -> None:
+        """Raise an InputError that names the alternatives where neither way fits into the budget.
+
+        Parameters
+        ----------
+        memory : int or str, optional
+            Bytes, or text such as "8GiB". Default: 80 % of what is free.
+        """
+        budget = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
+        if self.least > budget:
+            require_memory(self.least, "probing would", self.alternatives(budget), memory)
+
+    def alternatives(self, budget: int) -> str:
+        """Say what would fit into so many bytes."""
+        found = []
+        widest = max(self.layers, key=lambda layer: layer.dim)
+        for dim in (2**power for power in range(int(math.log2(widest.dim)), 3, -1)):
+            if dim < widest.dim and self._with({widest.name: dim}).least <= budget:
+                found.append(f"pool {widest.name!r} from {widest.dim:,} to {dim:,} features by pool=")
+                break
+        fitting: list[LayerPlan] = []
+        for layer in sorted(self.layers, key=lambda layer: layer.dim):
+            if self._of([*fitting, layer]).least <= budget:
+                fitting.append(layer)
+        if 0 < len(fitting) < len(self.layers):
+            found.append(f"probe fewer layers by layers=, {', '.join(repr(one.name) for one in fitting)} fit")
+        if "rows" in self.reads:
+            found.append("leave out the probes that need rows: all but masc, velpic, ncm, lda, ridge")
+        else:
+            groups = next(
+                (g for g in range(2, self.classes + 1) if self._of(self.layers, g).least <= budget), None
+            )
+            if groups:
+                found.append(
+                    f"gather the classes in {groups} groups, one pass over the data each: a ClassMoments of "
+                    f"{math.ceil(self.classes / groups)} class(es) fed by capture(..., consume=)"
+                )
+            a_direction = sum(2 * 4 * self.classes * self.label_sets * layer.dim for layer in self.layers)
+            if kept := min(budget // 2 // a_direction, widest.dim, self.rows // self.classes) // 2:
+                found.append(
+                    f"keep few directions a class, ClassMoments(..., directions={kept}): no second moment "
+                    "then lacks more than the variance that its `lost` tells, in any direction"
+                )
+        return "; or ".join(found)
+
+    def _with(self, dims: Mapping[str, int]) -> "Plan":
+        chosen = {layer.name: dims.get(layer.name, layer.dim) for layer in self.layers}
+        return plan_of(chosen, self.rows, self.test_rows, self.classes, self.label_sets, self.reads)
+
+    def _of(self, layers: Sequence[LayerPlan], groups: int = 1) -> "Plan":
+        dims = {layer.name: layer.dim for layer in layers}
+        rows, classes = math.ceil(self.rows / groups), math.ceil(self.classes / groups)
+        return plan_of(dims, rows, self.test_rows, classes, self.label_sets, self.reads)
+
+    def __repr__(self) -> str:
+        head = ["layer", "d", "outputs", "sums", "fitted", "moments", "decompositions", "scores"]
+        cells = [head] + [
+            [
+                layer.name,
+                f"{layer.dim:,}",
+                *map(readable, (layer.outputs, layer.sums, layer.bases)),
+                *(f"{flops:.1e}" for flops in (layer.moments, layer.decompositions, layer.scores)),
+            ]
+            for layer in self.layers
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in cells
+        ]
+        passes = 1 if self.streamed is None or self.held <= self.streamed else 2
+        forward = "" if self.forward is None else f", forward {self.forward:.1e} a row"
+        return "\n".join(
+            [
+                f"Plan: {self.rows:,} training and {self.test_rows:,} test rows, {self.classes:,} classes, "
+                f"{self.label_sets} set(s) of labels",
+                *lines,
+                f"memory at most: {readable(self.held)} with outputs held"
+                + ("" if self.streamed is None else f", {readable(self.streamed)} with two passes instead")
+                + f"; {readable(free_memory())} free here",
+                f"operations: {self.flops(passes):.2e}{forward}; {self.hours(1e11, passes):.2g} hours at "
+                "1e11 a second",
+            ]
+        )
+
+
+def plan(
+    model: nn.Module | Mapping[str, int],
+    train: Any = None,
+    *,
+    rows: int | None = None,
+    test_rows: int = 0,
+    classes: int | None = None,
+    label_sets: int = 1,
+    changed: float = 1.0,
+    variances: Sequence[float] | None = None,
+    components: int | None = None,
+    probes: Any = "masc",
+    layers: str | Iterable[str | EllipsisType] | None = None,
+    pool: Pool = None,
+    device: torch.device | str | None = None,
+    memory: int | float | str | None = None,
+) -> Plan:
+    """Count the bytes and operations that :func:`layerprobe.probe` would take; nothing is allocated.
+
+    Parameters
+    ----------
+    model : nn.Module, or mapping of str to int
+        A network, run over two of the training rows; or the number of features d of each layer.
+    train : optional
+        Training data as for :func:`layerprobe.probe`, for a network.
+    rows, classes : int, optional
+        n and K, where `train` does not tell.
+    test_rows : int
+    label_sets : int
+        Sets of training labels.
+    changed : float
+        Share of the rows whose label is not the same in all sets.
+    variances : sequence of float, optional
+        As for :func:`layerprobe.probe`: all of them share one fit and one projection.
+    components : int, optional
+        Components that a class is expected to need, default as many as it can have.
+    probes, layers, pool, device
+        As for :func:`layerprobe.probe`.
+    memory : int or str, optional
+        A budget, bytes or text such as "8GiB".
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    InputError
+        If the budget would be exceeded; the message names what would fit.
+
+    Notes
+    -----
+    Bytes are upper bounds, whatever the labels are; what the network itself takes for a batch is not in
+    them. Operations are those of K classes of n / K rows. float64 ones count twice, an eigendecomposition of
+    m x m as 20 m^3: that many operations of a product take as long.
+
+    Examples
+    --------
+    >>> found = plan({"penultimate": 2048}, rows=1_280_000, classes=1000)
+    >>> round(found.streamed / 2**30)
+    36
+    """
+    forward = None
+    if isinstance(model, nn.Module):
+        dims, forward = _look(model, train, layers, pool, device)
+        rows = _count(train) if rows is None else rows
+        classes = _classes(train) if classes is None else classes
+    else:
+        dims = dict(model)
+    if not rows or not classes or not dims:
+        raise InputError(
+            f"expected at least one layer, row and class, got {len(dims)} layers, rows={rows} and "
+            f"classes={classes}; give rows= and classes= where the data do not tell"
+        )
+    listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(
+        probes.values() if isinstance(probes, Mapping) else probes
+    )  # fmt: skip
+    made = [create(one) if isinstance(one, str) else one for one in listed]
+    found = plan_of(
+        dims,
+        rows,
+        test_rows,
+        classes,
+        label_sets,
+        reads_of(made),
+        forward,
+        changed=changed,
+        components=components,
+    )
+    if memory is not None:
+        found.require(memory)
+    return found
+
+
+def reads_of(probes: Iterable[Any]) -> frozenset[str]:
+    """Name what all these probes need to be fitted, sums or rows."""
+    kinds = [
+        probe.reads if isinstance(probe, MomentProbe) and probe.streams else {"rows"} for probe in probes
+    ]
+    return frozenset().union(*kinds)
+
+
+def plan_of(
+    dims: Mapping[str, int],
+    rows: int,
+    test_rows: int,
+    classes: int,
+    label_sets: int,
+    reads: frozenset[str],
+    forward: float | None = None,
+    *,
+    changed: float = 1.0,
+    components: int | None = None,
+    itemsize: int = 4,
+) -> Plan:
+    """Count for layers of these dimensions, numbers of `itemsize` bytes; the rest as for :func:`plan`."""
+    n, K, S = rows, classes, label_sets
+    parts = [(n - changed * n, 1)] if S > 1 else []  # rows, and how many ClassMoments hold as many
+    parts.append((changed * n, S) if S > 1 else (n, 1))
+    found = []
+    for name, d in dims.items():
+        m = min(max(1, n // K), d)
+        sums, working, moments, decompositions = 0.0, 0.0, 0.0, 0.0
+        widths = 0.0
+        sums += 8 * S * K
+        if "moments" in reads:
+            buffer = ClassMoments.buffer_rows(K, d, n) * (itemsize * d + 8)
+            sums += sum(times * (ClassMoments.most_bytes(K, d, math.ceil(part), itemsize) + buffer)
+                        for part, times in parts)  # fmt: skip
+            bases = 2 * itemsize * d * min(n, K * d)  # once more where they stand side by side for scoring
+            # eigenvectors, their workspace and the matrix in float64; then the bases put side by side
+            workers = min(K, torch.get_num_threads())
+            working += workers * 8 * (5 * m * m + 2 * m * d) + bases + 2 * itemsize * d * d
+            added = sum(part * times for part, times in parts)
+            moments += added * d * (d + 1) if m == d else DOUBLE * 2 * n * m * d * S
+            r = min(m, components or m)
+            width = min(r, d - r) if m == d else r
+            width = width if components or m < d else d // 2
+            decompositions += S * K * (EIGH * m**3 + (0 if m == d else DOUBLE * 2 * m * r * d))
+            widths += S * K * width
+        else:
+            bases = 0
+        if reads & {"means", "scatter"}:
+            sums += 8 * S * K * d
+            bases += 3 * itemsize * K * d
+            widths += S * K
+        if "scatter" in reads:
+            sums += 4 * d * (d + 1)
+            working += 8 * 6 * d * d
+            bases += 8 * d * d
+            moments += DOUBLE * n * d * (d + 1)
+            decompositions += S * EIGH * d**3
+        scores = 2 * (n + test_rows) * d * widths
+        found.append(
+            LayerPlan(
+                name,
+                d,
+                itemsize * n * d,
+                int(sums),
+                int(S * bases),
+                int(working),
+                moments,
+                decompositions,
+                scores,
+            )
+        )
+    return Plan(tuple(found), n, test_rows, K, S, reads, forward)
+
+
+def _look(
+    model: nn.Module,
+    train: Any,
+    layers: str | Iterable[str | EllipsisType] | None,
+    pool: Pool,
+    device: torch.device | str | None,
+) -> tuple[dict[str, int], float]:
+    """Run the model on the first rows: each layer's number of features, and operations a row."""
+    from torch.utils.flop_counter import FlopCounterMode  # loads much of torch's compiler
+
+    names: dict[str, str] = {}
+    if layers is None:
+        names = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}
+        layers = list(names) or None
+    first = next(read_batches(train, 2))
+    with FlopCounterMode(display=False) as counter:
+        found = capture(model, iter([(first.inputs, None)]), layers, pool=pool, device=device)
+    dims = {names.get(layer, layer): outputs.shape[1] for layer, outputs in found.outputs.items()}
+    return dims, counter.get_total_flops() / first.size
+
+
+def _count(train: Any) -> int | None:
+    return len(train) if isinstance(train, Dataset) and hasattr(train, "__len__") else count_rows(train)
+
+
+def _classes(train: Any) -> int | None:
+    """Count the classes of whole arrays; a loader would have to be read."""
+    if not is_whole(train):
+        return None
+    labels = next(read_batches(train, count_rows(train) or 1)).labels
+    return None if labels is None else len(set(labels.tolist()))

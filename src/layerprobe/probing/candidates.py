@@ -1,0 +1,54 @@
+"""Which probes are meant, and what they are called in the table."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from sklearn.base import ClassifierMixin, clone
+
+from layerprobe.errors import InputError
+from layerprobe.probes import MASC, REGISTRY, create
+
+__all__ = ["Probes", "named_probes"]
+
+Probes: TypeAlias = (
+    str | ClassifierMixin | Iterable[str | ClassifierMixin] | Mapping[str, str | ClassifierMixin]
+)
+
+
+def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> dict[str, ClassifierMixin]:
+    """Name every probe; each MASC once a variance, if there are several."""
+    if isinstance(probes, Mapping):
+        pairs: list[tuple[str, Any]] = list(probes.items())
+    else:
+        if isinstance(probes, type):
+            raise InputError(f"expected a probe, got the class {probes.__name__}; write {probes.__name__}()")
+        listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(probes)
+        pairs = [
+            (candidate if isinstance(candidate, str) else _name_of(candidate), candidate)
+            for candidate in listed
+        ]
+    names = [name for name, _ in pairs]
+    if not names or len(set(names)) < len(names) or "network" in names:
+        raise InputError(
+            f"expected probes of different names, none of them 'network', got {names}; "
+            "a mapping {name: probe} gives them names"
+        )
+    made = {name: create(candidate) if isinstance(candidate, str) else candidate for name, candidate in pairs}
+    if variances is None:
+        return made
+    if isinstance(variances, str) or not isinstance(variances, Iterable) or not (shares := list(variances)):
+        raise InputError(f"expected variances as several floats in (0, 1], got {variances!r}")
+    if len(set(shares)) < len(shares) or not any(isinstance(one, MASC) for one in made.values()):
+        raise InputError(f"expected different variances, and masc among the probes, got {shares} and {names}")
+    several: dict[str, ClassifierMixin] = {}
+    for name, candidate in made.items():
+        if isinstance(candidate, MASC):
+            several |= {f"{name} {v:g}": clone(candidate).set_params(variance=v) for v in shares}
+        else:
+            several[name] = candidate
+    return several
+
+
+def _name_of(candidate: ClassifierMixin) -> str:
+    registered = {kind: name for name, kind in REGISTRY.items()}
+    return registered.get(type(candidate), type(candidate).__name__)

@@ -1,0 +1,105 @@
+"""Closed-form probes are the same from rows and from sums over batches, for several sets of labels."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from layerprobe.core import linalg
+from layerprobe.core.statistics import LayerSums
+from layerprobe.errors import InputError
+from layerprobe.probes import LDA, MASC, NearestClassMean, Ridge, ShrinkageLDA, VeLPIC
+
+K = 4
+PROBES = [MASC(), MASC(components=3), VeLPIC(), NearestClassMean(), LDA(), Ridge(0.1), ShrinkageLDA(0.2)]
+
+
+def draw(n=600, d=24, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    true = torch.arange(n) % K
+    mixing = torch.randn(d, d, generator=generator, dtype=dtype)
+    X = (2 * torch.randn(K, d, generator=generator, dtype=dtype)[true] + 5) + torch.randn(
+        n, d, generator=generator, dtype=dtype
+    ) @ mixing
+    noisy = torch.where(torch.rand(n, generator=generator) < 0.4, (true + 1) % K, true)
+    return X, true, noisy
+
+
+def summed(X, codes, num_classes=K):
+    sums = LayerSums(num_classes, X.shape[1], len(codes), scatter=True, dtype=X.dtype)
+    for rows, part in zip(X.split(37), codes.split(37, dim=1), strict=True):
+        sums.update(rows, part)
+    return sums.finish()
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=str)
+@pytest.mark.parametrize(("n", "dtype"), [(600, torch.float64), (600, torch.float32), (60, torch.float64)])
+def test_sums_give_what_rows_give(probe, n, dtype):
+    X, true, noisy = draw(n, dtype=dtype)
+    sums = summed(X, torch.stack([noisy, true]))
+    for s, labels in enumerate([noisy, true]):
+        by_rows = type(probe)(**probe.get_params()).fit(X, labels)
+        by_sums = type(probe)(**probe.get_params()).fit_statistics(sums.of(s), np.arange(K))
+        expected, scores = by_rows.decision_function(X), by_sums.decision_function(X)
+        scale = float(expected.abs().max())
+        tolerance = {torch.float64: 1e-9, torch.float32: 2e-3}[dtype]
+        torch.testing.assert_close(scores / scale, expected / scale, rtol=0, atol=tolerance)
+
+
+def test_lda_from_sums_is_scikit_learns_where_features_depend_on_each_other_or_die():
+    X, true, _ = draw()
+    X[:, 3] = 0
+    X[:, 5] = X[:, 6] + 2 * X[:, 7]
+    ours = LDA().fit_statistics(summed(X, true[None]).of(0), np.arange(K))
+    theirs = LinearDiscriminantAnalysis().fit(X.numpy(), true.numpy())
+    np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(X.numpy()), atol=1e-7)
+    two = true.clamp(max=1)
+    ours = LDA().fit_statistics(summed(X, two[None], 2).of(0), np.arange(2))
+    theirs = LinearDiscriminantAnalysis().fit(X.numpy(), two.numpy())
+    np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(X.numpy()), atol=1e-7)
+
+
+def test_rows_that_all_sets_agree_on_are_multiplied_once(monkeypatch):
+    X, true, noisy = draw()
+    multiplied = []
+    add = linalg.SecondMoment.add
+    monkeypatch.setattr(
+        linalg.SecondMoment, "add", lambda self, rows: multiplied.append(len(rows)) or add(self, rows)
+    )
+    sums = LayerSums(K, X.shape[1], 2, means=False, dtype=X.dtype)
+    sums.update(X, torch.stack([noisy, true]))
+    for part in sums.moments:
+        part.merge(type(part)(K, X.shape[1], dtype=X.dtype))
+    changed = int((noisy != true).sum())
+    assert 0.3 < changed / len(X) < 0.5
+    assert sum(multiplied) == len(X) + changed
+
+
+def test_smaller_subspaces_are_parts_of_the_largest(monkeypatch):
+    X, true, _ = draw()
+    statistics = summed(X, true[None]).of(0)
+    largest = statistics.subspaces(variance=0.99)
+    monkeypatch.setattr(type(statistics), "_fit_subspaces", None)  # would be called in vain
+    for variance in (0.9, 0.5):
+        part = statistics.subspaces(variance=variance)
+        assert part.columns is largest.columns
+        assert part.ranks == MASC(variance).fit(X, true).subspaces_.ranks
+    assert statistics.subspaces(components=1).ranks == (1,) * K
+
+
+def test_a_class_that_a_set_lacks_is_no_class_of_it():
+    X, true, _ = draw()
+    sums = summed(X, torch.stack([true, true % 2]))
+    few = MASC().fit_statistics(sums.of(1), np.array(["even", "odd"]))
+    assert few.score(X, np.array(["even", "odd"])[true % 2]) == MASC().fit(X, true % 2).score(X, true % 2)
+
+
+def test_what_has_no_scatter_is_refused():
+    X, true, _ = draw()
+    for rows, codes, message in (
+        (X, 0 * true, "at least two classes"),
+        (X[:4], true[:4], "more rows than classes"),
+        (0 * X, true, "all rows are the same"),
+    ):
+        with pytest.raises(InputError, match=message):
+            LDA().fit_statistics(summed(rows, codes[None]).of(0), np.arange(K))

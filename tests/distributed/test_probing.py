@@ -1,0 +1,47 @@
+import pandas as pd
+import pytest
+import torch
+
+from layerprobe.core.moments import ClassMoments
+
+BUFFER_ROWS = ClassMoments.__dict__["buffer_rows"]  # which the script makes small
+
+from . import probing_job as probing  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory, torchrun):
+    out = tmp_path_factory.mktemp("job")
+    result = torchrun("probing_job.py", out)
+    assert result.returncode == 0, result.stderr
+    return out
+
+
+def test_moments_of_two_processes_are_those_of_one(job):
+    expected = probing.moments()
+    first, second = (torch.load(job / f"{k}.pt", weights_only=True) for k in (0, 1))
+    assert first["counts"].tolist() == second["counts"].tolist() == [36, 16, 7, 1, 0]
+    for found in (first, second):
+        assert (found["moments"] - expected["moments"]).norm() <= 1e-12 * expected["moments"].norm()
+        assert torch.equal(found["empty"], expected["empty"])
+        assert found["kept"] <= 5 * 2 * 6 * probing.d * 8 + 50 * (8 * probing.d + 8)
+        assert torch.equal(found["lost"], first["lost"])
+    assert expected["moments"].norm() > 1
+
+
+@pytest.mark.parametrize("route", ["held", "streamed", "dataset", "loader", "shuffled"])
+def test_both_processes_get_the_table_of_one(job, one_process, route):
+    pd.testing.assert_frame_equal(read(job / f"{route}.0.csv"), read(job / f"{route}.1.csv"))
+    found, expected = read(job / f"{route}.0.csv"), one_process[route]
+    expected = pd.DataFrame(expected.drop(columns="seconds"))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-14, atol=0)
+
+
+def read(path):
+    return pd.read_csv(path).fillna({"fitted_on": ""})
+
+
+@pytest.fixture(scope="module")
+def one_process():
+    yield probing.tables()
+    ClassMoments.buffer_rows = BUFFER_ROWS

@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from layerprobe import plan
+from layerprobe.errors import InputError
+
+
+def test_a_layer_of_imagenet_size():
+    found = plan({"penultimate": 2048}, rows=1_280_000, classes=1000)
+    (layer,) = found.layers
+    assert layer.outputs == 4 * 1_280_000 * 2048
+    rows = 4 * 2049 * 1_280_000  # 1,280 a class are fewer than 2,048: they are kept
+    assert layer.sums == rows + 512 * 1000 * (4 * 2048 + 8) + 8 * 1000
+    assert layer.moments == 2 * 2 * 1_280_000 * 1280 * 2048  # float64
+    assert found.streamed < found.held
+    assert found.hours(1e11) == pytest.approx(layer.flops / 1e11 / 3600)
+    text = repr(found)
+    for word in ("1,280,000 training", "1,000 classes", "penultimate", "2,048", "hours"):
+        assert word in text
+
+
+def test_more_rows_than_features_make_moments():
+    (layer,) = plan({"fc": 100}, rows=50_000, classes=10).layers
+    assert layer.moments == 50_000 * 100 * 101
+    assert layer.decompositions == 10 * 20 * 100**3
+    assert layer.scores == 2 * 50_000 * 100 * 10 * 50  # half of the space at most, by the complement
+
+
+def test_a_second_set_of_labels_costs_what_it_changes():
+    one = plan({"fc": 100}, rows=50_000, classes=10)
+    two = plan({"fc": 100}, rows=50_000, classes=10, label_sets=2, changed=0.4)
+    assert two.layers[0].moments == pytest.approx(1.4 * one.layers[0].moments)
+    assert two.layers[0].scores == 2 * one.layers[0].scores
+
+
+def test_a_network_tells_its_layers_and_its_own_operations():
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 3))
+    x, y = torch.randn(50, 20), torch.arange(50) % 3
+    found = plan(model, (x, y), test_rows=10, probes=["ncm", "knn"])
+    assert {layer.name: layer.dim for layer in found.layers} == {"input": 20, "1": 30}
+    assert (found.rows, found.classes, found.reads) == (50, 3, {"means", "rows"})
+    assert found.forward == 2 * (20 * 30 + 30 * 3)
+    assert found.streamed is None  # neighbours need rows
+    own = sum(layer.flops for layer in found.layers)
+    assert found.flops() == own + 60 * found.forward
+    with pytest.raises(InputError, match="rows=50 and classes=None"):
+        plan(model, TensorDataset(x, y))
+
+
+@pytest.mark.parametrize("memory", ["8GiB", 8 * 2**30])
+def test_a_budget_that_would_be_exceeded_is_an_error_with_what_would_fit(memory):
+    dims = {"wide": 8192, "narrow": 512}
+    assert plan(dims, rows=10**6, classes=100).least > 8 * 2**30
+    with pytest.raises(InputError, match=r"the budget is 8\.0 GiB") as raised:
+        plan(dims, rows=10**6, classes=100, memory=memory)
+    text = str(raised.value)
+    for alternative in ("pool 'wide' from 8,192 to", "'narrow' fit", "groups, one pass", "directions="):
+        assert alternative in text
+    pooled = int(text.split(" to ")[1].split(" features")[0].replace(",", ""))
+    plan({"wide": pooled, "narrow": 512}, rows=10**6, classes=100, memory=memory)
+    plan({"narrow": 512}, rows=10**6, classes=100, memory=memory)
+
+
+def test_bytes_of_a_plan_are_finite_for_any_shape():
+    for rows, classes, dim in [(1, 1, 1), (3, 10, 5), (10, 2, 1000)]:
+        found = plan({"a": dim}, rows=rows, classes=classes, probes=["masc", "ridge", "velpic"])
+        assert 0 < found.least < 10**9
+        assert math.isfinite(found.flops())

@@ -1,0 +1,158 @@
+"""probe() with outputs held, and with sums in their place: same answers, few forward passes, less memory."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.tree import DecisionTreeClassifier
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from layerprobe import MASC, plan, probe
+from layerprobe.core import statistics
+from layerprobe.core.moments import ClassMoments
+from layerprobe.errors import InputError
+from layerprobe.layers import capturing
+from layerprobe.probing import running, scoring
+
+generator = torch.Generator().manual_seed(0)
+N, K = 4000, 4
+TRUE = torch.arange(N) % K
+X = 2 * torch.randn(K, 16, generator=generator)[TRUE] + 2 * torch.randn(N, 16, generator=generator)
+X *= 0.8 ** torch.arange(16)
+NOISY = torch.where(torch.rand(N, generator=generator) < 0.3, (TRUE + 1) % K, TRUE)
+TEST_X, TEST_TRUE = X[:100] + 0.1, TRUE[:100]
+SETS = {"noisy": NOISY, "true": TRUE}
+BY_SUMS = ["masc", "velpic", "ncm", "lda", "ridge", "shrinkage_lda"]
+SMALL = 1_300_000  # bytes: below the outputs, above the sums
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 40), nn.ReLU(), nn.Linear(40, K))
+
+
+@pytest.fixture
+def forwards(model):
+    """Rows of each forward pass."""
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    return seen
+
+
+@pytest.fixture(autouse=True)
+def small_buffers(monkeypatch):
+    monkeypatch.setattr(ClassMoments, "buffer_rows", staticmethod(lambda K, d, n=None: 64))
+
+
+def accuracies(table):
+    return table.drop(columns="seconds").reset_index(drop=True)
+
+
+def test_both_routes_give_the_same_table(model, forwards):
+    options = {"train_labels": SETS, "probes": BY_SUMS, "variances": [0.5, 0.9, 0.99], "batch_size": 256}
+    held = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), **options)
+    assert forwards == [256] * 15 + [160] + [100]  # one a batch of training and test data
+    forwards.clear()
+    streamed = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), **options, memory=SMALL)
+    assert forwards == ([256] * 15 + [160]) * 2 + [100]
+    assert accuracies(streamed).equals(accuracies(held))
+    assert set(held["probe"]) == {"masc 0.5", "masc 0.9", "masc 0.99", *BY_SUMS[1:], "network"}
+    assert (streamed["seconds"].dropna() > 0).all()
+
+
+def test_streaming_equals_probing_by_hand(model):
+    table = probe(model, (X, NOISY), train_labels=SETS, probes="masc", layers="1", memory=700_000)
+    with torch.inference_mode():
+        rows = model[:2](X)
+    for fitted_on, labels in SETS.items():
+        masc = MASC().fit(rows, labels)
+        part = table[(table.fitted_on == fitted_on) & (table.probe == "masc")].set_index("labels")
+        assert part["accuracy"].to_dict() == {name: masc.score(rows, truth) for name, truth in SETS.items()}
+        assert part["components"].iloc[0] == np.mean(masc.subspaces_.ranks)
+
+
+def test_variances_share_one_fit_and_one_projection(model, monkeypatch):
+    fits, projections = [], []
+    joint, predict = statistics.joint_subspaces, scoring.codes_by_stage
+    monkeypatch.setattr(statistics, "joint_subspaces", lambda *a, **b: fits.append(1) or joint(*a, **b))
+    monkeypatch.setattr(scoring, "codes_by_stage", lambda X, plan: projections.append(1) or predict(X, plan))
+    several = probe(model, (X, NOISY), train_labels=SETS, variances=[0.5, 0.8, 0.99], layers=["1", "3"])
+    assert len(fits) == 4  # a layer and a set of labels
+    assert len(projections) == 2  # a layer
+    for variance in (0.5, 0.8, 0.99):
+        alone = probe(
+            model,
+            (X, NOISY),
+            train_labels=SETS,
+            probes={f"masc {variance}": MASC(variance)},
+            layers=["1", "3"],
+        )
+        both = several[several.probe.isin([f"masc {variance}", "network"])]
+        assert accuracies(both).equals(accuracies(alone))
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_shuffling_loader_streams(model, indexed):
+    data = TensorDataset(X, NOISY, torch.arange(N)) if indexed else TensorDataset(X, NOISY)
+    loader = DataLoader(data, batch_size=200, shuffle=True)
+    named = {"train_labels": SETS} if indexed else {}
+    streamed = probe(model, loader, (TEST_X, TEST_TRUE), probes=["ncm", "masc"], memory=SMALL, **named)
+    held = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), probes=["ncm", "masc"], **named)
+    columns = ["layer", "probe", "fitted_on", "split", "labels"]
+    assert streamed[columns].equals(held[columns])
+    np.testing.assert_allclose(streamed["accuracy"], held["accuracy"], atol=0.003)
+
+
+def test_names_of_any_kind_stream(model):
+    names = np.array(["ant", "bee", "cat", "dog"])
+    streamed = probe(model, (X, names[NOISY]), (TEST_X, names[TEST_TRUE]), memory=SMALL)
+    held = probe(model, (X, names[NOISY]), (TEST_X, names[TEST_TRUE]))
+    assert accuracies(streamed).equals(accuracies(held))
+
+
+def test_what_streams_stays_under_the_plan(model, monkeypatch):
+    found = plan(model, (X, NOISY), label_sets=2, probes=BY_SUMS, layers=["1", "3"], changed=0.4)
+    by_layer = {layer.name: layer.sums for layer in found.layers}
+    dims = {layer.dim: layer.name for layer in found.layers}
+    most = dict.fromkeys(by_layer, 0)
+    update = running.LayerSums.update
+
+    def watched(self, rows, codes):
+        update(self, rows, codes)
+        most[dims[self.dim]] = max(most[dims[self.dim]], self.nbytes)
+
+    monkeypatch.setattr(running.LayerSums, "update", watched)
+    monkeypatch.setattr(capturing.RowStore, "append", None)  # nothing may be held
+    probe(
+        model, (X, NOISY), train_labels=SETS, probes=BY_SUMS, layers=["1", "3"], memory=SMALL, batch_size=64
+    )
+    assert {layer: 0.5 * bound < most[layer] <= bound for layer, bound in by_layer.items()} == {
+        "1": True,
+        "3": True,
+    }
+
+
+def test_a_budget_that_is_too_small_names_what_would_fit(model, forwards):
+    with pytest.raises(InputError, match=r"the budget is 293\.0 KiB: .*") as raised:
+        probe(model, (X, NOISY), train_labels=SETS, memory="300kB")
+    assert forwards == [512]  # the first batch tells the dimensions, and nothing else is done
+    for word in ("pool '1' from 64 to", "fewer layers by layers=", "directions="):
+        assert word in str(raised.value)
+    with pytest.raises(InputError, match="probes that need rows: all but masc"):
+        probe(model, (X, NOISY), probes=["masc", "knn"], memory="20kB")
+    with pytest.raises(InputError, match="first 150 rows"):
+        probe(model, ((X[:50], NOISY[:50]) for _ in range(30)), memory=50_000)
+
+
+def test_probes_that_need_rows_are_held_for(model, forwards):
+    probes = {"tree": DecisionTreeClassifier(random_state=0), "masc": MASC()}
+    table = probe(model, (X, NOISY), probes=probes, layers="1")
+    assert set(table["probe"]) == {"tree", "masc", "network"}
+    assert forwards == [512] * 7 + [416]
+
+
+def test_variances_that_make_no_sense_are_refused(model):
+    for variances, probes in (([], "masc"), ([0.5, 0.5], "masc"), ([0.5], "ncm"), (0.5, "masc")):
+        with pytest.raises(InputError, match="variances"):
+            probe(model, (X, NOISY), variances=variances, probes=probes)
