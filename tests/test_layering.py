@@ -17,6 +17,7 @@ RANK = {
     for rank, names in enumerate(
         [
             ["errors"],
+            ["distributed"],
             ["core"],
             ["probes"],
             ["networks"],

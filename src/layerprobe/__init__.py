@@ -48,6 +48,7 @@ _PARTS = {
     "auditing",
     "core",
     "data",
+    "distributed",
     "editing",
     "errors",
     "figures",

@@ -8,6 +8,7 @@ __all__ = [
     "LayerError",
     "LayerprobeError",
     "LayerprobeWarning",
+    "ProcessError",
 ]
 
 
@@ -29,6 +30,10 @@ class DataError(LayerprobeError, OSError):
 
 class ExperimentError(LayerprobeError, RuntimeError):
     """An experiment that cannot be done on a run."""
+
+
+class ProcessError(LayerprobeError, RuntimeError):
+    """Another process of the same job ended, or did not answer in time."""
 
 
 class LayerprobeWarning(UserWarning):
