@@ -4,6 +4,7 @@ Everything here works without a process group, as the only process of a job of o
 are started by torchrun, ``torchrun --standalone --nproc-per-node 2 script.py``, and joined by `group`.
 """
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from layerprobe.errors import InputError, ProcessError
 
-__all__ = ["group", "rank", "shard", "sum_over_processes", "world_size"]
+__all__ = ["group", "rank", "require_same", "shard", "sum_over_processes", "world_size"]
 
 TIMEOUT = 1800.0  # seconds; a process may have to wait while another reads, decides or writes
 
@@ -66,6 +67,31 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     with _other_processes():
         dist.all_reduce(total)
     return total
+
+
+def require_same(what: str, *tensors: Tensor) -> None:
+    """Demand that every process holds equal tensors, such as a network drawn from the same seed.
+
+    Raises
+    ------
+    InputError
+        If they differ by one bit, a shape or a type.
+    ProcessError
+        As for `sum_over_processes`.
+    """
+    if world_size() == 1:
+        return
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    mine = int.from_bytes(digest.digest()[:5])  # so few that sums stay whole numbers
+    place = tensors[0].device
+    if sum_over_processes(torch.tensor(mine, device=place)).item() != mine * world_size():
+        raise InputError(
+            f"expected the same {what} in every process, but they differ; make and read them from the same "
+            "seeds and files everywhere, and let `layerprobe` split the rows"
+        )
 
 
 @contextmanager

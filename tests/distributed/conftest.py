@@ -11,8 +11,8 @@ HERE = Path(__file__).parent
 LIMIT = 60  # seconds; a job that hangs is killed
 
 
-@pytest.fixture
-def torchrun(tmp_path):
+@pytest.fixture(scope="session")
+def torchrun():
     """Run a job of two processes, `torchrun("script.py", "argument")`, and give how it ended."""
 
     def run(*command, processes=2):
