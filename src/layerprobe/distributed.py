@@ -6,7 +6,7 @@ are started by torchrun, ``torchrun --standalone --nproc-per-node 2 script.py``,
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -16,7 +16,17 @@ from torch import Tensor
 
 from layerprobe.errors import InputError, ProcessError
 
-__all__ = ["group", "rank", "require_same", "shard", "sum_over_processes", "world_size"]
+__all__ = [
+    "from_first",
+    "group",
+    "rank",
+    "receive",
+    "require_same",
+    "send_to_first",
+    "shard",
+    "sum_over_processes",
+    "world_size",
+]
 
 TIMEOUT = 1800.0  # seconds; a process may have to wait while another reads, decides or writes
 
@@ -67,6 +77,35 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     with _other_processes():
         dist.all_reduce(total)
     return total
+
+
+def send_to_first(tensor: Tensor) -> None:
+    """Send a CPU tensor to the first process, which waits for it by `receive`."""
+    with _other_processes():
+        dist.send(tensor.contiguous(), 0)
+
+
+def receive(source: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a CPU tensor that another process sends to this, the first one."""
+    tensor = torch.empty(*shape, dtype=dtype)
+    with _other_processes():
+        dist.recv(tensor, source)
+    return tensor
+
+
+def from_first(content: bytes | None) -> bytes:
+    """Return what the first process passes, in every process; the others pass None, and wait."""
+    if world_size() == 1:
+        return content or b""
+    length = torch.tensor(0 if content is None else len(content))
+    with _other_processes():
+        dist.broadcast(length, 0)
+        buffer = torch.empty(int(length), dtype=torch.uint8)
+        if content:
+            buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        if len(buffer):
+            dist.broadcast(buffer, 0)
+    return buffer.numpy().tobytes()
 
 
 def require_same(what: str, *tensors: Tensor) -> None:
@@ -164,5 +203,5 @@ def _other_processes() -> Iterator[None]:
         raise ProcessError(
             f"process {os.environ.get('RANK', rank())} waited for the other processes of its job, and one of "
             "them ended or did not answer in time; look for the first error among their outputs "
-            f"({str(error).splitlines()[0]})"
+            f"({str(error).splitlines()[0].split('. ')[0]})"
         ) from error

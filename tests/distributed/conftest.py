@@ -1,6 +1,7 @@
 """Jobs of several processes, as torchrun starts them: few, short, and never waited for beyond a limit."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,22 +9,31 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-LIMIT = 60  # seconds; a job that hangs is killed
+LIMIT = 120  # seconds; a job that hangs is killed
 
 
 @pytest.fixture(scope="session")
 def torchrun():
     """Run a job of two processes, `torchrun("script.py", "argument")`, and give how it ended."""
 
-    def run(*command, processes=2):
-        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        return subprocess.run(
-            [sys.executable, *start, *map(str, command)],
+    def run(*command):
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+        command = [sys.executable, *start, *map(str, command)]
+        job = subprocess.Popen(
+            command,
             cwd=HERE,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=LIMIT,
+            start_new_session=True,
         )
+        try:
+            stdout, stderr = job.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)  # the processes that it started, too
+            job.communicate()
+            raise
+        return subprocess.CompletedProcess(command, job.returncode, stdout, stderr)
 
     return run
