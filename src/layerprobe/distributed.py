@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -29,6 +30,8 @@ __all__ = [
 ]
 
 TIMEOUT = 1800.0  # seconds; a process may have to wait while another reads, decides or writes
+JOINING = 600.0  # seconds at most until all processes have started
+_GROUPS = count()
 
 
 def rank() -> int:
@@ -146,7 +149,8 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
         "gloo" for tensors on the CPU; "cpu:gloo,cuda:nccl" also for those on GPUs, of which each process
         gets the one of its LOCAL_RANK as its current device. Default: the latter where CUDA is available.
     timeout_s : float
-        How long to wait for another process before the job is given up, in seconds.
+        How long to wait for another process before the job is given up, in seconds; for all to start,
+        ten minutes at most. A process that ends is noticed at once where sums are of CPU tensors.
 
     Raises
     ------
@@ -176,8 +180,16 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
     if "nccl" in chosen:
         _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     with _other_processes():
-        dist.init_process_group(chosen, timeout=timedelta(seconds=timeout_s))
+        meeting = dist.rendezvous("env://", timeout=timedelta(seconds=min(timeout_s, JOINING)))
+        store, number, size = next(iter(meeting))
+        # A group of its own name: one that was left before may still be read by a slower process.
+        store = dist.PrefixStore(f"layerprobe {next(_GROUPS)}", store)
+        dist.init_process_group(
+            chosen, store=store, rank=number, world_size=size, timeout=timedelta(seconds=timeout_s)
+        )
     try:
+        # Nobody leaves before all have come: who comes to a group that was left would wait for the timeout.
+        sum_over_processes(torch.zeros(1, device="cuda" if chosen == "nccl" else "cpu"))
         yield
     finally:
         dist.destroy_process_group()  # after an error too: it closes the connections others may wait on

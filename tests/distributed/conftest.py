@@ -1,7 +1,6 @@
 """Jobs of several processes, as torchrun starts them: few, short, and never waited for beyond a limit."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -26,13 +25,12 @@ def torchrun():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            start_new_session=True,
         )
         try:
             stdout, stderr = job.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
-            os.killpg(job.pid, signal.SIGKILL)  # the processes that it started, too
-            job.communicate()
+            job.terminate()  # which ends the processes that it started, too
+            job.communicate(timeout=LIMIT)
             raise
         return subprocess.CompletedProcess(command, job.returncode, stdout, stderr)
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -26,4 +27,7 @@ with group(timeout_s=30):
     with group():  # one that exists is used
         seen["nested"] = world_size()
 seen["after"] = (rank(), world_size())
+time.sleep(seen["rank"])  # the first may come back before the second has left
+with group(timeout_s=30):
+    seen["again"] = sum_over_processes(torch.ones(1)).item()
 Path(sys.argv[1], f"{seen['rank']}.json").write_text(json.dumps(seen))

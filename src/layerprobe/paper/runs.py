@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
-from layerprobe.distributed import from_first, rank
+from layerprobe.distributed import from_first, rank, world_size
 from layerprobe.errors import DataError
 from layerprobe.paper.folders import (
     CHECKPOINT,
@@ -272,6 +272,7 @@ def _note_session(
         "started": _now(),
         "epochs_before": len(resume.history) if resume else 0,
         "device": device.type,
+        "processes": world_size(),
         "threads": torch.get_num_threads(),
         **provenance(),
     }
