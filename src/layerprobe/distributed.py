@@ -4,10 +4,12 @@ Everything here works without a process group, as the only process of a job of o
 are started by torchrun, ``torchrun --standalone --nproc-per-node 2 script.py``, and joined by `group`.
 """
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 
 import torch
 import torch.distributed as dist
@@ -15,9 +17,21 @@ from torch import Tensor
 
 from layerprobe.errors import InputError, ProcessError
 
-__all__ = ["group", "rank", "shard", "sum_over_processes", "world_size"]
+__all__ = [
+    "from_first",
+    "group",
+    "rank",
+    "receive",
+    "require_same",
+    "send_to_first",
+    "shard",
+    "sum_over_processes",
+    "world_size",
+]
 
 TIMEOUT = 1800.0  # seconds; a process may have to wait while another reads, decides or writes
+JOINING = 600.0  # seconds at most until all processes have started
+_GROUPS = count()
 
 
 def rank() -> int:
@@ -68,6 +82,60 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     return total
 
 
+def send_to_first(tensor: Tensor) -> None:
+    """Send a CPU tensor to the first process, which waits for it by `receive`."""
+    with _other_processes():
+        dist.send(tensor.contiguous(), 0)
+
+
+def receive(source: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return a CPU tensor that another process sends to this, the first one."""
+    tensor = torch.empty(*shape, dtype=dtype)
+    with _other_processes():
+        dist.recv(tensor, source)
+    return tensor
+
+
+def from_first(content: bytes | None) -> bytes:
+    """Return what the first process passes, in every process; the others pass None, and wait."""
+    if world_size() == 1:
+        return content or b""
+    length = torch.tensor(0 if content is None else len(content))
+    with _other_processes():
+        dist.broadcast(length, 0)
+        buffer = torch.empty(int(length), dtype=torch.uint8)
+        if content:
+            buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        if len(buffer):
+            dist.broadcast(buffer, 0)
+    return buffer.numpy().tobytes()
+
+
+def require_same(what: str, *tensors: Tensor) -> None:
+    """Demand that every process holds equal tensors, such as a network drawn from the same seed.
+
+    Raises
+    ------
+    InputError
+        If they differ by one bit, a shape or a type.
+    ProcessError
+        As for `sum_over_processes`.
+    """
+    if world_size() == 1:
+        return
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    mine = int.from_bytes(digest.digest()[:5])  # so few that sums stay whole numbers
+    place = tensors[0].device
+    if sum_over_processes(torch.tensor(mine, device=place)).item() != mine * world_size():
+        raise InputError(
+            f"expected the same {what} in every process, but they differ; make and read them from the same "
+            "seeds and files everywhere, and let `layerprobe` split the rows"
+        )
+
+
 @contextmanager
 def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator[None]:
     """Join the processes that torchrun started; part from them at the end.
@@ -81,7 +149,8 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
         "gloo" for tensors on the CPU; "cpu:gloo,cuda:nccl" also for those on GPUs, of which each process
         gets the one of its LOCAL_RANK as its current device. Default: the latter where CUDA is available.
     timeout_s : float
-        How long to wait for another process before the job is given up, in seconds.
+        How long to wait for another process before the job is given up, in seconds; for all to start,
+        ten minutes at most. A process that ends is noticed at once where sums are of CPU tensors.
 
     Raises
     ------
@@ -111,8 +180,16 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
     if "nccl" in chosen:
         _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
     with _other_processes():
-        dist.init_process_group(chosen, timeout=timedelta(seconds=timeout_s))
+        meeting = dist.rendezvous("env://", timeout=timedelta(seconds=min(timeout_s, JOINING)))
+        store, number, size = next(iter(meeting))
+        # A group of its own name: one that was left before may still be read by a slower process.
+        store = dist.PrefixStore(f"layerprobe {next(_GROUPS)}", store)
+        dist.init_process_group(
+            chosen, store=store, rank=number, world_size=size, timeout=timedelta(seconds=timeout_s)
+        )
     try:
+        # Nobody leaves before all have come: who comes to a group that was left would wait for the timeout.
+        sum_over_processes(torch.zeros(1, device="cuda" if chosen == "nccl" else "cpu"))
         yield
     finally:
         dist.destroy_process_group()  # after an error too: it closes the connections others may wait on
@@ -138,5 +215,5 @@ def _other_processes() -> Iterator[None]:
         raise ProcessError(
             f"process {os.environ.get('RANK', rank())} waited for the other processes of its job, and one of "
             "them ended or did not answer in time; look for the first error among their outputs "
-            f"({str(error).splitlines()[0]})"
+            f"({str(error).splitlines()[0].split('. ')[0]})"
         ) from error

@@ -24,7 +24,7 @@ def test_without_a_group_everything_is_the_only_process():
 
 
 def test_two_processes_share_rows_and_sums(torchrun, tmp_path):
-    result = torchrun("sums.py", tmp_path)
+    result = torchrun("sums_job.py", tmp_path)
     assert result.returncode == 0, result.stderr
     first, second = (json.loads((tmp_path / f"{k}.json").read_text()) for k in (0, 1))
     assert (first["rank"], second["rank"]) == (0, 1)
@@ -36,6 +36,7 @@ def test_two_processes_share_rows_and_sums(torchrun, tmp_path):
         assert seen["before"] == seen["after"] == [0, 1]
         assert seen["world"] == seen["nested"] == 2
         assert seen["sum"] == 21
+        assert seen["again"] == 2
         assert seen["counts"] == [7, 2**54 + 1]
         assert seen["transposed"] == [[1, 7], [3, 9], [5, 11]]
         assert seen["empty"] == [0, 3]

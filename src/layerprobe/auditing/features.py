@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from layerprobe.auditing.rows import Rows
+from layerprobe.auditing.sharing import own_batches, send_outputs, with_others
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
 from layerprobe.layers.pooling import Pool
@@ -85,7 +86,14 @@ class Reader:
     renamed: Mapping[str, str] = field(default_factory=dict)
     blank: Any = None
 
-    def read(self, rows: Rows, order: np.ndarray | None = None, keep: np.ndarray | None = None) -> Features:
+    def read(
+        self,
+        rows: Rows,
+        order: np.ndarray | None = None,
+        keep: np.ndarray | None = None,
+        *,
+        shared: bool = False,
+    ) -> Features:
         """Return the outputs for all rows.
 
         Parameters
@@ -95,9 +103,11 @@ class Reader:
             Row i of the result is row ``order[i]`` of `rows`; by default they stay as they are.
         keep : ndarray of int64, optional
             Positions in the result of the rows whose single views are returned as well.
+        shared : bool
+            Every other process of the job calls `share` for the same rows, and runs its batches.
         """
         places = np.arange(rows.n) if order is None else np.argsort(order)
-        own, logits = self._pass(rows, places, None)
+        own, logits = self._pass(rows, places, None, shared)
         if not self.views:
             return Features(own, own, logits, None if logits is None else logits.softmax(1))
         sums = {layer: outputs.clone() for layer, outputs in own.items()}
@@ -106,7 +116,7 @@ class Reader:
         index = torch.from_numpy(kept)
         copies = {}
         for name in self.views:
-            seen, seen_logits = self._pass(rows, places, name)
+            seen, seen_logits = self._pass(rows, places, name, shared)
             pairs = [(own[layer], seen[layer]) for layer in own]
             if logits is not None and seen_logits is not None:
                 pairs.append((logits, seen_logits))
@@ -127,6 +137,12 @@ class Reader:
         if probabilities is not None:
             probabilities /= count
         return Features(own, sums, logits, probabilities, copies, kept)
+
+    def share(self, rows: Rows) -> None:
+        """Run this process's batches of the passes that the first process makes by `read`."""
+        for view in (None, *self.views):
+            if (mine := own_batches(rows.batches(self.batch_size))) is not None:
+                self._capture(mine, view, send_outputs)
 
     def of_layers(self, layers: Iterable[str]) -> "Reader":
         """Return a reader of these layers alone, by the names that features have."""
@@ -170,7 +186,7 @@ class Reader:
         return dimensions, shape[1]
 
     def _pass(
-        self, rows: Rows, places: np.ndarray, view: str | None
+        self, rows: Rows, places: np.ndarray, view: str | None, shared: bool
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         stores: dict[str, Tensor] = {}
 
@@ -180,7 +196,10 @@ class Reader:
                     stores[layer] = torch.empty(rows.n, values.shape[1], dtype=torch.float32)
                 stores[layer][torch.from_numpy(places[np.asarray(positions)])] = values.float().cpu()
 
-        self._capture(rows.batches(self.batch_size), view, place)
+        batches = rows.batches(self.batch_size)
+        if shared:
+            batches = with_others(batches, stores, lambda positions: torch.from_numpy(places[positions]))
+        self._capture(batches, view, place)
         logits = stores.pop(OUTPUT, None)
         if logits is not None and (bad := logits.isnan().any(1)).any():
             raise InputError(

@@ -5,8 +5,9 @@ from dataclasses import replace
 from types import EllipsisType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from layerprobe.auditing.assembling import Clock, assemble, canonical, judging_rows
 from layerprobe.auditing.candidates import DEFAULT_PROBES, families
@@ -18,8 +19,10 @@ from layerprobe.auditing.labels import Classes
 from layerprobe.auditing.overlap import check_disjoint
 from layerprobe.auditing.policies import Jury, check_policy, juries_of_rows, jury_of_views
 from layerprobe.auditing.result import Audit
-from layerprobe.auditing.rows import read_rows
+from layerprobe.auditing.rows import Rows, read_rows
+from layerprobe.auditing.sending import check_sendable, send_audit, take_audit
 from layerprobe.core.budget import require_memory
+from layerprobe.distributed import rank, require_same, world_size
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import View, resolve_views
 
@@ -53,6 +56,10 @@ def audit(
     Every probe is tried on every layer, judged by the policy; the best become a decoder; its scores of each
     training row by the fit without it say which labels are wrong. Neither the order of the rows, nor their
     batches, nor the names of the classes matter.
+
+    In a job of several processes (`layerprobe.distributed.group`) all of them call this with equal arguments.
+    Each reads the data and runs the network over its share of the batches; the first alone holds the layers'
+    outputs and decides, while the others wait; all return the same result, that of one process.
 
     Parameters
     ----------
@@ -100,13 +107,17 @@ def audit(
     ------
     InputError
         For labels, rows or views that do not fit; a policy that is refused or lacks its argument; a network
-        without one output a class; rows held out that are among the training rows.
+        without one output a class; rows held out that are among the training rows. In a job of several
+        processes, other networks or rows in some of them, or probes that cannot be sent.
+    ProcessError
+        If another process of the job ended.
     """
-    clock = Clock(progress)
+    clock = Clock(None if rank() else progress)
     given_rows = {"holdout": holdout, "trusted": trusted, "test": test}
     named_views = resolve_views(views)
     check_policy(policy, given_rows, views=bool(named_views))
     named_probes = families(probes)
+    check_sendable(named_probes)
     clock("reading")
     rows = read_rows(data, labels, inputs=inputs)
     what = next((name for name, value in given_rows.items() if value is not None), None)
@@ -133,13 +144,26 @@ def audit(
     order = canonical(rows.fingerprints(), codes)
     keep = judging_rows(rows.n) if policy == "unseen_views" else None
 
+    _require_same(model, [rows, held] if held else [rows], codes)
+
+    def fresh() -> Reader:
+        return replace(reader, model=untrained_copy(model, seed))
+
+    if rank():  # the first process decides, the others run the network for it
+        for each in [reader, fresh()] if controls else [reader]:
+            for part in [rows, held] if held else [rows]:
+                each.share(part)
+        return take_audit(reader, rows, held, inputs)
+    shared = world_size() > 1
+
     def juries(model_reader: Reader) -> tuple[Features, Jury, Jury]:
-        train = model_reader.read(rows, order, keep)
+        train = model_reader.read(rows, order, keep, shared=shared)
         if held is None or held_codes is None:
             jury = jury_of_views(train, codes[torch.from_numpy(order)])
             return train, jury, jury
         place = canonical(held.fingerprints(), held_codes)  # of the bootstrap's draws
-        judges, theirs = model_reader.read(held, place), held_codes[torch.from_numpy(place)]
+        judges = model_reader.read(held, place, shared=shared)
+        theirs = held_codes[torch.from_numpy(place)]
         return train, *juries_of_rows(policy, train, judges, theirs, held.fingerprints()[place])
 
     clock("outputs of the layers")
@@ -148,10 +172,10 @@ def audit(
     def untrained() -> tuple[Features, Jury] | None:
         if not controls:
             return None
-        features, _, fresh_measure = juries(replace(reader, model=untrained_copy(model, seed)))
+        features, _, fresh_measure = juries(fresh())
         return features, fresh_measure
 
-    return assemble(
+    result = assemble(
         clock,
         train,
         codes,
@@ -177,3 +201,13 @@ def audit(
             "weights": hash_network(model),
         },
     )
+    send_audit(result)
+    return result
+
+
+def _require_same(model: nn.Module, parts: Sequence[Rows], codes: Tensor) -> None:
+    """Demand one network, and the same rows in the same order, in all processes."""
+    if world_size() > 1:
+        prints = [torch.from_numpy(rows.fingerprints().view(np.int64)) for rows in parts]
+        require_same("network", *model.parameters(), *model.buffers())
+        require_same("rows and labels", *prints, codes)

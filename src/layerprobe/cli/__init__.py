@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from layerprobe.cli.audit import add_audit
+from layerprobe.cli.jobs import refuse_alone
 from layerprobe.cli.paper import add_paper
 from layerprobe.cli.reproduce import add_reproduce
 from layerprobe.errors import LayerprobeError
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments == ["--version"]:
         print(f"layerprobe {version('layerprobe')}")
         return 0
+    if refusal := refuse_alone(arguments):
+        print(f"layerprobe: {refusal}", file=sys.stderr)
+        return 2
     try:
         _commands().cli(
             prog="layerprobe",

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from layerprobe.cli.jobs import one_job
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +58,9 @@ def add_audit(app: "SubcommandApp") -> None:
         text and label; an .npz file with the arrays x and y; a data set that Hugging Face's save_to_disk
         wrote; or PKG.MOD:NAME, anything that layerprobe.audit takes or a function that returns it.
 
+        Started by torchrun, its processes share the passes of the network: torchrun --standalone
+        --nproc-per-node 2 -m layerprobe audit ...
+
         Args:
             model: A torch.nn.Module, or a class or function that makes one when called with nothing.
             weights: A safetensors file of its state_dict. Without it the model is audited as it is made.
@@ -95,42 +99,45 @@ def add_audit(app: "SubcommandApp") -> None:
         from layerprobe.cli.user_code import load_model, load_object
         from layerprobe.layers.views import resolve_views
 
-        given = {"holdout": holdout, "trusted": trusted, "test": test}
-        check_policy(policy, given, views=bool(views))
-        _require_folder(out)
-        network = load_model(model, weights, device)
-        prepare = None if inputs is None else load_object(inputs)
-        columns = {"path_column": path_column, "text_column": text_column, "label_column": label_column}
-        reading = {**columns, "inputs": prepare, "batch_size": batch_size, "resize": resize}
-        rows = _rows(data, reading)
-        held = {name: _rows(place, reading) for name, place in given.items() if place is not None}
-        chosen = [... if name == "..." else name for name in layers] or None
-        names = class_names or None
-        if dry_run:
-            reader = Reader(network, chosen, pool, resolve_views(views), batch_size)
-            what, judges = next(iter(held.items()), ("", None))
-            show_plan(plan_audit(reader, rows, judges, what, class_names=names), json=json)
-            return
-        result = audit_model(
-            network,
-            rows,
-            policy=policy,
-            holdout=held.get("holdout"),
-            trusted=held.get("trusted"),
-            test=held.get("test"),
-            views=views,
-            layers=chosen,
-            pool=pool,
-            class_names=names,
-            batch_size=batch_size,
-            seed=seed,
-            progress=lambda step: print(f"{step} ...", file=sys.stderr),
-        )
-        _write(result, out)
-        if json:
-            print(as_json(summary(result)), end="")
-        else:
-            show_audit(result, out)
+        with one_job(device) as first:
+            given = {"holdout": holdout, "trusted": trusted, "test": test}
+            check_policy(policy, given, views=bool(views))
+            _require_folder(out)
+            network = load_model(model, weights, device)
+            prepare = None if inputs is None else load_object(inputs)
+            columns = {"path_column": path_column, "text_column": text_column, "label_column": label_column}
+            reading = {**columns, "inputs": prepare, "batch_size": batch_size, "resize": resize}
+            rows = _rows(data, reading)
+            held = {name: _rows(place, reading) for name, place in given.items() if place is not None}
+            chosen = [... if name == "..." else name for name in layers] or None
+            names = class_names or None
+            if dry_run:
+                reader = Reader(network, chosen, pool, resolve_views(views), batch_size)
+                what, judges = next(iter(held.items()), ("", None))
+                show_plan(plan_audit(reader, rows, judges, what, class_names=names), json=json)
+                return
+            result = audit_model(
+                network,
+                rows,
+                policy=policy,
+                holdout=held.get("holdout"),
+                trusted=held.get("trusted"),
+                test=held.get("test"),
+                views=views,
+                layers=chosen,
+                pool=pool,
+                class_names=names,
+                batch_size=batch_size,
+                seed=seed,
+                progress=lambda step: print(f"{step} ...", file=sys.stderr),
+            )
+            if not first:
+                return
+            _write(result, out)
+            if json:
+                print(as_json(summary(result)), end="")
+            else:
+                show_audit(result, out)
 
 
 def _rows(data: str, options: dict[str, Any]) -> "Rows":

@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from layerprobe.cli.jobs import one_job
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -128,6 +129,10 @@ def add_paper(app: "SubcommandApp") -> None:
         complete epoch: after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1
         if a run failed; the others are finished nevertheless.
 
+        Started by torchrun, its processes train one run after the other together, each its share of every
+        batch: torchrun --standalone --nproc-per-node 2 -m layerprobe paper train ... A run that fails then
+        ends all.
+
         Args:
             grid: Which runs.
             jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
@@ -139,10 +144,13 @@ def add_paper(app: "SubcommandApp") -> None:
             dry_run: Train nothing; print the runs, which are there, and the disk space that the others need.
             json: Print the outcome as JSON on stdout, and nothing else there.
         """
+        from layerprobe.distributed import world_size
+
         if stacked and separate:
             raise InputError("runs are trained either stacked or separate; leave out one of the two")
-        stacked = stacked or (device == "cuda" and not separate)
-        _train(grid, jobs, device, stacked, data, checkpoints=checkpoints, dry_run=dry_run, json=json)
+        with one_job(device):
+            stacked = stacked or (device == "cuda" and not separate and world_size() == 1)
+            _train(grid, jobs, device, stacked, data, checkpoints=checkpoints, dry_run=dry_run, json=json)
 
     @paper.command
     def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
@@ -232,6 +240,7 @@ def _train(
     json: bool,
 ) -> None:
     """Say what is to be done, train with progress on stderr, and show how it ended and what failed."""
+    from layerprobe.distributed import world_size
     from layerprobe.paper.grid import jobs_on
     from layerprobe.paper.overview import disk_needed, status
     from layerprobe.report.grids import counts, disk, failures, show_grid
@@ -240,18 +249,27 @@ def _train(
     root, specs = grid.root, grid.specs()
     if not specs:
         raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
-    jobs = jobs_on(device, jobs)
+    together = world_size() > 1
+    if together and (jobs is not None or stacked):
+        raise InputError(
+            f"the {world_size()} processes that torchrun started train one run at a time; leave out "
+            f"{'--stacked' if stacked else '--jobs'}, or start the command without torchrun"
+        )
+    jobs = jobs_on(device, 1 if together else jobs)
     rows = status(root, specs)
     left = [spec for spec, state in zip(specs, rows["state"], strict=True) if state != "done"]
     needed = disk(disk_needed(left, jobs=len(left) if stacked else jobs, checkpoints=checkpoints), root)
     at_a_time = f"Those of a pair as one, {jobs} such" if stacked else f"{jobs}"
-    print(f"{counts(rows)}. {at_a_time} at a time, {needed}.", file=sys.stderr)
+    shared = f" on {world_size()} processes" if together else ""
+    print(f"{counts(rows)}. {at_a_time} at a time{shared}, {needed}.", file=sys.stderr)
     if dry_run:
         show_grid(root, rows, json=json)
         return
-    outcomes = train_with_progress(
-        left, root, jobs=jobs, device=device, stacked=stacked, data_root=data, checkpoints=checkpoints
-    )
+    options: dict[str, Any] = {"device": device, "data_root": data, "checkpoints": checkpoints}
+    if not together:
+        options |= {"jobs": jobs, "stacked": stacked}
+    # Together all of them: the first process tells which are left, as the others may look later than it.
+    outcomes = train_with_progress(specs if together else left, root, **options)
     show_grid(root, status(root, specs), outcomes, json=json)
     for line in failures(outcomes):
         print(f"layerprobe: {line}", file=sys.stderr)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
+from layerprobe.distributed import from_first, rank, world_size
 from layerprobe.errors import DataError
 from layerprobe.paper.folders import (
     CHECKPOINT,
@@ -49,6 +50,8 @@ from layerprobe.training import (
 
 __all__ = ["BusyError", "Run", "RunSpec", "execute", "load_model", "read_run", "run_folder"]
 
+LEFT = b"left to train"
+
 
 def execute(
     spec: RunSpec,
@@ -63,6 +66,9 @@ def execute(
 
     Whatever interrupts it, the same call goes on after the last complete epoch, and in one thread on a CPU
     ends with the same bits as an undisturbed run. A run that is done is returned as it is.
+
+    In a job of several processes (`layerprobe.distributed.group`) all of them call this and train it
+    together, as `train` says; the first alone locks the folder and writes, the others have to see it.
 
     Parameters
     ----------
@@ -91,9 +97,10 @@ def execute(
         If the data set is missing, or the folder was begun by another spec or with other data.
     """
     device = torch.device(device)
-    with unfinished(spec, root) as folder:
+    with _unfinished_for_all(spec, root) as folder:
         if folder and is_trained(folder):
-            seal(folder)
+            if rank() == 0:
+                seal(folder)
         elif folder:
             images, labels = run_data(spec, data_root)
             session = Session.begin(spec, folder, images, labels, device, checkpoints)
@@ -107,8 +114,22 @@ def execute(
                 on_epoch=on_epoch,
                 **common_arguments(spec, images, device),
             )
-            session.finish(history)
+            if rank() == 0:
+                session.finish(history)
     return read_run(run_folder(root, spec))
+
+
+@contextmanager
+def _unfinished_for_all(spec: RunSpec, root: str | os.PathLike[str]) -> Iterator[Path | None]:
+    """Hold the folder as `unfinished` does, in the first process of a job for all of them."""
+    if rank():
+        yield run_folder(root, spec) if from_first(None) == LEFT else None
+        from_first(None)
+        return
+    with unfinished(spec, root) as folder:
+        from_first(LEFT if folder else b"")
+        yield folder
+    from_first(b"")  # now all its files are there
 
 
 @contextmanager
@@ -205,7 +226,8 @@ class Session:
             "train_images": len(images.train_images),
             "test_images": len(images.test_images),
         }
-        _note_session(spec, folder, data, device, resume)
+        if rank() == 0:
+            _note_session(spec, folder, data, device, resume)
         model = build_network(spec).to(device)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
         chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []
@@ -228,7 +250,7 @@ class Session:
         seal(self.folder)
 
     def _keep(self, weights: Mapping[str, Tensor], epoch: int) -> None:
-        if epoch in self.chosen:
+        if epoch in self.chosen and rank() == 0:
             path = epoch_path(self.folder, epoch)
             path.parent.mkdir(exist_ok=True)
             self._write_weights(path, weights, epoch)
@@ -250,6 +272,7 @@ def _note_session(
         "started": _now(),
         "epochs_before": len(resume.history) if resume else 0,
         "device": device.type,
+        "processes": world_size(),
         "threads": torch.get_num_threads(),
         **provenance(),
     }

@@ -8,8 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from layerprobe.distributed import world_size
 from layerprobe.paper.analysis import analyse_grid, missing
 from layerprobe.paper.grid import Outcome, train_grid
+from layerprobe.paper.in_turn import train_in_turn
 from layerprobe.paper.specs import RunSpec
 from layerprobe.report.grids import run_name
 from layerprobe.report.progress import Board, show_progress
@@ -20,10 +22,14 @@ Location = str | os.PathLike[str]
 
 
 def train_with_progress(specs: Sequence[RunSpec], root: Location, **options: Any) -> list[Outcome]:
-    """Train runs, none of them done, as `layerprobe.paper.train_grid` does with these options."""
+    """Train runs as `layerprobe.paper.train_grid` does with these options; none of them is done.
+
+    In a job of several processes as `layerprobe.paper.in_turn.train_in_turn` does; some may be done.
+    """
     last_epochs = [spec.recipe.max_epochs for spec in specs]
     with _board(specs, root, last_epochs=last_epochs) as board:
-        return train_grid(specs, root, tell=board.write, **options)
+        train = train_in_turn if world_size() > 1 else train_grid
+        return train(specs, root, tell=board.write, **options)
 
 
 def analyse_with_progress(

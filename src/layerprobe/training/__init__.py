@@ -8,8 +8,9 @@ from layerprobe.training.checkpoints import (
     save_checkpoint,
     save_weights,
 )
-from layerprobe.training.loop import Recipe, accuracy, train
+from layerprobe.training.loop import accuracy, train
 from layerprobe.training.provenance import provenance
+from layerprobe.training.recipe import Recipe
 from layerprobe.training.retrain import Measured, Retrained, early_stopping, retrain
 from layerprobe.training.scaling import Scale
 from layerprobe.training.seeds import Seeds, seeded

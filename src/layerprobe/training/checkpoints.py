@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.core.files import read_tensors, write_tensors
-from layerprobe.training.loop import Recipe
+from layerprobe.training.recipe import Recipe
 from layerprobe.training.state import Epoch, TrainingState
 
 __all__ = [

@@ -3,20 +3,21 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from layerprobe.distributed import rank, sum_over_processes, world_size
 from layerprobe.errors import InputError
+from layerprobe.training.parallel import check_splittable, require_same_start, sum_gradients
+from layerprobe.training.recipe import Recipe
 from layerprobe.training.seeds import seeded
 from layerprobe.training.state import Epoch, TrainingState
 
 __all__ = [
     "Inputs",
-    "Recipe",
     "Stop",
     "accuracy",
     "check_training_data",
@@ -27,87 +28,6 @@ __all__ = [
 
 Inputs = Callable[[Tensor], Tensor]
 Stop = Callable[[Sequence[Epoch]], bool]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained (METHOD section 3).
-
-    Attributes
-    ----------
-    optimizer : {"adam", "sgd"}
-        The optimiser, without weight decay or schedule.
-    learning_rate : float
-        Its step size.
-    batch_size : int
-        Samples a step; an epoch's last batch may be smaller.
-    momentum : float
-        For SGD.
-    target : float
-        Training stops after the epoch whose running training accuracy reaches this.
-    max_epochs : int
-        Training stops after so many epochs at the latest.
-    shuffle : bool
-        Draw a new batch order for every epoch. The published study did not: it took the samples as they lie.
-    """
-
-    optimizer: Literal["adam", "sgd"]
-    learning_rate: float
-    batch_size: int
-    momentum: float = 0.0
-    target: float = 0.999
-    max_epochs: int = 500
-    shuffle: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "max_epochs"):
-            if int(getattr(self, name)) != getattr(self, name):
-                raise InputError(f"{name} must be a whole number, got {getattr(self, name)!r}")
-        kinds = {"batch_size": int, "max_epochs": int, "shuffle": bool}
-        kinds |= dict.fromkeys(["learning_rate", "momentum", "target"], float)
-        for name, kind in kinds.items():
-            object.__setattr__(self, name, kind(getattr(self, name)))  # 1, 1.0 and NumPy's 1 are one recipe
-        if self.optimizer not in ("adam", "sgd"):
-            raise InputError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}")
-        for name, at_least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):
-            if not getattr(self, name) >= at_least:
-                raise InputError(f"{name} must be at least {at_least}, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise InputError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
-        if self.optimizer == "adam" and self.momentum:
-            raise InputError(f"momentum is SGD's; for Adam leave it at 0, got {self.momentum}")
-        if not 0 < self.target <= 2:  # a share; above 1 is never reached, and a slip for percent refused
-            raise InputError(
-                f"target must be a share as 0.999 (above 1: never stop early), got {self.target}"
-            )
-
-    @property
-    def slots(self) -> frozenset[str]:
-        """What the optimiser keeps of each parameter between steps."""
-        if self.optimizer == "adam":
-            return frozenset({"step", "exp_avg", "exp_avg_sq"})
-        return frozenset({"momentum_buffer"} if self.momentum else ())
-
-    def build_optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        """Return the fused optimiser over the model's parameters."""
-        if self.optimizer == "adam":
-            return torch.optim.Adam(model.parameters(), lr=self.learning_rate, fused=True)
-        return torch.optim.SGD(model.parameters(), lr=self.learning_rate, momentum=self.momentum, fused=True)
-
-    def draw_order(self, n: int) -> Tensor:
-        """Return the order (n,) in which an epoch takes the samples, from torch's global generator."""
-        return (torch.randperm if self.shuffle else torch.arange)(n)
-
-    def has_ended(self, history: Sequence[Epoch]) -> bool:
-        """Return whether training stops after these epochs."""
-        if not history:
-            return False
-        last = history[-1]
-        return (
-            last.epoch >= self.max_epochs
-            or last.train_accuracy >= self.target
-            or not math.isfinite(last.loss)
-        )
 
 
 def train(
@@ -131,6 +51,11 @@ def train(
     Everything random in an epoch depends on `order_seed` and the epoch's number alone, and torch's global
     generators are left as they were. With one thread on a CPU a run repeats bit for bit, whether or not it
     was interrupted between two epochs.
+
+    In a job of several processes (`layerprobe.distributed.group`) all of them call this with equal arguments.
+    Each takes its share of the rows of every batch, and gradients and counts are summed, so that steps and
+    history are those of one process up to rounding, whatever the number of processes. Dropout is the
+    exception: its masks are drawn anew in every process, and repeat for the same number of processes alone.
 
     Parameters
     ----------
@@ -158,9 +83,9 @@ def train(
     resume : TrainingState, optional
         Go on from here instead of from the network's present weights.
     save : callable, optional
-        Called with the `TrainingState` after each epoch, before `on_epoch`.
+        Called with the `TrainingState` after each epoch, before `on_epoch`; in the first process alone.
     on_epoch : callable, optional
-        Called with each `Epoch` as it ends.
+        Called with each `Epoch` as it ends; in every process.
     stop : callable, optional
         A stop rule beside the recipe's own: given the history so far, of at least one epoch, whether
         training ends. The same history must give the same answer, or a resumed run would end elsewhere.
@@ -176,31 +101,39 @@ def train(
     ------
     InputError
         There is no sample, not exactly one label for each input, or `resume` is of another network or
-        optimiser.
+        optimiser. In a job of several processes, that arguments differ between them, or that the network
+        normalises over batches.
+    ProcessError
+        If another process of the job ended.
     """
     check_training_data(x, y, true_labels, soft=True)
+    check_splittable(model)
     labels = y.argmax(1) if y.ndim == 2 else y
     optimizer = recipe.build_optimizer(model)
     history = list(earlier)
     if resume:
         resume.restore(model, optimizer, recipe.slots)
         history = list(resume.history)
+    others = [true_labels, *(test or ())]
+    require_same_start(model, optimizer, [x, y, *others], f"{recipe} {order_seed} {history}")
     while len(history) == len(earlier) or not (recipe.has_ended(history) or (stop and stop(history))):
         start = time.perf_counter()
         number = len(history) + 1
         with seeded(order_seed, number):
             order = recipe.draw_order(len(x)).to(x.device)
-            loss, predicted = _one_pass(model, x, y, order, recipe.batch_size, optimizer, inputs)
+            # Other rows must not be dropped by the same masks; the first process draws those of a job of one.
+            with seeded(order_seed, number, rank()) if rank() else nullcontext():
+                loss, taken, predicted = _one_pass(model, x, y, order, recipe.batch_size, optimizer, inputs)
         epoch = Epoch(
             epoch=number,
-            loss=loss.item(),
-            train_accuracy=share_equal(predicted, labels[order]),
-            true_accuracy=math.nan if true_labels is None else share_equal(predicted, true_labels[order]),
-            test_accuracy=math.nan if test is None else accuracy(model, *test, inputs=inputs),
-            seconds=time.perf_counter() - start,
+            loss=sum_over_processes(loss.double()).item(),
+            train_accuracy=_share(predicted, labels[taken], len(x)),
+            true_accuracy=math.nan if true_labels is None else _share(predicted, true_labels[taken], len(x)),
+            test_accuracy=math.nan if test is None else _accuracy_together(model, *test, inputs),
+            seconds=_of_first(time.perf_counter() - start),
         )
         history.append(epoch)
-        if save:
+        if save and rank() == 0:
             save(TrainingState.of(model, optimizer, history))
         if on_epoch:
             on_epoch(epoch)
@@ -229,21 +162,52 @@ def _one_pass(
     batch_size: int,
     optimizer: torch.optim.Optimizer,
     inputs: Inputs | None,
-) -> tuple[Tensor, Tensor]:
-    """Train on every sample once; return the mean loss, (), and the labels predicted on the way, (n,)."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Train on every sample once.
+
+    Returns
+    -------
+    loss : Tensor, ()
+        This process's part of the mean loss.
+    taken : Tensor, (m,), int64
+        Its samples, in the order taken: all of them in a job of one process.
+    predicted : Tensor, (m,), int64
+        Their labels as predicted on the way.
+    """
     model.train()
     total_loss = torch.zeros((), device=x.device)
-    predicted = []
+    taken, predicted = [order[:0]], [order[:0]]  # a process may be left without a row
     for batch in order.split(batch_size):
-        logits = model(inputs(x[batch]) if inputs else x[batch])
-        loss = cross_entropy(logits, y[batch])
+        mine = batch[rank() :: world_size()]
         optimizer.zero_grad()
-        loss.backward()
+        if len(mine):
+            logits = model(inputs(x[mine]) if inputs else x[mine])
+            loss = cross_entropy(logits, y[mine])
+            (loss * (len(mine) / len(batch))).backward()
+            # Nothing here waits for the device: losses and predictions stay on it until the pass is over.
+            total_loss = total_loss + loss.detach() * len(mine)  # in float64 for a network of float64
+            taken.append(mine)
+            predicted.append(logits.detach().argmax(1))
+        sum_gradients(model)
         optimizer.step()
-        # Nothing here waits for the device: losses and predictions stay on it until the pass is over.
-        total_loss += loss.detach() * len(batch)
-        predicted.append(logits.detach().argmax(1))
-    return total_loss / len(order), torch.cat(predicted)
+    return total_loss / len(order), torch.cat(taken), torch.cat(predicted)
+
+
+def _share(predicted: Tensor, labels: Tensor, n: int) -> float:
+    """Return the share of n samples that some process predicted right; each has its own predictions."""
+    return sum_over_processes((predicted == labels).sum()).item() / n
+
+
+def _accuracy_together(model: nn.Module, x: Tensor, y: Tensor, inputs: Inputs | None) -> float:
+    """Return `accuracy`, each process predicting its share of the rows."""
+    mine = slice(rank(), None, world_size())
+    predicted = predict(model, x[mine], inputs=inputs) if len(x) > rank() else y[:0]
+    return _share(predicted, y[mine], len(x))
+
+
+def _of_first(seconds: float) -> float:
+    """Return what the first process measured, in every process: histories must not differ."""
+    return sum_over_processes(torch.tensor(0.0 if rank() else seconds, dtype=torch.float64)).item()
 
 
 def accuracy(

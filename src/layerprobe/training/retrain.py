@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from layerprobe.errors import InputError
 from layerprobe.training.loop import (
     Inputs,
-    Recipe,
     Stop,
     accuracy,
     check_training_data,
@@ -18,6 +17,7 @@ from layerprobe.training.loop import (
     share_equal,
     train,
 )
+from layerprobe.training.recipe import Recipe
 from layerprobe.training.state import Epoch
 
 __all__ = ["Measured", "Retrained", "early_stopping", "retrain"]

@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
 from layerprobe.errors import InputError
-from layerprobe.training.loop import Inputs, Recipe, share_equal
+from layerprobe.training.loop import Inputs, share_equal
+from layerprobe.training.recipe import Recipe
 from layerprobe.training.seeds import seeded
 from layerprobe.training.state import Epoch, TrainingState
 

@@ -1,0 +1,45 @@
+import json
+
+import pytest
+
+from .audit_job import AUDITS, HELD, X, told
+
+
+@pytest.fixture(scope="module")
+def job(torchrun, tmp_path_factory):
+    """What each of two processes was told."""
+    folder = tmp_path_factory.mktemp("job")
+    result = torchrun("audit_job.py", folder)
+    assert result.returncode == 0, result.stderr
+    return [json.loads((folder / f"{k}.json").read_text()) for k in (0, 1)]
+
+
+@pytest.mark.parametrize("name", AUDITS)
+def test_two_processes_find_what_one_finds(job, name):
+    """To the last bit: every batch is run as by one process, and one process decides."""
+    first, second = job
+    alone = AUDITS[name]()
+    expected = json.loads(json.dumps(told(alone)))
+    assert str(first[name]) == str(expected)  # NaN is NaN
+    assert str(second[name]) == str(expected)
+    assert first[f"{name} predicted"] == alone.predict(X[HELD]).tolist()
+
+
+def test_each_process_runs_its_batches_alone(job):
+    first, second = job
+    assert first["rows"] == second["rows"] == 101
+    # Two rows tell the dimensions; 101 and 50 rows are 13 and 7 batches of up to eight, for two networks.
+    assert (first["holdout ran"], second["holdout ran"]) == (
+        2 + 2 * (53 + 26),
+        2 + 2 * (48 + 24),
+    )
+    assert (first["views ran"], second["views ran"]) == (2 + 3 * 101, 2)
+
+
+def test_what_differs_between_processes_is_refused(job):
+    first, second = job
+    for seen in job:
+        assert "'Fresh' cannot be sent" in seen["probe"]
+        assert seen["labels"].startswith("InputError: expected the same rows and labels in every process")
+    assert "InputError: the data come in another order in every process" in first["orders"]
+    assert second["orders"].startswith("ProcessError: process 1 waited")
