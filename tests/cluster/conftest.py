@@ -87,7 +87,7 @@ def spec_of():
 
 @pytest.fixture
 def noted(tmp_path):
-    """A trainer for workers that notes each run that it begins; once it dies of some seeds, after so many epochs.
+    """A trainer for workers that notes what it begins; of some seeds it dies once, after so many epochs.
 
     Of no epoch it dies every time.
     """
