@@ -101,13 +101,13 @@ class Sweep:
                 shutil.rmtree(lost, ignore_errors=True)
         sweep = cls(sweeps / uuid4().hex[:12])
         sweep.folder.mkdir(parents=True)
-        with locked(sweep.folder):
-            try:
+        try:
+            with locked(sweep.folder):
                 yield sweep
-            finally:
-                shutil.rmtree(sweep.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):  # others are still there
-            sweeps.rmdir()
+        finally:
+            shutil.rmtree(sweep.folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others are still there
+                sweeps.rmdir()
 
     @property
     def name(self) -> str:
