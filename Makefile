@@ -9,7 +9,7 @@ export PIP_CONSTRAINT := constraints.txt
 demo: .venv/installed
 	$(BIN)/layerprobe demo
 
-test: .venv/installed
+test: .venv/cluster
 	$(BIN)/pytest
 
 check: .venv/installed
@@ -23,4 +23,9 @@ bench: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+# The tests send work to small dask and Ray clusters on this machine.
+.venv/cluster: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[dev,cluster]'
 	touch $@

@@ -146,6 +146,7 @@ def test_training_hands_over_what_is_left_and_reports_what_failed(capsys, tmp_pa
         assert specs == left
         assert options == {
             "jobs": 3,
+            "cluster": None,
             "device": "cpu",
             "stacked": False,
             "data_root": tmp_path / "data",
@@ -194,7 +195,7 @@ def test_on_a_gpu_runs_are_stacked_unless_asked_otherwise(tmp_path, monkeypatch,
         return [Outcome(spec, "trained") for spec in specs]
 
     monkeypatch.setattr(running, "train_grid", train_grid)
-    monkeypatch.setattr(grid, "jobs_on", lambda device, jobs: 1)
+    monkeypatch.setattr(grid, "jobs_on", lambda device, jobs, cluster: 1)
     command = ["paper", "train", *DIGITS, "0", "--device", "cuda", "--root", str(tmp_path), *options]
     assert main(command) == 0
     assert asked == [stacked]

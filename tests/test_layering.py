@@ -35,7 +35,18 @@ RANK = {
     )
     for name in names
 }
-LATE = {"tyro", "rich", "matplotlib", "pooch", "PIL", "joblib", "transformers", "datasets"}
+LATE = {
+    "tyro",
+    "rich",
+    "matplotlib",
+    "pooch",
+    "PIL",
+    "joblib",
+    "transformers",
+    "datasets",
+    "distributed",
+    "ray",
+}
 UNSAFE = {"pickle", "dill", "cloudpickle", "shelve", "marshal"}
 
 

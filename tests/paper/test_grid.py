@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -42,7 +43,6 @@ class InThisProcess(Executor):
 @pytest.fixture
 def in_this_process(monkeypatch):
     monkeypatch.setattr(process_executor, "ProcessPoolExecutor", InThisProcess)
-    monkeypatch.setattr(os, "getppid", os.getpid)
 
 
 def test_failed_and_killed_runs_do_not_disturb_the_others_and_are_finished_later(tmp_path):
@@ -74,7 +74,8 @@ def test_failed_and_killed_runs_do_not_disturb_the_others_and_are_finished_later
     assert stages == [Stage.DONE, Stage.FAILED, Stage.FAILED, Stage.ELSEWHERE, Stage.DONE]
     history = read_run(run_folder(tmp_path, fine)).history
     assert board.read()[0][1:] == (2, history["train_accuracy"].iloc[-1])
-    assert sorted(calls.read_text().splitlines()) == [f"{seed} 1" for seed in range(5)]
+    tried = sorted(calls.read_text().splitlines())
+    assert tried == ["0 1", "1 1", "2 1", "2 1", "2 1", "3 1", "4 1"]  # what was killed is tried again
 
     alone = execute(late, tmp_path / "alone")
     trained = load_model(run_folder(tmp_path, late)).state_dict()
@@ -140,6 +141,29 @@ def test_runs_are_one_model_only_on_a_gpu_unless_asked_for(tmp_path, in_this_pro
     specs = [spec_of(0.2), spec_of(0.6, 1)]
     outcomes = train_grid(specs, tmp_path, execute_together=together)
     assert [outcome.state for outcome in outcomes] == ["trained", "trained"]
+
+
+def test_two_sweeps_at_once_train_each_run_once(tmp_path, in_this_process):
+    specs = [spec_of(seed=seed) for seed in range(4)]
+    together, results = threading.Barrier(2), []
+
+    def sweep():
+        together.wait()
+        results.append(train_grid(specs, tmp_path, jobs=1))
+
+    threads = [threading.Thread(target=sweep) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 2
+    assert not any(outcome.state == "failed" for outcomes in results for outcome in outcomes)
+    for spec in specs:
+        assert len(read_run(run_folder(tmp_path, spec)).record["sessions"]) == 1
+    # Whoever comes first to a run trains it; the other passes it by, or finds it done.
+    assert all(
+        {first.state, second.state} & {"trained", "kept"} for first, second in zip(*results, strict=True)
+    )
 
 
 def test_what_is_done_is_kept_without_starting_a_process(tmp_path):

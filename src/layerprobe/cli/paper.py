@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
     from layerprobe.paper import RunSpec
+    from layerprobe.paper.clusters import Cluster
     from layerprobe.report.reproduction import Written
 
 __all__ = ["Grid", "add_paper"]
@@ -115,6 +116,8 @@ def add_paper(app: "SubcommandApp") -> None:
         grid: Annotated[Grid, arg(name="")],
         *,
         jobs: int | None = None,
+        backend: Literal["loky", "dask", "ray"] = "loky",
+        address: str | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
         stacked: bool = False,
         separate: bool = False,
@@ -136,6 +139,9 @@ def add_paper(app: "SubcommandApp") -> None:
         Args:
             grid: Which runs.
             jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
+            backend: loky: processes on this machine; dask, ray: a cluster that exists, as many runs at a
+                time as it has workers.
+            address: Of the cluster: tcp://HOST:8786 of dask's scheduler; auto, HOST:6379 or ray://HOST:10001.
             device: Where to train.
             stacked: Train all runs of a pair as one batched model, as on a GPU by default.
             separate: Train each run by itself, on a GPU too.
@@ -148,9 +154,22 @@ def add_paper(app: "SubcommandApp") -> None:
 
         if stacked and separate:
             raise InputError("runs are trained either stacked or separate; leave out one of the two")
+        from layerprobe.paper.clusters import Cluster
+
+        cluster = Cluster.of(backend, address)
         with one_job(device):
             stacked = stacked or (device == "cuda" and not separate and world_size() == 1)
-            _train(grid, jobs, device, stacked, data, checkpoints=checkpoints, dry_run=dry_run, json=json)
+            _train(
+                grid,
+                jobs,
+                cluster,
+                device,
+                stacked,
+                data,
+                checkpoints=checkpoints,
+                dry_run=dry_run,
+                json=json,
+            )
 
     @paper.command
     def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
@@ -231,6 +250,7 @@ def _show_written(written: "Written", out: Path) -> None:
 def _train(
     grid: Grid,
     jobs: int | None,
+    cluster: "Cluster | None",
     device: str,
     stacked: bool,
     data: Path | None,
@@ -250,24 +270,27 @@ def _train(
     if not specs:
         raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
     together = world_size() > 1
-    if together and (jobs is not None or stacked):
+    if together and (jobs is not None or stacked or cluster):
+        needless = "--stacked" if stacked else "--backend" if cluster else "--jobs"
         raise InputError(
             f"the {world_size()} processes that torchrun started train one run at a time; leave out "
-            f"{'--stacked' if stacked else '--jobs'}, or start the command without torchrun"
+            f"{needless}, or start the command without torchrun"
         )
-    jobs = jobs_on(device, 1 if together else jobs)
+    at_once = jobs_on(device, 1 if together else jobs, cluster) or len(specs)
     rows = status(root, specs)
     left = [spec for spec, state in zip(specs, rows["state"], strict=True) if state != "done"]
-    needed = disk(disk_needed(left, jobs=len(left) if stacked else jobs, checkpoints=checkpoints), root)
-    at_a_time = f"Those of a pair as one, {jobs} such" if stacked else f"{jobs}"
+    needed = disk(disk_needed(left, jobs=len(left) if stacked else at_once, checkpoints=checkpoints), root)
+    number = f"{at_once} at a time" if cluster is None else f"as many at a time as {cluster} has workers"
+    as_one = "Those of a pair as one, " if stacked else ""
     shared = f" on {world_size()} processes" if together else ""
-    print(f"{counts(rows)}. {at_a_time} at a time{shared}, {needed}.", file=sys.stderr)
+    words = f"{as_one}{number}{shared}, {needed}."
+    print(f"{counts(rows)}. {words[0].upper()}{words[1:]}", file=sys.stderr)
     if dry_run:
         show_grid(root, rows, json=json)
         return
     options: dict[str, Any] = {"device": device, "data_root": data, "checkpoints": checkpoints}
     if not together:
-        options |= {"jobs": jobs, "stacked": stacked}
+        options |= {"jobs": jobs, "cluster": cluster, "stacked": stacked}
     # Together all of them: the first process tells which are left, as the others may look later than it.
     outcomes = train_with_progress(specs if together else left, root, **options)
     show_grid(root, status(root, specs), outcomes, json=json)

@@ -27,6 +27,8 @@ def add_reproduce(app: "SubcommandApp") -> None:
         root: Path = Path("runs"),
         out: Path = Path("reproduction"),
         jobs: int | None = None,
+        backend: Literal["loky", "dask", "ray"] = "loky",
+        address: str | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
         data: Annotated[Path | None, arg(metavar="FOLDER")] = None,
         dry_run: bool = False,
@@ -47,12 +49,16 @@ def add_reproduce(app: "SubcommandApp") -> None:
             root: Folder of all runs.
             out: Folder for what is written.
             jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
+            backend: loky: processes on this machine; dask, ray: a cluster that exists, as many runs at a
+                time as it has workers.
+            address: Of the cluster: tcp://HOST:8786 of dask's scheduler; auto, HOST:6379 or ray://HOST:10001.
             device: Where networks are trained.
             data: Folder of the data sets. Without it, LAYERPROBE_DATA or else the user's cache folder.
             dry_run: Do nothing; print the runs, and about how much time and disk space they need.
             as_is: Train and measure nothing; write tables, figures and report from what is there.
             json: Print the state of all runs as JSON on stdout, and nothing else there.
         """
+        from layerprobe.paper.clusters import Cluster
         from layerprobe.paper.grid import jobs_on
         from layerprobe.paper.overview import status
         from layerprobe.paper.plans import plan as plan_of
@@ -65,15 +71,18 @@ def add_reproduce(app: "SubcommandApp") -> None:
             raise InputError(
                 "--dry-run writes nothing and --as-is writes what is there; leave out one of the two"
             )
+        cluster = Cluster.of(backend, address)
         plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
         if not as_is:
-            print(announce(plan, root, jobs_on(device, jobs)), file=sys.stderr)
+            print(announce(plan, root, jobs_on(device, jobs, cluster), cluster), file=sys.stderr)
         failed: list[Outcome] = []
         if as_is:
             if not write_all(plan, root, out):
                 raise InputError(f"there is nothing to write: no run in {root} shows {', '.join(names)}")
         elif not dry_run:
-            failed = reproduce_plan(plan, root, out, jobs=jobs, device=device, data_root=data)
+            failed = reproduce_plan(
+                plan, root, out, jobs=jobs, cluster=cluster, device=device, data_root=data
+            )
         if dry_run or json:
             show_grid(root, status(root, list(plan.work)), failed, json=json)
         if not dry_run and not json and (out / "report.html").exists():

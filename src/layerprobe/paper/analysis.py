@@ -1,23 +1,26 @@
 """Experiments on finished runs: each run's missing rows are measured once and kept in its folder."""
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from contextlib import closing
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from layerprobe.errors import DataError, ExperimentError, InputError
+from layerprobe.paper.clusters import Cluster
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.folders import DONE, RECORD, Run, read_run, run_folder
-from layerprobe.paper.grid import Location, Outcome, Tell, jobs_on
-from layerprobe.paper.locking import locked
-from layerprobe.paper.processes import KILLED, failure, in_processes
+from layerprobe.paper.grid import Outcome, jobs_on
+from layerprobe.paper.locking import Sweep, is_locked, locked
+from layerprobe.paper.processes import failure
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
 from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.subjects import Subject
+from layerprobe.paper.sweeps import Location, Tell, data_for, sweep_through
 from layerprobe.training import Epoch
 
 __all__ = ["analyse", "analyse_grid", "gather", "histories", "missing"]
@@ -49,6 +52,7 @@ def analyse(
     data_root: Location | None = None,
     device: str = "cpu",
     on_experiment: Callable[[str], object] | None = None,
+    sweep: Sweep | None = None,
 ) -> None:
     """Do those experiments on a finished run that suit it and were not done before.
 
@@ -69,6 +73,8 @@ def analyse(
         Where networks run.
     on_experiment : callable, optional
         Called with each experiment's name before it begins.
+    sweep : Sweep, optional
+        The command that this is part of, whose lost workers' runs are taken over.
 
     Raises
     ------
@@ -82,7 +88,7 @@ def analyse(
     folder = run_folder(root, spec)
     if not (folder / DONE).exists():
         raise DataError(f"{folder}: this run is not done, so nothing can be measured on it. Train it first.")
-    with locked(folder):
+    with locked(folder, sweep) as claim:
         names = missing(spec, root, experiments)
         subject = Subject.of(spec, root, data_root=data_root, device=device) if names else None
         failed: list[Exception] = []
@@ -98,6 +104,7 @@ def analyse(
                 said.append(f"{name}: {failure(error)[0]}")
                 continue
             took = {"experiment": name, "metric": "experiment_seconds", "value": time.perf_counter() - start}
+            claim.check()
             write_rows(folder, name, pd.concat([rows, tidy([took])], ignore_index=True))
     if failed:
         raise ExperimentError("; ".join(said)) from failed[0]
@@ -108,6 +115,7 @@ def analyse_grid(
     root: Location,
     *,
     jobs: int | None = None,
+    cluster: Cluster | None = None,
     data_root: Location | None = None,
     device: str = "cpu",
     tell: Tell | None = None,
@@ -118,10 +126,8 @@ def analyse_grid(
     ----------
     work : mapping of RunSpec to sequence of str
         The experiments to do on each run.
-    root, data_root, device
-        As for `analyse`.
-    jobs : int, optional
-        How many processes; `jobs_on` the device if not given.
+    root, jobs, cluster, data_root, device
+        As for `layerprobe.paper.train_grid`.
     tell : Tell, optional
         Called as runs begin, with each experiment's position, and as they end; must be picklable.
 
@@ -130,58 +136,70 @@ def analyse_grid(
     list of Outcome
         One for each run, in order; "kept" where nothing was missing.
     """
-    jobs = jobs_on(device, jobs)
+    jobs = jobs_on(device, jobs, cluster)
+    root = Path(root).absolute() if cluster else root
     outcomes: dict[RunSpec, Outcome] = {}
-    left = {}
-    for spec, experiments in work.items():
+    left: list[_Missing] = []
+    for position, (spec, experiments) in enumerate(work.items()):
         if names := missing(spec, root, experiments):
-            left[spec] = names
+            left.append(_Missing(position, spec, names))
         else:
             outcomes[spec] = Outcome(spec, "kept")
-    positions = {spec: i for i, spec in enumerate(work)}
-    one = partial(
-        _analyse_one,
-        root=root,
-        data_root=data_root,
+    of_position = {unit.position: unit for unit in left}
+    swept = sweep_through(
+        partial(_analyse_one, root=root, data_root=data_for(cluster, data_root), device=device),
+        left,
+        root,
+        jobs=jobs,
+        cluster=cluster,
         device=device,
+        where=lambda position: _where(root, of_position[position]),
+        positions=of_position,
         tell=tell,
-        positions=positions,
-        parent=os.getpid(),
     )
-    for (spec, _), future in in_processes(one, list(left.items()), jobs):
-        error, trace, busy = (KILLED, "", False) if future.exception() else future.result()
-        outcomes[spec] = Outcome(spec, "busy" if busy else "failed" if error else "trained", error, trace)
-        if tell:
-            tell(positions[spec], "failed" if error else "done", 0, 1.0)
+    with closing(swept):
+        for unit, result, told in swept:
+            error, trace, busy = failure(result) if isinstance(result, Exception) else result
+            state: Any = "busy" if busy else "failed" if error else "trained"
+            outcomes[unit.spec] = Outcome(unit.spec, state, error, trace)
+            told(unit.position, "failed" if error else "done", 0, 1.0)
     return [outcomes[spec] for spec in work]
 
 
+@dataclass(frozen=True)
+class _Missing:
+    """The experiments that a run lacks."""
+
+    position: int
+    spec: RunSpec
+    names: list[str]
+
+
 def _analyse_one(
-    unit: tuple[RunSpec, list[str]],
-    *,
-    root: Location,
-    data_root: Location | None,
-    device: str,
-    tell: Tell | None,
-    positions: dict[RunSpec, int],
-    parent: int,
+    unit: _Missing, *, root: Location, data_root: Location | None, device: str, sweep: Sweep, tell: Tell
 ) -> tuple[str, str, bool]:
-    spec, names = unit
     begun = 0
 
     def on_experiment(_: str) -> None:
         nonlocal begun
         begun += 1
-        if os.getppid() != parent:  # the command was killed, and nobody waits for this run
-            os._exit(1)
-        if tell:
-            tell(positions[spec], "analysing", begun, (begun - 1) / len(names))
+        sweep.check()  # nobody may wait for this run any more
+        tell(unit.position, "analysing", begun, (begun - 1) / len(unit.names))
 
+    options = {"data_root": data_root, "device": device, "on_experiment": on_experiment, "sweep": sweep}
     try:
-        analyse(spec, root, names, data_root=data_root, device=device, on_experiment=on_experiment)
+        analyse(unit.spec, root, unit.names, **options)  # type: ignore[arg-type]
     except Exception as error:  # one run's failure must not end the others
         return failure(error)
     return failure(None)
+
+
+def _where(root: Location, unit: _Missing) -> tuple[str, int, float] | None:
+    """Return what a run's folder says of its experiments; None if nobody does them."""
+    if not is_locked(run_folder(root, unit.spec)):
+        return None
+    done = len(unit.names) - len(missing(unit.spec, root, unit.names))
+    return "analysing", done + 1, done / len(unit.names)
 
 
 def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:

@@ -7,9 +7,10 @@ import torch
 
 from layerprobe.core.linalg import one_thread
 from layerprobe.paper import published
-from layerprobe.paper.grid import Location, operations
+from layerprobe.paper.grid import operations
 from layerprobe.paper.overview import so_far
 from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.sweeps import Location
 
 __all__ = ["epochs_expected", "seconds_left"]
 

@@ -8,7 +8,7 @@
 | checkpoints/epoch-0005.safetensors | weights of chosen epochs, if asked for; 0 is the initial network |
 | model.safetensors | the last epoch's weights |
 | done | empty, written last |
-| lock | empty, held while a process trains |
+| lock-1, lock-2, ... | who trains it, see `layerprobe.paper.locking`; lock-2.free: nobody |
 
 Each is replaced at once, so that none is ever half-written.
 """
@@ -84,7 +84,7 @@ class Run:
 
     @property
     def running(self) -> bool:
-        """Whether a process on this machine trains it at this moment."""
+        """Whether a process, here or on another machine, trains it at this moment."""
         return is_locked(self.folder)
 
     @property

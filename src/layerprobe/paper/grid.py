@@ -1,29 +1,29 @@
 """Many runs at once, each in a process of one thread or stacked on a GPU, whatever happens to the others."""
 
-import os
 from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from layerprobe.errors import DataError, InputError
+from layerprobe.paper.clusters import Cluster
 from layerprobe.paper.folders import DONE, MODEL, read_run, run_folder
+from layerprobe.paper.locking import Sweep, is_locked
 from layerprobe.paper.overview import so_far, untrained_network
 from layerprobe.paper.pairs import pair
-from layerprobe.paper.processes import KILLED, failure, in_processes
+from layerprobe.paper.processes import failure
 from layerprobe.paper.runs import execute as execute_run
 from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.sweeps import Location, Tell, data_for, sweep_through
 from layerprobe.paper.together import execute_together as execute_runs_together
 from layerprobe.paper.together import groups
 from layerprobe.training import Epoch
 
 __all__ = ["Outcome", "Tell", "cost", "jobs_on", "operations", "train_grid"]
-
-Location = str | os.PathLike[str]
-Tell = Callable[[int, str, int, float], object]
-"""Called with (position of the run, "training" | "done" | "failed", epoch, accuracy on its labels)."""
 
 # Training images, test images and shape of one, to judge how long a run takes before any image is read.
 SIZES = {
@@ -64,6 +64,7 @@ def train_grid(
     root: Location,
     *,
     jobs: int | None = None,
+    cluster: Cluster | None = None,
     device: str = "cpu",
     data_root: Location | None = None,
     checkpoints: bool | Collection[RunSpec] = False,
@@ -74,25 +75,30 @@ def train_grid(
 ) -> list[Outcome]:
     """Train every run of a grid that is not done yet; go on with those that were interrupted.
 
-    A run that fails, or whose process is killed, does not disturb the others. On KeyboardInterrupt all
-    processes are killed, which costs each run at most the epoch it is in, and the exception goes on.
+    A run that fails does not disturb the others; one whose process is killed, or whose machine is lost, is
+    tried again. On KeyboardInterrupt all processes are killed, which costs each run at most the epoch it is
+    in (runs on a dask cluster end after it), and the exception goes on.
 
     Parameters
     ----------
     specs : sequence of RunSpec
         What to train.
     root : path
-        The folder of all runs.
+        The folder of all runs; for a cluster, on storage that all its machines see.
     jobs : int, optional
         How many processes, of one thread each; `jobs_on` the device if not given.
+    cluster : Cluster, optional
+        Train there instead, as many runs at a time as it has workers.
     device : str
         Where to train.
     data_root : path, optional
-        As in `layerprobe.data.load`.
+        As in `layerprobe.data.load`. On a cluster, LAYERPROBE_DATA is that of the calling process if it has
+        one.
     checkpoints : bool or collection of RunSpec
         Keep the weights of chosen epochs, of all runs or of these and those stacked with them.
     tell : Tell, optional
         Called as runs begin, after each epoch and as they end; in their processes, so it must be picklable.
+        On a cluster it is called here, with what the runs' folders show every few seconds.
     execute : callable
         Trains one run, as `layerprobe.paper.execute` does.
     stacked : bool, optional
@@ -109,46 +115,66 @@ def train_grid(
     Raises
     ------
     InputError
-        If `jobs` is not at least 1, or there is no such device.
+        If `jobs` is not at least 1, or given for a cluster; if there is no such device; if the cluster does
+        not answer or its packages are not installed.
     """
-    jobs = jobs_on(device, jobs)
+    jobs = jobs_on(device, jobs, cluster)
+    root = Path(root).absolute() if cluster else root
     outcomes = {spec: outcome for spec in specs if (outcome := _of_done(root, spec))}
     left = sorted({spec: 0 for spec in specs if spec not in outcomes}, key=cost, reverse=True)
     stacked = torch.device(device).type == "cuda" if stacked is None else stacked
-    units = groups(left) if stacked else [[spec] for spec in left]
+    kept = set(specs if checkpoints is True else checkpoints or ())
+    units = [
+        _Group([specs.index(spec) for spec in group], group, checkpoints=not kept.isdisjoint(group))
+        for group in (groups(left) if stacked else [[spec] for spec in left])
+    ]
     work = partial(
         _train_group,
         root=root,
         execute=execute,
         execute_together=execute_together,
-        options={"data_root": data_root, "device": device},
-        checkpoints=checkpoints,
-        positions={spec: specs.index(spec) for spec in left},
-        tell=tell or _tell_nobody,
-        parent=os.getpid(),
+        options={"data_root": data_for(cluster, data_root), "device": device},
     )
-    for group, future in in_processes(work, units, jobs):
-        ended = [(KILLED, "", False)] * len(group) if future.exception() else future.result()
-        for spec, (error, trace, busy) in zip(group, ended, strict=True):
-            if not error or (run_folder(root, spec) / DONE).exists():
-                outcomes[spec] = Outcome(spec, "trained")
-            else:
-                outcomes[spec] = Outcome(spec, "busy" if busy else "failed", error, trace)
-            if tell:
+    swept = sweep_through(
+        work,
+        units,
+        root,
+        jobs=jobs,
+        cluster=cluster,
+        device=device,
+        where=lambda position: _where(root, specs[position]),
+        positions=[position for unit in units for position in unit.positions],
+        tell=tell,
+    )
+    with closing(swept):
+        for group, result, told in swept:
+            ended = [failure(result)] * len(group.specs) if isinstance(result, Exception) else result
+            for position, spec, (error, trace, busy) in zip(group.positions, group.specs, ended, strict=True):
+                if not error or (run_folder(root, spec) / DONE).exists():
+                    outcomes[spec] = Outcome(spec, "trained")
+                else:
+                    outcomes[spec] = Outcome(spec, "busy" if busy else "failed", error, trace)
                 stages = {"trained": "done", "busy": "elsewhere", "failed": "failed"}
-                tell(specs.index(spec), stages[outcomes[spec].state], *so_far(root, spec))
+                told(position, stages[outcomes[spec].state], *so_far(root, spec))
     return [outcomes[spec] for spec in specs]
 
 
-def jobs_on(device: str, jobs: int | None = None) -> int:
-    """Return how many processes train at a time: on a CPU one for each usable core, on another device one.
+def jobs_on(device: str, jobs: int | None = None, cluster: Cluster | None = None) -> int:
+    """Return how many processes train here: on a CPU one for each usable core, on another device one.
+
+    Where there is a cluster it is 0.
 
     Raises
     ------
     InputError
-        If `jobs` is not at least 1, or there is no such device.
+        If `jobs` is not at least 1, or is given for a cluster, or there is no such device.
     """
     from joblib import cpu_count
+
+    if cluster and jobs is not None:
+        raise InputError("jobs are those of this machine; a cluster trains as many runs as it has workers")
+    if cluster:
+        return 0
 
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}; leave it out for one a core")
@@ -169,9 +195,6 @@ def _of_done(root: Location, spec: RunSpec) -> Outcome | None:
     if not (folder / MODEL).exists():
         return Outcome(spec, "failed", f"{folder}: {MODEL} is gone. Remove the folder and train anew.")
     return Outcome(spec, "kept")
-
-
-def _tell_nobody(*_: object) -> None: ...
 
 
 @cache
@@ -203,35 +226,45 @@ def operations(spec: RunSpec) -> float:
     return _operations(spec.pair, spec.options) * passes
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Runs that one process trains: one, or several as one model."""
+
+    positions: list[int]
+    specs: list[RunSpec]
+    checkpoints: bool
+
+
 def _train_group(
-    group: list[RunSpec],
+    group: _Group,
     *,
     root: Location,
     execute: Callable[..., object],
     execute_together: Callable[..., Sequence[object]],
     options: dict[str, Any],
-    checkpoints: bool | Collection[RunSpec],
-    positions: dict[RunSpec, int],
+    sweep: Sweep,
     tell: Tell,
-    parent: int,
 ) -> list[tuple[str, str, bool]]:
     """Train one run, or several as one; return how each ended, as `failure` says it."""
 
     def on_epoch(member: int, epoch: Epoch) -> None:
-        tell(positions[group[member]], "training", epoch.epoch, epoch.train_accuracy)
-        if os.getppid() != parent:  # the grid was killed, and nobody waits for this run; it is on disk
-            os._exit(1)
+        tell(group.positions[member], "training", epoch.epoch, epoch.train_accuracy)
+        sweep.check()  # nobody may wait for this run any more; it is on disk
 
-    for spec in group:
-        tell(positions[spec], "training", *so_far(root, spec))
-    keep = checkpoints if isinstance(checkpoints, bool) else not set(checkpoints).isdisjoint(group)
-    options = {**options, "checkpoints": keep}
+    for position, spec in zip(group.positions, group.specs, strict=True):
+        tell(position, "training", *so_far(root, spec))
+    options = {**options, "checkpoints": group.checkpoints, "sweep": sweep}
     ended: Sequence[object]
     try:
-        if len(group) > 1:
-            ended = execute_together(group, root, on_epoch=on_epoch, **options)
+        if len(group.specs) > 1:
+            ended = execute_together(group.specs, root, on_epoch=on_epoch, **options)
         else:
-            ended = [execute(group[0], root, on_epoch=partial(on_epoch, 0), **options)]
+            ended = [execute(group.specs[0], root, on_epoch=partial(on_epoch, 0), **options)]
     except Exception as error:  # one run's failure must not end the others
-        ended = [error] * len(group)
+        ended = [error] * len(group.specs)
     return [failure(end) for end in ended]
+
+
+def _where(root: Location, spec: RunSpec) -> tuple[str, int, float] | None:
+    """Return what a run's folder says of its progress; None if nobody trains it."""
+    return ("training", *so_far(root, spec)) if is_locked(run_folder(root, spec)) else None

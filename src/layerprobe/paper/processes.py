@@ -1,8 +1,9 @@
-"""Work in processes of one thread each, whatever happens to one of them."""
+"""Work in processes of one thread each on this machine, whatever happens to one of them."""
 
+import os
 import signal
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from typing import Any, TypeVar
@@ -10,21 +11,24 @@ from typing import Any, TypeVar
 import torch
 
 from layerprobe.errors import LayerprobeError
-from layerprobe.paper.locking import BusyError
+from layerprobe.paper.locking import Abandoned, BusyError
 
-__all__ = ["KILLED", "failure", "in_processes"]
+__all__ = ["ATTEMPTS", "KILLED", "failure", "in_processes"]
 
 Unit = TypeVar("Unit")
-KILLED = "its process ended abruptly (killed, or out of memory); the same command goes on with this run"
+ATTEMPTS = 3
+KILLED = (
+    f"its process ended abruptly {ATTEMPTS} times (killed, or out of memory); the same command goes on with "
+    "this run"
+)
 
 
-def in_processes(
-    work: Callable[[Unit], Any], units: Sequence[Unit], jobs: int
-) -> Iterator[tuple[Unit, "Future[Any]"]]:
-    """Yield every unit of work and its ended future as they end, `jobs` at a time.
+def in_processes(work: Callable[[Unit], Any], units: Sequence[Unit], jobs: int) -> Iterator[tuple[Unit, Any]]:
+    """Yield every unit of work and what became of it, its result or an exception, `jobs` at a time.
 
-    Each process is a pool of its own. In a shared pool, as joblib's Parallel has it, the death of one process
-    ends the work of all.
+    Each process is a loky pool of its own. In a shared pool, as joblib's Parallel has it, the death of one
+    process ends the work of all, and nobody knows whose work was the death of it. Work whose process died is
+    tried again at once, `ATTEMPTS` times in all.
     """
     from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
@@ -32,18 +36,27 @@ def in_processes(
         one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         return ProcessPoolExecutor(max_workers=1, initializer=_prepare, env=one_thread)
 
-    waiting = deque(units)
+    waiting, deaths = deque(range(len(units))), Counter[int]()
     idle = [start() for _ in range(min(jobs, len(units)))]
-    busy: dict[Future[Any], tuple[ProcessPoolExecutor, Unit]] = {}
+    busy: dict[Future[Any], tuple[ProcessPoolExecutor, int]] = {}
     try:
         while waiting or busy:
             while waiting and idle:
-                process, unit = idle.pop(), waiting.popleft()
-                busy[process.submit(work, unit)] = process, unit
+                process, position = idle.pop(), waiting.popleft()
+                busy[process.submit(_do, work, units[position])] = process, position
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                process, unit = busy.pop(future)
-                idle.append(start() if isinstance(future.exception(), BrokenProcessPool) else process)
-                yield unit, future
+                process, position = busy.pop(future)
+                error = future.exception()
+                if not isinstance(error, BrokenProcessPool):
+                    idle.append(process)
+                    yield units[position], error or future.result()
+                    continue
+                idle.append(start())
+                deaths[position] += 1
+                if deaths[position] < ATTEMPTS:
+                    waiting.appendleft(position)
+                else:
+                    yield units[position], LayerprobeError(KILLED)
     finally:
         for process in [*idle, *(process for process, _ in busy.values())]:
             process.shutdown(kill_workers=True)
@@ -53,6 +66,13 @@ def _prepare() -> None:
     """Make a fresh process ready: one thread, and Ctrl-C, which reaches all, is for the parent to act on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
+
+
+def _do(work: Callable[[Unit], Any], unit: Unit) -> Any:
+    try:
+        return work(unit)
+    except Abandoned:  # the command was killed; nothing else ends a process without its parent
+        os._exit(1)
 
 
 def failure(end: object) -> tuple[str, str, bool]:

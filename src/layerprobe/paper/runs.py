@@ -33,7 +33,7 @@ from layerprobe.paper.folders import (
     write_record,
     write_text,
 )
-from layerprobe.paper.locking import BusyError, locked
+from layerprobe.paper.locking import BusyError, Claim, Sweep, locked
 from layerprobe.paper.midway import train_edited
 from layerprobe.paper.pairs import pair
 from layerprobe.paper.specs import RunSpec, run_data
@@ -61,6 +61,7 @@ def execute(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[Epoch], object] | None = None,
     checkpoints: bool = False,
+    sweep: Sweep | None = None,
 ) -> Run:
     """Train what a spec says, or finish it, in its own folder under `root`.
 
@@ -84,6 +85,8 @@ def execute(
         Called with each `Epoch` when it is on disk.
     checkpoints : bool
         Keep the weights of `chosen_epochs`, of those that this call trains.
+    sweep : Sweep, optional
+        The command that this is part of, whose lost workers' runs are taken over.
 
     Returns
     -------
@@ -97,13 +100,13 @@ def execute(
         If the data set is missing, or the folder was begun by another spec or with other data.
     """
     device = torch.device(device)
-    with _unfinished_for_all(spec, root) as folder:
-        if folder and is_trained(folder):
+    with _unfinished_for_all(spec, root, sweep) as claim:
+        if claim and is_trained(claim.folder):
             if rank() == 0:
-                seal(folder)
-        elif folder:
+                seal(claim.folder)
+        elif claim:
             images, labels = run_data(spec, data_root)
-            session = Session.begin(spec, folder, images, labels, device, checkpoints)
+            session = Session.begin(spec, claim, images, labels, device, checkpoints)
             trained = partial(train_edited, spec.edit) if spec.edit else train
             history = trained(
                 session.model,
@@ -120,20 +123,25 @@ def execute(
 
 
 @contextmanager
-def _unfinished_for_all(spec: RunSpec, root: str | os.PathLike[str]) -> Iterator[Path | None]:
+def _unfinished_for_all(
+    spec: RunSpec, root: str | os.PathLike[str], sweep: Sweep | None
+) -> Iterator[Claim | None]:
     """Hold the folder as `unfinished` does, in the first process of a job for all of them."""
     if rank():
-        yield run_folder(root, spec) if from_first(None) == LEFT else None
+        held_by_first = Claim(run_folder(root, spec), 0)  # which alone writes, and so asks whether it holds
+        yield held_by_first if from_first(None) == LEFT else None
         from_first(None)
         return
-    with unfinished(spec, root) as folder:
-        from_first(LEFT if folder else b"")
-        yield folder
+    with unfinished(spec, root, sweep) as claim:
+        from_first(LEFT if claim else b"")
+        yield claim
     from_first(b"")  # now all its files are there
 
 
 @contextmanager
-def unfinished(spec: RunSpec, root: str | os.PathLike[str]) -> Iterator[Path | None]:
+def unfinished(
+    spec: RunSpec, root: str | os.PathLike[str], sweep: Sweep | None = None
+) -> Iterator[Claim | None]:
     """Hold the folder of a run that is not done, made if need be and tidied up; None if it is done.
 
     Raises
@@ -150,13 +158,13 @@ def unfinished(spec: RunSpec, root: str | os.PathLike[str]) -> Iterator[Path | N
         yield None
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        if (folder / DONE).exists():  # it may have ended while we waited for the lock
+    with locked(folder, sweep) as claim:
+        if (folder / DONE).exists():  # it may have ended before the folder was ours
             yield None
             return
         for part in folder.rglob(".*.part"):  # of a process that was killed while it wrote
             part.unlink()
-        yield folder
+        yield claim
 
 
 def is_trained(folder: Path) -> bool:
@@ -191,7 +199,7 @@ class Session:
     """One stretch of a run's training, from its last checkpoint, if any, until it ends or is cut off."""
 
     spec: RunSpec
-    folder: Path
+    claim: Claim
     model: nn.Module
     resume: TrainingState | None
     chosen: list[int]
@@ -200,7 +208,7 @@ class Session:
     def begin(
         cls,
         spec: RunSpec,
-        folder: Path,
+        claim: Claim,
         images: ImageSet,
         labels: np.ndarray,
         device: torch.device,
@@ -213,6 +221,7 @@ class Session:
         DataError
             If the run was begun with other data, or its checkpoint is damaged.
         """
+        folder = claim.folder
         checkpoint = folder / CHECKPOINT
         # It is held as long as the session: better in the host's memory than in the device's.
         try:
@@ -231,20 +240,27 @@ class Session:
         model = build_network(spec).to(device)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
         chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []
-        session = cls(spec, folder, model, resume, chosen)
+        session = cls(spec, claim, model, resume, chosen)
         if resume is None:
             session._keep(model.state_dict(), 0)
         return session
 
+    @property
+    def folder(self) -> Path:
+        """Where it is written."""
+        return self.claim.folder
+
     def save(self, state: TrainingState) -> None:
-        """Write all that an epoch leaves."""
+        """Write all that an epoch leaves, if the folder is still ours."""
+        self.claim.check()
         # The chosen epochs' weights before the checkpoint, after which they would not come again.
         self._keep(state.model, len(state.history))
         save_checkpoint(self.folder / CHECKPOINT, state)
         write_history(self.folder, state.history)
 
     def finish(self, history: Sequence[Epoch]) -> None:
-        """Write what remains when training has ended, from the network's weights."""
+        """Write what remains when training has ended, if the folder is still ours."""
+        self.claim.check()
         write_history(self.folder, history)  # once more: it may have been cut off after the last checkpoint
         self._write_weights(self.folder / MODEL, self.model.state_dict(), len(history))
         seal(self.folder)

@@ -9,6 +9,7 @@ import torch
 
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.paper.folders import DONE, Run, read_run, run_folder
+from layerprobe.paper.locking import Sweep
 from layerprobe.paper.overview import untrained_network
 from layerprobe.paper.runs import Session, common_arguments, is_trained, seal, unfinished
 from layerprobe.paper.specs import RunSpec, run_data
@@ -26,6 +27,7 @@ def execute_together(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[int, Epoch], object] | None = None,
     checkpoints: bool = False,
+    sweep: Sweep | None = None,
 ) -> list[Run | LayerprobeError]:
     """Train runs that differ in corruption, noise and seeds alone as one model, or finish them.
 
@@ -38,7 +40,7 @@ def execute_together(
     ----------
     specs : sequence of RunSpec
         What to train; one of `groups`.
-    root, data_root, device, checkpoints
+    root, data_root, device, checkpoints, sweep
         As for `execute`.
     on_epoch : callable, optional
         Called with the position in `specs` and each `Epoch`, when every run's epoch is on disk.
@@ -67,13 +69,13 @@ def execute_together(
     with ExitStack() as locks:
         for member, spec in enumerate(specs):
             try:
-                folder = locks.enter_context(unfinished(spec, root))
-                if folder and is_trained(folder):
-                    seal(folder)
-                elif folder:
+                claim = locks.enter_context(unfinished(spec, root, sweep))
+                if claim and is_trained(claim.folder):
+                    seal(claim.folder)
+                elif claim:
                     its_images, labels = run_data(spec, data_root)
                     images = images or its_images  # equal, and let go of all but the first
-                    sessions[member] = Session.begin(spec, folder, images, labels, device, checkpoints)
+                    sessions[member] = Session.begin(spec, claim, images, labels, device, checkpoints)
                     ys.append(torch.tensor(labels, device=device))
             except LayerprobeError as error:
                 refused[member] = error

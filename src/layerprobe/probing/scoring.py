@@ -102,7 +102,7 @@ class LayerScorer:
         """Predict with each probe: codes among the classes of all sets, or labels of an estimator's own."""
         for plan, groups, dtype in self.plans:
             start = time.perf_counter()
-            found = codes_by_stage(X.to(plan.device, dtype), plan)
+            found = codes_by_stage(X.to(plan.left_over.device, dtype), plan)
             seconds = time.perf_counter() - start
             for places, stages in zip(groups, found, strict=True):
                 for place, codes in zip(places, stages, strict=True):

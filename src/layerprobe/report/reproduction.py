@@ -16,13 +16,15 @@ from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
 from layerprobe.paper.analysis import gather, histories, missing
+from layerprobe.paper.clusters import Cluster
 from layerprobe.paper.estimates import seconds_left
 from layerprobe.paper.figures import FIGURES, FigureSpec
 from layerprobe.paper.folders import DONE, run_folder
-from layerprobe.paper.grid import Location, Outcome, jobs_on
+from layerprobe.paper.grid import Outcome
 from layerprobe.paper.overview import disk_needed, runs_in, status
 from layerprobe.paper.plans import Plan
 from layerprobe.paper.specs import RunSpec
+from layerprobe.paper.sweeps import Location
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.grids import counts, disk
 from layerprobe.report.progress import in_words
@@ -175,24 +177,27 @@ def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -
     return list(dict.fromkeys(names))
 
 
-def announce(plan: Plan, root: Path, jobs: int) -> str:
-    """Return in words what a plan will take: runs, experiments, time and disk space."""
+def announce(plan: Plan, root: Path, jobs: int, cluster: Cluster | None = None) -> str:
+    """Return in words what a plan will take here or on a cluster: runs, experiments, time and disk space."""
     specs = list(plan.work)
     left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
     to_measure = sum(len(missing(spec, root, names)) for spec, names in plan.work.items())
     kept = [spec for spec in left if spec in plan.checkpoints]
     others = [spec for spec in left if spec not in plan.checkpoints]
-    needed = disk_needed(others, jobs=jobs, checkpoints=False) + disk_needed(
-        kept, jobs=jobs, checkpoints=True
+    at_once = jobs or len(left)
+    needed = disk_needed(others, jobs=at_once, checkpoints=False) + disk_needed(
+        kept, jobs=at_once, checkpoints=True
     )
     seconds = seconds_left(left, root) / max(1, min(jobs, len(left)))
+    where = "here" if cluster is None else "on one core like this one's"
     training = (
-        f"about {in_words(seconds)} of training here (a rough guess), experiments beside"
+        f"about {in_words(seconds)} of training {where} (a rough guess), experiments beside"
         if left
         else "nothing to train"
     )
     words = f"Scale {plan.scale.name}. {counts(status(root, specs))}. {to_measure} experiments to do. "
-    return f"{words}{jobs} at a time: {training}, {disk(needed, root)}."
+    number = f"{jobs} at a time" if cluster is None else f"As many at a time as {cluster} has workers"
+    return f"{words}{number}: {training}, {disk(needed, root)}."
 
 
 def reproduce(
@@ -201,6 +206,7 @@ def reproduce(
     out: Path,
     *,
     jobs: int | None = None,
+    cluster: Cluster | None = None,
     device: str = "cpu",
     data_root: Location | None = None,
 ) -> list[Outcome]:
@@ -217,7 +223,7 @@ def reproduce(
         The folder of all runs.
     out : Path
         Gets tables/, figures/, report.html, rows.csv, history.csv and provenance.json.
-    jobs, device, data_root
+    jobs, cluster, device, data_root
         As for `layerprobe.paper.train_grid`.
 
     Returns
@@ -225,11 +231,10 @@ def reproduce(
     list of Outcome
         The runs and experiments that failed.
     """
-    jobs = jobs_on(device, jobs)
     start = time.perf_counter()
     specs = list(plan.work)
     left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
-    options = {"jobs": jobs, "device": device, "data_root": data_root}
+    options = {"jobs": jobs, "cluster": cluster, "device": device, "data_root": data_root}
     outcomes = train_with_progress(left, root, checkpoints=plan.checkpoints, **options) if left else []
     done = {spec: names for spec, names in plan.work.items() if (run_folder(root, spec) / DONE).exists()}
     outcomes += analyse_with_progress(done, root, **options)
