@@ -103,3 +103,15 @@ def test_what_has_no_scatter_is_refused():
     ):
         with pytest.raises(InputError, match=message):
             LDA().fit_statistics(summed(rows, codes[None]).of(0), np.arange(K))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_lda_from_sums_leaves_out_features_that_only_rounding_moves(scale):
+    X, true, _ = draw(dtype=torch.float32)
+    X[:, 3] = 0.3  # float32 means and sums leave some of it
+    X[:, 5] = torch.where(true == 0, 0.7, 0.1)  # the same on all rows of a class
+    sums = summed(X * scale, true[None]).of(0)
+    ours = LDA().fit_statistics(sums, np.arange(K))
+    theirs = LinearDiscriminantAnalysis().fit((X * scale).double().numpy(), true.numpy())
+    assert np.isfinite(ours.estimator_.coef_).all()
+    assert np.mean(ours.predict((X * scale).numpy()) == theirs.predict(X.double().numpy() * scale)) > 0.99

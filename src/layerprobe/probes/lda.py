@@ -55,7 +55,8 @@ class LDA(SklearnProbe, MomentProbe, LinearProbe):
             raise InputError(f"LDA cannot be fitted: {SAME_ROWS}")
         within = (vectors * eigenvalues) @ vectors.T / n
         scale = within.diagonal().clamp(min=0).sqrt()
-        scale[scale == 0] = 1
+        # A feature that is the same on all rows of a class has a variance of rounding here, and none in rows.
+        scale[within.diagonal() <= len(mean) * torch.finfo(torch.float64).eps * within.trace()] = 1
         variances, axes = eigh_moment(within / scale.outer(scale))
         kept = variances.sqrt() > self._estimator().tol
         scalings = axes[:, kept] / scale[:, None] / variances[kept].sqrt()

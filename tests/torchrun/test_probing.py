@@ -4,9 +4,14 @@ import torch
 
 from layerprobe.core.moments import ClassMoments
 
-BUFFER_ROWS = ClassMoments.__dict__["buffer_rows"]  # which the script makes small
+from . import probing_job as probing
 
-from . import probing_job as probing  # noqa: E402
+
+@pytest.fixture(scope="module", autouse=True)
+def small_buffer():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassMoments, "buffer_rows", probing.small_buffer)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -43,5 +48,4 @@ def read(path):
 
 @pytest.fixture(scope="module")
 def one_process():
-    yield probing.tables()
-    ClassMoments.buffer_rows = BUFFER_ROWS
+    return probing.tables()

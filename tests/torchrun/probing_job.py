@@ -13,7 +13,7 @@ from layerprobe.distributed import group, rank, shard
 N, K, d = 2001, 3, 12  # uneven shards, and a batch in which only the first process has a row
 
 SMALL = 80_000  # bytes: below the outputs of either process, above the sums
-ClassMoments.buffer_rows = staticmethod(lambda num_classes, dim, expected=None: 50)
+small_buffer = staticmethod(lambda num_classes, dim, expected=None: 50)
 
 
 def draw(n=N):
@@ -79,6 +79,7 @@ def moments():
 
 
 if __name__ == "__main__":
+    ClassMoments.buffer_rows = small_buffer
     with group(timeout_s=60):
         out = Path(sys.argv[1])
         torch.save(moments(), out / f"{rank()}.pt")
