@@ -1,5 +1,6 @@
 """Work on a cluster that exists already, sent through joblib's backends for dask and Ray."""
 
+import logging
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,9 +124,8 @@ def _given_up(func: Any, error: BaseException) -> list[tuple[int, Any]]:
 @contextmanager
 def _dask(address: str, device: str) -> Iterator[Any]:
     try:
-        from joblib._dask import DaskDistributedBackend
-
         from distributed import Client
+        from joblib._dask import DaskDistributedBackend
     except ImportError as error:
         raise _no_extra("dask", error) from error
 
@@ -164,7 +164,8 @@ def _ray(address: str, device: str) -> Iterator[Any]:
     from joblib._parallel_backends import ParallelBackendBase
 
     needs = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else 1, "max_retries": ATTEMPTS - 1}
-    task = ray.remote(**needs)(lambda func: func())
+    remote: Any = ray.remote  # whose types know single arguments alone
+    task = remote(**needs)(lambda func: func())
 
     class Backend(ParallelBackendBase):
         """Each unit a task of Ray's own scheduler.
@@ -204,7 +205,7 @@ def _ray(address: str, device: str) -> Iterator[Any]:
     if address != "auto":
         _reach(address, 6379)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of many kinds
         raise _wrong_address("Ray cluster", address, error) from error
     try:
