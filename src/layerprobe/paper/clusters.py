@@ -19,6 +19,7 @@ __all__ = ["Cluster", "on_cluster"]
 Unit = TypeVar("Unit")
 PATIENCE = 10  # seconds until an address counts as wrong
 _ALONE = Lock()  # a training run draws random numbers and sets threads for its whole process
+FEWEST = 2  # workers, as joblib is told: with one it would do the work here, in the command's own process
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _dask(address: str, device: str) -> Iterator[Any]:
             return future
 
         def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(1, sum(self.client.ncores().values()))
+            return max(FEWEST, sum(self.client.ncores().values()))
 
     _reach(address, 8786)
     try:
@@ -182,7 +183,7 @@ def _ray(address: str, device: str) -> Iterator[Any]:
             return self.effective_n_jobs(n_jobs)
 
         def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(1, int(ray.cluster_resources().get("CPU", 1)))
+            return max(FEWEST, int(ray.cluster_resources().get("CPU", 1)))
 
         def submit(self, func: Any, callback: Any = None) -> Any:
             def told(ended: Any) -> None:
