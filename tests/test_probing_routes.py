@@ -10,9 +10,10 @@ from torch.utils.data import DataLoader, TensorDataset
 from layerprobe import MASC, plan, probe
 from layerprobe.core import statistics
 from layerprobe.core.moments import ClassMoments
+from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers import capturing
-from layerprobe.probing import running, scoring
+from layerprobe.probing import scoring
 
 generator = torch.Generator().manual_seed(0)
 N, K = 4000, 4
@@ -116,13 +117,13 @@ def test_what_streams_stays_under_the_plan(model, monkeypatch):
     by_layer = {layer.name: layer.sums for layer in found.layers}
     dims = {layer.dim: layer.name for layer in found.layers}
     most = dict.fromkeys(by_layer, 0)
-    update = running.LayerSums.update
+    update = LayerSums.update
 
     def watched(self, rows, codes):
         update(self, rows, codes)
         most[dims[self.dim]] = max(most[dims[self.dim]], self.nbytes)
 
-    monkeypatch.setattr(running.LayerSums, "update", watched)
+    monkeypatch.setattr(LayerSums, "update", watched)
     monkeypatch.setattr(capturing.RowStore, "append", None)  # nothing may be held
     probe(
         model, (X, NOISY), train_labels=SETS, probes=BY_SUMS, layers=["1", "3"], memory=SMALL, batch_size=64

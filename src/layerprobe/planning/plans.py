@@ -1,26 +1,17 @@
-"""plan(): what probing would take, in bytes and operations, before anything is allocated."""
+"""What layers of given sizes take, in bytes and operations: the counting behind `plan()`."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import EllipsisType
 from typing import Any
 
 import torch
-from sklearn.base import ClassifierMixin
-from torch import nn
-from torch.utils.data import Dataset
 
 from layerprobe.core.budget import SHARE, as_bytes, free_memory, readable, require_memory
 from layerprobe.core.moments import ClassMoments
-from layerprobe.errors import InputError
-from layerprobe.layers import capture
-from layerprobe.layers.batches import count_rows, is_whole, read_batches
-from layerprobe.layers.pooling import Pool
-from layerprobe.probes import create
 from layerprobe.probes.base import MomentProbe
 
-__all__ = ["LayerPlan", "Plan", "plan", "plan_of"]
+__all__ = ["LayerPlan", "Plan", "plan_of", "reads_of"]
 
 # What a float64 eigendecomposition takes, in the operations of a float32 product that takes as long: 18 to 35
 # m^3 were measured for m from 256 to 2048 (docs/performance.md).
@@ -206,100 +197,6 @@ class Plan:
         )
 
 
-def plan(
-    model: nn.Module | Mapping[str, int],
-    train: Any = None,
-    *,
-    rows: int | None = None,
-    test_rows: int = 0,
-    classes: int | None = None,
-    label_sets: int = 1,
-    changed: float = 1.0,
-    variances: Sequence[float] | None = None,
-    components: int | None = None,
-    probes: Any = "masc",
-    layers: str | Iterable[str | EllipsisType] | None = None,
-    pool: Pool = None,
-    device: torch.device | str | None = None,
-    memory: int | float | str | None = None,
-) -> Plan:
-    """Count the bytes and operations that :func:`layerprobe.probe` would take; nothing is allocated.
-
-    Parameters
-    ----------
-    model : nn.Module, or mapping of str to int
-        A network, run over two of the training rows; or the number of features d of each layer.
-    train : optional
-        Training data as for :func:`layerprobe.probe`, for a network.
-    rows, classes : int, optional
-        n and K, where `train` does not tell.
-    test_rows : int
-    label_sets : int
-        Sets of training labels.
-    changed : float
-        Share of the rows whose label is not the same in all sets.
-    variances : sequence of float, optional
-        As for :func:`layerprobe.probe`: all of them share one fit and one projection.
-    components : int, optional
-        Components that a class is expected to need, default as many as it can have.
-    probes, layers, pool, device
-        As for :func:`layerprobe.probe`.
-    memory : int or str, optional
-        A budget, bytes or text such as "8GiB".
-
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    InputError
-        If the budget would be exceeded; the message names what would fit.
-
-    Notes
-    -----
-    Bytes are upper bounds, whatever the labels are; what the network itself takes for a batch is not in
-    them. Operations are those of K classes of n / K rows. float64 ones count twice, an eigendecomposition of
-    m x m as 20 m^3: that many operations of a product take as long.
-
-    Examples
-    --------
-    >>> found = plan({"penultimate": 2048}, rows=1_280_000, classes=1000)
-    >>> round(found.streamed / 2**30)
-    36
-    """
-    forward = None
-    if isinstance(model, nn.Module):
-        dims, forward = _look(model, train, layers, pool, device)
-        rows = _count(train) if rows is None else rows
-        classes = _classes(train) if classes is None else classes
-    else:
-        dims = dict(model)
-    if not rows or not classes or not dims:
-        raise InputError(
-            f"expected at least one layer, row and class, got {len(dims)} layers, rows={rows} and "
-            f"classes={classes}; give rows= and classes= where the data do not tell"
-        )
-    listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(
-        probes.values() if isinstance(probes, Mapping) else probes
-    )  # fmt: skip
-    made = [create(one) if isinstance(one, str) else one for one in listed]
-    found = plan_of(
-        dims,
-        rows,
-        test_rows,
-        classes,
-        label_sets,
-        reads_of(made),
-        forward,
-        changed=changed,
-        components=components,
-    )
-    if memory is not None:
-        found.require(memory)
-    return found
-
-
 def reads_of(probes: Iterable[Any]) -> frozenset[str]:
     """Name what all these probes need to be fitted, sums or rows."""
     kinds = [
@@ -373,36 +270,3 @@ def plan_of(
             )
         )
     return Plan(tuple(found), n, test_rows, K, S, reads, forward)
-
-
-def _look(
-    model: nn.Module,
-    train: Any,
-    layers: str | Iterable[str | EllipsisType] | None,
-    pool: Pool,
-    device: torch.device | str | None,
-) -> tuple[dict[str, int], float]:
-    """Run the model on the first rows: each layer's number of features, and operations a row."""
-    from torch.utils.flop_counter import FlopCounterMode  # loads much of torch's compiler
-
-    names: dict[str, str] = {}
-    if layers is None:
-        names = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}
-        layers = list(names) or None
-    first = next(read_batches(train, 2))
-    with FlopCounterMode(display=False) as counter:
-        found = capture(model, iter([(first.inputs, None)]), layers, pool=pool, device=device)
-    dims = {names.get(layer, layer): outputs.shape[1] for layer, outputs in found.outputs.items()}
-    return dims, counter.get_total_flops() / first.size
-
-
-def _count(train: Any) -> int | None:
-    return len(train) if isinstance(train, Dataset) and hasattr(train, "__len__") else count_rows(train)
-
-
-def _classes(train: Any) -> int | None:
-    """Count the classes of whole arrays; a loader would have to be read."""
-    if not is_whole(train):
-        return None
-    labels = next(read_batches(train, count_rows(train) or 1)).labels
-    return None if labels is None else len(set(labels.tolist()))

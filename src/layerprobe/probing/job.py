@@ -1,0 +1,319 @@
+"""One call of `probe`: a pass that gathers, fits, and passes that score, over all layers at once."""
+
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerprobe.core.budget import SHARE, as_bytes, free_memory, require_memory
+from layerprobe.core.statistics import LayerSums
+from layerprobe.distributed import sum_over_processes, world_size
+from layerprobe.layers import capture
+from layerprobe.layers.batches import Column, is_whole, join
+from layerprobe.layers.capturing import RowStore
+from layerprobe.layers.selecting import Maybe, matches
+from layerprobe.planning import Plan, plan_of, reads_of
+from layerprobe.probing.fitting import check_rows_here, fit_layer, layer_sums, streams, sums_of_rows
+from layerprobe.probing.labelling import Labelling, labels_of
+from layerprobe.probing.scoring import LayerScorer, Tally, Truth
+from layerprobe.probing.shards import Shard, own_positions, rows_in
+from layerprobe.probing.table import COLUMNS, ProbeTable
+
+__all__ = ["Job"]
+
+OUTPUT = "output"
+MANY_CLASSES = 1000  # where they are not known: if outputs fit beside so many, nobody has to ask
+
+
+class _Logits:
+    """Flattens the model's output as any other, and remembers whether it was one score a class, (n, K)."""
+
+    one_a_class = False
+
+    def __call__(self, output: Tensor) -> Tensor:
+        self.one_a_class = output.ndim == 2 and output.shape[1] > 1
+        return output.flatten(1)
+
+
+class Job:
+    """One call of `probe`: gather, fit, score, each over all layers, probes and sets of labels."""
+
+    memory: int | float | str | None = None
+    test_rows = 0
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Any,
+        train_labels: Mapping[str, Any] | None,
+        candidates: Mapping[str, Any],
+        layers: Any,
+        pool: Any,
+        batch_size: int,
+        device: torch.device | str | None,
+    ) -> None:
+        check_rows_here(candidates)
+        self.model, self.train, self.candidates, self.batch_size = model, train, candidates, batch_size
+        self.labelling = Labelling(train_labels, train)
+        self.reads = reads_of(candidates.values())
+        self.renamed: dict[str, str] = {}  # layers that go by another name in the table
+        if layers is None:
+            self.renamed = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}
+            layers = self.renamed or [...]
+        several = isinstance(layers, Iterable) and not isinstance(layers, str)
+        wanted: list = list(layers) if several else [layers]
+        self.wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in wanted)
+        self.logits = _Logits()
+        own = Maybe(OUTPUT)  # a loss, say, has no rows to be captured
+        pools = {own: self.logits, **pool} if isinstance(pool, Mapping) else {own: self.logits, "*": pool}
+        self.options: dict[str, Any] = {
+            "layers": [*wanted, own],
+            "pool": pools,
+            "batch_size": batch_size,
+            "device": device,
+        }
+        self.layers: list[str] = []  # in order of execution, the output among them
+        self.held: dict[str, RowStore] | None = None
+        self.sums: dict[str, LayerSums] = {}
+        self.summing: dict[str, float] = {}
+        self.columns: tuple[list, list] = ([], [])  # labels and indices of the rows held
+        self.scorers: dict[str, LayerScorer] = {}
+        self.tallies: dict[str, dict[str, Tally]] = {}  # split -> layer ->
+        self.label_names: dict[str, Sequence[str]] = {}  # split -> what it is counted against
+
+    # Gathering: the first pass over the training data.
+
+    def gather(self) -> None:
+        """Run the model over the training data; hold what its layers put out, or sum it up."""
+        shard = Shard(self.train, self.batch_size)
+        n = 0
+
+        def take(outputs: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
+            nonlocal n
+            if not self.layers:
+                self.labelling.check_order(indices)
+                self.begin(outputs)
+            if shard.borrowed:
+                return
+            size = len(next(iter(outputs.values())))
+            positions = shard.positions(size)
+            n += size
+            if self.held is None:
+                codes = self.labelling.of_rows(labels, indices, positions)
+                for layer, sums in self.sums.items():
+                    start = time.perf_counter()
+                    sums.update(outputs[layer], codes)
+                    self.summing[layer] += time.perf_counter() - start
+                return
+            for layer, rows in outputs.items():
+                self.held[layer].append(rows)
+            self.columns[0].append(labels)
+            self.columns[1].append(indices)
+            self.check_held(n)
+
+        capture(self.model, shard.batches, **self.options, consume=take)
+        total = int(sum_over_processes(torch.tensor(n)))
+        if not any(one is not None for one in self.columns[1]) and self.held is not None:
+            self.labelling.check_length(total)
+
+    def begin(self, outputs: dict[str, Tensor]) -> None:
+        """Decide, when the layers are known and before anything is taken, whether rows or sums are kept."""
+        self.layers = list(outputs)
+        rows = rows_in(self.train)
+        hold = True  # an iterator of unknown length may not be there a second time
+        if is_whole(self.train) and not self.labelling.known:
+            self.labelling.read(self.train, rows or 1)
+        if rows is not None:
+            hold = self.all_can_hold(self.plan(outputs, rows))
+            if not (hold and world_size() == 1) and not self.labelling.known:
+                self.labelling.read(self.train, self.batch_size)
+                hold = self.all_can_hold(self.plan(outputs, rows))
+            if not hold:
+                self.plan(outputs, rows).require(self.budget())
+        if hold:
+            expected = None if rows is None else -(-rows // world_size())
+            self.held = {layer: RowStore(layer, expected) for layer in outputs}
+        else:
+            chosen = self.probed
+            self.sums = {
+                layer: layer_sums(outputs[layer], self.labelling, self.reads, rows) for layer in chosen
+            }
+            self.summing = dict.fromkeys(chosen, 0.0)
+
+    def all_can_hold(self, plan: Plan) -> bool:
+        """Tell whether each process of the job has memory for the outputs of its rows."""
+        elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
+        fits = torch.tensor(int(plan.held - elsewhere <= self.budget()))
+        return int(sum_over_processes(fits)) == world_size()
+
+    @property
+    def probed(self) -> list[str]:
+        """The layers that probes read."""
+        return [layer for layer in self.layers if layer != OUTPUT or self.wants_output]
+
+    def plan(self, outputs: Mapping[str, Tensor], rows: int) -> Plan:
+        """Count what this call takes, the batch's outputs telling the dimensions."""
+        dims = {layer: outputs[layer].shape[1] for layer in self.probed}
+        sets = len(self.labelling.names)
+        classes = len(self.labelling.classes) or min(rows, MANY_CLASSES)
+        itemsize = max(rows.itemsize for rows in outputs.values())
+        return plan_of(
+            dims,
+            rows,
+            self.test_rows,
+            classes,
+            sets,
+            self.reads,
+            changed=self.labelling.changed,
+            itemsize=itemsize,
+        )
+
+    def budget(self) -> int:
+        """Bytes that this process may take: what is free is shared with the others of this machine."""
+        if self.memory is not None:
+            return as_bytes(self.memory)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+        return int(SHARE * free_memory()) // here
+
+    def check_held(self, n: int) -> None:
+        """Refuse more rows than fit, where nobody knew how many would come."""
+        if self.held is None or rows_in(self.train) is not None:
+            return
+        needed = sum(store.nbytes for store in self.held.values())
+        if needed > self.budget():
+            require_memory(
+                needed,
+                f"the layers' outputs for the first {n:,} rows",
+                "give a loader that knows its length, choose fewer layers by layers=, or pool them by pool=",
+                self.budget(),
+            )
+
+    # Fitting and scoring.
+
+    def fit(self) -> None:
+        """Fit all probes, and count what they get right of the training data."""
+        if self.held is not None:
+            self.fit_held(self.held)
+            return
+        for layer in self.probed:
+            sums = self.sums.pop(layer)  # let go of when its probes are fitted
+            found = fit_layer(layer, self.candidates, self.labelling, sums=sums, summing=self.summing[layer])
+            self.scorers[layer] = LayerScorer(found)
+        self.score("train", self.train)
+
+    def fit_held(self, held: dict[str, RowStore]) -> None:
+        """Fit and score layer by layer; a layer's rows are let go of when that is done."""
+        labels, indices = (join(column) if column else None for column in self.columns)
+        n = held[self.layers[0]].length
+        if not self.labelling.known:
+            self.labelling.learn(labels_of(labels, "training"))
+        codes = torch.empty(len(self.labelling.names), 0, dtype=torch.int64)
+        if n:
+            codes = self.labelling.of_rows(labels, indices, own_positions(0, n))
+        truth = Truth(self.labelling.names, codes, [self.labelling.classes[row.numpy()] for row in codes])
+        self.label_names["train"] = truth.names
+        self.tallies["train"] = {layer: Tally() for layer in self.layers}
+        by_sums = any(map(streams, self.candidates.values()))
+        for layer in self.layers:
+            X = held.pop(layer).result()
+            if layer == OUTPUT:
+                self.count_network("train", X, truth)
+            if layer not in self.probed:
+                continue
+            start, sums = time.perf_counter(), None
+            if by_sums and (n >= X.shape[1] or world_size() > 1):  # else rows are shorter
+                sums = sums_of_rows(X, codes, self.labelling, self.reads)
+            found = fit_layer(
+                layer,
+                self.candidates,
+                self.labelling,
+                sums=sums,
+                summing=time.perf_counter() - start,
+                X=X,
+                codes=codes,
+            )
+            self.scorers[layer] = LayerScorer(found)
+            self.scorers[layer].count(X, truth, self.tallies["train"][layer])
+        self.add_up("train")
+
+    def score(self, split: str, data: Any) -> None:
+        """Run the model over data and count what all probes get right."""
+        shard = Shard(data, self.batch_size)
+        self.tallies[split] = {layer: Tally() for layer in self.layers}
+        own = split == "train"
+        name = "true" if "true" in self.labelling.names else "given"
+        self.label_names[split] = self.labelling.names if own else (name,)
+
+        def take(outputs: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
+            if shard.borrowed:
+                return
+            positions = shard.positions(len(next(iter(outputs.values()))))
+            if own:
+                codes = self.labelling.of_rows(labels, indices, positions)
+                truth = Truth(self.labelling.names, codes, [self.labelling.classes[c.numpy()] for c in codes])
+            else:
+                given = labels_of(labels, split)
+                truth = Truth((name,), self.labelling.code(given)[None], [given])
+            for layer, X in outputs.items():
+                if layer == OUTPUT:
+                    self.count_network(split, X, truth)
+                if layer in self.scorers:
+                    self.scorers[layer].count(X, truth, self.tallies[split][layer])
+
+        capture(self.model, shard.batches, **self.options, consume=take)
+        self.add_up(split)
+
+    def count_network(self, split: str, logits: Tensor, truth: Truth) -> None:
+        """Count what the model's own output gets right, and the labels that it has no score for."""
+        if not self.logits.one_a_class:
+            return
+        tally, predicted = self.tallies[split][OUTPUT], logits.argmax(1).cpu().numpy()
+        K = logits.shape[1]
+        for s, labels in enumerate(truth.labels):
+            usual = labels.dtype.kind in "iu"
+            strange = int(((labels < 0) | (labels >= K)).sum()) if usual else len(labels)
+            tally.right[-1, s] += int(np.sum(predicted == labels)) if usual else 0
+            tally.right[-2, s] += strange
+        tally.right[-3, 0] += len(predicted)
+
+    def add_up(self, split: str) -> None:
+        """Add the counts of the other processes, layer by layer."""
+        sets = len(self.label_names[split])
+        for layer in self.layers:
+            places = range(-3, len(self.scorers[layer].fitted) if layer in self.scorers else 0)
+            self.tallies[split][layer].sum_over_processes(places, sets)
+
+    def table(self) -> ProbeTable:
+        """Put all counts into rows."""
+        rows: list[tuple] = []
+        for layer in self.layers:
+            if layer == OUTPUT and self.logits.one_a_class:
+                rows += self.network_rows()
+            for place, one in enumerate(self.scorers[layer].fitted if layer in self.scorers else []):
+                name = self.renamed.get(layer, layer)
+                for split, tallies in self.tallies.items():
+                    tally = tallies[layer]
+                    seconds = one.seconds + tally.seconds[place]
+                    rows += [
+                        (
+                            *(name, one.name, one.fitted_on, split, labels),
+                            *(tally.right[place, s] / tally.rows, one.components, seconds),
+                        )
+                        for s, labels in enumerate(self.label_names[split])
+                    ]
+        return ProbeTable(rows, columns=COLUMNS)
+
+    def network_rows(self) -> list[tuple]:
+        """Accuracies of the model's own output, where the labels are numbers of its classes."""
+        rows = []
+        for split, tallies in self.tallies.items():
+            right = tallies[OUTPUT].right
+            for s, labels in enumerate(self.label_names[split]):
+                if not right[-2, s]:
+                    accuracy = right[-1, s] / right[-3, 0]
+                    rows.append((OUTPUT, "network", "", split, labels, accuracy, np.nan, np.nan))
+        return rows
