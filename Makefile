@@ -18,7 +18,8 @@ check: .venv/installed
 	$(BIN)/mypy
 
 bench: .venv/installed
-	$(BIN)/python benchmarks/core.py
+	$(BIN)/python benchmarks/core.py --out benchmarks/core.csv
+	$(BIN)/python benchmarks/probing.py --out benchmarks/probing.csv
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
