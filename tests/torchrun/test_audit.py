@@ -2,7 +2,15 @@ import json
 
 import pytest
 
+from layerprobe.core.linalg import one_thread
+
 from .audit_job import AUDITS, HELD, X, told
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_many_threads_as_the_job():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
