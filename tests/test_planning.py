@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch.utils.data import TensorDataset
 
 from layerprobe import plan
 from layerprobe.errors import InputError
+from layerprobe.planning import plan_of
 
 
 def test_a_layer_of_imagenet_size():
@@ -70,3 +72,22 @@ def test_bytes_of_a_plan_are_finite_for_any_shape():
         found = plan({"a": dim}, rows=rows, classes=classes, probes=["masc", "ridge", "velpic"])
         assert 0 < found.least < 10**9
         assert math.isfinite(found.flops())
+
+
+def test_what_is_proposed_fits_whatever_the_numbers_are():
+    narrow = plan({"fc": 2048, "last": 64}, rows=20_000, classes=10, components=50)
+    with pytest.raises(InputError, match="nothing smaller would fit") as caught:
+        narrow.require("1 B")
+    assert "budget" in str(caught.value)
+    wide = plan_of({"fc": 2048}, 20_000, 0, 10, 1, narrow.reads, itemsize=8)
+    for text, by in (("900MB", wide), ("900MB", narrow)):
+        proposed = re.search(r"pool 'fc' from 2,048 to ([\d,]+)", by.alternatives(900_000_000))
+        assert proposed, text
+        dims = {layer.name: layer.dim for layer in by.layers} | {"fc": int(proposed[1].replace(",", ""))}
+        assert by._again(dims).least <= 900_000_000
+
+
+def test_one_large_class_stays_under_the_plan():
+    even, skew = (plan({"fc": 256}, rows=512, classes=K).layers[0].working for K in (2, 100))
+    assert skew >= 8 * 256 * 256  # a class may have all rows
+    assert skew >= 0.5 * even

@@ -1,5 +1,6 @@
 """One `probe` call and one `ClassMoments` as every process of a job sees them, in one file a process."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import ClassMoments, probe
 from layerprobe.distributed import group, rank, shard
+from layerprobe.errors import InputError
 
 N, K, d = 2001, 3, 12  # uneven shards, and a batch in which only the first process has a row
 
@@ -51,7 +53,22 @@ def tables():
             train_labels=sets,
             **options,
         ),
+        "one row": probe(network(), (X[:1], noisy[:1]), test, probes="ncm"),  # the second process has none
     }
+
+
+def refused():
+    """What is said where the processes differ in their network, or in their labels."""
+    X, true, _ = draw(20)
+    with torch.random.fork_rng():
+        torch.manual_seed(rank())
+        other = nn.Linear(d, K)
+    for model, labels in ((other, true), (network(), true + rank())):
+        try:
+            probe(model, (X, labels))
+            yield ""
+        except InputError as error:
+            yield str(error)
 
 
 def moments():
@@ -83,5 +100,6 @@ if __name__ == "__main__":
     with group(timeout_s=60):
         out = Path(sys.argv[1])
         torch.save(moments(), out / f"{rank()}.pt")
+        (out / f"refused.{rank()}.json").write_text(json.dumps(list(refused())))
         for name, table in tables().items():
             table.drop(columns="seconds").to_csv(out / f"{name}.{rank()}.csv", index=False)

@@ -1,3 +1,5 @@
+import json
+
 import pandas as pd
 import pytest
 import torch
@@ -34,12 +36,19 @@ def test_moments_of_two_processes_are_those_of_one(job):
     assert expected["moments"].norm() > 1
 
 
-@pytest.mark.parametrize("route", ["held", "streamed", "dataset", "loader", "shuffled"])
+@pytest.mark.parametrize("route", ["held", "streamed", "dataset", "loader", "shuffled", "one row"])
 def test_both_processes_get_the_table_of_one(job, one_process, route):
     pd.testing.assert_frame_equal(read(job / f"{route}.0.csv"), read(job / f"{route}.1.csv"))
     found, expected = read(job / f"{route}.0.csv"), one_process[route]
     expected = pd.DataFrame(expected.drop(columns="seconds"))
     pd.testing.assert_frame_equal(found, expected, rtol=1e-14, atol=0)
+
+
+def test_processes_that_differ_are_refused(job):
+    for k in (0, 1):
+        network, labels = json.loads((job / f"refused.{k}.json").read_text())
+        assert "the same network in every process" in network
+        assert "the same training labels in every process" in labels
 
 
 def read(path):

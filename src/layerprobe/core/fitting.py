@@ -140,26 +140,20 @@ def _prepare(X: Tensor, label_sets: Sequence[Tensor], rule: dict, exact: bool, k
 
 
 def _shared_moments(X: Tensor, members: Sequence[Tensor], exact: bool) -> list[Tensor]:
-    """Second moments of several sets of rows, each row multiplied once, whatever sets it is in."""
-    if not members:
-        return []
-    pattern = torch.stack([member.to(torch.int64) << j for j, member in enumerate(members)]).sum(0)
-    parts: dict[int, SecondMoment] = {}
-    for bits in range(1, 1 << len(members)):
-        index = (pattern == bits).nonzero().squeeze(1)
-        if len(index):
-            parts[bits] = SecondMoment(X.shape[1], X.device)
-            for block in index.split(SecondMoment.BLOCK):
-                rows = _take(X, block)
-                parts[bits].add(rows.double() if exact else rows)
-    matrices = []
-    for j in range(len(members)):
-        own = [part for bits, part in parts.items() if bits >> j & 1]
-        total = own[0] if len(own) == 1 else SecondMoment(X.shape[1], X.device)
-        for part in own if len(own) > 1 else ():
-            total.merge(part)
-        matrices.append(total.matrix())
-    return matrices
+    """Second moments of several sets of rows; rows that are in all of them are multiplied once."""
+
+    def moment(member: Tensor) -> SecondMoment:
+        total = SecondMoment(X.shape[1], X.device)
+        for block in member.nonzero().squeeze(1).split(SecondMoment.BLOCK):
+            rows = _take(X, block)
+            total.add(rows.double() if exact else rows)
+        return total
+
+    if len(members) < 2:
+        return [moment(member).matrix() for member in members]
+    common = torch.stack(list(members)).all(0)
+    shared = moment(common)
+    return [moment(member & ~common).merge(shared).matrix() for member in members]
 
 
 def _take(X: Tensor, index: Tensor) -> Tensor:

@@ -63,6 +63,8 @@ class Plan:
         What the probes need: sums ("moments", "means", "scatter"), or "rows".
     forward : float or None
         Operations of the network's forward pass over one row; None without a network.
+    changed, components, itemsize
+        As they were given to :func:`plan_of`.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -72,6 +74,9 @@ class Plan:
     label_sets: int
     reads: frozenset[str]
     forward: float | None = None
+    changed: float = 1.0
+    components: int | None = None
+    itemsize: int = 4
 
     @property
     def held(self) -> int:
@@ -136,7 +141,10 @@ class Plan:
         if 0 < len(fitting) < len(self.layers):
             found.append(f"probe fewer layers by layers=, {', '.join(repr(one.name) for one in fitting)} fit")
         if "rows" in self.reads:
-            found.append("leave out the probes that need rows: all but masc, velpic, ncm, lda, ridge")
+            found.append(
+                "leave out the probes that need rows: all but masc (below a variance of 1), velpic, ncm, "
+                "lda, ridge and shrinkage_lda"
+            )
         else:
             groups = next(
                 (g for g in range(2, self.classes + 1) if self._of(self.layers, g).least <= budget), None
@@ -152,16 +160,27 @@ class Plan:
                     f"keep few directions a class, ClassMoments(..., directions={kept}): no second moment "
                     "then lacks more than the variance that its `lost` tells, in any direction"
                 )
-        return "; or ".join(found)
+        return "; or ".join(found) or "nothing smaller would fit into so little"
 
     def _with(self, dims: Mapping[str, int]) -> "Plan":
-        chosen = {layer.name: dims.get(layer.name, layer.dim) for layer in self.layers}
-        return plan_of(chosen, self.rows, self.test_rows, self.classes, self.label_sets, self.reads)
+        return self._again({layer.name: dims.get(layer.name, layer.dim) for layer in self.layers})
 
     def _of(self, layers: Sequence[LayerPlan], groups: int = 1) -> "Plan":
-        dims = {layer.name: layer.dim for layer in layers}
-        rows, classes = math.ceil(self.rows / groups), math.ceil(self.classes / groups)
-        return plan_of(dims, rows, self.test_rows, classes, self.label_sets, self.reads)
+        return self._again({layer.name: layer.dim for layer in layers}, groups)
+
+    def _again(self, dims: Mapping[str, int], groups: int = 1) -> "Plan":
+        return plan_of(
+            dims,
+            math.ceil(self.rows / groups),
+            self.test_rows,
+            math.ceil(self.classes / groups),
+            self.label_sets,
+            self.reads,
+            self.forward,
+            changed=self.changed,
+            components=self.components,
+            itemsize=self.itemsize,
+        )
 
     def __repr__(self) -> str:
         head = ["layer", "d", "outputs", "sums", "fitted", "moments", "decompositions", "scores"]
@@ -235,7 +254,8 @@ def plan_of(
             bases = 2 * itemsize * d * min(n, K * d)  # once more where they stand side by side for scoring
             # eigenvectors, their workspace and the matrix in float64; then the bases put side by side
             workers = min(K, torch.get_num_threads())
-            working += workers * 8 * (5 * m * m + 2 * m * d) + bases + 2 * itemsize * d * d
+            most = min(n, d)  # of the rows may be of one class
+            working += workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * d
             added = sum(part * times for part, times in parts)
             moments += added * d * (d + 1) if m == d else DOUBLE * 2 * n * m * d * S
             r = min(m, components or m)
@@ -269,4 +289,4 @@ def plan_of(
                 scores,
             )
         )
-    return Plan(tuple(found), n, test_rows, K, S, reads, forward)
+    return Plan(tuple(found), n, test_rows, K, S, reads, forward, changed, components, itemsize)

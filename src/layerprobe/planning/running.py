@@ -78,8 +78,8 @@ def plan(
     Examples
     --------
     >>> found = plan({"penultimate": 2048}, rows=1_280_000, classes=1000)
-    >>> round(found.streamed / 2**30)
-    36
+    >>> round(found.layers[0].sums / 2**30)
+    14
     """
     forward = None
     if isinstance(model, nn.Module):

@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 from sklearn.base import ClassifierMixin, clone
 
+from layerprobe.core.checks import check_strength
 from layerprobe.errors import InputError
 from layerprobe.probes import MASC, REGISTRY, create
 
@@ -38,6 +39,8 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
         return made
     if isinstance(variances, str) or not isinstance(variances, Iterable) or not (shares := list(variances)):
         raise InputError(f"expected variances as several floats in (0, 1], got {variances!r}")
+    for share in shares:
+        check_strength(share, None)
     if len(set(shares)) < len(shares) or not any(isinstance(one, MASC) for one in made.values()):
         raise InputError(f"expected different variances, and masc among the probes, got {shares} and {names}")
     several: dict[str, ClassifierMixin] = {}

@@ -153,6 +153,7 @@ def check_rows_here(candidates: Mapping[str, ClassifierMixin]) -> None:
     needing: Sequence[str] = [name for name, candidate in candidates.items() if not streams(candidate)]
     if needing and world_size() > 1:
         raise InputError(
-            f"{', '.join(needing)} need all rows in one place, but {world_size()} processes share them; "
-            "probe with masc, velpic, ncm, lda or ridge here, and with the others in one process"
+            f"expected probes that sums over rows serve, as {world_size()} processes share the rows: "
+            "masc below a variance of 1 and without noise=, velpic, ncm, lda, ridge or shrinkage_lda; got "
+            f"{', '.join(needing)}, for which one process has to have all rows"
         )

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from layerprobe.core.budget import SHARE, as_bytes, free_memory, require_memory
 from layerprobe.core.statistics import LayerSums
-from layerprobe.distributed import sum_over_processes, world_size
+from layerprobe.distributed import require_same, sum_over_processes, world_size
+from layerprobe.errors import InputError
 from layerprobe.layers import capture
-from layerprobe.layers.batches import Column, is_whole, join
+from layerprobe.layers.batches import Column, is_whole, join, read_batches
 from layerprobe.layers.capturing import RowStore
 from layerprobe.layers.selecting import Maybe, matches
 from layerprobe.planning import Plan, plan_of, reads_of
@@ -97,8 +98,9 @@ class Job:
             if not self.layers:
                 self.labelling.check_order(indices)
                 self.begin(outputs)
-            if shard.borrowed:
-                return
+            if shard.borrowed:  # layers of no row: this process takes part in every sum
+                outputs = {layer: rows[:0] for layer, rows in outputs.items()}
+                labels, indices = (None if one is None else one[:0] for one in (labels, indices))
             size = len(next(iter(outputs.values())))
             positions = shard.positions(size)
             n += size
@@ -124,6 +126,8 @@ class Job:
         """Decide, when the layers are known and before anything is taken, whether rows or sums are kept."""
         self.layers = list(outputs)
         rows = rows_in(self.train)
+        if world_size() > 1:
+            self.require_same_everywhere(rows)
         hold = True  # an iterator of unknown length may not be there a second time
         if is_whole(self.train) and not self.labelling.known:
             self.labelling.read(self.train, rows or 1)
@@ -143,6 +147,22 @@ class Job:
                 layer: layer_sums(outputs[layer], self.labelling, self.reads, rows) for layer in chosen
             }
             self.summing = dict.fromkeys(chosen, 0.0)
+
+    def require_same_everywhere(self, rows: int | None) -> None:
+        """Refuse processes that hold different networks, labels or numbers of rows."""
+        if rows is None and not self.labelling.known:
+            raise InputError(
+                "each process of a job sees a part of an iterator's labels; give train_labels=, or data "
+                "of known length: arrays, a Dataset, or a loader"
+            )
+        require_same("network", *self.model.state_dict().values())
+        require_same("number of training rows", torch.tensor(-1 if rows is None else rows))
+        if (codes := self.labelling.codes) is not None:
+            require_same("training labels", codes)
+        elif is_whole(self.train):
+            labels = next(read_batches(self.train, rows or 1)).labels
+            text = repr(labels_of(labels, "training").tolist()).encode()
+            require_same("training labels", torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
     def all_can_hold(self, plan: Plan) -> bool:
         """Tell whether each process of the job has memory for the outputs of its rows."""

@@ -54,6 +54,11 @@ class Labelling:
         return len(self.classes) > 0
 
     @property
+    def codes(self) -> Tensor | None:
+        """Codes of the named sets' rows in their order, (S, n); None where labels come with the data."""
+        return self._codes
+
+    @property
     def changed(self) -> float:
         """Share of the rows whose label is not the same in all sets, as far as is known."""
         if self._codes is None:

@@ -88,6 +88,8 @@ class LayerScorer:
     def count(self, X: Tensor, truth: Truth, tally: Tally) -> None:
         """Count what every probe gets right of the rows of X, (n, d)."""
         tally.rows += len(X)
+        if not len(X):
+            return
         for part in torch.arange(len(X)).split(CHUNK):
             rows = slice(int(part[0]), int(part[-1]) + 1)
             codes, labels = truth.codes[:, rows], [one[rows] for one in truth.labels]
