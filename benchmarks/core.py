@@ -31,7 +31,8 @@ from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
 from layerprobe.core import ClassMoments, fit_label_sets, fit_subspaces
-from layerprobe.core.linalg import eigenpairs, gram
+from layerprobe.core.linalg import eigenpairs
+from layerprobe.core.second_moment import gram
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference

@@ -160,10 +160,7 @@ def test_an_upward_import_is_found(module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        (
-            "layerprobe.core.moments",
-            "from layerprobe.core.linalg import eigh\nfrom .subspaces import fit",
-        ),
+        ("layerprobe.core.moments", "from layerprobe.core.linalg import eigh\nfrom .subspaces import fit"),
         ("layerprobe.probes.masc", "from layerprobe.errors import InputError\nfrom ..core import subspaces"),
         ("layerprobe.cli", "from layerprobe import demo\nimport layerprobe.core.subspaces"),
         ("layerprobe.__init__", "from layerprobe.cli import main"),

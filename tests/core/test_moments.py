@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from layerprobe.core import moments as module
-from layerprobe.core.linalg import SecondMoment
 from layerprobe.core.moments import ClassMoments, joint_subspaces
+from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.subspaces import fit_subspaces
 from layerprobe.errors import InputError
 

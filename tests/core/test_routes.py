@@ -7,6 +7,8 @@ from threadpoolctl import threadpool_info
 
 from layerprobe.core import fit_label_sets, fit_subspaces, lapack, linalg, predict_label_sets, scoring
 from layerprobe.core.precision import full_precision
+from layerprobe.core.second_moment import SecondMoment
+from layerprobe.core.threads import parallel
 from layerprobe.errors import InputError
 from layerprobe.probes import MASC
 
@@ -87,8 +89,8 @@ def test_each_class_is_decomposed_once_by_its_shorter_side(monkeypatch):
 def test_a_cut_too_close_for_float32_is_made_in_float64(monkeypatch):
     X = torch.eye(4).repeat(50, 1)  # shares of exactly 1/4, 1/2, 3/4
     added = []
-    add = linalg.SecondMoment.add
-    monkeypatch.setattr(linalg.SecondMoment, "add", lambda self, X: added.append(X.dtype) or add(self, X))
+    add = SecondMoment.add
+    monkeypatch.setattr(SecondMoment, "add", lambda self, X: added.append(X.dtype) or add(self, X))
     assert fit_subspaces(X, torch.zeros(200, dtype=torch.int64), 1, variance=0.5).ranks == (3,)
     assert added == [torch.float32, torch.float64]
     added.clear()
@@ -129,12 +131,12 @@ def test_workers_have_one_thread_and_the_settings_are_restored():
     torch.set_num_threads(2)
     before = blas()
     try:
-        seen = linalg.parallel(lambda _: (torch.get_num_threads(), set(blas())), range(4))
+        seen = parallel(lambda _: (torch.get_num_threads(), set(blas())), range(4))
         assert seen == [(1, {1})] * 4
         assert torch.get_num_threads() == 2
         assert blas() == before
         with pytest.raises(ZeroDivisionError):
-            linalg.parallel(lambda item: 1 // item, [0])
+            parallel(lambda item: 1 // item, [0])
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
@@ -152,7 +154,7 @@ def test_products_are_of_full_precision_whatever_is_set():
         with full_precision():
             assert set(settings()) <= {"ieee", "highest"}
         assert settings() == before
-        assert set(*linalg.parallel(lambda _: settings(), [0])) <= {"ieee", "highest"}
+        assert set(*parallel(lambda _: settings(), [0])) <= {"ieee", "highest"}
         assert torch.get_float32_matmul_precision() == "medium"  # nothing is half restored
     finally:
         torch.set_float32_matmul_precision("highest")
@@ -183,9 +185,9 @@ def test_the_longest_segment_and_dead_features_are_not_multiplied():
     X[:, :10] = 0
     fitted = fit_subspaces(X, labels(400, 2), 2, components=28)
     plan = scoring.plan_products([fitted.request([[28, 28]])])
-    assert [product.matrix.shape for product in plan.products] == [(30, 2 * 2)]
+    assert [product.matrix.shape for product in plan.products] == [(2 * 2, 30)]
     plan = scoring.plan_products([fitted.request([[4, 4], [28, 28]])])
-    assert [product.matrix.shape for product in plan.products] == [(30, 2 * (4 + 2))]
+    assert [product.matrix.shape for product in plan.products] == [(2 * (4 + 2), 30)]
 
 
 def near_ties():
@@ -249,8 +251,8 @@ def test_label_sets_fitted_together_are_those_fitted_alone(d):
 def test_rows_with_one_class_in_both_sets_are_multiplied_once(monkeypatch):
     X, first = relu_rows(1000, 10), labels(1000, 4)
     second = torch.where(torch.arange(1000) < 400, (first + 1) % 4, first)
-    added, add = [], linalg.SecondMoment.add
-    monkeypatch.setattr(linalg.SecondMoment, "add", lambda self, X: added.append(len(X)) or add(self, X))
+    added, add = [], SecondMoment.add
+    monkeypatch.setattr(SecondMoment, "add", lambda self, X: added.append(len(X)) or add(self, X))
     fit_label_sets(X, [first, second], 4, variance=0.9)
     assert sum(added) == 1000 + 400
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from layerprobe.core import linalg
+from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.probes import LDA, MASC, NearestClassMean, Ridge, ShrinkageLDA, VeLPIC
@@ -62,9 +62,9 @@ def test_lda_from_sums_is_scikit_learns_where_features_depend_on_each_other_or_d
 def test_rows_that_all_sets_agree_on_are_multiplied_once(monkeypatch):
     X, true, noisy = draw()
     multiplied = []
-    add = linalg.SecondMoment.add
+    add = SecondMoment.add
     monkeypatch.setattr(
-        linalg.SecondMoment, "add", lambda self, rows: multiplied.append(len(rows)) or add(self, rows)
+        SecondMoment, "add", lambda self, rows: multiplied.append(len(rows)) or add(self, rows)
     )
     sums = LayerSums(K, X.shape[1], 2, means=False, dtype=X.dtype)
     sums.update(X, torch.stack([noisy, true]))

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import audit
-from layerprobe.core.linalg import one_thread
+from layerprobe.core.threads import one_thread
 from layerprobe.distributed import group, rank
 from layerprobe.errors import InputError, ProcessError
 from layerprobe.networks import MLP

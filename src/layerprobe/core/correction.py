@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
-from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, parallel
+from layerprobe.core.linalg import eigh_gram, eigh_moment, numerical_rank
 from layerprobe.core.moments import ClassMoments
 from layerprobe.core.ranks import choose_rank
+from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.subspaces import ClassBasis, Subspaces
+from layerprobe.core.threads import parallel
 from layerprobe.errors import DegenerateWarning, InputError
 
 __all__ = ["correct_moments", "fit_corrected", "noise_weights"]

@@ -14,15 +14,14 @@ from torch import Tensor
 from layerprobe.core.linalg import (
     BATCH_BYTES,
     Basis,
-    SecondMoment,
     eigenpairs,
     eigenpairs_of_each,
-    gram,
     gram_basis,
     numerical_rank,
-    parallel,
 )
 from layerprobe.core.ranks import choose_rank
+from layerprobe.core.second_moment import SecondMoment, gram
+from layerprobe.core.threads import parallel
 
 __all__ = ["ClassBasis", "basis_from_moment", "basis_from_rows", "fit_classes"]
 

@@ -1,21 +1,18 @@
-"""Eigendecompositions of second moments, and thread discipline around them.
+"""Eigendecompositions of second moments.
 
 Every decomposition is float64: a float32 one moves squared cosines by 3e-3 and flips up to 0.3 % of
 labels, while float32 products summed in float64 lose nothing that matters at 99 % variance.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache, partial
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from layerprobe.core.lapack import SMALLEST, eigh_leading
 from layerprobe.core.precision import full_precision
+from layerprobe.core.second_moment import gram
 
 __all__ = [
     "Basis",
@@ -23,49 +20,15 @@ __all__ = [
     "eigenpairs_of_each",
     "eigh_gram",
     "eigh_moment",
+    "gram_basis",
     "numerical_rank",
-    "one_thread",
-    "parallel",
 ]
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Basis: TypeAlias = Callable[[int], Tensor]  # r -> the first r eigenvectors, (d, r)
 
 # Kept eigenvalues further below the largest than this lose digits of orthogonality in X^T v / sqrt(lambda).
 ORTHOGONAL_SPAN = 1e-4
 BATCH_BYTES = 2**30  # of matrices that a GPU decomposes in one call
-
-
-@contextmanager
-def one_thread() -> Iterator[int]:
-    """Run torch and BLAS with one thread inside the block; yields torch's setting, and restores both."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with _threadpools().limit(limits=1, user_api="blas"):
-            yield before
-    finally:
-        torch.set_num_threads(before)
-
-
-@cache
-def _threadpools() -> ThreadpoolController:
-    return ThreadpoolController()  # once: looking for the libraries takes 10 ms
-
-
-def parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Map `function` over `items` with one-thread workers, as many as the process's thread setting.
-
-    A small eigendecomposition on several threads collapses on a busy machine (2 ms become 224 ms);
-    several of them side by side, one thread each, do not.
-    """
-    with one_thread() as threads, full_precision():  # here, since workers would undo each other's settings
-        workers = min(threads, len(items))
-        if workers <= 1:
-            return [function(item) for item in items]
-        with ThreadPoolExecutor(workers) as pool:
-            return list(pool.map(function, items))
 
 
 def eigh_moment(moment: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +70,7 @@ def eigenpairs(moment: Tensor) -> tuple[Tensor, Basis]:
     eigenvalues = torch.cat([values, moment.new_zeros(d - n_alive)])
 
     def basis(r: int) -> Tensor:
-        vectors = moment.new_zeros(d, r)
+        vectors = moment.new_zeros(r, d).T
         if inner is not None:
             vectors[alive, : min(r, n_alive)] = inner(min(r, n_alive))
         dead = (~alive).nonzero().squeeze(1)[: max(0, r - n_alive)]
@@ -138,8 +101,8 @@ def _decompose(moment: Tensor) -> tuple[Tensor, Basis]:
 
 
 def _largest_first(ascending: Tensor, vectors: Tensor) -> tuple[Tensor, Basis]:
-    # .contiguous(): a copy lets go of the vectors that are not kept
-    return ascending.flip(0).clamp_(min=0), lambda r: vectors[:, len(vectors) - r :].flip(1).contiguous()
+    # The copy that `flip` makes lets go of the vectors that are not kept.
+    return ascending.flip(0).clamp_(min=0), lambda r: vectors.T[len(vectors) - r :].flip(0).T
 
 
 def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,17 +139,12 @@ def eigh_gram(X: Tensor) -> tuple[Tensor, Basis]:
     return eigenvalues, gram_basis(X, eigenvalues, basis)
 
 
-def gram(X: Tensor) -> Tensor:
-    """Gram matrix X X^T of the rows of X, (n, n), float64; half of the products make it."""
-    return SecondMoment(len(X), X.device).add(X.T).matrix() if len(X) else X.new_zeros(0, 0).double()
-
-
 def gram_basis(X: Tensor, eigenvalues: Tensor, inner: Basis) -> Basis:
     """Eigenvectors of X^T X from eigenpairs of X X^T."""
 
     @full_precision()
     def basis(r: int) -> Tensor:
-        U = X.T @ (inner(r) / eigenvalues[:r].sqrt()).to(X.dtype)  # (d, r)
+        U = ((inner(r) / eigenvalues[:r].sqrt()).to(X.dtype).T @ X).T  # (d, r)
         if r and eigenvalues[r - 1] < ORTHOGONAL_SPAN * eigenvalues[0]:
             Q, R = torch.linalg.qr(U.double())
             U = (Q * R.diagonal().sign()).to(X.dtype)
@@ -215,86 +173,3 @@ def numerical_rank(
     epsilon = torch.finfo(dtype).eps
     floor = epsilon if dtype == torch.float32 else epsilon * size
     return int((eigenvalues > floor * (eigenvalues.sum() if total is None else total)).sum())
-
-
-class SecondMoment:
-    """X^T X summed over blocks of rows, exact enough for float64 eigenvalues in a float32 matrix's memory.
-
-    Only what lies on and below the diagonal is kept, in float64, panel by panel: 4 d (d + 1) bytes.
-    Products of float32 rows are float32 within a block and summed in float64.
-
-    Parameters
-    ----------
-    dim : int
-        Number of features d.
-    device : torch.device or str
-    """
-
-    PANEL = 256  # columns a panel: small enough to skip nearly half of the product, wide enough for BLAS;
-    NARROW = 1024  # up to as many features half as many
-    BLOCK = 2048  # rows a float32 product sums
-    SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed, stay inside float32
-
-    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
-        self.dim = dim
-        self.panel = self.PANEL // 2 if dim <= self.NARROW else self.PANEL
-        spans = [(a, min(self.panel, dim - a)) for a in range(0, dim, self.panel)]
-        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
-        self.panels: list[Tensor] = [zeros(w, a) for a, w in spans]  # left of the diagonal
-        self.corners: list[Tensor] = [zeros(w * (w + 1) // 2) for _, w in spans]  # on it, row by row
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All that is summed."""
-        return [*self.panels, *self.corners]
-
-    @full_precision()
-    def add(self, X: Tensor) -> "SecondMoment":
-        """Add the rows of X, (n, d)."""
-        for rows in X.split(self.BLOCK) if len(X) else ():
-            if rows.dtype == torch.float32 and not self._is_safe(rows):
-                rows = rows.double()
-            for panel, corner in self._pairs():
-                w, a = panel.shape
-                product = rows[:, a : a + w].T @ rows[:, : a + w]
-                panel += product[:, :a]
-                corner += product[:, a:].reshape(-1)[_lower(w, X.device)]
-        return self
-
-    def _is_safe(self, rows: Tensor) -> bool:
-        smallest, largest = rows.aminmax()
-        return self.SAFE[0] < max(float(-smallest), float(largest)) < self.SAFE[1]
-
-    def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
-        """Add the sum that `other` holds, that many times."""
-        for mine, theirs in zip(self.tensors, other.tensors, strict=True):
-            mine.add_(theirs.to(mine.device), alpha=weight)
-        return self
-
-    def trace(self) -> float:
-        """Give the sum of the diagonal."""
-        ends = (torch.arange(1, self.panel + 1).cumsum(0) - 1).to(self.corners[0].device)
-        return sum(float(corner[ends[: len(panel)]].sum()) for panel, corner in self._pairs())
-
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.panels, self.corners, strict=True)
-
-    def matrix(self) -> Tensor:
-        """Give the whole symmetric matrix, (d, d), float64."""
-        full = self.corners[0].new_empty(self.dim, self.dim)
-        for panel, corner in self._pairs():
-            w, a = panel.shape
-            full[a : a + w, :a] = panel
-            full[:a, a : a + w] = panel.T
-            square = full.new_empty(w * w)
-            square[_lower(w, full.device)] = corner
-            square = square.view(w, w).tril()
-            full[a : a + w, a : a + w] = square + square.tril(-1).T
-        return full
-
-
-@cache
-def _lower(w: int, device: torch.device) -> Tensor:
-    """Positions of the lower triangle, row by row, in a flat (w, w) matrix."""
-    rows, columns = torch.tril_indices(w, w, device=device)
-    return rows * w + columns

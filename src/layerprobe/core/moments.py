@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
-from layerprobe.core.linalg import SecondMoment, eigh_gram, numerical_rank, parallel
+from layerprobe.core.linalg import eigh_gram, numerical_rank
+from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows
+from layerprobe.core.threads import parallel
 from layerprobe.distributed import rank, sum_over_processes, world_size
 from layerprobe.errors import InputError
 
@@ -20,7 +22,7 @@ class ClassMoments:
     A class keeps its rows while it has fewer than d of them (then the Gram matrix is the shorter way), and
     collapses to the lower triangle of its second moment, in float64, when it has d: for float32 rows never
     more than K (d + 1) min(n_k, d) * 4 bytes, plus one buffer of rows of all classes as they come, at most
-    max(512, d / 4) rows a class of them (`buffer_rows`).
+    a megabyte, 512 rows or d / 4 a class of them, whichever is most (`buffer_rows`).
 
     Sums of float32 rows cannot tell directions below 1e-7 of a class's variance from rounding; where
     ``variance=1.0`` or ``components=`` reach that far, stream with ``dtype=torch.float64``.
@@ -77,7 +79,7 @@ class ClassMoments:
     @staticmethod
     def buffer_rows(num_classes: int, dim: int, expected: int | None = None) -> int:
         """Rows that wait to be sorted by class: enough a class for a good product with each d x d moment."""
-        rows = num_classes * min(SecondMoment.BLOCK, max(512, dim // 4))
+        rows = num_classes * min(SecondMoment.BLOCK, max(512, dim // 4, 2**18 // dim))
         return rows if expected is None else max(1, min(rows, expected))
 
     @staticmethod
@@ -214,9 +216,14 @@ class ClassMoments:
     def _sort_in(self, X: Tensor, codes: Tensor) -> None:
         order = codes.argsort(stable=True)
         sizes = codes.bincount(minlength=self.num_classes).tolist()
-        for k, index in enumerate(order.split(sizes)):
-            for part in index.split(min(SecondMoment.BLOCK, self.directions or SecondMoment.BLOCK)):
-                self._append(k, X[part])
+        parts = list(enumerate(order.split(sizes)))
+
+        def append(part: tuple[int, Tensor]) -> None:
+            k, index = part
+            for block in index.split(min(SecondMoment.BLOCK, self.directions or SecondMoment.BLOCK)):
+                self._append(k, X.index_select(0, block))
+
+        parallel(append, parts)
 
     def _append(self, k: int, rows: Tensor) -> None:
         self._counts[k] += len(rows)

@@ -1,7 +1,8 @@
 """Squared cosines and angles of many points to all subspaces, in few large matrix products.
 
 The eigenvectors of all classes, and of several label sets, stand side by side, so that one product projects
-a chunk of rows on all of them. The ranks to score at cut a class's d eigenvectors into segments, whose
+a chunk of points on all of them: one eigenvector a row, one point a column, so that sums of squares add up
+whole rows. The ranks to score at cut a class's d eigenvectors into segments, whose
 squares sum up to |x|^2: the longest is left out, |U^T x|^2 = |x|^2 - |V^T x|^2 with V the other ones. That
 is less work, and exact where nothing is left. Features that no basis touches, those which were zero on every
 training row, are left out of the product and stay in |x|^2.
@@ -15,8 +16,8 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_finite
-from layerprobe.core.linalg import parallel
 from layerprobe.core.precision import full_precision
+from layerprobe.core.threads import parallel
 
 __all__ = ["Plan", "Request", "angles", "codes_by_stage", "plan_products", "staged_squared_cosines"]
 
@@ -40,7 +41,7 @@ class Request(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A step of a class's running sum of squares: over columns [start, stop), then written to the slots."""
+    """A step of a class's running sum of squares: over rows [start, stop), then written to the slots."""
 
     start: int
     stop: int
@@ -55,9 +56,9 @@ class Term(NamedTuple):
 
 
 class Product(NamedTuple):
-    """One matrix product: the columns of several classes, and what each class takes from it."""
+    """One matrix product: the eigenvectors of several classes, and what each class takes from it."""
 
-    matrix: Tensor  # (d or d_alive, width), a view where the columns are neighbours
+    matrix: Tensor  # (width, d or d_alive), one eigenvector a row; a view where they are neighbours
     terms: list[Term]
 
 
@@ -78,12 +79,12 @@ class Plan(NamedTuple):
     @property
     def chunk(self) -> int:
         """Rows to score at a time."""
-        width = max((product.matrix.shape[1] for product in self.products), default=1)
+        width = max((len(product.matrix) for product in self.products), default=1)
         return CHUNK if self.left_over.device.type == "cpu" else max(CHUNK, GPU_CHUNK // max(width, 1))
 
 
 def plan_products(requests: Sequence[Request]) -> Plan:
-    """Choose columns and route for each class, and bring them together into few products.
+    """Choose eigenvectors and route for each class, and bring them together into few products.
 
     Parameters
     ----------
@@ -96,7 +97,7 @@ def plan_products(requests: Sequence[Request]) -> Plan:
     for columns, widths, counts, stages in requests:
         start = 0
         for k, width in enumerate(widths):
-            block, start = columns[:, start : start + width], start + width
+            block, start = columns.T[start : start + width], start + width
             if not counts[k]:
                 continue
             slots = [slot + s * len(widths) + k for s in range(len(stages))]
@@ -111,7 +112,7 @@ def plan_products(requests: Sequence[Request]) -> Plan:
             used += needed
         slot += len(stages) * len(widths)
     first = requests[0].columns
-    height = len(first) if alive is None else len(alive)
+    length = len(first) if alive is None else len(alive)
     left_over, absent = first.new_zeros(slot, 1), torch.ones(slot, dtype=torch.bool)
     for term in (term for _, terms in groups for term in terms):
         for step in term.left_over:
@@ -119,7 +120,7 @@ def plan_products(requests: Sequence[Request]) -> Plan:
         for step in (*term.direct, *term.left_over):
             absent[list(step.slots)] = False
     return Plan(
-        [Product(_join(parts, first.new_empty(height, 0)), terms) for parts, terms in groups],
+        [Product(_join(parts, first.new_empty(0, length)), terms) for parts, terms in groups],
         alive,
         [(len(request.stages), len(request.widths)) for request in requests],
         left_over,
@@ -132,8 +133,8 @@ def _alive_features(requests: Sequence[Request]) -> Tensor | None:
     d = len(requests[0].columns)
     alive = torch.zeros(d, dtype=torch.bool, device=requests[0].columns.device)
     for columns, widths, _, stages in requests:
-        for k, block in enumerate(columns.split(list(widths), dim=1)):
-            alive |= (block[:, : max(stage[k] for stage in stages)] != 0).any(1)
+        for k, block in enumerate(columns.T.split(list(widths))):
+            alive |= (block[: max(stage[k] for stage in stages)] != 0).any(0)
     n_dead = d - int(alive.sum())
     return alive.nonzero().squeeze(1) if n_dead > 0 and n_dead >= DEAD_SHARE * d else None
 
@@ -141,11 +142,11 @@ def _alive_features(requests: Sequence[Request]) -> Tensor | None:
 def _plan_class(
     block: Tensor, ranks: Sequence[int], slots: Sequence[int], alive: Tensor | None
 ) -> tuple[list[Tensor], Term]:
-    """Choose the eigenvectors of a class, (d, width), that are multiplied: those below and above a gap."""
-    d, width = block.shape
+    """Choose the eigenvectors of a class, (width, d), that are multiplied: those below and above a gap."""
+    width, d = block.shape
     matters = torch.ones(width, dtype=torch.bool)
     if alive is not None and width == d:  # eigenvectors that are features which take no part
-        matters = (block[alive] != 0).any(0).cpu()
+        matters = (block[:, alive] != 0).any(1).cpu()
     before = [0, *matters.cumsum(0).tolist()]  # how many of the first r eigenvectors matter
     cuts = sorted(set(ranks))
     gap = (cuts[-1], width)  # what is beyond the last rank is not needed
@@ -173,17 +174,17 @@ def _shift(term: Term, by: int) -> Term:
 
 
 def _select(block: Tensor, index: Tensor, alive: Tensor | None) -> Tensor:
-    """Columns of a block at an ascending index, and of its rows the live ones."""
+    """Eigenvectors of a block at an ascending index, and of these the live features."""
     first, last = int(index[0]), int(index[-1]) + 1
-    part = block[:, first:last] if last - first == len(index) else block[:, index.to(block.device)]
-    return part if alive is None else part.index_select(0, alive)
+    part = block[first:last] if last - first == len(index) else block[index.to(block.device)]
+    return part if alive is None else part.index_select(1, alive)
 
 
 def _join(parts: Sequence[Tensor], none: Tensor) -> Tensor:
-    """Put column blocks side by side; a view where they already are."""
+    """Put blocks below each other; a view where they already are."""
     if not parts:
         return none
-    first, width = parts[0], sum(part.shape[1] for part in parts)
+    first = parts[0]
     offset = first.storage_offset()
     for part in parts:
         neighbours = (
@@ -191,10 +192,10 @@ def _join(parts: Sequence[Tensor], none: Tensor) -> Tensor:
             and part.stride() == first.stride()
             and part.storage_offset() == offset
         )
-        if not neighbours or (len(part) > 1 and part.stride(1) != 1):
-            return torch.cat(list(parts), dim=1)
-        offset += part.shape[1]
-    return first.as_strided((len(first), width), first.stride())
+        if not neighbours:
+            return torch.cat(list(parts))
+        offset += len(part) * part.stride(0)
+    return first.as_strided((sum(map(len, parts)), first.shape[1]), first.stride())
 
 
 @full_precision()
@@ -274,7 +275,7 @@ def _score(X: Tensor, plan: Plan) -> Iterator[Tensor]:
             whole = x.square().sum(1)
         scores = x.new_empty(plan.num_slots, len(x))
         for matrix, terms in plan.products:
-            squares = (x @ matrix).square_()
+            squares = (matrix @ x.T).square_()  # (width, c)
             for term in terms:
                 _add_up(term.direct, squares, scores)
                 _add_up(term.left_over, squares, scores)
@@ -290,7 +291,7 @@ def _add_up(steps: Sequence[Step], squares: Tensor, scores: Tensor) -> None:
     before: int | None = None
     for start, stop, slots in steps:
         total = scores[slots[0]]
-        torch.sum(squares[:, start:stop], 1, out=total)
+        torch.sum(squares[start:stop], 0, out=total)
         if before is not None:
             total += scores[before]
         before = slots[0]

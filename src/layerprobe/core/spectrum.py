@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_magnitude
-from layerprobe.core.linalg import SecondMoment, eigh_gram, eigh_moment, numerical_rank, one_thread
+from layerprobe.core.linalg import eigh_gram, eigh_moment, numerical_rank
+from layerprobe.core.second_moment import SecondMoment
+from layerprobe.core.threads import one_thread
 
 __all__ = ["Spectrum", "centred_blocks", "class_means", "spectrum"]
 

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_finite, check_magnitude, check_rows
-from layerprobe.core.linalg import SecondMoment, eigh_moment, numerical_rank, one_thread
+from layerprobe.core.linalg import eigh_moment, numerical_rank
 from layerprobe.core.moments import ClassMoments, joint_subspaces
+from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.spectrum import Spectrum, class_means, spectrum
 from layerprobe.core.subspaces import Subspaces, fit_subspaces
+from layerprobe.core.threads import one_thread
 from layerprobe.distributed import sum_over_processes
 from layerprobe.errors import InputError
 

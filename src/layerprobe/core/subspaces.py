@@ -135,7 +135,7 @@ class Subspaces:
             ranks=tuple(part.rank for part in parts),
             counts=tuple(part.n_rows for part in parts),
             eigenvalues=tuple(part.eigenvalues for part in parts),
-            columns=torch.cat([part.vectors for part in parts], dim=1),
+            columns=_side_by_side([part.vectors for part in parts]),
             widths=tuple(part.vectors.shape[1] for part in parts),
             full_ranks=tuple(part.full for part in parts),
         )
@@ -288,9 +288,14 @@ class Subspaces:
                 ranks=tuple(header["ranks"]),
                 counts=tuple(header["counts"]),
                 eigenvalues=tuple(tensors[f"eigenvalues.{k}"] for k in range(K)),
-                columns=torch.cat(vectors, dim=1),
+                columns=_side_by_side(vectors),
                 widths=tuple(v.shape[1] for v in vectors),
                 full_ranks=tuple(header["full_ranks"]),
             )
         except (KeyError, RuntimeError) as error:
             raise DataError(f"{path}: incomplete, {error} is missing; save it again.") from error
+
+
+def _side_by_side(vectors: Sequence[Tensor]) -> Tensor:
+    """Bases (d, r_k) as columns of one matrix, each in one piece of memory: so they are made and used."""
+    return torch.cat([part.T for part in vectors]).T

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from layerprobe.core.linalg import one_thread
+from layerprobe.core.threads import one_thread
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.paper.locking import Sweep
 from layerprobe.paper.processes import ATTEMPTS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from layerprobe.core.linalg import one_thread
+from layerprobe.core.threads import one_thread
 from layerprobe.paper import published
 from layerprobe.paper.grid import operations
 from layerprobe.paper.overview import so_far

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from layerprobe.core.linalg import one_thread
+from layerprobe.core.threads import one_thread
 from layerprobe.errors import InputError
 from layerprobe.probes.linear import LinearProbe
 
