@@ -8,7 +8,7 @@ from torch import Tensor
 from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
 from layerprobe.core.linalg import eigh_gram, numerical_rank
 from layerprobe.core.second_moment import SecondMoment
-from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows
+from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows, fit_subspaces
 from layerprobe.core.threads import parallel
 from layerprobe.distributed import rank, sum_over_processes, world_size
 from layerprobe.errors import InputError
@@ -200,6 +200,11 @@ class ClassMoments:
         variance, components, classes
             As for :func:`layerprobe.core.subspaces.fit_subspaces`.
         """
+        if self._waiting == int(self.counts.sum()) and self._buffer is not None and self.directions is None:
+            X, codes = self._buffer[: self._waiting], self._buffer_codes[: self._waiting]
+            return fit_subspaces(  # nothing was sorted in yet: another copy of the rows is saved
+                X, codes, self.num_classes, variance=variance, components=components, classes=classes
+            )
         return joint_subspaces([self], variance=variance, components=components, classes=classes)
 
     def moment(self, k: int) -> SecondMoment:
