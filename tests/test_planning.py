@@ -28,7 +28,7 @@ def test_a_layer_of_imagenet_size():
 def test_more_rows_than_features_make_moments():
     (layer,) = plan({"fc": 100}, rows=50_000, classes=10).layers
     assert layer.moments == 50_000 * 100 * 101
-    assert layer.decompositions == 10 * 20 * 100**3
+    assert layer.decompositions == 10 * 10 * 100**3
     assert layer.scores == 2 * 50_000 * 100 * 10 * 50  # half of the space at most, by the complement
 
 
@@ -65,6 +65,28 @@ def test_a_budget_that_would_be_exceeded_is_an_error_with_what_would_fit(memory)
     pooled = int(text.split(" to ")[1].split(" features")[0].replace(",", ""))
     plan({"wide": pooled, "narrow": 512}, rows=10**6, classes=100, memory=memory)
     plan({"narrow": 512}, rows=10**6, classes=100, memory=memory)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"rows": -5}, "rows must be a whole number of at least 1, got -5"),
+        ({"rows": 10.5}, "rows must be a whole number"),
+        ({"classes": True}, "classes must be a whole number"),
+        ({"test_rows": -1}, "test_rows must be a whole number of at least 0"),
+        ({"label_sets": 0}, "label_sets must be a whole number of at least 1"),
+        ({"changed": 1.5}, "changed must be a number of at least 0 and at most 1, got 1.5"),
+        ({"variances": [0.9, 99]}, "variance is a share"),
+        ({"components": 0}, "components must be a whole number of at least 1"),
+        ({"components": 101}, "components must be at most the number of features, 100, got 101"),
+        ({"layers": "fc*"}, "are for a network"),
+        ({"model": {"fc": 0}}, "the number of features of 'fc' must be a whole number"),
+        ({"model": {}}, "at least one layer"),
+    ],
+)
+def test_senseless_numbers_are_refused(wrong, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        plan(**{"model": {"fc": 100}, "rows": 1000, "classes": 10} | wrong)
 
 
 def test_bytes_of_a_plan_are_finite_for_any_shape():

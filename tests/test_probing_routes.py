@@ -135,8 +135,8 @@ def test_what_streams_stays_under_the_plan(model, monkeypatch):
 
 
 def test_a_budget_that_is_too_small_names_what_would_fit(model, forwards):
-    with pytest.raises(InputError, match=r"the budget is 293\.0 KiB: .*") as raised:
-        probe(model, (X, NOISY), train_labels=SETS, memory="300kB")
+    with pytest.raises(InputError, match=r"the budget is 390\.6 KiB: .*") as raised:
+        probe(model, (X, NOISY), train_labels=SETS, memory="400kB")
     assert forwards == [512]  # the first batch tells the dimensions, and nothing else is done
     for word in ("pool '1' from 64 to", "fewer layers by layers=", "directions="):
         assert word in str(raised.value)

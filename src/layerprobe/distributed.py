@@ -128,7 +128,7 @@ def require_same(what: str, *tensors: Tensor) -> None:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     mine = int.from_bytes(digest.digest()[:5])  # so few that sums stay whole numbers
-    place = tensors[0].device
+    place = tensors[0].device if tensors else "cpu"
     if sum_over_processes(torch.tensor(mine, device=place)).item() != mine * world_size():
         raise InputError(
             f"expected the same {what} in every process, but they differ; make and read them from the same "

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from layerprobe.errors import InputError
 from layerprobe.paper import locking
 from layerprobe.paper.locking import Abandoned, BusyError, Sweep, is_locked, locked
 
@@ -195,3 +196,10 @@ def test_sweeps_leave_nothing_behind_and_clear_away_killed_ones(tmp_path):
         one.check()
         other.check()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_runs_folder_is_refused(tmp_path):
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises(InputError, match="expected a folder for the runs"), Sweep.begin(tmp_path / "runs"):
+        pass
+    assert (tmp_path / "runs").read_text() == "mine"

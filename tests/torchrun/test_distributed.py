@@ -9,6 +9,7 @@ import time
 import pytest
 import torch
 
+from layerprobe import distributed
 from layerprobe.distributed import group, rank, shard, sum_over_processes, world_size
 from layerprobe.errors import InputError, ProcessError
 
@@ -71,6 +72,7 @@ def one_of_two(number, port):
 
 WAITING = """
 import os, sys, time, torch
+from layerprobe import distributed
 from layerprobe.distributed import group, rank, sum_over_processes
 with group(timeout_s=float(sys.argv[1])):
     sum_over_processes(torch.ones(1))
@@ -119,3 +121,9 @@ def test_torchrun_ends_a_job_when_a_process_fails(torchrun, tmp_path):
     result = torchrun(script, 600, "raises")
     assert result.returncode != 0
     assert "something of its own" in result.stderr
+
+
+def test_networks_without_a_parameter_are_the_same(monkeypatch):
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "sum_over_processes", lambda tensor: 2 * tensor)
+    distributed.require_same("network")

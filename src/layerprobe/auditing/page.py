@@ -94,7 +94,7 @@ def _tiles(audit: Any) -> Html:
     noise = audit.noise
     tiles: Mapping[str, tuple[str, str]] = {
         "rows": (f"{audit.n:,}", f"{len(audit.classes):,} classes"),
-        "estimated wrong labels": (percent(noise.rate), f"95 %: {_interval(noise.low, noise.high)}"),
+        "estimated wrong labels": (percent(noise.rate), _interval(noise.low, noise.high)),
         "flagged labels": (f"{flagged:,}", f"{percent(flagged / audit.n)} of the rows"),
         "flags that are right": (percent(audit.expected_precision), "expected"),
     }

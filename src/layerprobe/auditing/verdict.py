@@ -75,9 +75,9 @@ def judge(decided: Decided, wrong_after: float, wrong_before: float) -> Verdict:
     better = "" if gain is None else f", {_points(gain)} against the head"
     return Verdict(
         "repair",
-        f"The decoder is right on {decided.criterion} of the rows that judge{better}, and beats every "
-        f"control. By its probabilities the confident repair leaves {wrong_after:.1%} of the labels wrong, "
-        f"where {wrong_before:.1%} are without.",
+        f"The decoder agrees with the label on {decided.criterion} of the rows that judge{better}, and "
+        f"beats every control. By its probabilities the confident repair leaves {wrong_after:.1%} of the "
+        f"labels wrong, where {wrong_before:.1%} are without.",
         f"The layers know better than the head: {where} reads best{better}, and {about}.",
     )
 

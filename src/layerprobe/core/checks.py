@@ -12,6 +12,7 @@ from layerprobe.errors import InputError
 __all__ = [
     "check_classes",
     "check_codes",
+    "check_count",
     "check_finite",
     "check_magnitude",
     "check_number",
@@ -34,8 +35,7 @@ def check_strength(variance: object, components: object) -> None:
             f"Expected exactly one of variance= (a share, say 0.99) and components= (a count), got {given}."
         )
     if components is not None:
-        if isinstance(components, bool) or not isinstance(components, Integral) or int(components) < 1:
-            raise InputError(f"components must be a whole number of at least 1, got {components!r}.")
+        check_count("components", components)
         return
     if isinstance(variance, Integral) and not isinstance(variance, bool):
         hint = f"components={variance} for a count" + (
@@ -124,6 +124,12 @@ def check_number(
     bounds = [f"above {above:g}"] * (above > -inf)
     bounds += [f"of at least {least:g}"] * (least > -inf) + [f"at most {most:g}"] * (most < inf)
     raise InputError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}.")
+
+
+def check_count(name: str, value: object, least: int = 1) -> None:
+    """Demand a whole number that is not below another one."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def check_classes(classes: Sequence | None, num_classes: int) -> tuple:

@@ -44,6 +44,11 @@ class SecondMoment:
         """All that is summed."""
         return [*self.panels, *self.corners]
 
+    @classmethod
+    def most_working(cls, rows: int, dim: int, itemsize: int = 4) -> int:
+        """Bytes that adding rows takes: a block of them, also in float64, and the products of a stripe."""
+        return min(rows, cls.BLOCK) * dim * (itemsize + 8) + 8 * min(dim, cls.STRIPE) * dim
+
     @full_precision()
     def add(self, X: Tensor) -> "SecondMoment":
         """Add the rows of X, (n, d)."""

@@ -28,7 +28,7 @@ from threading import Event, Thread
 from typing import Any
 from uuid import uuid4
 
-from layerprobe.errors import LayerprobeError
+from layerprobe.errors import InputError, LayerprobeError
 
 __all__ = ["Abandoned", "BusyError", "Claim", "Sweep", "is_locked", "locked"]
 
@@ -95,6 +95,8 @@ class Sweep:
     @contextmanager
     def begin(cls, root: str | os.PathLike[str]) -> Iterator["Sweep"]:
         """Begin one, under the folder of all runs; when it ends, workers stop what they still do for it."""
+        if Path(root).exists() and not Path(root).is_dir():
+            raise InputError(f"expected a folder for the runs, got the file {root}; name another by --root")
         sweeps = Path(root).absolute() / ".sweeps"
         for lost in {path.parent for path in sweeps.glob("*/lock-*")}:
             if not is_locked(lost):

@@ -9,13 +9,14 @@ import torch
 
 from layerprobe.core.budget import SHARE, as_bytes, free_memory, readable, require_memory
 from layerprobe.core.moments import ClassMoments
+from layerprobe.core.second_moment import SecondMoment
 from layerprobe.probes.base import MomentProbe
 
 __all__ = ["LayerPlan", "Plan", "plan_of", "reads_of"]
 
-# What a float64 eigendecomposition takes, in the operations of a float32 product that takes as long: 18 to 35
-# m^3 were measured for m from 256 to 2048 (docs/performance.md).
-EIGH = 20
+# What a float64 eigendecomposition takes, in the operations of a float32 product that takes as long: 14, 10
+# and 6 m^3 were measured for m = 500, 784 and 2048 (docs/performance.md).
+EIGH = 10
 DOUBLE = 2  # operations in float64 take as long as so many in float32
 
 
@@ -30,7 +31,8 @@ class LayerPlan:
         Number of features d.
     outputs, sums, bases, working : int
         Bytes: of the layer's outputs for the training rows, where they are held; of sums over batches with
-        their buffers; of what was fitted; of one fit while it runs. Never exceeded, whatever the labels are.
+        their buffers; of what was fitted; of one fit, or of one batch that is added, while it runs. Never
+        exceeded, whatever the labels are.
     moments, decompositions, scores : float
         Operations, in units of one in float32.
     """
@@ -94,7 +96,7 @@ class Plan:
         if "rows" in self.reads:
             return None
         sums, bases = sum(layer.sums for layer in self.layers), 0
-        most = sums
+        most = sums + max((layer.working for layer in self.layers), default=0)  # while a batch is added
         for layer in self.layers:
             most = max(most, sums + bases + layer.working)
             sums, bases = sums - layer.sums, bases + layer.bases
@@ -248,14 +250,16 @@ def plan_of(
         widths = 0.0
         sums += 8 * S * K
         if "moments" in reads:
-            buffer = ClassMoments.buffer_rows(K, d, n) * (itemsize * d + 8)
+            waiting = ClassMoments.buffer_rows(K, d, n)
+            buffer = waiting * (itemsize * d + 8)
             sums += sum(times * (ClassMoments.most_bytes(K, d, math.ceil(part), itemsize) + buffer)
                         for part, times in parts)  # fmt: skip
             bases = 2 * itemsize * d * min(n, K * d)  # once more where they stand side by side for scoring
             # eigenvectors, their workspace and the matrix in float64; then the bases put side by side
             workers = min(K, torch.get_num_threads())
             most = min(n, d)  # of the rows may be of one class
-            working += workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * d
+            fit = workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * d
+            working += max(fit, workers * SecondMoment.most_working(waiting, d, itemsize))
             added = sum(part * times for part, times in parts)
             moments += added * d * (d + 1) if m == d else DOUBLE * 2 * n * m * d * S
             r = min(m, components or m)

@@ -9,6 +9,7 @@ from sklearn.base import ClassifierMixin
 from torch import nn
 from torch.utils.data import Dataset
 
+from layerprobe.core.checks import check_count, check_number, check_strength
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
 from layerprobe.layers.batches import count_rows, is_whole, read_batches
@@ -67,13 +68,13 @@ def plan(
     Raises
     ------
     InputError
-        If the budget would be exceeded; the message names what would fit.
+        For numbers that no data can have. If the budget would be exceeded; the message names what would fit.
 
     Notes
     -----
     Bytes are upper bounds, whatever the labels are; what the network itself takes for a batch is not in
     them. Operations are those of K classes of n / K rows. float64 ones count twice, an eigendecomposition of
-    m x m as 20 m^3: that many operations of a product take as long.
+    m x m as 10 m^3: that many operations of a product take as long.
 
     Examples
     --------
@@ -87,12 +88,34 @@ def plan(
         rows = _count(train) if rows is None else rows
         classes = _classes(train) if classes is None else classes
     else:
+        if train is not None or layers is not None or pool is not None:
+            raise InputError(
+                "train=, layers= and pool= are for a network; here the layers are named with their sizes"
+            )
         dims = dict(model)
     if not rows or not classes or not dims:
         raise InputError(
             f"expected at least one layer, row and class, got {len(dims)} layers, rows={rows} and "
             f"classes={classes}; give rows= and classes= where the data do not tell"
         )
+    for name, dim in dims.items():
+        check_count(f"the number of features of {name!r}", dim)
+    for name, value, least in [
+        ("rows", rows, 1),
+        ("classes", classes, 1),
+        ("test_rows", test_rows, 0),
+        ("label_sets", label_sets, 1),
+    ]:
+        check_count(name, value, least)
+    check_number("changed", changed, least=0, most=1)
+    for variance in variances or ():
+        check_strength(variance, None)
+    if components is not None:
+        check_strength(None, components)
+        if components > max(dims.values()):
+            raise InputError(
+                f"components must be at most the number of features, {max(dims.values())}, got {components}."
+            )
     listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(
         probes.values() if isinstance(probes, Mapping) else probes
     )  # fmt: skip

@@ -1,13 +1,12 @@
 """Nearest neighbours by the cosine of whitened rows."""
 
 from collections.abc import Iterator, Sequence
-from numbers import Integral
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_number
+from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.spectrum import centred_blocks, class_means, spectrum
 from layerprobe.errors import InputError
 from layerprobe.probes.base import StagedProbe, like
@@ -90,9 +89,7 @@ class WhitenedKNN(StagedProbe):
         self.rows_, self.codes_ = self._whiten(X), codes
 
     def _check_stage(self) -> None:
-        k = self.n_neighbors
-        if isinstance(k, bool) or not isinstance(k, Integral) or k < 1:
-            raise InputError(f"n_neighbors must be a whole number of at least 1, got {k!r}.")
+        check_count("n_neighbors", self.n_neighbors)
 
     def _scores(self, X: Tensor) -> Tensor:
         return self._votes(X, [self.n_neighbors])[0]
