@@ -1,15 +1,13 @@
 """One call of `probe`: a pass that gathers, fits, and passes that score, over all layers at once."""
 
-import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from math import nan
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerprobe.core.budget import SHARE, as_bytes, free_memory, require_memory
 from layerprobe.core.statistics import LayerSums
 from layerprobe.distributed import require_same, sum_over_processes, world_size
 from layerprobe.errors import InputError
@@ -20,6 +18,8 @@ from layerprobe.layers.selecting import Maybe, matches
 from layerprobe.planning import Plan, plan_of, reads_of
 from layerprobe.probing.fitting import check_rows_here, fit_layer, layer_sums, streams, sums_of_rows
 from layerprobe.probing.labelling import Labelling, labels_of
+from layerprobe.probing.memory import budget, require_held
+from layerprobe.probing.network import Logits, NetworkTally
 from layerprobe.probing.scoring import LayerScorer, Tally, Truth
 from layerprobe.probing.shards import Shard, own_positions, rows_in
 from layerprobe.probing.table import COLUMNS, ProbeTable
@@ -28,16 +28,6 @@ __all__ = ["Job"]
 
 OUTPUT = "output"
 MANY_CLASSES = 1000  # where they are not known: if outputs fit beside so many, nobody has to ask
-
-
-class _Logits:
-    """Flattens the model's output as any other, and remembers whether it was one score a class, (n, K)."""
-
-    one_a_class = False
-
-    def __call__(self, output: Tensor) -> Tensor:
-        self.one_a_class = output.ndim == 2 and output.shape[1] > 1
-        return output.flatten(1)
 
 
 class Job:
@@ -68,7 +58,7 @@ class Job:
         several = isinstance(layers, Iterable) and not isinstance(layers, str)
         wanted: list = list(layers) if several else [layers]
         self.wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in wanted)
-        self.logits = _Logits()
+        self.logits = Logits()
         own = Maybe(OUTPUT)  # a loss, say, has no rows to be captured
         pools = {own: self.logits, **pool} if isinstance(pool, Mapping) else {own: self.logits, "*": pool}
         self.options: dict[str, Any] = {
@@ -84,6 +74,7 @@ class Job:
         self.columns: tuple[list, list] = ([], [])  # labels and indices of the rows held
         self.scorers: dict[str, LayerScorer] = {}
         self.tallies: dict[str, dict[str, Tally]] = {}  # split -> layer ->
+        self.network: dict[str, NetworkTally] = {}  # split ->
         self.label_names: dict[str, Sequence[str]] = {}  # split -> what it is counted against
 
     # Gathering: the first pass over the training data.
@@ -115,7 +106,8 @@ class Job:
                 self.held[layer].append(rows)
             self.columns[0].append(labels)
             self.columns[1].append(indices)
-            self.check_held(n)
+            if rows_in(self.train) is None:
+                require_held(sum(store.nbytes for store in self.held.values()), n, self.memory)
 
         capture(self.model, shard.batches, **self.options, consume=take)
         total = int(sum_over_processes(torch.tensor(n)))
@@ -137,7 +129,7 @@ class Job:
                 self.labelling.read(self.train, self.batch_size)
                 hold = self.all_can_hold(self.plan(outputs, rows))
             if not hold:
-                self.plan(outputs, rows).require(self.budget())
+                self.plan(outputs, rows).require(budget(self.memory))
         if hold:
             expected = None if rows is None else -(-rows // world_size())
             self.held = {layer: RowStore(layer, expected) for layer in outputs}
@@ -167,7 +159,7 @@ class Job:
     def all_can_hold(self, plan: Plan) -> bool:
         """Tell whether each process of the job has memory for the outputs of its rows."""
         elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
-        fits = torch.tensor(int(plan.held - elsewhere <= self.budget()))
+        fits = torch.tensor(int(plan.held - elsewhere <= budget(self.memory)))
         return int(sum_over_processes(fits)) == world_size()
 
     @property
@@ -192,26 +184,6 @@ class Job:
             itemsize=itemsize,
         )
 
-    def budget(self) -> int:
-        """Bytes that this process may take: what is free is shared with the others of this machine."""
-        if self.memory is not None:
-            return as_bytes(self.memory)
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
-        return int(SHARE * free_memory()) // here
-
-    def check_held(self, n: int) -> None:
-        """Refuse more rows than fit, where nobody knew how many would come."""
-        if self.held is None or rows_in(self.train) is not None:
-            return
-        needed = sum(store.nbytes for store in self.held.values())
-        if needed > self.budget():
-            require_memory(
-                needed,
-                f"the layers' outputs for the first {n:,} rows",
-                "give a loader that knows its length, choose fewer layers by layers=, or pool them by pool=",
-                self.budget(),
-            )
-
     # Fitting and scoring.
 
     def fit(self) -> None:
@@ -235,13 +207,12 @@ class Job:
         if n:
             codes = self.labelling.of_rows(labels, indices, own_positions(0, n))
         truth = Truth(self.labelling.names, codes, [self.labelling.classes[row.numpy()] for row in codes])
-        self.label_names["train"] = truth.names
-        self.tallies["train"] = {layer: Tally() for layer in self.layers}
+        self.begin_counting("train", truth.names)
         by_sums = any(map(streams, self.candidates.values()))
         for layer in self.layers:
             X = held.pop(layer).result()
-            if layer == OUTPUT:
-                self.count_network("train", X, truth)
+            if layer == OUTPUT and self.logits.one_a_class:
+                self.network["train"].count(X, truth)
             if layer not in self.probed:
                 continue
             start, sums = time.perf_counter(), None
@@ -263,10 +234,9 @@ class Job:
     def score(self, split: str, data: Any) -> None:
         """Run the model over data and count what all probes get right."""
         shard = Shard(data, self.batch_size)
-        self.tallies[split] = {layer: Tally() for layer in self.layers}
         own = split == "train"
         name = "true" if "true" in self.labelling.names else "given"
-        self.label_names[split] = self.labelling.names if own else (name,)
+        self.begin_counting(split, self.labelling.names if own else (name,))
 
         def take(outputs: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
             if shard.borrowed:
@@ -279,61 +249,49 @@ class Job:
                 given = labels_of(labels, split)
                 truth = Truth((name,), self.labelling.code(given)[None], [given])
             for layer, X in outputs.items():
-                if layer == OUTPUT:
-                    self.count_network(split, X, truth)
+                if layer == OUTPUT and self.logits.one_a_class:
+                    self.network[split].count(X, truth)
                 if layer in self.scorers:
                     self.scorers[layer].count(X, truth, self.tallies[split][layer])
 
         capture(self.model, shard.batches, **self.options, consume=take)
         self.add_up(split)
 
-    def count_network(self, split: str, logits: Tensor, truth: Truth) -> None:
-        """Count what the model's own output gets right, and the labels that it has no score for."""
-        if not self.logits.one_a_class:
-            return
-        tally, predicted = self.tallies[split][OUTPUT], logits.argmax(1).cpu().numpy()
-        K = logits.shape[1]
-        for s, labels in enumerate(truth.labels):
-            usual = labels.dtype.kind in "iu"
-            strange = int(((labels < 0) | (labels >= K)).sum()) if usual else len(labels)
-            tally.right[-1, s] += int(np.sum(predicted == labels)) if usual else 0
-            tally.right[-2, s] += strange
-        tally.right[-3, 0] += len(predicted)
+    def begin_counting(self, split: str, label_names: Sequence[str]) -> None:
+        """Start all counts of a split, against these sets of labels."""
+        self.label_names[split] = label_names
+        self.tallies[split] = {layer: Tally() for layer in self.layers}
+        self.network[split] = NetworkTally(len(label_names))
 
     def add_up(self, split: str) -> None:
         """Add the counts of the other processes, layer by layer."""
-        sets = len(self.label_names[split])
-        for layer in self.layers:
-            places = range(-3, len(self.scorers[layer].fitted) if layer in self.scorers else 0)
-            self.tallies[split][layer].sum_over_processes(places, sets)
+        for layer, tally in self.tallies[split].items():
+            places = range(len(self.scorers[layer].fitted) if layer in self.scorers else 0)
+            tally.sum_over_processes(places, len(self.label_names[split]))
+        self.network[split].sum_over_processes()
 
     def table(self) -> ProbeTable:
         """Put all counts into rows."""
         rows: list[tuple] = []
         for layer in self.layers:
-            if layer == OUTPUT and self.logits.one_a_class:
+            name = self.renamed.get(layer, layer)
+            if layer == OUTPUT:
                 rows += self.network_rows()
             for place, one in enumerate(self.scorers[layer].fitted if layer in self.scorers else []):
-                name = self.renamed.get(layer, layer)
-                for split, tallies in self.tallies.items():
-                    tally = tallies[layer]
+                for split, names in self.label_names.items():
+                    tally = self.tallies[split][layer]
                     seconds = one.seconds + tally.seconds[place]
-                    rows += [
-                        (
-                            *(name, one.name, one.fitted_on, split, labels),
-                            *(tally.right[place, s] / tally.rows, one.components, seconds),
-                        )
-                        for s, labels in enumerate(self.label_names[split])
-                    ]
+                    for s, labels in enumerate(names):
+                        accuracy = tally.right[place, s] / tally.rows
+                        key = (name, one.name, one.fitted_on, split, labels)
+                        rows.append((*key, accuracy, one.components, seconds))
         return ProbeTable(rows, columns=COLUMNS)
 
     def network_rows(self) -> list[tuple]:
         """Accuracies of the model's own output, where the labels are numbers of its classes."""
-        rows = []
-        for split, tallies in self.tallies.items():
-            right = tallies[OUTPUT].right
-            for s, labels in enumerate(self.label_names[split]):
-                if not right[-2, s]:
-                    accuracy = right[-1, s] / right[-3, 0]
-                    rows.append((OUTPUT, "network", "", split, labels, accuracy, np.nan, np.nan))
-        return rows
+        return [
+            (OUTPUT, "network", "", split, labels, accuracy, nan, nan)
+            for split, names in self.label_names.items()
+            for labels, accuracy in zip(names, self.network[split].accuracies(), strict=True)
+            if accuracy is not None
+        ]
