@@ -15,6 +15,8 @@ TRAIN = ["paper", "train", "--pair", "mlp-digits", "--corruption", "0.4", "--max
 TRAIN += ["--subset", "100", "--test-subset", "31", "--checkpoints", "--root", "runs"]
 AUDIT = ["audit", "--model", "users_net:build", "--data", "train.npz", "--policy", "noisy_holdout"]
 AUDIT += ["--holdout", "held.npz", "--batch-size", "8", "--json"]
+PROBE = ["probe", "--model", "users_net:build", "--data", "train.npz", "--test", "held.npz"]
+PROBE += ["--variances", "0.5", "0.9", "--batch-size", "8", "--json"]
 INTERRUPTED = RunSpec.of("mlp-digits", 0.2, 0, subset=100, test_subset=31, max_epochs=2)
 
 
@@ -41,6 +43,7 @@ def job(folder):
         "demo": run(["demo"]),
         "audit": run(AUDIT),
         "dry": run([*AUDIT, "--dry-run"]),
+        "probe": run(PROBE),
     }
     with group("gloo", timeout_s=60):
         try:

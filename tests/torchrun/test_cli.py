@@ -1,6 +1,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -8,7 +9,7 @@ from layerprobe.cli import main
 from layerprobe.paper import execute, read_run
 from layerprobe.paper.runs import load_model
 
-from .cli_job import AUDIT, INTERRUPTED, TRAIN
+from .cli_job import AUDIT, INTERRUPTED, PROBE, TRAIN
 
 NET = """
 from torch import nn
@@ -81,7 +82,7 @@ def test_what_several_processes_do_not_share_is_refused(job):
         assert said["jobs"][0] == said["stacked"][0] == said["demo"][0] == 2
         assert "leave out --jobs" in said["jobs"][2]
         assert "leave out --stacked" in said["stacked"][2]
-        assert "can share audit and paper train" in said["demo"][2]
+        assert "can share audit, probe and paper train" in said["demo"][2]
     assert not (job[0] / "demo").exists()
 
 
@@ -102,3 +103,15 @@ def test_two_processes_audit_and_one_writes_and_speaks(job, tmp_path, capsys, mo
     assert found == expected
     for name in ("issues.csv", "layers.csv", "controls.csv", "noise.json"):
         assert (folder / "audit" / name).read_bytes() == (tmp_path / "audit" / name).read_bytes()
+
+
+def test_two_processes_probe_as_one_does(job, tmp_path, capsys, monkeypatch):
+    _, first, second = job
+    assert (first["probe"][0], second["probe"]) == (0, [0, "", ""])
+    monkeypatch.chdir(here(tmp_path))
+    assert main(PROBE) == 0
+    rows, expected = (
+        pd.DataFrame(json.loads(said)["rows"]).drop(columns="seconds")
+        for said in (first["probe"][1], capsys.readouterr().out)
+    )
+    pd.testing.assert_frame_equal(rows, expected, rtol=1e-14, atol=0)

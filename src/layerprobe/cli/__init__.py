@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from layerprobe.cli.audit import add_audit
 from layerprobe.cli.jobs import refuse_alone
 from layerprobe.cli.paper import add_paper
+from layerprobe.cli.probe import add_probe
 from layerprobe.cli.reproduce import add_reproduce
 from layerprobe.errors import LayerprobeError
 
@@ -95,6 +96,7 @@ def _commands() -> "SubcommandApp":
             show(result, out)
 
     add_audit(app)
+    add_probe(app)
     app.command(data, name="data", help="Download data sets.")
 
     @data.command

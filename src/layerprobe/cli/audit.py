@@ -2,16 +2,15 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from layerprobe.cli.jobs import one_job
-from layerprobe.errors import InputError
+from layerprobe.cli.user_data import load_rows, require_folder
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
     from layerprobe.auditing.result import Audit
-    from layerprobe.auditing.rows import Rows
 
 __all__ = ["add_audit"]
 
@@ -102,13 +101,13 @@ def add_audit(app: "SubcommandApp") -> None:
         with one_job(device) as first:
             given = {"holdout": holdout, "trusted": trusted, "test": test}
             check_policy(policy, given, views=bool(views))
-            _require_folder(out)
+            require_folder(out)
             network = load_model(model, weights, device)
             prepare = None if inputs is None else load_object(inputs)
             columns = {"path_column": path_column, "text_column": text_column, "label_column": label_column}
             reading = {**columns, "inputs": prepare, "batch_size": batch_size, "resize": resize}
-            rows = _rows(data, reading)
-            held = {name: _rows(place, reading) for name, place in given.items() if place is not None}
+            rows = load_rows(data, reading)
+            held = {name: load_rows(place, reading) for name, place in given.items() if place is not None}
             chosen = [... if name == "..." else name for name in layers] or None
             names = class_names or None
             if dry_run:
@@ -138,25 +137,6 @@ def add_audit(app: "SubcommandApp") -> None:
                 print(as_json(summary(result)), end="")
             else:
                 show_audit(result, out)
-
-
-def _rows(data: str, options: dict[str, Any]) -> "Rows":
-    from layerprobe.auditing.rows import read_rows
-    from layerprobe.cli.user_code import is_reference, load_object
-
-    source: Any = data
-    if is_reference(data) and not Path(data).exists():
-        found = load_object(data)
-        source = found() if callable(found) else found
-    return read_rows(source, **options)
-
-
-def _require_folder(out: Path) -> None:
-    """Refuse a place that cannot become a folder before anything is done."""
-    place = out.resolve()
-    taken = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
-    if taken:
-        raise InputError(f"the results need a folder, but {taken} is a file; choose another by --out")
 
 
 def _write(audit: "Audit", out: Path) -> None:

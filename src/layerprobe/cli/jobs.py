@@ -6,7 +6,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 __all__ = ["JOBS", "one_job", "refuse_alone"]
 
-JOBS = (("audit",), ("paper", "train"))
+JOBS = (("audit",), ("probe",), ("paper", "train"))
 """Commands that several processes do together."""
 TIMEOUT = 24 * 3600.0  # seconds; a process that ends is noticed at once, this is for one that hangs
 
@@ -36,5 +36,6 @@ def refuse_alone(arguments: Sequence[str]) -> str:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not several or any(tuple(arguments[: len(job)]) == job for job in JOBS):
         return ""
-    jobs = " and ".join(" ".join(job) for job in JOBS)
+    *others, last = (" ".join(job) for job in JOBS)
+    jobs = f"{', '.join(others)} and {last}"
     return f"several processes started by torchrun can share {jobs}; start other commands without torchrun"

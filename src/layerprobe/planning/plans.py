@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -116,6 +116,18 @@ class Plan:
         """Hours of all operations at a rate of float32 operations a second."""
         return self.flops(passes) / flops_per_second / 3600
 
+    def summary(self) -> dict[str, Any]:
+        """Give all of it as plain numbers."""
+        passes = 1 if self.streamed is None or self.held <= self.streamed else 2
+        return {
+            **{name: getattr(self, name) for name in ("rows", "test_rows", "classes", "label_sets")},
+            "layers": [asdict(layer) for layer in self.layers],
+            "held": self.held,
+            "streamed": self.streamed,
+            "forward": self.forward,
+            "flops": self.flops(passes),
+        }
+
     def require(self, memory: int | float | str | None = None) -> None:
         """Raise an InputError that names the alternatives where neither way fits into the budget.
 
@@ -212,10 +224,14 @@ class Plan:
                 f"memory at most: {readable(self.held)} with outputs held"
                 + ("" if self.streamed is None else f", {readable(self.streamed)} with two passes instead")
                 + f"; {readable(free_memory())} free here",
-                f"operations: {self.flops(passes):.2e}{forward}; {self.hours(1e11, passes):.2g} hours at "
-                "1e11 a second",
+                f"operations: {self.flops(passes):.2e}{forward}; {_time(self.hours(1e11, passes))} at 1e11 "
+                "a second",
             ]
         )
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.2g} hours" if hours >= 0.1 else f"{3600 * hours:.2g} seconds"
 
 
 def reads_of(probes: Iterable[Any]) -> frozenset[str]:
