@@ -38,6 +38,7 @@ class Images(NamedTuple):
     """Training rows, then test rows; labels, and labels of which 40 % are wrong."""
 
     kind: str
+    rows: int
     X: torch.Tensor
     true: torch.Tensor
     noisy: torch.Tensor
@@ -47,19 +48,19 @@ def images(pair: str, rows: int, test_rows: int, root: str | None) -> Images:
     """Pictures where there are some, else white noise around class means."""
     generator = torch.Generator().manual_seed(0)
     name, shape = IMAGES[pair]
-    n, K = rows + test_rows, 10
+    K = 10
     try:
         found = load(name, root)
         parts = [found.train_images[:rows], found.test_images[:test_rows]]
         X = Scale(-1, 1)(torch.from_numpy(np.concatenate(parts)))
         true = torch.from_numpy(np.concatenate([found.train_labels[:rows], found.test_labels[:test_rows]]))
-        if len(X) < n:
-            raise DataError(f"{name} has fewer than {n} images")
+        n, rows = len(X), len(parts[0])
     except DataError:
+        n = rows + test_rows
         name, true = "noise", torch.randint(K, (n,), generator=generator)
         X = torch.randn(K, *shape, generator=generator)[true] + torch.randn(n, *shape, generator=generator)
     wrong = (true + torch.randint(1, K, (n,), generator=generator)) % K
-    return Images(name, X, true, torch.where(torch.rand(n, generator=generator) < 0.4, wrong, true))
+    return Images(name, rows, X, true, torch.where(torch.rand(n, generator=generator) < 0.4, wrong, true))
 
 
 def forward(model: nn.Module, *parts: torch.Tensor) -> None:
@@ -72,7 +73,8 @@ def forward(model: nn.Module, *parts: torch.Tensor) -> None:
 def probing(pair: str, rows: int, test_rows: int, repeats: int, root: str | None) -> list[dict]:
     torch.manual_seed(0)
     model = build(pair).eval()
-    kind, X, true, noisy = images(pair, rows, test_rows, root)
+    kind, rows, X, true, noisy = images(pair, rows, test_rows, root)
+    test_rows = len(X) - rows
     train, test = (X[:rows], noisy[:rows]), (X[rows:], true[rows:])
     options = {"train_labels": {"noisy": noisy[:rows], "true": true[:rows]}, "variances": VARIANCES}
     found = plan(model, train, test_rows=test_rows, label_sets=2, changed=0.4)

@@ -61,9 +61,10 @@ def eigh_leading(matrix: Tensor) -> tuple[Tensor, Callable[[int], Tensor]]:
         If LAPACK does not converge.
     """
     d = len(matrix)
-    largest = float(matrix.abs().max())
-    exponent = int(np.frexp(largest)[1])  # the steps, unlike eigh, do not scale on their own
-    reduced = torch.ldexp(matrix, torch.tensor(-exponent)).numpy()  # symmetric: rows are LAPACK's columns
+    smallest, largest = matrix.aminmax()
+    exponent = int(np.frexp(max(float(-smallest), float(largest)))[1])
+    scale = 2.0**exponent  # the steps, unlike eigh, do not scale on their own
+    reduced = (matrix / scale).numpy()  # symmetric: rows are LAPACK's columns
     diagonal, beside, reflectors = np.empty(d), np.zeros(d), np.empty(d)
     _with_workspace("dsytrd", "L", d, reduced, d, diagonal, beside, reflectors, integers=False)
     inner: np.ndarray | None = None
@@ -80,8 +81,7 @@ def eigh_leading(matrix: Tensor) -> tuple[Tensor, Callable[[int], Tensor]]:
         _with_workspace("dormtr", "L", "L", "N", d, r, reduced, d, reflectors, columns, d, integers=False)
         return torch.from_numpy(columns).flip(0).T
 
-    eigenvalues = torch.ldexp(torch.from_numpy(ascending), torch.tensor(exponent)).flip(0)
-    return eigenvalues, basis
+    return torch.from_numpy(ascending * scale).flip(0), basis
 
 
 def _all_pairs(diagonal: np.ndarray, beside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
