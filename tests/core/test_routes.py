@@ -5,7 +5,15 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from layerprobe.core import fit_label_sets, fit_subspaces, lapack, linalg, predict_label_sets, scoring
+from layerprobe.core import (
+    fit_label_sets,
+    fit_subspaces,
+    fitting,
+    lapack,
+    linalg,
+    predict_label_sets,
+    scoring,
+)
 from layerprobe.core.precision import full_precision
 from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.threads import parallel
@@ -88,14 +96,31 @@ def test_each_class_is_decomposed_once_by_its_shorter_side(monkeypatch):
 
 def test_a_cut_too_close_for_float32_is_made_in_float64(monkeypatch):
     X = torch.eye(4).repeat(50, 1)  # shares of exactly 1/4, 1/2, 3/4
-    added = []
-    add = SecondMoment.add
-    monkeypatch.setattr(SecondMoment, "add", lambda self, X: added.append(X.dtype) or add(self, X))
+    again, summed = [], fitting._summed_again
+    monkeypatch.setattr(fitting, "_summed_again", lambda *a: again.append(a[-1].shape[1]) or summed(*a))
     assert fit_subspaces(X, torch.zeros(200, dtype=torch.int64), 1, variance=0.5).ranks == (3,)
-    assert added == [torch.float32, torch.float64]
-    added.clear()
+    assert again == [3]
     fit_subspaces(X, torch.zeros(200, dtype=torch.int64), 1, variance=0.6)
-    assert added == [torch.float32]
+    assert again == [3]
+
+
+@pytest.mark.parametrize(("n", "d"), [(900, 300), (300, 1100)])  # by the moment, by the Gram matrix
+def test_ranks_are_those_of_float64_where_float32_shares_cannot_tell(n, d, monkeypatch):
+    def ranks():
+        return [fit_subspaces(X, codes, 1, variance=v).ranks[0] for X, v in problems]
+
+    codes, problems, expected = torch.zeros(n, dtype=torch.int64), [], []
+    for seed in range(12):
+        X = relu_rows(n, d, seed) - 0.3
+        values = torch.linalg.svdvals(X.double()).square()
+        shares = values.cumsum(0) / values.sum()
+        r = 40 + seed
+        for aside in (-1e-10, 1e-10):  # of a variance that r components just reach, or just do not
+            problems.append((X, float(shares[r - 1]) + aside))
+            expected.append(r if aside < 0 else r + 1)
+    assert ranks() == expected
+    monkeypatch.setattr(fitting, "UNSURE", 0)
+    assert ranks() != expected
 
 
 def test_wide_classes_of_few_float32_rows_have_the_ranks_and_labels_of_float64():
