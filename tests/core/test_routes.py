@@ -12,6 +12,7 @@ from layerprobe.core import (
     lapack,
     linalg,
     predict_label_sets,
+    products,
     scoring,
 )
 from layerprobe.core.precision import full_precision
@@ -209,9 +210,9 @@ def test_the_longest_segment_and_dead_features_are_not_multiplied():
     X = relu_rows(400, 40, dtype=torch.float64)
     X[:, :10] = 0
     fitted = fit_subspaces(X, labels(400, 2), 2, components=28)
-    plan = scoring.plan_products([fitted.request([[28, 28]])])
+    plan = products.plan_products([fitted.request([[28, 28]])])
     assert [product.matrix.shape for product in plan.products] == [(2 * 2, 30)]
-    plan = scoring.plan_products([fitted.request([[4, 4], [28, 28]])])
+    plan = products.plan_products([fitted.request([[4, 4], [28, 28]])])
     assert [product.matrix.shape for product in plan.products] == [(2 * (4 + 2), 30)]
 
 

@@ -16,7 +16,8 @@ from layerprobe.core.checks import (
     check_strength,
 )
 from layerprobe.core.fitting import fit_classes
-from layerprobe.core.scoring import codes_by_stage, plan_products
+from layerprobe.core.products import plan_products
+from layerprobe.core.scoring import codes_by_stage
 from layerprobe.core.subspaces import Subspaces
 from layerprobe.errors import InputError
 

@@ -28,15 +28,9 @@ from layerprobe.core.checks import (
 )
 from layerprobe.core.files import read_tensors, write_tensors
 from layerprobe.core.fitting import ClassBasis, basis_from_moment, basis_from_rows, fit_classes
+from layerprobe.core.products import Plan, Request, plan_products
 from layerprobe.core.ranks import choose_rank
-from layerprobe.core.scoring import (
-    Plan,
-    Request,
-    angles,
-    codes_by_stage,
-    plan_products,
-    staged_squared_cosines,
-)
+from layerprobe.core.scoring import angles, codes_by_stage, staged_squared_cosines
 from layerprobe.errors import DataError, DegenerateWarning, InputError
 
 __all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]

@@ -12,7 +12,8 @@ import torch
 from sklearn.base import ClassifierMixin
 from torch import Tensor
 
-from layerprobe.core.scoring import Plan, codes_by_stage, plan_products
+from layerprobe.core.products import Plan, plan_products
+from layerprobe.core.scoring import codes_by_stage
 from layerprobe.distributed import sum_over_processes
 from layerprobe.errors import InputError
 from layerprobe.probes import MASC, Probe
