@@ -72,7 +72,6 @@ def one_of_two(number, port):
 
 WAITING = """
 import os, sys, time, torch
-from layerprobe import distributed
 from layerprobe.distributed import group, rank, sum_over_processes
 with group(timeout_s=float(sys.argv[1])):
     sum_over_processes(torch.ones(1))

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ MEMINFO, CGROUPS, OWN_CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), P
 
 def as_bytes(memory: int | float | str) -> int:
     """Read an amount of memory, bytes or text such as "8GiB" or "500 MB"."""
-    if isinstance(memory, int | float) and not isinstance(memory, bool) and memory > 0:
+    if isinstance(memory, int | float) and not isinstance(memory, bool) and 0 < memory < inf:
         return int(memory)
     text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", str(memory), re.IGNORECASE)
     if not isinstance(memory, str) or not text or text[2].lower() not in UNITS or not float(text[1]):

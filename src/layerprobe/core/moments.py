@@ -24,8 +24,10 @@ class ClassMoments:
     more than K (d + 1) min(n_k, d) * 4 bytes, plus one buffer of rows of all classes as they come, at most
     a megabyte, 512 rows or d / 4 a class of them, whichever is most (`buffer_rows`).
 
-    Sums of float32 rows cannot tell directions below 1e-7 of a class's variance from rounding; where
-    ``variance=1.0`` or ``components=`` reach that far, stream with ``dtype=torch.float64``.
+    Sums of float32 rows cannot tell directions below 1e-7 of a class's variance from rounding, nor shares
+    of the variance that differ by less: where ``variance=1.0`` or ``components=`` reach that far, or a rank
+    must be that of float64 although a share all but equals the variance, stream with
+    ``dtype=torch.float64``. `fit_subspaces`, which has the rows, looks again.
 
     Parameters
     ----------
@@ -130,7 +132,8 @@ class ClassMoments:
             self._sort_in(X, codes)
             return self
         if self._buffer is None:
-            self._buffer = torch.empty(self._capacity, self.dim, dtype=self.dtype, device=self.device)
+            with torch.inference_mode(False):  # later batches may come outside of it
+                self._buffer = torch.empty(self._capacity, self.dim, dtype=self.dtype, device=self.device)
         end = self._waiting + len(X)
         self._buffer[self._waiting : end] = X
         self._buffer_codes[self._waiting : end] = codes

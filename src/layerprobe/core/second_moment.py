@@ -119,25 +119,16 @@ def _lower_product(X: Tensor) -> Tensor:
     n, w = X.shape
     if X.device.type != "cpu" or not n:
         return X.T @ X
-    by_rows = X.stride(1) == 1 and X.stride(0) >= w
-    if not by_rows and not (X.stride(0) == 1 and X.stride(1) >= n):
-        X, by_rows = X.contiguous(), True
-    single = X.dtype == torch.float32
-    number = ctypes.c_float if single else ctypes.c_double
+    if X.stride(1) == 1 and X.stride(0) >= w:
+        by_rows, lead = True, X.stride(0)
+    elif X.stride(0) == 1 and X.stride(1) >= n:
+        by_rows, lead = False, X.stride(1)
+    else:  # the strides of a single row or column say nothing, even when all is in one piece
+        X, by_rows, lead = X.contiguous(), True, w
+    name, number = ("ssyrk", ctypes.c_float) if X.dtype == torch.float32 else ("dsyrk", ctypes.c_double)
     product = X.new_empty(w, w)
     # BLAS takes columns to lie together: our lower triangle is its upper one, our rows are its columns.
-    matrix = (X, X.stride(0 if by_rows else 1))
+    shape = ("U", "N" if by_rows else "T", w, n)
     with blas_like_torch():
-        call(
-            "ssyrk" if single else "dsyrk",
-            "U",
-            "N" if by_rows else "T",
-            w,
-            n,
-            number(1),
-            *matrix,
-            number(0),
-            product,
-            w,
-        )
+        call(name, *shape, number(1), X, lead, number(0), product, w)
     return product

@@ -143,6 +143,8 @@ class LayerSums:
         As for :class:`ClassMoments`.
     """
 
+    BLOCK = 512  # rows at a time in float64, where they take twice the memory
+
     def __init__(
         self,
         num_classes: int,
@@ -194,12 +196,8 @@ class LayerSums:
         check_finite(X)
         check_magnitude(X)
         self.counts += torch.stack([row.bincount(minlength=self.counts.shape[1]) for row in codes])
-        wide = X.double() if len(self.sums) else X
-        for sums, of_set in zip(self.sums, codes, strict=False):
-            sums.index_add_(0, of_set, wide)
-        if self.scatter is not None:
-            self.shift = wide.mean(0) if self.shift is None else self.shift
-            self.scatter.add(wide - self.shift)
+        for rows, part in zip(X.split(self.BLOCK), codes.split(self.BLOCK, 1), strict=True):
+            self._add_in_float64(rows, part)
         if len(self.moments) == 1:
             self.moments[0].update(X, codes[0])
         elif self.moments:
@@ -208,6 +206,17 @@ class LayerSums:
             shared.update(X[same], codes[0, same])
             for part, of_set in zip(own, codes, strict=True):
                 part.update(X[~same], of_set[~same])
+
+    def _add_in_float64(self, X: Tensor, codes: Tensor) -> None:
+        """Add a block of rows to the sums and the scatter."""
+        if not len(self.sums):
+            return
+        wide = X.double()
+        for sums, of_set in zip(self.sums, codes, strict=True):
+            sums.index_add_(0, of_set, wide)
+        if self.scatter is not None and len(wide):
+            self.shift = wide.mean(0) if self.shift is None else self.shift
+            self.scatter.add(wide - self.shift)
 
     def finish(self) -> "LayerSums":
         """Add what the other processes of the job have seen; all of them must call it, once."""

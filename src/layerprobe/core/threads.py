@@ -4,44 +4,63 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from threading import local
 from typing import TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
 
 from layerprobe.core.precision import full_precision
+from layerprobe.core.settings import Setting
 
 __all__ = ["blas_like_torch", "one_thread", "parallel"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_TORCH, _BLAS = Setting(), Setting()
+_FOUND = [0]  # torch's number of threads as the first found it; who comes later may see that one's 1
+_HERE = local()  # whether this Python thread is inside of `one_thread`, or works for one that is
+
 
 @contextmanager
 def one_thread() -> Iterator[int]:
     """Run torch and BLAS with one thread inside the block; yields torch's setting, and restores both."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with _blas().limit(limits=1):
+    if getattr(_HERE, "single", False):
+        yield 1
+        return
+    with _TORCH.changed(_find_threads), _BLAS.changed(lambda: _limit_blas(1)):
+        before, _HERE.single = _FOUND[0], True
+        torch.set_num_threads(1)  # of this Python thread: each has its own
+        try:
             yield before
-    finally:
-        torch.set_num_threads(before)
+        finally:
+            torch.set_num_threads(before)
+            _HERE.single = False
 
 
 @contextmanager
 def blas_like_torch() -> Iterator[None]:
     """Run BLAS with as many threads as torch inside the block; it has its own setting otherwise."""
     threads = torch.get_num_threads()
-    if all(library.num_threads == threads for library in _blas().lib_controllers):
-        yield  # workers of `parallel` come here: they must not undo each other's settings
+    if all(library.num_threads == threads for library in _libraries().lib_controllers):
+        yield
         return
-    with _blas().limit(limits=threads):
+    with _BLAS.changed(lambda: _limit_blas(threads)):
         yield
 
 
+def _find_threads() -> Callable[[], None]:
+    _FOUND[0] = torch.get_num_threads()
+    return lambda: None
+
+
+def _limit_blas(threads: int) -> Callable[[], None]:
+    return _libraries().limit(limits=threads).restore_original_limits
+
+
 @cache
-def _blas() -> ThreadpoolController:
+def _libraries() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")  # once: looking for the libraries takes 10 ms
 
 
@@ -51,9 +70,9 @@ def parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[
     A small eigendecomposition on several threads collapses on a busy machine (2 ms become 224 ms);
     several of them side by side, one thread each, do not.
     """
-    with one_thread() as threads, full_precision():  # here, since workers would undo each other's settings
+    with one_thread() as threads, full_precision():
         workers = min(threads, len(items))
         if workers <= 1:
             return [function(item) for item in items]
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers, initializer=setattr, initargs=(_HERE, "single", True)) as pool:
             return list(pool.map(function, items))

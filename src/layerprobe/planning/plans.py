@@ -8,8 +8,11 @@ from typing import Any
 import torch
 
 from layerprobe.core.budget import SHARE, as_bytes, free_memory, readable, require_memory
+from layerprobe.core.checks import check_number
+from layerprobe.core.fitting import WIDE
 from layerprobe.core.moments import ClassMoments
 from layerprobe.core.second_moment import SecondMoment
+from layerprobe.core.statistics import LayerSums
 from layerprobe.probes.base import MomentProbe
 
 __all__ = ["LayerPlan", "Plan", "plan_of", "reads_of"]
@@ -114,6 +117,7 @@ class Plan:
 
     def hours(self, flops_per_second: float, passes: int = 1) -> float:
         """Hours of all operations at a rate of float32 operations a second."""
+        check_number("flops_per_second", flops_per_second, above=0)
         return self.flops(passes) / flops_per_second / 3600
 
     def summary(self) -> dict[str, Any]:
@@ -277,7 +281,7 @@ def plan_of(
             fit = workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * d
             working += max(fit, workers * SecondMoment.most_working(waiting, d, itemsize))
             added = sum(part * times for part, times in parts)
-            moments += added * d * (d + 1) if m == d else DOUBLE * 2 * n * m * d * S
+            moments += added * d * (d + 1) if m == d else (1 if d >= WIDE else DOUBLE) * n * m * d * S
             r = min(m, components or m)
             width = min(r, d - r) if m == d else r
             width = width if components or m < d else d // 2
@@ -287,6 +291,8 @@ def plan_of(
             bases = 0
         if reads & {"means", "scatter"}:
             sums += 8 * S * K * d
+            # A block in float64, and the same about the mean.
+            working = max(working, 2 * 8 * min(n, LayerSums.BLOCK) * d)
             bases += 3 * itemsize * K * d
             widths += S * K
         if "scatter" in reads:

@@ -5,7 +5,6 @@ from types import EllipsisType
 from typing import Any
 
 import torch
-from sklearn.base import ClassifierMixin
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -15,7 +14,7 @@ from layerprobe.layers import capture
 from layerprobe.layers.batches import count_rows, is_whole, read_batches
 from layerprobe.layers.pooling import Pool
 from layerprobe.planning.plans import Plan, plan_of, reads_of
-from layerprobe.probes import create
+from layerprobe.probes.candidates import Probes, named_probes
 
 __all__ = ["plan"]
 
@@ -31,7 +30,7 @@ def plan(
     changed: float = 1.0,
     variances: Sequence[float] | None = None,
     components: int | None = None,
-    probes: Any = "masc",
+    probes: Probes = "masc",
     layers: str | Iterable[str | EllipsisType] | None = None,
     pool: Pool = None,
     device: torch.device | str | None = None,
@@ -72,9 +71,10 @@ def plan(
 
     Notes
     -----
-    Bytes are upper bounds, whatever the labels are; what the network itself takes for a batch is not in
-    them. Operations are those of K classes of n / K rows. float64 ones count twice, an eigendecomposition of
-    m x m as 10 m^3: that many operations of a product take as long.
+    Bytes are upper bounds, whatever the labels are, for the probes that sums over rows serve; of others the
+    outputs that they read are counted and not what they do with them. Neither the data nor what the network
+    itself takes for a batch is in them. Operations are those of K classes of n / K rows. float64 ones count
+    twice, an eigendecomposition of m x m as 10 m^3: that many operations of a product take as long.
 
     Examples
     --------
@@ -108,25 +108,20 @@ def plan(
     ]:
         check_count(name, value, least)
     check_number("changed", changed, least=0, most=1)
-    for variance in variances or ():
-        check_strength(variance, None)
     if components is not None:
         check_strength(None, components)
         if components > max(dims.values()):
             raise InputError(
                 f"components must be at most the number of features, {max(dims.values())}, got {components}."
             )
-    listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(
-        probes.values() if isinstance(probes, Mapping) else probes
-    )  # fmt: skip
-    made = [create(one) if isinstance(one, str) else one for one in listed]
+    made = named_probes(probes, variances)
     found = plan_of(
         dims,
         rows,
         test_rows,
         classes,
         label_sets,
-        reads_of(made),
+        reads_of(made.values()),
         forward,
         changed=changed,
         components=components,

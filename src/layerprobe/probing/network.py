@@ -19,7 +19,7 @@ class Logits:
     def __call__(self, output: Tensor) -> Tensor:
         """Give a row of features for each row."""
         self.one_a_class = output.ndim == 2 and output.shape[1] > 1
-        return output.flatten(1)
+        return output[:, None] if output.ndim == 1 else output.flatten(1)
 
 
 @dataclass

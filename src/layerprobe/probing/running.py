@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from layerprobe.probing.candidates import Probes, named_probes
+from layerprobe.probes.candidates import Probes, named_probes
 from layerprobe.probing.job import Job
 from layerprobe.probing.shards import rows_in
 from layerprobe.probing.table import ProbeTable

@@ -46,10 +46,14 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
     several: dict[str, ClassifierMixin] = {}
     for name, candidate in made.items():
         if isinstance(candidate, MASC):
-            several |= {f"{name} {v:g}": clone(candidate).set_params(variance=v) for v in shares}
+            several |= {f"{name} {_share(v)}": clone(candidate).set_params(variance=v) for v in shares}
         else:
             several[name] = candidate
     return several
+
+
+def _share(variance: float) -> str:
+    return "1.0" if variance == 1 else f"{variance:g}"  # "masc 1" would look like one component
 
 
 def _name_of(candidate: ClassifierMixin) -> str:
