@@ -24,7 +24,7 @@ NOISY = torch.where(torch.rand(N, generator=generator) < 0.3, (TRUE + 1) % K, TR
 TEST_X, TEST_TRUE = X[:100] + 0.1, TRUE[:100]
 SETS = {"noisy": NOISY, "true": TRUE}
 BY_SUMS = ["masc", "velpic", "ncm", "lda", "ridge", "shrinkage_lda"]
-SMALL = 1_300_000  # bytes: below the outputs, above the sums
+SMALL = 1_500_000  # bytes: below the outputs, above the sums
 
 
 @pytest.fixture

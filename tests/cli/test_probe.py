@@ -39,6 +39,10 @@ def data(here):
     np.savez(here / "named.npz", x=x[:60], y=NAMES[given[:60]])
     np.save(here / "true.npy", true[:60])
     pd.DataFrame({"label": NAMES[true[:60]]}).to_csv(here / "true.csv", index=False)
+    (here / "junk.npy").write_text("junk")
+    np.save(here / "float.npy", true[:60] / 1.0)
+    (here / "gap.csv").write_text("label\n1\n\n2\n")
+    np.savez(here / "other.npz", x=x[60:], y=true[60:] + 5)
     return x, given, true
 
 
@@ -127,9 +131,15 @@ def test_json_is_all_that_is_on_stdout(data, capsys):
     ("arguments", "said"),
     [
         (["--data", "none.npz"], "none.npz"),
-        (["--data", "train.npz", "--true-labels", "none.npy"], "there is no such file"),
-        (["--data", "train.npz", "--true-labels", "train.npz"], "expected a file .npy or .csv"),
-        (["--data", "test.npz", "--true-labels", "true.npy"], "expected 30 labels, one a row, got (60,)"),
+        (["--data", "train.npz", "--true-labels", "none.npy"], "none.npy does not exist"),
+        (["--data", "train.npz", "--true-labels", "train.npz"], "expected an .npy or a .csv file of labels"),
+        (["--data", "test.npz", "--true-labels", "true.npy"], "true.npy has 60 labels for 30 rows of --data"),
+        (["--data", "train.npz", "--true-labels", "junk.npy"], "holds no array of numbers or texts"),
+        (["--data", "train.npz", "--true-labels", "float.npy"], "got float64 (60,)"),
+        (["--data", "train.npz", "--true-labels", "gap.csv"], "'label' is empty in 1 rows"),
+        (["--data", "train.npz", "--true-labels", "true.csv"], "--true-labels are names"),
+        (["--data", "named.npz", "--true-labels", "true.npy"], "--true-labels are numbers"),
+        (["--data", "train.npz", "--test", "other.npz"], "no label of --test occurs in --data"),
         (["--data", "train.npz", "--probes", "mask"], "mask"),
         (["--data", "train.npz", "--layers", "fc9"], "fc9"),
         (["--data", "train.npz", "--variances", "99"], "variance"),

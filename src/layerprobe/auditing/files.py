@@ -12,7 +12,7 @@ from layerprobe.auditing.hub import read_hub_folder
 from layerprobe.data.image_tree import as_size, class_files, decode_files
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["read_path"]
+__all__ = ["read_labels", "read_path"]
 
 
 def read_path(
@@ -45,6 +45,54 @@ def read_path(
     return _read_npz(path) if kind == ".npz" else _read_folder(path, size)
 
 
+def read_labels(path: Path, column: str = "label") -> np.ndarray:
+    """Read one label a row, (n,): an .npy file, or a column of a .csv file."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: expected an .npy or a .csv file of labels.")
+    if path.suffix.lower() == ".csv":
+        table = _read_table(path)
+        _require_columns(path, table, column)
+        return _whole_numbers(table[column].to_numpy(dtype=str))
+    if path.suffix.lower() != ".npy":
+        raise InputError(f"{path}: expected an .npy or a .csv file of labels, got {path.suffix!r}.")
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        if "allow_pickle" in str(error) or "Cannot load" in str(error):  # what it says next is no good advice
+            error = ValueError("it holds no array of numbers or texts")
+        raise DataError(f"{path} cannot be read as an .npy file: {error}.") from error
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        raise InputError(
+            f"{path}: expected whole numbers or texts of the shape (n,), got {labels.dtype} {labels.shape}."
+        )
+    return labels
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        # A class may be called NA, and a row may be empty.
+        return pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from error
+
+
+def _require_columns(path: Path, table: pd.DataFrame, *columns: str) -> None:
+    for column in columns:
+        if column not in table:
+            raise DataError(
+                f"{path}: expected the column {column!r}, got {', '.join(map(repr, table.columns))}. "
+                "Name the columns by path_column= or text_column=, and label_column=."
+            )
+    if table.empty:
+        raise DataError(f"{path} has no rows.")
+    empty = (table[list(columns)] == "").any(axis=1)
+    if empty.any():
+        raise DataError(
+            f"{path}: {' or '.join(map(repr, columns))} is empty in {empty.sum()} rows, the first is row "
+            f"{int(empty.to_numpy().argmax())} (from 0). Fill or remove them."
+        )
+
+
 def _read_folder(root: Path, size: tuple[int, int] | None) -> Found:
     classes = class_files(root)
     paths = [path for files in classes.values() for path in files]
@@ -58,27 +106,11 @@ def _read_csv(
 ) -> Found:
     if path_column is not None and text_column is not None:
         raise InputError("rows are images or texts; leave out path_column or text_column.")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)  # a class may be called NA
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a CSV file: {error}.") from error
+    table = _read_table(path)
     label_column = label_column or "label"
     is_text = text_column is not None or (path_column is None and "path" not in table and "text" in table)
     content = text_column or path_column or ("text" if is_text else "path")
-    for column in (content, label_column):
-        if column not in table:
-            raise DataError(
-                f"{path}: expected the column {column!r}, got {', '.join(map(repr, table.columns))}. "
-                "Name the columns by path_column= or text_column=, and label_column=."
-            )
-    if table.empty:
-        raise DataError(f"{path} has no rows.")
-    empty = (table[[content, label_column]] == "").any(axis=1)
-    if empty.any():
-        raise DataError(
-            f"{path}: {content!r} or {label_column!r} is empty in {empty.sum()} rows, the first is row "
-            f"{int(empty.to_numpy().argmax())} (from 0). Fill or remove them."
-        )
+    _require_columns(path, table, content, label_column)
     labels, values = _whole_numbers(table[label_column].to_numpy(dtype=str)), table[content].to_numpy(object)
     if is_text:
         return Found(values, labels)

@@ -50,7 +50,7 @@ class Classes:
         if labels.dtype.kind == "f":
             raise InputError(
                 "expected labels that are whole numbers or names, got floating-point numbers such as "
-                f"{labels[0].item()!r}: an audit is for classes; write whole numbers as integers"
+                f"{labels[0].item()!r}: labels are classes; write whole numbers as integers"
             )
         whole = labels.dtype.kind in "iu"
         if class_names is not None:

@@ -1,6 +1,8 @@
 """`layerprobe probe`: what every layer of a trained network knows."""
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +13,8 @@ from layerprobe.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     from tyro.extras import SubcommandApp
+
+    from layerprobe.auditing.rows import Rows
 
 __all__ = ["add_probe"]
 
@@ -90,14 +94,13 @@ def add_probe(app: "SubcommandApp") -> None:
             json: Print the rows as JSON on stdout, and nothing else there.
         """
         import numpy as np
-        import torch
 
-        from layerprobe.auditing.inputs import Gathered
-        from layerprobe.auditing.labels import Classes
+        from layerprobe.auditing.files import read_labels
         from layerprobe.cli.audit_text import as_json
         from layerprobe.cli.user_code import load_model, load_object
         from layerprobe.core.files import replace_file
         from layerprobe.figures import save
+        from layerprobe.layers.batches import Batches
         from layerprobe.planning import plan
         from layerprobe.probing import probe as probe_model
 
@@ -109,21 +112,17 @@ def add_probe(app: "SubcommandApp") -> None:
             reading = {**columns, "inputs": prepare, "batch_size": batch_size, "resize": resize}
             rows = load_rows(data, reading)
             test_rows = None if test is None else load_rows(test, reading)
-            as_given = rows.labels.dtype.kind in "iu" and not class_names
-            classes = None if as_given else Classes.of(rows.labels, None, class_names or None)
-
-            def coded(labels: "np.ndarray", what: str) -> "np.ndarray":
-                return labels if classes is None else classes.codes(labels, what).numpy()
-
-            sets = {"given": coded(rows.labels, "labels of --data")}
+            named = _codes(rows.labels, class_names)
+            sets = {"given": named(rows.labels, "--data")}
             if true_labels is not None:
-                sets["true"] = coded(_labels(true_labels, rows.n), "--true-labels")
-            train, held = (
-                None
-                if one is None
-                else (Gathered(one).take(torch.arange(one.n)), coded(one.labels, f"labels of {name}"))
-                for name, one in (("--data", rows), ("--test", test_rows))
-            )
+                sets["true"] = named(read_labels(true_labels), "--true-labels")
+                if (n := len(sets["true"])) != rows.n:
+                    raise InputError(f"{true_labels} has {n} labels for {rows.n} rows of --data")
+            train = Batches(partial(_batches, rows, sets["given"], batch_size), rows.n)
+            held = None
+            if test_rows is not None:
+                held_labels = named(test_rows.labels, "--test")
+                held = Batches(partial(_batches, test_rows, held_labels, batch_size), test_rows.n)
             chosen = [... if name == "..." else name for name in layers] or None
             options: dict[str, Any] = {"layers": chosen, "probes": probes, "pool": pool}
             options |= {"variances": variances or None, "memory": memory}
@@ -131,6 +130,7 @@ def add_probe(app: "SubcommandApp") -> None:
             if dry_run:
                 changed = float(np.mean(sets["given"] != sets.get("true", sets["given"])))
                 counted: dict[str, Any] = {"test_rows": n_test, "label_sets": len(sets), "changed": changed}
+                counted["classes"] = len(np.unique(np.concatenate(list(sets.values()))))
                 found = plan(network, train, **counted, **options)
                 print(as_json(found.summary()) if json else found)
                 return
@@ -147,21 +147,27 @@ def add_probe(app: "SubcommandApp") -> None:
                 print(f"{table!r}\nAll rows are in {out / 'rows.csv'}, a picture in {out / 'figure.png'}.")
 
 
-def _labels(path: Path, n: int) -> "np.ndarray":
-    import numpy as np
-    import pandas as pd
+def _batches(rows: "Rows", labels: "np.ndarray", batch_size: int) -> Iterator[tuple]:
+    for x, positions in rows.batches(batch_size):
+        yield x, labels[positions], positions
 
-    if not path.exists():
-        raise InputError(f"--true-labels {path}: there is no such file")
-    if path.suffix == ".npy":
-        labels = np.load(path, allow_pickle=False)
-    elif path.suffix == ".csv":
-        table = pd.read_csv(path)
-        if "label" not in table:
-            raise InputError(f"--true-labels {path}: expected the column 'label', got {list(table.columns)}")
-        labels = table["label"].to_numpy()
-    else:
-        raise InputError(f"--true-labels {path}: expected a file .npy or .csv")
-    if labels.shape != (n,):
-        raise InputError(f"--true-labels {path}: expected {n} labels, one a row, got {labels.shape}")
-    return labels
+
+def _codes(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.ndarray, str], np.ndarray]":
+    """Return what makes labels numbers of the network's outputs: names by their order; numbers stay."""
+    import numpy as np
+
+    from layerprobe.auditing.labels import Classes
+
+    numbers = given.dtype.kind in "iu" and not class_names
+    classes = None if numbers else Classes.of(given, None, class_names or None)
+
+    def coded(labels: np.ndarray, what: str) -> np.ndarray:
+        if not class_names and (labels.dtype.kind in "iu") != numbers:
+            kinds = ("names", "numbers") if numbers else ("numbers", "names")
+            raise InputError(f"the labels of {what} are {kinds[0]}, and those of --data {kinds[1]}")
+        codes = labels if classes is None else classes.codes(labels, f"labels of {what}").numpy()
+        if numbers and not np.isin(codes, given).any():
+            raise InputError(f"no label of {what} occurs in --data: {np.unique(codes)[:5]} ...")
+        return codes
+
+    return coded

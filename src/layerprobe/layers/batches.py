@@ -13,6 +13,7 @@ from layerprobe.errors import InputError
 
 __all__ = [
     "Batch",
+    "Batches",
     "Column",
     "count_rows",
     "is_whole",
@@ -38,6 +39,25 @@ class Batch:
     indices: Column | None
     size: int
     raw: Any
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Batches that are made anew in every pass, always in the same order.
+
+    Attributes
+    ----------
+    make : callable
+        Called with nothing, gives an iterator of batches.
+    rows : int
+        How many rows they have in all.
+    """
+
+    make: Callable[[], Iterator[Any]]
+    rows: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.make()
 
 
 def read_batches(
@@ -76,6 +96,8 @@ def count_rows(source: Any) -> int | None:
     """Count the rows that `source` will give, or return None where only reading it would tell."""
     if is_whole(source):
         return len(next(iter(_columns(source).values())))
+    if isinstance(source, Batches):
+        return source.rows
     if isinstance(source, DataLoader) and type(source.batch_sampler) is BatchSampler:
         try:
             rows = len(source.batch_sampler.sampler)  # type: ignore[arg-type]

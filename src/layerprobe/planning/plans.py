@@ -20,6 +20,7 @@ __all__ = ["LayerPlan", "Plan", "plan_of", "reads_of"]
 # What a float64 eigendecomposition takes, in the operations of a float32 product that takes as long: 14, 10
 # and 6 m^3 were measured for m = 500, 784 and 2048 (docs/performance.md).
 EIGH = 10
+SCORED = 8192  # rows of outputs that are held are scored at a time
 DOUBLE = 2  # operations in float64 take as long as so many in float32
 
 
@@ -88,8 +89,9 @@ class Plan:
         """Peak bytes where the training outputs of all layers are held: one forward pass over them."""
         bases = 0
         most = 0
+        in_float64 = 8 * min(self.rows, SCORED) if self.reads & {"means", "scatter"} else 0
         for layer in self.layers:
-            most = max(most, bases + layer.sums + layer.working)
+            most = max(most, bases + layer.sums + max(layer.working, in_float64 * layer.dim))
             bases += layer.bases
         return sum(layer.outputs for layer in self.layers) + max(most, bases)
 
@@ -297,7 +299,7 @@ def plan_of(
             widths += S * K
         if "scatter" in reads:
             sums += 4 * d * (d + 1)
-            working += 8 * 6 * d * d
+            working += 8 * 12 * d * d
             bases += 8 * d * d
             moments += DOUBLE * n * d * (d + 1)
             decompositions += S * EIGH * d**3

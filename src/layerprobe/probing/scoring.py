@@ -16,11 +16,10 @@ from layerprobe.core.products import Plan, plan_products
 from layerprobe.core.scoring import codes_by_stage
 from layerprobe.distributed import sum_over_processes
 from layerprobe.errors import InputError
+from layerprobe.planning import SCORED
 from layerprobe.probes import MASC, Probe
 
 __all__ = ["Fitted", "LayerScorer", "Tally", "Truth"]
-
-CHUNK = 8192  # rows at a time: scores of many classes at many variances are larger than the rows
 
 
 class Fitted(NamedTuple):
@@ -91,7 +90,7 @@ class LayerScorer:
         tally.rows += len(X)
         if not len(X):
             return
-        for part in torch.arange(len(X)).split(CHUNK):
+        for part in torch.arange(len(X)).split(SCORED):
             rows = slice(int(part[0]), int(part[-1]) + 1)
             codes, labels = truth.codes[:, rows], [one[rows] for one in truth.labels]
             for place, predicted, seconds in self._predict(X[rows]):
