@@ -98,14 +98,19 @@ def add_probe(app: "SubcommandApp") -> None:
         from layerprobe.auditing.files import read_labels
         from layerprobe.cli.audit_text import as_json
         from layerprobe.cli.user_code import load_model, load_object
+        from layerprobe.core.budget import as_bytes
         from layerprobe.core.files import replace_file
         from layerprobe.figures import save
         from layerprobe.layers.batches import Batches
         from layerprobe.planning import plan
+        from layerprobe.probes.candidates import named_probes
         from layerprobe.probing import probe as probe_model
 
         with one_job(device) as first:
             require_folder(out)
+            named_probes(probes, variances or None)  # refused now, not when all is read
+            if memory is not None:
+                as_bytes(memory)
             network = load_model(model, weights, device)
             prepare = None if inputs is None else load_object(inputs)
             columns = {"path_column": path_column, "text_column": text_column, "label_column": label_column}

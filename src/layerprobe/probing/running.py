@@ -36,9 +36,9 @@ def probe(
     forward pass over the training data and one over the test data serve all of it, while the training
     outputs of the chosen layers are held in memory. Where they would not fit, and no probe needs rows, sums
     over batches take their place: one forward pass gathers those of all layers, probes and sets of labels,
-    and a second one predicts; the answers are the same. Data without named labels that are no whole arrays
-    are then read once more before, for their labels alone. MASC, VeLPIC, nearest class mean, LDA, ridge and
-    ShrinkageLDA need no rows.
+    and a second one predicts; the answers are the same but for rounding. Data without named labels that are
+    no whole arrays are then read once more before, for their labels alone. MASC, VeLPIC, nearest class mean,
+    LDA, ridge and ShrinkageLDA need no rows.
 
     In a job of several processes (``torchrun``; see :mod:`layerprobe.distributed`) each of them runs the
     model over every world_size-th row, sums are added over processes, and all get the same table. Probes
