@@ -58,7 +58,7 @@ def add_probe(app: "SubcommandApp") -> None:
 
         This runs your code: it imports the modules that --model and --inputs name, from the current directory
         first. Nothing that it reads from --weights or --data can run code. Writes rows.csv, figure.png and
-        figure.svg.
+        figure.svg; the figure shows MASC, at its largest variance, or else the first probe.
 
         Data are a folder with a subfolder of images a class; a .csv file with the columns path and label, or
         text and label; an .npz file with the arrays x and y; a data set that Hugging Face's save_to_disk
@@ -108,7 +108,8 @@ def add_probe(app: "SubcommandApp") -> None:
 
         with one_job(device) as first:
             require_folder(out)
-            named_probes(probes, variances or None)  # refused now, not when all is read
+            named = named_probes(probes, variances or None)  # refused now, not when all is read
+            drawn = max(named, key=lambda name: getattr(named[name], "variance", None) or 0.0)
             if memory is not None:
                 as_bytes(memory)
             network = load_model(model, weights, device)
@@ -117,16 +118,16 @@ def add_probe(app: "SubcommandApp") -> None:
             reading = {**columns, "inputs": prepare, "batch_size": batch_size, "resize": resize}
             rows = load_rows(data, reading)
             test_rows = None if test is None else load_rows(test, reading)
-            named = _codes(rows.labels, class_names)
-            sets = {"given": named(rows.labels, "--data")}
+            coded = _codes(rows.labels, class_names)
+            sets = {"given": coded(rows.labels, "--data")}
             if true_labels is not None:
-                sets["true"] = named(read_labels(true_labels), "--true-labels")
+                sets["true"] = coded(read_labels(true_labels), "--true-labels")
                 if (n := len(sets["true"])) != rows.n:
                     raise InputError(f"{true_labels} has {n} labels for {rows.n} rows of --data")
             train = Batches(partial(_batches, rows, sets["given"], batch_size), rows.n)
             held = None
             if test_rows is not None:
-                held_labels = named(test_rows.labels, "--test")
+                held_labels = coded(test_rows.labels, "--test")
                 held = Batches(partial(_batches, test_rows, held_labels, batch_size), test_rows.n)
             chosen = [... if name == "..." else name for name in layers] or None
             options: dict[str, Any] = {"layers": chosen, "probes": probes, "pool": pool}
@@ -145,7 +146,7 @@ def add_probe(app: "SubcommandApp") -> None:
                 return
             out.mkdir(parents=True, exist_ok=True)
             replace_file(out / "rows.csv", table.to_csv(index=False).encode())
-            save(table.plot(), out / "figure")
+            save(table.plot(drawn), out / "figure")
             if json:
                 print(as_json({"rows": table.to_dict("records")}), end="")
             else:
