@@ -12,9 +12,9 @@ from layerprobe import ClassMoments, probe
 from layerprobe.distributed import group, rank, shard
 from layerprobe.errors import InputError
 
-N, K, d = 2001, 3, 12  # uneven shards, and a batch in which only the first process has a row
+N, K, d = 8001, 3, 12  # uneven shards, and a batch in which only the first process has a row
 
-SMALL = 80_000  # bytes: below the outputs of either process, above the sums
+SMALL = 200_000  # bytes: below the outputs of either process, above the sums
 small_buffer = staticmethod(lambda num_classes, dim, expected=None: 50)
 
 
