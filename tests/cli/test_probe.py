@@ -136,7 +136,7 @@ def test_json_is_all_that_is_on_stdout(data, capsys):
         (["--data", "test.npz", "--true-labels", "true.npy"], "true.npy has 60 labels for 30 rows of --data"),
         (["--data", "train.npz", "--true-labels", "junk.npy"], "holds no array of numbers or texts"),
         (["--data", "train.npz", "--true-labels", "float.npy"], "got float64 (60,)"),
-        (["--data", "train.npz", "--true-labels", "gap.csv"], "'label' is empty in 1 rows"),
+        (["--data", "train.npz", "--true-labels", "gap.csv"], "gap.csv has 2 labels for 60 rows of --data"),
         (["--data", "train.npz", "--true-labels", "true.csv"], "--true-labels are names"),
         (["--data", "named.npz", "--true-labels", "true.npy"], "--true-labels are numbers"),
         (["--data", "train.npz", "--test", "other.npz"], "no label of --test occurs in --data"),

@@ -70,8 +70,7 @@ def read_labels(path: Path, column: str = "label") -> np.ndarray:
 
 def _read_table(path: Path) -> pd.DataFrame:
     try:
-        # A class may be called NA, and a row may be empty.
-        return pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+        return pd.read_csv(path, dtype=str, keep_default_na=False)  # a class may be called NA
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a CSV file: {error}.") from error
 
