@@ -13,7 +13,7 @@ from layerprobe.core.moments import ClassMoments
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers import capturing
-from layerprobe.probing import scoring
+from layerprobe.probing import job, scoring
 
 generator = torch.Generator().manual_seed(0)
 N, K = 4000, 4
@@ -157,3 +157,31 @@ def test_variances_that_make_no_sense_are_refused(model):
     for variances, probes in (([], "masc"), ([0.5, 0.5], "masc"), ([0.5], "ncm"), (0.5, "masc")):
         with pytest.raises(InputError, match="variances"):
             probe(model, (X, NOISY), variances=variances, probes=probes)
+
+
+def test_the_models_own_output_is_not_held(monkeypatch):
+    held = []
+
+    class Watched(capturing.RowStore):
+        def __init__(self, layer, expected):
+            held.append(layer)
+            super().__init__(layer, expected)
+
+    monkeypatch.setattr(job, "RowStore", Watched)
+    model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, K))
+    table = probe(model, (X, TRUE), layers=["1"])
+    assert held == ["1"]
+    network = table[(table["probe"] == "network") & (table["split"] == "train")]["accuracy"].item()
+    assert network == (model(X).argmax(1) == TRUE).float().mean().item()
+
+
+def test_labels_of_several_kinds_of_whole_numbers_are_of_one_kind(model):
+    tables = [
+        accuracies(
+            probe(model, (X, NOISY), train_labels={"noisy": NOISY.numpy(), "true": TRUE.numpy().astype(kind)})
+        )
+        for kind in ("int64", "uint8", ">i4")
+    ]
+    assert "network" in set(tables[0]["probe"])
+    assert tables[0].equals(tables[1])
+    assert tables[0].equals(tables[2])

@@ -20,7 +20,7 @@ from layerprobe.core import (
 from layerprobe.core.precision import full_precision
 from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.settings import Setting
-from layerprobe.core.threads import parallel
+from layerprobe.core.threads import one_thread, parallel
 from layerprobe.errors import InputError
 from layerprobe.probes import MASC
 
@@ -340,11 +340,16 @@ def test_settings_are_restored_after_several_python_threads():
             torch.backends.mkldnn.matmul.fp32_precision,
         )
 
+    def enter(_):
+        with one_thread():
+            pass
+
     X, codes = relu_rows(400, 60), labels(400, 3)
     before = settings()
     expected = fit_subspaces(X, codes, 3, variance=0.9).predict(X)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: fit_subspaces(X, codes, 3, variance=0.9).predict(X), range(40)))
+        list(pool.map(enter, range(2000)))
     assert settings() == before
     assert all(torch.equal(one, expected) for one in found)
 

@@ -48,7 +48,8 @@ def read_path(
 def read_labels(path: Path, column: str = "label") -> np.ndarray:
     """Read one label a row, (n,): an .npy file, or a column of a .csv file."""
     if not path.is_file():
-        raise DataError(f"{path} does not exist: expected an .npy or a .csv file of labels.")
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {found}: expected an .npy or a .csv file of labels.")
     if path.suffix.lower() == ".csv":
         table = _read_table(path)
         _require_columns(path, table, column)

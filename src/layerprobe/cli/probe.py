@@ -171,9 +171,11 @@ def _codes(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.nda
         if not class_names and (labels.dtype.kind in "iu") != numbers:
             kinds = ("names", "numbers") if numbers else ("numbers", "names")
             raise InputError(f"the labels of {what} are {kinds[0]}, and those of --data {kinds[1]}")
-        codes = labels if classes is None else classes.codes(labels, f"labels of {what}").numpy()
-        if numbers and not np.isin(codes, given).any():
-            raise InputError(f"no label of {what} occurs in --data: {np.unique(codes)[:5]} ...")
+        if classes is not None:
+            return classes.codes(labels, f"labels of {what}").numpy()
+        codes = labels.astype(np.int64)
+        if len(codes) and not np.isin(codes, given).any():
+            raise InputError(f"no label of {what} occurs in --data: {np.unique(codes)[:5].tolist()} ...")
         return codes
 
     return coded

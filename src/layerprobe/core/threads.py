@@ -30,7 +30,8 @@ def one_thread() -> Iterator[int]:
         yield 1
         return
     with _TORCH.changed(_find_threads), _BLAS.changed(lambda: _limit_blas(1)):
-        before, _HERE.single = _FOUND[0], True
+        own = torch.get_num_threads()
+        before, _HERE.single = own if own > 1 else _FOUND[0], True
         torch.set_num_threads(1)  # of this Python thread: each has its own
         try:
             yield before
@@ -56,7 +57,18 @@ def _find_threads() -> Callable[[], None]:
 
 
 def _limit_blas(threads: int) -> Callable[[], None]:
-    return _libraries().limit(limits=threads).restore_original_limits
+    before = [library.num_threads for library in _libraries().lib_controllers]
+    _set_blas([threads] * len(before))
+    return lambda: _set_blas(before)
+
+
+def _set_blas(counts: Sequence[int]) -> None:
+    for library, count in zip(_libraries().lib_controllers, counts, strict=True):
+        # threadpoolctl lets one Python thread alone change OpenBLAS; here it is one at a time.
+        release = getattr(library, "clear_controlling_thread", lambda force: None)
+        release(force=True)
+        library.set_num_threads(count)
+        release(force=True)
 
 
 @cache

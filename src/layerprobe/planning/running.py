@@ -13,6 +13,7 @@ from layerprobe.errors import InputError
 from layerprobe.layers import capture
 from layerprobe.layers.batches import count_rows, is_whole, read_batches
 from layerprobe.layers.pooling import Pool
+from layerprobe.layers.selecting import Maybe
 from layerprobe.planning.plans import Plan, plan_of, reads_of
 from layerprobe.probes.candidates import Probes, named_probes
 
@@ -147,9 +148,15 @@ def _look(
         layers = list(names) or None
     first = next(read_batches(train, 2))
     with FlopCounterMode(display=False) as counter:
-        found = capture(model, iter([(first.inputs, None)]), layers, pool=pool, device=device)
+        pools = pool if isinstance(pool, Mapping) else {"*": pool}
+        pools = {Maybe("output"): _flat, **pools}  # the model's own answer is probed as it is
+        found = capture(model, iter([(first.inputs, None)]), layers, pool=pools, device=device)
     dims = {names.get(layer, layer): outputs.shape[1] for layer, outputs in found.outputs.items()}
     return dims, counter.get_total_flops() / first.size
+
+
+def _flat(output: torch.Tensor) -> torch.Tensor:
+    return output[:, None] if output.ndim == 1 else output.flatten(1)
 
 
 def _count(train: Any) -> int | None:

@@ -8,6 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from layerprobe.core.threads import one_thread
 from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe, to_tensor
 
@@ -32,7 +33,7 @@ class SklearnProbe(Probe):
     def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
         rows = X.cpu().numpy()
         # Many small decompositions: on a busy machine several threads are ten times slower than one.
-        with warnings.catch_warnings(), threadpool_limits(1):
+        with warnings.catch_warnings(), one_thread(), threadpool_limits(1, user_api="openmp"):
             # Dead units make collinear features in every memorised network: nothing to tell the user.
             warnings.filterwarnings("ignore", message="Variables are collinear")
             try:

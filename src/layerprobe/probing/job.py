@@ -69,6 +69,8 @@ class Job:
         }
         self.layers: list[str] = []  # in order of execution, the output among them
         self.held: dict[str, RowStore] | None = None
+        self.answers: list[Tensor] = []  # the model's own, where outputs are held: each (n,)
+        self.outputs = 0  # scores that the model gives a row
         self.sums: dict[str, LayerSums] = {}
         self.summing: dict[str, float] = {}
         self.columns: tuple[list, list] = ([], [])  # labels and indices of the rows held
@@ -102,8 +104,11 @@ class Job:
                     sums.update(outputs[layer], codes)
                     self.summing[layer] += time.perf_counter() - start
                 return
-            for layer, rows in outputs.items():
-                self.held[layer].append(rows)
+            for layer, store in self.held.items():
+                store.append(outputs[layer])
+            if self.logits.one_a_class:
+                self.answers.append(outputs[OUTPUT].argmax(1).cpu())
+                self.outputs = outputs[OUTPUT].shape[1]
             self.columns[0].append(labels)
             self.columns[1].append(indices)
             if rows_in(self.train) is None:
@@ -132,7 +137,7 @@ class Job:
                 self.plan(outputs, rows).require(budget(self.memory))
         if hold:
             expected = None if rows is None else -(-rows // world_size())
-            self.held = {layer: RowStore(layer, expected) for layer in outputs}
+            self.held = {layer: RowStore(layer, expected) for layer in self.probed}
         else:
             chosen = self.probed
             self.sums = {
@@ -200,7 +205,7 @@ class Job:
     def fit_held(self, held: dict[str, RowStore]) -> None:
         """Fit and score layer by layer; a layer's rows are let go of when that is done."""
         labels, indices = (join(column) if column else None for column in self.columns)
-        n = held[self.layers[0]].length
+        n = held[self.probed[0]].length
         if not self.labelling.known:
             self.labelling.learn(labels_of(labels, "training"))
         codes = torch.empty(len(self.labelling.names), 0, dtype=torch.int64)
@@ -209,12 +214,10 @@ class Job:
         truth = Truth(self.labelling.names, codes, [self.labelling.classes[row.numpy()] for row in codes])
         self.begin_counting("train", truth.names)
         by_sums = any(map(streams, self.candidates.values()))
-        for layer in self.layers:
+        if self.answers:
+            self.network["train"].count(torch.cat(self.answers), self.outputs, truth)
+        for layer in self.probed:
             X = held.pop(layer).result()
-            if layer == OUTPUT and self.logits.one_a_class:
-                self.network["train"].count(X, truth)
-            if layer not in self.probed:
-                continue
             start, sums = time.perf_counter(), None
             if by_sums and (n >= X.shape[1] or world_size() > 1):  # else rows are shorter
                 sums = sums_of_rows(X, codes, self.labelling, self.reads)
@@ -250,7 +253,7 @@ class Job:
                 truth = Truth((name,), self.labelling.code(given)[None], [given])
             for layer, X in outputs.items():
                 if layer == OUTPUT and self.logits.one_a_class:
-                    self.network[split].count(X, truth)
+                    self.network[split].count(X.argmax(1), X.shape[1], truth)
                 if layer in self.scorers:
                     self.scorers[layer].count(X, truth, self.tallies[split][layer])
 

@@ -40,7 +40,7 @@ class Labelling:
             raise InputError("train_labels is empty: name at least one set of labels, or leave it out")
         self.names = tuple(train_labels)
         self._ordered = keeps_order(train)
-        sets = [label_array(values) for values in train_labels.values()]
+        sets = [_label_array(values) for values in train_labels.values()]
         self._lengths = [len(labels) for labels in sets]
         self.learn(*sets)
         longest = max(self._lengths)
@@ -129,7 +129,13 @@ def labels_of(labels: Column | None, what: str) -> np.ndarray:
     """Give the labels that came with data as an array, or say that there are none."""
     if labels is None:
         raise InputError(f"the {what} data have no labels; give (x, y), or a loader of (x, y)")
-    return label_array(labels)
+    return _label_array(labels)
+
+
+def _label_array(labels: Any) -> np.ndarray:
+    """Give labels as an array, whole numbers of any size as int64: sets of both are of one kind."""
+    array = label_array(labels)
+    return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 
 def _nothing(raw: Any) -> Tensor:

@@ -34,9 +34,9 @@ class NetworkTally:
     def __post_init__(self) -> None:
         self.right, self.strange = [0] * self.sets, [0] * self.sets
 
-    def count(self, logits: Tensor, truth: Truth) -> None:
-        """Count rows of logits, (n, K)."""
-        predicted, K = logits.argmax(1).cpu().numpy(), logits.shape[1]
+    def count(self, answers: Tensor, K: int, truth: Truth) -> None:
+        """Count rows, of which the network's answers are the outputs 0..K-1, (n,)."""
+        predicted = answers.cpu().numpy()
         self.rows += len(predicted)
         for s, labels in enumerate(truth.labels):
             if labels.dtype.kind in "iu":
