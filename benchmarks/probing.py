@@ -18,9 +18,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from core_jobs import relu_features
 from torch import nn
 
-from core import cpu_seconds, relu_features
+from core import cpu_seconds
 from layerprobe import ClassMoments, plan, probe
 from layerprobe.core import fit_subspaces
 from layerprobe.data import load

@@ -1,11 +1,8 @@
 """Which work is done, on what, and that every route gives the same answers; never how long it takes."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info
 
 from layerprobe.core import (
     fit_label_sets,
@@ -17,10 +14,7 @@ from layerprobe.core import (
     products,
     scoring,
 )
-from layerprobe.core.precision import full_precision
 from layerprobe.core.second_moment import SecondMoment
-from layerprobe.core.settings import Setting
-from layerprobe.core.threads import one_thread, parallel
 from layerprobe.errors import InputError
 from layerprobe.probes import MASC
 
@@ -150,45 +144,6 @@ def test_exact_masc_is_float64_in_one_shot_and_streamed():
         )
 
 
-# Threads and settings.
-
-
-def test_workers_have_one_thread_and_the_settings_are_restored():
-    def blas():
-        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-
-    torch.set_num_threads(2)
-    before = blas()
-    try:
-        seen = parallel(lambda _: (torch.get_num_threads(), set(blas())), range(4))
-        assert seen == [(1, {1})] * 4
-        assert torch.get_num_threads() == 2
-        assert blas() == before
-        with pytest.raises(ZeroDivisionError):
-            parallel(lambda item: 1 // item, [0])
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(1)
-
-
-def test_products_are_of_full_precision_whatever_is_set():
-    def settings():
-        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-            return [b.matmul.fp32_precision for b in (torch.backends.cuda, torch.backends.mkldnn)]
-        return [torch.get_float32_matmul_precision()]
-
-    torch.set_float32_matmul_precision("medium")
-    before = settings()
-    try:
-        with full_precision():
-            assert set(settings()) <= {"ieee", "highest"}
-        assert settings() == before
-        assert set(*parallel(lambda _: settings(), [0])) <= {"ieee", "highest"}
-        assert torch.get_float32_matmul_precision() == "medium"  # nothing is half restored
-    finally:
-        torch.set_float32_matmul_precision("highest")
-
-
 # Scoring.
 
 
@@ -308,63 +263,3 @@ def test_a_device_gives_the_ranks_and_labels_of_float64_on_the_cpu(device):
     clear = (best[:, 0] - best[:, 1]) > 1e-5
     assert torch.equal(fitted.predict(X.to(device)).cpu()[clear], exact.predict(X)[clear])
     assert np.mean(clear.numpy()) > 0.9
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_moments_of_rows_that_lie_in_memory_in_any_way(dtype):
-    whole = torch.randn(300, 90, dtype=dtype, generator=torch.Generator().manual_seed(0))
-    laid_out = {
-        "rows": whole,
-        "columns": whole.T.contiguous().T,
-        "every second": whole[::2, ::2],
-        "a part": whole[5:, 7:],
-        "one row": whole[:1],
-        "one row, repeated": whole[:1].expand(SecondMoment.BLOCK + 1, 90),
-        "one column": whole[:, 3:4],
-        "one number": whole[:1, :1],
-        "one column, repeated": whole[:, :1].expand(300, 40),
-        "transposed part": whole[:50].T[3:],
-        "a row of a transposed part": whole.T[4:5],
-    }
-    for name, X in laid_out.items():
-        expected = X.double().contiguous().clone().T @ X.double()
-        found = SecondMoment(X.shape[1]).add(X).matrix()
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4, msg=name)
-
-
-def test_settings_are_restored_after_several_python_threads():
-    def settings():
-        return (
-            torch.get_num_threads(),
-            {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"},
-            torch.backends.mkldnn.matmul.fp32_precision,
-        )
-
-    def enter(_):
-        with one_thread():
-            pass
-
-    X, codes = relu_rows(400, 60), labels(400, 3)
-    before = settings()
-    expected = fit_subspaces(X, codes, 3, variance=0.9).predict(X)
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: fit_subspaces(X, codes, 3, variance=0.9).predict(X), range(40)))
-        list(pool.map(enter, range(2000)))
-    assert settings() == before
-    assert all(torch.equal(one, expected) for one in found)
-
-
-def test_the_last_of_several_users_restores_a_setting():
-    seen, setting = [], Setting()
-
-    def change():
-        seen.append("changed")
-        return lambda: seen.append("restored")
-
-    first, second = setting.changed(change), setting.changed(change)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert seen == ["changed"]
-    second.__exit__(None, None, None)
-    assert seen == ["changed", "restored"]

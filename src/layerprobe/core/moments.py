@@ -203,7 +203,7 @@ class ClassMoments:
         variance, components, classes
             As for :func:`layerprobe.core.subspaces.fit_subspaces`.
         """
-        if self._waiting == int(self.counts.sum()) and self._buffer is not None and self.directions is None:
+        if self._buffer is not None and not self._counts.any() and self.directions is None:
             X, codes = self._buffer[: self._waiting], self._buffer_codes[: self._waiting]
             return fit_subspaces(  # nothing was sorted in yet: another copy of the rows is saved
                 X, codes, self.num_classes, variance=variance, components=components, classes=classes

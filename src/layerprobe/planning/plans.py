@@ -112,6 +112,11 @@ class Plan:
         """Peak bytes of the cheaper of the two ways."""
         return self.held if self.streamed is None else min(self.held, self.streamed)
 
+    @property
+    def passes(self) -> int:
+        """Forward passes over the training rows of the way that takes less memory."""
+        return 1 if self.streamed is None or self.held <= self.streamed else 2
+
     def flops(self, passes: int = 1) -> float:
         """All operations, with so many forward passes over the training rows and one over the test rows."""
         own = sum(layer.flops for layer in self.layers)
@@ -124,14 +129,13 @@ class Plan:
 
     def summary(self) -> dict[str, Any]:
         """Give all of it as plain numbers."""
-        passes = 1 if self.streamed is None or self.held <= self.streamed else 2
         return {
             **{name: getattr(self, name) for name in ("rows", "test_rows", "classes", "label_sets")},
             "layers": [asdict(layer) for layer in self.layers],
             "held": self.held,
             "streamed": self.streamed,
             "forward": self.forward,
-            "flops": self.flops(passes),
+            "flops": self.flops(self.passes),
         }
 
     def require(self, memory: int | float | str | None = None) -> None:
@@ -220,8 +224,8 @@ class Plan:
             )
             for row in cells
         ]
-        passes = 1 if self.streamed is None or self.held <= self.streamed else 2
         forward = "" if self.forward is None else f", forward {self.forward:.1e} a row"
+        time = _time(self.hours(1e11, self.passes))
         return "\n".join(
             [
                 f"Plan: {self.rows:,} training and {self.test_rows:,} test rows, {self.classes:,} classes, "
@@ -230,8 +234,7 @@ class Plan:
                 f"memory at most: {readable(self.held)} with outputs held"
                 + ("" if self.streamed is None else f", {readable(self.streamed)} with two passes instead")
                 + f"; {readable(free_memory())} free here",
-                f"operations: {self.flops(passes):.2e}{forward}; {_time(self.hours(1e11, passes))} at 1e11 "
-                "a second",
+                f"operations: {self.flops(self.passes):.2e}{forward}; {time} at 1e11 a second",
             ]
         )
 

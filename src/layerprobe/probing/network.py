@@ -28,8 +28,8 @@ class NetworkTally:
 
     sets: int
     rows: int = 0
-    right: list[int] = field(default_factory=list)
-    strange: list[int] = field(default_factory=list)  # labels that the network has no score for
+    right: list[int] = field(init=False)
+    strange: list[int] = field(init=False)  # labels that the network has no score for
 
     def __post_init__(self) -> None:
         self.right, self.strange = [0] * self.sets, [0] * self.sets

@@ -1,0 +1,87 @@
+"""Threads and precision: settings of the process that are changed for a while, and restored."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from threadpoolctl import threadpool_info
+
+from layerprobe.core import fit_subspaces
+from layerprobe.core.precision import full_precision
+from layerprobe.core.settings import Setting
+from layerprobe.core.threads import one_thread, parallel
+
+
+def test_workers_have_one_thread_and_the_settings_are_restored():
+    def blas():
+        return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+    torch.set_num_threads(2)
+    before = blas()
+    try:
+        seen = parallel(lambda _: (torch.get_num_threads(), set(blas())), range(4))
+        assert seen == [(1, {1})] * 4
+        assert torch.get_num_threads() == 2
+        assert blas() == before
+        with pytest.raises(ZeroDivisionError):
+            parallel(lambda item: 1 // item, [0])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_products_are_of_full_precision_whatever_is_set():
+    def settings():
+        if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+            return [b.matmul.fp32_precision for b in (torch.backends.cuda, torch.backends.mkldnn)]
+        return [torch.get_float32_matmul_precision()]
+
+    torch.set_float32_matmul_precision("medium")
+    before = settings()
+    try:
+        with full_precision():
+            assert set(settings()) <= {"ieee", "highest"}
+        assert settings() == before
+        assert set(*parallel(lambda _: settings(), [0])) <= {"ieee", "highest"}
+        assert torch.get_float32_matmul_precision() == "medium"  # nothing is half restored
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def test_settings_are_restored_after_several_python_threads():
+    def settings():
+        return (
+            torch.get_num_threads(),
+            {lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"},
+            torch.backends.mkldnn.matmul.fp32_precision,
+        )
+
+    def enter(_):
+        with one_thread():
+            pass
+
+    generator = torch.Generator().manual_seed(0)
+    X, codes = torch.randn(400, 60, generator=generator), torch.arange(400) % 3
+    before = settings()
+    expected = fit_subspaces(X, codes, 3, variance=0.9).predict(X)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: fit_subspaces(X, codes, 3, variance=0.9).predict(X), range(40)))
+        list(pool.map(enter, range(2000)))
+    assert settings() == before
+    assert all(torch.equal(one, expected) for one in found)
+
+
+def test_the_last_of_several_users_restores_a_setting():
+    seen, setting = [], Setting()
+
+    def change():
+        seen.append("changed")
+        return lambda: seen.append("restored")
+
+    first, second = setting.changed(change), setting.changed(change)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert seen == ["changed"]
+    second.__exit__(None, None, None)
+    assert seen == ["changed", "restored"]
