@@ -176,6 +176,10 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
         )
     if not timeout_s > 0:
         raise InputError(f"timeout_s must be above 0, got {timeout_s}")
+    # Its functions' defaults keep the group that is there when it is first imported, by an optimizer say;
+    # threads of a group that is kept live until the process ends, which aborted it once in forty times.
+    import torch.distributed.nn
+
     chosen = backend or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     if "nccl" in chosen:
         _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))

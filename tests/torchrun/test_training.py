@@ -63,3 +63,7 @@ def test_what_would_not_equal_one_process_is_refused_everywhere(job):
         assert "expected the same network in every process" in told["another network"]
         assert "expected the same data to train and test on" in told["other data"]
         assert "expected the same recipe, order_seed" in told["another order"]
+
+
+def test_nothing_is_left_of_a_group_that_was_left(job):
+    assert not [name for told in job[0] for name in told["threads"] if "gloo" in name]

@@ -137,6 +137,10 @@ def main(folder):
         told["another network"] = refused(lambda: train(mlp(seed=number), *rows(), ADAM, order_seed=0))
         told["other data"] = refused(lambda: train(mlp(), *rows(31 + number), ADAM, order_seed=0))
         told["another order"] = refused(lambda: train(mlp(), *rows(), ADAM, order_seed=number))
+    tasks = Path("/proc/self/task")
+    told["threads"] = (
+        [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.exists() else []
+    )
     Path(folder, f"{number}.json").write_text(json.dumps(told))
     save_file(tensors, Path(folder, f"{number}.safetensors"))
 
