@@ -23,10 +23,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from layerprobe import audit
-from layerprobe.auditing.candidates import DEFAULT_PROBES, families, try_all
+from layerprobe.auditing.dataset.reading import read_rows
 from layerprobe.auditing.features import Reader
-from layerprobe.auditing.policies import jury_of_rows
-from layerprobe.auditing.rows import read_rows
+from layerprobe.auditing.method.candidates import DEFAULT_PROBES, families, try_all
+from layerprobe.auditing.method.policies import jury_of_rows
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import build
 from layerprobe.training import Recipe, Seeds, seeded, train

@@ -11,9 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from layerprobe import MASC, audit
 from layerprobe.auditing import Audit
-from layerprobe.auditing.candidates import STRENGTHS
+from layerprobe.auditing.dataset.reading import read_rows
 from layerprobe.auditing.features import Reader
-from layerprobe.auditing.rows import read_rows
+from layerprobe.auditing.method.candidates import STRENGTHS
 from layerprobe.layers.views import resolve_views
 from layerprobe.training.loop import accuracy
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from layerprobe.auditing.candidates import STRENGTHS
+from layerprobe.auditing.method.candidates import STRENGTHS
 from layerprobe.data import noise
 from layerprobe.layers import capture
 from layerprobe.layers.views import VIEWS
 from layerprobe.paper import RunSpec
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 from layerprobe.probes import Ridge
 
 LAYERS = ("input", "fc1", "fc2")

@@ -27,7 +27,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerprobe.paper.pairs import pair
+from layerprobe.runs.pairs import pair
 from layerprobe.training import seeded, train
 
 PAIRS = {"mlp-mnist": (28, 28), "cnn-fashion-mnist": (28, 28), "cnn-cifar10": (32, 32, 3)}  # image shapes

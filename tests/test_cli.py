@@ -6,9 +6,10 @@ import pytest
 from layerprobe import data, demo
 from layerprobe.cli import main
 from layerprobe.errors import DataError
-from layerprobe.paper import RunSpec, execute, grid, run_folder
-from layerprobe.paper.grid import Outcome
+from layerprobe.paper import RunSpec, execute, run_folder
 from layerprobe.report import running
+from layerprobe.runs import grid
+from layerprobe.runs.grid import Outcome
 
 
 def test_version(capsys):

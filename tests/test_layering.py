@@ -17,15 +17,15 @@ RANK = {
     for rank, names in enumerate(
         [
             ["errors"],
-            ["distributed"],
-            ["core"],
+            ["utils"],
+            ["distributed", "core"],
             ["probes"],
             ["networks"],
             ["layers"],
             ["data"],
             ["training", "figures"],  # figures draws rows for everything above it
-            ["planning"],
-            ["probing", "editing", "pages"],  # pages holds figures
+            ["layerwise", "editing", "pages"],  # pages holds figures
+            ["runs"],
             ["auditing", "paper"],
             ["report"],
             ["demo"],

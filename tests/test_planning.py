@@ -8,7 +8,7 @@ from torch.utils.data import TensorDataset
 
 from layerprobe import plan
 from layerprobe.errors import InputError
-from layerprobe.planning import plan_of
+from layerprobe.layerwise import plan_of
 
 
 def test_a_layer_of_imagenet_size():

@@ -13,7 +13,8 @@ from layerprobe.core.moments import ClassMoments
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers import capturing
-from layerprobe.probing import job, scoring
+from layerprobe.layerwise import engine as job
+from layerprobe.layerwise import scoring
 
 generator = torch.Generator().manual_seed(0)
 N, K = 4000, 4

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 if TYPE_CHECKING:
     from layerprobe.auditing import Audit, audit, audit_features
@@ -9,9 +10,8 @@ if TYPE_CHECKING:
     from layerprobe.editing import edit_head
     from layerprobe.errors import LayerprobeError, LayerprobeWarning
     from layerprobe.layers import capture, list_layers
-    from layerprobe.planning import plan
+    from layerprobe.layerwise import ProbeTable, plan, probe
     from layerprobe.probes import MASC
-    from layerprobe.probing import ProbeTable, probe
 
 __all__ = [
     "MASC",
@@ -39,13 +39,13 @@ _HOMES = {
     "ClassMoments": "core",
     "LayerprobeError": "errors",
     "LayerprobeWarning": "errors",
-    "ProbeTable": "probing",
+    "ProbeTable": "layerwise",
     "Subspaces": "core",
     "capture": "layers",
     "edit_head": "editing",
     "list_layers": "layers",
-    "plan": "planning",
-    "probe": "probing",
+    "plan": "layerwise",
+    "probe": "layerwise",
 }
 _PARTS = {
     "auditing",
@@ -56,17 +56,21 @@ _PARTS = {
     "errors",
     "figures",
     "layers",
+    "layerwise",
     "networks",
     "paper",
-    "planning",
     "probes",
-    "probing",
+    "runs",
     "training",
 }
+_RENAMED = {"probing": "layerwise", "planning": "layerwise"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used: ``layerprobe --help`` need not wait for torch."""
+    if name in _RENAMED:
+        warn(f"layerprobe.{name} is now layerprobe.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name in _PARTS:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:

@@ -14,10 +14,10 @@ from layerprobe.data import load
 from layerprobe.data.noise import uniform
 from layerprobe.errors import InputError
 from layerprobe.figures import accuracy_over_layers, save
+from layerprobe.layerwise import probe
 from layerprobe.networks import MLP
 from layerprobe.pages import write_report
 from layerprobe.probes import available, create
-from layerprobe.probing import probe
 from layerprobe.report import accuracies, by_layer, by_probe, finding
 from layerprobe.report.progress import Board, Stage, show_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
@@ -66,7 +66,7 @@ class Demo:
     spec : Spec
         What was run.
     rows : DataFrame
-        Columns corruption and seed, then those of `layerprobe.probing.probe`.
+        Columns corruption and seed, then those of `layerprobe.layerwise.probe`.
     history : DataFrame
         Columns corruption and seed, then those of `layerprobe.training.Epoch`.
     seconds : float

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NewType
 import pandas as pd
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
-from layerprobe.core.files import replace_file
 from layerprobe.figures import svg
+from layerprobe.utils.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import layerprobe
 from layerprobe import audit
-from layerprobe.auditing import calibration
+from layerprobe.auditing.method import calibration
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.networks import MLP
 

@@ -6,7 +6,7 @@ import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import audit_features
-from layerprobe.auditing import calibration
+from layerprobe.auditing.method import calibration
 from layerprobe.errors import InputError
 from layerprobe.probes import VeLPIC
 

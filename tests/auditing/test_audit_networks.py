@@ -9,7 +9,7 @@ from torch import nn
 
 from auditing.planted import corrupted
 from layerprobe import audit
-from layerprobe.auditing import calibration
+from layerprobe.auditing.method import calibration
 from layerprobe.networks import CNN, ResNet18
 from layerprobe.training import seeded
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from auditing.planted import noise_matrix, scored_rows
-from layerprobe.auditing import calibration
-from layerprobe.auditing.calibration import calibrate, calibrate_on_truth
+from layerprobe.auditing.method import calibration
+from layerprobe.auditing.method.calibration import calibrate, calibrate_on_truth
 from layerprobe.errors import InputError
 
 ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from auditing.synthetic import CLASSES, CONTROLS, LAYERS, make_audit
-from layerprobe.auditing.charts import MANY, layer_chart, noise_chart, short_names
+from layerprobe.auditing.report.charts import MANY, layer_chart, noise_chart, short_names
 from layerprobe.figures import svg
 
 

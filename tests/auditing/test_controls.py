@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from auditing.planted import clusters
-from layerprobe.auditing.controls import (
+from layerprobe.auditing.features import Features
+from layerprobe.auditing.method.controls import (
     best_of_history,
     controls_of,
     untrained_control,
     untrained_copy,
 )
-from layerprobe.auditing.features import Features
-from layerprobe.auditing.policies import jury_of_rows
+from layerprobe.auditing.method.policies import jury_of_rows
 from layerprobe.errors import InputError
 from layerprobe.networks import CNN, ResNet18
 from layerprobe.probes import Ridge

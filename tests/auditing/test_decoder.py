@@ -6,9 +6,9 @@ import torch
 
 from auditing.planted import clusters, corrupted, prints, right_of
 from layerprobe import MASC
-from layerprobe.auditing import decoder as module
-from layerprobe.auditing.candidates import Candidate, Tried, families, try_all
-from layerprobe.auditing.decoder import FOLDS, Decoder, choose_members, fold_of, standardise
+from layerprobe.auditing.method import decoder as module
+from layerprobe.auditing.method.candidates import Candidate, Tried, families, try_all
+from layerprobe.auditing.method.decoder import FOLDS, Decoder, choose_members, fold_of, standardise
 from layerprobe.probes import Ridge, VeLPIC, WhitenedKNN, create
 
 K = 3

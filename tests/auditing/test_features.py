@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import capture
+from layerprobe.auditing.dataset.reading import read_rows
 from layerprobe.auditing.features import Reader, layer_outputs, memory_needed
-from layerprobe.auditing.rows import read_rows
 from layerprobe.errors import InputError, LayerError
 from layerprobe.networks import CNN, MLP
 

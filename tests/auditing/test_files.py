@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerprobe.auditing.rows import read_rows
+from layerprobe.auditing.dataset.reading import read_rows
 from layerprobe.errors import DataError, InputError
 
 PIXELS = np.random.default_rng(0).integers(256, size=(5, 4, 6, 3)).astype(np.uint8)

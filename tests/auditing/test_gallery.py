@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from auditing.synthetic import make_audit
-from layerprobe.auditing.gallery import cards, filter_rules, suspects
+from layerprobe.auditing.report.gallery import cards, filter_rules, suspects
 from layerprobe.errors import InputError
 
 

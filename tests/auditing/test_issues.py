@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from auditing.planted import draw, noise_matrix, scored_rows
-from layerprobe.auditing.calibration import Calibration
 from layerprobe.auditing.issues import COLUMNS, find_issues, flag, score_text
+from layerprobe.auditing.method.calibration import Calibration
 
 CLASSES = np.array(["cat", "dog", "owl"])
 

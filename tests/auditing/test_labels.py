@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerprobe.auditing.labels import Classes
+from layerprobe.auditing.dataset.labels import Classes
 from layerprobe.errors import InputError
 
 NAMES = np.array(["owl", "cat", "owl", "dog"])

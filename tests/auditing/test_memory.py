@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from layerprobe.auditing.intervals import interval
-from layerprobe.auditing.memory import remembered, without_memory
+from layerprobe.auditing.method.intervals import interval
+from layerprobe.auditing.method.memorisation_bias import remembered, without_memory
 
 K, N = 10, 20_000
 

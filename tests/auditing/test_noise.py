@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from auditing.planted import clusters, corrupted, noise_matrix, scored_rows
-from layerprobe.auditing import noise as module
-from layerprobe.auditing.noise import Unlabelled, estimate_noise
-from layerprobe.auditing.policies import Jury
+from layerprobe.auditing.method import noise as module
+from layerprobe.auditing.method.noise import Unlabelled, estimate_noise
+from layerprobe.auditing.method.policies import Jury
 from layerprobe.probes import Ridge
 
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from layerprobe.auditing.overlap import check_disjoint
-from layerprobe.auditing.rows import read_rows
+from layerprobe.auditing.dataset.leakage import check_disjoint
+from layerprobe.auditing.dataset.reading import read_rows
 from layerprobe.errors import InputError
 
 X = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))

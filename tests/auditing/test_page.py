@@ -7,8 +7,8 @@ import pytest
 
 from auditing.synthetic import CLASSES, make_audit
 from browsing import complaints, sent_requests
-from layerprobe.auditing.gallery import suspects
-from layerprobe.auditing.page import write_page
+from layerprobe.auditing.report.gallery import suspects
+from layerprobe.auditing.report.page import write_page
 from layerprobe.errors import DataError, InputError
 from layerprobe.pages import text
 

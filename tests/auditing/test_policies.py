@@ -8,7 +8,7 @@ import torch
 
 from auditing.planted import clusters, prints
 from layerprobe.auditing.features import Features
-from layerprobe.auditing.policies import (
+from layerprobe.auditing.method.policies import (
     FEWEST,
     POLICIES,
     REFUSED,

@@ -2,8 +2,8 @@ import numpy as np
 import torch
 
 from layerprobe import audit
+from layerprobe.auditing.dataset.reading import read_rows
 from layerprobe.auditing.features import Reader
-from layerprobe.auditing.rows import read_rows
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import MLP
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from layerprobe import audit
-from layerprobe.auditing.inputs import Gathered, blank
+from layerprobe.auditing.dataset.inputs import Gathered, blank
+from layerprobe.auditing.dataset.reading import read_rows
 from layerprobe.auditing.relabelling import relabel
-from layerprobe.auditing.rows import read_rows
 from layerprobe.errors import InputError
 from layerprobe.networks import MLP
 from layerprobe.probes import Ridge

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from layerprobe import capture
-from layerprobe.auditing.rows import Rows, read_rows
+from layerprobe.auditing.dataset.reading import Rows, read_rows
 from layerprobe.errors import InputError
 
 N = 7

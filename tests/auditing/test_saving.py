@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from layerprobe import Audit, audit, audit_features
-from layerprobe.auditing.packing import Packer, unpack
+from layerprobe.auditing.serialisation import Packer, unpack
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import MLP
 from layerprobe.probes import MASC, NearestClassMean, available

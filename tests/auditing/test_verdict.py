@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from layerprobe.auditing.candidates import Candidate
-from layerprobe.auditing.decoder import Decoder, Member
-from layerprobe.auditing.intervals import Interval
-from layerprobe.auditing.verdict import judge
+from layerprobe.auditing.method.candidates import Candidate
+from layerprobe.auditing.method.decoder import Decoder, Member
+from layerprobe.auditing.method.intervals import Interval
+from layerprobe.auditing.method.verdict import judge
 
 CONTROLS = {"head": 0.5, "head, averaged over views": 0.55, "raw input": 0.6, "early stopping": 0.65}
 

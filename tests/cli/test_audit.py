@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from layerprobe.auditing import Audit, running
+from layerprobe.auditing import Audit
+from layerprobe.auditing import network_audit as running
 from layerprobe.cli import main
 from layerprobe.layers.views import VIEWS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from layerprobe.paper import RunSpec, execute
-from layerprobe.paper.clusters import Cluster
+from layerprobe.runs.clusters import Cluster
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 QUIET = {

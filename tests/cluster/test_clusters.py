@@ -6,11 +6,12 @@ import time
 import pytest
 
 from layerprobe.errors import InputError
-from layerprobe.paper import read_run, run_folder, sweeps
+from layerprobe.paper import read_run, run_folder
 from layerprobe.paper.analysis import analyse_grid
-from layerprobe.paper.clusters import Cluster
-from layerprobe.paper.grid import train_grid
 from layerprobe.paper.rows import read_rows
+from layerprobe.runs import scheduler as sweeps
+from layerprobe.runs.clusters import Cluster
+from layerprobe.runs.grid import train_grid
 
 
 @pytest.mark.timeout(240)  # of a machine that is busy: every process that starts imports torch

@@ -1,8 +1,8 @@
 import pytest
 
-from layerprobe.core import budget
-from layerprobe.core.budget import as_bytes, free_memory, readable, require_memory
 from layerprobe.errors import InputError
+from layerprobe.utils import memory_limit as budget
+from layerprobe.utils.memory_limit import as_bytes, free_memory, readable, require_memory
 
 
 @pytest.mark.parametrize(

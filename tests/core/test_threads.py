@@ -7,9 +7,9 @@ import torch
 from threadpoolctl import threadpool_info
 
 from layerprobe.core import fit_subspaces
-from layerprobe.core.precision import full_precision
-from layerprobe.core.settings import Setting
-from layerprobe.core.threads import one_thread, parallel
+from layerprobe.utils.precision import full_precision
+from layerprobe.utils.process_settings import Setting
+from layerprobe.utils.threads import one_thread, parallel
 
 
 def test_workers_have_one_thread_and_the_settings_are_restored():

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from layerprobe.paper import RunSpec, execute
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 
 SMALL = {"subset": 300, "test_subset": 100}
 

@@ -3,9 +3,9 @@ import pytest
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import BusyError, RunSpec, execute, run_folder
 from layerprobe.paper.analysis import analyse, analyse_grid, gather, histories, missing
-from layerprobe.paper.locking import locked
 from layerprobe.paper.rows import COLUMNS, read_rows
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
+from layerprobe.runs.leases import locked
 
 SPEC = RunSpec.of("mlp-digits", 0.4, 0, subset=64, test_subset=50, max_epochs=2)
 WANTED = ["noisy_subspaces", "true_subspaces", "latent_memorisation"]

@@ -13,10 +13,10 @@ from joblib.externals.loky import process_executor
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import BusyError, RunSpec, execute, load_model, read_run, run_folder
-from layerprobe.paper.grid import Outcome, cost, train_grid
-from layerprobe.paper.locking import locked
-from layerprobe.paper.overview import status
 from layerprobe.report.progress import Board, Stage
+from layerprobe.runs.grid import Outcome, cost, train_grid
+from layerprobe.runs.leases import locked
+from layerprobe.runs.states import status
 
 COMMAND = [sys.executable, "-c", "from layerprobe.cli import main; raise SystemExit(main())", "paper"]
 

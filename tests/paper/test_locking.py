@@ -7,8 +7,8 @@ import time
 import pytest
 
 from layerprobe.errors import InputError
-from layerprobe.paper import locking
-from layerprobe.paper.locking import Abandoned, BusyError, Sweep, is_locked, locked
+from layerprobe.runs import leases as locking
+from layerprobe.runs.leases import Abandoned, BusyError, Sweep, is_locked, locked
 
 
 def names(folder):

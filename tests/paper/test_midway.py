@@ -17,15 +17,15 @@ from layerprobe.paper import (
     execute,
     execute_together,
     load_model,
-    midway,
     pair,
     read_run,
     run_data,
     run_folder,
     specs,
 )
-from layerprobe.paper.overview import variant
-from layerprobe.paper.together import groups
+from layerprobe.runs import head_edit as midway
+from layerprobe.runs.stacked_runs import groups
+from layerprobe.runs.states import variant
 from layerprobe.training import Recipe, TrainingState, seeded, train
 
 EDIT, EPOCHS = 2, 5

@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from layerprobe.paper import RunSpec, execute, run_folder
-from layerprobe.paper.locking import locked
-from layerprobe.paper.overview import disk_needed, so_far, status, untrained_network
+from layerprobe.runs.leases import locked
+from layerprobe.runs.states import disk_needed, so_far, status, untrained_network
 
 
 def spec_of(corruption=0.4, seed=0, **changes):

@@ -6,11 +6,11 @@ from layerprobe.errors import InputError
 from layerprobe.paper.estimates import epochs_expected, seconds_left
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.grid import operations
 from layerprobe.paper.plans import DEGREES, FAMILIES, plan, targets
 from layerprobe.paper.scales import PAPER_PAIRS, SCALES
-from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.tables import TABLES
+from layerprobe.runs.grid import operations
+from layerprobe.runs.specs import RunSpec
 
 SMALL, FULL = SCALES["small"], SCALES["full"]
 

@@ -23,10 +23,10 @@ from layerprobe.paper import (
     read_run,
     run_data,
     run_folder,
-    runs,
-    specs,
 )
-from layerprobe.paper.locking import locked
+from layerprobe.runs import execution as runs
+from layerprobe.runs import specs
+from layerprobe.runs.leases import locked
 from layerprobe.training import accuracy
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=64, max_epochs=3)

@@ -7,7 +7,8 @@ import pytest
 from layerprobe.data import ImageSet, load, noise
 from layerprobe.data.noise import Noise
 from layerprobe.errors import InputError
-from layerprobe.paper import RunSpec, build_network, pair, run_data, specs
+from layerprobe.paper import RunSpec, build_network, pair, run_data
+from layerprobe.runs import specs
 from layerprobe.training import Seeds
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0)

@@ -4,8 +4,9 @@ import torch
 
 from layerprobe import capture
 from layerprobe.errors import DataError
-from layerprobe.paper import RunSpec, subjects
-from layerprobe.paper.subjects import Outputs, Subject
+from layerprobe.paper import RunSpec
+from layerprobe.paper import run_outputs as subjects
+from layerprobe.paper.run_outputs import Outputs, Subject
 
 
 def test_outputs_are_those_of_the_networks_layers(memorised):

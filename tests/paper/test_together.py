@@ -7,9 +7,10 @@ import pytest
 from safetensors.torch import load_file
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.paper import BusyError, RunSpec, execute, execute_together, read_run, run_folder, together
-from layerprobe.paper.locking import locked
-from layerprobe.paper.together import groups
+from layerprobe.paper import BusyError, RunSpec, execute, execute_together, read_run, run_folder
+from layerprobe.runs import stacked_runs as together
+from layerprobe.runs.leases import locked
+from layerprobe.runs.stacked_runs import groups
 
 EPOCHS = 3
 

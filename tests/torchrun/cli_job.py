@@ -8,8 +8,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from layerprobe.cli import main
-from layerprobe.distributed import group
 from layerprobe.paper import RunSpec, execute
+from layerprobe.utils.distributed import group
 
 TRAIN = ["paper", "train", "--pair", "mlp-digits", "--corruption", "0.4", "--max-epochs", "2"]
 TRAIN += ["--subset", "100", "--test-subset", "31", "--checkpoints", "--root", "runs"]

@@ -9,8 +9,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import ClassMoments, probe
-from layerprobe.distributed import group, rank, shard
 from layerprobe.errors import InputError
+from layerprobe.utils.distributed import group, rank, shard
 
 N, K, d = 8001, 3, 12  # uneven shards, and a batch in which only the first process has a row
 

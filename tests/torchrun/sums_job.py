@@ -1,4 +1,4 @@
-"""What every process of a job sees of `layerprobe.distributed`, as JSON in one file a process."""
+"""What every process of a job sees of `layerprobe.utils.distributed`, as JSON in one file a process."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from layerprobe.distributed import group, rank, shard, sum_over_processes, world_size
+from layerprobe.utils.distributed import group, rank, shard, sum_over_processes, world_size
 
 before = (rank(), world_size())
 with group(timeout_s=30):

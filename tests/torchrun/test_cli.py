@@ -7,7 +7,7 @@ import torch
 
 from layerprobe.cli import main
 from layerprobe.paper import execute, read_run
-from layerprobe.paper.runs import load_model
+from layerprobe.runs.execution import load_model
 
 from .cli_job import AUDIT, INTERRUPTED, PROBE, TRAIN
 

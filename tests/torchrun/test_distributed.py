@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
-from layerprobe import distributed
-from layerprobe.distributed import group, rank, shard, sum_over_processes, world_size
 from layerprobe.errors import InputError, ProcessError
+from layerprobe.utils import distributed
+from layerprobe.utils.distributed import group, rank, shard, sum_over_processes, world_size
 
 from .conftest import LIMIT
 
@@ -72,7 +72,7 @@ def one_of_two(number, port):
 
 WAITING = """
 import os, sys, time, torch
-from layerprobe.distributed import group, rank, sum_over_processes
+from layerprobe.utils.distributed import group, rank, sum_over_processes
 with group(timeout_s=float(sys.argv[1])):
     sum_over_processes(torch.ones(1))
     if rank() == 1:

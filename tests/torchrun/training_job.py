@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from layerprobe.distributed import group, rank, sum_over_processes
 from layerprobe.errors import InputError
 from layerprobe.networks import MLP
 from layerprobe.training import Recipe, Scale, load_checkpoint, save_checkpoint, seeded, train
+from layerprobe.utils.distributed import group, rank, sum_over_processes
 
 ADAM = Recipe("adam", learning_rate=1e-2, batch_size=5, max_epochs=3, target=2)
 SGD = replace(ADAM, optimizer="sgd", momentum=0.9)

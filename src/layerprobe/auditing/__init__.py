@@ -3,10 +3,10 @@
 `running.py` is the way in, `deciding.py` what it comes down to.
 """
 
-from layerprobe.auditing.from_features import audit_features
+from layerprobe.auditing.dataset.reading import Rows, read_rows
+from layerprobe.auditing.feature_audit import audit_features
+from layerprobe.auditing.network_audit import audit
 from layerprobe.auditing.relabelling import Relabelled
 from layerprobe.auditing.result import Audit
-from layerprobe.auditing.rows import Rows, read_rows
-from layerprobe.auditing.running import audit
 
 __all__ = ["Audit", "Relabelled", "Rows", "audit", "audit_features", "read_rows"]

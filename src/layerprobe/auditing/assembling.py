@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.deciding import decide
+from layerprobe.auditing.dataset.labels import Classes
 from layerprobe.auditing.features import Features
-from layerprobe.auditing.labels import Classes
-from layerprobe.auditing.policies import MOST_ROWS, Jury
+from layerprobe.auditing.method.policies import MOST_ROWS, Jury
+from layerprobe.auditing.method.verdict import judge
+from layerprobe.auditing.pipeline import decide
 from layerprobe.auditing.relabelling import relabel
 from layerprobe.auditing.result import Audit
-from layerprobe.auditing.verdict import judge
 
 __all__ = ["Clock", "assemble", "canonical", "judging_rows"]
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from layerprobe.auditing.rows import Rows
-from layerprobe.auditing.sharing import own_batches, send_outputs, with_others
+from layerprobe.auditing.dataset.reading import Rows
+from layerprobe.auditing.gather import own_batches, send_outputs, with_others
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
 from layerprobe.layers.pooling import Pool

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layerprobe.auditing.candidates import DEFAULT_PROBES, STRENGTHS, families
+from layerprobe.auditing.dataset.labels import Classes
+from layerprobe.auditing.dataset.leakage import check_disjoint
+from layerprobe.auditing.dataset.reading import Rows
 from layerprobe.auditing.features import Reader, memory_needed
-from layerprobe.auditing.labels import Classes
-from layerprobe.auditing.overlap import check_disjoint
-from layerprobe.auditing.rows import Rows
+from layerprobe.auditing.method.candidates import DEFAULT_PROBES, STRENGTHS, families
 
 __all__ = ["Plan", "plan_audit"]
 

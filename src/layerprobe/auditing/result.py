@@ -12,14 +12,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.deciding import Decided
+from layerprobe.auditing.dataset.labels import Classes
+from layerprobe.auditing.dataset.reading import Rows, read_rows
 from layerprobe.auditing.features import Reader, layer_outputs
 from layerprobe.auditing.issues import find_issues
-from layerprobe.auditing.labels import Classes
-from layerprobe.auditing.noise import Noise
+from layerprobe.auditing.method.noise import Noise
+from layerprobe.auditing.method.verdict import Verdict
+from layerprobe.auditing.pipeline import Decided
 from layerprobe.auditing.relabelling import MARGIN, Relabelled, relabel
-from layerprobe.auditing.rows import Rows, read_rows
-from layerprobe.auditing.verdict import Verdict
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.layers.batches import count_rows, named_tensors
 
@@ -262,7 +262,7 @@ class Audit:
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write everything as one self-contained HTML file."""
-        from layerprobe.auditing.page import write_page
+        from layerprobe.auditing.report.page import write_page
 
         write_page(self, Path(path))
 

@@ -11,14 +11,14 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.controls import untrained_copy
-from layerprobe.auditing.inputs import Gathered
-from layerprobe.auditing.intervals import Interval, interval
-from layerprobe.auditing.policies import halves_for_testing
+from layerprobe.auditing.dataset.inputs import Gathered
+from layerprobe.auditing.method.controls import untrained_copy
+from layerprobe.auditing.method.intervals import Interval, interval
+from layerprobe.auditing.method.policies import halves_for_testing
 from layerprobe.auditing.relabelling import Relabelled
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
-from layerprobe.layers.recording import place_of
+from layerprobe.layers.tracing import place_of
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerprobe.auditing.dataset.fingerprints import hash_network
 from layerprobe.auditing.features import Reader
-from layerprobe.auditing.fingerprints import hash_network
-from layerprobe.auditing.packing import Absent, Packer, unpack
 from layerprobe.auditing.result import Audit
-from layerprobe.core.files import read_tensors, write_tensors
+from layerprobe.auditing.serialisation import Absent, Packer, unpack
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import VIEWS, View, resolve_views
+from layerprobe.utils.files import read_tensors, write_tensors
 
 __all__ = ["load", "save"]
 

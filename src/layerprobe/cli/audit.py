@@ -91,9 +91,9 @@ def add_audit(app: "SubcommandApp") -> None:
             json: Print a summary as JSON on stdout, and nothing else there.
         """
         from layerprobe.auditing.features import Reader
+        from layerprobe.auditing.method.policies import check_policy
+        from layerprobe.auditing.network_audit import audit as audit_model
         from layerprobe.auditing.plan import plan_audit
-        from layerprobe.auditing.policies import check_policy
-        from layerprobe.auditing.running import audit as audit_model
         from layerprobe.cli.audit_text import as_json, show_audit, show_plan, summary
         from layerprobe.cli.user_code import load_model, load_object
         from layerprobe.layers.views import resolve_views
@@ -142,7 +142,7 @@ def add_audit(app: "SubcommandApp") -> None:
 def _write(audit: "Audit", out: Path) -> None:
     """Write the report, the tables and the audit itself; each file is replaced at once or not at all."""
     from layerprobe.cli.audit_text import as_json, noise_of
-    from layerprobe.core.files import replace_file
+    from layerprobe.utils.files import replace_file
 
     out.mkdir(parents=True, exist_ok=True)
     audit.save(out / "audit.safetensors")

@@ -20,7 +20,7 @@ def one_job(device: str | None) -> Iterator[bool]:
     bool
         Whether this is the process that writes.
     """
-    from layerprobe.distributed import group, rank
+    from layerprobe.utils.distributed import group, rank
 
     gpu = device is not None and device.startswith("cuda")
     with group(None if gpu else "gloo", timeout_s=TIMEOUT):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
     from layerprobe.paper import RunSpec
-    from layerprobe.paper.clusters import Cluster
     from layerprobe.report.reproduction import Written
+    from layerprobe.runs.clusters import Cluster
 
 __all__ = ["Grid", "add_paper"]
 
@@ -150,11 +150,11 @@ def add_paper(app: "SubcommandApp") -> None:
             dry_run: Train nothing; print the runs, which are there, and the disk space that the others need.
             json: Print the outcome as JSON on stdout, and nothing else there.
         """
-        from layerprobe.distributed import world_size
+        from layerprobe.utils.distributed import world_size
 
         if stacked and separate:
             raise InputError("runs are trained either stacked or separate; leave out one of the two")
-        from layerprobe.paper.clusters import Cluster
+        from layerprobe.runs.clusters import Cluster
 
         cluster = Cluster.of(backend, address)
         with one_job(device):
@@ -182,8 +182,8 @@ def add_paper(app: "SubcommandApp") -> None:
             grid: Which runs.
             json: Print JSON on stdout, and nothing else there.
         """
-        from layerprobe.paper.overview import status
-        from layerprobe.report.grids import show_grid
+        from layerprobe.report.run_tables import show_grid
+        from layerprobe.runs.states import status
 
         if not grid.pair and grid != replace(type(grid)(), root=grid.root):
             raise InputError(
@@ -260,11 +260,11 @@ def _train(
     json: bool,
 ) -> None:
     """Say what is to be done, train with progress on stderr, and show how it ended and what failed."""
-    from layerprobe.distributed import world_size
-    from layerprobe.paper.grid import jobs_on
-    from layerprobe.paper.overview import disk_needed, status
-    from layerprobe.report.grids import counts, disk, failures, show_grid
+    from layerprobe.report.run_tables import counts, disk, failures, show_grid
     from layerprobe.report.running import train_with_progress
+    from layerprobe.runs.grid import jobs_on
+    from layerprobe.runs.states import disk_needed, status
+    from layerprobe.utils.distributed import world_size
 
     root, specs = grid.root, grid.specs()
     if not specs:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from tyro.extras import SubcommandApp
 
-    from layerprobe.auditing.rows import Rows
+    from layerprobe.auditing.dataset.reading import Rows
 
 __all__ = ["add_probe"]
 
@@ -95,16 +95,16 @@ def add_probe(app: "SubcommandApp") -> None:
         """
         import numpy as np
 
-        from layerprobe.auditing.files import read_labels
+        from layerprobe.auditing.dataset.files import read_labels
         from layerprobe.cli.audit_text import as_json
         from layerprobe.cli.user_code import load_model, load_object
-        from layerprobe.core.budget import as_bytes
-        from layerprobe.core.files import replace_file
         from layerprobe.figures import save
         from layerprobe.layers.batches import Batches
-        from layerprobe.planning import plan
-        from layerprobe.probes.candidates import named_probes
-        from layerprobe.probing import probe as probe_model
+        from layerprobe.layerwise import plan
+        from layerprobe.layerwise import probe as probe_model
+        from layerprobe.probes.naming import named_probes
+        from layerprobe.utils.files import replace_file
+        from layerprobe.utils.memory_limit import as_bytes
 
         with one_job(device) as first:
             require_folder(out)
@@ -162,7 +162,7 @@ def _codes(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.nda
     """Return what makes labels numbers of the network's outputs: names by their order; numbers stay."""
     import numpy as np
 
-    from layerprobe.auditing.labels import Classes
+    from layerprobe.auditing.dataset.labels import Classes
 
     numbers = given.dtype.kind in "iu" and not class_names
     classes = None if numbers else Classes.of(given, None, class_names or None)

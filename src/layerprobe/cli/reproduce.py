@@ -9,7 +9,7 @@ from layerprobe.errors import InputError
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
-    from layerprobe.paper.grid import Outcome
+    from layerprobe.runs.grid import Outcome
 
 __all__ = ["add_reproduce"]
 
@@ -58,14 +58,14 @@ def add_reproduce(app: "SubcommandApp") -> None:
             as_is: Train and measure nothing; write tables, figures and report from what is there.
             json: Print the state of all runs as JSON on stdout, and nothing else there.
         """
-        from layerprobe.paper.clusters import Cluster
-        from layerprobe.paper.grid import jobs_on
-        from layerprobe.paper.overview import status
         from layerprobe.paper.plans import plan as plan_of
         from layerprobe.paper.scales import PAPER_PAIRS, SCALES
-        from layerprobe.report.grids import failures, show_grid
         from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
+        from layerprobe.report.run_tables import failures, show_grid
+        from layerprobe.runs.clusters import Cluster
+        from layerprobe.runs.grid import jobs_on
+        from layerprobe.runs.states import status
 
         if dry_run and as_is:
             raise InputError(

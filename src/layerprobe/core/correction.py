@@ -23,8 +23,8 @@ from layerprobe.core.moments import ClassMoments
 from layerprobe.core.ranks import choose_rank
 from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.subspaces import ClassBasis, Subspaces
-from layerprobe.core.threads import parallel
 from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.utils.threads import parallel
 
 __all__ = ["correct_moments", "fit_corrected", "noise_weights"]
 

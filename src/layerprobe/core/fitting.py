@@ -21,7 +21,7 @@ from layerprobe.core.linalg import (
 )
 from layerprobe.core.ranks import choose_rank
 from layerprobe.core.second_moment import SecondMoment, gram
-from layerprobe.core.threads import parallel
+from layerprobe.utils.threads import parallel
 
 __all__ = ["ClassBasis", "basis_from_moment", "basis_from_rows", "fit_classes"]
 

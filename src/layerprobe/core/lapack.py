@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.core.native import call
+from layerprobe.core.blas import call
 
 __all__ = ["SMALLEST", "eigh_leading"]
 

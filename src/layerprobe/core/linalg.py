@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.lapack import SMALLEST, eigh_leading
-from layerprobe.core.precision import full_precision
 from layerprobe.core.second_moment import gram
+from layerprobe.utils.precision import full_precision
 
 __all__ = [
     "Basis",

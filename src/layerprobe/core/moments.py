@@ -9,9 +9,9 @@ from layerprobe.core.checks import check_codes, check_finite, check_magnitude, c
 from layerprobe.core.linalg import eigh_gram, numerical_rank
 from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows, fit_subspaces
-from layerprobe.core.threads import parallel
-from layerprobe.distributed import rank, sum_over_processes, world_size
 from layerprobe.errors import InputError
+from layerprobe.utils.distributed import rank, sum_over_processes, world_size
+from layerprobe.utils.threads import parallel
 
 __all__ = ["ClassMoments", "joint_subspaces"]
 

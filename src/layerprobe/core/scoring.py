@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_finite
-from layerprobe.core.precision import full_precision
 from layerprobe.core.products import CHUNK, Plan, Product, Step
-from layerprobe.core.threads import parallel
+from layerprobe.utils.precision import full_precision
+from layerprobe.utils.threads import parallel
 
 __all__ = ["angles", "codes_by_stage", "staged_squared_cosines"]
 

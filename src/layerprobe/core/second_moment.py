@@ -7,9 +7,9 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from layerprobe.core.native import call
-from layerprobe.core.precision import full_precision
-from layerprobe.core.threads import blas_like_torch
+from layerprobe.core.blas import call
+from layerprobe.utils.precision import full_precision
+from layerprobe.utils.threads import blas_like_torch
 
 __all__ = ["SecondMoment", "gram"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from layerprobe.core.checks import check_magnitude
 from layerprobe.core.linalg import eigh_gram, eigh_moment, numerical_rank
 from layerprobe.core.second_moment import SecondMoment
-from layerprobe.core.threads import one_thread
+from layerprobe.utils.threads import one_thread
 
 __all__ = ["Spectrum", "centred_blocks", "class_means", "spectrum"]
 

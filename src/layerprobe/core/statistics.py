@@ -13,9 +13,9 @@ from layerprobe.core.moments import ClassMoments, joint_subspaces
 from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.spectrum import Spectrum, class_means, spectrum
 from layerprobe.core.subspaces import Subspaces, fit_subspaces
-from layerprobe.core.threads import one_thread
-from layerprobe.distributed import sum_over_processes
 from layerprobe.errors import InputError
+from layerprobe.utils.distributed import sum_over_processes
+from layerprobe.utils.threads import one_thread
 
 __all__ = ["LayerSums", "RowStatistics", "Statistics"]
 

@@ -26,12 +26,12 @@ from layerprobe.core.checks import (
     check_rows,
     check_strength,
 )
-from layerprobe.core.files import read_tensors, write_tensors
 from layerprobe.core.fitting import ClassBasis, basis_from_moment, basis_from_rows, fit_classes
 from layerprobe.core.products import Plan, Request, plan_products
 from layerprobe.core.ranks import choose_rank
 from layerprobe.core.scoring import angles, codes_by_stage, staged_squared_cosines
 from layerprobe.errors import DataError, DegenerateWarning, InputError
+from layerprobe.utils.files import read_tensors, write_tensors
 
 __all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]
 

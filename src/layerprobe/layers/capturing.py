@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batches
 from layerprobe.layers.pooling import Pool, check_pool, pool_for, to_rows
-from layerprobe.layers.recording import Site, observe, place_of
 from layerprobe.layers.selecting import Selection, require_matches
+from layerprobe.layers.tracing import Site, observe, place_of
 
 __all__ = ["Captured", "RowStore", "capture"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from layerprobe.layers.batches import read_batches
-from layerprobe.layers.recording import observe, place_of
 from layerprobe.layers.selecting import Selection
+from layerprobe.layers.tracing import observe, place_of
 
 __all__ = ["LayerList", "LayerRow", "list_layers"]
 

@@ -8,7 +8,7 @@ from types import EllipsisType
 import torch
 
 from layerprobe.errors import InputError, LayerError
-from layerprobe.layers.recording import Site, Trace
+from layerprobe.layers.tracing import Site, Trace
 
 __all__ = ["Maybe", "Selection", "matches", "require_matches"]
 

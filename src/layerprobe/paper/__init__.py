@@ -1,14 +1,14 @@
 """The paper's experiments: pairs of network and data set, and runs that survive whatever interrupts them."""
 
-from layerprobe.paper.folders import Run, build_network, load_model, read_run, run_folder
-from layerprobe.paper.grid import train_grid
-from layerprobe.paper.locking import BusyError
-from layerprobe.paper.midway import Edit
-from layerprobe.paper.overview import status
-from layerprobe.paper.pairs import PAIRS, Pair, pair
-from layerprobe.paper.runs import execute
-from layerprobe.paper.specs import Protocol, RunSpec, run_data
-from layerprobe.paper.together import execute_together
+from layerprobe.runs.execution import execute
+from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
+from layerprobe.runs.grid import train_grid
+from layerprobe.runs.head_edit import Edit
+from layerprobe.runs.leases import BusyError
+from layerprobe.runs.pairs import PAIRS, Pair, pair
+from layerprobe.runs.specs import Protocol, RunSpec, run_data
+from layerprobe.runs.stacked_runs import execute_together
+from layerprobe.runs.states import status
 
 __all__ = [
     "PAIRS",

@@ -11,16 +11,16 @@ from typing import Any
 import pandas as pd
 
 from layerprobe.errors import DataError, ExperimentError, InputError
-from layerprobe.paper.clusters import Cluster
 from layerprobe.paper.experiments import EXPERIMENTS
-from layerprobe.paper.folders import DONE, RECORD, Run, read_run, run_folder
-from layerprobe.paper.grid import Outcome, jobs_on
-from layerprobe.paper.locking import Sweep, is_locked, locked
-from layerprobe.paper.processes import failure
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
-from layerprobe.paper.specs import RunSpec
-from layerprobe.paper.subjects import Subject
-from layerprobe.paper.sweeps import Location, Tell, data_for, sweep_through
+from layerprobe.paper.run_outputs import Subject
+from layerprobe.runs.clusters import Cluster
+from layerprobe.runs.folders import DONE, RECORD, Run, read_run, run_folder
+from layerprobe.runs.grid import Outcome, jobs_on
+from layerprobe.runs.leases import Sweep, is_locked, locked
+from layerprobe.runs.processes import failure
+from layerprobe.runs.scheduler import Location, Tell, data_for, sweep_through
+from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch
 
 __all__ = ["analyse", "analyse_grid", "gather", "histories", "missing"]

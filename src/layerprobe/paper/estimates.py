@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import torch
 
-from layerprobe.core.threads import one_thread
 from layerprobe.paper import published
-from layerprobe.paper.grid import operations
-from layerprobe.paper.overview import so_far
-from layerprobe.paper.specs import RunSpec
-from layerprobe.paper.sweeps import Location
+from layerprobe.runs.grid import operations
+from layerprobe.runs.scheduler import Location
+from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.states import so_far
+from layerprobe.utils.threads import one_thread
 
 __all__ = ["epochs_expected", "seconds_left"]
 

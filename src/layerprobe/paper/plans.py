@@ -7,11 +7,11 @@ from itertools import chain
 from layerprobe.errors import InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.midway import Edit
-from layerprobe.paper.pairs import pair as pair_of
 from layerprobe.paper.scales import DEGREES, StudyScale
-from layerprobe.paper.specs import RunSpec
 from layerprobe.paper.tables import TABLES
+from layerprobe.runs.head_edit import Edit
+from layerprobe.runs.pairs import pair as pair_of
+from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds
 
 __all__ = ["FAMILIES", "Plan", "plan", "targets"]

@@ -24,11 +24,11 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.core.files import replace_file
 from layerprobe.errors import DataError
-from layerprobe.paper.folders import Run
-from layerprobe.paper.overview import variant
-from layerprobe.paper.specs import RunSpec
+from layerprobe.runs.folders import Run
+from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.states import variant
+from layerprobe.utils.files import replace_file
 
 __all__ = [
     "COLUMNS",

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerprobe.paper.pairs import PAIRS
-from layerprobe.paper.specs import RunSpec
+from layerprobe.runs.pairs import PAIRS
+from layerprobe.runs.specs import RunSpec
 
 __all__ = ["DEGREES", "PAPER_PAIRS", "SCALES", "StudyScale"]
 

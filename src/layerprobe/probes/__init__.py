@@ -9,7 +9,7 @@ from layerprobe.probes.lda import LDA
 from layerprobe.probes.linear import LinearProbe
 from layerprobe.probes.logistic import LogisticRegression
 from layerprobe.probes.masc import MASC
-from layerprobe.probes.ncm import NearestClassMean
+from layerprobe.probes.nearest_class_mean import NearestClassMean
 from layerprobe.probes.qda import QDA
 from layerprobe.probes.ridge import Ridge
 from layerprobe.probes.shrinkage_lda import ShrinkageLDA

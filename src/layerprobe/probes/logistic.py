@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from layerprobe.core.threads import one_thread
 from layerprobe.errors import InputError
 from layerprobe.probes.linear import LinearProbe
+from layerprobe.utils.threads import one_thread
 
 __all__ = ["LogisticRegression"]
 

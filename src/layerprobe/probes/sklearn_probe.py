@@ -8,9 +8,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from layerprobe.core.threads import one_thread
 from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe, to_tensor
+from layerprobe.utils.threads import one_thread
 
 __all__ = ["SAME_ROWS", "SklearnProbe"]
 

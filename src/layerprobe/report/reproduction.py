@@ -10,26 +10,26 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.core.files import replace_file
 from layerprobe.errors import InputError
 from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
 from layerprobe.paper.analysis import gather, histories, missing
-from layerprobe.paper.clusters import Cluster
 from layerprobe.paper.estimates import seconds_left
 from layerprobe.paper.figures import FIGURES, FigureSpec
-from layerprobe.paper.folders import DONE, run_folder
-from layerprobe.paper.grid import Outcome
-from layerprobe.paper.overview import disk_needed, runs_in, status
 from layerprobe.paper.plans import Plan
-from layerprobe.paper.specs import RunSpec
-from layerprobe.paper.sweeps import Location
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
-from layerprobe.report.grids import counts, disk
 from layerprobe.report.progress import in_words
+from layerprobe.report.run_tables import counts, disk
 from layerprobe.report.running import analyse_with_progress, train_with_progress
+from layerprobe.runs.clusters import Cluster
+from layerprobe.runs.folders import DONE, run_folder
+from layerprobe.runs.grid import Outcome
+from layerprobe.runs.scheduler import Location
+from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.states import disk_needed, runs_in, status
 from layerprobe.training import provenance
+from layerprobe.utils.files import replace_file
 
 __all__ = [
     "Results",

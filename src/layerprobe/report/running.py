@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from layerprobe.distributed import world_size
 from layerprobe.paper.analysis import analyse_grid, missing
-from layerprobe.paper.grid import Outcome, train_grid
-from layerprobe.paper.in_turn import train_in_turn
-from layerprobe.paper.specs import RunSpec
-from layerprobe.report.grids import run_name
 from layerprobe.report.progress import Board, show_progress
+from layerprobe.report.run_tables import run_name
+from layerprobe.runs.distributed_runs import train_in_turn
+from layerprobe.runs.grid import Outcome, train_grid
+from layerprobe.runs.specs import RunSpec
+from layerprobe.utils.distributed import world_size
 
 __all__ = ["analyse_with_progress", "train_with_progress"]
 
@@ -24,7 +24,7 @@ Location = str | os.PathLike[str]
 def train_with_progress(specs: Sequence[RunSpec], root: Location, **options: Any) -> list[Outcome]:
     """Train runs as `layerprobe.paper.train_grid` does with these options; none of them is done.
 
-    In a job of several processes as `layerprobe.paper.in_turn.train_in_turn` does; some may be done.
+    In a job of several processes as `layerprobe.runs.distributed_runs.train_in_turn` does; some may be done.
     """
     last_epochs = [spec.recipe.max_epochs for spec in specs]
     with _board(specs, root, last_epochs=last_epochs) as board:

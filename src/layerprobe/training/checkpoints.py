@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerprobe.core.files import read_tensors, write_tensors
 from layerprobe.training.recipe import Recipe
 from layerprobe.training.state import Epoch, TrainingState
+from layerprobe.utils.files import read_tensors, write_tensors
 
 __all__ = [
     "bytes_needed",

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from layerprobe.distributed import rank, sum_over_processes, world_size
 from layerprobe.errors import InputError
 from layerprobe.training.parallel import check_splittable, require_same_start, sum_gradients
 from layerprobe.training.recipe import Recipe
 from layerprobe.training.seeds import seeded
 from layerprobe.training.state import Epoch, TrainingState
+from layerprobe.utils.distributed import rank, sum_over_processes, world_size
 
 __all__ = [
     "Inputs",

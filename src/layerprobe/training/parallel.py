@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from layerprobe.distributed import require_same, sum_over_processes, world_size
 from layerprobe.errors import InputError
+from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
 
 __all__ = ["check_splittable", "require_same_start", "sum_gradients"]
 

@@ -7,8 +7,8 @@ import torch
 from layerprobe import MASC, capture
 from layerprobe.paper import RunSpec, build_network, execute
 from layerprobe.paper.experiments import controls, noisy_subspaces, true_subspaces
-from layerprobe.paper.overview import variant
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
+from layerprobe.runs.states import variant
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=300, test_subset=100, max_epochs=4)
 SAME = ["layer", "fitted_on", "split", "labels", "metric"]

@@ -13,7 +13,7 @@ from layerprobe.networks import build
 from layerprobe.paper import RunSpec, execute
 from layerprobe.paper.experiments import EXPERIMENTS, dynamics, weight_edit
 from layerprobe.paper.rows import read_rows, write_rows
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 from layerprobe.probes import VeLPIC, create
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=300, test_subset=100, max_epochs=3)

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from layerprobe.paper import memory
 from layerprobe.paper.experiments import cost, probes
 from layerprobe.paper.experiments.cost import fit_flops, masc_fit_flops, predict_flops
 from layerprobe.paper.experiments.probes import PROBES, affordable
-from layerprobe.paper.memory import peak_bytes
 from layerprobe.probes import REGISTRY, create
+from layerprobe.utils import peak_memory as memory
+from layerprobe.utils.peak_memory import peak_bytes
 
 
 def test_accuracies_are_those_of_the_probes_themselves(memorised):

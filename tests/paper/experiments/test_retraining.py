@@ -7,11 +7,12 @@ import pytest
 
 from layerprobe.data import ImageSet
 from layerprobe.errors import DataError
-from layerprobe.paper import RunSpec, execute, specs
+from layerprobe.paper import RunSpec, execute
 from layerprobe.paper.experiments import retraining
 from layerprobe.paper.experiments.retraining import relabel_statistics, split_test
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 from layerprobe.probes import MASC
+from layerprobe.runs import specs
 from layerprobe.training import accuracy
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=300, max_epochs=60)

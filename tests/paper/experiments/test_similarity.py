@@ -9,7 +9,7 @@ import torch
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import Run, RunSpec, execute
 from layerprobe.paper.experiments.similarity import chance_cosine, linear_cka, principal_cosines, similarity
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 
 LAYERS = ["input", "fc1", "fc2", "fc3"]
 

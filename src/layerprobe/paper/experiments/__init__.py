@@ -13,8 +13,8 @@ from layerprobe.paper.experiments.probes import probes
 from layerprobe.paper.experiments.retraining import relabel_statistics, retraining
 from layerprobe.paper.experiments.similarity import similarity
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
-from layerprobe.paper.specs import RunSpec
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
+from layerprobe.runs.specs import RunSpec
 
 __all__ = [
     "EXPERIMENTS",

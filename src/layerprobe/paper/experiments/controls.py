@@ -11,7 +11,7 @@ import pandas as pd
 
 from layerprobe.paper.experiments.measuring import accuracies, fit_masc
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 
 __all__ = ["controls"]
 

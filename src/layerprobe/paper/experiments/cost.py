@@ -15,10 +15,10 @@ import pandas as pd
 
 from layerprobe.errors import DegenerateWarning
 from layerprobe.paper.experiments.probes import affordable
-from layerprobe.paper.memory import peak_bytes
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.subjects import LayerData, Subject
+from layerprobe.paper.run_outputs import LayerData, Subject
 from layerprobe.probes import LinearProbe, LogisticRegression, Probe, create
+from layerprobe.utils.peak_memory import peak_bytes
 
 __all__ = ["cost", "fit_flops", "masc_fit_flops", "predict_flops"]
 

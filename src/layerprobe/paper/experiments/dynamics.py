@@ -9,10 +9,10 @@ from sklearn.base import clone
 
 from layerprobe.errors import DataError, DegenerateWarning
 from layerprobe.paper.experiments.measuring import PAPER, accuracies
-from layerprobe.paper.folders import kept_epochs
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 from layerprobe.probes import MASC, LogisticRegression, Probe, VeLPIC
+from layerprobe.runs.folders import kept_epochs
 
 __all__ = ["dynamics"]
 

@@ -7,7 +7,7 @@ import pandas as pd
 from layerprobe.editing import Bias, find_head, linear_probe, set_head
 from layerprobe.paper.experiments.measuring import accuracies
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 
 __all__ = ["weight_edit"]
 

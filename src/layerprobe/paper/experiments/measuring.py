@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from layerprobe.errors import DegenerateWarning
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 from layerprobe.probes import MASC
 
 __all__ = ["PAPER", "accuracies", "fit_masc"]

@@ -7,7 +7,7 @@ import pandas as pd
 from layerprobe.errors import DegenerateWarning
 from layerprobe.paper.experiments.subspaces import network_rows
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
 from layerprobe.probes import create
 
 __all__ = ["PROBES", "affordable", "probes"]

@@ -15,8 +15,8 @@ from torch import Tensor
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper.experiments.measuring import fit_masc
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.runs import common_arguments
-from layerprobe.paper.subjects import Subject
+from layerprobe.paper.run_outputs import Subject
+from layerprobe.runs.execution import common_arguments
 from layerprobe.training import Measured, Retrained, retrain
 
 __all__ = ["VALIDATION", "relabel_statistics", "retraining", "split_test"]

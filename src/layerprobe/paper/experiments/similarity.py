@@ -16,7 +16,7 @@ from torch import Tensor
 from layerprobe.errors import InputError
 from layerprobe.paper.experiments.measuring import PAPER, fit_masc
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.subjects import LayerData, Subject
+from layerprobe.paper.run_outputs import LayerData, Subject
 
 __all__ = ["chance_cosine", "linear_cka", "principal_cosines", "similarity"]
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from layerprobe.paper.experiments.measuring import PAPER, accuracies, fit_masc
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.subjects import LayerData, Subject
+from layerprobe.paper.run_outputs import LayerData, Subject
 from layerprobe.probes import MASC
 
 __all__ = [

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from layerprobe.figures import PROBE_TITLES, STYLES, training_history
-from layerprobe.paper.figures.choosing import accuracies, conditions, families, of_best_layer, span
+from layerprobe.paper.figures.layout import Line, Panel, sheet
 from layerprobe.paper.figures.probes import LAST_EPOCH, PROBE_STYLES
-from layerprobe.paper.figures.sheets import Line, Panel, sheet
+from layerprobe.paper.figures.selection import accuracies, conditions, families, of_best_layer, span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +54,7 @@ def histories(history: pd.DataFrame) -> "Figure":
 
 def midway(history: pd.DataFrame) -> "Figure":
     """Draw test accuracy over the epochs of runs that were edited midway, beside those that were not."""
-    edit = history["variant"].str.extract(EDIT_PART)  # how `layerprobe.paper.overview.variant` says it
+    edit = history["variant"].str.extract(EDIT_PART)  # how `layerprobe.runs.states.variant` says it
     runs = history.assign(
         edit=edit["what"].str.replace("^velpic", "edit", regex=True).fillna(NO_EDIT),
         variant=history["variant"].str.replace(EDIT_PART, "", regex=True).str.strip(", "),

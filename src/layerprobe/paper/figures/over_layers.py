@@ -7,7 +7,9 @@ import pandas as pd
 from layerprobe.errors import InputError
 from layerprobe.figures import PROBE_TITLES
 from layerprobe.paper.experiments.subspaces import PAPER
-from layerprobe.paper.figures.choosing import (
+from layerprobe.paper.figures.layout import Line, Panel, Style, sheet
+from layerprobe.paper.figures.probes import PROBE_STYLES
+from layerprobe.paper.figures.selection import (
     HUMAN,
     accuracies,
     conditions,
@@ -17,8 +19,6 @@ from layerprobe.paper.figures.choosing import (
     span,
     styles_of,
 )
-from layerprobe.paper.figures.probes import PROBE_STYLES
-from layerprobe.paper.figures.sheets import Line, Panel, Style, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

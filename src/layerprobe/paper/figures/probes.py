@@ -7,7 +7,8 @@ import pandas as pd
 
 from layerprobe.figures import PROBE_TITLES, STYLES
 from layerprobe.paper.experiments.subspaces import PAPER, STRENGTHS
-from layerprobe.paper.figures.choosing import (
+from layerprobe.paper.figures.layout import Line, Panel, Style, sheet
+from layerprobe.paper.figures.selection import (
     accuracies,
     conditions,
     degree_names,
@@ -16,7 +17,6 @@ from layerprobe.paper.figures.choosing import (
     span,
     styles_of,
 )
-from layerprobe.paper.figures.sheets import Line, Panel, Style, sheet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,7 +104,7 @@ def gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> "Figure"
     Parameters
     ----------
     rows : DataFrame
-        Rows as `layerprobe.paper.figures.choosing.named` gives them.
+        Rows as `layerprobe.paper.figures.selection.named` gives them.
     published : DataFrame, optional
         The published Table 1 with columns pair, corruption and those of `TABLE1`; hollow grey markers.
     """

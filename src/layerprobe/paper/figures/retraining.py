@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from layerprobe.figures import STYLES
-from layerprobe.paper.figures.choosing import accuracies, conditions, families, span, styles_of
+from layerprobe.paper.figures.layout import Line, Panel, sheet
 from layerprobe.paper.figures.probes import LAST_EPOCH
-from layerprobe.paper.figures.sheets import Line, Panel, sheet
+from layerprobe.paper.figures.selection import accuracies, conditions, families, span, styles_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from layerprobe.errors import InputError
-from layerprobe.paper.figures.choosing import named
-from layerprobe.paper.figures.sheets import finish
-from layerprobe.paper.pairs import PAIRS
+from layerprobe.paper.figures.layout import finish
+from layerprobe.paper.figures.selection import named
 from layerprobe.paper.rows import COLUMNS, RUN, independent
+from layerprobe.runs.pairs import PAIRS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

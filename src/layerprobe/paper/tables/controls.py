@@ -3,7 +3,6 @@
 import pandas as pd
 
 from layerprobe.paper import published
-from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.tables.best_layers import masc_at_best_layer, network_rows
 from layerprobe.paper.tables.comparing import beside_published
 from layerprobe.paper.tables.grouping import (
@@ -16,6 +15,7 @@ from layerprobe.paper.tables.grouping import (
     select,
     side_by_side,
 )
+from layerprobe.runs.pairs import PAIRS
 
 __all__ = ["controls", "edits"]
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 import pandas as pd
 
-from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import independent
+from layerprobe.runs.pairs import PAIRS
 
 __all__ = [
     "GROUP",

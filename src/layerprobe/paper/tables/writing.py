@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerprobe.core.files import replace_file
 from layerprobe.errors import InputError
 from layerprobe.paper.tables.comparing import verdict_counts
 from layerprobe.paper.tables.registry import TABLES
+from layerprobe.utils.files import replace_file
 
 __all__ = ["caption", "readable", "to_latex", "to_markdown", "write_table"]
 

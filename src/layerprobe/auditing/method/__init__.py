@@ -1,0 +1,1 @@
+"""Statistics of the audit: candidates, policies, decoder, calibration, noise, baselines."""

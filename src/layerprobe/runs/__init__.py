@@ -1,0 +1,1 @@
+"""Training runs: from a spec to a folder that survives interruption, many at once."""

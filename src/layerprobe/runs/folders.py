@@ -1,0 +1,208 @@
+"""A run's folder, and reading it.
+
+| file | what |
+| --- | --- |
+| run.json | the spec, the data's fingerprint, and for each session: versions, kind of host, start |
+| history.csv | one row an epoch |
+| checkpoint.safetensors | while it trains: weights, optimiser and history after the last epoch |
+| checkpoints/epoch-0005.safetensors | weights of chosen epochs, if asked for; 0 is the initial network |
+| model.safetensors | the last epoch's weights |
+| done | empty, written last |
+| lock-1, lock-2, ... | who trains it, see `layerprobe.runs.leases`; lock-2.free: nobody |
+
+Each is replaced at once, so that none is ever half-written.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from layerprobe.errors import DataError
+from layerprobe.runs.leases import is_locked
+from layerprobe.runs.pairs import pair
+from layerprobe.runs.specs import RunSpec
+from layerprobe.training import Epoch, load_weights, seeded
+from layerprobe.utils.files import replace_file
+
+__all__ = [
+    "CHECKPOINT",
+    "DONE",
+    "MODEL",
+    "RECORD",
+    "Run",
+    "build_network",
+    "epoch_path",
+    "kept_epochs",
+    "load_model",
+    "read_record",
+    "read_run",
+    "run_folder",
+    "write_history",
+    "write_record",
+    "write_text",
+]
+
+RECORD = "run.json"
+HISTORY = "history.csv"
+CHECKPOINT = "checkpoint.safetensors"
+MODEL = "model.safetensors"
+DONE = "done"
+
+Location = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a run's folder says.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is.
+    spec : RunSpec
+        What is trained.
+    history : DataFrame
+        One row an epoch so far; the columns are the fields of `layerprobe.training.Epoch`.
+    done : bool
+        Whether training has ended.
+    record : dict
+        All of run.json.
+    """
+
+    folder: Path
+    spec: RunSpec
+    history: pd.DataFrame
+    done: bool
+    record: dict[str, Any]
+
+    @property
+    def running(self) -> bool:
+        """Whether a process, here or on another machine, trains it at this moment."""
+        return is_locked(self.folder)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of all epochs."""
+        return float(self.history["seconds"].sum())
+
+    @property
+    def memorised(self) -> bool:
+        """Whether the running training accuracy has reached the recipe's target, after the edit if any."""
+        final = self.history[self.history["epoch"] > (self.spec.edit.epoch if self.spec.edit else 0)]
+        return bool((final["train_accuracy"] >= self.spec.recipe.target).any())
+
+
+def run_folder(root: Location, spec: RunSpec) -> Path:
+    """Return the folder of a spec's run, there or not."""
+    return Path(root) / spec.pair / spec.folder_name
+
+
+def epoch_path(folder: Path, epoch: int) -> Path:
+    """Return where the weights of a chosen epoch are kept."""
+    return folder / "checkpoints" / f"epoch-{epoch:04}.safetensors"
+
+
+def kept_epochs(folder: Path) -> list[int]:
+    """Return the epochs whose weights a run has kept, in order; 0 is the initial network."""
+    kept = folder.glob("checkpoints/epoch-*.safetensors")
+    return sorted(int(path.stem.removeprefix("epoch-")) for path in kept)
+
+
+def build_network(spec: RunSpec) -> nn.Module:
+    """Return a run's network as it is before training, on the CPU."""
+    with seeded(spec.init_seed):
+        return pair(spec.pair).network(spec.options)
+
+
+def read_run(folder: Location) -> Run:
+    """Read a run that is done, running or interrupted.
+
+    Raises
+    ------
+    DataError
+        If there is no run in this folder, or what is there cannot be read.
+    """
+    folder = Path(folder)
+    record = read_record(folder)
+    try:
+        spec, history = RunSpec.from_dict(record["spec"]), _read_history(folder)
+    except (KeyError, TypeError, ValueError) as error:  # our own InputError is a ValueError
+        raise _damaged(folder, error) from error
+    return Run(folder, spec, history, (folder / DONE).exists(), record)
+
+
+def load_model(folder: Location, epoch: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    """Return a run's network in evaluation mode.
+
+    Parameters
+    ----------
+    folder : path
+        The run's folder.
+    epoch : int, optional
+        One of the epochs that were kept; 0 is the initial network. By default the last epoch of a run that
+        is done.
+    device : torch.device or str
+        Where to put it.
+
+    Raises
+    ------
+    DataError
+        If there is no run in this folder, or the weights asked for are not there.
+    """
+    run = read_run(folder)
+    path = run.folder / MODEL if epoch is None else epoch_path(run.folder, epoch)
+    if not path.exists():
+        what = "its last epoch" if epoch is None else f"epoch {epoch}"
+        how = "Train it with checkpoints, which keep chosen epochs"
+        if epoch is None:
+            how = "They are gone: remove the folder and train anew" if run.done else "Finish it"
+        raise DataError(f"{run.folder}: this run has no weights of {what} ({path.name}). {how}.")
+    model = build_network(run.spec)
+    model.load_state_dict(load_weights(path)[0])
+    return model.to(device).eval()
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Return what run.json says, or raise DataError."""
+    try:
+        return json.loads((folder / RECORD).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise DataError(f"{folder}: no run here, expected {RECORD}.") from error
+    except ValueError as error:  # no JSON, or not even text
+        raise _damaged(folder, error) from error
+
+
+def _damaged(folder: Path, error: Exception) -> DataError:
+    reason = f"{type(error).__name__}: {error}"
+    return DataError(f"{folder}: the run's files are damaged ({reason}). Remove the folder and train anew.")
+
+
+def _read_history(folder: Path) -> pd.DataFrame:
+    columns = [field.name for field in fields(Epoch)]
+    try:
+        history = pd.read_csv(folder / HISTORY, dtype=str)  # pandas' own parser may miss the last bit
+    except FileNotFoundError:  # no epoch yet
+        history = pd.DataFrame(columns=columns)
+    return history.astype(dict.fromkeys(columns, float) | {"epoch": int})
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Replace run.json."""
+    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def write_history(folder: Path, history: Iterable[Epoch]) -> None:
+    """Replace history.csv; its numbers are exact."""
+    write_text(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file."""
+    replace_file(path, text.encode())

@@ -1,0 +1,171 @@
+"""Where the runs of a grid stand, and the disk space that they need."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+
+from layerprobe.errors import DataError
+from layerprobe.runs.folders import MODEL, RECORD, read_run, run_folder
+from layerprobe.runs.pairs import pair
+from layerprobe.runs.specs import RunSpec
+from layerprobe.training import Seeds, bytes_needed
+
+__all__ = ["disk_needed", "runs_in", "so_far", "status", "untrained_network", "variant"]
+
+Location = str | os.PathLike[str]
+ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
+
+
+def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFrame:
+    """Return where runs stand.
+
+    Parameters
+    ----------
+    root : path
+        The folder of all runs.
+    specs : iterable of RunSpec, optional
+        The runs to look for. Without it: every run that is there, and what is missing between them to make
+        each pair's corruption degrees and seeds a full grid.
+
+    Returns
+    -------
+    DataFrame
+        One row a run: pair, corruption, seed; variant, in words what differs from the pair's own recipe and
+        data; state ("done", "running", "resumable", "missing", or "damaged" if its folder cannot be read);
+        epochs; memorised, whether the target was reached; train_accuracy (against the labels trained on),
+        true_accuracy and test_accuracy, as the last epoch showed them; seconds, the time of all epochs;
+        folder, in `root`.
+    """
+    root, damaged = Path(root), list[Path]()
+    if specs is None:
+        specs, damaged = _found(root)
+    rows = [_row(root, spec) for spec in specs]
+    rows += [
+        {"pair": folder.parent.name, "state": "damaged", "epochs": 0, "folder": str(folder.relative_to(root))}
+        for folder in damaged
+    ]
+    names = ["pair", "corruption", "seed", "variant", "state", "epochs", "memorised", *ACCURACIES]
+    types = dict.fromkeys(["corruption", *ACCURACIES, "seconds"], "float64")
+    types |= {"seed": "Int64", "epochs": "int64", "memorised": "boolean"}
+    return pd.DataFrame(rows, columns=[*names, "seconds", "folder"]).astype(types)
+
+
+def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
+    folder = run_folder(root, spec)
+    row = {
+        "pair": spec.pair,
+        "corruption": spec.corruption,
+        "seed": spec.seed,
+        "variant": variant(spec),
+        "state": "missing",
+        "epochs": 0,
+        "folder": str(folder.relative_to(root)),
+    }
+    if not (folder / RECORD).exists():
+        return row
+    try:
+        run = read_run(folder)
+    except DataError:
+        return {**row, "state": "damaged"}
+    if run.done and not (folder / MODEL).exists():
+        return {**row, "state": "damaged"}
+    state = "done" if run.done else "running" if run.running else "resumable"
+    row |= {"state": state, "epochs": len(run.history), "memorised": run.memorised, "seconds": run.seconds}
+    if len(run.history):
+        row |= {name: float(run.history[name].iloc[-1]) for name in ACCURACIES}
+    return row
+
+
+def variant(spec: RunSpec) -> str:
+    """Return in words what differs from the pair's own recipe and data; empty if nothing does."""
+    own, usual = asdict(spec.recipe), asdict(pair(spec.pair).recipe)
+    changed = {name: value for name, value in own.items() if value != usual[name]} | dict(spec.options)
+    changed |= {
+        name: getattr(spec, name) for name in ("subset", "test_subset") if getattr(spec, name) is not None
+    }
+    if spec.edit:
+        bias = "" if spec.edit.bias == "probe" else f" with bias {spec.edit.bias}"
+        changed["edit"] = f"{spec.edit.probe} after epoch {spec.edit.epoch}{bias}"
+    if spec.noise != "uniform":
+        changed["noise"] = spec.noise
+    return ", ".join(f"{name} {value}" for name, value in changed.items())
+
+
+def runs_in(root: Location) -> list[RunSpec]:
+    """Return the spec of every run under `root` that can be read."""
+    return _readable(Path(root))[0]
+
+
+def _readable(root: Path) -> tuple[list[RunSpec], list[Path]]:
+    """Return the spec of every run under `root`, and the folders that cannot be read."""
+    found: list[RunSpec] = []
+    damaged: list[Path] = []
+    for record in sorted(root.glob(f"*/*/{RECORD}")):
+        try:
+            found.append(read_run(record.parent).spec)
+        except DataError:
+            damaged.append(record.parent)
+    return found, damaged
+
+
+def _found(root: Path) -> tuple[list[RunSpec], list[Path]]:
+    """Return the spec of every run under `root` and of those missing in their grid; damaged folders."""
+    specs, damaged = _readable(root)
+    found = dict.fromkeys(specs)
+    families: dict[RunSpec, list[RunSpec]] = {}
+    for spec in specs:
+        if spec.seed is not None and spec.corruption is not None:
+            families.setdefault(_with(spec, 0.0, 0), []).append(spec)
+    for family, members in families.items():
+        degrees, seeds = {spec.corruption for spec in members}, {spec.seed for spec in members}
+        found |= dict.fromkeys(_with(family, degree, seed) for degree, seed in product(degrees, seeds))
+    order = sorted(
+        found, key=lambda spec: (spec.pair, spec.noise, _none_last(spec.corruption), _none_last(spec.seed))
+    )
+    return order, damaged
+
+
+def _with(spec: RunSpec, corruption: float | None, seed: int | None) -> RunSpec:
+    """Return the spec of the same family at another corruption and seed."""
+    seeds = Seeds.derive(seed or 0)
+    drawn = seeds.noise if spec.noise_seed is not None else None
+    return replace(
+        spec, corruption=corruption, seed=seed, noise_seed=drawn, init_seed=seeds.init, order_seed=seeds.order
+    )
+
+
+def _none_last(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
+    """Return how many epochs a run has behind it, and its last accuracy on the labels that it learns."""
+    try:
+        history = read_run(run_folder(root, spec)).history
+    except DataError:
+        return 0, 0.0
+    return len(history), float(history["train_accuracy"].iloc[-1]) if len(history) else 0.0
+
+
+def untrained_network(pair_name: str, options: tuple[tuple[str, Any], ...]) -> nn.Module:
+    """Return a pair's network without memory for its weights."""
+    with torch.device("meta"):
+        return pair(pair_name).network(options)
+
+
+def disk_needed(specs: Sequence[RunSpec], *, jobs: int, checkpoints: bool) -> int:
+    """Return the bytes that runs take at most while `jobs` of them train at a time, without those there."""
+    lasting, training = 0, []
+    for spec in specs:
+        network = untrained_network(spec.pair, spec.options)
+        training.append(bytes_needed(network, spec.recipe))
+        lasting += bytes_needed(network, spec.recipe, keep_chosen=checkpoints) - training[-1]
+        lasting += sum(tensor.nbytes for tensor in network.state_dict().values())
+    return lasting + sum(sorted(training)[-jobs:])
