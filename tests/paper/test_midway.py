@@ -21,9 +21,9 @@ from layerprobe.paper import (
     read_run,
     run_data,
     run_folder,
-    specs,
 )
 from layerprobe.runs import head_edit as midway
+from layerprobe.runs import specs
 from layerprobe.runs.stacked_runs import groups
 from layerprobe.runs.states import variant
 from layerprobe.training import Recipe, TrainingState, seeded, train
