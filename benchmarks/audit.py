@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from layerprobe import audit
-from layerprobe.auditing.dataset.reading import read_rows
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import Reader
 from layerprobe.auditing.method.candidates import DEFAULT_PROBES, families, try_all
 from layerprobe.auditing.method.policies import jury_of_rows

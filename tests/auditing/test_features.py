@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import capture
-from layerprobe.auditing.dataset.reading import read_rows
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import Reader, layer_outputs, memory_needed
 from layerprobe.errors import InputError, LayerError
 from layerprobe.networks import CNN, MLP

@@ -3,6 +3,7 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from auditing.synthetic import CLASSES, make_audit
@@ -156,7 +157,8 @@ def test_everything_from_the_data_is_escaped(tmp_path):
 
 def test_half_a_character_in_a_name_does_not_stop_the_page(tmp_path):
     audit = make_audit()
-    audit.issues["index"] = "caf\udce9.png"  # how Python reads a file name that is no UTF-8
+    name = "caf\udce9.png"  # how Python reads a file name that is not UTF-8
+    audit.issues["index"] = pd.Series([name] * audit.n, dtype=object)
     assert "caf?.png" in show(audit, tmp_path)
 
 

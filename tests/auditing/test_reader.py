@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from layerprobe import audit
-from layerprobe.auditing.dataset.reading import read_rows
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import Reader
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import MLP

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from layerprobe import audit
-from layerprobe.auditing.dataset.inputs import Gathered, blank
-from layerprobe.auditing.dataset.reading import read_rows
+from layerprobe.auditing.dataset.inputs import InputStore, dummy_input
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.relabelling import relabel
 from layerprobe.errors import InputError
 from layerprobe.networks import MLP
@@ -233,7 +233,7 @@ def test_tokens_are_padded_to_the_longest_of_all_batches(side):
         ({**padded(texts[:3])}, torch.tensor([0, 1, 0])),
         ({**padded(texts[3:])}, torch.tensor([1, 0])),
     ]
-    gathered = Gathered(read_rows(batches))
+    gathered = InputStore(read_rows(batches))
     expected = padded(texts)
     rows = torch.tensor([4, 0, 1])
     for name, values in gathered.take(rows).items():
@@ -243,11 +243,11 @@ def test_tokens_are_padded_to_the_longest_of_all_batches(side):
 def test_rows_of_different_shapes_without_a_mask_are_refused():
     batches = [(torch.ones(2, 5), torch.tensor([0, 1])), (torch.ones(2, 6), torch.tensor([0, 1]))]
     with pytest.raises(InputError, match=r"\(5,\), \(6,\), and no attention_mask"):
-        Gathered(read_rows(batches))
+        InputStore(read_rows(batches))
 
 
 def test_what_is_taken_goes_where_the_model_is():
-    gathered = Gathered(read_rows(torch.arange(6).view(3, 2).double(), [0, 1, 1]))
+    gathered = InputStore(read_rows(torch.arange(6).view(3, 2).double(), [0, 1, 1]))
     taken = gathered.take(torch.tensor([2, 0]), torch.device("meta"), torch.float32)
     assert (taken.device.type, taken.dtype, taken.shape) == ("meta", torch.float32, (2, 2))
     assert gathered.take(torch.tensor([2, 0])).tolist() == [[4, 5], [0, 1]]
@@ -255,7 +255,7 @@ def test_what_is_taken_goes_where_the_model_is():
 
 def test_a_blank_input_has_the_form_of_the_data_and_no_memory():
     inputs = {"x": torch.rand(5, 3), "flag": True, "pair": (torch.arange(5), torch.rand(4))}
-    empty = blank(inputs, 5)
+    empty = dummy_input(inputs, 5)
     assert empty["x"].shape == (2, 3)
     assert empty["x"].untyped_storage().nbytes() == 4
     assert [part.tolist() for part in empty["pair"]] == [[1, 1], [1, 1, 1, 1]]

@@ -101,9 +101,9 @@ def test_a_size_that_is_none(tree, resize):
         ),
         (
             lambda tree: save(tree / "train/cat/2.png", np.zeros((4, 5), np.uint16)),
-            r"2\.png cannot.*8 bits a channel.*'I;16'",
+            r"2\.png cannot.*8 bits per channel.*'I;16'",
         ),
-        (lambda tree: (tree / "test").rename(tree / "moved"), "test is not a folder"),
+        (lambda tree: (tree / "test").rename(tree / "moved"), "test is no folder"),
     ],
 )
 def test_a_damaged_tree_is_refused(tree, damage, message):

@@ -8,7 +8,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from layerprobe.auditing.dataset.reading import Rows
+from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.features import Reader
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.serialisation import Packer, unpack
@@ -46,7 +46,9 @@ def send_audit(audit: Audit) -> None:
     from_first(safetensors.torch.save(tensors | {TEXT: torch.tensor([*text], dtype=torch.uint8)}))
 
 
-def take_audit(reader: Reader, rows: Rows, jury_rows: Rows | None, inputs: Any) -> Audit:
+def take_audit(
+    reader: Reader, rows: LabelledDataset, jury_rows: LabelledDataset | None, inputs: Any
+) -> Audit:
     """Return what the first process found, with this one's network and rows."""
     tensors = safetensors.torch.load(from_first(None))
     text = tensors.pop(TEXT).numpy().tobytes()

@@ -77,8 +77,8 @@ def audit_features(
             f"expected a name of its own for each of {n} rows as index=, got {len(names)} names, "
             f"{len(set(names.tolist()))} different ones"
         )
-    classes = Classes.of(label_column, None if logits is None else logits.shape[1], class_names)
-    codes = classes.codes(label_column, "labels")
+    classes = Classes.from_labels(label_column, None if logits is None else logits.shape[1], class_names)
+    codes = classes.indices(label_column, "labels")
     classes.check_counts(codes)
     fingerprints = hash_inputs({layer: own[layer] for layer in sorted(own)}, n)
     order = canonical(fingerprints, codes)
@@ -123,7 +123,7 @@ def audit_features(
         held, held_logits = _matrices(pair[0], what, own)
         if held_logits is not None and held_logits.shape[1] != len(classes):
             raise InputError(f"expected {len(classes)} outputs a row in {what}=, got {held_logits.shape[1]}")
-        held_codes = classes.codes(label_array(pair[1]), f"labels of {what}=")
+        held_codes = classes.indices(label_array(pair[1]), f"labels of {what}=")
         m = len(next(iter(held.values())))
         if len(held_codes) != m:
             raise InputError(f"expected a label for each of the {m} rows of {what}=, got {len(held_codes)}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from layerprobe.auditing.dataset.reading import Rows
+from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.gather import own_batches, send_outputs, with_others
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
@@ -74,7 +74,7 @@ class Reader:
     renamed : mapping of str to str
         Names of features, and the model's names of their layers where these differ.
     blank
-        An input of two rows that holds nothing, to try a network with; see :func:`inputs.blank`.
+        An input of two rows that holds nothing, to try a network with; see `dummy_input`.
     """
 
     model: nn.Module | None
@@ -88,7 +88,7 @@ class Reader:
 
     def read(
         self,
-        rows: Rows,
+        rows: LabelledDataset,
         order: np.ndarray | None = None,
         keep: np.ndarray | None = None,
         *,
@@ -98,7 +98,7 @@ class Reader:
 
         Parameters
         ----------
-        rows : Rows
+        rows : LabelledDataset
         order : ndarray of shape (n,), int64, optional
             Row i of the result is row ``order[i]`` of `rows`; by default they stay as they are.
         keep : ndarray of int64, optional
@@ -138,7 +138,7 @@ class Reader:
             probabilities /= count
         return Features(own, sums, logits, probabilities, copies, kept)
 
-    def share(self, rows: Rows) -> None:
+    def share(self, rows: LabelledDataset) -> None:
         """Run this process's batches of the passes that the first process makes by `read`."""
         for view in (None, *self.views):
             if (mine := own_batches(rows.batches(self.batch_size))) is not None:
@@ -152,7 +152,7 @@ class Reader:
             pool = {Maybe(pattern): choice for pattern, choice in pool.items()}
         return replace(self, layers=[own.get(layer, layer) for layer in layers], pool=pool, renamed=own)
 
-    def dimensions(self, rows: Rows) -> tuple[dict[str, int], int]:
+    def dimensions(self, rows: LabelledDataset) -> tuple[dict[str, int], int]:
         """Return each layer's number of features, and the network's number of outputs, from one batch."""
         x, _ = next(rows.batches(min(self.batch_size, 2)))
         return self.dimensions_of(x)
@@ -186,7 +186,7 @@ class Reader:
         return dimensions, shape[1]
 
     def _pass(
-        self, rows: Rows, places: np.ndarray, view: str | None, shared: bool
+        self, rows: LabelledDataset, places: np.ndarray, view: str | None, shared: bool
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         stores: dict[str, Tensor] = {}
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from layerprobe.auditing.assembling import Clock, assemble, canonical, judging_rows
 from layerprobe.auditing.broadcast import check_sendable, send_audit, take_audit
 from layerprobe.auditing.dataset.fingerprints import hash_network
-from layerprobe.auditing.dataset.inputs import blank
+from layerprobe.auditing.dataset.inputs import dummy_input
+from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.dataset.labels import Classes
 from layerprobe.auditing.dataset.leakage import check_disjoint
-from layerprobe.auditing.dataset.reading import Rows, read_rows
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import Features, Reader, memory_needed
 from layerprobe.auditing.method.candidates import DEFAULT_PROBES, families
 from layerprobe.auditing.method.controls import untrained_copy
@@ -127,7 +128,7 @@ def audit(
     if not (layers is None or isinstance(layers, str)):
         layers = tuple(layers)  # which is asked for in every pass
     first, positions = next(rows.batches(min(batch_size, 2)))
-    empty = blank(first, len(positions))
+    empty = dummy_input(first, len(positions))
     reader = Reader(model, layers, pool, named_views, batch_size, device, blank=empty)
     dimensions, outputs = reader.dimensions(rows)
     size = rows.n + (held.n if held else 0)
@@ -137,10 +138,10 @@ def audit(
         "choose fewer layers by layers=, pool them by pool=, or audit fewer rows at a time",
     )
     names = rows.class_names if class_names is None else class_names
-    classes = Classes.of(rows.labels, outputs, names)
-    codes = classes.codes(rows.labels, "labels")
+    classes = Classes.from_labels(rows.labels, outputs, names)
+    codes = classes.indices(rows.labels, "labels")
     classes.check_counts(codes)
-    held_codes = None if held is None else classes.codes(held.labels, f"labels of {what}=")
+    held_codes = None if held is None else classes.indices(held.labels, f"labels of {what}=")
     order = canonical(rows.fingerprints(), codes)
     keep = judging_rows(rows.n) if policy == "unseen_views" else None
 
@@ -205,7 +206,7 @@ def audit(
     return result
 
 
-def _require_same(model: nn.Module, parts: Sequence[Rows], codes: Tensor) -> None:
+def _require_same(model: nn.Module, parts: Sequence[LabelledDataset], codes: Tensor) -> None:
     """Demand one network, and the same rows in the same order, in all processes."""
     if world_size() > 1:
         prints = [torch.from_numpy(rows.fingerprints().view(np.int64)) for rows in parts]

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.dataset.labels import Classes
 from layerprobe.auditing.dataset.leakage import check_disjoint
-from layerprobe.auditing.dataset.reading import Rows
 from layerprobe.auditing.features import Reader, memory_needed
 from layerprobe.auditing.method.candidates import DEFAULT_PROBES, STRENGTHS, families
 
@@ -49,8 +49,8 @@ class Plan:
 
 def plan_audit(
     reader: Reader,
-    rows: Rows,
-    held: Rows | None,
+    rows: LabelledDataset,
+    held: LabelledDataset | None,
     what: str,
     *,
     class_names: Sequence[Any] | None = None,
@@ -63,7 +63,7 @@ def plan_audit(
     ----------
     reader : Reader
         Runs the network; asked for one small batch.
-    rows, held : Rows
+    rows, held : LabelledDataset
         The training rows, and those that judge, if the policy has some.
     what : str
         The argument that `held` came by.
@@ -82,10 +82,10 @@ def plan_audit(
     if held is not None:
         check_disjoint(rows, held, what)
     layers, outputs = reader.dimensions(rows)
-    classes = Classes.of(rows.labels, outputs, class_names or rows.class_names)
-    classes.check_counts(classes.codes(rows.labels, "labels"))
+    classes = Classes.from_labels(rows.labels, outputs, class_names or rows.class_names)
+    classes.check_counts(classes.indices(rows.labels, "labels"))
     if held is not None:
-        classes.codes(held.labels, f"labels of {what}=")
+        classes.indices(held.labels, f"labels of {what}=")
     held_out = 0 if held is None else held.n
     return Plan(
         rows.n,

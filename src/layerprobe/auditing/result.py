@@ -12,8 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.dataset.labels import Classes
-from layerprobe.auditing.dataset.reading import Rows, read_rows
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import Reader, layer_outputs
 from layerprobe.auditing.issues import find_issues
 from layerprobe.auditing.method.noise import Noise
@@ -54,9 +55,9 @@ class Audit:
         Seconds of each step.
     reader : Reader or None
         Runs the network for new rows; None for an audit of features.
-    rows : Rows or None
+    rows : LabelledDataset or None
         The training rows; None after `load`, and for features.
-    jury_rows : Rows or None
+    jury_rows : LabelledDataset or None
         The rows that judged, if they are not views of the training rows.
     """
 
@@ -70,8 +71,8 @@ class Audit:
     settings: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     reader: Reader | None = None
-    rows: Rows | None = None
-    jury_rows: Rows | None = None
+    rows: LabelledDataset | None = None
+    jury_rows: LabelledDataset | None = None
 
     def __repr__(self) -> str:
         return f"Audit of {self.n} rows: {self.finding}"
@@ -279,7 +280,7 @@ class Audit:
 
         return load(path, model, **options)
 
-    def training_rows(self) -> tuple[nn.Module, Rows]:
+    def training_rows(self) -> tuple[nn.Module, LabelledDataset]:
         """Return the network and the rows that it was trained on, or say that this audit has none."""
         if self.rows is None or self.reader is None or self.reader.model is None:
             raise InputError(
@@ -293,8 +294,8 @@ class Audit:
         result[torch.from_numpy(self.order)] = values
         return result
 
-    def _unlabelled(self, x: Any) -> Rows:
-        if isinstance(x, Rows):
+    def _unlabelled(self, x: Any) -> LabelledDataset:
+        if isinstance(x, LabelledDataset):
             return x
         inputs = self.settings.get("inputs")
         if isinstance(x, Mapping):  # of whole arrays: rows stay in their order, whatever their names

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.inputs import Gathered
+from layerprobe.auditing.dataset.inputs import InputStore
 from layerprobe.auditing.method.controls import untrained_copy
 from layerprobe.auditing.method.intervals import Interval, interval
 from layerprobe.auditing.method.policies import halves_for_testing
@@ -193,7 +193,7 @@ class _Called(nn.Module):
 class _Split(NamedTuple):
     """What is trained on and what judges, as numbers of the rows in `data`."""
 
-    data: Gathered
+    data: InputStore
     train: Tensor  # (n,)
     targets: Tensor  # (n,) codes or (n, K) probabilities
     judges: Tensor  # (m,)
@@ -213,14 +213,14 @@ def _split(audit: "Audit", labels: Relabelled) -> _Split:
         apart = _tenth(rows.fingerprints()) & kept
         train = (kept & ~apart).nonzero().squeeze(1)
         judges = apart.nonzero().squeeze(1)
-        data = Gathered(rows)
+        data = InputStore(rows)
         judge_codes = codes[judges]
         measures, measure_codes = judges, judge_codes
         judged_by = f"{len(judges)} training rows, left out of training, by their repaired labels"
     else:
         train = kept.nonzero().squeeze(1)
-        data = Gathered(rows, held)
-        held_codes = audit.named.codes(held.labels, "labels of the rows that judge")
+        data = InputStore(rows, held)
+        held_codes = audit.named.indices(held.labels, "labels of the rows that judge")
         chooses = measured = torch.arange(held.n)
         if audit.policy == "test_split":
             chooses, measured = halves_for_testing(held_codes, held.fingerprints())

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from tyro.extras import SubcommandApp
 
-    from layerprobe.auditing.dataset.reading import Rows
+    from layerprobe.auditing.dataset.labelled import LabelledDataset
 
 __all__ = ["add_probe"]
 
@@ -95,7 +95,7 @@ def add_probe(app: "SubcommandApp") -> None:
         """
         import numpy as np
 
-        from layerprobe.auditing.dataset.files import read_labels
+        from layerprobe.auditing.dataset.readers import read_labels
         from layerprobe.cli.audit_text import as_json
         from layerprobe.cli.user_code import load_model, load_object
         from layerprobe.figures import save
@@ -153,7 +153,7 @@ def add_probe(app: "SubcommandApp") -> None:
                 print(f"{table!r}\nAll rows are in {out / 'rows.csv'}, a picture in {out / 'figure.png'}.")
 
 
-def _batches(rows: "Rows", labels: "np.ndarray", batch_size: int) -> Iterator[tuple]:
+def _batches(rows: "LabelledDataset", labels: "np.ndarray", batch_size: int) -> Iterator[tuple]:
     for x, positions in rows.batches(batch_size):
         yield x, labels[positions], positions
 
@@ -165,14 +165,14 @@ def _codes(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.nda
     from layerprobe.auditing.dataset.labels import Classes
 
     numbers = given.dtype.kind in "iu" and not class_names
-    classes = None if numbers else Classes.of(given, None, class_names or None)
+    classes = None if numbers else Classes.from_labels(given, None, class_names or None)
 
     def coded(labels: np.ndarray, what: str) -> np.ndarray:
         if not class_names and (labels.dtype.kind in "iu") != numbers:
             kinds = ("names", "numbers") if numbers else ("numbers", "names")
             raise InputError(f"the labels of {what} are {kinds[0]}, and those of --data {kinds[1]}")
         if classes is not None:
-            return classes.codes(labels, f"labels of {what}").numpy()
+            return classes.indices(labels, f"labels of {what}").numpy()
         codes = labels.astype(np.int64)
         if len(codes) and not np.isin(codes, given).any():
             raise InputError(f"no label of {what} occurs in --data: {np.unique(codes)[:5].tolist()} ...")

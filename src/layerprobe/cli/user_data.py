@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
-    from layerprobe.auditing.dataset.reading import Rows
+    from layerprobe.auditing.dataset.labelled import LabelledDataset
 
 __all__ = ["load_rows", "require_folder"]
 
 
-def load_rows(data: str, options: dict[str, Any]) -> "Rows":
+def load_rows(data: str, options: dict[str, Any]) -> "LabelledDataset":
     """Read a path or ``pkg.mod:name``; the options are those of `layerprobe.auditing.read_rows`."""
-    from layerprobe.auditing.dataset.reading import read_rows
+    from layerprobe.auditing.dataset.readers import read_rows
     from layerprobe.cli.user_code import is_reference, load_object
 
     source: Any = data

@@ -1,10 +1,9 @@
 """Image sets, their verified download, adaptors, a text set, and label noise."""
 
 from layerprobe.data import noise
-from layerprobe.data.adaptors import from_dataset, from_hf
 from layerprobe.data.download import fetch
 from layerprobe.data.human import human_labels
-from layerprobe.data.image_tree import image_folder
+from layerprobe.data.image_readers import from_dataset, from_hf, image_folder
 from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.registry import available, load
 from layerprobe.data.texts import TextSet, docstrings

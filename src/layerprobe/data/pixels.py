@@ -1,36 +1,86 @@
-"""One image, from a file or in memory, as uint8 pixels: (h, w) grey or (h, w, 3) RGB. Pillow loads late."""
+"""Images as uint8 pixels: (h, w) grey or (h, w, 3) RGB, from files or from objects in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from layerprobe.data.progress import Progress, reporting
 from layerprobe.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["as_pixels", "read_pixels", "rgb", "stack"]
+__all__ = ["IMAGE_FORMATS", "as_pixels", "as_size", "read_pixels", "rgb", "stack_images"]
+
+# Pillow chooses the decoder by content, not by suffix. Formats with an external interpreter stay excluded.
+IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def as_size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return (height, width) for one or two integers, None for None, or raise InputError."""
+    size = (resize, resize) if isinstance(resize, int) else resize
+    if size is not None and not (
+        isinstance(size, tuple)
+        and len(size) == 2
+        and all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
+    ):
+        raise InputError(f"resize must be one or two integers (height, width) above 0, got {resize!r}.")
+    return size
 
 
 def read_pixels(path: Path, *, resize: tuple[int, int] | None = None) -> np.ndarray:
-    """Decode an image file, resized to (h, w) where asked; a DataError names one that cannot be decoded."""
+    """Decode an image file.
+
+    Parameters
+    ----------
+    path : Path
+        A file in one of `IMAGE_FORMATS`, with any suffix.
+    resize : (int, int), optional
+        Resize to this (height, width).
+
+    Returns
+    -------
+    ndarray of shape (h, w) or (h, w, 3), uint8
+
+    Raises
+    ------
+    DataError
+        If the file cannot be decoded.
+    """
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=IMAGE_FORMATS) as image:
             return _from_pillow(image, resize)
-    # SyntaxError: what Pillow raises for damaged PNG files.
+    # SyntaxError: Pillow's error for damaged PNG files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path} cannot be read as an image: {str(error).rstrip('.')}. Replace or remove it."
+            f"{path} cannot be read as an image: {str(error).rstrip('.')}. Replace or remove it; the "
+            f"supported formats are {', '.join(IMAGE_FORMATS)}."
         ) from error
 
 
 def as_pixels(image: Any) -> np.ndarray:
-    """Convert a Pillow image, uint8 array (h, w[, 1 or 3]) or tensor ([1 or 3,] h, w), or floats of k/255."""
+    """Convert an image in memory to pixels.
+
+    Parameters
+    ----------
+    image : Pillow image, array or Tensor
+        An array (h, w), (h, w, 1) or (h, w, 3), or a tensor (h, w), (1, h, w) or (3, h, w); of uint8, or of
+        floats k/255 as ToTensor makes them.
+
+    Returns
+    -------
+    ndarray of shape (h, w) or (h, w, 3), uint8
+
+    Raises
+    ------
+    InputError
+        If it is no such image.
+    """
     if hasattr(image, "convert") and hasattr(image, "mode"):
         return _from_pillow(image, None)
     if isinstance(image, torch.Tensor):
@@ -58,15 +108,72 @@ def as_pixels(image: Any) -> np.ndarray:
     return array.astype(np.uint8)
 
 
-def stack(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack images of one size: grey (n, h, w) if all are grey, else RGB (n, h, w, 3)."""
-    if any(image.ndim == 3 for image in images):
-        images = [rgb(image) for image in images]
+def stack_images(
+    items: Iterable[tuple[str, Any]],
+    total: int = 0,
+    *,
+    resize: tuple[int, int] | None = None,
+    progress: bool | Progress = False,
+    title: str = "reading images",
+) -> np.ndarray:
+    """Convert images of one size and stack them.
+
+    Parameters
+    ----------
+    items : iterable of (str, Path or image)
+        The name of each image for messages, and its file or what `as_pixels` takes.
+    total : int
+        The number of items; 0 if it is unknown.
+    resize : (int, int), optional
+        Resize files to this (height, width).
+    progress : bool or callable
+        True shows a bar on stderr; a callable is called with (images done, total).
+    title : str
+        The title of the bar.
+
+    Returns
+    -------
+    ndarray of shape (n, h, w) or (n, h, w, 3), uint8
+        Grey if all images are grey, else RGB.
+
+    Raises
+    ------
+    DataError
+        If a file cannot be decoded, or the sizes of files differ.
+    InputError
+        If an object is no image, the sizes of objects differ, or there are no items.
+    """
+    images: list[np.ndarray] = []
+    first = ""
+    with reporting(progress, title) as report:
+        for name, item in items:
+            if isinstance(item, Path):
+                pixels = read_pixels(item, resize=resize)
+            else:
+                try:
+                    pixels = as_pixels(item)
+                except (TypeError, ValueError) as error:
+                    raise InputError(f"{name}: {error}") from error
+            images.append(pixels)
+            first = first or name
+            expected, got = images[0].shape[:2], pixels.shape[:2]
+            if got != expected:
+                is_file = isinstance(item, Path)
+                advice = "Resize them" + (", or give resize=(height, width)." if is_file else ".")
+                raise (DataError if is_file else InputError)(
+                    f"expected images of one size, but {name} has {got[0]}x{got[1]} pixels (height x width) "
+                    f"and {first} has {expected[0]}x{expected[1]}. {advice}"
+                )
+            report(len(images), total)
+    if not images:
+        raise InputError(f"expected at least one image, got none ({title}).")
+    if any(pixels.ndim == 3 for pixels in images):
+        images = [rgb(pixels) for pixels in images]
     return np.stack(images)
 
 
 def rgb(pixels: np.ndarray) -> np.ndarray:
-    """Give a grey image (h, w) three equal channels; (h, w, 3) stays as it is."""
+    """Repeat a grey image (h, w) over three channels; (h, w, 3) stays unchanged."""
     return pixels if pixels.ndim == 3 else np.broadcast_to(pixels[:, :, None], (*pixels.shape, 3))
 
 
@@ -74,7 +181,7 @@ def _from_pillow(image: "Image", resize: tuple[int, int] | None) -> np.ndarray:
     from PIL import Image
 
     if image.mode[0] in "IF":
-        raise InputError(f"expected an image of 8 bits a channel, got Pillow's mode {image.mode!r}.")
+        raise InputError(f"expected an image of 8 bits per channel, got Pillow's mode {image.mode!r}.")
     image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
     if resize is not None and (image.height, image.width) != resize:
         image = image.resize((resize[1], resize[0]), Image.Resampling.BILINEAR)

@@ -1,40 +1,40 @@
-"""Rows that are to judge a network must not be among those that it was trained on."""
+"""Check that held-out rows were not used for training."""
 
 import numpy as np
 
-from layerprobe.auditing.dataset.labelled import Rows
+from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.errors import InputError
 
 __all__ = ["check_disjoint"]
 
-_NAMED = 5
+_SHOWN = 5
 
 
-def check_disjoint(rows: Rows, held_out: Rows, what: str = "holdout") -> None:
-    """Refuse rows held out that the network was trained on: it knows their labels by heart.
+def check_disjoint(rows: LabelledDataset, held_out: LabelledDataset, what: str = "holdout") -> None:
+    """Raise if held-out rows are among the training rows.
 
-    Rows are compared by their fingerprints, so that labels, order and form do not matter; copies of a row
-    under different names are found too.
+    Rows are compared by their fingerprints, so labels, order and form do not matter, and a copy of a row
+    under another id is found as well.
 
     Parameters
     ----------
-    rows : Rows
-        What the network was trained on.
-    held_out : Rows
+    rows : LabelledDataset
+        The network's training rows.
+    held_out : LabelledDataset
     what : str
-        The argument that the rows held out came by.
+        The name of the argument that gave `held_out`.
 
     Raises
     ------
     InputError
-        If they share rows; it says how many, and the indices of the first ones.
+        If rows are shared; the message has their number and the ids of the first ones.
     """
     shared = np.flatnonzero(np.isin(held_out.fingerprints(), rows.fingerprints()))
     if not len(shared):
         return
-    names = ", ".join(map(str, held_out.index[shared[:_NAMED]]))
+    names = ", ".join(map(str, held_out.index[shared[:_SHOWN]]))
     raise InputError(
-        f"{len(shared)} of the {held_out.n} rows of {what}= are among the training rows, where the network "
-        f"has seen their labels: {names}{', ...' if len(shared) > _NAMED else ''} (indices in {what}). "
-        "Take them out of it, or train a network without them"
+        f"{len(shared)} of the {held_out.n} rows of {what}= are among the training rows, so the network has "
+        f"seen their labels: {names}{', ...' if len(shared) > _SHOWN else ''} (indices in {what}). "
+        "Remove them, or train a network without them"
     )

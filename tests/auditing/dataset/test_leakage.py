@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from layerprobe.auditing.dataset.leakage import check_disjoint
-from layerprobe.auditing.dataset.reading import read_rows
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.errors import InputError
 
 X = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from layerprobe import capture
-from layerprobe.auditing.dataset.reading import Rows, read_rows
+from layerprobe.auditing.dataset.labelled import LabelledDataset
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.errors import InputError
 
 N = 7
@@ -69,7 +70,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_every_form_gives_the_same_rows(form):
     rows = form()
-    assert isinstance(rows, Rows)
+    assert isinstance(rows, LabelledDataset)
     assert rows.n == len(rows) == N
     assert rows.labels.tolist() == Y.tolist()
     assert rows.index.tolist() == list(range(N))
@@ -262,13 +263,17 @@ LATE_NAN[5, 0, 1, 1] = torch.nan
         (DataLoader(Items(X), shuffle=True), {}, "may shuffle and gives no indices.*shuffle=False"),
         (DataLoader(Items(X), sampler=[2, 1, 0]), {}, "may shuffle and gives no indices"),
         ((X, Y, np.array([0, 1, 2, 3, 4, 3, 6])), {}, "1 are repeated, the first 3"),
-        ((X, Y, np.arange(N) / 2), {}, "whole numbers or texts, got float64"),
+        ((X, Y, np.arange(N) / 2), {}, "integers or texts, got float64"),
         ((X, Y[:5]), {}, r"the lengths \{'0': 7, '1': 5\}"),
         (X, {}, "the data have no labels"),
-        (X, {"labels": Y[:5]}, "expected 7 labels, one a row, got 5"),
-        (X, {"labels": np.zeros((N, 3))}, r"expected one label a row, \(n,\), got the shape \(7, 3\)"),
+        (X, {"labels": Y[:5]}, "expected 7 labels, one per row, got 5"),
+        (
+            X,
+            {"labels": np.zeros((N, 3))},
+            r"expected one label per row, of shape \(n,\), got the shape \(7, 3\)",
+        ),
         ((X, Y, np.arange(N)), {"labels": Y[:6]}, "has 6 labels, but the indices go to 6"),
-        ((X, Y, np.array(list("abcdefg"))), {"labels": Y}, "rows have names such as 'a'"),
+        ((X, Y, np.array(list("abcdefg"))), {"labels": Y}, "rows have ids such as 'a'"),
         ((X, [0, 1, None, 1, 0, None, 1]), {}, "2 labels are missing.*row 2"),
         ((X, np.array([0, 1, 1, np.nan, 1, 1, 0])), {}, "1 labels are missing.*row 3"),
         ((LATE_NAN, Y), {"batch_size": 2}, "the data hold NaN, first in row 5"),
@@ -280,12 +285,12 @@ LATE_NAN[5, 0, 1, 1] = torch.nan
         ((X, Y), {"batch_size": 0}, "batch_size of at least 1, got 0"),
         ((TEXTS, Y), {}, "the data are texts.*inputs="),
         (DataLoader(Items(TEXTS)), {}, "the data are texts.*inputs="),
-        ((np.array(["a", np.nan] + 5 * ["b"], object), Y), {"inputs": len}, "expected texts, got nan"),
-        ((TEXTS, Y), {"inputs": lambda t: torch.zeros(1, 3)}, "make 7 rows of 7, got 1"),
-        ((X, Y), {"inputs": lambda x: x[1:].numpy()}, "make 7 rows of 7, got 6"),
-        ((X, Y), {"label_column": "y"}, "label_column is for files and hub data sets"),
+        ((np.array(["a", np.nan] + 5 * ["b"], object), Y), {"inputs": len}, "expected texts only, got nan"),
+        ((TEXTS, Y), {"inputs": lambda t: torch.zeros(1, 3)}, "return 7 rows for 7, got 1"),
+        ((X, Y), {"inputs": lambda x: x[1:].numpy()}, "return 7 rows for 7, got 6"),
+        ((X, Y), {"label_column": "y"}, "label_column is for files and Hugging Face datasets"),
         ((X, Y), {"resize": 3}, "resize is for files"),
-        (read_rows((X, Y)), {"inputs": len}, "these rows have been read"),
+        (read_rows((X, Y)), {"inputs": len}, "this dataset was read before"),
     ],
 )
 def test_data_that_cannot_be_used(data, options, message):
@@ -310,7 +315,7 @@ SWAPPED = np.array([0, 2, 1, 0, 2, 1, 1])
     ("second", "message"),
     [
         ([(X, SWAPPED)], "another order, other rows or other labels"),
-        ([(X[:5], Y[:5])], "7 rows in the first, now 5"),
+        ([(X[:5], Y[:5])], "expected 7 rows as in the first, got 5"),
         ([(X, Y), (X, Y)], "another order, other rows"),
         ([(X, None)], "other labels"),
     ],

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerprobe.auditing.dataset.reading import read_rows
+from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.errors import DataError, InputError
 
 PIXELS = np.random.default_rng(0).integers(256, size=(5, 4, 6, 3)).astype(np.uint8)
@@ -157,8 +157,8 @@ def test_options_that_do_not_apply_are_refused(tree, tmp_path):
     table = write_csv(tmp_path, "path,text,label\nimages/ant/0.png,t,1\n")
     for path, options, message in (
         (tree, {"path_column": "p"}, r"path_column is for a \.csv file"),
-        (tree, {"label_column": "p"}, r"columns can be named of a \.csv file"),
-        (tmp_path / "data.npz", {"text_column": "p"}, r"columns can be named of a \.csv file"),
+        (tree, {"label_column": "p"}, r"columns can be chosen for a \.csv file"),
+        (tmp_path / "data.npz", {"text_column": "p"}, r"columns can be chosen for a \.csv file"),
         (tmp_path / "data.npz", {"resize": 3}, "resize is for image files"),
         (table, {"path_column": "path", "text_column": "text"}, "leave out path_column or text_column"),
         (tree, {"resize": 0}, "resize must be one or two integers"),
@@ -215,9 +215,9 @@ def test_hub_data_sets_are_read_by_their_features():
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
-        ({"train": FakeHub(a=(TEXT, ["a"]))}, {}, "one split of the data set, got all of train"),
-        (FakeHub(a=(TEXT, ["a"])), {}, "label column is not clear: name it by label_column=, one of a"),
-        (FakeHub(a=(TEXT, ["a"])), {"label_column": "y"}, "label column is not there"),
+        ({"train": FakeHub(a=(TEXT, ["a"]))}, {}, "one split of the dataset, got all of train"),
+        (FakeHub(a=(TEXT, ["a"])), {}, "label column is not clear: choose one of a by label_column="),
+        (FakeHub(a=(TEXT, ["a"])), {"label_column": "y"}, "label column does not exist"),
         (
             FakeHub(a=(TEXT, ["a"]), b=(TEXT, ["a"]), y=(CLASSES, [0])),
             {},
@@ -269,10 +269,10 @@ def test_texts_of_the_real_library(datasets, tmp_path):
         assert rows.examples([1, 0]) == ["two", "one"]
         assert rows.labels.tolist() == ["x", "y"]
     datasets.DatasetDict({"train": data}).save_to_disk(tmp_path / "dict")
-    with pytest.raises(DataError, match="holds the splits train: name the folder of one"):
+    with pytest.raises(DataError, match="holds the splits train: give the folder of one split"):
         read_rows(tmp_path / "dict", label_column="kind", inputs=zeros)
     rows = read_rows(tmp_path / "dict" / "train", label_column="kind", inputs=zeros)
     assert rows.n == 2
     (tmp_path / "set" / "state.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read as a saved data set"):
+    with pytest.raises(DataError, match="cannot be read as a saved dataset"):
         read_rows(tmp_path / "set", label_column="kind", inputs=zeros)

@@ -11,36 +11,36 @@ NAMES = np.array(["owl", "cat", "owl", "dog"])
 
 
 def test_whole_numbers_are_positions_of_the_outputs():
-    classes = Classes.of(np.array([2, 0, 2]), 4, None)
+    classes = Classes.from_labels(np.array([2, 0, 2]), 4, None)
     assert classes.names.tolist() == [0, 1, 2, 3]
-    assert classes.codes(np.array([3, 0]), "labels").tolist() == [3, 0]
+    assert classes.indices(np.array([3, 0]), "labels").tolist() == [3, 0]
 
 
 @pytest.mark.parametrize("outputs", [3, None])
 def test_names_are_the_outputs_in_sorted_order(outputs):
-    classes = Classes.of(NAMES, outputs, None)
+    classes = Classes.from_labels(NAMES, outputs, None)
     assert classes.names.tolist() == ["cat", "dog", "owl"]
-    assert classes.codes(NAMES, "labels").tolist() == [2, 0, 2, 1]
+    assert classes.indices(NAMES, "labels").tolist() == [2, 0, 2, 1]
 
 
 def test_whole_numbers_without_a_network_are_names():
-    classes = Classes.of(np.array([7, -1, 7]), None, None)
+    classes = Classes.from_labels(np.array([7, -1, 7]), None, None)
     assert classes.names.tolist() == [-1, 7]
-    assert classes.codes(np.array([7, -1, 7]), "labels").tolist() == [1, 0, 1]
+    assert classes.indices(np.array([7, -1, 7]), "labels").tolist() == [1, 0, 1]
 
 
 @pytest.mark.parametrize(
     "names", [["owl", "dog", "cat"], ("owl", "dog", "cat"), np.array(["owl", "dog", "cat"])]
 )
 def test_given_names_are_in_the_order_of_the_outputs(names):
-    classes = Classes.of(NAMES, 3, names)
-    assert classes.codes(NAMES, "labels").tolist() == [0, 2, 0, 1]
-    assert classes.codes(np.array([0, 2]), "labels").tolist() == [0, 2]  # positions serve too
+    classes = Classes.from_labels(NAMES, 3, names)
+    assert classes.indices(NAMES, "labels").tolist() == [0, 2, 0, 1]
+    assert classes.indices(np.array([0, 2]), "labels").tolist() == [0, 2]  # positions serve too
 
 
 def test_names_that_are_numbers():
-    classes = Classes.of(np.array([30, 10]), 2, [30, 10])
-    assert classes.codes(np.array([10, 30]), "labels").tolist() == [1, 0]
+    classes = Classes.from_labels(np.array([30, 10]), 2, [30, 10])
+    assert classes.indices(np.array([10, 30]), "labels").tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_names_that_are_numbers():
 )
 def test_labels_and_outputs_that_do_not_fit(labels, outputs, names, message):
     with pytest.raises(InputError, match=message):
-        Classes.of(labels, outputs, names)
+        Classes.from_labels(labels, outputs, names)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +71,12 @@ def test_labels_and_outputs_that_do_not_fit(labels, outputs, names, message):
 def test_a_label_that_is_no_class(labels, outputs, names, message):
     known = np.array([0, 1]) if names is None else NAMES
     with pytest.raises(InputError, match=message):
-        Classes.of(known, outputs, names).codes(labels, "rows")
+        Classes.from_labels(known, outputs, names).indices(labels, "rows")
 
 
 @pytest.mark.parametrize("few", [0, 1])
 def test_every_class_has_two_rows(few):
-    classes = Classes.of(NAMES, 3, None)
+    classes = Classes.from_labels(NAMES, 3, None)
     enough = torch.tensor([0, 0, 1, 1, 2, 2])
     classes.check_counts(enough)
     with pytest.raises(InputError, match=f"two rows of every class, got {few} of"):
