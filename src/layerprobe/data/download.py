@@ -2,19 +2,23 @@
 
 import dataclasses
 import os
+import tarfile
+import zipfile
+import zlib
 from contextlib import nullcontext
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from layerprobe.data.archives import unpack
 from layerprobe.data.folders import data_folder
-from layerprobe.data.registry import Entry, Source, registered
+from layerprobe.data.progress import reporting
+from layerprobe.data.registry import Source, check_sizes, registered
 from layerprobe.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["fetch", "fetch_files"]
+__all__ = ["fetch", "fetch_files", "unpack"]
 
 
 def fetch(
@@ -26,9 +30,9 @@ def fetch(
 ) -> Path:
     """Download an image set into the folder under `root` that `load` reads, and check the published MD5.
 
-    Single files that are there with the right MD5 are kept; others are replaced once a good download is
-    complete. A set that comes as an archive is unpacked beside its place and moved into it at once, and the
-    archive is removed. If its folder is there already, nothing is fetched, and nothing in it is replaced.
+    Existing files with the right MD5 are kept; others are replaced after a complete download. An archive is
+    unpacked beside the set's folder, moved into place at once and removed. If the folder exists already,
+    nothing is downloaded, and nothing in it is replaced.
 
     Parameters
     ----------
@@ -37,9 +41,9 @@ def fetch(
     root : path, optional
         As for `load`.
     base_url : str, optional
-        Address of the folder that serves the files, instead of the publisher's.
+        Address of a folder that serves the files, instead of the publisher's.
     progress : bool
-        Show a progress bar on the terminal.
+        Show a progress bar on stderr.
 
     Returns
     -------
@@ -49,22 +53,22 @@ def fetch(
     Raises
     ------
     InputError
-        If no set has this name, or the set comes with a library and needs no download.
+        If no set has this name, or the set needs no download.
     DataError
-        If a file could not be had with the right MD5, or the set's folder is there but not whole. Nothing
-        half-written is left.
+        If no address gives a file with the right MD5, or the set's folder exists but is not complete. No
+        partial file is left.
     """
     entry = registered(name)
     source = entry.source
     if source is None:
-        raise InputError(f"The image set {name!r} needs no download: load({name!r}) has it at once.")
+        raise InputError(f"The image set {name!r} needs no download: load({name!r}) reads it at once.")
     if base_url is not None:
         source = dataclasses.replace(source, urls=(base_url,))
     folder = data_folder(root) / entry.folder
     if not source.members:
         fetch_files(source, folder, progress=progress)
     elif folder.exists():
-        _check_sizes(entry, folder)
+        check_sizes(name, folder)
     else:
         fetch_files(source, folder.parent, progress=progress)
         (archive,) = (folder.parent / file for file in source.md5)
@@ -73,26 +77,84 @@ def fetch(
     return folder
 
 
-def _check_sizes(entry: Entry, folder: Path) -> None:
-    """Raise DataError where the folder is not, as far as file sizes tell, the published set."""
-    for file, expected in entry.files.items():
-        path = folder / file
-        if not path.is_file() or expected not in (0, path.stat().st_size):
-            found = f"{path.stat().st_size:,} bytes" if path.is_file() else "missing"
+def unpack(archive: Path, folder: Path, members: tuple[str, ...], *, progress: bool = False) -> None:
+    """Unpack members of an archive's folder, and move the result into place at once.
+
+    Parameters
+    ----------
+    archive : Path
+        A .tar.gz or .zip file whose checksum was verified.
+    folder : Path
+        The destination, which must not exist. The archive has a folder of the same name.
+    members : tuple of str
+        Files and folders in that folder, or "." for all. Nothing else is unpacked.
+    progress : bool
+        Show a bar on stderr.
+
+    Raises
+    ------
+    DataError
+        If the archive is damaged, lacks a member, or has a link or a path that leaves the folder. `folder`
+        does not exist then.
+    """
+    import pooch
+
+    names = [str(PurePosixPath(folder.name, member)) for member in members]
+    processor = pooch.Unzip if archive.suffix == ".zip" else pooch.Untar
+    try:
+        with (
+            TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as part,
+            reporting(progress, f"unpacking {archive.name}") as report,
+        ):
+            report(0, 1)
+            _check_members(archive, names)
+            processor(members=names, extract_dir=part)(str(archive), "download", None)
+            os.rename(Path(part, folder.name), folder)
+            report(1, 1)
+    except (tarfile.TarError, zipfile.BadZipFile, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{archive} cannot be unpacked into {folder}: {error}.") from error
+
+
+def _check_members(archive: Path, wanted: list[str]) -> None:
+    """Raise DataError for links, paths that leave the folder and missing members."""
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as zipped:
+            members = dict.fromkeys(zipped.namelist(), True)
+    else:
+        with tarfile.open(archive, "r:gz") as tar:
+            members = {member.name: member.isfile() or member.isdir() for member in tar}
+    for name, is_plain in members.items():
+        if not is_plain or name.startswith("/") or ".." in PurePosixPath(name).parts:
             raise DataError(
-                f"{folder} is there already, but is not the published set: {file} is {found}"
-                + (f", not {expected:,} bytes" if expected else "")
-                + ". Move the folder away to fetch the whole set."
+                f"{archive}: expected files below one folder, got the member {name!r}. Delete it."
             )
+    paths = {
+        str(parent) for name in members for parent in (PurePosixPath(name), *PurePosixPath(name).parents)
+    }
+    if missing := [name for name in wanted if name not in paths]:
+        raise DataError(f"{archive}: expected the published archive, but {missing[0]} is missing. Delete it.")
 
 
 def fetch_files(source: Source, folder: Path, *, progress: bool = False) -> None:
-    """Bring every file of a source into a folder, from its first address that gives the right MD5."""
+    """Download every file of a source into a folder, from its first address that gives the right MD5.
+
+    Parameters
+    ----------
+    source : Source
+    folder : Path
+    progress : bool
+        Show progress bars on stderr.
+
+    Raises
+    ------
+    DataError
+        If no address gives a file with its MD5.
+    """
     import pooch
 
     log = pooch.get_logger()
     level = log.level
-    log.setLevel("WARNING")  # pooch's line per file would tear the progress bars
+    log.setLevel("WARNING")  # pooch's line per file would break the progress bars
     try:
         with _bars() if progress else nullcontext() as bars:
             for file in source.md5:
@@ -112,8 +174,8 @@ def _fetch_file(source: Source, folder: Path, file: str, bars: "Progress | None"
         try:
             pooch.retrieve(address, f"md5:{source.md5[file]}", file, folder, downloader=downloader)
             return
-        # OSError: no connection, an HTTP status (requests' errors are OSErrors), a folder that cannot be
-        # written to. ValueError: a wrong checksum, or an address that is none.
+        # OSError: no connection, an HTTP status (errors of requests are OSErrors), a folder without write
+        # permission. ValueError: a wrong checksum or an invalid address.
         except (OSError, ValueError) as error:
             failures.append(f"{address}: {error}")
     raise DataError(
@@ -132,12 +194,12 @@ def _bars() -> "Progress":
 
 
 class _Bar:
-    """One bar of a rich display with the face that pooch writes to."""
+    """One bar of a rich display, with the methods that pooch calls."""
 
     def __init__(self, bars: "Progress", file: str):
-        self.total = 0  # bytes; pooch sets it, and leaves 0 where the server does not tell
+        self.total = 0  # bytes; pooch sets it, and leaves 0 if the server does not send it
         self._bars = bars
-        self._task = bars.add_task(file, total=None, visible=False)  # a file in place needs no bar
+        self._task = bars.add_task(file, total=None, visible=False)  # no bar for an existing file
 
     def update(self, size: int) -> None:
         self._bars.update(self._task, advance=size, total=self.total or None, visible=True)

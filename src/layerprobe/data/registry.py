@@ -1,4 +1,4 @@
-"""Image sets by name, and where each is published. A new set is one reader and one entry of `REGISTRY`."""
+"""The registry of image sets: how each is read and where it is published. A new set is one entry."""
 
 import hashlib
 import os
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar
-from layerprobe.data.digits import read_digits
 from layerprobe.data.folders import data_folder
 from layerprobe.data.idx import IDX_FILES, read_idx_set
 from layerprobe.data.imagesets import ImageSet
@@ -16,7 +17,7 @@ from layerprobe.data.progress import Progress
 from layerprobe.data.tiny_imagenet import read_tiny_imagenet
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["REGISTRY", "Entry", "Source", "available", "load", "registered"]
+__all__ = ["REGISTRY", "Entry", "Source", "available", "check_sizes", "load", "registered"]
 
 
 @dataclass(frozen=True)
@@ -29,33 +30,32 @@ class Source:
         Base addresses, tried in this order.
     md5 : mapping of str to str
         The MD5 of each file by name.
-    members : str
-        Empty where these are the files that are read. Otherwise the source is one .tar.gz or .zip file that
-        holds the set's folder, and this regular expression matches the paths in that folder to unpack.
+    members : tuple of str
+        Empty if the files are read as they are. Otherwise the source is one .tar.gz or .zip file that holds
+        the set's folder, and these files and folders in it are unpacked; "." stands for all.
     """
 
     urls: tuple[str, ...]
     md5: Mapping[str, str]
-    members: str = ""
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How a set is had.
+    """How a set is read and where it is published.
 
     Attributes
     ----------
     read : callable
-        ``read(name, root / folder, progress)`` makes the ImageSet.
+        ``read(name, root / folder, progress)`` returns the ImageSet.
     folder : str
         The publisher's name of the set's folder; empty for a set that comes with a library.
     files : mapping of str to int
-        The files that must be in the folder, and their published sizes in bytes; 0 where any will do.
+        The required files in the folder and their published sizes in bytes; 0 if the size is not fixed.
     parts : bool
-        Whether a file may have another size where ``STEM_index.npy`` beside it says which of the published
-        rows it holds.
+        Whether a file may hold a part of the published rows if ``STEM_index.npy`` beside it lists them.
     source : Source, optional
-        None means nothing to fetch.
+        None if there is nothing to fetch.
     """
 
     read: Callable[[str, Path, bool | Progress], ImageSet]
@@ -71,8 +71,8 @@ def load(
     """Load an image set from its publisher's files.
 
     Files of the CIFAR sets must have their published sizes, those of "mnist" and "fashion-mnist" their
-    published MD5s (below 0.1 s). Of "cifar-100" a part will do, where ``train_index.npy`` or
-    ``test_index.npy`` beside the file says which rows of the whole file they are.
+    published MD5s (below 0.1 s). A part of "cifar-100" is enough if ``train_index.npy`` or
+    ``test_index.npy`` beside the file lists its rows of the whole file.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ def load(
         ``cifar-10-batches-bin``, ``cifar-100-binary`` or ``tiny-imagenet-200``. By default the environment
         variable LAYERPROBE_DATA, or else ``layerprobe`` in the user's cache folder. "digits" needs none.
     progress : bool or callable
-        How far the decoding of JPEG files is ("tiny-imagenet", the first time): True shows a bar on stderr, a
-        callable is called with (images done, images in all).
+        Progress of decoding JPEG files (the first time that "tiny-imagenet" is read): True shows a bar on
+        stderr, a callable is called with (images done, images in total).
 
     Returns
     -------
@@ -95,7 +95,7 @@ def load(
     InputError
         If no set has this name.
     DataError
-        If a file is missing, damaged or not what its publisher ships.
+        If a file is missing, damaged or not the published one.
     """
     entry = registered(name)
     folder = data_folder(root) / entry.folder
@@ -103,25 +103,40 @@ def load(
     if missing:
         raise DataError(
             f"The image set {name!r} is missing or incomplete: {folder} does not hold {', '.join(missing)}. "
-            f"Run `layerprobe data fetch {name}`, or name the folder that holds {entry.folder}/ by root= in "
+            f"Run `layerprobe data fetch {name}`, or give the folder that holds {entry.folder}/ by root= in "
             "Python, --data on the command line, or the environment variable LAYERPROBE_DATA."
         )
-    _check_sizes(entry, folder)
+    check_sizes(name, folder)
     if entry.source is not None and not entry.source.members:
         _check_md5(name, entry.source, folder)
     return entry.read(name, folder, progress)
 
 
-def _check_sizes(entry: Entry, folder: Path) -> None:
+def available() -> list[str]:
+    """Return the names of the image sets that `load` reads."""
+    return list(REGISTRY)
+
+
+def registered(name: str) -> Entry:
+    """Return the entry of a name, or raise InputError that lists the known names."""
+    if name not in REGISTRY:
+        raise InputError(f"Unknown image set {name!r}. Available: {', '.join(REGISTRY)}.")
+    return REGISTRY[name]
+
+
+def check_sizes(name: str, folder: Path) -> None:
+    """Raise DataError if a file of a set is missing from its folder or has not its published size."""
+    entry = registered(name)
     for file, expected in entry.files.items():
         path = folder / file
         index = path.with_name(f"{path.stem}_index.npy")
-        size = path.stat().st_size
-        if expected not in (0, size) and not (entry.parts and index.is_file()):
+        size = path.stat().st_size if path.is_file() else None
+        if size is None or (expected not in (0, size) and not (entry.parts and index.is_file())):
+            got = "no file" if size is None else f"{size:,} bytes"
             raise DataError(
-                f"{path}: expected the published {expected:,} bytes, got {size:,}. The file is not whole, or "
-                "of another set. Move the folder away and fetch the set again"
-                + (f", or say in {index.name} which rows of it these are." if entry.parts else ".")
+                f"{path}: expected the published {f'{expected:,} bytes' if expected else 'file'}, got {got}. "
+                "Move the folder away and fetch the set again"
+                + (f", or list its rows of the published file in {index.name}." if entry.parts else ".")
             )
 
 
@@ -136,21 +151,23 @@ def _check_md5(name: str, source: Source, folder: Path) -> None:
         if got != expected:
             raise DataError(
                 f"{path}: expected the published MD5 {expected}, got {got}. The file is damaged, of another "
-                f"set, or compressed anew. Run `layerprobe data fetch {name}` to put the publisher's file in "
-                "its place; images of your own are read by image_folder or from_dataset."
+                f"set, or was compressed again. Run `layerprobe data fetch {name}` to replace it by the "
+                "published file; read your own images by image_folder or from_dataset."
             )
 
 
-def available() -> list[str]:
-    """Names of the image sets that `load` knows."""
-    return list(REGISTRY)
+def read_digits(name: str, _folder: Path, _progress: bool | Progress) -> ImageSet:
+    """Split scikit-learn's 1,797 images of 8x8 digits, pixels 0..16, into 1,437 train and 360 test images."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
 
-
-def registered(name: str) -> Entry:
-    """Return the registry's entry for a name, or raise InputError that lists the known names."""
-    if name not in REGISTRY:
-        raise InputError(f"Unknown image set {name!r}. Available: {', '.join(REGISTRY)}.")
-    return REGISTRY[name]
+    bunch = load_digits()
+    images, labels = bunch.images.astype(np.uint8), bunch.target.astype(np.int64)
+    train, test = train_test_split(np.arange(len(labels)), test_size=360, stratify=labels, random_state=0)
+    train.sort()  # keep the order of the file
+    test.sort()
+    class_names = tuple(map(str, bunch.target_names))
+    return ImageSet(name, images[train], labels[train], images[test], labels[test], class_names, max_value=16)
 
 
 _FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
@@ -159,7 +176,7 @@ _CIFAR100_FILES = {"train.bin": 153_700_000, "test.bin": 30_740_000}
 _CIFAR100_SOURCE = Source(
     urls=(_CIFAR_URL,),
     md5={"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-    members=r"(train|test)\.bin|(fine|coarse)_label_names\.txt",
+    members=(".",),
 )
 
 REGISTRY: dict[str, Entry] = {
@@ -205,7 +222,7 @@ REGISTRY: dict[str, Entry] = {
         source=Source(
             urls=(_CIFAR_URL,),
             md5={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-            members=r"(data_batch_[1-5]|test_batch)\.bin|batches\.meta\.txt",
+            members=(".",),
         ),
     ),
     "cifar-100": Entry(
@@ -229,8 +246,7 @@ REGISTRY: dict[str, Entry] = {
         source=Source(
             urls=("http://cs231n.stanford.edu/",),
             md5={"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
-            members=r"wnids\.txt|words\.txt|train/n\d{8}/images/n\d{8}_\d+\.JPEG|"
-            r"val/val_annotations\.txt|val/images/val_\d+\.JPEG",
+            members=("wnids.txt", "words.txt", "train", "val"),
         ),
     ),
 }
