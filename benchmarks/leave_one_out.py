@@ -17,7 +17,7 @@ from layerprobe.data import noise
 from layerprobe.layers import capture
 from layerprobe.layers.views import VIEWS
 from layerprobe.paper import RunSpec
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import Ridge
 
 LAYERS = ("input", "fc1", "fc2")
@@ -26,7 +26,7 @@ OUT = Path(__file__).parents[1] / "results" / "audit" / "leave_one_out.csv"
 
 
 def main(data: Path, runs: Path) -> None:
-    subject = Subject.of(RunSpec.of("mlp-mnist", 0.8, 0), runs, data_root=data)
+    subject = FinishedRun.of(RunSpec.of("mlp-mnist", 0.8, 0), runs, data_root=data)
     model = subject.model()
     x, test_x = subject.inputs
     given, test = torch.tensor(subject.noisy), torch.tensor(subject.test_labels.copy())

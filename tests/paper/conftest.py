@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from layerprobe.paper import RunSpec, execute
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.run_outputs import FinishedRun
 
 SMALL = {"subset": 300, "test_subset": 100}
 
@@ -29,9 +29,9 @@ def clean_spec():
 
 @pytest.fixture(scope="session")
 def memorised(runs, noisy_spec):
-    return Subject.of(noisy_spec, runs)
+    return FinishedRun.of(noisy_spec, runs)
 
 
 @pytest.fixture(scope="session")
 def generalised(runs, clean_spec):
-    return Subject.of(clean_spec, runs)
+    return FinishedRun.of(clean_spec, runs)

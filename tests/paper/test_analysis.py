@@ -4,7 +4,7 @@ from layerprobe.errors import DataError, InputError
 from layerprobe.paper import BusyError, RunSpec, execute, run_folder
 from layerprobe.paper.analysis import analyse, analyse_grid, gather, histories, missing
 from layerprobe.paper.rows import COLUMNS, read_rows
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.leases import locked
 
 SPEC = RunSpec.of("mlp-digits", 0.4, 0, subset=64, test_subset=50, max_epochs=2)
@@ -23,7 +23,7 @@ def test_only_what_suits_the_run_is_done_and_only_once(root, monkeypatch):
     analyse(SPEC, root, WANTED, on_experiment=begun.append)
     assert begun == ["noisy_subspaces", "true_subspaces"]
     before = {path: path.read_bytes() for path in root.rglob("*.csv")}
-    monkeypatch.setattr(Subject, "of", None)  # nothing is even read
+    monkeypatch.setattr(FinishedRun, "of", None)  # nothing is even read
     analyse(SPEC, root, WANTED, on_experiment=begun.append)
     assert len(begun) == 2
     assert {path: path.read_bytes() for path in root.rglob("*.csv")} == before

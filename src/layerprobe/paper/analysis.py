@@ -13,7 +13,7 @@ import pandas as pd
 from layerprobe.errors import DataError, ExperimentError, InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.clusters import Cluster
 from layerprobe.runs.folders import DONE, RECORD, Run, read_run, run_folder
 from layerprobe.runs.grid import Outcome, jobs_on
@@ -90,7 +90,7 @@ def analyse(
         raise DataError(f"{folder}: this run is not done, so nothing can be measured on it. Train it first.")
     with locked(folder, sweep) as claim:
         names = missing(spec, root, experiments)
-        subject = Subject.of(spec, root, data_root=data_root, device=device) if names else None
+        finished = FinishedRun.of(spec, root, data_root=data_root, device=device) if names else None
         failed: list[Exception] = []
         said: list[str] = []
         for name in names:
@@ -98,7 +98,7 @@ def analyse(
                 on_experiment(name)
             start = time.perf_counter()
             try:
-                rows = EXPERIMENTS[name].measure(subject)  # type: ignore[arg-type]  # there is one for a name
+                rows = EXPERIMENTS[name].measure(finished)  # type: ignore[arg-type]  # there is one for a name
             except Exception as error:  # what is wrong with one experiment must not end the others
                 failed.append(error)
                 said.append(f"{name}: {failure(error)[0]}")

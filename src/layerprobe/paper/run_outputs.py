@@ -1,11 +1,12 @@
-"""What experiments are done on: a finished run with its data, and the outputs of its layers.
+"""A finished run with its data and the outputs of its layers, the input of every experiment.
 
-All experiments on a run share one `Subject`, and so one capture pass over the training and the test data.
-Where the outputs of all layers together would not fit into memory they are captured layer by layer instead.
+All experiments on a run share one `FinishedRun`, and so one capture pass over the training and test data. Where
+the outputs of all layers together exceed the memory limit, each layer is captured when it is read.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,21 +23,21 @@ from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec, run_data
 from layerprobe.training import Seeds
 
-__all__ = ["LayerData", "Outputs", "Subject"]
+__all__ = ["FinishedRun", "LayerData", "RunOutputs"]
 
 Location = str | os.PathLike[str]
-MEMORY = 8e9  # bytes of layer outputs that are held at a time
+MEMORY_LIMIT = 8e9  # bytes of layer outputs held at a time
 
 
 class LayerData(NamedTuple):
-    """One layer's outputs."""
+    """Training and test rows of one layer."""
 
     train: Tensor  # (n, d) float32, on the CPU
     test: Tensor  # (m, d)
 
 
-class Outputs(Mapping[str, LayerData]):
-    """The outputs of a network's probed layers, by the paper's names, in order of execution.
+class RunOutputs(Mapping[str, LayerData]):
+    """The outputs of a network's probed layers by the paper's names, in order of execution.
 
     Parameters
     ----------
@@ -45,18 +46,25 @@ class Outputs(Mapping[str, LayerData]):
     train, test : Tensor of shape (n, c, h, w)
         Inputs as the network takes them.
     memory : float
-        Bytes of outputs to hold at a time. If all of them fit, one capture pass serves every layer.
+        Limit of the bytes of outputs held at a time. If all outputs fit, one capture pass serves every layer.
+
+    Attributes
+    ----------
+    layers : dict of str to str
+        Module names by the paper's layer names.
+    logits : LayerData
+        The output of the network.
     """
 
-    def __init__(self, model: nn.Module, train: Tensor, test: Tensor, memory: float = MEMORY) -> None:
+    def __init__(self, model: nn.Module, train: Tensor, test: Tensor, memory: float = MEMORY_LIMIT) -> None:
         self.layers: dict[str, str] = dict(model.probed_layers)  # type: ignore[arg-type]
         self.logits: LayerData
         self._model, self._train, self._test = model, train, test
         self._held: dict[str, LayerData] = {}
         one = capture(model, test[:1], [*self.layers.values(), "output"])
-        bytes_a_row = 4 * sum(rows.shape[1] for rows in one.outputs.values())
-        self._whole = bytes_a_row * (len(train) + len(test)) <= memory
-        self._capture([*self.layers] if self._whole else [])
+        bytes_per_row = 4 * sum(rows.shape[1] for rows in one.outputs.values())
+        all_fit = bytes_per_row * (len(train) + len(test)) <= memory
+        self._capture(list(self.layers) if all_fit else [])
 
     def __getitem__(self, layer: str) -> LayerData:
         if layer not in self._held:
@@ -72,27 +80,27 @@ class Outputs(Mapping[str, LayerData]):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def _capture(self, names: list[str]) -> None:
-        wanted = [*(self.layers[name] for name in names), "output"]
-        train, test = (capture(self._model, x, wanted).outputs for x in (self._train, self._test))
+    def _capture(self, names: Sequence[str]) -> None:
+        modules = [*(self.layers[name] for name in names), "output"]
+        train, test = (capture(self._model, x, modules).outputs for x in (self._train, self._test))
         self._held = {name: LayerData(train[self.layers[name]], test[self.layers[name]]) for name in names}
         self.logits = LayerData(train["output"], test["output"])
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
-    """A finished run, ready for experiments.
+class FinishedRun:
+    """A finished run with its data, the input of experiments.
 
     Attributes
     ----------
     run : Run
-        The run; ``run.spec`` says what it is, ``run.history`` how its training went.
+        The run; ``run.spec`` describes it, ``run.history`` is its training.
     images : ImageSet
-        What it was trained and tested on.
+        The images that it was trained and tested on.
     noisy : ndarray of shape (n,), int64
         The labels that it was trained on.
     root : Path
-        The folder of all runs, where its siblings are.
+        The folder of all runs.
     data_root : path, optional
         As in `layerprobe.data.load`.
     device : str
@@ -109,13 +117,24 @@ class Subject:
     @classmethod
     def of(
         cls, spec: RunSpec, root: Location, *, data_root: Location | None = None, device: str = "cpu"
-    ) -> "Subject":
-        """Read a run that is done, and its data.
+    ) -> "FinishedRun":
+        """Read a finished run and its data.
+
+        Parameters
+        ----------
+        spec : RunSpec
+            The run.
+        root : path
+            The folder of all runs.
+        data_root : path, optional
+            As in `layerprobe.data.load`.
+        device : str
+            Where networks run.
 
         Raises
         ------
         DataError
-            If the run or its data are not there.
+            If the run or its data are missing.
         """
         run = read_run(run_folder(root, spec))
         images, noisy = run_data(run.spec, data_root)
@@ -123,7 +142,7 @@ class Subject:
 
     @property
     def spec(self) -> RunSpec:
-        """What was trained."""
+        """The specification of the run."""
         return self.run.spec
 
     @property
@@ -136,54 +155,59 @@ class Subject:
         """The true test labels, (m,), int64."""
         return self.images.test_labels
 
-    def labels_at(self, degree: float) -> np.ndarray:
-        """Return the noisy labels (n,) that this run would have learnt at another degree."""
-        return run_data(replace(self.spec, corruption=degree), self.data_root)[1]
-
     @property
     def label_sets(self) -> dict[str, np.ndarray]:
-        """Both sets of training labels by their names in rows."""
+        """Noisy and true training labels by their names in rows."""
         return {"noisy": self.noisy, "true": self.true}
+
+    def labels_at(self, degree: float) -> np.ndarray:
+        """Return the noisy labels (n,) of this run's noise seed at another corruption degree."""
+        return run_data(replace(self.spec, corruption=degree), self.data_root)[1]
 
     @cached_property
     def inputs(self) -> LayerData:
         """Training and test inputs as the network takes them, (n, c, h, w)."""
         scale = pair(self.spec.pair).scale(self.images.max_value)
-        return LayerData(
-            scale(torch.tensor(self.images.train_images)), scale(torch.tensor(self.images.test_images))
-        )
+        train, test = self.images.train_images, self.images.test_images
+        return LayerData(scale(torch.tensor(train)), scale(torch.tensor(test)))
 
     def model(self, epoch: int | None = None) -> nn.Module:
-        """Return the network in evaluation mode: the last epoch's, or that of an epoch that was kept."""
+        """Return the network in evaluation mode, of the last epoch or of an epoch whose weights were kept."""
         return load_model(self.run.folder, epoch, self.device)
 
     def untrained(self) -> nn.Module:
-        """Return the network as it was before training, in evaluation mode."""
+        """Return the network before training, in evaluation mode."""
         return build_network(self.spec).to(self.device).eval()
 
     @cached_property
-    def outputs(self) -> Outputs:
+    def outputs(self) -> RunOutputs:
         """The layer outputs of the last epoch's network, captured once for all experiments."""
         return self.outputs_of(self.model())
 
-    def outputs_of(self, model: nn.Module) -> Outputs:
-        """Return the layer outputs of another network of the same architecture on the same data."""
-        return Outputs(model, *self.inputs)
+    def outputs_of(self, model: nn.Module) -> RunOutputs:
+        """Return the layer outputs of another network of this architecture on the same data."""
+        return RunOutputs(model, *self.inputs)
 
-    def generalised(self) -> "Subject":
-        """Return the run that is alike but for clean labels (p = 0): the paper's generalised model.
+    def generalised(self) -> "FinishedRun":
+        """Return the run that differs in its clean labels only (p = 0): the paper's generalised model.
 
-        That of a run on human labels, which has no noise seed, has the one of its seed.
+        A run on human labels has no noise seed; its generalised model is that of its seed.
 
         Raises
         ------
         DataError
-            If it is not there.
+            If there is no such run.
         """
         clean: dict[str, Any] = {"corruption": 0.0}
         if self.spec.corruption is None:
             noise_seed = 0 if self.spec.seed is None else Seeds.derive(self.spec.seed).noise
             clean |= {"noise": "uniform", "noise_seed": noise_seed}
-        return Subject.of(
-            replace(self.spec, **clean), self.root, data_root=self.data_root, device=self.device
-        )
+        spec = replace(self.spec, **clean)
+        return FinishedRun.of(spec, self.root, data_root=self.data_root, device=self.device)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Subject":
+        warnings.warn("Subject is deprecated; use FinishedRun", DeprecationWarning, stacklevel=2)
+        return FinishedRun
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

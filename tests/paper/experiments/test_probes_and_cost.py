@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from layerprobe.paper.experiments import cost, probes
-from layerprobe.paper.experiments.cost import fit_flops, masc_fit_flops, predict_flops
-from layerprobe.paper.experiments.probes import PROBES, affordable
+from layerprobe.paper.experiments.costs import fit_flops, masc_fit_flops, predict_flops
+from layerprobe.paper.experiments.probe_comparison import PROBES, affordable_probes
 from layerprobe.probes import REGISTRY, create
 from layerprobe.utils import peak_memory as memory
 from layerprobe.utils.peak_memory import peak_bytes
@@ -26,9 +26,9 @@ def test_accuracies_are_those_of_the_probes_themselves(memorised):
 def test_what_would_take_longer_than_the_run_is_worth_is_left_out(memorised):
     whole = replace(memorised, run=replace(memorised.run, spec=replace(memorised.spec, subset=None)))
     everything = list(PROBES)
-    assert affordable(memorised, 512) == affordable(whole, 2048) == everything
+    assert affordable_probes(memorised, 512) == affordable_probes(whole, 2048) == everything
     without = [name for name in everything if name != "qda"]
-    assert affordable(memorised, 2048) == affordable(whole, 16384) == without
+    assert affordable_probes(memorised, 2048) == affordable_probes(whole, 16384) == without
 
 
 def test_operations_of_masc_by_hand():

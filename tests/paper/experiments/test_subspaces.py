@@ -3,7 +3,7 @@ import pytest
 
 import reference
 from layerprobe.paper.experiments import latent_memorisation, noisy_subspaces, true_subspaces
-from layerprobe.paper.experiments.subspaces import DEGREES, STRENGTHS
+from layerprobe.paper.experiments.subspaces import DEGREES, SETTINGS
 from layerprobe.probes import MASC
 
 ACCURACIES = [("train", "noisy"), ("train", "true"), ("test", "true")]
@@ -43,7 +43,7 @@ def test_accuracies_and_components_are_those_of_the_literal_algorithm(
 
 def test_every_setting_is_that_of_a_probe_fitted_for_it(memorised):
     rows, data = noisy_subspaces(memorised), memorised.outputs["fc1"]
-    for setting, variance in STRENGTHS.items():
+    for setting, variance in SETTINGS.items():
         strength = {"components": 1} if variance is None else {"variance": variance}
         alone = MASC(**strength).fit(data.train, memorised.noisy)
         assert one(rows, layer="fc1", setting=setting, split="test", metric="accuracy") == pytest.approx(

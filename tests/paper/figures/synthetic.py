@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from layerprobe.paper.experiments.subspaces import STRENGTHS
+from layerprobe.paper.experiments.subspaces import SETTINGS
 from layerprobe.paper.rows import COLUMNS, RUN
 
 DEGREES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -31,7 +31,7 @@ def runs(pairs, degrees, seeds, subset=None, human=()):
 
 def masc(p, i, seed, fitted_on="noisy", setting="0.99", extra=0.0):
     """Return MASC's accuracy at layer i; the seeds lie one point apart, the largest in the second layer."""
-    strength = list(STRENGTHS).index(setting)
+    strength = list(SETTINGS).index(setting)
     share = 0.9 - (0.5 if fitted_on == "noisy" else 0.15) * p - 0.04 * abs(i - 1) - 0.01 * abs(strength - 3)
     return share + 0.01 * seed + extra
 
@@ -73,7 +73,7 @@ def _of_run(p, seed, layers):
         for (split, labels), extra in SPLITS.items():
             yield _accuracy(name, "output", "network", network(p, seed, extra), split, labels)
         for i, layer in enumerate(layers):
-            for setting in STRENGTHS:
+            for setting in SETTINGS:
                 for (split, labels), extra in SPLITS.items():
                     value = masc(p, i, seed, fitted_on, setting, extra)
                     more = {"fitted_on": fitted_on, "setting": setting}

@@ -1,19 +1,18 @@
-"""The paper's experiments and our own: each a function from a finished run to tidy rows."""
+"""The paper's experiments and our own: each is a function from a finished run to tidy rows."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from layerprobe.paper.experiments.controls import controls
-from layerprobe.paper.experiments.cost import cost
-from layerprobe.paper.experiments.dynamics import dynamics
-from layerprobe.paper.experiments.edits import weight_edit
-from layerprobe.paper.experiments.probes import probes
-from layerprobe.paper.experiments.retraining import relabel_statistics, retraining
-from layerprobe.paper.experiments.similarity import similarity
+from layerprobe.paper.experiments.baselines import controls
+from layerprobe.paper.experiments.costs import cost
+from layerprobe.paper.experiments.follow_up import dynamics, weight_edit
+from layerprobe.paper.experiments.network_similarity import similarity
+from layerprobe.paper.experiments.probe_comparison import probes
+from layerprobe.paper.experiments.relabelling import relabel_statistics, retraining
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.specs import RunSpec
 
 __all__ = [
@@ -40,12 +39,12 @@ class Experiment:
     Attributes
     ----------
     measure : callable
-        From a `Subject` to rows as `layerprobe.paper.rows.tidy` makes them.
+        From a `FinishedRun` to rows of `layerprobe.paper.rows.tidy`.
     suits : callable
-        Whether a run is one that the experiment is for.
+        From a `RunSpec` to whether the experiment applies to this run.
     """
 
-    measure: Callable[[Subject], pd.DataFrame]
+    measure: Callable[[FinishedRun], pd.DataFrame]
     suits: Callable[[RunSpec], bool] = lambda spec: True
 
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from layerprobe.errors import InputError
 from layerprobe.figures import PROBE_TITLES
-from layerprobe.paper.experiments.subspaces import PAPER
+from layerprobe.paper.experiments.subspaces import PAPER_SETTING
 from layerprobe.paper.figures.layout import Line, Panel, Style, sheet
 from layerprobe.paper.figures.probes import PROBE_STYLES
 from layerprobe.paper.figures.selection import (
@@ -95,7 +95,7 @@ def components(rows: pd.DataFrame, fitted_on: str) -> "Figure":
     """Draw how many components the subspace of a class has, over the layers: Figures 15 and 17."""
     of_metric = rows[(rows["experiment"] == f"{fitted_on}_subspaces") & (rows["metric"] == "components")]
     panels = []
-    for title, of in families(of_metric[of_metric["setting"] == PAPER]):
+    for title, of in families(of_metric[of_metric["setting"] == PAPER_SETTING]):
         layers = layers_of(of)
         lines = _by_condition(_class_means(of), layers)
         panels.append(Panel(title, lines, "components per class", layers, yscale="linear"))
@@ -144,7 +144,7 @@ def _measured(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
     if fitted_on == "true":
         clean = rows[(rows["experiment"] == "noisy_subspaces") & (rows["corruption"] == 0)]
         found = pd.concat([clean[~clean["key"].isin(found["key"])], found])
-    return found[(found["setting"] == PAPER) | (found["probe"] == "network")]
+    return found[(found["setting"] == PAPER_SETTING) | (found["probe"] == "network")]
 
 
 def _accuracy(title: str, rows: pd.DataFrame, measured: tuple[str, str]) -> Panel:

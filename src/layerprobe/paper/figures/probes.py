@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from layerprobe.figures import PROBE_TITLES, STYLES
-from layerprobe.paper.experiments.subspaces import PAPER, STRENGTHS
+from layerprobe.paper.experiments.subspaces import PAPER_SETTING, SETTINGS
 from layerprobe.paper.figures.layout import Line, Panel, Style, sheet
 from layerprobe.paper.figures.selection import (
     accuracies,
@@ -39,8 +39,8 @@ TABLE1 = {
 
 def thresholds(rows: pd.DataFrame) -> "Figure":
     """Draw test accuracy at the best layer over the thresholds, one component first."""
-    names = sorted(STRENGTHS, key=lambda name: STRENGTHS[name] or 0)  # one component first
-    shown = ["one" if STRENGTHS[name] is None else f"{100 * float(name):g} %" for name in names]
+    names = sorted(SETTINGS, key=lambda name: SETTINGS[name] or 0)  # one component first
+    shown = ["one" if SETTINGS[name] is None else f"{100 * float(name):g} %" for name in names]
     of_experiments = rows[rows["experiment"].isin(["noisy_subspaces", "true_subspaces"])]
     test = accuracies(of_experiments[of_experiments["probe"] == "masc"])
     panels = []
@@ -125,7 +125,9 @@ def gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> "Figure"
 
 def _masc(rows: pd.DataFrame, family: str, fitted_on: str) -> pd.DataFrame:
     """Return MASC's test accuracies at the paper's threshold; at p = 0 noisy subspaces are the true ones."""
-    of_family = rows[(rows["family"] == family) & (rows["probe"] == "masc") & (rows["setting"] == PAPER)]
+    of_family = rows[
+        (rows["family"] == family) & (rows["probe"] == "masc") & (rows["setting"] == PAPER_SETTING)
+    ]
     found = of_family[of_family["experiment"] == f"{fitted_on}_subspaces"]
     clean = of_family[(of_family["experiment"] == "noisy_subspaces") & (of_family["corruption"] == 0)]
     return accuracies(pd.concat([clean[~clean["key"].isin(found["key"])], found]))

@@ -6,7 +6,7 @@ from layerprobe import capture
 from layerprobe.errors import DataError
 from layerprobe.paper import RunSpec
 from layerprobe.paper import run_outputs as subjects
-from layerprobe.paper.run_outputs import Outputs, Subject
+from layerprobe.paper.run_outputs import FinishedRun, RunOutputs
 
 
 def test_outputs_are_those_of_the_networks_layers(memorised):
@@ -39,7 +39,7 @@ def test_one_pass_serves_every_layer(memorised, monkeypatch):
 def test_what_does_not_fit_into_memory_is_captured_layer_by_layer(memorised, monkeypatch):
     whole = memorised.outputs
     calls = counted(monkeypatch)
-    parts = Outputs(memorised.model(), *memorised.inputs, memory=0)
+    parts = RunOutputs(memorised.model(), *memorised.inputs, memory=0)
     for layer in whole:
         assert torch.equal(parts[layer].train, whole[layer].train)
         assert parts[layer].test is parts[layer].test
@@ -55,7 +55,7 @@ def test_the_generalised_sibling_differs_by_its_labels_alone(memorised, generali
 
 def test_a_missing_run_is_said(runs):
     with pytest.raises(DataError, match="no run"):
-        Subject.of(RunSpec.of("mlp-digits", 0.2, 0, subset=300, max_epochs=3), runs)
+        FinishedRun.of(RunSpec.of("mlp-digits", 0.2, 0, subset=300, max_epochs=3), runs)
 
 
 def test_a_layer_that_is_not_probed_is_a_key_error(memorised):

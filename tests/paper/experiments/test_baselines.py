@@ -7,7 +7,7 @@ import torch
 from layerprobe import MASC, capture
 from layerprobe.paper import RunSpec, build_network, execute
 from layerprobe.paper.experiments import controls, noisy_subspaces, true_subspaces
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.states import variant
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=300, test_subset=100, max_epochs=4)
@@ -22,7 +22,7 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def subject(root):
     execute(SPEC, root)
-    return Subject.of(SPEC, root)
+    return FinishedRun.of(SPEC, root)
 
 
 def test_at_the_input_training_makes_no_difference(subject):
@@ -59,12 +59,12 @@ def test_best_and_last_epoch_are_read_off_the_history(subject):
 def test_where_all_labels_are_true_they_are_fitted_on_once(root):
     clean = replace(SPEC, corruption=0.0)
     execute(clean, root)
-    rows = controls(Subject.of(clean, root))
+    rows = controls(FinishedRun.of(clean, root))
     assert set(rows[rows["probe"] == "masc"]["fitted_on"]) == {"noisy"}
 
 
 def test_rows_repeat_bit_for_bit(subject, root):
-    pd.testing.assert_frame_equal(controls(subject), controls(Subject.of(SPEC, root)), check_exact=True)
+    pd.testing.assert_frame_equal(controls(subject), controls(FinishedRun.of(SPEC, root)), check_exact=True)
 
 
 def test_sgd_against_adam_is_a_run_like_any_other():

@@ -13,7 +13,7 @@ from layerprobe.networks import build
 from layerprobe.paper import RunSpec, execute
 from layerprobe.paper.experiments import EXPERIMENTS, dynamics, weight_edit
 from layerprobe.paper.rows import read_rows, write_rows
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import VeLPIC, create
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=300, test_subset=100, max_epochs=3)
@@ -23,7 +23,7 @@ SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=300, test_subset=100, max_epochs=
 def subject(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     execute(SPEC, root, checkpoints=True)
-    return Subject.of(SPEC, root)
+    return FinishedRun.of(SPEC, root)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_dynamics_without_kept_weights_says_what_to_do(tmp_path):
     spec = replace(SPEC, recipe=replace(SPEC.recipe, max_epochs=1))
     execute(spec, tmp_path)
     with pytest.raises(DataError, match=r"kept no weights .*--checkpoints"):
-        dynamics(Subject.of(spec, tmp_path))
+        dynamics(FinishedRun.of(spec, tmp_path))
 
 
 @pytest.mark.parametrize(("probe", "fitted_on"), [("velpic", "noisy"), ("velpic", "true"), ("ncm", "noisy")])
@@ -117,7 +117,7 @@ def test_with_zero_bias_it_is_the_probe(subject):
 def test_clean_labels_are_measured_once_and_rows_survive_the_disk(tmp_path):
     spec = RunSpec.of("mlp-digits", 0.0, 0, subset=100, test_subset=50, max_epochs=1)
     execute(spec, tmp_path)
-    subject = Subject.of(spec, tmp_path)
+    subject = FinishedRun.of(spec, tmp_path)
     rows = weight_edit(subject)
     assert set(rows["fitted_on"]) == {"noisy"}
     write_rows(subject.run.folder, "weight_edit", rows)

@@ -9,8 +9,8 @@ from layerprobe.data import ImageSet
 from layerprobe.errors import DataError
 from layerprobe.paper import RunSpec, execute
 from layerprobe.paper.experiments import retraining
-from layerprobe.paper.experiments.retraining import relabel_statistics, split_test
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.experiments.relabelling import relabel_statistics, split_test
+from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import MASC
 from layerprobe.runs import specs
 from layerprobe.training import accuracy
@@ -78,7 +78,7 @@ def planted():
 def subject(planted, tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     execute(SPEC, root)
-    return Subject.of(SPEC, root)
+    return FinishedRun.of(SPEC, root)
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_epoch_0_is_the_network_on_disk(subject, rows):
 
 def test_rows_repeat_bit_for_bit_and_the_run_stays_as_it_is(subject, rows):
     files = {path: path.read_bytes() for path in subject.run.folder.rglob("*") if path.is_file()}
-    again = retraining(Subject.of(SPEC, subject.root))
+    again = retraining(FinishedRun.of(SPEC, subject.root))
     pd.testing.assert_frame_equal(rows, again, check_exact=True)
     assert {p: p.read_bytes() for p in subject.run.folder.rglob("*") if p.is_file()} == files
 
@@ -174,4 +174,4 @@ def test_too_few_test_images_are_named(planted, tmp_path):
     tiny = replace(SPEC, test_subset=20, recipe=replace(SPEC.recipe, max_epochs=1))
     execute(tiny, tmp_path)
     with pytest.raises(DataError, match=r"mlp-digits has 20 here.*at least 3"):
-        retraining(Subject.of(tiny, tmp_path))
+        retraining(FinishedRun.of(tiny, tmp_path))

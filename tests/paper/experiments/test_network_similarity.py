@@ -8,8 +8,13 @@ import torch
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import Run, RunSpec, execute
-from layerprobe.paper.experiments.similarity import chance_cosine, linear_cka, principal_cosines, similarity
-from layerprobe.paper.run_outputs import Subject
+from layerprobe.paper.experiments.network_similarity import (
+    chance_cosine,
+    linear_cka,
+    principal_cosines,
+    similarity,
+)
+from layerprobe.paper.run_outputs import FinishedRun
 
 LAYERS = ["input", "fc1", "fc2", "fc3"]
 
@@ -105,7 +110,7 @@ def test_chance_is_what_random_subspaces_have():
 
 @pytest.mark.parametrize("measure", [linear_cka, principal_cosines])
 def test_matrices_of_other_inputs_are_refused(measure):
-    with pytest.raises(InputError, match=r"as many rows.*\(5, 2\) and \(4, 2\)"):
+    with pytest.raises(InputError, match=r"equally many rows.*\(5, 2\) and \(4, 2\)"):
         measure(torch.ones(5, 2), torch.ones(4, 2))
 
 
@@ -123,7 +128,7 @@ def spec(corruption):
 
 def test_networks_of_the_same_labels_are_the_same(root):
     """At p = 1e-9 no label is redrawn: the same run under another name."""
-    subject = Subject.of(spec(1e-9), root)
+    subject = FinishedRun.of(spec(1e-9), root)
     assert (subject.noisy == subject.true).all()
     rows = similarity(subject)
     values = rows[rows["metric"] != "principal_cosine_chance"]["value"]
@@ -131,7 +136,7 @@ def test_networks_of_the_same_labels_are_the_same(root):
 
 
 def test_a_memorised_network_differs_but_for_the_input(root):
-    rows = similarity(Subject.of(spec(0.6), root))
+    rows = similarity(FinishedRun.of(spec(0.6), root))
     assert len(rows) == 4 + 2 * (2 * 4 * 10)
     cka = rows[rows["metric"] == "cka"].set_index("layer")["value"]
     assert cka.index.tolist() == LAYERS
@@ -148,14 +153,14 @@ def test_a_memorised_network_differs_but_for_the_input(root):
 
 
 def test_rows_repeat_bit_for_bit(root):
-    one, other = (similarity(Subject.of(spec(0.6), root)) for _ in range(2))
+    one, other = (similarity(FinishedRun.of(spec(0.6), root)) for _ in range(2))
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
 def test_without_the_clean_run_there_is_nothing_to_compare_with(tmp_path):
     execute(spec(0.6), tmp_path)
     with pytest.raises(DataError, match=r"p0-s0-.*no run here"):
-        similarity(Subject.of(spec(0.6), tmp_path))
+        similarity(FinishedRun.of(spec(0.6), tmp_path))
 
 
 def test_the_clean_run_of_human_labels_is_that_of_their_seed(tmp_path):
@@ -163,4 +168,4 @@ def test_the_clean_run_of_human_labels_is_that_of_their_seed(tmp_path):
     run = Run(Path("here"), human, pd.DataFrame(), True, {})
     clean = RunSpec.of("cnn-cifar10", 0.0, 3, subset=500)
     with pytest.raises(DataError, match=clean.folder_name):
-        Subject(run, None, None, tmp_path).generalised()
+        FinishedRun(run, None, None, tmp_path).generalised()

@@ -1,0 +1,219 @@
+"""Retraining on labels that MASC predicts.
+
+The layer with the best MASC accuracy on 20 % of the test data relabels every training point, and the network
+continues training on these labels. All results are measured on the other 80 % of the test data.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from layerprobe.errors import DataError, InputError
+from layerprobe.paper.experiments.subspaces import fit_masc
+from layerprobe.paper.rows import tidy
+from layerprobe.paper.run_outputs import FinishedRun
+from layerprobe.runs.execution import common_arguments
+from layerprobe.training import Measured, Retrained, retrain
+
+__all__ = ["VALIDATION", "relabel_statistics", "retraining", "split_test"]
+
+VALIDATION = 0.2  # share of the test data
+SPLIT_SEED = 0
+PATIENCE, MAX_EPOCHS, FIXED_EPOCHS = 3, 30, 10
+
+
+class RetrainingSplit(NamedTuple):
+    """Ascending positions in the test data; each position is in one of the two parts."""
+
+    validation: np.ndarray
+    evaluation: np.ndarray
+
+
+class LayerPredictions(NamedTuple):
+    """The labels that MASC predicts at one layer."""
+
+    layer: str
+    train: np.ndarray  # (n,)
+    test: np.ndarray  # (m,)
+
+
+def retraining(finished: FinishedRun) -> pd.DataFrame:
+    """Relabel the training data by the best layer and continue training.
+
+    The paper shows these numbers in Figures 4 and 27 to 31 and in Tables 6 to 8.
+
+    Measured once with noisy and once with true subspaces. Every probed layer of the pair can be chosen, the
+    input included; the first of equals is chosen. The recipe is that of the run, with a fresh optimiser and
+    the run's batch orders from epoch 1 on; the recipe's own stopping rules do not apply.
+
+    "early_stopping" stops by validation accuracy with a patience of 3, after at most 30 epochs. "ten_epochs"
+    trains for ten epochs. Both are equal as long as both last. Rows of the network are in evaluation mode.
+    All rows name the chosen layer, but those of "masc_after": MASC on each layer of the network after the
+    last epoch of "early_stopping", fitted on the labels that the network was retrained on.
+
+    Raises
+    ------
+    DataError
+        If there are too few test images to split.
+    """
+    split = split_test(finished.test_labels)
+    if not len(split.validation) or not len(split.evaluation):
+        raise DataError(
+            f"Retraining splits the test images, of which {finished.spec.pair} has "
+            f"{len(finished.test_labels)} here, into a validation and an evaluation part: it needs at least 3 "
+            "of a class. Train on a larger test_subset."
+        )
+    records: list[dict[str, Any]] = []
+    for fitted_on, labels in finished.label_sets.items():
+        chosen = _best_layer(finished, labels, split.validation)
+        common = {"layer": chosen.layer, "fitted_on": fitted_on}
+        early = _continue_training(finished, chosen.train, split, MAX_EPOCHS, PATIENCE)
+        fixed = early.history
+        if len(fixed) <= FIXED_EPOCHS:
+            fixed = _continue_training(finished, chosen.train, split, FIXED_EPOCHS, None).history
+        for part in (
+            _before_retraining(finished, chosen, split),
+            _per_epoch("early_stopping", early.history),
+            _per_epoch("ten_epochs", fixed[: FIXED_EPOCHS + 1]),
+            _masc_after_retraining(finished, early, chosen.train, split.evaluation),
+        ):
+            records += [{**common, **record} for record in part]
+    return tidy({"experiment": "retraining", **record} for record in records)
+
+
+def split_test(labels: np.ndarray, seed: int = SPLIT_SEED) -> RetrainingSplit:
+    """Split the test data into 20 % of every class for validation and the rest for evaluation.
+
+    The split is the same for every run with this test data, so corruption degrees and seeds are compared on
+    the same images.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (m,)
+        True test labels. The 20 % of a class are rounded to a whole number, half to even.
+    seed : int
+        Seed of NumPy's default generator.
+
+    Returns
+    -------
+    RetrainingSplit
+        A named tuple (validation, evaluation) of positions.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    chosen = np.zeros(len(labels), dtype=bool)  # (m,)
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        chosen[of_class[: round(VALIDATION * len(of_class))]] = True
+    return RetrainingSplit(np.flatnonzero(chosen), np.flatnonzero(~chosen))
+
+
+def relabel_statistics(given: np.ndarray, relabelled: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Return the shares of labels that relabelling corrects and breaks.
+
+    Parameters
+    ----------
+    given, relabelled, true : ndarrays of shape (n,)
+        Labels before and after relabelling, and the true labels.
+
+    Returns
+    -------
+    dict
+        "corrected", the share of wrong labels that became right; "broken", the share of right labels that
+        became wrong (each NaN if there were none); "incorrect_before" and "incorrect_after", the shares of
+        all labels that are wrong.
+
+    Raises
+    ------
+    InputError
+        If the three arrays differ in shape.
+
+    Examples
+    --------
+    >>> relabel_statistics(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0]), np.array([0, 1, 1, 1]))
+    {'corrected': 1.0, 'broken': 0.3333333333333333, 'incorrect_before': 0.25, 'incorrect_after': 0.25}
+    """
+    if not given.shape == relabelled.shape == true.shape:
+        shapes = ", ".join(str(labels.shape) for labels in (given, relabelled, true))
+        raise InputError(f"expected given, relabelled and true labels of one shape, got the shapes {shapes}")
+    wrong, wrong_after = given != true, relabelled != true  # (n,)
+    shares = {
+        "corrected": ~wrong_after[wrong],
+        "broken": wrong_after[~wrong],
+        "incorrect_before": wrong,
+        "incorrect_after": wrong_after,
+    }
+    return {name: float(part.mean()) if len(part) else float("nan") for name, part in shares.items()}
+
+
+def _best_layer(finished: FinishedRun, labels: np.ndarray, validation: np.ndarray) -> LayerPredictions:
+    """Return the predictions of the layer with the highest MASC accuracy on the validation part."""
+    highest, best = -1.0, None
+    for layer, data in finished.outputs.items():
+        masc = fit_masc(data.train, labels)
+        test = masc.predict(data.test).numpy()
+        accuracy = np.mean(test[validation] == finished.test_labels[validation])
+        if best is None or accuracy > highest:
+            highest, best = accuracy, LayerPredictions(layer, masc.predict(data.train).numpy(), test)
+    if best is None:
+        raise DataError(f"{finished.spec.pair} has no probed layers to choose from")
+    return best
+
+
+def _continue_training(
+    finished: FinishedRun, labels: np.ndarray, split: RetrainingSplit, max_epochs: int, patience: int | None
+) -> Retrained:
+    device = torch.device(finished.device)
+    arguments = common_arguments(finished.spec, finished.images, device)
+    images, truth = arguments.pop("test")
+
+    def part(rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        chosen = torch.tensor(rows, device=device)
+        return images[chosen], truth[chosen]
+
+    return retrain(
+        finished.model().to(memory_format=torch.channels_last),  # type: ignore[call-overload]  # not in its stub
+        y=torch.tensor(labels, device=device),
+        order_seed=finished.spec.order_seed,
+        validation=part(split.validation),
+        evaluation=part(split.evaluation),
+        max_epochs=max_epochs,
+        patience=patience,
+        **arguments,
+    )
+
+
+def _accuracy(value: float, **which: Any) -> dict[str, Any]:
+    return {"labels": "true", "metric": "accuracy", "value": value, **which}
+
+
+def _per_epoch(setting: str, history: Sequence[Measured]) -> Iterator[dict[str, Any]]:
+    for measured in history:
+        own = {"probe": "network", "setting": setting, "epoch": measured.epoch}
+        yield _accuracy(measured.evaluation_accuracy, split="evaluation", **own)
+        yield _accuracy(measured.validation_accuracy, split="validation", **own)
+        yield _accuracy(measured.true_accuracy, split="train", **own)
+        yield {**_accuracy(measured.train_accuracy, split="train", **own), "labels": "relabelled"}
+
+
+def _before_retraining(
+    finished: FinishedRun, chosen: LayerPredictions, split: RetrainingSplit
+) -> Iterator[dict[str, Any]]:
+    right = chosen.test == finished.test_labels
+    for name in ("evaluation", "validation"):
+        yield _accuracy(right[getattr(split, name)].mean(), probe="masc", split=name)
+    for metric, value in relabel_statistics(finished.noisy, chosen.train, finished.true).items():
+        yield {"probe": "masc", "split": "train", "metric": metric, "value": value}
+
+
+def _masc_after_retraining(
+    finished: FinishedRun, retrained: Retrained, labels: np.ndarray, evaluation: np.ndarray
+) -> Iterator[dict[str, Any]]:
+    which = {"probe": "masc", "setting": "masc_after", "split": "evaluation"}
+    truth = finished.test_labels[evaluation]
+    for layer, data in finished.outputs_of(retrained.last).items():
+        predicted = fit_masc(data.train, labels).predict(data.test[evaluation]).numpy()
+        yield _accuracy((predicted == truth).mean(), layer=layer, **which)
