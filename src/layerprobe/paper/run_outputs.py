@@ -1,7 +1,7 @@
 """A finished run with its data and the outputs of its layers, the input of every experiment.
 
-All experiments on a run share one `FinishedRun`, and so one capture pass over the training and test data. Where
-the outputs of all layers together exceed the memory limit, each layer is captured when it is read.
+All experiments on a run share one `FinishedRun`, and so one capture pass over the training and test data.
+Where the outputs of all layers together exceed the memory limit, each layer is captured when it is read.
 """
 
 import os

@@ -63,9 +63,9 @@ def retraining(finished: FinishedRun) -> pd.DataFrame:
     split = split_test(finished.test_labels)
     if not len(split.validation) or not len(split.evaluation):
         raise DataError(
-            f"Retraining splits the test images, of which {finished.spec.pair} has "
-            f"{len(finished.test_labels)} here, into a validation and an evaluation part: it needs at least 3 "
-            "of a class. Train on a larger test_subset."
+            "Retraining splits the test images into a validation and an evaluation part and needs at least 3 "
+            f"per class; {finished.spec.pair} has {len(finished.test_labels)} test images here. Train on a "
+            "larger test_subset."
         )
     records: list[dict[str, Any]] = []
     for fitted_on, labels in finished.label_sets.items():

@@ -161,7 +161,7 @@ def _accuracies(
     test_labels: np.ndarray,
     settings: list[str],
 ) -> Iterator[dict[str, Any]]:
-    """Yield accuracies at each setting: of the training rows against every label set, and of the test rows."""
+    """Yield accuracies at each setting: training rows against every label set, then test rows."""
     variances = [share for name in settings if (share := SETTINGS[name]) is not None]
     components = [1] if "1pc" in settings else []
     for split, X, label_sets in (
