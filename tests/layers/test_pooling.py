@@ -77,7 +77,7 @@ def test_half_precision_is_pooled_in_float32():
 @pytest.mark.parametrize(
     ("pool", "error", "message"),
     [
-        ("median", InputError, "one of mean, max, first, last, got 'median'"),
+        ("median", InputError, "one of mean, max, first, last, compact, got 'median'"),
         ({"*": "median"}, InputError, "got 'median'"),
         ("first", InputError, r"takes a token from \(n, tokens, channels\), but layer 'input' has the shape"),
         (lambda x: x.mean(), InputError, r"return 6 rows for layer 'input', got the shape \(\)"),

@@ -15,15 +15,15 @@ from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.gather import own_batches, send_outputs, with_others
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
+from layerprobe.layers.capturing import OptionalPattern
 from layerprobe.layers.pooling import Pool
-from layerprobe.layers.selecting import Maybe
 from layerprobe.layers.views import View, apply_view
 
 __all__ = ["MOST_FEATURES", "Features", "Reader", "layer_outputs", "memory_needed"]
 
 MOST_FEATURES = 1024  # of a layer that can be averaged over positions
 OUTPUT = "output"
-OWN = Maybe(OUTPUT)  # a network may put out what is no tensor; `dimensions` says so
+OWN = OptionalPattern(OUTPUT)  # a network may put out what is no tensor; `dimensions` says so
 
 
 @dataclass(eq=False)
@@ -149,7 +149,7 @@ class Reader:
         own = getattr(self.model, "probed_layers", {}) if self.layers is None else {}
         pool = self.pool
         if isinstance(pool, Mapping):  # it may speak of layers that are not asked for now
-            pool = {Maybe(pattern): choice for pattern, choice in pool.items()}
+            pool = {OptionalPattern(pattern): choice for pattern, choice in pool.items()}
         return replace(self, layers=[own.get(layer, layer) for layer in layers], pool=pool, renamed=own)
 
     def dimensions(self, rows: LabelledDataset) -> tuple[dict[str, int], int]:

@@ -18,7 +18,7 @@ from layerprobe.auditing.method.policies import halves_for_testing
 from layerprobe.auditing.relabelling import Relabelled
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
-from layerprobe.layers.tracing import place_of
+from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict
 
@@ -123,7 +123,7 @@ def retrain(
     stop = None if patience is None else early_stopping(patience)
     split = _split(audit, labels)
     batch_size = _batch_size(len(split.train), recipe.batch_size)
-    device, dtype = place_of(model)
+    device, dtype = device_and_dtype(model)
     with torch.inference_mode(False), torch.enable_grad():
         network = untrained_copy(model, seeds.init) if fresh else copy.deepcopy(model)
         if not any(parameter.requires_grad for parameter in network.parameters()):

@@ -1,5 +1,6 @@
 """The layer outputs of a model over a data set, in one pass."""
 
+import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import EllipsisType
@@ -10,13 +11,109 @@ from torch import Tensor, nn
 
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batches
-from layerprobe.layers.pooling import Pool, check_pool, pool_for, to_rows
-from layerprobe.layers.selecting import Selection, require_matches
-from layerprobe.layers.tracing import Site, observe, place_of
+from layerprobe.layers.pooling import Pool, check_pool, matches, pool_for, to_rows
+from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
 
-__all__ = ["Captured", "RowStore", "capture"]
+__all__ = ["Captured", "OptionalPattern", "RowStore", "Selection", "capture"]
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
+
+
+class OptionalPattern(str):
+    """A pattern that may match nothing."""
+
+    __slots__ = ()
+
+
+class Selection:
+    """The layers that are meant: settled by the first batch, demanded of every other.
+
+    `layers` is a name, a glob pattern, several, or None for the default: the input (unless it is token ids)
+    and the output of every nonlinearity; in a model without any, of every module without children, except
+    the head. Among several, ``...`` stands for the default.
+    """
+
+    def __init__(self, layers: str | Iterable[str | EllipsisType] | None) -> None:
+        several = isinstance(layers, Iterable) and not isinstance(layers, str)
+        chosen = [...] if layers is None else list(layers) if several else [layers]
+        for name in chosen:
+            if name is not ... and not isinstance(name, str):
+                raise InputError(f"expected names or patterns of layers, got {name!r}; write {str(name)!r}")
+        self.default = ... in chosen
+        self.patterns = [pattern for pattern in chosen if isinstance(pattern, str)]
+        if not chosen:
+            raise InputError(
+                "expected at least one layer or pattern, got none; layers=None takes the default"
+            )
+        self.names: list[str] | None = None
+        self._seen_nonlinearity = False
+
+    def wants(self, site: LayerSite) -> bool:
+        """Tell, while the forward pass still runs, whether this site is or may yet be chosen."""
+        if self.names is not None:
+            return site.name in self.names
+        if any(matches(site.name, pattern) for pattern in self.patterns):
+            return True
+        if not self.default:
+            return False
+        self._seen_nonlinearity |= site.nonlinear
+        return site.nonlinear or _is_features(site) or (site.leaf and not self._seen_nonlinearity)
+
+    def settle(self, trace: Trace, number: int) -> list[str]:
+        """Name the chosen layers in order of execution, the same ones in every batch (`number` counts)."""
+        if self.names is None:
+            require_matches(self.patterns, trace.sites)
+            self.names = self._choose(trace)
+        now = self._choose(trace)
+        for name in self.names:
+            if name not in now:
+                reason = next((site.obstacle for site in trace.sites if site.name == name), "it did not run")
+                raise LayerError(
+                    f"layer {name!r} gave rows in batch 1 but not in batch {number}: {reason}; "
+                    "choose layers that every batch runs"
+                )
+        if extra := [name for name in now if name not in self.names]:
+            raise LayerError(
+                f"layer {extra[0]!r} gave rows in batch {number} but not in batch 1; "
+                "choose layers that every batch runs"
+            )
+        return self.names
+
+    def _choose(self, trace: Trace) -> list[str]:
+        sites = [site for site in trace.sites if site.obstacle is None]
+        names = {s.name for s in sites if any(matches(s.name, pattern) for pattern in self.patterns)}
+        if self.default:
+            nonlinear = any(site.nonlinear for site in sites)
+            head = (trace.head, "output")
+            names |= {
+                site.name
+                for site in sites
+                if _is_features(site)
+                or (site.nonlinear if nonlinear else site.leaf and site.name not in head)
+            }
+        return [site.name for site in sites if site.name in names]
+
+
+def require_matches(patterns: Iterable[str], sites: list[LayerSite]) -> None:
+    """Raise a LayerError if a pattern means no layer, or only layers that cannot be captured."""
+    names = [site.name for site in sites if site.obstacle is None]
+    for pattern in patterns:
+        if isinstance(pattern, OptionalPattern) or any(matches(name, pattern) for name in names):
+            continue
+        for site in sites:
+            if matches(site.name, pattern):
+                raise LayerError(f"layer {site.name!r} cannot be captured: {site.obstacle}")
+        near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
+        raise LayerError(
+            f"no layer matches {pattern!r}"
+            + (f"; near it are {', '.join(map(repr, near))}" if near else "")
+            + f"; list_layers(model, batch) shows all {len(names)}"
+        )
+
+
+def _is_features(site: LayerSite) -> bool:
+    """Tell whether this is the input and holds numbers that mean something, images and not token ids."""
+    return site.name == "input" and (site.dtype.is_floating_point or site.dtype is torch.uint8)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -103,7 +200,7 @@ def capture(
     check_pool(pool)
     if batch_size < 1:
         raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
-    own_device, model_dtype = place_of(model)
+    own_device, model_dtype = device_and_dtype(model)
     target = own_device if device is None else torch.device(device)
     stores: dict[str, RowStore] = {}
     labels, indices = [], []
@@ -127,13 +224,14 @@ def _run(
 ) -> dict[str, Tensor]:
     """Run one batch and return the chosen layers' rows, name -> (n, d)."""
     outputs: dict[str, Tensor] = {}
+    mask = batch.inputs.get("attention_mask") if isinstance(batch.inputs, Mapping) else None
 
-    def visit(site: Site, tensor: Tensor) -> None:
+    def visit(site: LayerSite, tensor: Tensor) -> None:
         if selection.wants(site):
             # Outside inference_mode, so that the copy is a normal tensor that autograd can use later.
             with torch.inference_mode(False), torch.no_grad():
                 copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
-                outputs[site.name] = to_rows(copied, pool_for(pool, site.name), site.name)
+                outputs[site.name] = to_rows(copied, pool_for(pool, site.name), site.name, mask)
 
     trace = observe(model, batch, visit)
     names = selection.settle(trace, number)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from layerprobe.layers.batches import read_batches
-from layerprobe.layers.selecting import Selection
-from layerprobe.layers.tracing import observe, place_of
+from layerprobe.layers.capturing import Selection
+from layerprobe.layers.tracing import device_and_dtype, observe
 
 __all__ = ["LayerList", "LayerRow", "list_layers"]
 
@@ -112,7 +112,7 @@ def list_layers(model: nn.Module, batch: Any, *, device: torch.device | str | No
     2       Linear      2              2  head
     output  Sequential  2              2
     """
-    own_device, dtype = place_of(model)
+    own_device, dtype = device_and_dtype(model)
     first = next(read_batches(batch, _MOST_ROWS, torch.device(device) if device else own_device, dtype))
     trace = observe(model, first, visit=lambda site, tensor: None)
     default = Selection(None).settle(trace, 1)

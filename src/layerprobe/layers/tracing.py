@@ -2,22 +2,54 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules import activation
 from torch.overrides import TorchFunctionMode
 
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import Batch, named_tensors
-from layerprobe.layers.functions import NONLINEARITIES, names_of_functions
 
-__all__ = ["Site", "Trace", "observe", "place_of"]
+__all__ = ["LayerSite", "Trace", "device_and_dtype", "observe"]
 
-_FUNCTIONS = names_of_functions()
+# fmt: off
+NONLINEARITIES = frozenset((
+    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "glu",
+    "sigmoid", "logsigmoid", "hardsigmoid", "tanh", "hardtanh", "hardswish",
+    "softplus", "softsign", "hardshrink", "softshrink", "tanhshrink", "threshold",
+))
+
+OPERATIONS = frozenset((
+    "linear", "bilinear", "embedding",
+    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "matmul", "mm", "bmm", "einsum", "add", "mul", "clamp", "cat", "concat", "flatten", "mean", "sum", "amax",
+    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
+    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
+    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
+    "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize",
+    "softmax", "log_softmax", "scaled_dot_product_attention",
+))
+# fmt: on
+
+
+def _function_names() -> dict[Callable, str]:
+    """Map each function to its name: ``F.relu``, ``torch.relu_``, ``Tensor.relu`` are all ``relu``."""
+
+    def spellings(name: str) -> Iterator[Callable]:
+        for namespace in (torch, torch.Tensor, functional):
+            for spelling in (name, f"{name}_"):
+                if hasattr(namespace, spelling):
+                    yield getattr(namespace, spelling)
+
+    return {function: name for name in NONLINEARITIES | OPERATIONS for function in spellings(name)}
+
+
+_FUNCTIONS = _function_names()
 
 _ACTIVATION_MODULES = tuple(
     getattr(activation, name)
@@ -27,7 +59,7 @@ _ACTIVATION_MODULES = tuple(
 
 
 @dataclass(frozen=True)
-class Site:
+class LayerSite:
     """One place of the forward pass where a tensor comes out.
 
     `shape` is that of one row. `nonlinear` marks an activation function, `leaf` a module without children.
@@ -47,14 +79,14 @@ class Site:
 class Trace:
     """The sites in order of execution, and the name of the one that is the network's head."""
 
-    sites: list[Site]
+    sites: list[LayerSite]
     head: str | None
 
 
-Visitor = Callable[[Site, Tensor], None]
+Visitor = Callable[[LayerSite, Tensor], None]
 
 
-def place_of(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
+def device_and_dtype(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
     """Return the device and the floating-point dtype that the model computes with, where it has any."""
     tensors = [*model.parameters(), *model.buffers()]
     dtypes = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
@@ -102,7 +134,7 @@ class _Recorder(TorchFunctionMode):
         self.paths = {module: path for path, module in model.named_modules()}
         self.running = [model]
         self.reporting = False
-        self.sites: list[Site] = []
+        self.sites: list[LayerSite] = []
         self.calls = Counter(output=1)  # the plain name is kept for the model's own output
         self.last = _Event(None, None, None)
         self.last_linear: tuple[str, Tensor] | None = None
@@ -163,13 +195,15 @@ class _Recorder(TorchFunctionMode):
             return True
         return isinstance(source, _ACTIVATION_MODULES)
 
-    def _site(self, name: str, tensor: Tensor, source: nn.Module | str, nonlinear: bool, main: bool) -> Site:
+    def _site(
+        self, name: str, tensor: Tensor, source: nn.Module | str, nonlinear: bool, main: bool
+    ) -> LayerSite:
         self.calls[name] += 1
         if isinstance(source, nn.Module):
             kind, leaf = type(source).__name__, not any(source.children())
         else:
             kind, leaf = source, False
-        return Site(
+        return LayerSite(
             name=name if self.calls[name] == 1 else f"{name}:{self.calls[name]}",
             kind=kind,
             shape=() if tensor.is_nested else tuple(tensor.shape[1:]),

@@ -1,8 +1,24 @@
 """The engine that fits probes to the outputs of layers and scores them; START HERE: engine.py."""
 
-from layerprobe.layerwise.planning import plan
-from layerprobe.layerwise.plans import SCORED, LayerPlan, Plan, plan_of, reads_of
-from layerprobe.layerwise.probing import probe
-from layerprobe.layerwise.table import ProbeTable
+from layerprobe.layerwise.engine import Accuracies, FittedProbe, count_correct, fit_layer, predictions
+from layerprobe.layerwise.label_sets import LabelSets
+from layerprobe.layerwise.outputs import Extractor, LayerBatch, LayerOutputs
+from layerprobe.layerwise.planning import LayerPlan, ProbePlan, plan
+from layerprobe.layerwise.probing import ProbeTable, probe
 
-__all__ = ["SCORED", "LayerPlan", "Plan", "ProbeTable", "plan", "plan_of", "probe", "reads_of"]
+__all__ = [
+    "Accuracies",
+    "Extractor",
+    "FittedProbe",
+    "LabelSets",
+    "LayerBatch",
+    "LayerOutputs",
+    "LayerPlan",
+    "ProbePlan",
+    "ProbeTable",
+    "count_correct",
+    "fit_layer",
+    "plan",
+    "predictions",
+    "probe",
+]

@@ -1,300 +1,388 @@
-"""One call of `probe`: a pass that gathers, fits, and passes that score, over all layers at once."""
+"""Fit probes to one layer's outputs and score them: START HERE.
+
+`probe()`, the audit and the paper's experiments take outputs from `layerwise.outputs`. For each layer
+
+    fitted = fit_layer(layer, probes, labels, X)        every probe on every set of labels
+    accuracies = count_correct(fitted, X_test, y_test)
+
+or `predictions`, or `FittedProbe.staged_scores` in place of the second line.
+
+Probes that need only sums over rows (`MomentProbe`) share them; all variances of MASC share one fit and one
+projection.
+"""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from math import nan
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from sklearn.base import ClassifierMixin, clone
+from torch import Tensor
 
-from layerprobe.core.statistics import LayerSums
-from layerprobe.errors import InputError
-from layerprobe.layers import capture
-from layerprobe.layers.batches import Column, is_whole, join, read_batches
-from layerprobe.layers.capturing import RowStore
-from layerprobe.layers.selecting import Maybe, matches
-from layerprobe.layerwise.fitting import check_rows_here, fit_layer, layer_sums, streams, sums_of_rows
-from layerprobe.layerwise.label_sets import Labelling, labels_of
-from layerprobe.layerwise.memory import budget, require_held
-from layerprobe.layerwise.model_output import Logits, NetworkTally
-from layerprobe.layerwise.plans import Plan, plan_of, reads_of
-from layerprobe.layerwise.scoring import LayerScorer, Tally, Truth
-from layerprobe.layerwise.shards import Shard, own_positions, rows_in
-from layerprobe.layerwise.table import COLUMNS, ProbeTable
-from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
+from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics
+from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.layerwise.label_sets import LabelSets, class_indices
+from layerprobe.probes import MASC, MomentProbe, Probe
+from layerprobe.probes.base import StagedProbe, label_array
+from layerprobe.utils.distributed import sum_over_processes
 
-__all__ = ["Job"]
+__all__ = [
+    "SCORED_ROWS",
+    "Accuracies",
+    "FittedProbe",
+    "count_correct",
+    "fit_layer",
+    "new_sums",
+    "predictions",
+    "streams",
+]
 
-OUTPUT = "output"
-MANY_CLASSES = 1000  # where they are not known: if outputs fit beside so many, nobody has to ask
+SCORED_ROWS = 8192  # rows that are scored at a time
+SUMMED_ROWS = 16384  # rows that are summed at a time
 
 
-class Job:
-    """One call of `probe`: gather, fit, score, each over all layers, probes and sets of labels."""
+@dataclass(frozen=True, eq=False)
+class FittedProbe:
+    """A probe fitted on one layer and one set of labels.
 
-    memory: int | float | str | None = None
-    test_rows = 0
+    Attributes
+    ----------
+    layer, name : str
+    fitted_on : str
+        Name of the set of labels.
+    estimator : classifier
+    present : Tensor of shape (K',), int64
+        Class indices of the estimator's classes among the classes of all sets.
+    classes : ndarray of shape (K',)
+        Their names.
+    components : float
+        Mean number of components per class of a subspace probe, else NaN.
+    seconds : float
+        Time of the fit, with all of what it shares with other probes.
+    """
+
+    layer: str
+    name: str
+    fitted_on: str
+    estimator: ClassifierMixin
+    present: Tensor
+    classes: np.ndarray
+    components: float
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"probe {self.name!r} on layer {self.layer!r}, fitted on {self.fitted_on} labels"
+
+    def predict(self, X: Tensor) -> Tensor:
+        """Return the predicted class index of each row of X, (n, d): (n,) int64, -1 for an unknown class."""
+        try:
+            if isinstance(self.estimator, Probe):
+                return self.present[self.estimator.predict_codes(X).cpu()]
+            predicted = label_array(np.asarray(self.estimator.predict(X.cpu().numpy())))
+        except ValueError as error:
+            raise InputError(f"{self}: {error}") from error
+        places = class_indices(self.classes, predicted)
+        return torch.where(places < 0, -1, self.present[places])
+
+    def scores(self, X: Tensor) -> Tensor:
+        """Return the score of each class, (n, K'), for the rows of X, (n, d); only for own probes."""
+        if not isinstance(self.estimator, Probe):
+            raise InputError(f"{self}: expected a probe of layerprobe, got {type(self.estimator).__name__}")
+        return self.estimator.class_scores(X)
+
+    def staged_scores(self, X: Tensor, values: Sequence[float]) -> Iterator[Tensor]:
+        """Yield the scores (n, K') at each value of the probe's hyperparameter, from one fit.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        values : sequence of float
+
+        Raises
+        ------
+        InputError
+            If the probe has no such hyperparameter, or the fit does not serve a value.
+        """
+        if not isinstance(self.estimator, StagedProbe):
+            raise InputError(f"{self}: {type(self.estimator).__name__} has no hyperparameter to vary")
+        yield from self.estimator.staged_scores(X, values)
+
+
+def streams(probe: ClassifierMixin) -> bool:
+    """Return whether a probe needs only sums over rows."""
+    return isinstance(probe, MomentProbe) and probe.streams
+
+
+def fit_layer(
+    layer: str,
+    probes: Mapping[str, ClassifierMixin],
+    labels: LabelSets,
+    X: Tensor | None = None,
+    *,
+    sums: LayerSums | None = None,
+    seconds: float = 0.0,
+    shared: bool = False,
+) -> list[FittedProbe]:
+    """Fit every probe on every set of labels.
+
+    Parameters
+    ----------
+    layer : str
+        Name of the layer.
+    probes : mapping of str to estimator
+        Unfitted; they are cloned.
+    labels : LabelSets
+        Of the rows of X.
+    X : Tensor of shape (n, d), optional
+        The layer's outputs. Not needed where all probes need only sums.
+    sums : LayerSums, optional
+        Sums over the rows, complete but for `finish`. Default: made of X where that saves work.
+    seconds : float
+        Time that `sums` took.
+    shared : bool
+        Whether X holds this process's part of the rows of a job of several processes, all of which call
+        this; all probes must then need only sums. Sums that are given are always shared.
+
+    Returns
+    -------
+    list of FittedProbe
+        By probe, then by set of labels.
+
+    Raises
+    ------
+    InputError
+        If a probe refuses the rows or the labels.
+    """
+    start = time.perf_counter()
+    if sums is None and X is not None and any(map(streams, probes.values())):
+        several = len(labels.names) > 1 and len(X) >= X.shape[1]  # else the rows are smaller than their sums
+        if several or shared:
+            sums = _sums_of_rows(X, labels, probes)
+    if sums is not None:
+        sums.finish()
+    fitter = _LayerFitter(layer, labels, X, sums, seconds + time.perf_counter() - start)
+    fitted = {
+        (name, s): fitter.fit(name, probe, s)
+        for name, probe in _largest_variance_first(probes)
+        for s in range(len(labels.names))
+    }
+    return [
+        fitter.with_shared_seconds(fitted[name, s], s) for name in probes for s in range(len(labels.names))
+    ]
+
+
+class _LayerFitter:
+    """Fits probes to one layer; statistics of the rows are shared by the probes of one set of labels."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        train: Any,
-        train_labels: Mapping[str, Any] | None,
-        candidates: Mapping[str, Any],
-        layers: Any,
-        pool: Any,
-        batch_size: int,
-        device: torch.device | str | None,
+        self, layer: str, labels: LabelSets, X: Tensor | None, sums: LayerSums | None, seconds: float
     ) -> None:
-        check_rows_here(candidates)
-        self.model, self.train, self.candidates, self.batch_size = model, train, candidates, batch_size
-        self.labelling = Labelling(train_labels, train)
-        self.reads = reads_of(candidates.values())
-        self.renamed: dict[str, str] = {}  # layers that go by another name in the table
-        if layers is None:
-            self.renamed = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}
-            layers = self.renamed or [...]
-        several = isinstance(layers, Iterable) and not isinstance(layers, str)
-        wanted: list = list(layers) if several else [layers]
-        self.wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in wanted)
-        self.logits = Logits()
-        own = Maybe(OUTPUT)  # a loss, say, has no rows to be captured
-        pools = {own: self.logits, **pool} if isinstance(pool, Mapping) else {own: self.logits, "*": pool}
-        self.options: dict[str, Any] = {
-            "layers": [*wanted, own],
-            "pool": pools,
-            "batch_size": batch_size,
-            "device": device,
-        }
-        self.layers: list[str] = []  # in order of execution, the output among them
-        self.held: dict[str, RowStore] | None = None
-        self.answers: list[Tensor] = []  # the model's own, where outputs are held: each (n,)
-        self.outputs = 0  # scores that the model gives a row
-        self.sums: dict[str, LayerSums] = {}
-        self.summing: dict[str, float] = {}
-        self.columns: tuple[list, list] = ([], [])  # labels and indices of the rows held
-        self.scorers: dict[str, LayerScorer] = {}
-        self.tallies: dict[str, dict[str, Tally]] = {}  # split -> layer ->
-        self.network: dict[str, NetworkTally] = {}  # split ->
-        self.label_names: dict[str, Sequence[str]] = {}  # split -> what it is counted against
+        self.layer, self.labels, self.X, self.sums = layer, labels, X, sums
+        self.statistics: dict[int, Statistics] = {}
+        self.seconds = seconds  # of sums
+        self.subspace_seconds: dict[int, float] = defaultdict(lambda: seconds)  # with all subspaces of a set
 
-    # Gathering: the first pass over the training data.
+    def fit(self, name: str, probe: ClassifierMixin, s: int) -> FittedProbe:
+        """Fit one probe on set number s."""
+        start = time.perf_counter()
+        estimator: Any = clone(probe)
+        present = self.present(s)
+        classes = self.labels.classes[present.numpy()]
+        fitted = FittedProbe(self.layer, name, self.labels.names[s], estimator, present, classes, np.nan, 0.0)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DegenerateWarning)
+            try:
+                if streams(probe):
+                    estimator.fit_statistics(self.statistics_of(s), classes)
+                else:
+                    assert self.X is not None
+                    y = self.labels.classes[self.labels.y[s].numpy()]
+                    estimator.fit(self.X if isinstance(estimator, Probe) else self.X.numpy(), y)
+            except ValueError as error:
+                raise InputError(f"{fitted}: {error}") from error
+        for warning in caught:
+            warnings.warn(f"{fitted}: {warning.message}", warning.category, stacklevel=4)
+        subspaces = getattr(estimator, "subspaces_", None)
+        components = float(np.mean(subspaces.ranks)) if subspaces is not None else np.nan
+        seconds = time.perf_counter() - start
+        if isinstance(probe, MASC) and streams(probe):
+            self.subspace_seconds[s] += seconds
+        elif streams(probe):
+            seconds += self.seconds
+        return replace(fitted, components=components, seconds=seconds)
 
-    def gather(self) -> None:
-        """Run the model over the training data; hold what its layers put out, or sum it up."""
-        shard = Shard(self.train, self.batch_size)
-        n = 0
+    def with_shared_seconds(self, fitted: FittedProbe, s: int) -> FittedProbe:
+        """Give the subspaces of all variances the time of their one fit."""
+        shares = isinstance(fitted.estimator, MASC) and streams(fitted.estimator)
+        return replace(fitted, seconds=self.subspace_seconds[s]) if shares else fitted
 
-        def take(outputs: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
-            nonlocal n
-            if not self.layers:
-                self.labelling.check_order(indices)
-                self.begin(outputs)
-            if shard.borrowed:  # layers of no row: this process takes part in every sum
-                outputs = {layer: rows[:0] for layer, rows in outputs.items()}
-                labels, indices = (None if one is None else one[:0] for one in (labels, indices))
-            size = len(next(iter(outputs.values())))
-            positions = shard.positions(size)
-            n += size
-            if self.held is None:
-                codes = self.labelling.of_rows(labels, indices, positions)
-                for layer, sums in self.sums.items():
-                    start = time.perf_counter()
-                    sums.update(outputs[layer], codes)
-                    self.summing[layer] += time.perf_counter() - start
-                return
-            for layer, store in self.held.items():
-                store.append(outputs[layer])
-            if self.logits.one_a_class:
-                self.answers.append(outputs[OUTPUT].argmax(1).cpu())
-                self.outputs = outputs[OUTPUT].shape[1]
-            self.columns[0].append(labels)
-            self.columns[1].append(indices)
-            if rows_in(self.train) is None:
-                require_held(sum(store.nbytes for store in self.held.values()), n, self.memory)
+    def present(self, s: int) -> Tensor:
+        """Return the indices of the classes that have rows in set number s."""
+        if self.sums is None:
+            return self.labels.y[s].unique()
+        return self.sums.counts[s].nonzero().squeeze(1).cpu()
 
-        capture(self.model, shard.batches, **self.options, consume=take)
-        total = int(sum_over_processes(torch.tensor(n)))
-        if not any(one is not None for one in self.columns[1]) and self.held is not None:
-            self.labelling.check_length(total)
+    def statistics_of(self, s: int) -> Statistics:
+        if s not in self.statistics:
+            if self.sums is not None:
+                self.statistics[s] = self.sums.of(s)
+            else:
+                assert self.X is not None
+                y = torch.searchsorted(self.present(s), self.labels.y[s])
+                self.statistics[s] = RowStatistics(self.X, y.to(self.X.device), len(self.present(s)))
+        return self.statistics[s]
 
-    def begin(self, outputs: dict[str, Tensor]) -> None:
-        """Decide, when the layers are known and before anything is taken, whether rows or sums are kept."""
-        self.layers = list(outputs)
-        rows = rows_in(self.train)
-        if world_size() > 1:
-            self.require_same_everywhere(rows)
-        hold = True  # an iterator of unknown length may not be there a second time
-        if is_whole(self.train) and not self.labelling.known:
-            self.labelling.read(self.train, rows or 1)
-        if rows is not None:
-            hold = self.all_can_hold(self.plan(outputs, rows))
-            if not (hold and world_size() == 1) and not self.labelling.known:
-                self.labelling.read(self.train, self.batch_size)
-                hold = self.all_can_hold(self.plan(outputs, rows))
-            if not hold:
-                self.plan(outputs, rows).require(budget(self.memory))
-        if hold:
-            expected = None if rows is None else -(-rows // world_size())
-            self.held = {layer: RowStore(layer, expected) for layer in self.probed}
+
+def new_sums(
+    X: Tensor, labels: LabelSets, probes: Mapping[str, ClassifierMixin], rows: int | None = None
+) -> LayerSums:
+    """Return empty sums for rows like those of X.
+
+    Parameters
+    ----------
+    X : Tensor of shape (b, d)
+        Gives dimension, dtype and device.
+    labels : LabelSets
+    probes : mapping of str to estimator
+        What they need is summed.
+    rows : int, optional
+        Number of rows that will come; 0 if each update is large, so that nothing has to be buffered.
+    """
+    reads = frozenset().union(*(p.reads for p in probes.values() if isinstance(p, MomentProbe) and p.streams))
+    return LayerSums(
+        len(labels.classes),
+        X.shape[1],
+        len(labels.names),
+        moments="moments" in reads,
+        means=bool(reads & {"means", "scatter"}),
+        scatter="scatter" in reads,
+        dtype=X.dtype,
+        device=X.device,
+        expected=rows,
+    )
+
+
+def _sums_of_rows(X: Tensor, labels: LabelSets, probes: Mapping[str, ClassifierMixin]) -> LayerSums:
+    sums = new_sums(X, labels, probes, rows=0)
+    for rows, y in zip(X.split(SUMMED_ROWS), labels.y.split(SUMMED_ROWS, dim=1), strict=True):
+        sums.update(rows, y)
+    return sums
+
+
+def _largest_variance_first(probes: Mapping[str, ClassifierMixin]) -> list[tuple[str, ClassifierMixin]]:
+    """Order probes so that the largest subspaces come first: the smaller ones are parts of them."""
+
+    def key(item: tuple[str, ClassifierMixin]) -> float:
+        probe = item[1]
+        return -(probe.variance or 0.0) if isinstance(probe, MASC) and probe.components is None else 0.0
+
+    return sorted(probes.items(), key=key)
+
+
+def predictions(fitted: Sequence[FittedProbe], X: Tensor) -> Iterator[tuple[int, Tensor, float]]:
+    """Predict with all probes of a layer; subspaces of one fit share one projection.
+
+    Parameters
+    ----------
+    fitted : sequence of FittedProbe
+        All of one layer.
+    X : Tensor of shape (n, d)
+
+    Yields
+    ------
+    position : int
+        In `fitted`, in any order.
+    predicted : Tensor of shape (n,), int64
+        Class indices, on the CPU.
+    seconds : float
+        Time of the prediction.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)  # subspaces with the same columns are of one fit
+    for position, one in enumerate(fitted):
+        if isinstance(one.estimator, MASC):
+            groups[id(one.estimator.subspaces_.columns)].append(position)
         else:
-            chosen = self.probed
-            self.sums = {
-                layer: layer_sums(outputs[layer], self.labelling, self.reads, rows) for layer in chosen
-            }
-            self.summing = dict.fromkeys(chosen, 0.0)
+            start = time.perf_counter()
+            predicted = one.predict(X)
+            yield position, predicted, time.perf_counter() - start
+    for positions in groups.values():
+        start = time.perf_counter()
+        subspaces: Any = [fitted[position].estimator.subspaces_ for position in positions]
+        staged = subspaces[0].staged_predict(X, [one.ranks for one in subspaces]).cpu()  # (stages, n)
+        seconds = time.perf_counter() - start
+        for position, y in zip(positions, staged, strict=True):
+            yield position, fitted[position].present[y], seconds
 
-    def require_same_everywhere(self, rows: int | None) -> None:
-        """Refuse processes that hold different networks, labels or numbers of rows."""
-        if rows is None and not self.labelling.known:
-            raise InputError(
-                "each process of a job sees a part of an iterator's labels; give train_labels=, or data "
-                "of known length: arrays, a Dataset, or a loader"
-            )
-        require_same("network", *self.model.state_dict().values())
-        require_same("number of training rows", torch.tensor(-1 if rows is None else rows))
-        if (codes := self.labelling.codes) is not None:
-            require_same("training labels", codes)
-        elif is_whole(self.train):
-            labels = next(read_batches(self.train, rows or 1)).labels
-            text = repr(labels_of(labels, "training").tolist()).encode()
-            require_same("training labels", torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
-    def all_can_hold(self, plan: Plan) -> bool:
-        """Tell whether each process of the job has memory for the outputs of its rows."""
-        elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
-        fits = torch.tensor(int(plan.held - elsewhere <= budget(self.memory)))
-        return int(sum_over_processes(fits)) == world_size()
+def count_correct(fitted: Sequence[FittedProbe], X: Tensor, y: Tensor) -> "Accuracies":
+    """Count the correct predictions of all probes of a layer against several sets of labels.
+
+    Parameters
+    ----------
+    fitted : sequence of FittedProbe
+    X : Tensor of shape (n, d)
+    y : Tensor of shape (S, n), int64
+        Class indices; -1 for a label of no class, which no prediction equals.
+
+    Returns
+    -------
+    Accuracies
+    """
+    counts = Accuracies(fitted, len(y))
+    counts.update(X, y)
+    return counts
+
+
+class Accuracies:
+    """Counts of the correct predictions of a layer's probes, added up batch by batch.
+
+    Parameters
+    ----------
+    fitted : sequence of P FittedProbe
+    num_sets : int
+        Number S of sets of labels to compare with.
+
+    Attributes
+    ----------
+    rows : int
+    correct : Tensor of shape (P, S), int64
+    seconds : list of P float
+        Time of the predictions.
+    """
+
+    def __init__(self, fitted: Sequence[FittedProbe], num_sets: int) -> None:
+        self.fitted = list(fitted)
+        self.rows = 0
+        self.correct = torch.zeros(len(self.fitted), num_sets, dtype=torch.int64)
+        self.seconds = [0.0] * len(self.fitted)
 
     @property
-    def probed(self) -> list[str]:
-        """The layers that probes read."""
-        return [layer for layer in self.layers if layer != OUTPUT or self.wants_output]
+    def shares(self) -> np.ndarray:
+        """Accuracy of each probe against each set of labels, (P, S)."""
+        return self.correct.numpy() / max(self.rows, 1)
 
-    def plan(self, outputs: Mapping[str, Tensor], rows: int) -> Plan:
-        """Count what this call takes, the batch's outputs telling the dimensions."""
-        dims = {layer: outputs[layer].shape[1] for layer in self.probed}
-        sets = len(self.labelling.names)
-        classes = len(self.labelling.classes) or min(rows, MANY_CLASSES)
-        itemsize = max(rows.itemsize for rows in outputs.values())
-        return plan_of(
-            dims,
-            rows,
-            self.test_rows,
-            classes,
-            sets,
-            self.reads,
-            changed=self.labelling.changed,
-            itemsize=itemsize,
-        )
+    def update(self, X: Tensor, y: Tensor) -> None:
+        """Add rows.
 
-    # Fitting and scoring.
-
-    def fit(self) -> None:
-        """Fit all probes, and count what they get right of the training data."""
-        if self.held is not None:
-            self.fit_held(self.held)
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        y : Tensor of shape (S, n), int64
+        """
+        self.rows += len(X)
+        if not len(X):
             return
-        for layer in self.probed:
-            sums = self.sums.pop(layer)  # let go of when its probes are fitted
-            found = fit_layer(layer, self.candidates, self.labelling, sums=sums, summing=self.summing[layer])
-            self.scorers[layer] = LayerScorer(found)
-        self.score("train", self.train)
+        for rows, truth in zip(X.split(SCORED_ROWS), y.split(SCORED_ROWS, dim=1), strict=True):
+            for position, predicted, seconds in predictions(self.fitted, rows):
+                self.correct[position] += ((truth == predicted) & (truth >= 0)).sum(1)
+                self.seconds[position] += seconds
 
-    def fit_held(self, held: dict[str, RowStore]) -> None:
-        """Fit and score layer by layer; a layer's rows are let go of when that is done."""
-        labels, indices = (join(column) if column else None for column in self.columns)
-        n = held[self.probed[0]].length
-        if not self.labelling.known:
-            self.labelling.learn(labels_of(labels, "training"))
-        codes = torch.empty(len(self.labelling.names), 0, dtype=torch.int64)
-        if n:
-            codes = self.labelling.of_rows(labels, indices, own_positions(0, n))
-        truth = Truth(self.labelling.names, codes, [self.labelling.classes[row.numpy()] for row in codes])
-        self.begin_counting("train", truth.names)
-        by_sums = any(map(streams, self.candidates.values()))
-        if self.answers:
-            self.network["train"].count(torch.cat(self.answers), self.outputs, truth)
-        for layer in self.probed:
-            X = held.pop(layer).result()
-            start, sums = time.perf_counter(), None
-            if by_sums and (n >= X.shape[1] or world_size() > 1):  # else rows are shorter
-                sums = sums_of_rows(X, codes, self.labelling, self.reads)
-            found = fit_layer(
-                layer,
-                self.candidates,
-                self.labelling,
-                sums=sums,
-                summing=time.perf_counter() - start,
-                X=X,
-                codes=codes,
-            )
-            self.scorers[layer] = LayerScorer(found)
-            self.scorers[layer].count(X, truth, self.tallies["train"][layer])
-        self.add_up("train")
-
-    def score(self, split: str, data: Any) -> None:
-        """Run the model over data and count what all probes get right."""
-        shard = Shard(data, self.batch_size)
-        own = split == "train"
-        name = "true" if "true" in self.labelling.names else "given"
-        self.begin_counting(split, self.labelling.names if own else (name,))
-
-        def take(outputs: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
-            if shard.borrowed:
-                return
-            positions = shard.positions(len(next(iter(outputs.values()))))
-            if own:
-                codes = self.labelling.of_rows(labels, indices, positions)
-                truth = Truth(self.labelling.names, codes, [self.labelling.classes[c.numpy()] for c in codes])
-            else:
-                given = labels_of(labels, split)
-                truth = Truth((name,), self.labelling.code(given)[None], [given])
-            for layer, X in outputs.items():
-                if layer == OUTPUT and self.logits.one_a_class:
-                    self.network[split].count(X.argmax(1), X.shape[1], truth)
-                if layer in self.scorers:
-                    self.scorers[layer].count(X, truth, self.tallies[split][layer])
-
-        capture(self.model, shard.batches, **self.options, consume=take)
-        self.add_up(split)
-
-    def begin_counting(self, split: str, label_names: Sequence[str]) -> None:
-        """Start all counts of a split, against these sets of labels."""
-        self.label_names[split] = label_names
-        self.tallies[split] = {layer: Tally() for layer in self.layers}
-        self.network[split] = NetworkTally(len(label_names))
-
-    def add_up(self, split: str) -> None:
-        """Add the counts of the other processes, layer by layer."""
-        for layer, tally in self.tallies[split].items():
-            places = range(len(self.scorers[layer].fitted) if layer in self.scorers else 0)
-            tally.sum_over_processes(places, len(self.label_names[split]))
-        self.network[split].sum_over_processes()
-
-    def table(self) -> ProbeTable:
-        """Put all counts into rows."""
-        rows: list[tuple] = []
-        for layer in self.layers:
-            name = self.renamed.get(layer, layer)
-            if layer == OUTPUT:
-                rows += self.network_rows()
-            for place, one in enumerate(self.scorers[layer].fitted if layer in self.scorers else []):
-                for split, names in self.label_names.items():
-                    tally = self.tallies[split][layer]
-                    seconds = one.seconds + tally.seconds[place]
-                    for s, labels in enumerate(names):
-                        accuracy = tally.right[place, s] / tally.rows
-                        key = (name, one.name, one.fitted_on, split, labels)
-                        rows.append((*key, accuracy, one.components, seconds))
-        return ProbeTable(rows, columns=COLUMNS)
-
-    def network_rows(self) -> list[tuple]:
-        """Accuracies of the model's own output, where the labels are numbers of its classes."""
-        return [
-            (OUTPUT, "network", "", split, labels, accuracy, nan, nan)
-            for split, names in self.label_names.items()
-            for labels, accuracy in zip(names, self.network[split].accuracies(), strict=True)
-            if accuracy is not None
-        ]
+    def sum_over_processes(self) -> None:
+        """Add the counts of the other processes of the job."""
+        counts = torch.cat([torch.tensor([self.rows]), self.correct.flatten()])
+        rows, *correct = sum_over_processes(counts).tolist()
+        self.rows, self.correct = rows, torch.tensor(correct, dtype=torch.int64).view_as(self.correct)

@@ -1,23 +1,278 @@
-"""plan(): what probing would take, in bytes and operations, before anything is allocated."""
+"""plan(): bytes and operations of probing, counted before anything is allocated."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from types import EllipsisType
 from typing import Any
 
 import torch
+from sklearn.base import ClassifierMixin
 from torch import nn
-from torch.utils.data import Dataset
 
 from layerprobe.core.checks import check_count, check_number, check_strength
+from layerprobe.core.fitting import WIDE
+from layerprobe.core.moments import ClassMoments
+from layerprobe.core.second_moment import SecondMoment
+from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
-from layerprobe.layers import capture
-from layerprobe.layers.batches import count_rows, is_whole, read_batches
+from layerprobe.layers.batches import is_whole
 from layerprobe.layers.pooling import Pool
-from layerprobe.layers.selecting import Maybe
-from layerprobe.layerwise.plans import Plan, plan_of, reads_of
+from layerprobe.layerwise.engine import SCORED_ROWS
+from layerprobe.layerwise.label_sets import read_label_sets
+from layerprobe.layerwise.outputs import Extractor
+from layerprobe.layerwise.shards import rows_in
+from layerprobe.probes.base import MomentProbe
 from layerprobe.probes.naming import Probes, named_probes
+from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, readable, require_memory
 
-__all__ = ["plan"]
+__all__ = ["LayerPlan", "ProbePlan", "plan", "reads_of"]
+
+# A float64 eigendecomposition of (m, m) takes as long as this many m^3 operations of a float32 product:
+# 14, 10 and 6 were measured for m = 500, 784 and 2048 (docs/performance.md).
+EIGH_OPERATIONS = 10
+FLOAT64_OPERATIONS = 2  # operations in float64 take as long as this many in float32
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """Bytes and operations of one layer.
+
+    Attributes
+    ----------
+    name : str
+    dim : int
+        Number of features d.
+    outputs, sums, bases, working : int
+        Bytes: of the layer's outputs for the training rows, if they are held; of sums over batches with
+        their buffers; of the fitted probes; of one fit, or of adding one batch, while it runs. Upper bounds
+        for any labels.
+    moments, decompositions, scores : float
+        Operations, in units of one in float32.
+    """
+
+    name: str
+    dim: int
+    outputs: int
+    sums: int
+    bases: int
+    working: int
+    moments: float
+    decompositions: float
+    scores: float
+
+    @property
+    def flops(self) -> float:
+        """All operations."""
+        return self.moments + self.decompositions + self.scores
+
+
+@dataclass(frozen=True, repr=False)
+class ProbePlan:
+    """Bytes and operations of probing; prints as a table.
+
+    Attributes
+    ----------
+    dims : mapping of str to int
+        Number of features d of each layer.
+    rows, test_rows, classes, label_sets : int
+    reads : frozenset of str
+        What the probes need: the sums "moments", "means" and "scatter", or "rows".
+    forward : float or None
+        Operations of the network's forward pass per row; None without a network.
+    changed : float
+        Share of the rows whose label is not the same in all sets.
+    components : int or None
+        Expected components per class; None for as many as possible.
+    itemsize : int
+        Bytes of one number.
+    """
+
+    dims: Mapping[str, int]
+    rows: int
+    test_rows: int
+    classes: int
+    label_sets: int
+    reads: frozenset[str]
+    forward: float | None = None
+    changed: float = 1.0
+    components: int | None = None
+    itemsize: int = 4
+
+    @cached_property
+    def layers(self) -> tuple[LayerPlan, ...]:
+        """The layers in order of execution."""
+        return tuple(self._layer(name, d) for name, d in self.dims.items())
+
+    @property
+    def held(self) -> int:
+        """Peak bytes if the training outputs of all layers are held: one forward pass over them."""
+        bases = most = 0
+        in_float64 = 8 * min(self.rows, SCORED_ROWS) if self.reads & {"means", "scatter"} else 0
+        for layer in self.layers:
+            most = max(most, bases + layer.sums + max(layer.working, in_float64 * layer.dim))
+            bases += layer.bases
+        return sum(layer.outputs for layer in self.layers) + max(most, bases)
+
+    @property
+    def streamed(self) -> int | None:
+        """Peak bytes if sums replace outputs: two forward passes; None if a probe needs rows."""
+        if "rows" in self.reads:
+            return None
+        sums, bases = sum(layer.sums for layer in self.layers), 0
+        most = sums + max((layer.working for layer in self.layers), default=0)  # while a batch is added
+        for layer in self.layers:
+            most = max(most, sums + bases + layer.working)
+            sums, bases = sums - layer.sums, bases + layer.bases
+        return max(most, bases)
+
+    @property
+    def least(self) -> int:
+        """Peak bytes of the cheaper of the two ways."""
+        return self.held if self.streamed is None else min(self.held, self.streamed)
+
+    @property
+    def passes(self) -> int:
+        """Forward passes over the training rows, in the way that takes less memory."""
+        return 1 if self.streamed is None or self.held <= self.streamed else 2
+
+    def flops(self, passes: int = 1) -> float:
+        """Return all operations: `passes` forward passes over the training rows, one over the test rows."""
+        own = sum(layer.flops for layer in self.layers)
+        return own + (self.forward or 0) * (passes * self.rows + self.test_rows)
+
+    def hours(self, flops_per_second: float, passes: int = 1) -> float:
+        """Return the hours of all operations.
+
+        Parameters
+        ----------
+        flops_per_second : float
+            Operations in float32 per second.
+        passes : int
+            Forward passes over the training rows.
+        """
+        check_number("flops_per_second", flops_per_second, above=0)
+        return self.flops(passes) / flops_per_second / 3600
+
+    def summary(self) -> dict[str, Any]:
+        """Return everything as plain numbers."""
+        return {
+            **{name: getattr(self, name) for name in ("rows", "test_rows", "classes", "label_sets")},
+            "layers": [asdict(layer) for layer in self.layers],
+            "held": self.held,
+            "streamed": self.streamed,
+            "forward": self.forward,
+            "flops": self.flops(self.passes),
+        }
+
+    def require(self, memory: int | float | str | None = None) -> None:
+        """Raise an InputError if neither way fits into the memory.
+
+        Parameters
+        ----------
+        memory : int or str, optional
+            Bytes, or text such as "8GiB". Default: 80 % of what is free.
+        """
+        limit = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
+        if self.least <= limit:
+            return
+        widest = max(self.layers, key=lambda layer: layer.dim)
+        fits = [name for name, d in self.dims.items() if replace(self, dims={name: d}).least <= limit]
+        advice = [f"pool {widest.name!r}, of {widest.dim:,} features, by pool="]
+        if 0 < len(fits) < len(self.dims):
+            advice.append(f"choose fewer layers by layers=; each of {', '.join(map(repr, fits))} fits alone")
+        if "rows" in self.reads:
+            advice.append(
+                "leave out the probes that need rows: all but masc (below a variance of 1), velpic, ncm, "
+                "lda, ridge and shrinkage_lda"
+            )
+        require_memory(self.least, "probing would", "; or ".join(advice), memory)
+
+    def _layer(self, name: str, d: int) -> LayerPlan:
+        n, K, S, itemsize = self.rows, self.classes, self.label_sets, self.itemsize
+        # Groups of rows, and the number of ClassMoments that hold as many: rows with equal labels share one.
+        parts = [(n - self.changed * n, 1), (self.changed * n, S)] if S > 1 else [(n, 1)]
+        m = min(max(1, n // K), d)
+        sums, bases, working, moments, decompositions, widths = 8.0 * S * K, 0, 0, 0.0, 0.0, 0.0
+        if "moments" in self.reads:
+            waiting = ClassMoments.buffer_rows(K, d, n)
+            buffer = waiting * (itemsize * d + 8)
+            sums += sum(
+                times * (ClassMoments.most_bytes(K, d, math.ceil(part), itemsize) + buffer)
+                for part, times in parts
+            )
+            bases = 2 * itemsize * d * min(n, K * d)  # once more side by side, for scoring
+            # eigenvectors, their workspace and the matrix in float64; then the bases side by side
+            workers = min(K, torch.get_num_threads())
+            most = min(n, d)  # rows that one class may have
+            fit = workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * d
+            working = max(fit, workers * SecondMoment.most_working(waiting, d, itemsize))
+            added = sum(part * times for part, times in parts)
+            gram = (1 if d >= WIDE else FLOAT64_OPERATIONS) * n * m * d * S
+            moments += added * d * (d + 1) if m == d else gram
+            r = min(m, self.components or m)
+            width = min(r, d - r) if m == d else r
+            width = width if self.components or m < d else d // 2
+            back = 0 if m == d else FLOAT64_OPERATIONS * 2 * m * r * d
+            decompositions += S * K * (EIGH_OPERATIONS * m**3 + back)
+            widths += S * K * width
+        if self.reads & {"means", "scatter"}:
+            sums += 8 * S * K * d
+            working = max(working, 2 * 8 * min(n, LayerSums.BLOCK) * d)  # a block in float64, and centred
+            bases += 3 * itemsize * K * d
+            widths += S * K
+        if "scatter" in self.reads:
+            sums += 4 * d * (d + 1)
+            working += 8 * 12 * d * d
+            bases += 8 * d * d
+            moments += FLOAT64_OPERATIONS * n * d * (d + 1)
+            decompositions += S * EIGH_OPERATIONS * d**3
+        scores = 2 * (n + self.test_rows) * d * widths
+        return LayerPlan(
+            name, d, itemsize * n * d, int(sums), S * bases, working, moments, decompositions, scores
+        )
+
+    def __repr__(self) -> str:
+        head = ["layer", "d", "outputs", "sums", "fitted", "moments", "decompositions", "scores"]
+        cells = [head] + [
+            [
+                layer.name,
+                f"{layer.dim:,}",
+                *map(readable, (layer.outputs, layer.sums, layer.bases)),
+                *(f"{flops:.1e}" for flops in (layer.moments, layer.decompositions, layer.scores)),
+            ]
+            for layer in self.layers
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in cells
+        ]
+        forward = "" if self.forward is None else f", forward {self.forward:.1e} a row"
+        hours = self.hours(1e11, self.passes)
+        time = f"{hours:.2g} hours" if hours >= 0.1 else f"{3600 * hours:.2g} seconds"
+        return "\n".join(
+            [
+                f"Plan: {self.rows:,} training and {self.test_rows:,} test rows, {self.classes:,} classes, "
+                f"{self.label_sets} set(s) of labels",
+                *lines,
+                f"memory at most: {readable(self.held)} with outputs held"
+                + ("" if self.streamed is None else f", {readable(self.streamed)} with two passes instead")
+                + f"; {readable(free_memory())} free here",
+                f"operations: {self.flops(self.passes):.2e}{forward}; {time} at 1e11 a second",
+            ]
+        )
+
+
+def reads_of(probes: Iterable[ClassifierMixin]) -> frozenset[str]:
+    """Return what all these probes need to be fitted: names of sums, or "rows"."""
+    kinds = [
+        probe.reads if isinstance(probe, MomentProbe) and probe.streams else {"rows"} for probe in probes
+    ]
+    return frozenset().union(*kinds)
 
 
 def plan(
@@ -36,7 +291,7 @@ def plan(
     pool: Pool = None,
     device: torch.device | str | None = None,
     memory: int | float | str | None = None,
-) -> Plan:
+) -> ProbePlan:
     """Count the bytes and operations that :func:`layerprobe.probe` would take; nothing is allocated.
 
     Parameters
@@ -46,7 +301,7 @@ def plan(
     train : optional
         Training data as for :func:`layerprobe.probe`, for a network.
     rows, classes : int, optional
-        n and K, where `train` does not tell.
+        n and K, where `train` does not give them.
     test_rows : int
     label_sets : int
         Sets of training labels.
@@ -59,23 +314,23 @@ def plan(
     probes, layers, pool, device
         As for :func:`layerprobe.probe`.
     memory : int or str, optional
-        A budget, bytes or text such as "8GiB".
+        A limit, bytes or text such as "8GiB".
 
     Returns
     -------
-    Plan
+    ProbePlan
 
     Raises
     ------
     InputError
-        For numbers that no data can have. If the budget would be exceeded; the message names what would fit.
+        For numbers that no data can have, or if the memory limit would be exceeded.
 
     Notes
     -----
-    Bytes are upper bounds, whatever the labels are, for the probes that sums over rows serve; of others the
-    outputs that they read are counted and not what they do with them. Neither the data nor what the network
-    itself takes for a batch is in them. Operations are those of K classes of n / K rows. float64 ones count
-    twice, an eigendecomposition of m x m as 10 m^3: that many operations of a product take as long.
+    Bytes are upper bounds for any labels, for the probes that need only sums over rows; of the others only
+    the outputs that they read are counted. The data and the network's own memory are not counted. Operations
+    are those of K classes of n / K rows. float64 operations count twice, an eigendecomposition of m x m as
+    10 m^3: as many operations of a product take as long.
 
     Examples
     --------
@@ -83,11 +338,17 @@ def plan(
     >>> round(found.layers[0].sums / 2**30)
     14
     """
-    forward = None
+    forward, itemsize = None, 4
     if isinstance(model, nn.Module):
-        dims, forward = _look(model, train, layers, pool, device)
-        rows = _count(train) if rows is None else rows
-        classes = _classes(train) if classes is None else classes
+        from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
+        with FlopCounterMode(display=False) as counter:
+            found = Extractor(model, layers, pool, device=device).dimensions(train)
+        dims, itemsize = found.layers, found.itemsize
+        forward = counter.get_total_flops() / found.rows
+        rows = rows_in(train) if rows is None else rows
+        if classes is None and is_whole(train):  # the labels of a loader would have to be read
+            classes = len(read_label_sets(train, rows or 1).classes)
     else:
         if train is not None or layers is not None or pool is not None:
             raise InputError(
@@ -97,16 +358,13 @@ def plan(
     if not rows or not classes or not dims:
         raise InputError(
             f"expected at least one layer, row and class, got {len(dims)} layers, rows={rows} and "
-            f"classes={classes}; give rows= and classes= where the data do not tell"
+            f"classes={classes}; give rows= and classes= where the data do not"
         )
     for name, dim in dims.items():
         check_count(f"the number of features of {name!r}", dim)
-    for name, value, least in [
-        ("rows", rows, 1),
-        ("classes", classes, 1),
-        ("test_rows", test_rows, 0),
-        ("label_sets", label_sets, 1),
-    ]:
+    numbers = {"rows": (rows, 1), "classes": (classes, 1)}
+    numbers |= {"test_rows": (test_rows, 0), "label_sets": (label_sets, 1)}
+    for name, (value, least) in numbers.items():
         check_count(name, value, least)
     check_number("changed", changed, least=0, most=1)
     if components is not None:
@@ -115,57 +373,18 @@ def plan(
             raise InputError(
                 f"components must be at most the number of features, {max(dims.values())}, got {components}."
             )
-    made = named_probes(probes, variances)
-    found = plan_of(
+    planned = ProbePlan(
         dims,
         rows,
         test_rows,
         classes,
         label_sets,
-        reads_of(made.values()),
+        reads_of(named_probes(probes, variances).values()),
         forward,
-        changed=changed,
-        components=components,
+        changed,
+        components,
+        itemsize,
     )
     if memory is not None:
-        found.require(memory)
-    return found
-
-
-def _look(
-    model: nn.Module,
-    train: Any,
-    layers: str | Iterable[str | EllipsisType] | None,
-    pool: Pool,
-    device: torch.device | str | None,
-) -> tuple[dict[str, int], float]:
-    """Run the model on the first rows: each layer's number of features, and operations a row."""
-    from torch.utils.flop_counter import FlopCounterMode  # loads much of torch's compiler
-
-    names: dict[str, str] = {}
-    if layers is None:
-        names = {layer: name for name, layer in getattr(model, "probed_layers", {}).items()}
-        layers = list(names) or None
-    first = next(read_batches(train, 2))
-    with FlopCounterMode(display=False) as counter:
-        pools = pool if isinstance(pool, Mapping) else {"*": pool}
-        pools = {Maybe("output"): _flat, **pools}  # the model's own answer is probed as it is
-        found = capture(model, iter([(first.inputs, None)]), layers, pool=pools, device=device)
-    dims = {names.get(layer, layer): outputs.shape[1] for layer, outputs in found.outputs.items()}
-    return dims, counter.get_total_flops() / first.size
-
-
-def _flat(output: torch.Tensor) -> torch.Tensor:
-    return output[:, None] if output.ndim == 1 else output.flatten(1)
-
-
-def _count(train: Any) -> int | None:
-    return len(train) if isinstance(train, Dataset) and hasattr(train, "__len__") else count_rows(train)
-
-
-def _classes(train: Any) -> int | None:
-    """Count the classes of whole arrays; a loader would have to be read."""
-    if not is_whole(train):
-        return None
-    labels = next(read_batches(train, count_rows(train) or 1)).labels
-    return None if labels is None else len(set(labels.tolist()))
+        planned.require(memory)
+    return planned

@@ -1,18 +1,83 @@
-"""probe(): from a model and data to a tidy table of what every layer knows, in one call."""
+"""probe(): from a model and data to a tidy table of the accuracies of every layer's probes."""
 
+import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import nan
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pandas as pd
 import torch
-from torch import nn
+from sklearn.base import ClassifierMixin
+from torch import Tensor, nn
 
-from layerprobe.layerwise.engine import Job
-from layerprobe.layerwise.shards import rows_in
-from layerprobe.layerwise.table import ProbeTable
+from layerprobe.core.statistics import LayerSums
+from layerprobe.errors import InputError
+from layerprobe.layers.batches import Column, is_whole, keeps_order, read_batches
+from layerprobe.layerwise.engine import Accuracies, FittedProbe, fit_layer, new_sums, streams
+from layerprobe.layerwise.label_sets import LabelSets, class_indices, given_labels, read_label_sets
+from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch, RowCollector
+from layerprobe.layerwise.planning import ProbePlan, reads_of
+from layerprobe.layerwise.shards import Shard, own_positions, rows_in
 from layerprobe.probes.naming import Probes, named_probes
+from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
+from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
 
-__all__ = ["probe"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["COLUMNS", "ProbeTable", "probe"]
+
+COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds"]
+ASSUMED_CLASSES = 1000  # where their number is not known: if outputs fit beside so many, it need not be
+
+
+class ProbeTable(pd.DataFrame):
+    """Tidy rows of one accuracy each; prints as a table of layers, draws itself with ``plot()``.
+
+    Columns: layer; probe ("network" for the model's own output); fitted_on, the labels that the probe was
+    fitted on; split ("train" or "test"); labels, the labels that the accuracy compares with; accuracy in
+    [0, 1]; components, the mean r_k of a subspace probe; seconds to fit the probe and predict the split.
+    Time that several probes or sets of labels share is counted for each of them.
+    """
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame  # a part of the rows is a plain frame
+
+    def __repr__(self) -> str:
+        if not set(COLUMNS) <= set(self.columns):
+            return repr(pd.DataFrame(self))
+        split = "test" if (self["split"] == "test").any() else "train"
+        rows = pd.DataFrame(self[self["split"] == split])
+        rows["probe"] = (rows["probe"] + " on " + rows["fitted_on"]).where(
+            rows["fitted_on"] != "", rows["probe"]
+        )
+        text = [f"ProbeTable: {len(self)} rows; accuracy on {split} data against"]
+        for labels, part in rows.groupby("labels", sort=False):
+            wide = part.pivot_table(index="layer", columns="probe", values="accuracy", sort=False)
+            text += [f"{labels} labels", wide.map("{:.4f}".format, na_action="ignore").fillna("").to_string()]
+        return "\n".join(text)
+
+    def _repr_html_(self) -> str:
+        return pd.DataFrame(self).to_html(index=False)
+
+    def plot(self, probe: str | None = None, *, title: str = "") -> "Figure":  # type: ignore[override]
+        """Draw one probe's accuracy over the layers; see :func:`layerprobe.figures.accuracy_over_layers`.
+
+        Parameters
+        ----------
+        probe : str, optional
+            Default: the first.
+        title : str
+        """
+        from layerprobe.figures import accuracy_over_layers
+
+        drawn = probe or next((name for name in self["probe"] if name != "network"), "any")
+        return accuracy_over_layers(pd.DataFrame(self), drawn, title=title)
 
 
 def probe(
@@ -29,16 +94,15 @@ def probe(
     variances: Sequence[float] | None = None,
     memory: int | float | str | None = None,
 ) -> ProbeTable:
-    """Ask every layer of a network what it knows.
+    """Measure how well probes predict labels from every layer of a network.
 
     Fits each probe on each layer's outputs for the training data, once for each set of training labels, and
-    measures its accuracy on the training data against every set of labels, and on the test data. One
-    forward pass over the training data and one over the test data serve all of it, while the training
-    outputs of the chosen layers are held in memory. Where they would not fit, and no probe needs rows, sums
-    over batches take their place: one forward pass gathers those of all layers, probes and sets of labels,
-    and a second one predicts; the answers are the same but for rounding. Data without named labels that are
-    no whole arrays are then read once more before, for their labels alone. MASC, VeLPIC, nearest class mean,
-    LDA, ridge and ShrinkageLDA need no rows.
+    measures its accuracy on the training data against every set of labels, and on the test data. One forward
+    pass over the training data and one over the test data are enough while the training outputs of the
+    chosen layers fit into memory. If they do not, and all probes need only sums over rows, sums over batches
+    are kept instead: one forward pass sums, and a second one predicts; results are the same but for rounding.
+    Labels that come with a loader are then read once more beforehand. MASC, VeLPIC, nearest class mean, LDA,
+    ridge and ShrinkageLDA need only sums.
 
     In a job of several processes (``torchrun``; see :mod:`layerprobe.distributed`) each of them runs the
     model over every world_size-th row, sums are added over processes, and all get the same table. Probes
@@ -53,7 +117,7 @@ def probe(
     train_labels : mapping of str to n labels, optional
         Named sets of training labels in the order of the rows, say ``{"noisy": noisy, "true": clean}``.
         Default: ``{"given": y}``, the labels that come with the training data. A shuffling loader must then
-        give each row's index, as batches (x, y, index); other iterables are taken to keep the order. The
+        give each row's index, as batches (x, y, index); other iterables are assumed to keep the order. The
         labels that come with the data are then not used.
     layers : str or iterable of str, optional
         Names or glob patterns. Default: the model's own ``probed_layers``, a mapping of names in the table
@@ -71,7 +135,7 @@ def probe(
         Every MASC is measured at each of them, as "masc 0.99" and so on, from one fit and one projection;
         so are MASC probes that are given one by one and differ in their variance alone.
     memory : int or str, optional
-        What may be taken, bytes or text such as "8GiB"; :func:`layerprobe.plan` tells what would be. Default:
+        Memory limit, bytes or text such as "8GiB"; :func:`layerprobe.plan` counts what is needed. Default:
         80 % of what is free.
 
     Returns
@@ -85,14 +149,335 @@ def probe(
     ------
     InputError
         If labels are missing or of another length, a probe cannot be fitted, or the memory is too small; the
-        message then names what would fit.
+        message then says what to change.
     LayerError
         If a layer pattern matches nothing.
     """
-    job = Job(model, train, train_labels, named_probes(probes, variances), layers, pool, batch_size, device)
-    job.memory, job.test_rows = memory, rows_in(test) or 0 if test is not None else 0
-    job.gather()
-    job.fit()
+    task = _Task(
+        Extractor(model, layers, pool, batch_size, device),
+        named_probes(probes, variances),
+        train,
+        None if train_labels is None else LabelSets.of(train_labels),
+        0 if test is None else rows_in(test) or 0,
+        memory,
+    )
+    _require_sums_in_a_job(task.probes)
+    training = _TrainingPass(task)
+    task.extractor.run(training.shard.batches, training.add)
+    training.finish()
+    fitted, splits = training.fit()
     if test is not None:
-        job.score("test", test)
-    return job.table()
+        splits["test"] = _score_test(task, training.labels, fitted, test)
+    return _table(fitted, splits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """The checked arguments of one call of `probe`."""
+
+    extractor: Extractor
+    probes: Mapping[str, ClassifierMixin]
+    train: Any
+    named: LabelSets | None  # in the order of the rows; None for the labels that come with the data
+    test_rows: int
+    memory: int | float | str | None
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes for this process: free memory is shared with the other processes of the machine."""
+        if self.memory is not None:
+            return as_bytes(self.memory)
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+        return int(SHARE * free_memory()) // here
+
+
+def _require_sums_in_a_job(probes: Mapping[str, ClassifierMixin]) -> None:
+    """Refuse probes that need all rows where each process of a job has a part of them."""
+    if world_size() > 1 and (refused := [name for name, one in probes.items() if not streams(one)]):
+        raise InputError(
+            f"expected probes that need only sums, as {world_size()} processes share the rows: "
+            "masc below a variance of 1 and without noise=, velpic, ncm, lda, ridge or shrinkage_lda; got "
+            f"{', '.join(refused)}, which need all rows in one process"
+        )
+
+
+@dataclass(eq=False)
+class _OutputAccuracy:
+    """Accuracy of the network's own output against S sets of labels."""
+
+    num_sets: int
+    rows: int = 0
+    correct: list[int] = field(init=False)
+    foreign: list[int] = field(init=False)  # labels that are no output of the network
+
+    def __post_init__(self) -> None:
+        self.correct, self.foreign = [0] * self.num_sets, [0] * self.num_sets
+
+    def update(self, predicted: Tensor, K: int, labels: Sequence[np.ndarray]) -> None:
+        """Add rows: outputs 0..K-1 predicted by the network, (b,), and S arrays of labels (b,)."""
+        self.rows += len(predicted)
+        for s, values in enumerate(labels):
+            if values.dtype.kind in "iu":
+                self.correct[s] += int((predicted.cpu().numpy() == values).sum())
+                self.foreign[s] += int(((values < 0) | (values >= K)).sum())
+            else:
+                self.foreign[s] += len(values)
+
+    def sum_over_processes(self) -> None:
+        """Add the counts of the other processes of the job."""
+        counts = torch.tensor([self.rows, *self.correct, *self.foreign], dtype=torch.int64)
+        self.rows, *rest = sum_over_processes(counts).tolist()
+        self.correct, self.foreign = rest[: self.num_sets], rest[self.num_sets :]
+
+    def shares(self) -> list[float | None]:
+        """Return the accuracy against each set; None where labels are not outputs of the network."""
+        return [
+            None if foreign or not self.rows else correct / self.rows
+            for correct, foreign in zip(self.correct, self.foreign, strict=True)
+        ]
+
+
+class _Split:
+    """Accuracies on one split of all probes of all layers, and of the network."""
+
+    def __init__(self, label_names: Sequence[str], fitted: Mapping[str, Sequence[FittedProbe]]) -> None:
+        self.label_names = label_names
+        self.layers = {layer: Accuracies(probes, len(label_names)) for layer, probes in fitted.items()}
+        self.network = _OutputAccuracy(len(label_names))
+
+    def add(self, batch: LayerBatch, y: Tensor, labels: Sequence[np.ndarray]) -> None:
+        """Add a batch, its class indices (S, b) and its labels, S arrays (b,)."""
+        if batch.logits is not None:
+            self.network.update(batch.logits.argmax(1), batch.logits.shape[1], labels)
+        for layer, X in batch.outputs.items():
+            self.layers[layer].update(X, y)
+
+    def sum_over_processes(self) -> None:
+        for accuracies in self.layers.values():
+            accuracies.sum_over_processes()
+        self.network.sum_over_processes()
+
+
+class _TrainingPass:
+    """The first pass over the training data: keeps the rows of all layers, or sums over them."""
+
+    def __init__(self, task: _Task) -> None:
+        self.task = task
+        self.shard = Shard(task.train, task.extractor.batch_size)
+        self.ordered = keeps_order(task.train)
+        self.known: LabelSets | None = task.named
+        self.rows = 0
+        self.collector: RowCollector | None = None
+        self.sums: dict[str, LayerSums] = {}
+        self.seconds: dict[str, float] = {}
+        self.predicted: list[Tensor] = []  # the network's own, while outputs are held
+        self.num_outputs = 0
+
+    @property
+    def labels(self) -> LabelSets:
+        """The sets of training labels, which are known after the pass."""
+        assert self.known is not None
+        return self.known
+
+    def add(self, batch: LayerBatch) -> None:
+        """Take in one batch."""
+        if not self.rows and self.collector is None and not self.sums:
+            self._check_order(batch.indices)
+            self._begin(batch)
+        if self.shard.is_dummy:  # no row of its own, but this process takes part in every sum
+            batch = _without_rows(batch)
+        positions = self.shard.positions(len(batch))
+        self.rows += len(batch)
+        if self.collector is None:
+            y, _ = self._labels_of(batch, positions)
+            for layer, X in batch.outputs.items():
+                start = time.perf_counter()
+                self.sums[layer].update(X, y)
+                self.seconds[layer] += time.perf_counter() - start
+            return
+        if batch.logits is not None:
+            self.predicted.append(batch.logits.argmax(1).cpu())
+            self.num_outputs = batch.logits.shape[1]
+        self.collector.add(replace(batch, logits=None))
+        if rows_in(self.task.train) is None and (needed := self.collector.nbytes) > self.task.memory_limit:
+            require_memory(
+                needed,
+                f"the layers' outputs for the first {self.rows:,} rows",
+                "give a loader of known length, choose fewer layers by layers=, or pool them by pool=",
+                self.task.memory_limit,
+            )
+
+    def finish(self) -> None:
+        """Check the number of rows after the pass."""
+        total = int(sum_over_processes(torch.tensor(self.rows)))
+        if self.task.named is not None and self.collector is not None and not self.collector.has_indices:
+            self.task.named.require_length(total)
+
+    def fit(self) -> tuple[dict[str, list[FittedProbe]], dict[str, _Split]]:
+        """Fit all probes of all layers; return them, and their accuracies on the training data."""
+        if self.collector is not None:
+            return self._fit_held(self.collector)
+        fitted = {
+            layer: fit_layer(
+                layer, self.task.probes, self.labels, sums=self.sums.pop(layer), seconds=self.seconds[layer]
+            )
+            for layer in list(self.sums)  # sums are released when the layer is fitted
+        }
+        split = _Split(self.labels.names, fitted)
+        shard = Shard(self.task.train, self.task.extractor.batch_size)
+
+        def score(batch: LayerBatch) -> None:
+            if not shard.is_dummy:
+                split.add(batch, *self._labels_of(batch, shard.positions(len(batch))))
+
+        self.task.extractor.run(shard.batches, score)
+        split.sum_over_processes()
+        return fitted, {"train": split}
+
+    def _fit_held(self, collector: RowCollector) -> tuple[dict[str, list[FittedProbe]], dict[str, _Split]]:
+        outputs = collector.result()
+        if self.task.named is not None:
+            rows = own_positions(0, self.rows)
+            if outputs.indices is not None:
+                rows = torch.as_tensor(np.asarray(outputs.indices))
+            labels = self.task.named.take(rows, "rows" if outputs.indices is None else "indices")
+        else:
+            given = {"given": given_labels(outputs.labels, "training")}
+            labels = LabelSets.of(given) if self.known is None else self.known.recode(given)
+        self.known = self.known or labels
+        fitted: dict[str, list[FittedProbe]] = {}
+        split = _Split(labels.names, fitted)
+        for layer in outputs:
+            X = outputs.pop(layer)
+            fitted[layer] = fit_layer(layer, self.task.probes, labels, X, shared=world_size() > 1)
+            split.layers[layer] = Accuracies(fitted[layer], len(labels.names))
+            split.layers[layer].update(X, labels.y)
+        if self.predicted:
+            split.network.update(torch.cat(self.predicted), self.num_outputs, labels.values())
+        split.sum_over_processes()
+        return fitted, {"train": split}
+
+    def _begin(self, batch: LayerBatch) -> None:
+        """Decide whether to keep rows or sums, when the first batch has shown the layers' dimensions."""
+        task, rows = self.task, rows_in(self.task.train)
+        if world_size() > 1:
+            self._require_same_everywhere(rows)
+        hold = True  # an iterator of unknown length may serve one pass only
+        if is_whole(task.train) and self.known is None:
+            self.known = read_label_sets(task.train, rows or 1)
+        if rows is not None:
+            hold = self._all_can_hold(self._plan(batch, rows))
+            if self.known is None and not (hold and world_size() == 1):
+                self.known = read_label_sets(task.train, task.extractor.batch_size)
+                hold = self._all_can_hold(self._plan(batch, rows))
+            if not hold:
+                self._plan(batch, rows).require(task.memory_limit)
+        if hold:
+            self.collector = RowCollector(None if rows is None else -(-rows // world_size()))
+            return
+        self.sums = {layer: new_sums(X, self.labels, task.probes, rows) for layer, X in batch.outputs.items()}
+        self.seconds = dict.fromkeys(self.sums, 0.0)
+
+    def _plan(self, batch: LayerBatch, rows: int) -> ProbePlan:
+        known = self.known
+        return ProbePlan(
+            {layer: X.shape[1] for layer, X in batch.outputs.items()},
+            rows,
+            self.task.test_rows,
+            min(rows, ASSUMED_CLASSES) if known is None else len(known.classes),
+            1 if known is None else len(known.names),
+            reads_of(self.task.probes.values()),
+            changed=1.0 if self.task.named is None else self.task.named.changed,
+            itemsize=max((X.itemsize for X in batch.outputs.values()), default=4),
+        )
+
+    def _all_can_hold(self, plan: ProbePlan) -> bool:
+        """Return whether each process of the job has memory for the outputs of its rows."""
+        elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
+        fits = torch.tensor(int(plan.held - elsewhere <= self.task.memory_limit))
+        return int(sum_over_processes(fits)) == world_size()
+
+    def _require_same_everywhere(self, rows: int | None) -> None:
+        """Raise unless all processes have the same network, labels and number of rows."""
+        task = self.task
+        if rows is None and task.named is None:
+            raise InputError(
+                "each process of a job reads a part of an iterator's labels; give train_labels=, or data of "
+                "known length: arrays, a Dataset, or a loader"
+            )
+        require_same("network", *task.extractor.model.state_dict().values())
+        require_same("number of training rows", torch.tensor(-1 if rows is None else rows))
+        if task.named is not None:
+            require_same("training labels", task.named.y)
+        elif is_whole(task.train):
+            labels = next(read_batches(task.train, rows or 1)).labels
+            text = repr(given_labels(labels, "training").tolist()).encode()
+            require_same("training labels", torch.frombuffer(bytearray(text), dtype=torch.uint8))
+
+    def _check_order(self, indices: Column | None) -> None:
+        if self.task.named is not None and indices is None and not self.ordered:
+            raise InputError(
+                "train_labels are in the order of the rows, but the training loader may shuffle and gives no "
+                "indices; use shuffle=False, or a data set of (x, y, index)"
+            )
+
+    def _labels_of(self, batch: LayerBatch, positions: Tensor) -> tuple[Tensor, list[np.ndarray]]:
+        """Return the class indices (S, b) of a batch and its labels, S arrays (b,)."""
+        if self.task.named is None:
+            given = given_labels(batch.labels, "training")
+            return class_indices(self.labels.classes, given)[None], [given]
+        self._check_order(batch.indices)
+        rows = positions if batch.indices is None else torch.as_tensor(np.asarray(batch.indices))
+        labels = self.labels.take(rows, "rows" if batch.indices is None else "indices")
+        return labels.y, labels.values()
+
+
+def _without_rows(batch: LayerBatch) -> LayerBatch:
+    return LayerBatch(
+        {layer: X[:0] for layer, X in batch.outputs.items()},
+        None if batch.logits is None else batch.logits[:0],
+        None if batch.labels is None else batch.labels[:0],
+        None if batch.indices is None else batch.indices[:0],
+        batch.output_shape,
+        0,
+    )
+
+
+def _score_test(
+    task: _Task, labels: LabelSets, fitted: Mapping[str, Sequence[FittedProbe]], test: Any
+) -> _Split:
+    """Run the model over the test data and count the correct predictions."""
+    split = _Split(["true" if "true" in labels.names else "given"], fitted)
+    shard = Shard(test, task.extractor.batch_size)
+
+    def score(batch: LayerBatch) -> None:
+        if not shard.is_dummy:
+            given = given_labels(batch.labels, "test")
+            split.add(batch, class_indices(labels.classes, given)[None], [given])
+
+    task.extractor.run(shard.batches, score)
+    split.sum_over_processes()
+    return split
+
+
+def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Split]) -> ProbeTable:
+    rows: list[tuple] = []
+    network = [
+        (OUTPUT, "network", "", name, labels, accuracy, nan, nan)
+        for name, split in splits.items()
+        for labels, accuracy in zip(split.label_names, split.network.shares(), strict=True)
+        if accuracy is not None
+    ]
+    for layer, probes in fitted.items():
+        if layer == OUTPUT:
+            rows += network
+        for position, one in enumerate(probes):
+            for name, split in splits.items():
+                accuracies = split.layers[layer]
+                seconds = one.seconds + accuracies.seconds[position]
+                for labels, accuracy in zip(split.label_names, accuracies.shares[position], strict=True):
+                    key = (layer, one.name, one.fitted_on, name, labels)
+                    rows.append((*key, float(accuracy), one.components, seconds))
+    if OUTPUT not in fitted:
+        rows += network
+    return ProbeTable(rows, columns=COLUMNS)

@@ -34,13 +34,13 @@ class Shard:
     ----------
     batches
         What :func:`layerprobe.capture` takes: the source itself in a job of one process.
-    borrowed : bool
+    is_dummy : bool
         Whether there is no row for this process. It then gets one of another's, to see what the layers are;
         it does not count.
     """
 
     def __init__(self, source: Any, batch_size: int) -> None:
-        self.borrowed = False
+        self.is_dummy = False
         self.seen = 0
         self.batches = source if world_size() == 1 else self._own(source, batch_size)
 
@@ -52,11 +52,11 @@ class Shard:
     def _own(self, source: Any, batch_size: int) -> Any:
         if is_whole(source):
             n = count_rows(source) or 0
-            self.borrowed = not len(shard(n))
-            return _take(source, slice(0, 1) if self.borrowed else slice(rank(), None, world_size()), n)
+            self.is_dummy = not len(shard(n))
+            return _take(source, slice(0, 1) if self.is_dummy else slice(rank(), None, world_size()), n)
         if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
             mine = list(shard(len(source)))  # type: ignore[arg-type]
-            self.borrowed = not mine
+            self.is_dummy = not mine
             return DataLoader(Subset(source, mine or [0]), batch_size=batch_size)
         return self._own_of_batches(source)
 
@@ -78,7 +78,7 @@ class Shard:
                 given = True
                 yield _take(batch, mine, n)
         if not given and first is not None:
-            self.borrowed = True
+            self.is_dummy = True
             yield _take(first, slice(0, 1), _size_and_index(first)[0])
 
 

@@ -74,6 +74,19 @@ class Probe(ClassifierMixin, BaseEstimator):
         scores = self._scores(self._query_rows(X))
         return like(scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores, X)
 
+    def class_scores(self, X: Any) -> Any:
+        """Score every class, with one column per class also for two classes.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+
+        Returns
+        -------
+        array or Tensor of shape (n, K)
+        """
+        return like(self._scores(self._query_rows(X)), X)
+
     def predict(self, X: Any) -> Any:
         """Predict labels.
 
