@@ -1,4 +1,4 @@
-"""A tiny set in the four files of MNIST's format, written as the publishers write them."""
+"""A tiny set in four files of MNIST's format."""
 
 import dataclasses
 import gzip
@@ -32,7 +32,7 @@ def idx():
 def tiny_mnist(tmp_path, monkeypatch):
     """Root, folder, arrays of a set of 6 train and 4 test images of 3x2 pixels under MNIST's file names.
 
-    As far as the registry knows, these are MNIST's published files; `publish` says so of those there now.
+    They are registered as MNIST's published files; `publish` registers the present files again.
     """
     rng = np.random.default_rng(0)
     folder = tmp_path / "root" / "mnist"

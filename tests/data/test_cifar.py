@@ -23,7 +23,7 @@ def write_records(path, images, *labels):
 
 @pytest.fixture
 def planted(tmp_path, monkeypatch):
-    """CIFAR-10 of 2 images in each of 5 + 1 files, and CIFAR-100 of 12 + 4 images: published so, as told."""
+    """CIFAR-10 of 2 images in each of 5 + 1 files and CIFAR-100 of 12 + 4, registered as published."""
     rng = np.random.default_rng(0)
     images = rng.integers(256, size=(16, 32, 32, 3)).astype(np.uint8)
     ten, fine, coarse = (rng.integers(k, size=16) for k in (10, 100, 20))
@@ -127,7 +127,7 @@ def cut(planted, split, n):
 
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("name", ["cifar-100", "cifar-100-coarse"])
-def test_a_part_of_cifar_100_must_say_which_rows_it_has(planted, split, name):
+def test_a_part_of_cifar_100_needs_an_index_of_its_rows(planted, split, name):
     index = cut(planted, split, 3)
     with pytest.raises(DataError, match=rf"{split}\.bin: .*got 9,222.*list its rows .* in {index.name}"):
         load(name, planted.root)
@@ -138,7 +138,7 @@ def test_a_part_of_cifar_100_must_say_which_rows_it_has(planted, split, name):
 
 
 @pytest.mark.parametrize("rows", [[0, 1], [0, 1, 1], [0, 1, 10_000], [-1, 0, 1], [0.0, 1.0, 2.0]])
-def test_an_index_that_does_not_fit_its_part(planted, rows):
+def test_an_index_that_does_not_fit_its_part_is_refused(planted, rows):
     np.save(cut(planted, "test", 3), rows)
     with pytest.raises(DataError, match=r"test_index\.npy: expected 3 positions in 0\.\.9999, all different"):
         load("cifar-100", planted.root)
@@ -158,7 +158,7 @@ def test_a_damaged_part_is_named(planted, content, message):
         load("cifar-100", planted.root)
 
 
-def test_cifar_10_has_no_parts(planted):
+def test_a_part_of_cifar_10_is_refused(planted):
     path = planted.root / CIFAR10.folder / "test_batch.bin"
     path.write_bytes(path.read_bytes()[:3073])
     np.save(path.with_name("test_batch_index.npy"), [0])
@@ -190,7 +190,7 @@ def people(planted):
     return SimpleNamespace(root=planted.root, folder=folder, ten=ten, hundred=hundred, index=index)
 
 
-def test_human_labels_go_with_the_images(people):
+def test_human_labels_have_the_order_of_the_images(people):
     noise = human_labels("cifar-10n", "worst", people.root)
     assert noise.labels.tolist() == people.ten["worst"].tolist()
     assert noise.changed.tolist() == [False, True] * 5
@@ -248,7 +248,7 @@ def test_a_damaged_file_of_human_labels_is_named(people, damage, message):
         human_labels("cifar-10n", "worst", people.root)
 
 
-def test_unknown_human_labels(tmp_path):
+def test_unknown_human_labels_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"'cifar-10'.*cifar-10n, cifar-100n"):
         human_labels("cifar-10", "worst", tmp_path)
     with pytest.raises(InputError, match=r"'noisy'.*aggre, random1"):
@@ -279,7 +279,7 @@ def test_real_cifar_100(real_data):
     assert np.array_equal(fine.train_images, coarse.train_images)
     assert len(set(np.bincount(fine.train_labels, minlength=100))) == 1
     assert len(set(np.bincount(fine.test_labels, minlength=100))) == 1
-    # The names are ours where the files have none: each superclass must hold the classes that it should.
+    # Without files of names the module's own are used: each superclass must have its published classes.
     for name, members in {
         "people": ["baby", "boy", "girl", "man", "woman"],
         "trees": ["maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"],

@@ -26,12 +26,12 @@ class Handler(SimpleHTTPRequestHandler):
         super().do_GET()
 
     def log_message(self, *args):
-        """Keep the tests' output clean."""
+        """Print nothing."""
 
 
 @contextmanager
 def serving(folder):
-    """Serve a folder on a free local port: gives its address and the growing list of paths asked for."""
+    """Serve a folder on a free local port: yields its address and the list of requested paths."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=folder))
     server.requests = []
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -51,7 +51,7 @@ def no_proxy(monkeypatch):
 
 @pytest.fixture
 def site(tmp_path):
-    """Serve two files; `.source` states where they are and their MD5s, `.target` is where they shall go."""
+    """Serve two files; `.source` has their address and MD5s, `.target` is the destination."""
     folder = tmp_path / "site"
     folder.mkdir()
     contents = {"images.gz": b"pixels" * 50_000, "labels.gz": b"labels"}
@@ -66,8 +66,8 @@ def site(tmp_path):
 
 
 @pytest.fixture
-def nobody():
-    """Address of a port where nothing listens: bound, so that nobody else takes it, but not listening."""
+def closed_port():
+    """Address of a port without a server: bound, so that it stays free, but not listening."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -90,7 +90,7 @@ def test_good_files_arrive_and_are_not_fetched_twice(site, capfd, progress):
     assert "images.gz" not in capfd.readouterr().err
 
 
-def test_pooch_logs_for_others_as_before(site):
+def test_the_log_level_of_pooch_is_restored(site):
     level = pooch.get_logger().level
     fetch_files(site.source, site.target)
     assert pooch.get_logger().level == level
@@ -114,34 +114,34 @@ def test_a_wrong_checksum_leaves_nothing_behind(site):
     assert held(site.target) == {}
 
 
-def test_a_file_that_the_server_does_not_have(site):
+def test_a_file_missing_on_the_server_is_reported(site):
     (site.folder / "labels.gz").unlink()
     with pytest.raises(DataError, match=r"(?s)labels\.gz.*404.*by hand"):
         fetch_files(site.source, site.target)
     assert held(site.target) == {"images.gz": site.contents["images.gz"]}
 
 
-def test_an_unreachable_server(site, nobody):
+def test_an_unreachable_server(site, closed_port):
     with pytest.raises(DataError, match=r"(?s)refused.*by hand.*images\.gz, labels\.gz"):
-        fetch_files(Source((nobody,), site.source.md5), site.target)
+        fetch_files(Source((closed_port,), site.source.md5), site.target)
     assert held(site.target) == {}
 
 
 @pytest.mark.parametrize("url", ["not an address", "gopher://example.invalid"])
-def test_an_address_that_is_none(site, url):
+def test_an_invalid_address_is_reported(site, url):
     with pytest.raises(DataError, match=url):
         fetch_files(Source((url,), site.source.md5), site.target)
 
 
-def test_a_folder_that_cannot_be(site):
+def test_a_folder_that_cannot_be_created_is_reported(site):
     site.target.parent.mkdir()
     site.target.write_text("a file where the folder should be")
     with pytest.raises(DataError, match="by hand"):
         fetch_files(site.source, site.target)
 
 
-def test_the_next_address_is_tried_after_one_that_fails(site, nobody):
-    fetch_files(Source((nobody, *site.source.urls), site.source.md5), site.target, progress=True)
+def test_the_next_address_is_tried_after_one_that_fails(site, closed_port):
+    fetch_files(Source((closed_port, *site.source.urls), site.source.md5), site.target, progress=True)
     assert held(site.target) == site.contents
 
 
@@ -154,13 +154,13 @@ def test_fetch_refuses_content_that_is_not_the_publishers(tiny_mnist, tmp_path):
     assert held(tmp_path / "new" / "fashion-mnist") == {}
 
 
-def test_fetch_goes_to_the_environments_root(monkeypatch, tmp_path, nobody):
+def test_fetch_goes_to_the_environments_root(monkeypatch, tmp_path, closed_port):
     monkeypatch.setenv("LAYERPROBE_DATA", str(tmp_path))
     with pytest.raises(DataError, match=f"by hand in {tmp_path / 'fashion-mnist'}"):
-        fetch("fashion-mnist", base_url=nobody)
+        fetch("fashion-mnist", base_url=closed_port)
 
 
-def test_what_cannot_be_fetched(tmp_path):
+def test_sets_without_a_download_are_refused(tmp_path):
     with pytest.raises(InputError, match="'digits' needs no download"):
         fetch("digits", tmp_path)
     with pytest.raises(InputError, match=r"'cifar'.*digits, mnist"):
@@ -169,7 +169,7 @@ def test_what_cannot_be_fetched(tmp_path):
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """Publish a small CIFAR-10, as far as the registry knows: an archive with two records a file."""
+    """Register a small CIFAR-10 as the published one: an archive with two records per file."""
     entry = registered("cifar-10")
     archive = tmp_path / "site" / "cifar-10-binary.tar.gz"
     archive.parent.mkdir()
@@ -189,7 +189,7 @@ def published(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("progress", [False, True])
-def test_an_archive_is_unpacked_and_not_fetched_twice(published, progress, capfd, nobody):
+def test_an_archive_is_unpacked_and_not_fetched_twice(published, progress, capfd, closed_port):
     folder = fetch("cifar-10", published.root, base_url=published.address, progress=progress)
     assert folder == published.root / "cifar-10-batches-bin"
     assert [path.name for path in published.root.iterdir()] == [folder.name]  # the archive is gone
@@ -198,13 +198,13 @@ def test_an_archive_is_unpacked_and_not_fetched_twice(published, progress, capfd
     out, err = capfd.readouterr()
     assert out == ""
     assert ("unpacking" in err) == ("cifar-10-binary.tar.gz" in err) == progress
-    assert fetch("cifar-10", published.root, base_url=nobody) == folder
+    assert fetch("cifar-10", published.root, base_url=closed_port) == folder
 
 
-def test_an_archive_in_place_is_not_fetched_again(published, nobody):
+def test_an_archive_in_place_is_not_fetched_again(published, closed_port):
     published.root.mkdir()
     shutil.copy(published.archive, published.root)
-    fetch("cifar-10", published.root, base_url=nobody)
+    fetch("cifar-10", published.root, base_url=closed_port)
     assert len(load("cifar-10", published.root).train_images) == 10
 
 
@@ -331,9 +331,9 @@ def test_an_existing_folder_is_not_replaced(archive):
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_real_files_bear_the_published_checksums(real_data, tmp_path, name, nobody):
+def test_real_files_have_the_published_checksums(real_data, tmp_path, name, closed_port):
     with serving(real_data / name) as (address, _):
         folder = fetch(name, tmp_path, base_url=address)
     assert folder == tmp_path / name
     assert load(name, tmp_path).fingerprint == load(name, real_data).fingerprint
-    assert fetch(name, tmp_path, base_url=nobody) == folder  # all in place: no server is asked
+    assert fetch(name, tmp_path, base_url=closed_port) == folder  # complete, so no server is contacted

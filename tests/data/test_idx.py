@@ -33,9 +33,9 @@ DAMAGES = {
     "signed bytes": (lambda packed, plain: gzip.compress(b"\0\0\x09" + plain[3:]), "starts with 00000803"),
     "two dimensions": (lambda packed, plain: gzip.compress(b"\0\0\x08\x02" + plain[4:]), "first 00000802"),
     "cut in the header": (lambda packed, plain: gzip.compress(plain[:9]), "header of 16 bytes.*got 9 bytes"),
-    "a value short": (lambda packed, plain: gzip.compress(plain[:-1]), r"\(4, 3, 2\).*takes 24.*but 23"),
-    "trailing byte": (lambda packed, plain: gzip.compress(plain + b"\0"), r"takes 24.*but 25"),
-    "second gzip member": (lambda packed, plain: packed + packed, r"takes 24.*but 64"),
+    "a value short": (lambda packed, plain: gzip.compress(plain[:-1]), r"expected 24 .*\(4, 3, 2\).*got 23"),
+    "trailing byte": (lambda packed, plain: gzip.compress(plain + b"\0"), r"expected 24 .*got 25"),
+    "second gzip member": (lambda packed, plain: packed + packed, r"expected 24 .*got 64"),
     "no images": (lambda packed, plain: gzip.compress(plain[:4] + bytes(4) + plain[8:16]), r"\(0, 3, 2\)"),
 }
 

@@ -55,7 +55,7 @@ def test_one_image_with_colour_makes_all_rgb(pixels):
 
 
 class MapStyle(Dataset):
-    """As torchvision's: a length and an index, and no IndexError at the end."""
+    """Like those of torchvision: a length, an index and no IndexError at the end."""
 
     classes = ("ant", "bee", "cat")
 
@@ -115,7 +115,7 @@ def test_a_bad_item_is_named(bad, message):
         from_dataset([GOOD], [GOOD, bad])
 
 
-def test_sets_that_do_not_fit():
+def test_inconsistent_sets_are_refused():
     with pytest.raises(InputError, match=r"at least one image, got none .*train set"):
         from_dataset([])
     with pytest.raises(InputError, match=r"at least one image, got none .*test set"):
@@ -126,11 +126,11 @@ def test_sets_that_do_not_fit():
         from_dataset([(GOOD[0], 3)], class_names=["only"])
 
 
-ImageFeature = type("Image", (), {})  # the name that the hub's library gives its feature type
+ImageFeature = type("Image", (), {})  # the name of the feature type in the package datasets
 
 
 class FakeHub:
-    """The part of a Hugging Face data set that is used: features, a length, rows as dictionaries."""
+    """The used part of a Hugging Face dataset: features, a length, rows as dictionaries."""
 
     def __init__(self, pixels, labels, **columns):
         self.rows = [
@@ -168,7 +168,7 @@ def test_hub_data_sets_are_read_by_their_features(pixels):
     assert numbers.class_names == ("0", "1", "2", "3")
 
 
-def test_hub_data_sets_that_cannot_be_read(pixels):
+def test_unusable_hub_datasets_are_refused(pixels):
     good = FakeHub(pixels, [2, 0, 1, 1])
     with pytest.raises(
         InputError, match=r"image column does not exist: choose one of id, img, fine by image="
@@ -268,7 +268,7 @@ def test_mixed_sizes_are_refused_or_resized(tree, colours):
 
 
 @pytest.mark.parametrize("resize", [0, (4, 0), (4,), 2.5, "4x5", True, (4, True)])
-def test_a_size_that_is_none(tree, resize):
+def test_an_invalid_size_is_refused(tree, resize):
     with pytest.raises(InputError, match="resize must be"):
         image_folder(tree / "train", resize=resize)
 

@@ -24,7 +24,7 @@ def test_load_gives_the_files_content(tiny_mnist):
     assert repr(images) == "ImageSet('mnist': 6 train and 4 test images of 3x2, 10 classes)"
 
 
-def test_an_image_set_is_frozen_but_what_it_was_made_from_is_not(tiny_mnist):
+def test_an_image_set_is_frozen_and_its_sources_are_not(tiny_mnist):
     arrays = [np.zeros((2, 3, 3, 3), np.uint8), np.zeros(2, np.int64)] * 2
     for images in (load("mnist", tiny_mnist.root), ImageSet("mine", *arrays, ("a", "b"))):
         with pytest.raises(dataclasses.FrozenInstanceError):
@@ -35,7 +35,7 @@ def test_an_image_set_is_frozen_but_what_it_was_made_from_is_not(tiny_mnist):
     assert all(array.flags.writeable for array in arrays)
 
 
-def test_fingerprint_is_of_shapes_and_values_alone(tiny_mnist):
+def test_the_fingerprint_depends_on_shapes_and_values_only(tiny_mnist):
     images = load("mnist", tiny_mnist.root)
     digest = hashlib.sha256()
     for split in ("train", "test"):
@@ -47,7 +47,7 @@ def test_fingerprint_is_of_shapes_and_values_alone(tiny_mnist):
 
 
 @pytest.mark.parametrize("field", ARRAYS)
-def test_fingerprint_sees_every_value(tiny_mnist, field):
+def test_the_fingerprint_depends_on_every_value(tiny_mnist, field):
     images = load("mnist", tiny_mnist.root)
     values = getattr(images, field).copy()
     values.flat[-1] = (values.flat[-1] + 1) % 10
@@ -62,7 +62,7 @@ def test_unknown_name_lists_the_known_ones():
         load("mnits")
 
 
-def test_missing_files_are_named_with_the_way_out(tiny_mnist):
+def test_missing_files_are_reported_with_advice(tiny_mnist):
     (tiny_mnist.folder / "t10k-labels-idx1-ubyte.gz").unlink()
     (tiny_mnist.folder / "train-images-idx3-ubyte.gz").unlink()
     with pytest.raises(DataError) as caught:
@@ -89,7 +89,7 @@ def test_another_sets_files_are_refused(tiny_mnist):
         load("fashion-mnist", tiny_mnist.root)
 
 
-def test_a_file_that_may_not_be_read(tiny_mnist, monkeypatch):
+def test_an_unreadable_file_is_reported(tiny_mnist, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError("not yours")
 
@@ -98,7 +98,7 @@ def test_a_file_that_may_not_be_read(tiny_mnist, monkeypatch):
         load("mnist", tiny_mnist.root)
 
 
-def test_test_images_of_another_size(tiny_mnist, idx):
+def test_test_images_of_another_size_are_refused(tiny_mnist, idx):
     idx.write(tiny_mnist.folder / "t10k-images-idx3-ubyte.gz", np.zeros((4, 5, 5)))
     tiny_mnist.publish()
     with pytest.raises(DataError, match=r"t10k-images.*\(3, 2\).*got \(5, 5\)"):
@@ -123,7 +123,7 @@ def test_load_looks_in_the_environments_root(monkeypatch, tiny_mnist):
     assert len(load("mnist").train_images) == 6
 
 
-def test_digits_are_split_as_ever():
+def test_the_split_of_digits_is_fixed():
     digits = load("digits", root=Path("/nowhere"))
     assert digits.train_images.shape == (1437, 8, 8)
     assert digits.test_images.shape == (360, 8, 8)
@@ -132,7 +132,7 @@ def test_digits_are_split_as_ever():
     # Stratified: each class gives the test set its share to the nearest image.
     train, test = (np.bincount(labels) for labels in (digits.train_labels, digits.test_labels))
     assert np.abs(test - (train + test) * 360 / 1797).max() < 1
-    # The split is part of every published row of ours: should scikit-learn split otherwise, say so.
+    # Published rows depend on the split; this fails if scikit-learn changes it.
     assert digits.fingerprint == "6880096839263ecd5eab3e884986fc071c359e888e37f0cd7afdb9028b095cf2"
 
 
@@ -169,7 +169,7 @@ def test_a_subset_is_fixed_by_its_seed_and_nested(digits):
     a, b, other = (digits.subset(100, seed=seed) for seed in (1, 1, 2))
     assert a.fingerprint == b.fingerprint != other.fingerprint
     assert set(a.train_index) < set(digits.subset(305, seed=1).train_index)
-    # Part of every run that names a subset: another choice would silently be another experiment.
+    # Published runs use this subset; another choice would be another experiment.
     assert digits.subset(12).train_index.tolist() == [
         101,
         226,
@@ -212,7 +212,7 @@ def test_a_whole_set_has_all_rows(digits):
         ({"n": 100, "seed": None}, "seed.*None"),
     ],
 )
-def test_what_cannot_be_a_subset(digits, arguments, message):
+def test_invalid_subsets_are_refused(digits, arguments, message):
     with pytest.raises(InputError, match=message):
         digits.subset(**arguments)
 
@@ -237,7 +237,7 @@ IMAGES, LABELS = np.zeros((2, 3, 3), np.uint8), np.array([0, 1])
         ({"train_index": LABELS[:1]}, "train_index must have one row for each of the 2"),
     ],
 )
-def test_parts_that_do_not_fit_together(wrong, message):
+def test_inconsistent_parts_are_refused(wrong, message):
     good = ImageSet("mine", IMAGES, LABELS, IMAGES, LABELS, ("a", "b"))
     with pytest.raises(InputError, match=message):
         dataclasses.replace(good, **wrong)

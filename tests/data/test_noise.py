@@ -27,7 +27,7 @@ def some_labels(n=N, seed=0):
 
 
 def redrawn(degree, draw):
-    """Where a label was redrawn, and to what: exactly there the outcome does not depend on the true label."""
+    """Return which labels were redrawn, and the drawn classes: these do not depend on the true label."""
     zeros, ones = np.zeros(N, dtype=int), np.ones(N, dtype=int)
     from_zeros = draw(zeros, degree).labels
     return from_zeros == draw(ones, degree).labels, from_zeros
@@ -66,7 +66,7 @@ def test_every_kind_of_integer_labels_gives_the_same(kind, convert):
     assert np.array_equal(KINDS[kind](convert(true)).labels, KINDS[kind](true).labels)
 
 
-def test_numpy_scalars_are_arguments_as_good_as_any():
+def test_numpy_scalars_are_accepted():
     made = noise.uniform([0, 1, 2], np.float64(0.5), np.int64(3), np.uint8(7))
     assert np.array_equal(made.labels, noise.uniform([0, 1, 2], 0.5, 3, 7).labels)
     assert json.loads(json.dumps(made.recipe)) == {
@@ -188,7 +188,7 @@ def test_transition_by_the_identity_changes_nothing_and_accepts_float32_rounding
         (np.array([2**64 - 1, 0], dtype=np.uint64), r"0\.\.9"),
     ],
 )
-def test_bad_labels(kind, labels, message):
+def test_invalid_labels_are_refused(kind, labels, message):
     with pytest.raises(InputError, match=message):
         KINDS[kind](labels)
 
@@ -202,13 +202,13 @@ def test_bad_labels(kind, labels, message):
         lambda p: noise.pair_flip([0, 1], p, 2, 0),
     ],
 )
-def test_bad_degree(corrupt, degree):
+def test_an_invalid_degree_is_refused(corrupt, degree):
     with pytest.raises(InputError, match=r"degree must be a probability in \[0, 1\]"):
         corrupt(degree)
 
 
 @pytest.mark.parametrize("seed", [None, -1, 0.5])
-def test_bad_seed(seed):
+def test_an_invalid_seed_is_refused(seed):
     for corrupt in (
         lambda: noise.uniform([0, 1], 0.5, 2, seed),
         lambda: noise.pair_flip([0, 1], 0.5, 2, seed),
@@ -219,7 +219,7 @@ def test_bad_seed(seed):
 
 
 @pytest.mark.parametrize("num_classes", [1, 0, 2.0, None])
-def test_bad_number_of_classes(num_classes):
+def test_an_invalid_number_of_classes_is_refused(num_classes):
     with pytest.raises(InputError, match="num_classes must be an integer of at least 2"):
         noise.uniform([0, 0], 0.5, num_classes, seed=0)
 
@@ -238,11 +238,11 @@ def test_bad_number_of_classes(num_classes):
         ([[1.0]], "at least 2"),
     ],
 )
-def test_bad_matrix(matrix, message):
+def test_an_invalid_matrix_is_refused(matrix, message):
     with pytest.raises(InputError, match=message):
         noise.transition([0, 1], matrix, seed=0)
 
 
-def test_labels_beyond_the_matrix():
+def test_labels_beyond_the_matrix_are_refused():
     with pytest.raises(InputError, match=r"0\.\.1, got 0\.\.2"):
         noise.transition([0, 2], np.eye(2), seed=0)

@@ -14,7 +14,7 @@ def corpus():
     return docstrings()
 
 
-def test_it_is_what_its_docstring_says(corpus):
+def test_the_corpus_matches_its_docstring(corpus):
     every = [*corpus.train_texts, *corpus.test_texts]
     assert len(set(every)) == len(every)
     assert 1000 < len(corpus.train_texts) < 2500
@@ -47,7 +47,7 @@ def test_labels_are_the_packages_of_the_texts(corpus):
     assert corpus.class_names[labels[inspect.getdoc(email.message.Message.get_payload)]] == "email"
 
 
-def test_words_tell_the_classes_apart(corpus):
+def test_a_linear_classifier_on_words_separates_the_classes(corpus):
     words = TfidfVectorizer(min_df=2)
     x, test_x = words.fit_transform(corpus.train_texts), words.transform(corpus.test_texts)
     accuracy = (
@@ -56,7 +56,7 @@ def test_words_tell_the_classes_apart(corpus):
     assert accuracy > 0.75
 
 
-def test_a_python_without_sources(tmp_path, monkeypatch):
+def test_a_python_without_sources_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(DataError, match=r"asyncio.* cannot be read: .*standard library installed"):
         docstrings()

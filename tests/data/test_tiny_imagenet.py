@@ -42,7 +42,7 @@ def caches(folder):
     return sorted(path.name for path in folder.iterdir() if "pixels" in path.name or path.suffix == ".npy")
 
 
-def test_load_gives_the_trees_content(tree):
+def test_load_returns_the_content_of_the_tree(tree):
     images = load("tiny-imagenet", tree.root)
     assert repr(images) == "ImageSet('tiny-imagenet': 9 train and 4 test images of 64x64x3, 3 classes)"
     assert images.class_names == ("one, uno", "n00000002", "three")
@@ -52,7 +52,7 @@ def test_load_gives_the_trees_content(tree):
     assert np.array_equal(images.test_images, [decoded(path) for path in tree.test])
 
 
-def test_wnids_decide_which_classes_there_are(tree):
+def test_the_classes_are_those_of_wnids_txt(tree):
     (tree.folder / "wnids.txt").write_text("n00000001\nn00000003\n")
     images = load("tiny-imagenet", tree.root)
     assert images.class_names == ("one, uno", "three")
@@ -111,7 +111,7 @@ def test_a_moved_tree_keeps_its_cache(tree, tmp_path):
         lambda path: np.save(path, np.zeros((13, 64, 64, 3))),
     ],
 )
-def test_an_incomplete_cache_is_made_anew(tree, damage):
+def test_an_incomplete_cache_is_written_again(tree, damage):
     first = load("tiny-imagenet", tree.root).fingerprint
     (name,) = caches(tree.folder)
     damage(tree.folder / name)
@@ -136,7 +136,7 @@ def test_an_interrupted_decoding_leaves_nothing(tree, after):
 
 def test_a_read_only_tree_is_cached_elsewhere(tree, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions do not bind root
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # permissions have no effect for root
     images = load("tiny-imagenet", tree.root)
     assert caches(tree.folder) == []
     assert len(caches(tmp_path / "cache" / "layerprobe")) == 1
@@ -144,7 +144,7 @@ def test_a_read_only_tree_is_cached_elsewhere(tree, monkeypatch, tmp_path):
     assert again.fingerprint == images.fingerprint
 
 
-def test_a_cache_that_cannot_be_written(tree, monkeypatch, tmp_path):
+def test_an_unwritable_cache_is_reported(tree, monkeypatch, tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(os, "access", lambda path, mode: False)

@@ -1,4 +1,4 @@
-"""Image sets, their verified download, adaptors, a text set, and label noise."""
+"""Image sets with verified download, readers of other datasets, a text set, and label noise."""
 
 from layerprobe.data import noise
 from layerprobe.data.download import fetch

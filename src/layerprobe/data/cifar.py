@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100 in the publisher's binary version: no pickle is ever read.
 
-A file is a row of records without header: one label byte (CIFAR-10) or two, coarse and fine (CIFAR-100), then
-3,072 pixel bytes, the 32x32 red values row by row, then the green, then the blue ones.
+A file is a sequence of records without a header: one label byte (CIFAR-10) or two, coarse and fine
+(CIFAR-100), then 3,072 pixel bytes: the 32x32 red values row by row, then the green and the blue ones.
 
 =====================  ===================  =====================
 folder                 training files       test file
@@ -10,11 +10,11 @@ cifar-10-batches-bin   data_batch_1..5.bin  test_batch.bin
 cifar-100-binary       train.bin            test.bin
 =====================  ===================  =====================
 
-The class names are in ``batches.meta.txt``, ``fine_label_names.txt`` and ``coarse_label_names.txt``, one a
-line; without these files the same names are taken from here.
+The class names are in ``batches.meta.txt``, ``fine_label_names.txt`` and ``coarse_label_names.txt``, one per
+line; without these files the names of this module are used.
 
-Of CIFAR-100 a file may hold a part of the records where ``train_index.npy`` or ``test_index.npy`` beside it
-has, for each of them, its row in the published file.
+A file of CIFAR-100 may hold a part of the records if ``train_index.npy`` or ``test_index.npy`` beside it has
+the row of each record in the published file.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ _PIXELS = 3 * _SIDE * _SIDE  # bytes of one image
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things are in a set's folder.
+    """The files of a set.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class Layout:
     train, test : tuple of str
         The files.
     columns : tuple of (str, tuple of str)
-        For each label byte of a record: the file of its class names, and these names.
+        For each label byte of a record: the file of its class names, and the default names.
     parts : tuple of (str, int)
-        The files that may hold a part of the published records, and how many records are published.
+        The files that may hold a part of the published records, and the number of published records.
     """
 
     folder: str
@@ -58,7 +58,7 @@ class Layout:
 def read_cifar(
     name: str, folder: Path, _progress: bool | Progress, *, layout: Layout, column: int = 0
 ) -> ImageSet:
-    """Read a set with the labels of one label byte."""
+    """Read a set with the labels of one label byte (`column`); see `Entry.read` for the other parameters."""
     class_names = _read_class_names(folder, *layout.columns[column])
     records = {file: _records(folder / file, layout) for file in (*layout.train, *layout.test)}
     _check_distinct(folder, records)
@@ -73,12 +73,32 @@ def read_cifar(
 
 
 def read_cifar_labels(folder: Path, *, layout: Layout, column: int = 0) -> np.ndarray:
-    """Read the training labels (n,) int64 alone."""
+    """Read only the training labels (n,), int64, of one label byte of each record."""
     return _labels([_records(folder / file, layout) for file in layout.train], column)
 
 
 def read_index(path: Path, n: int, whole: int) -> np.ndarray:
-    """Read the rows (n,) of a published file of `whole` records that the n records of its part are."""
+    """Read the index of a partial file.
+
+    Parameters
+    ----------
+    path : Path
+        An .npy file.
+    n : int
+        The number of records in the partial file.
+    whole : int
+        The number of records in the published file.
+
+    Returns
+    -------
+    ndarray of shape (n,)
+        The row of each record in the published file.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read or does not hold n distinct rows.
+    """
     try:
         rows: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
@@ -98,9 +118,9 @@ def read_index(path: Path, n: int, whole: int) -> np.ndarray:
 
 def _check_distinct(folder: Path, records: dict[str, np.ndarray]) -> None:
     for (one, a), (other, b) in combinations(records.items(), 2):
-        if np.array_equal(a[0], b[0]) and np.array_equal(a, b):  # the first record tells good files apart
+        if np.array_equal(a[0], b[0]) and np.array_equal(a, b):  # first records differ in good files
             raise DataError(
-                f"{folder / other} has the same content as {one}: one was copied over the other. "
+                f"{folder / other} has the same content as {one}: one file replaced the other. "
                 "Move the folder away and fetch the set again."
             )
 
@@ -115,7 +135,7 @@ def _records(path: Path, layout: Layout) -> np.ndarray:
     if len(content) % width:
         raise DataError(
             f"{path}: expected whole records of {width} bytes, got {len(content)} bytes. "
-            "The file is cut short, or another version than the binary one. Fetch it again."
+            "The file is truncated or not of the binary version. Fetch it again."
         )
     records = content.reshape(-1, width)  # (n, width)
     for column, (_, names) in enumerate(layout.columns):
@@ -129,7 +149,7 @@ def _records(path: Path, layout: Layout) -> np.ndarray:
 
 
 def _images(files: list[np.ndarray]) -> np.ndarray:
-    """Copy the pixels of files into one array, from planar to (n, 32, 32, 3)."""
+    """Copy the planar pixels of all files into one array (n, 32, 32, 3)."""
     images = np.empty((sum(map(len, files)), _SIDE, _SIDE, 3), np.uint8)
     start = 0
     for records in files:
@@ -149,7 +169,7 @@ def _read_class_names(folder: Path, file: str, known: tuple[str, ...]) -> tuple[
         return known
     names = tuple(line.strip() for line in path.read_text("utf-8", "replace").splitlines() if line.strip())
     if len(names) != len(known):
-        raise DataError(f"{path}: expected {len(known)} class names, one a line, got {len(names)}.")
+        raise DataError(f"{path}: expected {len(known)} class names, one per line, got {len(names)}.")
     return names
 
 

@@ -1,4 +1,4 @@
-"""Where data sets and what is made from them lie on disk."""
+"""The folders of data sets and caches."""
 
 import os
 from pathlib import Path

@@ -1,14 +1,14 @@
-"""Labels that people gave: CIFAR-10N and CIFAR-100N (Wei et al., 2022), for the training images of CIFAR.
+"""Labels by human annotators: CIFAR-10N and CIFAR-100N (Wei et al., 2022), for CIFAR's training images.
 
 Layout of the folder ``cifar-n``, every array uint8 (50000,) in the order of CIFAR's own files:
 
-- ``cifar10n.npz``: ``clean``, and the annotations ``random1`` ``random2`` ``random3`` (one person each),
-  ``aggre`` (their majority) and ``worst`` (a wrong one of them where there is one);
+- ``cifar10n.npz``: ``clean``, and the annotations ``random1``, ``random2``, ``random3`` (one annotator each),
+  ``aggre`` (their majority) and ``worst`` (a wrong one of the three if there is one);
 - ``cifar100n.npz``: ``clean``, ``clean_coarse``, and the annotations ``noisy`` and ``noisy_coarse``.
 
-The clean labels are compared with those of the images, which must therefore lie beside: another order of the
-images would turn these labels into random ones. Where ``cifar-100-binary`` holds only a part of the set, its
-``train_index.npy`` must say which rows of the whole set they are.
+The clean labels are compared with those of the images, which must therefore be in the same data folder: in
+another order of the images these labels would be random. If ``cifar-100-binary`` holds a part of the set, its
+``train_index.npy`` must list its rows of the whole set.
 """
 
 import os
@@ -41,7 +41,7 @@ _SETS = {
 
 
 def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None = None) -> Noise:
-    """Read the labels that people gave to the training images of CIFAR-10 or CIFAR-100.
+    """Read human labels of the training images of CIFAR-10 or CIFAR-100.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None
     Returns
     -------
     Noise
-        One label for each training image that `load` gives, in the same order.
+        One label per training image of `load`, in the same order.
 
     Raises
     ------
     InputError
-        If there is no such set or annotation.
+        If the set or annotation is unknown.
     DataError
         If a file is missing or damaged, or the clean labels are not those of the images.
     """
@@ -92,13 +92,13 @@ def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None
 def _read_arrays(path: Path, names: tuple[str, ...], num_classes: int) -> list[np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            found = [arrays[name] for name in names]
+            columns = [arrays[name] for name in names]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read as an .npz file with the arrays {' and '.join(names)}: {error}."
         ) from error
-    for name, labels in zip(names, found, strict=True):
-        if labels.dtype.kind not in "iu" or labels.shape != (len(found[0]),) or not len(labels):
+    for name, labels in zip(names, columns, strict=True):
+        if labels.dtype.kind not in "iu" or labels.shape != (len(columns[0]),) or not len(labels):
             raise DataError(
                 f"{path}: expected {name} to be integers, one for each image, "
                 f"got {labels.dtype} of shape {labels.shape}."
@@ -107,17 +107,17 @@ def _read_arrays(path: Path, names: tuple[str, ...], num_classes: int) -> list[n
             raise DataError(
                 f"{path}: expected {name} in 0..{num_classes - 1}, got {labels.min()}..{labels.max()}."
             )
-    return [labels.astype(np.int64) for labels in found]
+    return [labels.astype(np.int64) for labels in columns]
 
 
 def _rows_of_whole(folder: Path, n: int, whole: int) -> np.ndarray:
-    """Return the positions in the whole training set of the n images in the folder."""
+    """Return the positions of the folder's n images in the whole training set."""
     path = folder / "train_index.npy"
     if not path.is_file():
         if n != whole:
             raise DataError(
                 f"{folder} holds {n} training images, but there are human labels for {whole}. Place the "
-                f"whole set there, or say in {path.name} which rows of it these are."
+                f"whole set there, or list the rows of these images in {path.name}."
             )
         return np.arange(n)
     return read_index(path, n, whole)

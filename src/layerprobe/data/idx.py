@@ -1,4 +1,4 @@
-"""Strict reader of gzipped IDX files, the format of MNIST and of the sets made in its likeness."""
+"""Strict reader of gzipped IDX files, the format of MNIST and Fashion-MNIST."""
 
 import gzip
 import math
@@ -21,14 +21,14 @@ _UINT8 = 0x08  # the type code of unsigned bytes, third byte of the magic number
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """Read one .gz file of unsigned bytes.
+    """Read one gzipped IDX file of unsigned bytes.
 
     Parameters
     ----------
     path : Path
         The gzipped IDX file.
     ndim : int
-        Number of dimensions that the file must have.
+        The expected number of dimensions.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     Raises
     ------
     DataError
-        If the file is damaged, of another type, empty, or its bytes are not as many as its header says.
+        If the file is damaged, of another type, empty, or its size differs from its header.
     """
     try:
         with gzip.open(path) as stream:
@@ -53,8 +53,8 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
     shape = tuple(np.frombuffer(content, dtype=">u4", count=ndim, offset=4).tolist())
     if len(content) - start != math.prod(shape) or 0 in shape:
         raise DataError(
-            f"{path}: the header announces the shape {shape}, which takes {math.prod(shape)} (more than 0) "
-            f"bytes, but {len(content) - start} bytes follow. Fetch it again."
+            f"{path}: expected {math.prod(shape)} bytes (more than 0) for the shape {shape} of the header, "
+            f"got {len(content) - start}. Fetch it again."
         )
     return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)
 
@@ -62,7 +62,25 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 def read_labelled_images(
     images_path: Path, labels_path: Path, num_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read images (n, h, w) uint8 and labels (n,) int64 in 0..K-1; a DataError names the file at fault."""
+    """Read a pair of files.
+
+    Parameters
+    ----------
+    images_path, labels_path : Path
+    num_classes : int
+        K.
+
+    Returns
+    -------
+    images : ndarray of shape (n, h, w), uint8
+    labels : ndarray of shape (n,), int64
+        In 0..K-1.
+
+    Raises
+    ------
+    DataError
+        If a file is damaged or they do not fit together; the message names the file.
+    """
     images = read_idx(images_path, ndim=3)  # (n, h, w)
     labels = read_idx(labels_path, ndim=1)  # (n,)
     if len(labels) != len(images):
@@ -78,7 +96,7 @@ def read_labelled_images(
 def read_idx_set(
     name: str, folder: Path, _progress: bool | Progress, *, class_names: tuple[str, ...]
 ) -> ImageSet:
-    """Read the four files `IDX_FILES` that MNIST and the sets made in its likeness consist of."""
+    """Read a set of the four files `IDX_FILES`; the parameters are those of `Entry.read`."""
     paths = [folder / file for file in IDX_FILES]
     train_images, train_labels = read_labelled_images(paths[0], paths[1], len(class_names))
     test_images, test_labels = read_labelled_images(paths[2], paths[3], len(class_names))

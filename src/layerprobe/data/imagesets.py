@@ -1,4 +1,4 @@
-"""Image sets under one frozen face, whatever they were read from."""
+"""The image set: images and labels of training and test data, from any source."""
 
 import dataclasses
 import hashlib
@@ -25,14 +25,14 @@ class ImageSet:
     train_images, test_images : ndarray of shape (n, h, w) or (n, h, w, 3), uint8
         Grey or RGB pixels, 0 to `max_value`. There may be no test images.
     train_labels, test_labels : ndarray of shape (n,), int64
-        Codes in 0..K-1, positions in `class_names`.
+        Class indices in 0..K-1, positions in `class_names`.
     class_names : tuple of str
         The K class names.
     max_value : int
         The pixel value of full intensity: 255, but 16 for "digits". Divide by it to scale pixels to [0, 1].
     train_index : ndarray of shape (n,), int64
-        The rows of the whole set's training images that these are: 0..n-1 unless `subset` chose them.
-        Noise drawn for the whole set has the labels ``noise.labels[train_index]`` here.
+        The rows of these images among the training images of the whole set: 0..n-1 unless `subset` chose
+        them. Noise of the whole set has the labels ``noise.labels[train_index]`` here.
 
     Raises
     ------
@@ -47,7 +47,7 @@ class ImageSet:
     test_labels: np.ndarray
     class_names: tuple[str, ...]
     max_value: int = 255
-    train_index: np.ndarray = None  # type: ignore[assignment]  # __post_init__ knows n
+    train_index: np.ndarray = None  # type: ignore[assignment]  # set in __post_init__
 
     def __post_init__(self) -> None:
         if self.train_index is None:
@@ -103,30 +103,30 @@ class ImageSet:
         return digest.hexdigest()
 
     def subset(self, n: int | None, *, seed: int = 0, test: int | None = None) -> Self:
-        """Choose n training images, as many of every class, in the order of this set.
+        """Return a class-balanced subset of n training images in the order of this set.
 
-        The choice depends on the labels, `n` and `seed` alone. For one seed it is nested: a larger subset
-        holds every image of a smaller one.
+        The choice depends on the labels, `n` and `seed` only. For a fixed seed it is nested: a larger subset
+        contains every image of a smaller one.
 
         Parameters
         ----------
         n : int or None
-            How many training images, at least K. Where K does not divide n, the first classes get one more.
-            None keeps them all.
+            The number of training images, at least K. If K does not divide n, the first classes get one more.
+            None keeps all.
         seed : int
             Seed of NumPy's default generator, not negative.
         test : int, optional
-            Choose so many test images in the same way. By default the test set stays whole.
+            The number of test images, chosen in the same way. By default the test set stays complete.
 
         Returns
         -------
         ImageSet
-            Under the same name; its `train_index` says which images these are.
+            It has the same name; its `train_index` lists the chosen images.
 
         Raises
         ------
         InputError
-            If a class has fewer images than its share, or an argument is out of its range.
+            If a class has too few images, or an argument is out of its range.
         """
         rows = slice(None) if n is None else self._balanced_rows("train", self.train_labels, n, seed)
         kept = slice(None) if test is None else self._balanced_rows("test", self.test_labels, test, seed)
@@ -143,7 +143,7 @@ class ImageSet:
         num_classes = self.num_classes
         if not isinstance(n, Integral) or n < num_classes:
             raise InputError(
-                f"A subset must be an integer of at least {num_classes}, one image a class, got {n!r}."
+                f"A subset must be an integer of at least {num_classes}, one image per class, got {n!r}."
             )
         if not isinstance(seed, Integral) or seed < 0:
             raise InputError(f"seed must be an integer that is not negative, got {seed!r}.")
@@ -154,7 +154,7 @@ class ImageSet:
             raise InputError(
                 f"A class-balanced subset of {n} {split} images needs {shares[k]} of class "
                 f"{self.class_names[k]!r}, but {self.name!r} has {counts[k]}. "
-                f"At most {counts.min() * num_classes} are safe."
+                f"Choose at most {counts.min() * num_classes}."
             )
         order = np.random.default_rng(int(seed)).permutation(len(labels))
         chosen = [order[labels[order] == k][:share] for k, share in enumerate(shares)]

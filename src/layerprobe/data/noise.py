@@ -1,4 +1,4 @@
-"""Label noise: each function takes true labels and returns the corrupted ones as a frozen record."""
+"""Label noise: each function corrupts true labels and returns a frozen record of the result."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,18 +20,18 @@ _PUBLISHED_SEED = 42
 
 @dataclass(frozen=True, eq=False)
 class Noise:
-    """Corrupted labels and how they were made.
+    """Corrupted labels and their recipe.
 
     Attributes
     ----------
     labels : ndarray of shape (n,), int64, read-only
-        The corrupted labels, codes in 0..K-1.
+        The corrupted labels, class indices in 0..K-1.
     changed : ndarray of shape (n,), bool, read-only
-        Where `labels` differ from the true labels. A redrawn label that came out as itself is not changed.
+        Where `labels` differ from the true labels. A label that was redrawn to its own class is not changed.
     recipe : dict
-        JSON-able: ``kind``, the function's name, and its arguments but the labels, so that
-        ``getattr(noise, kind)(true_labels, **arguments)`` makes the same noise again. For labels that people
-        gave, kind "human_labels", it is ``data.human_labels(**arguments)``.
+        In JSON types: ``kind``, the function's name, and its arguments without the labels;
+        ``getattr(noise, kind)(true_labels, **arguments)`` repeats the noise. Labels by human annotators have
+        the kind "human_labels" and are repeated by ``data.human_labels(**arguments)``.
     """
 
     labels: np.ndarray
@@ -42,13 +42,13 @@ class Noise:
 def uniform(labels: Labels, degree: float, num_classes: int, seed: int) -> Noise:
     """Redraw each label with probability `degree` uniformly from all K classes (the paper's rule).
 
-    A redrawn label may stay the same: the expected changed share is ``degree - degree / K``. For one seed the
-    noise is nested: labels that a smaller degree redraws are redrawn to the same class by a larger one.
+    A redrawn label may stay the same: the expected changed share is ``degree - degree / K``. For a fixed seed
+    the noise is nested: labels redrawn at a smaller degree are redrawn to the same class at a larger one.
 
     Parameters
     ----------
     labels : array-like of int, shape (n,)
-        True labels, codes in 0..K-1.
+        True labels, class indices in 0..K-1.
     degree : float
         Probability p in [0, 1] that a label is redrawn.
     num_classes : int
@@ -65,7 +65,7 @@ def uniform(labels: Labels, degree: float, num_classes: int, seed: int) -> Noise
     InputError
         If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
     """
-    true = _as_codes(labels, num_classes)
+    true = _class_indices(labels, num_classes)
     rng = _generator(seed)
     redrawn = rng.random(len(true)) < _as_degree(degree)  # (n,)
     noisy = np.where(redrawn, rng.integers(num_classes, size=len(true)), true)  # (n,)
@@ -73,15 +73,15 @@ def uniform(labels: Labels, degree: float, num_classes: int, seed: int) -> Noise
 
 
 def published(labels: Labels, degree: float, num_classes: int) -> Noise:
-    """Corrupt labels by the very draw of the published study: its rule, generator and seed.
+    """Corrupt labels as in the published study, with its rule, generator and seed.
 
-    The same rule as `uniform`. The result depends on the order of the labels, which must be that of the data
-    set's own files. Masks of redrawn labels are nested over the degrees, the classes drawn are not.
+    The rule is that of `uniform`. The result depends on the order of the labels, which must be that of the
+    published files. Masks of redrawn labels are nested over the degrees; the drawn classes are not.
 
     Parameters
     ----------
     labels : array-like of int, shape (n,)
-        True labels, codes in 0..K-1.
+        True labels, class indices in 0..K-1.
     degree : float
         Probability p in [0, 1] that a label is redrawn.
     num_classes : int
@@ -96,7 +96,7 @@ def published(labels: Labels, degree: float, num_classes: int) -> Noise:
     InputError
         If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
     """
-    true = _as_codes(labels, num_classes)
+    true = _class_indices(labels, num_classes)
     rng = np.random.RandomState(_PUBLISHED_SEED)
     redrawn = rng.rand(len(true)) <= _as_degree(degree)  # (n,), "<=" and not "<" as published
     noisy = true.copy()
@@ -105,12 +105,15 @@ def published(labels: Labels, degree: float, num_classes: int) -> Noise:
 
 
 def transition(labels: Labels, matrix: Matrix, seed: int) -> Noise:
-    """Draw each label anew from the row of its true class in a transition matrix.
+    """Draw each label from the row of its true class in a transition matrix.
+
+    This is class-dependent noise, as in Patrini et al. (2017), "Making deep neural networks robust to label
+    noise: a loss correction approach".
 
     Parameters
     ----------
     labels : array-like of int, shape (n,)
-        True labels, codes in 0..K-1.
+        True labels, class indices in 0..K-1.
     matrix : array-like of float, shape (K, K)
         Entry (i, j) is the probability that true class i is given label j. Every row sums to 1.
     seed : int
@@ -123,28 +126,29 @@ def transition(labels: Labels, matrix: Matrix, seed: int) -> Noise:
     Raises
     ------
     InputError
-        If the labels are not n >= 1 integers in 0..K-1, the matrix is not row-stochastic, or the seed is bad.
+        If the labels are not n >= 1 integers in 0..K-1, the matrix is not row-stochastic, or the seed is
+        negative.
     """
     probabilities = _as_array(matrix, "matrix")  # (K, K)
     if probabilities.ndim != 2 or probabilities.shape[0] != probabilities.shape[1]:
         raise InputError(
-            f"matrix must be square, one row and column a class, got shape {probabilities.shape}."
+            f"matrix must be square, one row and column per class, got shape {probabilities.shape}."
         )
     if probabilities.dtype.kind not in "iuf":
-        raise InputError(f"matrix must hold probabilities, got {probabilities.dtype}.")
+        raise InputError(f"matrix must contain probabilities, got {probabilities.dtype}.")
     probabilities = probabilities.astype(np.float64)
     row_sums = probabilities.sum(axis=1)  # (K,)
-    bad = ~((probabilities >= 0).all(axis=1) & np.isclose(row_sums, 1, rtol=0, atol=1e-6))  # NaN is bad too
+    bad = ~((probabilities >= 0).all(axis=1) & np.isclose(row_sums, 1, rtol=0, atol=1e-6))  # false for NaN
     if bad.any():
         row = int(bad.argmax())
         raise InputError(
             f"matrix must be row-stochastic: entries not negative, every row summing to 1. "
             f"Row {row} has the smallest entry {probabilities[row].min():g} and the sum {row_sums[row]:g}."
         )
-    true = _as_codes(labels, len(probabilities))
+    true = _class_indices(labels, len(probabilities))
     draws = _generator(seed).random(len(true))  # (n,)
     cumulative = probabilities.cumsum(axis=1)
-    cumulative /= cumulative[:, -1:]  # ends in exactly 1, above every draw
+    cumulative /= cumulative[:, -1:]  # exactly 1 at the end, above every draw
     noisy = np.empty_like(true)
     for k, row_cumulative in enumerate(cumulative):
         rows = true == k
@@ -153,14 +157,14 @@ def transition(labels: Labels, matrix: Matrix, seed: int) -> Noise:
 
 
 def pair_flip(labels: Labels, degree: float, num_classes: int, seed: int) -> Noise:
-    """Turn each label k with probability `degree` into the next class, (k + 1) mod K.
+    """Replace each label k with probability `degree` by the next class, (k + 1) mod K.
 
-    For one seed the noise is nested over the degrees.
+    For a fixed seed the noise is nested over the degrees.
 
     Parameters
     ----------
     labels : array-like of int, shape (n,)
-        True labels, codes in 0..K-1.
+        True labels, class indices in 0..K-1.
     degree : float
         Probability in [0, 1] that a label is flipped; the expected changed share.
     num_classes : int
@@ -177,24 +181,24 @@ def pair_flip(labels: Labels, degree: float, num_classes: int, seed: int) -> Noi
     InputError
         If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
     """
-    true = _as_codes(labels, num_classes)
+    true = _class_indices(labels, num_classes)
     flipped = _generator(seed).random(len(true)) < _as_degree(degree)  # (n,)
     noisy = (true + flipped) % num_classes
     return _record(true, noisy, kind="pair_flip", degree=degree, num_classes=num_classes, seed=seed)
 
 
-def _as_codes(labels: Labels, num_classes: int) -> np.ndarray:
-    """Check labels and return them as an int64 array that may be the caller's own: never write to it."""
+def _class_indices(labels: Labels, num_classes: int) -> np.ndarray:
+    """Check labels and return them as int64, possibly in the caller's own memory."""
     if not isinstance(num_classes, Integral) or num_classes < 2:
         raise InputError(f"num_classes must be an integer of at least 2, got {num_classes!r}.")
-    codes = _as_array(labels, "labels")
-    if codes.ndim != 1 or codes.size == 0:
-        raise InputError(f"labels must be one-dimensional and not empty, got shape {codes.shape}.")
-    if codes.dtype.kind not in "iu":
-        raise InputError(f"labels must be integers, got {codes.dtype}. Encode them as 0..{num_classes - 1}.")
-    if codes.min() < 0 or codes.max() >= num_classes:
-        raise InputError(f"labels must lie in 0..{num_classes - 1}, got {codes.min()}..{codes.max()}.")
-    return codes.astype(np.int64, copy=False)  # (n,)
+    y = _as_array(labels, "labels")
+    if y.ndim != 1 or y.size == 0:
+        raise InputError(f"labels must be one-dimensional and not empty, got shape {y.shape}.")
+    if y.dtype.kind not in "iu":
+        raise InputError(f"labels must be integers, got {y.dtype}. Encode them as 0..{num_classes - 1}.")
+    if y.min() < 0 or y.max() >= num_classes:
+        raise InputError(f"labels must lie in 0..{num_classes - 1}, got {y.min()}..{y.max()}.")
+    return y.astype(np.int64, copy=False)  # (n,)
 
 
 def _as_array(values: Any, what: str) -> np.ndarray:
@@ -211,7 +215,7 @@ def _as_degree(degree: float) -> float:
 
 
 def _generator(seed: int) -> np.random.Generator:
-    if not isinstance(seed, Integral) or seed < 0:  # None would draw anew at every call
+    if not isinstance(seed, Integral) or seed < 0:  # None would give other noise in every call
         raise InputError(f"seed must be an integer that is not negative, got {seed!r}.")
     return np.random.default_rng(int(seed))
 

@@ -1,4 +1,4 @@
-"""Progress of long reads: a bar on stderr, or the caller's own function."""
+"""Progress of long operations: a bar on stderr, or a callback."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,12 +6,12 @@ from contextlib import contextmanager
 __all__ = ["Progress", "reporting"]
 
 Progress = Callable[[int, int], object]
-"""Called with (done, in all); in all is 0 where that is not known."""
+"""Called with (done, total); the total is 0 if it is unknown."""
 
 
 @contextmanager
 def reporting(progress: bool | Progress, title: str) -> Iterator[Progress]:
-    """Give a function to report to: the caller's own, one that draws a bar (True), or one without effect."""
+    """Yield the callback, a function that draws a bar (for True), or a function without effect."""
     if callable(progress):
         yield progress
     elif not progress:
@@ -23,5 +23,5 @@ def reporting(progress: bool | Progress, title: str) -> Iterator[Progress]:
 
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Bars(*columns, console=Console(stderr=True)) as bars:
-            task = bars.add_task(title, total=None, visible=False)  # nothing to do needs no bar
+            task = bars.add_task(title, total=None, visible=False)  # no bar if there is nothing to do
             yield lambda done, total: bars.update(task, completed=done, total=total or None, visible=True)

@@ -1,4 +1,4 @@
-"""Texts that come with Python: docstrings of its standard library, by package."""
+"""A text set from the docstrings of Python's standard library; the classes are packages."""
 
 import ast
 import hashlib
@@ -14,7 +14,7 @@ __all__ = ["TextSet", "docstrings"]
 
 PACKAGES = {
     "asyncio": "asyncio",
-    "decimal": "_pydecimal.py",  # decimal.py itself only imports
+    "decimal": "_pydecimal.py",  # decimal.py has only imports
     "email": "email",
     "http": "http",
     "importlib": "importlib",
@@ -24,7 +24,7 @@ PACKAGES = {
     "unittest": "unittest",
     "xml": "xml",
 }
-"""Each class and where its sources are; every installation of Python has them."""
+"""The path of each class's sources in the standard library."""
 _FEWEST_WORDS = 8
 _TEST_SHARE = 5
 
@@ -38,7 +38,7 @@ class TextSet:
     name : str
     train_texts, test_texts : tuple of str
     train_labels, test_labels : ndarray of shape (n,), int64
-        Codes in 0..K-1, positions in `class_names`.
+        Class indices in 0..K-1, positions in `class_names`.
     class_names : tuple of str
         The K class names.
     """
@@ -60,15 +60,15 @@ class TextSet:
 def docstrings() -> TextSet:
     """Read the docstrings of ten packages of Python's standard library; the class is the package.
 
-    A real, small and uneven text set that needs no download: about 1,400 training and 350 test texts with
-    Python 3.11, of 8 to several hundred words, 50 to 200 training texts a class. Its labels are right by
-    construction. Logistic regression on its words gets eight of ten right, the largest class holds one in
-    seven. It is no benchmark: another version of Python has other texts, and some packages resemble each
-    other (mailbox and email), or repeat themselves in nearly equal sentences.
+    The set is small, unbalanced and needs no download: about 1,400 training and 350 test texts with Python
+    3.11, of 8 to several hundred words, 50 to 200 training texts per class. Its labels are correct by
+    construction. Logistic regression on word counts has an accuracy of about 0.8; the largest class has one
+    text in seven. It is no benchmark: other versions of Python have other texts, and some packages have
+    similar texts (mailbox and email).
 
-    Sources are parsed and not imported. Docstrings of modules, classes and functions count that have at
-    least 8 words and occur in one package only, each once, in the order of files. A fifth, chosen by
-    a digest of the text, are the test set.
+    Sources are parsed and not imported. The set has each docstring of a module, class or function that has at
+    least 8 words and occurs in one package only, in the order of files. A hash of the text assigns a fifth of
+    them to the test set.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def docstrings() -> TextSet:
     Raises
     ------
     DataError
-        If the sources are not there, as in a Python that is packed into one file.
+        If this Python has no sources, for example because it is packed into one file.
 
     Examples
     --------
@@ -87,20 +87,22 @@ def docstrings() -> TextSet:
     ('asyncio', 'decimal', 'email', 'http')
     """
     root = Path(sysconfig.get_path("stdlib"))
-    found: dict[str, set[int]] = {}  # text -> the classes that it occurs in
-    for code, place in enumerate(PACKAGES.values()):
-        path = root / place
+    occurrences: dict[str, set[int]] = {}  # text -> its classes
+    for k, source in enumerate(PACKAGES.values()):
+        path = root / source
         files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
         texts = [text for file in files for text in _docstrings_of(file)]
         if not texts:
-            raise DataError(f"{path} holds no docstrings: this Python comes without its sources.")
+            raise DataError(
+                f"{path} holds no docstrings: use a Python that has the sources of its standard library."
+            )
         for text in texts:
-            found.setdefault(text, set()).add(code)
+            occurrences.setdefault(text, set()).add(k)
     split: dict[bool, list[tuple[str, int]]] = {False: [], True: []}
-    for text, codes in found.items():
-        if len(codes) == 1:
+    for text, classes in occurrences.items():
+        if len(classes) == 1:
             is_test = hashlib.sha256(text.encode()).digest()[0] % _TEST_SHARE == 0
-            split[is_test].append((text, next(iter(codes))))
+            split[is_test].append((text, next(iter(classes))))
     (train, train_labels), (test, test_labels) = (zip(*split[part], strict=True) for part in (False, True))
     return TextSet("docstrings", train, np.array(train_labels), test, np.array(test_labels), tuple(PACKAGES))
 

@@ -1,20 +1,20 @@
-"""Tiny ImageNet from its JPEG tree, decoded once.
+"""Tiny ImageNet from its folder of JPEG files, decoded once.
 
 Layout of ``tiny-imagenet-200``, as published::
 
-    wnids.txt                       the classes, one WordNet identifier (wnid) a line
+    wnids.txt                       the classes, one WordNet identifier (wnid) per line
     words.txt                       wnid, tab, names
-    train/WNID/images/*.JPEG        500 images a class
+    train/WNID/images/*.JPEG        500 images per class
     val/val_annotations.txt         file, tab, wnid, tab, a box (unused)
-    val/images/*.JPEG               50 images a class, our test set: the labels of test/ are not public
+    val/images/*.JPEG               50 images per class, our test set: the labels of test/ are not public
 
-wnids.txt decides which classes the set has; images of others are left out. Classes are numbered in the sorted
-order of their wnids. Training images are sorted by class, then by name as text; test images come in the order
-of val_annotations.txt. The files are 64x64 JPEG, some of them grey, which become RGB.
+The set has the classes of wnids.txt, in the sorted order of their wnids, and no images of other classes.
+Training images are sorted by class, then by name; test images have the order of val_annotations.txt. The
+files are 64x64 JPEG; grey ones become RGB.
 
-Decoded pixels are kept in one ``.npy`` file, in the folder itself or, where that is read-only, in the user's
-cache folder. Its name carries a digest of every file's path, size and time, so another tree has another file,
-and an incomplete one is never used.
+Decoded pixels are cached in one ``.npy`` file, in the folder itself or, if that is read-only, in the user's
+cache folder. Its name has a digest of every file's path, size and modification time, so a changed tree is
+decoded again, and an incomplete file is never used.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ _SHAPE = (64, 64, 3)
 
 
 def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> ImageSet:
-    """Read the tree: train/ as training and val/ as test set."""
+    """Read train/ as training set and val/ as test set; the parameters are those of `Entry.read`."""
     wnids = sorted(set(_lines(folder / "wnids.txt")))
     if not wnids:
         raise DataError(f"{folder / 'wnids.txt'} lists no classes. Unpack the archive again.")
@@ -63,7 +63,7 @@ def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> Im
 
 def _read_annotations(val: Path, wnids: Sequence[str]) -> tuple[list[Path], np.ndarray]:
     """Return the files and the labels (n,) of the listed classes."""
-    code = {wnid: k for k, wnid in enumerate(wnids)}
+    class_index = {wnid: k for k, wnid in enumerate(wnids)}
     paths, labels = [], []
     for line in _lines(val / "val_annotations.txt"):
         file, _, rest = line.partition("\t")
@@ -72,9 +72,9 @@ def _read_annotations(val: Path, wnids: Sequence[str]) -> tuple[list[Path], np.n
             raise DataError(
                 f"{val / 'val_annotations.txt'}: expected a file name, a tab, a wnid, got {line!r}."
             )
-        if wnid in code:
+        if wnid in class_index:
             paths.append(val / "images" / file)
-            labels.append(code[wnid])
+            labels.append(class_index[wnid])
     return paths, np.array(labels, np.int64)
 
 
@@ -90,11 +90,11 @@ def _lines(path: Path) -> list[str]:
 
 
 def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> np.ndarray:
-    """Return the pixels (n, 64, 64, 3) of all files, from the cache where it holds them."""
+    """Return the pixels (n, 64, 64, 3) of all files, from the cache if it has them."""
     shape = (len(paths), *_SHAPE)
     if os.access(folder, os.W_OK):
         stem = folder / ".layerprobe-pixels"
-    else:  # one name for each tree, so that no tree's cache takes another's place
+    else:  # one name per tree, so that trees do not share a cache file
         stem = cache_folder() / f"{folder.name}-{hashlib.sha256(bytes(folder.resolve())).hexdigest()[:16]}"
     cache = stem.with_name(f"{stem.name}-{_digest(paths, folder)}.npy")
     pixels = _cached(cache, shape)
@@ -121,7 +121,7 @@ def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> 
             raise
         raise DataError(f"{cache} could not be written: {error}.") from error
     finally:
-        with suppress(OSError):  # moved in place, or never begun
+        with suppress(OSError):  # already moved into place, or never written
             part.unlink()
     for stale in cache.parent.glob(f"{stem.name}-*.npy"):
         if stale != cache:
@@ -130,10 +130,10 @@ def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> 
 
 
 def _cached(cache: Path, shape: tuple[int, ...]) -> np.ndarray | None:
-    """Map a cache file; None if there is none, or it is not whole."""
+    """Map a cache file; return None if it is missing or incomplete."""
     try:
         pixels = np.load(cache, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):  # missing, cut short, or not such a file: made anew
+    except (OSError, ValueError, EOFError):  # missing, truncated or of another kind: written again
         return None
     return np.asarray(pixels) if pixels.dtype == np.uint8 and pixels.shape == shape else None
 
@@ -145,6 +145,6 @@ def _digest(paths: Sequence[Path], folder: Path) -> str:
             status = path.stat()
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error}. Unpack the archive again.") from error
-        name = str(path)[len(str(folder)) :]  # relative: a tree that is moved keeps its cache
+        name = str(path)[len(str(folder)) :]  # relative, so a moved tree keeps its cache
         digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Every form of data that a user may call training data, brought into one."""
+"""Every supported form of data becomes one labelled dataset."""
 
 import re
 
@@ -41,7 +41,7 @@ class Stream(IterableDataset):
 
 
 def together(rows, batch_size=3):
-    """Inputs of all rows, put in their places."""
+    """Return the inputs of all rows in row order."""
     whole = None
     for inputs, positions in rows.batches(batch_size):
         assert positions.dtype == np.int64
@@ -79,7 +79,7 @@ def test_every_form_gives_the_same_rows(form):
     assert np.array_equal(rows.fingerprints(), read_rows((X, Y)).fingerprints())
 
 
-def test_batches_serve_capture():
+def test_capture_accepts_the_batches():
     rows = read_rows(DataLoader(Items(X, index=np.arange(N)[::-1].copy()), batch_size=2, shuffle=True))
     batches = ((inputs, rows.labels[positions], positions) for inputs, positions in rows.batches())
     captured = capture(nn.Sequential(nn.Flatten(), nn.ReLU()), batches, "1")
@@ -114,7 +114,7 @@ def test_a_batch_is_a_copy():
     torch.testing.assert_close(together(rows), X)
 
 
-def test_indices_name_rows_and_put_them_in_order():
+def test_indices_are_the_ids_and_the_order_of_rows():
     index = np.array([40, 30, 10, 20, 60, 50, 70])
     rows = read_rows(DataLoader(Items(X, index=index), batch_size=3, shuffle=True))
     assert rows.index.tolist() == sorted(index)
@@ -125,7 +125,7 @@ def test_indices_name_rows_and_put_them_in_order():
     assert names.labels.tolist() == Y[::-1].tolist()
 
 
-def test_given_labels_take_the_place_of_those_in_the_data():
+def test_given_labels_replace_those_of_the_data():
     other = [f"class {code}" for code in Y]
     assert read_rows((X, np.zeros(N)), other).labels.tolist() == other
     rows = read_rows((X, Y))
@@ -144,7 +144,7 @@ def test_given_labels_take_the_place_of_those_in_the_data():
     "labels",
     [list("cabacbb"), np.array(list("cabacbb")), pd.Series(list("cabacbb"), index=range(5, 12))],
 )
-def test_labels_that_are_texts(labels):
+def test_labels_may_be_texts(labels):
     for rows in (
         read_rows(X, labels),
         read_rows((X, labels)),
@@ -153,7 +153,7 @@ def test_labels_that_are_texts(labels):
         assert rows.labels.tolist() == list("cabacbb")
 
 
-def test_texts_and_pixels_become_what_inputs_makes_of_them():
+def test_inputs_converts_texts_and_pixels():
     seen = []
 
     def lengths(texts):
@@ -180,7 +180,7 @@ def test_texts_and_pixels_become_what_inputs_makes_of_them():
     assert np.array_equal(rows.example(3), PIXELS[3])
 
 
-def test_pixels_become_the_usual_input():
+def test_pixels_become_scaled_tensors_with_channels_first():
     expected = torch.tensor(PIXELS).permute(0, 3, 1, 2) / 255
     pictures = Items([Image.fromarray(image) for image in PIXELS])
     for data in ((PIXELS, Y), (torch.tensor(PIXELS), Y), pictures):
@@ -196,7 +196,7 @@ def test_pixels_become_the_usual_input():
     assert next(untouched.batches())[0].dtype == torch.uint8
 
 
-def test_a_data_set_of_pictures_may_have_an_index():
+def test_a_dataset_of_pillow_images_may_have_indices():
     index = np.arange(N)[::-1] * 2
     rows = read_rows(Items([Image.fromarray(image) for image in PIXELS], index=index))
     assert rows.index.tolist() == sorted(index)
@@ -206,7 +206,7 @@ def test_a_data_set_of_pictures_may_have_an_index():
 
 @pytest.mark.parametrize("scale", [lambda x: x, lambda x: 2 * x - 1, lambda x: (x - MEAN) / STD])
 @pytest.mark.parametrize("as_data", [lambda x: (x, Y), lambda x: DataLoader(Items(x), batch_size=2)])
-def test_scaled_pixels_are_shown_as_pixels(scale, as_data):
+def test_scaled_images_are_displayed_as_pixels(scale, as_data):
     pixels = PIXELS.copy()
     pixels[0, 0, 0], pixels[1, 0, 0] = 0, 255  # the whole range in every channel
     rows = read_rows(as_data(scale(torch.tensor(pixels).permute(0, 3, 1, 2) / 255)))
@@ -220,7 +220,7 @@ def test_scaled_pixels_are_shown_as_pixels(scale, as_data):
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6])[:, None, None], torch.tensor([0.2, 0.3, 0.1])[:, None, None]
 
 
-def test_what_cannot_be_shown_is_none():
+def test_rows_that_are_neither_image_nor_text_have_no_display():
     assert read_rows((torch.zeros(N, 9), Y)).example(0) is None
     assert read_rows((torch.zeros(N, 9, dtype=torch.int64), Y)).example(0) is None
     assert read_rows((torch.zeros(N, 4, 5, 5), Y)).example(0) is None
@@ -239,7 +239,7 @@ def test_examples_of_an_indexed_loader_and_of_no_row():
         rows.example(7)
 
 
-def test_class_names_come_with_the_data_where_labels_are_their_positions():
+def test_class_names_of_the_data_are_kept_for_class_indices():
     data = TensorDataset(X, torch.tensor(Y))
     data.classes = ["ant", "bee", "cat"]
     assert read_rows(data).class_names == read_rows(DataLoader(data)).class_names == ("ant", "bee", "cat")
@@ -293,13 +293,13 @@ LATE_NAN[5, 0, 1, 1] = torch.nan
         (read_rows((X, Y)), {"inputs": len}, "this dataset was read before"),
     ],
 )
-def test_data_that_cannot_be_used(data, options, message):
+def test_unusable_data_raise_one_clear_error(data, options, message):
     with pytest.raises(InputError, match=message):
         read_rows(data, **options)
 
 
 class Changing:
-    """A list of batches that is another one each time."""
+    """An iterable of batches with other batches in each pass."""
 
     def __init__(self, *versions):
         self.versions = list(versions)
@@ -320,19 +320,19 @@ SWAPPED = np.array([0, 2, 1, 0, 2, 1, 1])
         ([(X, None)], "other labels"),
     ],
 )
-def test_data_that_change_between_two_passes(second, message):
+def test_data_that_change_between_two_passes_are_refused(second, message):
     rows = read_rows(Changing([(X, Y)], second))
     with pytest.raises(InputError, match=message):
         list(rows.batches())
 
 
-def test_an_index_that_was_not_there_before():
+def test_an_index_missing_from_the_first_pass_is_refused():
     rows = read_rows(Changing([(X, Y, np.arange(N))], [(X, Y, np.arange(N) + 1)]))
     with pytest.raises(InputError, match=re.escape("changed between two passes")):
         list(rows.batches())
 
 
-def test_fingerprints_know_rows_and_not_their_form():
+def test_fingerprints_depend_on_content_and_not_on_form():
     hashes = read_rows((X, Y)).fingerprints()
     assert hashes.dtype == np.uint64
     assert len(set(hashes.tolist())) == N

@@ -11,14 +11,14 @@ X = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 Y = np.arange(20) % 2
 
 
-def test_rows_that_share_nothing_pass():
+def test_disjoint_datasets_pass():
     check_disjoint(read_rows((X[:12], Y[:12])), read_rows((X[12:], Y[12:])))
     near = X[:12].clone()
     near[:, 0, 0, 0] += 0.01
     check_disjoint(read_rows((X[:12], Y[:12])), read_rows((near, Y[:12])))
 
 
-def test_shared_rows_are_counted_and_named_whatever_their_labels_order_and_form():
+def test_shared_rows_are_reported_for_any_labels_order_and_form():
     rows = read_rows((X[:12], Y[:12]))
     items = [(X[i].double(), "other", i) for i in (15, 3, 17, 11)]
     with pytest.raises(InputError, match=r"^2 of the 4 rows of trusted= .*: 3, 11 \(indices in trusted\)"):
@@ -27,7 +27,7 @@ def test_shared_rows_are_counted_and_named_whatever_their_labels_order_and_form(
         check_disjoint(rows, read_rows((torch.cat([X[12:14], X[2:10]]), Y[:10])))
 
 
-def test_a_row_that_is_there_twice():
+def test_repeated_rows_within_a_dataset_are_no_leak():
     twice = read_rows((torch.cat([X[:5], X[4:5]]), Y[:6]))
     check_disjoint(twice, read_rows((X[5:], Y[5:])))
     with pytest.raises(InputError, match="2 of the 6"):

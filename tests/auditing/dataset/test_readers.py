@@ -1,9 +1,10 @@
-"""Data by their paths: folders of images, CSV files, arrays; and data sets of the hub."""
+"""Datasets from paths (folders of images, CSV files, arrays) and from Hugging Face."""
 
 import zipfile
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -75,7 +76,7 @@ def test_a_csv_of_paths_and_labels(tree, tmp_path):
         (["1", "2", "99999999999999999999"], ["1", "2", "99999999999999999999"]),
     ],
 )
-def test_labels_in_a_csv_are_numbers_where_all_are(tmp_path, written, read):
+def test_labels_in_a_csv_are_integers_if_all_are_written_as_integers(tmp_path, written, read):
     path = write_csv(tmp_path, "text,label\n" + "".join(f"t,{label}\n" for label in written))
     rows = read_rows(path, inputs=lambda texts: torch.zeros(len(texts), 2))
     assert rows.labels.tolist() == read
@@ -114,13 +115,13 @@ def test_arrays_in_a_file(tmp_path):
         ("", "cannot be read as a CSV file"),
     ],
 )
-def test_a_csv_that_cannot_be_used(tmp_path, text, message):
+def test_an_unusable_csv_is_refused(tmp_path, text, message):
     save(tmp_path / "a.png", PIXELS[0])
     with pytest.raises(DataError, match=message):
         read_rows(write_csv(tmp_path, text))
 
 
-def test_paths_that_cannot_be_read(tree, tmp_path):
+def test_unreadable_paths_are_refused(tree, tmp_path):
     with pytest.raises(DataError, match=r"nowhere does not exist: expected a folder, a \.csv"):
         read_rows(tmp_path / "nowhere")
     (tmp_path / "a.pkl").write_text("")
@@ -146,7 +147,7 @@ def test_paths_that_cannot_be_read(tree, tmp_path):
         (lambda path: np.save(path.open("wb"), PIXELS), "cannot be read as an .npz"),
     ],
 )
-def test_an_npz_that_cannot_be_used(tmp_path, write, message):
+def test_an_unusable_npz_is_refused(tmp_path, write, message):
     write(tmp_path / "data.npz")
     with pytest.raises(DataError, match=message):
         read_rows(tmp_path / "data.npz")
@@ -167,12 +168,12 @@ def test_options_that_do_not_apply_are_refused(tree, tmp_path):
             read_rows(path, **options)
 
 
-ImageFeature = type("Image", (), {})  # the name that the hub's library gives its feature type
+ImageFeature = type("Image", (), {})  # the name of the feature type in the package datasets
 TEXT = SimpleNamespace(dtype="string")
 
 
 class FakeHub:
-    """The part of a Hugging Face data set that is used: features, a length, columns."""
+    """The used part of a Hugging Face dataset: features, a length, columns."""
 
     def __init__(self, **columns):
         self.features = {name: feature for name, (feature, _) in columns.items()}
@@ -193,7 +194,7 @@ def zeros(texts):
     return torch.zeros(len(texts), 2)
 
 
-def test_hub_data_sets_are_read_by_their_features():
+def test_hub_datasets_are_read_by_their_features():
     rows = read_rows(
         FakeHub(img=(ImageFeature(), PICTURES), note=(TEXT, ["t"] * 5), y=(CLASSES, [0, 1, 1, 0, 1]))
     )
@@ -233,7 +234,7 @@ def test_hub_data_sets_are_read_by_their_features():
         (FakeHub(a=(TEXT, ["a"]), y=(CLASSES, [0])), {}, "the data are texts"),
     ],
 )
-def test_hub_data_sets_that_cannot_be_read(data, options, message):
+def test_unusable_hub_datasets_are_refused(data, options, message):
     with pytest.raises(InputError, match=message):
         read_rows(data, **options)
 
@@ -276,3 +277,13 @@ def test_texts_of_the_real_library(datasets, tmp_path):
     (tmp_path / "set" / "state.json").write_text("{")
     with pytest.raises(DataError, match="cannot be read as a saved dataset"):
         read_rows(tmp_path / "set", label_column="kind", inputs=zeros)
+
+
+def test_names_that_are_not_utf8_are_escaped(tmp_path):
+    for name in ("caf\udce9", "tea"):
+        save(tmp_path / "images" / name / f"{name}.png", PIXELS[0])
+    rows = read_rows(tmp_path / "images")
+    assert rows.index.tolist() == ["caf\\udce9/caf\\udce9.png", "tea/tea.png"]
+    assert rows.labels.tolist() == ["caf\\udce9", "tea"]
+    table = pd.DataFrame({"index": rows.index, "label": rows.labels})
+    assert table.to_csv(index=False).encode().count(b"\\udce9") == 3
