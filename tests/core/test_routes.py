@@ -117,8 +117,9 @@ def test_ranks_are_those_of_float64_where_float32_shares_cannot_tell(n, d, monke
             problems.append((X, float(shares[r - 1]) + aside))
             expected.append(r if aside < 0 else r + 1)
     assert ranks() == expected
-    monkeypatch.setattr(fitting, "UNSURE", 0)
-    assert ranks() != expected
+    if n >= d:  # Gram matrices are float64 throughout
+        monkeypatch.setattr(fitting, "UNSURE", 0)
+        assert ranks() != expected
 
 
 def test_wide_classes_of_few_float32_rows_have_the_ranks_and_labels_of_float64():

@@ -17,7 +17,7 @@ def test_layer_of_imagenet_size():
     assert layer.outputs == 4 * 1_280_000 * 2048
     rows = 4 * 2049 * 1_280_000  # 1,280 a class are fewer than 2,048: they are kept
     assert layer.sums == rows + 512 * 1000 * (4 * 2048 + 8) + 8 * 1000
-    assert layer.moments == 1_280_000 * 1280 * 2048  # half a product
+    assert layer.moments == 2 * 1_280_000 * 1280 * 2048  # half a product, in float64
     assert found.streamed < found.held
     assert found.hours(1e11) == pytest.approx(layer.flops / 1e11 / 3600)
     text = repr(found)

@@ -12,7 +12,6 @@ from sklearn.base import ClassifierMixin
 from torch import nn
 
 from layerprobe.core.checks import check_count, check_number, check_strength
-from layerprobe.core.fitting import WIDE
 from layerprobe.core.moments import ClassMoments
 from layerprobe.core.second_moment import SecondMoment
 from layerprobe.core.statistics import LayerSums
@@ -209,7 +208,7 @@ class ProbePlan:
             fit = workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * d
             working = max(fit, workers * SecondMoment.most_working(waiting, d, itemsize))
             added = sum(part * times for part, times in parts)
-            gram = (1 if d >= WIDE else FLOAT64_OPERATIONS) * n * m * d * S
+            gram = FLOAT64_OPERATIONS * n * m * d * S
             moments += added * d * (d + 1) if m == d else gram
             r = min(m, self.components or m)
             width = min(r, d - r) if m == d else r
