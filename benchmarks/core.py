@@ -54,7 +54,6 @@ def time_jobs(problem: Problem, repeats: int) -> dict[str, list[float]]:
         "fit": problem.fit,
         "predict": problem.predict,
         "predict_six": problem.predict_six,
-        "fit_two": problem.fit_two,
         "stream": problem.stream,
         "torch_fit": problem.torch_fit,
         "torch_fit32": problem.torch_fit32,
@@ -139,9 +138,8 @@ def table_rows(problem: Problem, times: dict[str, list[float]]) -> list[dict]:
         }
 
     of_job = {"fit": "fit", "predict": "predict", "whole job": "fit"}
-    of_job |= {"six variances": "predict_six", "second label set": "fit_two", "stream of 128": "stream"}
+    of_job |= {"six variances": "predict_six", "stream of 128": "stream"}
     limit, limit_ours = (half / peak + K * s[name] for name in ("eigh", "eigh_ours"))
-    second = s["fit_two"] - s["fit"]
     wide = d >= 512
     rows = [
         row("fit", "limit", s["fit"], limit, s["fit"] / limit, "<= 1.3" if d >= 784 else ""),
@@ -162,7 +160,6 @@ def table_rows(problem: Problem, times: dict[str, list[float]]) -> list[dict]:
             s["predict_six"] / s["predict"],
             "<= 1.2" if wide else "<= 1.5",
         ),
-        row("second label set", "first", second, s["fit"], second / s["fit"], "<= 0.8"),
         row("stream of 128", "one shot", s["stream"], s["fit"], s["stream"] / s["fit"], "<= 1.25"),
     ]
     against = [

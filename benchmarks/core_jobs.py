@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from layerprobe.core import ClassMoments, fit_label_sets, fit_subspaces
+from layerprobe.core import ClassMoments, fit_subspaces
 from layerprobe.core.linalg import eigenpairs
-from layerprobe.core.second_moment import gram
+from layerprobe.core.subspaces import second_moment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference
@@ -46,18 +46,10 @@ class Problem:
         self.some = self.X[-TEST_ROWS:] if self.gram else self.X  # rows that are predicted
 
     @cached_property
-    def second_codes(self) -> torch.Tensor:
-        """40 % of the labels changed."""
-        generator = torch.Generator().manual_seed(1)
-        shift = torch.randint(1, self.K, (self.n,), generator=generator)
-        changed = torch.rand(self.n, generator=generator) < 0.4
-        return torch.where(changed, (self.codes + shift) % self.K, self.codes)
-
-    @cached_property
     def matrix(self) -> torch.Tensor:
         """What is decomposed for one class."""
         rows = self.train[self.codes == 0].double()
-        return gram(rows) if self.gram else rows.T @ rows
+        return second_moment(rows.T) if self.gram else second_moment(rows)
 
     def fit(self) -> object:
         """Fit our subspaces."""
@@ -73,10 +65,6 @@ class Problem:
         """Predict at six variances from one pass."""
         stages = [self.subspaces.ranks_at(variance=v) for v in VARIANCES]
         return self.subspaces.staged_predict(self.some, stages)
-
-    def fit_two(self) -> object:
-        """Fit two label sets in one pass."""
-        return fit_label_sets(self.train, [self.codes, self.second_codes], self.K, variance=VARIANCE)
 
     def stream(self) -> object:
         """Fit from batches of 128 rows."""

@@ -1,5 +1,6 @@
 """Threads and precision: settings of the process that are changed for a while, and restored."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -7,9 +8,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from layerprobe.core import fit_subspaces
-from layerprobe.utils.precision import full_precision
-from layerprobe.utils.process_settings import Setting
-from layerprobe.utils.threads import one_thread, parallel
+from layerprobe.utils.threads import Setting, full_precision, one_thread, parallel
 
 
 def test_workers_have_one_thread_and_the_settings_are_restored():
@@ -72,16 +71,24 @@ def test_settings_are_restored_after_several_python_threads():
 
 
 def test_the_last_of_several_users_restores_a_setting():
-    seen, setting = [], Setting()
+    seen = []
 
     def change():
         seen.append("changed")
         return lambda: seen.append("restored")
 
-    first, second = setting.changed(change), setting.changed(change)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert seen == ["changed"]
-    second.__exit__(None, None, None)
+    setting = Setting(change)
+    with setting:
+        with setting:
+            assert seen == ["changed"]
+        assert seen == ["changed"]
     assert seen == ["changed", "restored"]
+
+
+def test_small_work_is_done_in_order_in_one_thread():
+    torch.set_num_threads(2)
+    try:
+        names = parallel(lambda _: threading.current_thread().name, range(4), operations=1e3)
+        assert set(names) == {threading.current_thread().name}
+    finally:
+        torch.set_num_threads(1)

@@ -15,7 +15,7 @@ def test_layer_of_imagenet_size():
     found = plan({"penultimate": 2048}, rows=1_280_000, classes=1000)
     (layer,) = found.layers
     assert layer.outputs == 4 * 1_280_000 * 2048
-    rows = 4 * 2049 * 1_280_000  # 1,280 a class are fewer than 2,048: they are kept
+    rows = 4 * 2048 * 1_280_000  # 1,280 a class are fewer than 2,048: they are kept
     assert layer.sums == rows + 512 * 1000 * (4 * 2048 + 8) + 8 * 1000
     assert layer.moments == 2 * 1_280_000 * 1280 * 2048  # half a product, in float64
     assert found.streamed < found.held

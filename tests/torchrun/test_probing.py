@@ -31,8 +31,6 @@ def test_moments_of_two_processes_are_those_of_one(job):
     for found in (first, second):
         assert (found["moments"] - expected["moments"]).norm() <= 1e-12 * expected["moments"].norm()
         assert torch.equal(found["empty"], expected["empty"])
-        assert found["kept"] <= 5 * 2 * 6 * probing.d * 8 + 50 * (8 * probing.d + 8)
-        assert torch.equal(found["lost"], first["lost"])
     assert expected["moments"].norm() > 1
 
 

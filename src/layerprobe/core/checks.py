@@ -1,4 +1,4 @@
-"""What every entry to the mathematics asks of its arguments."""
+"""Checks of arguments, shared by every entry to the package."""
 
 from collections.abc import Sequence
 from math import inf, isfinite
@@ -11,23 +11,24 @@ from layerprobe.errors import InputError
 
 __all__ = [
     "check_classes",
-    "check_codes",
     "check_count",
     "check_finite",
+    "check_fit",
     "check_magnitude",
     "check_number",
     "check_rows",
     "check_strength",
+    "check_y",
 ]
 
 MAGNITUDES = (1e-140, 1e140)  # of float64 rows, so that sums of squares stay normal numbers
 
 
 def check_strength(variance: object, components: object) -> None:
-    """Demand exactly one of a share of the variance, a float in (0, 1], and a whole number of components.
+    """Raise unless exactly one is given: `variance`, a float in (0, 1], or `components`, a positive integer.
 
-    The published code reads a whole number given as the variance as a component count ("1" is ONE
-    component there, not 100 %). Here the two arguments refuse each other's type.
+    The published code reads a whole number given as the variance as a number of components ("1" is ONE
+    component there, not 100 %). Here each argument refuses the type of the other.
     """
     if (variance is None) == (components is None):
         given = "neither" if variance is None else f"variance={variance!r} and components={components!r}"
@@ -51,7 +52,7 @@ def check_strength(variance: object, components: object) -> None:
 
 
 def check_rows(X: Tensor, dim: int | None = None) -> Tensor:
-    """Give X as an (n, d) float32 or float64 tensor without gradient, or say what is wrong with it.
+    """Return X as an (n, d) float32 or float64 tensor without gradient; raise if it is no such matrix.
 
     float16 and bfloat16 become float32; integers and booleans become float64.
     """
@@ -70,27 +71,47 @@ def check_rows(X: Tensor, dim: int | None = None) -> Tensor:
     return X.detach()
 
 
-def check_codes(codes: Tensor, n_rows: int, num_classes: int) -> Tensor:
-    """Give the class codes as an (n,) int64 tensor with values in 0..K-1, or say what is wrong with them."""
-    if not isinstance(codes, Tensor) or codes.is_floating_point() or codes.is_complex():
-        kind = codes.dtype if isinstance(codes, Tensor) else type(codes).__name__
+def check_y(y: Tensor, n_rows: int, num_classes: int) -> Tensor:
+    """Return class indices as an (n,) int64 tensor with values in 0..K-1; raise if they are not."""
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
+        kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise InputError(
-            f"codes must be a tensor of whole numbers, the classes 0..{num_classes - 1}, got {kind}."
+            f"y must be a tensor of whole numbers, the classes 0..{num_classes - 1}, got {kind}."
         )
-    if codes.shape != (n_rows,):
-        raise InputError(f"codes must have one entry a row of X, ({n_rows},), got {tuple(codes.shape)}.")
-    codes = codes.to(torch.int64)
-    low, high = map(int, codes.aminmax()) if n_rows else (0, 0)
+    if y.shape != (n_rows,):
+        raise InputError(f"y must have one entry per row of X, ({n_rows},), got {tuple(y.shape)}.")
+    y = y.to(torch.int64)
+    low, high = map(int, y.aminmax()) if n_rows else (0, 0)
     if n_rows and not 0 <= low <= high < num_classes:
         raise InputError(
-            f"codes must lie in 0..{num_classes - 1}, got {low}..{high}: "
+            f"y must lie in 0..{num_classes - 1}, got {low}..{high}: "
             "encode the labels, or give the right number of classes."
         )
-    return codes
+    return y
+
+
+def check_fit(X: Tensor, y: Tensor, num_classes: int, dim: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return rows and class indices to fit on, on one device; raise if they are not usable.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+    y : Tensor of shape (n,)
+        Class of each row, 0..K-1.
+    num_classes : int
+        K.
+    dim : int, optional
+        Number of features that is expected.
+    """
+    X = check_rows(X, dim)
+    y = check_y(y, len(X), num_classes).to(X.device)
+    check_finite(X)
+    check_magnitude(X)
+    return X, y
 
 
 def check_finite(X: Tensor) -> None:
-    """Refuse NaN and infinity, naming the first row that has one."""
+    """Raise if X has NaN or infinity; name the first such row."""
     if isfinite(X.sum().item()):  # one pass; only an overflowing or a bad sum needs the second
         return
     bad = ~torch.isfinite(X).all(1)
@@ -98,12 +119,12 @@ def check_finite(X: Tensor) -> None:
         first = int(bad.nonzero()[0])
         raise InputError(
             f"X has NaN or infinity in {int(bad.sum())} of {len(X)} rows, the first is row {first}: "
-            "drop these rows or mend the layer that made them."
+            "drop these rows or repair the layer that made them."
         )
 
 
 def check_magnitude(X: Tensor) -> None:
-    """Refuse float64 rows whose squares overflow or vanish; no answer depends on the scale."""
+    """Raise if squares of float64 rows overflow or vanish; no answer depends on the scale."""
     low, high = MAGNITUDES
     largest = float(max(-X.min(), X.max())) if X.dtype == torch.float64 and X.numel() else 0.0
     if largest and not low < largest < high:
@@ -116,7 +137,7 @@ def check_magnitude(X: Tensor) -> None:
 def check_number(
     name: str, value: object, *, above: float = -inf, least: float = -inf, most: float = inf
 ) -> None:
-    """Demand a finite number above one bound and between two others, all of them optional."""
+    """Raise unless the value is a finite number above `above`, at least `least` and at most `most`."""
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
         if isfinite(number) and above < number and least <= number <= most:
@@ -127,13 +148,13 @@ def check_number(
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
-    """Demand a whole number that is not below another one."""
+    """Raise unless the value is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def check_classes(classes: Sequence | None, num_classes: int) -> tuple:
-    """Give one distinct name a class, 0..K-1 by default."""
+    """Return one distinct name per class, 0..K-1 by default."""
     names = tuple(range(num_classes)) if classes is None else tuple(classes)
     if len(names) != num_classes or len(set(names)) != num_classes:
         raise InputError(f"classes must name {num_classes} distinct classes, got {repr(names)[:200]}.")

@@ -17,12 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
-from layerprobe.core.linalg import eigh_gram, eigh_moment, numerical_rank
-from layerprobe.core.moments import ClassMoments
-from layerprobe.core.ranks import choose_rank
-from layerprobe.core.second_moment import SecondMoment
-from layerprobe.core.subspaces import ClassBasis, Subspaces
+from layerprobe.core.checks import check_fit, check_strength
+from layerprobe.core.linalg import eigenpairs, rounding_error
+from layerprobe.core.moments import ClassMoments, SecondMoment
+from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank, gram_eigenpairs
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.utils.threads import parallel
 
@@ -112,7 +110,7 @@ def correct_moments(
     check_strength(variance, components)
     K = moments.num_classes
     labelled = [moments.moment(k) for k in range(K)]
-    traces = torch.tensor([moment.trace() for moment in labelled], dtype=torch.float64)
+    diagonals = torch.stack([moment.diagonal() for moment in labelled])  # (K, d)
     n_rows = int(moments.counts.sum())
 
     def fit_class(k: int) -> ClassBasis:
@@ -120,20 +118,24 @@ def correct_moments(
         for moment, weight in zip(labelled, weights[k].tolist(), strict=True):
             if weight:
                 corrected.merge(moment, weight)
-        eigenvalues, vectors = eigh_moment(corrected.matrix())
+        eigenvalues, basis = eigenpairs(corrected.matrix())
         # Rounding is that of the moments which were subtracted from each other.
-        size, total = max(n_rows, moments.dim), float(weights[k].abs() @ traces)
-        full = numerical_rank(eigenvalues, size, moments.dtype, total)
+        error = rounding_error(weights[k].abs().to(diagonals) @ diagonals, n_rows, moments.dtype)
+        full = int((eigenvalues > error).sum())
         rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
         if span is not None:
-            vectors = span @ vectors[:, :rank]
-        elif 2 * rank <= moments.dim:
-            vectors = vectors[:, :rank].contiguous()  # a copy lets go of the others
+            vectors = span @ basis(rank)
+        else:
+            vectors = basis(moments.dim if 2 * rank > moments.dim else rank)
         return ClassBasis(eigenvalues, vectors.to(dtype or moments.dtype), rank, full, int(moments.counts[k]))
 
-    parts = parallel(fit_class, range(K))
+    parts = parallel(fit_class, range(K), moments.device, operations=10 * K * moments.dim**3)
     fitted = Subspaces.build(parts, classes, components)
-    empty = [fitted.classes[k] for k, part in enumerate(parts) if part.n_rows and traces[k] and not part.full]
+    empty = [
+        fitted.classes[k]
+        for k, part in enumerate(parts)
+        if part.n_rows and diagonals[k].any() and not part.full
+    ]
     if empty:
         warnings.warn(
             f"Nothing is left of class {', '.join(map(repr, empty))} without the noise: its subspace is "
@@ -146,7 +148,7 @@ def correct_moments(
 
 def fit_corrected(
     X: Tensor,
-    codes: Tensor,
+    y: Tensor,
     num_classes: int,
     weights: Tensor,
     *,
@@ -159,7 +161,7 @@ def fit_corrected(
     Parameters
     ----------
     X : Tensor of shape (n, d)
-    codes : Tensor of shape (n,)
+    y : Tensor of shape (n,)
         Labelled class of each row, 0..K-1.
     num_classes, variance, components, classes
         As for :func:`layerprobe.core.subspaces.fit_subspaces`.
@@ -172,10 +174,7 @@ def fit_corrected(
         As :func:`layerprobe.core.subspaces.fit_subspaces`.
     """
     check_strength(variance, components)
-    X = check_rows(X)
-    codes = check_codes(codes, len(X), num_classes).to(X.device)
-    check_finite(X)
-    check_magnitude(X)
+    X, y = check_fit(X, y, num_classes)
     options: dict[str, Any] = {
         "variance": variance,
         "components": components,
@@ -184,11 +183,11 @@ def fit_corrected(
     }
     n, d = X.shape
     if n < d:
-        eigenvalues, basis = eigh_gram(X.double())
-        if rank := numerical_rank(eigenvalues, d):
+        eigenvalues, basis = gram_eigenpairs(X.double())
+        if rank := int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum()):
             span = basis(rank)  # (d, r)
             moments = ClassMoments(num_classes, rank, dtype=torch.float64, device=X.device)
-            moments.update(X.double() @ span, codes)
+            moments.update(X.double() @ span, y)
             return correct_moments(moments, weights, **options, span=span)
-    moments = ClassMoments(num_classes, d, dtype=X.dtype, device=X.device).update(X, codes)
+    moments = ClassMoments(num_classes, d, dtype=X.dtype, device=X.device).update(X, y)
     return correct_moments(moments, weights, **options)

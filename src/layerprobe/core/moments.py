@@ -1,33 +1,106 @@
-"""ClassMoments: everything a subspace needs, gathered batch by batch, merged across parts and processes."""
+"""Second moments of all classes, summed batch by batch and merged across parts and processes."""
 
 from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_codes, check_finite, check_magnitude, check_rows, check_strength
-from layerprobe.core.linalg import eigh_gram, numerical_rank
-from layerprobe.core.second_moment import SecondMoment
-from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows, fit_subspaces
+from layerprobe.core.checks import check_fit, check_strength
+from layerprobe.core.linalg import BLOCK
+from layerprobe.core.subspaces import (
+    ClassBasis,
+    Subspaces,
+    basis_from_moment,
+    basis_from_rows,
+    blocks,
+    fit_subspaces,
+    stripes,
+)
 from layerprobe.errors import InputError
 from layerprobe.utils.distributed import rank, sum_over_processes, world_size
-from layerprobe.utils.threads import parallel
+from layerprobe.utils.threads import full_precision, parallel
 
-__all__ = ["ClassMoments", "joint_subspaces"]
+__all__ = ["ClassMoments", "SecondMoment", "joint_subspaces"]
+
+
+class SecondMoment:
+    """A sum X^T X over batches of rows, kept on and below the diagonal in about 4.25 d^2 bytes.
+
+    Products are of the rows' precision over blocks of rows; the sums are float64, as in
+    :func:`layerprobe.core.subspaces.second_moment`.
+
+    Parameters
+    ----------
+    dim : int
+        Number of features d.
+    device : torch.device or str
+    """
+
+    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
+        self.dim = dim
+        self.parts = [
+            torch.zeros(stop - start, stop, dtype=torch.float64, device=device)
+            for start, stop in stripes(dim)
+        ]
+
+    @staticmethod
+    def bytes_for(dim: int) -> int:
+        """Return the bytes of a moment of `dim` features."""
+        return sum(8 * (stop - start) * stop for start, stop in stripes(dim))
+
+    @staticmethod
+    def most_working(rows: int, dim: int, itemsize: int = 4) -> int:
+        """Return the bytes that adding a batch takes: a block of rows, also in float64, and one product.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows of the batch.
+        dim : int
+            Number of features d.
+        itemsize : int
+            Bytes of one number of the rows.
+        """
+        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * 128 * dim
+
+    @full_precision()
+    def add(self, X: Tensor) -> "SecondMoment":
+        """Add rows, (n, d)."""
+        for rows in blocks(X):
+            for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
+                part += rows[:, start:stop].T @ rows[:, :stop]
+        return self
+
+    def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
+        """Add another sum, times a weight."""
+        for mine, theirs in zip(self.parts, other.parts, strict=True):
+            mine.add_(theirs.to(mine.device), alpha=weight)
+        return self
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal, (d,)."""
+        offsets = [start for start, _ in stripes(self.dim)]
+        return torch.cat([part.diagonal(a) for part, a in zip(self.parts, offsets, strict=True)])
+
+    def matrix(self) -> Tensor:
+        """Return the whole symmetric matrix, (d, d), float64."""
+        full = self.parts[0].new_zeros(self.dim, self.dim)
+        for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
+            full[start:stop, :stop] = part
+        return full.tril() + full.tril(-1).T
 
 
 class ClassMoments:
-    """Second moments of every class, streamed: any split into batches gives the same subspaces.
+    """Second moments of all classes, summed over batches: any split into batches gives the same subspaces.
 
-    A class keeps its rows while it has fewer than d of them (then the Gram matrix is the shorter way), and
-    collapses to the lower triangle of its second moment, in float64, when it has d: for float32 rows never
-    more than K (d + 1) min(n_k, d) * 4 bytes, plus one buffer of rows of all classes as they come, at most
-    a megabyte, 512 rows or d / 4 a class of them, whichever is most (`buffer_rows`).
+    A class keeps its rows while they take less memory than its second moment, and at least until it has d of
+    them; with fewer the Gram matrix is decomposed. Rows wait in a buffer until there are enough for large
+    products (`buffer_rows`).
 
-    Sums of float32 rows cannot tell directions below 1e-7 of a class's variance from rounding, nor shares
-    of the variance that differ by less: where ``variance=1.0`` or ``components=`` reach that far, or a rank
-    must be that of float64 although a share all but equals the variance, stream with
-    ``dtype=torch.float64``. `fit_subspaces`, which has the rows, looks again.
+    Sums of float32 products do not resolve directions and shares of the variance below
+    :func:`layerprobe.core.linalg.rounding_error`, about 4e-7 of the variance. Where ``variance=1.0`` or
+    ``components=`` reach that far, or a rank must be that of float64, stream with ``dtype=torch.float64``.
+    `fit_subspaces`, which has the rows, computes such classes in float64.
 
     Parameters
     ----------
@@ -36,19 +109,10 @@ class ClassMoments:
     dim : int
         Number of features d.
     dtype : torch.float32 or torch.float64
-        Of the rows and of the resulting bases.
+        Of the rows and of the bases.
     device : torch.device or str
     expected : int, optional
-        How many rows will come; the buffer is then not made larger than for these.
-    directions : int, optional
-        Merge and truncate, where memory is short: a class keeps at most so many directions of at most twice
-        as many rows, K 2 directions d * 4 bytes. No moment then exceeds the true one, and none lacks more
-        than `lost` of the class's variance in any direction; shares of variance are of what was kept.
-
-    Attributes
-    ----------
-    lost : Tensor of shape (K,), float64
-        Bound on the spectral norm of X_k^T X_k less what is left of it; 0 without `directions`.
+        Number of rows that will come; the buffer is not made larger than for these.
     """
 
     def __init__(
@@ -59,35 +123,48 @@ class ClassMoments:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         expected: int | None = None,
-        directions: int | None = None,
     ) -> None:
-        if directions is not None and directions < 1:
-            raise InputError(f"directions must be at least 1, got {directions}.")
         if num_classes < 1 or dim < 1:
             raise InputError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
         self.dim, self.dtype, self.device = dim, dtype, torch.device(device)
-        self.directions = directions
-        self.lost = torch.zeros(num_classes, dtype=torch.float64)
-        self._counts = torch.zeros(num_classes, dtype=torch.int64)  # of what left the buffer
+        self._counts = torch.zeros(num_classes, dtype=torch.int64)  # of rows that left the buffer
         self._rows: list[list[Tensor]] = [[] for _ in range(num_classes)]  # of classes without a moment
         self._moments: list[SecondMoment | None] = [None] * num_classes
         self._capacity = self.buffer_rows(num_classes, dim, expected)
         self._waiting = 0  # rows in the buffer
-        self._buffer: Tensor | None = None  # (capacity, d); of its memory only what is written to is taken
-        self._buffer_codes = torch.empty(self._capacity, dtype=torch.int64, device=self.device)
+        self._buffer: Tensor | None = None  # (capacity, d); the system gives memory when it is written to
+        self._buffer_y = torch.empty(self._capacity, dtype=torch.int64, device=self.device)
+        self._most_rows = max(dim, SecondMoment.bytes_for(dim) // (dim * dtype.itemsize))
 
     @staticmethod
     def buffer_rows(num_classes: int, dim: int, expected: int | None = None) -> int:
-        """Rows that wait to be sorted by class: enough a class for a good product with each d x d moment."""
-        rows = num_classes * min(SecondMoment.BLOCK, max(512, dim // 4, 2**18 // dim))
+        """Return the number of rows that wait in the buffer, enough per class for large products.
+
+        Parameters
+        ----------
+        num_classes, dim, expected
+            As for the constructor.
+        """
+        rows = num_classes * min(BLOCK, max(512, dim // 4, 2**18 // dim))
         return rows if expected is None else max(1, min(rows, expected))
 
     @staticmethod
     def most_bytes(num_classes: int, dim: int, rows: int, itemsize: int = 4) -> int:
-        """Bytes of the rows and moments of so many rows, however they are spread over the classes."""
-        return itemsize * (dim + 1) * min(rows, num_classes * dim)
+        """Return the largest number of bytes of rows and moments, however rows are spread over the classes.
+
+        Parameters
+        ----------
+        num_classes, dim
+            As for the constructor.
+        rows : int
+            Number of rows of all classes.
+        itemsize : int
+            Bytes of one number of the rows.
+        """
+        moment = max(SecondMoment.bytes_for(dim), itemsize * dim * dim)
+        return min(itemsize * dim * rows, num_classes * moment)
 
     @property
     def num_classes(self) -> int:
@@ -97,56 +174,58 @@ class ClassMoments:
     @property
     def counts(self) -> Tensor:
         """Rows of each class so far, (K,) int64."""
-        waiting = self._buffer_codes[: self._waiting].bincount(minlength=self.num_classes)
+        waiting = self._buffer_y[: self._waiting].bincount(minlength=self.num_classes)
         return self._counts + waiting.cpu()
 
     @property
     def nbytes(self) -> int:
-        """Bytes of rows and moments held now, the buffer's included."""
+        """Bytes of rows and moments, with the buffer."""
         held = [rows for kept in self._rows for rows in kept]
-        held += [tensor for moment in self._moments if moment for tensor in moment.tensors]
-        held += [self._buffer_codes, *([] if self._buffer is None else [self._buffer])]
+        held += [part for moment in self._moments if moment for part in moment.parts]
+        held += [self._buffer_y, *([] if self._buffer is None else [self._buffer])]
         return sum(tensor.nbytes for tensor in held)
 
-    def update(self, X: Tensor, codes: Tensor) -> "ClassMoments":
+    def update(self, X: Tensor, y: Tensor) -> "ClassMoments":
         """Add a batch.
 
         Parameters
         ----------
         X : Tensor of shape (n, d)
-        codes : Tensor of shape (n,)
+        y : Tensor of shape (n,)
             Class of each row, 0..K-1.
 
         Raises
         ------
         InputError
-            For NaN, infinity, wrong shapes or codes; nothing of the batch is then added.
+            For NaN, infinity, wrong shapes or classes; nothing of the batch is then added.
         """
-        X = check_rows(X, self.dim).to(self.device, self.dtype)
-        codes = check_codes(codes, len(X), self.num_classes).to(self.device)
-        check_finite(X)
-        check_magnitude(X)
+        X, y = check_fit(X, y, self.num_classes, self.dim)
+        X, y = X.to(self.device, self.dtype), y.to(self.device)
         if self._waiting + len(X) > self._capacity:
             self._flush()
         if len(X) > self._capacity:
-            self._sort_in(X, codes)
+            self._sort_in(X, y)
             return self
         if self._buffer is None:
             with torch.inference_mode(False):  # later batches may come outside of it
                 self._buffer = torch.empty(self._capacity, self.dim, dtype=self.dtype, device=self.device)
         end = self._waiting + len(X)
         self._buffer[self._waiting : end] = X
-        self._buffer_codes[self._waiting : end] = codes
+        self._buffer_y[self._waiting : end] = y
         self._waiting = end
         return self
 
     def merge(self, other: "ClassMoments") -> "ClassMoments":
-        """Add all that `other` has seen."""
+        """Add the rows that `other` has seen.
+
+        Raises
+        ------
+        InputError
+            If K, d or the dtype differ.
+        """
         mine, theirs = self._kind(), other._kind()
         if mine != theirs:
-            raise InputError(
-                f"Only like moments merge: expected (K, d, dtype, directions) = {mine}, got {theirs}."
-            )
+            raise InputError(f"Only like moments merge: expected (K, d, dtype) = {mine}, got {theirs}.")
         self._flush()
         other._flush()
         counts = self._counts + other._counts
@@ -156,14 +235,13 @@ class ClassMoments:
             for rows in list(other._rows[k]):
                 self._append(k, rows.to(self.device))
             self._counts[k] = counts[k]
-        self.lost += other.lost
         return self
 
     def all_reduce(self) -> "ClassMoments":
-        """Add what the other processes of this job have seen, in every one of them; see `distributed`.
+        """Add the rows of the other processes of this job, in every one of them; see `distributed`.
 
-        Moments are summed in float64, and rows of classes that have fewer than d in all processes together
-        are given to all of them. All processes must call it, those that saw no row as well.
+        Moments are summed in float64. Rows of classes with fewer than d in all processes together are sent to
+        all of them. All processes must call it, those without rows as well.
         """
         if world_size() == 1:
             return self
@@ -171,21 +249,19 @@ class ClassMoments:
         seen = torch.zeros(world_size(), self.num_classes, dtype=torch.int64)
         seen[rank()] = torch.tensor([sum(map(len, kept)) for kept in self._rows])
         collapsed = torch.tensor([moment is not None for moment in self._moments], dtype=torch.int64)
-        # On the device of the rows: NCCL knows no other.
+        # NCCL sums tensors on the device only.
         seen = sum_over_processes(seen.to(self.device)).cpu()
         collapsed = sum_over_processes(collapsed.to(self.device)).cpu()
         counts = sum_over_processes(self._counts.to(self.device)).cpu()
-        self.lost = sum_over_processes(self.lost.to(self.device)).cpu()
         for k, n in enumerate(seen.sum(0).tolist()):
-            if collapsed[k] or (n >= self.dim and self.directions is None):
-                for tensor in self._collapse(k).tensors:
-                    tensor.copy_(sum_over_processes(tensor))
+            if collapsed[k] or n >= self.dim:
+                for part in self._collapse(k).parts:
+                    part.copy_(sum_over_processes(part))
             elif n:
                 gathered = torch.zeros(n, self.dim, dtype=torch.float64, device=self.device)
                 start, own = int(seen[: rank(), k].sum()), int(seen[rank(), k])
                 gathered[start : start + own] = self._kept(k)
                 self._rows[k] = [sum_over_processes(gathered).to(self.dtype)]  # sums with zeros: exact
-                self._settle(k)
         self._counts = counts
         return self
 
@@ -196,42 +272,47 @@ class ClassMoments:
         components: int | None = None,
         classes: Sequence[Hashable] | None = None,
     ) -> Subspaces:
-        """Fit the subspaces of all that was seen so far; more may be added afterwards.
+        """Fit the subspaces of all rows so far; more may be added afterwards.
 
         Parameters
         ----------
         variance, components, classes
             As for :func:`layerprobe.core.subspaces.fit_subspaces`.
         """
-        if self._buffer is not None and not self._counts.any() and self.directions is None:
-            X, codes = self._buffer[: self._waiting], self._buffer_codes[: self._waiting]
-            return fit_subspaces(  # nothing was sorted in yet: another copy of the rows is saved
-                X, codes, self.num_classes, variance=variance, components=components, classes=classes
+        if self._buffer is not None and not self._counts.any():  # all rows are here: no copy is needed
+            X, y = self._buffer[: self._waiting], self._buffer_y[: self._waiting]
+            return fit_subspaces(
+                X, y, self.num_classes, variance=variance, components=components, classes=classes
             )
         return joint_subspaces([self], variance=variance, components=components, classes=classes)
 
     def moment(self, k: int) -> SecondMoment:
-        """Give the second moment of all rows of class k so far; from now on it is kept in place of them."""
+        """Return the second moment of all rows of class k so far; it replaces the rows."""
         self._flush()
         return self._collapse(k)
 
+    def class_parts(self, k: int) -> tuple[SecondMoment | None, Tensor, int]:
+        """Return the second moment of class k, if there is one, its rows without one, and its row count."""
+        self._flush()
+        return self._moments[k], self._kept(k), int(self._counts[k])
+
     def _flush(self) -> None:
-        """Sort what waits in the buffer into the classes."""
+        """Sort the rows of the buffer into the classes."""
         if self._waiting and self._buffer is not None:
             n, self._waiting = self._waiting, 0
-            self._sort_in(self._buffer[:n], self._buffer_codes[:n])
+            self._sort_in(self._buffer[:n], self._buffer_y[:n])
 
-    def _sort_in(self, X: Tensor, codes: Tensor) -> None:
-        order = codes.argsort(stable=True)
-        sizes = codes.bincount(minlength=self.num_classes).tolist()
-        parts = list(enumerate(order.split(sizes)))
+    def _sort_in(self, X: Tensor, y: Tensor) -> None:
+        order = y.argsort(stable=True)
+        sizes = y.bincount(minlength=self.num_classes).tolist()
 
         def append(part: tuple[int, Tensor]) -> None:
             k, index = part
-            for block in index.split(min(SecondMoment.BLOCK, self.directions or SecondMoment.BLOCK)):
+            for block in index.split(BLOCK):
                 self._append(k, X.index_select(0, block))
 
-        parallel(append, parts)
+        operations = len(X) * self.dim * min(self.dim, 512)
+        parallel(append, list(enumerate(order.split(sizes))), self.device, operations)
 
     def _append(self, k: int, rows: Tensor) -> None:
         self._counts[k] += len(rows)
@@ -240,22 +321,11 @@ class ClassMoments:
             moment.add(rows)
         elif len(rows):
             self._rows[k].append(rows)
-            self._settle(k)
-
-    def _settle(self, k: int) -> None:
-        """Bring the rows of class k down to what is kept of so many."""
-        if self.directions is None:
-            if self._counts[k] >= self.dim:  # below d rows the Gram matrix is shorter
+            if self._counts[k] >= self._most_rows:
                 self._collapse(k)
-        elif sum(map(len, self._rows[k])) >= 2 * self.directions:
-            eigenvalues, basis = eigh_gram(self._kept(k))
-            r = min(self.directions, numerical_rank(eigenvalues, self.dim))
-            rows = basis(r).T * eigenvalues[:r, None].sqrt()
-            self._rows[k] = [rows.to(self.dtype)]
-            self.lost[k] += float(eigenvalues[r]) if r < len(eigenvalues) else 0.0
 
     def _collapse(self, k: int) -> SecondMoment:
-        """Put the moment of class k in the place of its rows."""
+        """Replace the rows of class k by their moment."""
         moment = self._moments[k]
         if moment is None:
             moment = SecondMoment(self.dim, self.device).add(self._kept(k))
@@ -263,7 +333,7 @@ class ClassMoments:
         return moment
 
     def _kind(self) -> tuple:
-        return self.num_classes, self.dim, self.dtype, self.directions
+        return self.num_classes, self.dim, self.dtype
 
     def _kept(self, k: int) -> Tensor:
         rows = self._rows[k]
@@ -278,9 +348,9 @@ def joint_subspaces(
     variance: float | None = None,
     components: int | None = None,
     classes: Sequence[Hashable] | None = None,
-    codes: Sequence[int] | None = None,
+    y: Sequence[int] | None = None,
 ) -> Subspaces:
-    """Fit the subspaces of all rows of several moments together, which stay as they are.
+    """Fit the subspaces of all rows of several moments together; the moments stay as they are.
 
     Parameters
     ----------
@@ -288,28 +358,29 @@ def joint_subspaces(
         Of the same K, d and dtype.
     variance, components, classes
         As for :func:`layerprobe.core.subspaces.fit_subspaces`.
-    codes : sequence of int, optional
-        Which of the K classes are fitted, default all.
+    y : sequence of int, optional
+        Class indices to fit, default all K.
     """
     check_strength(variance, components)
     first = parts[0]
-    for part in parts:
-        part._flush()
+    chosen = range(first.num_classes) if y is None else y
+    n, d = sum(int(part.counts.sum()) for part in parts), first.dim
 
     def fit_class(k: int) -> ClassBasis:
-        moments = [moment for part in parts if (moment := part._moments[k]) is not None]
-        rows = torch.cat([part._kept(k) for part in parts]) if len(parts) > 1 else first._kept(k)
-        n = sum(int(part._counts[k]) for part in parts)
-        if not moments:
-            return basis_from_rows(rows, variance=variance, components=components)._replace(n_rows=n)
-        total = moments[0]
-        if len(moments) > 1 or len(rows):
-            total = SecondMoment(first.dim, first.device).add(rows)
+        moments, rows, counts = zip(*(part.class_parts(k) for part in parts), strict=True)
+        total = next((moment for moment in moments if moment is not None), None)
+        kept = torch.cat(rows) if len(rows) > 1 else rows[0]
+        if total is None:
+            return basis_from_rows(kept, variance=variance, components=components)
+        if len(kept) or sum(moment is not None for moment in moments) > 1:
+            total = SecondMoment(d, first.device).add(kept)
             for moment in moments:
-                total.merge(moment)
+                if moment is not None:
+                    total.merge(moment)
         return basis_from_moment(
-            total.matrix(), n, variance=variance, components=components, dtype=first.dtype
+            total.matrix(), sum(counts), variance=variance, components=components, dtype=first.dtype
         )
 
-    chosen = range(first.num_classes) if codes is None else codes
-    return Subspaces.build(parallel(fit_class, chosen), classes, components)
+    m = min(max(n // first.num_classes, 1), d)
+    operations = len(chosen) * (10 * m**3 + d**2)
+    return Subspaces.build(parallel(fit_class, chosen, first.device, operations), classes, components)

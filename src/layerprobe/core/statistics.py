@@ -1,23 +1,118 @@
-"""What closed-form probes read of a layer: means, subspaces, spectra; from rows or from sums over batches."""
+"""Statistics of a layer that closed-form probes need: class means, subspaces and spectra.
 
-from collections.abc import Hashable, Sequence
+They come from rows (`RowStatistics`) or from sums over batches (`LayerSums`).
+"""
+
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_finite, check_magnitude, check_rows
-from layerprobe.core.linalg import eigh_moment, numerical_rank
-from layerprobe.core.moments import ClassMoments, joint_subspaces
-from layerprobe.core.second_moment import SecondMoment
-from layerprobe.core.spectrum import Spectrum, class_means, spectrum
-from layerprobe.core.subspaces import Subspaces, fit_subspaces
+from layerprobe.core.linalg import BLOCK, eigenpairs, rounding_error
+from layerprobe.core.moments import ClassMoments, SecondMoment, joint_subspaces
+from layerprobe.core.subspaces import Subspaces, fit_subspaces, gram_eigenpairs
 from layerprobe.errors import InputError
 from layerprobe.utils.distributed import sum_over_processes
 from layerprobe.utils.threads import one_thread
 
-__all__ = ["LayerSums", "RowStatistics", "Statistics"]
+__all__ = [
+    "LayerSums",
+    "RowStatistics",
+    "Spectrum",
+    "Statistics",
+    "centred_blocks",
+    "class_means",
+    "spectrum",
+]
+
+
+class Spectrum(NamedTuple):
+    """Eigendecomposition of a second moment: the directions above the rounding error."""
+
+    eigenvalues: Tensor  # (r,) float64, descending
+    vectors: Tensor  # (d, r) float64, orthonormal columns
+    trace: float  # of the whole moment
+
+
+def class_means(X: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Return the mean of the rows of each class, summed in float64.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+    y : Tensor of shape (n,)
+        Class of each row, 0..K-1. The mean of a class without rows is zero.
+    num_classes : int
+        K.
+
+    Returns
+    -------
+    Tensor of shape (K, d), float64
+    """
+    counts = y.bincount(minlength=num_classes)
+    sums = X.new_zeros((num_classes, X.shape[1]), dtype=torch.float64)
+    for k, index in enumerate(y.argsort(stable=True).split(counts.tolist())):
+        for part in index.split(BLOCK):
+            sums[k] += X[part].sum(0, dtype=torch.float64)
+    return sums / counts.clamp(min=1)[:, None]
+
+
+def centred_blocks(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Iterator[Tensor]:
+    """Yield blocks of the rows of X less their centres.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+    centres : Tensor of shape (d,) or (K, d)
+        One centre of all rows, or one per class.
+    y : Tensor of shape (n,), optional
+        Class of each row, for centres of classes.
+    """
+    centres = centres.to(X)
+    for start in range(0, len(X), BLOCK):
+        of = centres if y is None else centres[y[start : start + BLOCK]]
+        yield X[start : start + BLOCK] - of
+
+
+def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Spectrum:
+    """Decompose the sum of (x - c)(x - c)^T over all rows.
+
+    For fewer rows than features through the n x n Gram matrix in float64, else through the d x d moment.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+    centres : Tensor of shape (d,) or (K, d)
+        c, one for all rows or one per class.
+    y : Tensor of shape (n,), optional
+        Class of each row, for centres of classes.
+
+    Raises
+    ------
+    InputError
+        If float64 cannot hold the squares of X.
+    """
+    check_magnitude(X)
+    n, d = X.shape
+    if n < d:
+        rows = X.double() - (centres.double() if y is None else centres.double()[y])
+        with one_thread():
+            eigenvalues, basis = gram_eigenpairs(rows)
+        rank = int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum())
+        vectors = basis(rank)
+    else:
+        moment = SecondMoment(d, X.device)
+        for block in centred_blocks(X, centres, y):
+            moment.add(block)
+        with one_thread():
+            eigenvalues, basis = eigenpairs(moment.matrix())
+            rank = int((eigenvalues > rounding_error(moment.diagonal(), n, X.dtype)).sum())
+            vectors = basis(rank)
+    return Spectrum(eigenvalues[:rank], vectors, float(eigenvalues.sum()))
 
 
 class Statistics:
@@ -96,16 +191,16 @@ class Statistics:
 
 
 class RowStatistics(Statistics):
-    """Of rows X (n, d) and their codes (n,), 0..K-1, every class of which has a row."""
+    """Of rows X (n, d) and their y (n,), 0..K-1, every class of which has a row."""
 
-    def __init__(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        self.X, self.codes, self.dim, self.dtype = X, codes, X.shape[1], X.dtype
-        self.counts = codes.bincount(minlength=num_classes)
+    def __init__(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+        self.X, self.y, self.dim, self.dtype = X, y, X.shape[1], X.dtype
+        self.counts = y.bincount(minlength=num_classes)
 
     @cached_property
     def means(self) -> Tensor:  # type: ignore[override]
         """Class means, (K, d)."""
-        return class_means(self.X, self.codes, len(self.counts))
+        return class_means(self.X, self.y, len(self.counts))
 
     def spectrum_about_mean(self) -> Spectrum:
         """Spectrum of all rows less their mean."""
@@ -113,13 +208,13 @@ class RowStatistics(Statistics):
 
     def spectrum_within(self) -> Spectrum:
         """Spectrum of all rows less their class means."""
-        return spectrum(self.X, self.means, self.codes)
+        return spectrum(self.X, self.means, self.y)
 
     def _fit_subspaces(
         self, variance: float | None, components: int | None, classes: Sequence[Hashable]
     ) -> Subspaces:
         K = len(self.counts)
-        return fit_subspaces(self.X, self.codes, K, variance=variance, components=components, classes=classes)
+        return fit_subspaces(self.X, self.y, K, variance=variance, components=components, classes=classes)
 
 
 class LayerSums:
@@ -174,17 +269,17 @@ class LayerSums:
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
-        scatter = self.scatter.tensors if self.scatter else []
+        scatter = self.scatter.parts if self.scatter else []
         own = sum(tensor.nbytes for tensor in [self.counts, self.sums, *scatter])
         return own + sum(part.nbytes for part in self.moments)
 
-    def update(self, X: Tensor, codes: Tensor) -> None:
+    def update(self, X: Tensor, y: Tensor) -> None:
         """Add a batch.
 
         Parameters
         ----------
         X : Tensor of shape (n, d)
-        codes : Tensor of shape (S, n), int64
+        y : Tensor of shape (S, n), int64
             Class of each row in each set, 0..K-1.
 
         Raises
@@ -192,27 +287,27 @@ class LayerSums:
         InputError
             For NaN or infinity; nothing of the batch is then added.
         """
-        X, codes = check_rows(X, self.dim).to(self.device, self.dtype), codes.to(self.device)
+        X, y = check_rows(X, self.dim).to(self.device, self.dtype), y.to(self.device)
         check_finite(X)
         check_magnitude(X)
-        self.counts += torch.stack([row.bincount(minlength=self.counts.shape[1]) for row in codes])
-        for rows, part in zip(X.split(self.BLOCK), codes.split(self.BLOCK, 1), strict=True):
+        self.counts += torch.stack([row.bincount(minlength=self.counts.shape[1]) for row in y])
+        for rows, part in zip(X.split(self.BLOCK), y.split(self.BLOCK, 1), strict=True):
             self._add_in_float64(rows, part)
         if len(self.moments) == 1:
-            self.moments[0].update(X, codes[0])
+            self.moments[0].update(X, y[0])
         elif self.moments:
-            same = (codes == codes[0]).all(0)
+            same = (y == y[0]).all(0)
             *own, shared = self.moments
-            shared.update(X[same], codes[0, same])
-            for part, of_set in zip(own, codes, strict=True):
+            shared.update(X[same], y[0, same])
+            for part, of_set in zip(own, y, strict=True):
                 part.update(X[~same], of_set[~same])
 
-    def _add_in_float64(self, X: Tensor, codes: Tensor) -> None:
+    def _add_in_float64(self, X: Tensor, y: Tensor) -> None:
         """Add a block of rows to the sums and the scatter."""
         if not len(self.sums):
             return
         wide = X.double()
-        for sums, of_set in zip(self.sums, codes, strict=True):
+        for sums, of_set in zip(self.sums, y, strict=True):
             sums.index_add_(0, of_set, wide)
         if self.scatter is not None and len(wide):
             self.shift = wide.mean(0) if self.shift is None else self.shift
@@ -257,13 +352,14 @@ class _SumStatistics(Statistics):
 
     def _spectrum(self, between: Tensor) -> Spectrum:
         """Spectrum of the scatter about the mean of all rows, less what lies between classes, (K, d)."""
-        assert self.of.centred is not None
+        if self.of.centred is None:
+            raise InputError("These sums have no scatter, or finish() was not called: use scatter=True.")
         with one_thread():
-            eigenvalues, vectors = eigh_moment(self.of.centred - between.T @ between)
-        # rounding is that of the scatter which the means were taken out of
-        size, total = max(self.n, self.dim), float(self.of.centred.trace())
-        rank = numerical_rank(eigenvalues, size, torch.float64, total)
-        return Spectrum(eigenvalues[:rank], vectors[:, :rank], float(eigenvalues.sum()))
+            eigenvalues, basis = eigenpairs(self.of.centred - between.T @ between)
+            # The rounding error is that of the scatter from which the means were subtracted.
+            error = rounding_error(self.of.centred.diagonal(), self.n, torch.float64)
+            rank = int((eigenvalues > error).sum())
+            return Spectrum(eigenvalues[:rank], basis(rank), float(eigenvalues.sum()))
 
     def _fit_subspaces(
         self, variance: float | None, components: int | None, classes: Sequence[Hashable]
@@ -273,5 +369,5 @@ class _SumStatistics(Statistics):
             variance=variance,
             components=components,
             classes=classes,
-            codes=self.present.tolist(),
+            y=self.present.tolist(),
         )

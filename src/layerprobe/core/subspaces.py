@@ -1,46 +1,63 @@
-"""The Minimum Angle Subspace Classifier, Algorithms 1-3 of the paper: START HERE.
+"""The Minimum Angle Subspace Classifier, Algorithms 1-3 of arXiv 2501.14687: START HERE.
 
-Per class k the rows X_k of a layer's outputs span a subspace: the leading eigenvectors U_k of the
-uncentred second moment X_k^T X_k, as many as it takes to hold more than 99 % of the variance. (The paper
-doubles the data with their negatives so that the mean is zero; the second moment is the same without.)
-A point x belongs to the class whose subspace makes the smallest angle with it,
+The rows X_k of class k, outputs of one layer, span a subspace: the leading eigenvectors U_k of the uncentred
+second moment X_k^T X_k, the fewest that hold more than 99 % of the variance. (The paper doubles the data with
+their negatives, so that the mean is zero. The second moment is the same without.) A point x belongs to the
+class whose subspace makes the smallest angle with x:
 
     cos angle_k = |U_k^T x| / |x|,    prediction = argmax_k |U_k^T x|^2 / |x|^2.
+
+Precision: products of float32 rows are float32 over blocks of rows; sums over blocks, Gram matrices and
+eigendecompositions are float64. Where float32 products cannot decide a rank or a label, float64 does.
 """
 
+import math
 import os
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import (
-    check_classes,
-    check_codes,
-    check_finite,
-    check_magnitude,
-    check_rows,
-    check_strength,
-)
-from layerprobe.core.fitting import ClassBasis, basis_from_moment, basis_from_rows, fit_classes
-from layerprobe.core.products import Plan, Request, plan_products
-from layerprobe.core.ranks import choose_rank
-from layerprobe.core.scoring import angles, codes_by_stage, staged_squared_cosines
+from layerprobe.core.checks import check_classes, check_finite, check_fit, check_rows, check_strength
+from layerprobe.core.linalg import BLOCK, Basis, eigenpairs, rounding_error
 from layerprobe.errors import DataError, DegenerateWarning, InputError
 from layerprobe.utils.files import read_tensors, write_tensors
+from layerprobe.utils.threads import full_precision, parallel
 
-__all__ = ["ClassBasis", "Subspaces", "basis_from_moment", "basis_from_rows", "choose_rank", "fit_subspaces"]
+__all__ = [
+    "ClassBasis",
+    "Subspaces",
+    "basis_from_moment",
+    "basis_from_rows",
+    "blocks",
+    "choose_rank",
+    "fit_subspaces",
+    "gram_eigenpairs",
+    "second_moment",
+    "stripes",
+]
 
 FORMAT = "layerprobe.subspaces.1"
+SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
+ORTHOGONAL = 1e-12  # largest error of U^T U that is left without a QR decomposition
+TIE = 1e-12  # shares this close to the variance are equal to it; sums of float64 eigenvalues are closer
+CHUNK = 1024  # query rows of one product: their projections stay in cache
+FEWEST = 128  # query rows of one product at least
+PROJECTIONS, GPU_PROJECTIONS = 2**25, 2**27  # held at a time per thread
+
+
+# Algorithm 2: one subspace per class.
 
 
 def fit_subspaces(
     X: Tensor,
-    codes: Tensor,
+    y: Tensor,
     num_classes: int,
     *,
     variance: float | None = None,
@@ -48,43 +65,239 @@ def fit_subspaces(
     classes: Sequence[Hashable] | None = None,
     exact: bool = False,
 ) -> "Subspaces":
-    """Fit one subspace a class (Algorithm 2).
+    """Fit one subspace per class (Algorithm 2).
 
     Parameters
     ----------
     X : Tensor of shape (n, d)
-        A layer's outputs, float32 or float64; the bases get the same dtype.
-    codes : Tensor of shape (n,)
+        Outputs of one layer, float32 or float64; the bases get the same dtype.
+    y : Tensor of shape (n,)
         Class of each row, 0..K-1.
     num_classes : int
-        K. A class without rows has no subspace, and a warning says so.
-    variance : float in (0, 1]
-        Share of the variance to keep, the paper's 0.99; or
-    components : int
-        the number of components. Exactly one of the two.
+        K. A class without rows has no subspace; a warning names it.
+    variance : float in (0, 1], optional
+        Share of the variance to keep, 0.99 in the paper.
+    components : int, optional
+        Number of components to keep. Exactly one of `variance` and `components` is required.
     classes : sequence of K hashables, optional
         Names of the classes, default 0..K-1.
     exact : bool
-        Multiply, decompose and later score in float64 throughout; the bases are float64.
+        Multiply, decompose and later score in float64; the bases are float64.
+
+    Returns
+    -------
+    Subspaces
 
     Raises
     ------
     InputError
-        For NaN or infinity, no rows, wrong shapes, codes outside 0..K-1, more components than features.
+        For NaN or infinity, no rows, wrong shapes, classes outside 0..K-1, more components than features.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from layerprobe.core import fit_subspaces
+    >>> X = torch.tensor([[2.0, 0.0, 0.1], [1.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 1.0, 0.1]])
+    >>> subspaces = fit_subspaces(X, torch.tensor([0, 0, 1, 1]), 2, variance=0.9)
+    >>> subspaces.ranks
+    (1, 1)
+    >>> subspaces.predict(torch.tensor([[5.0, 1.0, 0.0], [1.0, 5.0, 0.0]]))
+    tensor([0, 1])
     """
     check_strength(variance, components)
-    X = check_rows(X)
-    codes = check_codes(codes, len(X), num_classes).to(X.device)
-    check_finite(X)
-    check_magnitude(X)
+    X, y = check_fit(X, y, num_classes)
+    if exact:
+        X = X.double()
 
-    (parts,) = fit_classes(X, [codes], num_classes, variance=variance, components=components, exact=exact)
-    return Subspaces.build(parts, classes, components)
+    def fit_class(k: int) -> ClassBasis:
+        return basis_from_rows(X[y == k], variance=variance, components=components)
+
+    n, d = X.shape
+    m = min(max(n // num_classes, 1), d)  # side of a matrix that is decomposed
+    bases = parallel(fit_class, range(num_classes), X.device, operations=n * d * m + 10 * num_classes * m**3)
+    return Subspaces.build(bases, classes, components)
+
+
+class ClassBasis(NamedTuple):
+    """Subspace of one class: its spectrum and eigenvectors, all d of them where rank > d / 2."""
+
+    eigenvalues: Tensor  # (min(n_k, d),) float64, descending
+    vectors: Tensor  # (d, rank) or (d, d)
+    rank: int
+    full: int  # number of eigenvalues above the rounding error
+    n_rows: int
+
+
+def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int | None = None) -> ClassBasis:
+    """Return the subspace of one class from its rows X_k.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n_k, d)
+        Checked rows. For n_k < d the smaller Gram matrix is decomposed.
+    variance, components
+        As for :func:`fit_subspaces`.
+    """
+    n, d = X.shape
+    if n < d:
+        eigenvalues, basis = gram_eigenpairs(X.double())
+        full = int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum())
+        rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+        return ClassBasis(eigenvalues, basis(rank).to(X.dtype), rank, full, n)
+    moment = second_moment(X)
+    found = basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
+    if X.dtype == torch.float32:
+        error = rounding_error(moment.diagonal(), n, X.dtype)
+        if variance is None or variance == 1:  # directions below the error may be missing
+            unsure = found.full < (components or d)
+        else:
+            unsure = bool(((found.eigenvalues.cumsum(0) - variance * moment.trace()).abs() < error).any())
+        if unsure:
+            found = basis_from_rows(X.double(), variance=variance, components=components)
+            found = found._replace(vectors=found.vectors.to(X.dtype))
+    return found
+
+
+def basis_from_moment(
+    moment: Tensor,
+    n_rows: int,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> ClassBasis:
+    """Return the subspace of one class from its second moment.
+
+    Parameters
+    ----------
+    moment : Tensor of shape (d, d)
+        X_k^T X_k.
+    n_rows : int
+        Number of rows n_k.
+    variance, components
+        As for :func:`fit_subspaces`.
+    dtype : torch.dtype
+        Precision of the products, and of the basis.
+    """
+    eigenvalues, basis = eigenpairs(moment)
+    full = int((eigenvalues > rounding_error(moment.diagonal(), n_rows, dtype)).sum())
+    rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+    kept = len(moment) if 2 * rank > len(moment) else rank
+    return ClassBasis(eigenvalues, basis(kept).to(dtype), rank, full, n_rows)
+
+
+def stripes(dim: int) -> list[tuple[int, int]]:
+    """Return the rows [start, stop) of a (d, d) matrix that one product computes, up to column stop.
+
+    What lies on and below the diagonal is computed, and no more than a sixteenth above it for d > 128.
+    """
+    width = min(128, max(8, dim // 16))
+    return [(start, min(start + width, dim)) for start in range(0, dim, width)]
+
+
+def blocks(X: Tensor) -> list[Tensor]:
+    """Return blocks of the rows of X, (n, d), to multiply; in float64 where float32 cannot hold squares."""
+    if len(X) and X.dtype == torch.float32:
+        smallest, largest = X.aminmax()
+        if not SAFE[0] < max(float(-smallest), float(largest)) < SAFE[1]:
+            return [rows.double() for rows in X.split(BLOCK)]
+    return list(X.split(BLOCK)) if len(X) else []
+
+
+def second_moment(X: Tensor) -> Tensor:
+    """Return X^T X, (d, d) float64: products in the precision of X, (n, d), sums over blocks in float64."""
+    d = X.shape[1]
+    total = X.new_zeros(d, d, dtype=torch.float64)
+    for rows in blocks(X):
+        for start, stop in stripes(d):  # on and below the diagonal
+            total[start:stop, :stop] += rows[:, start:stop].T @ rows[:, :stop]
+    return total.tril() + total.tril(-1).T
+
+
+def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis]:
+    """Decompose X^T X through the Gram matrix X X^T, for fewer rows than features.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d), float64
+
+    Returns
+    -------
+    eigenvalues : Tensor of shape (n,), float64
+        The n largest eigenvalues of X^T X, descending, clipped at zero.
+    basis : callable
+        ``basis(r)`` returns the first r eigenvectors as orthonormal columns, (d, r). r must not exceed the
+        numerical rank.
+    """
+    eigenvalues, inner = eigenpairs(second_moment(X.T))
+
+    def basis(r: int) -> Tensor:
+        U = ((inner(r) / eigenvalues[:r].sqrt()).T @ X).T  # (d, r)
+        # Rounding leaves U^T U - I of the size eps eigenvalue_1 / eigenvalue_r.
+        if r and torch.finfo(X.dtype).eps * eigenvalues[0] > ORTHOGONAL * eigenvalues[r - 1]:
+            Q, R = torch.linalg.qr(U)
+            U = Q * R.diagonal().sign()
+        return U
+
+    return eigenvalues, basis
+
+
+@overload
+def choose_rank(eigenvalues: Tensor, *, variance: Sequence[float], full: int | None = None) -> list[int]: ...
+@overload
+def choose_rank(
+    eigenvalues: Tensor,
+    *,
+    variance: float | None = None,
+    components: int | None = None,
+    full: int | None = None,
+) -> int: ...
+def choose_rank(eigenvalues, *, variance=None, components=None, full=None):  # type: ignore[no-untyped-def]
+    """Return the number of components that a class keeps: the rank rule of Algorithm 2.
+
+    Parameters
+    ----------
+    eigenvalues : Tensor of shape (m,)
+        Eigenvalues of a second moment, descending and non-negative.
+    variance : float in (0, 1], or a sequence of them
+        Keep the smallest number of components whose cumulative share is strictly above this. 1.0 keeps every
+        direction above the rounding error.
+    components : int
+        Keep exactly this many, fewer only where the class has fewer dimensions.
+    full : int, optional
+        Number of eigenvalues above the rounding error. Default: that of an m x m matrix in float64.
+
+    Returns
+    -------
+    int, or a list of int for a sequence of variances
+
+    Raises
+    ------
+    InputError
+        Unless exactly one of `variance` and `components` is given and valid.
+    """
+    if isinstance(variance, Sequence | np.ndarray | Tensor) and not isinstance(variance, str):
+        if components is not None:
+            raise InputError("Expected exactly one of variance= and components=, got both.")
+        shares = variance if isinstance(variance, Sequence) else variance.tolist()
+        return [choose_rank(eigenvalues, variance=share, full=full) for share in shares]
+    check_strength(variance, components)
+    if full is None:
+        full = int((eigenvalues > rounding_error(eigenvalues, len(eigenvalues), torch.float64)).sum())
+    if components is not None:
+        return min(int(components), full)
+    if variance == 1.0 or full == 0:
+        return full
+    cumulative = eigenvalues.double().cumsum(0)
+    return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
+
+
+# Algorithms 1 and 3: subspaces, angles and predictions.
 
 
 @dataclass(frozen=True, eq=False)
 class Subspaces:
-    """One subspace a class, frozen, as `fit_subspaces` and ``ClassMoments.subspaces`` make it.
+    """One subspace per class, as `fit_subspaces` and ``ClassMoments.subspaces`` return them; frozen.
 
     Attributes
     ----------
@@ -96,11 +309,11 @@ class Subspaces:
     eigenvalues : tuple of K Tensors of shape (min(n_k, d),)
         Spectrum of each X_k^T X_k, descending, float64.
     columns : Tensor of shape (d, sum of widths)
-        The eigenvectors of all classes side by side: r_k of a class, or all d where r_k > d / 2, since
-        the d - r_k others give the same angle for less work.
+        Eigenvectors of all classes side by side: r_k per class, or all d where r_k > d / 2, since the other
+        d - r_k give the same angle for less work.
     widths : tuple of K int
     full_ranks : tuple of K int
-        Directions of each class that stand out of rounding, what ``variance=1.0`` keeps.
+        Directions of each class above the rounding error, which ``variance=1.0`` keeps.
     """
 
     classes: tuple[Hashable, ...]
@@ -114,29 +327,43 @@ class Subspaces:
     @classmethod
     def build(
         cls,
-        parts: Sequence[ClassBasis],
+        bases: Sequence[ClassBasis],
         classes: Sequence[Hashable] | None = None,
         components: int | None = None,
     ) -> "Subspaces":
-        """Put the classes' bases side by side, and warn of what carries no information."""
-        d = len(parts[0].vectors) if parts else 0
-        if not any(part.n_rows for part in parts):
+        """Put the bases of the classes side by side; warn where they carry no information.
+
+        Parameters
+        ----------
+        bases : sequence of K ClassBasis
+        classes : sequence of K hashables, optional
+            Names of the classes, default 0..K-1.
+        components : int, optional
+            Number of components that was asked for, to be checked against d.
+
+        Raises
+        ------
+        InputError
+            For no rows at all, or more components than features.
+        """
+        d = len(bases[0].vectors) if bases else 0
+        if not any(basis.n_rows for basis in bases):
             raise InputError("Expected at least one row to fit subspaces on, found 0 sample(s).")
         if components is not None and components > d:
             raise InputError(f"components must be at most the number of features, {d}, got {components}.")
         fitted = cls(
-            classes=check_classes(classes, len(parts)),
-            ranks=tuple(part.rank for part in parts),
-            counts=tuple(part.n_rows for part in parts),
-            eigenvalues=tuple(part.eigenvalues for part in parts),
-            columns=_side_by_side([part.vectors for part in parts]),
-            widths=tuple(part.vectors.shape[1] for part in parts),
-            full_ranks=tuple(part.full for part in parts),
+            classes=check_classes(classes, len(bases)),
+            ranks=tuple(basis.rank for basis in bases),
+            counts=tuple(basis.n_rows for basis in bases),
+            eigenvalues=tuple(basis.eigenvalues for basis in bases),
+            columns=_side_by_side([basis.vectors for basis in bases]),
+            widths=tuple(basis.vectors.shape[1] for basis in bases),
+            full_ranks=tuple(basis.full for basis in bases),
         )
-        missing = [name for name, n in zip(fitted.classes, fitted.counts, strict=True) if n == 0]
+        missing = [repr(name) for name, n in zip(fitted.classes, fitted.counts, strict=True) if n == 0]
         if missing:
             warnings.warn(
-                f"No rows of class {', '.join(map(repr, missing))}: no subspace, never predicted.",
+                f"No rows of class {', '.join(missing)}: no subspace, never predicted.",
                 DegenerateWarning,
                 stacklevel=3,
             )
@@ -166,7 +393,12 @@ class Subspaces:
         return tuple(part[:, :r] for part, r in zip(parts, self.ranks, strict=True))
 
     def ranks_at(self, *, variance: float | None = None, components: int | None = None) -> tuple[int, ...]:
-        """Components of each class at a smaller share or count than the fitted one.
+        """Return the components of each class at a smaller share or count than the fitted one.
+
+        Parameters
+        ----------
+        variance, components
+            As for :func:`fit_subspaces`.
 
         Raises
         ------
@@ -182,12 +414,12 @@ class Subspaces:
             for values, full in zip(self.eigenvalues, self.full_ranks, strict=True)
         )
         if any(r > kept for r, kept in zip(ranks, self.widths, strict=True)):
-            asked = f"components={components}" if variance is None else f"variance={variance}"
-            raise InputError(f"{asked} needs more components than were fitted: fit with the largest one.")
+            given = f"components={components}" if variance is None else f"variance={variance}"
+            raise InputError(f"{given} needs more components than were fitted: fit with the largest one.")
         return ranks
 
     def squared_cosines(self, X: Tensor) -> Tensor:
-        """Squared cosine of the angle to each class's subspace, |U_k^T x|^2 / |x|^2.
+        """Return the squared cosine of the angle to the subspace of each class, |U_k^T x|^2 / |x|^2.
 
         Parameters
         ----------
@@ -198,56 +430,115 @@ class Subspaces:
         Tensor of shape (n, K)
             In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
         """
-        X = check_rows(X, self.dim).to(self.columns)
-        return staged_squared_cosines(X, self._plan)[0][0]
-
-    @cached_property
-    def _plan(self) -> Plan:
-        return plan_products([self.request([self.ranks])])
-
-    def request(self, stages: Sequence[Sequence[int]]) -> Request:
-        """Ask for scores at several choices of ranks, beside those of other subspaces."""
-        return Request(self.columns, self.widths, self.counts, stages)
+        return self.staged_squared_cosines(X, [self.ranks])[0]
 
     def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
-        """Squared cosines for several choices of ranks from ONE projection.
+        """Return the squared cosines at several choices of ranks from one projection.
 
         Parameters
         ----------
         X : Tensor of shape (n, d)
         stages : sequence of S sequences of K int
-            Ranks of each class, as :meth:`ranks_at` gives them.
+            Ranks of each class, as :meth:`ranks_at` returns them.
 
         Returns
         -------
         Tensor of shape (S, n, K)
         """
         X = check_rows(X, self.dim).to(self.columns)
-        return staged_squared_cosines(X, plan_products([self.request(stages)]))[0]
+        projection = self._projection(stages)
+        scores = X.new_empty(len(stages), len(X), len(self.classes))
 
-    def staged_predict(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
-        """Codes (S, n) as :meth:`predict` gives them, at several choices of ranks from one projection."""
-        X = check_rows(X, self.dim).to(self.columns)
-        return codes_by_stage(X, plan_products([self.request(stages)]))[0]
+        def score(rows: slice) -> None:
+            scores[:, rows] = projection.squared_cosines(X[rows]).transpose(1, 2)
 
-    def angles(self, X: Tensor) -> Tensor:
-        """Angles of X, (n, d), to each class's subspace in radians, (n, K) (Algorithm 3).
-
-        In [0, pi/2]; pi/2 for an all-zero row, inf for a class without rows.
-        """
-        X = check_rows(X, self.dim).to(self.columns)
-        return angles(X, self.bases, self.counts)
+        _over_chunks(score, X, projection)
+        return scores
 
     def predict(self, X: Tensor) -> Tensor:
-        """Code of the class with the smallest angle, (n,) int64; the first of equals wins.
+        """Return the class index of the smallest angle, (n,) int64; the first of equal ones.
 
-        Where the two best squared cosines of float32 rows differ by less than 1e-5, float64 decides.
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Notes
+        -----
+        Where the two best squared cosines of a float32 row differ by less than 8 sqrt(d) 2^-24, four standard
+        deviations of their rounding error, float64 decides.
+        """
+        return self.staged_predict(X, [self.ranks])[0]
+
+    def staged_predict(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
+        """Return class indices as :meth:`predict` does, at several choices of ranks from one projection.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        stages : sequence of S sequences of K int
+            Ranks of each class, as :meth:`ranks_at` returns them.
+
+        Returns
+        -------
+        Tensor of shape (S, n), int64
         """
         X = check_rows(X, self.dim).to(self.columns)
-        return codes_by_stage(X, self._plan)[0][0]
+        projection = self._projection(stages)
+        y = torch.empty(len(stages), len(X), dtype=torch.int64, device=X.device)
+        close = torch.zeros_like(y, dtype=torch.bool)
+        error = 8 * self.dim**0.5 * torch.finfo(torch.float32).eps / 2
+
+        def score(rows: slice) -> None:
+            scores = projection.squared_cosines(X[rows])  # (S, K, c)
+            best, y[:, rows] = scores.max(1)
+            if X.dtype == torch.float32:
+                close[:, rows] = (scores > best[:, None] - error).sum(1) > 1
+
+        _over_chunks(score, X, projection)
+        index = close.any(0).nonzero().squeeze(1)
+        if len(index):
+            exact = replace(self, columns=self.columns.double()).staged_predict(X[index].double(), stages)
+            y[:, index] = torch.where(close[:, index], exact, y[:, index])
+        return y
+
+    @full_precision()
+    def angles(self, X: Tensor) -> Tensor:
+        """Return the angles to the subspace of each class in radians (Algorithm 3).
+
+        Computed as atan2(residual, projection), since acos loses small angles in float32.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, K)
+            In [0, pi/2]; pi/2 for an all-zero row, inf for a class without rows.
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        out = X.new_full((len(X), len(self.classes)), torch.inf)
+        for start in range(0, len(X), CHUNK):
+            x, squared_norms = rescale(X[start : start + CHUNK])
+            for k, U in enumerate(self.bases):
+                if not self.counts[k]:
+                    continue
+                p = x @ U  # (c, r_k)
+                full = U.shape[0] == U.shape[1]
+                residual = torch.zeros_like(squared_norms) if full else (x - p @ U.T).norm(dim=1)
+                angle = torch.atan2(residual, p.norm(dim=1))
+                out[start : start + CHUNK, k] = torch.where(squared_norms > 0, angle, torch.pi / 2)
+        return out
+
+    def _projection(self, stages: Sequence[Sequence[int]]) -> "Projection":
+        return self._own_projection if list(stages) == [self.ranks] else Projection.of(self, stages)
+
+    @cached_property
+    def _own_projection(self) -> "Projection":
+        return Projection.of(self, [self.ranks])
 
     def to(self, device: torch.device | str) -> "Subspaces":
-        """Give the same subspaces on another device."""
+        """Return the same subspaces on another device."""
         return replace(
             self,
             eigenvalues=tuple(values.to(device) for values in self.eigenvalues),
@@ -272,7 +563,13 @@ class Subspaces:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "Subspaces":
-        """Read what :meth:`save` wrote."""
+        """Read a file that :meth:`save` wrote, onto a device.
+
+        Raises
+        ------
+        DataError
+            If the file is missing, incomplete or of another kind.
+        """
         tensors, header = read_tensors(path, FORMAT, device)
         try:
             K = len(header["classes"])
@@ -290,6 +587,100 @@ class Subspaces:
             raise DataError(f"{path}: incomplete, {error} is missing; save it again.") from error
 
 
+class Chain(NamedTuple):
+    """Running sums of squares of one class, each of which is its score at one or more stages."""
+
+    k: int  # the class
+    complement: bool  # whether the score is |x|^2 less the sum
+    steps: list[tuple[int, int, list[int]]]  # rows [start, stop) of the product, stages
+
+
+class Projection(NamedTuple):
+    """Eigenvectors of all classes in one matrix, and the sums of squared products that give the scores.
+
+    A class scores by its first r eigenvectors U or, for r > d / 2, by its last d - r ones V:
+    |U^T x|^2 = |x|^2 - |V^T x|^2. That is less work, and exact for r = d.
+    """
+
+    matrix: Tensor  # (W, d), one eigenvector per row
+    chains: list[Chain]
+    shape: tuple[int, int]  # (S, K)
+
+    @classmethod
+    def of(cls, subspaces: Subspaces, stages: Sequence[Sequence[int]]) -> "Projection":
+        """Choose the eigenvectors that S choices of K ranks need."""
+        d, parts, chains, width = subspaces.dim, [], [], 0
+        for k, vectors in enumerate(subspaces.columns.T.split(subspaces.widths)):  # (r_k or d, d)
+            if not subspaces.counts[k]:
+                continue
+            ranks = sorted({stage[k] for stage in stages})
+            having = {r: [s for s, stage in enumerate(stages) if stage[k] == r] for r in ranks}
+            direct = [r for r in ranks if len(vectors) < d or 2 * r <= d]
+            others = ranks[: len(direct) - 1 : -1] if direct else ranks[::-1]  # descending
+            low = max(direct, default=0)
+            high = min(others, default=len(vectors))
+            parts += [vectors[:low], vectors[high:] if others else vectors[:0]]
+            steps = [(width + a, width + b, having[b]) for a, b in pairwise([0, *direct])]
+            chains.append(Chain(k, False, steps))
+            shift = width + low - high
+            steps = [(shift + a, shift + b, having[a]) for b, a in pairwise([d, *others])]
+            chains.append(Chain(k, True, steps))
+            width += sum(map(len, parts[-2:]))
+        return cls(_rows(parts), chains, (len(stages), len(subspaces.widths)))
+
+    def squared_cosines(self, x: Tensor) -> Tensor:
+        """Score a chunk of rows, (c, d), at each stage for each class, (S, K, c)."""
+        x, squared_norms = rescale(x)
+        squares = (self.matrix @ x.T).square_()  # (W, c)
+        scores = x.new_full((*self.shape, len(x)), -torch.inf)
+        for k, complement, steps in self.chains:
+            total: Tensor | float = 0.0
+            for start, stop, stages in steps:
+                total = squares[start:stop].sum(0) + total
+                for s in stages:
+                    scores[s, k] = (squared_norms - total).clamp_(min=0) if complement else total
+        scores /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: an all-zero row has no angle
+        return scores.clamp_(max=1)
+
+
+def _rows(parts: Sequence[Tensor]) -> Tensor:
+    """Return blocks (w, d) below each other; a view where they are neighbours in memory."""
+    parts = [part for part in parts if len(part)] or list(parts[:1])
+    first, stop = parts[0], parts[0].storage_offset()
+    for part in parts:
+        if part.storage_offset() != stop:
+            return torch.cat(list(parts))
+        stop += part.numel()
+    return first.as_strided((sum(map(len, parts)), first.shape[1]), first.stride())
+
+
+def _over_chunks(score: Callable[[slice], None], X: Tensor, projection: Projection) -> None:
+    """Score the rows of X, (n, d), in chunks; on the CPU in parallel."""
+    width, cpu = max(len(projection.matrix), 1), X.device.type == "cpu"
+    share = -(-len(X) // torch.get_num_threads()) if cpu else len(X)
+    most = min(CHUNK, PROJECTIONS // width) if cpu else max(CHUNK, GPU_PROJECTIONS // width)
+    chunk = max(min(most, share), FEWEST)
+    parallel(score, [slice(a, a + chunk) for a in range(0, len(X), chunk)], X.device)
+
+
+def rescale(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows, (c, d), and their squared norms, (c,), scaled where squares would leave the range.
+
+    Angles do not change: the factors are powers of two.
+    """
+    squared_norms = x.square().sum(1)
+    numbers = torch.finfo(x.dtype)
+    # Squares below tiny / eps lose digits; sums of up to 1 / eps squares stay below max.
+    unsafe = ~((squared_norms > numbers.tiny / numbers.eps) & (squared_norms < numbers.max * numbers.eps))
+    if unsafe.any():
+        check_finite(x)
+        largest = int(math.log2(numbers.max)) - 1  # powers of two that are normal numbers
+        exponent = torch.frexp(x.abs().amax(1, keepdim=True)).exponent.clamp(-largest, largest)
+        x = torch.where(unsafe[:, None], torch.ldexp(x, -exponent), x)
+        squared_norms = x.square().sum(1)
+    return x, squared_norms
+
+
 def _side_by_side(vectors: Sequence[Tensor]) -> Tensor:
-    """Bases (d, r_k) as columns of one matrix, each in one piece of memory: so they are made and used."""
+    """Return bases (d, r_k) as columns of one matrix, each contiguous in memory."""
     return torch.cat([part.T for part in vectors]).T

@@ -12,8 +12,7 @@ from sklearn.base import ClassifierMixin
 from torch import nn
 
 from layerprobe.core.checks import check_count, check_number, check_strength
-from layerprobe.core.moments import ClassMoments
-from layerprobe.core.second_moment import SecondMoment
+from layerprobe.core.moments import ClassMoments, SecondMoment
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import is_whole
@@ -222,7 +221,7 @@ class ProbePlan:
             bases += 3 * itemsize * K * d
             widths += S * K
         if "scatter" in self.reads:
-            sums += 4 * d * (d + 1)
+            sums += SecondMoment.bytes_for(d)
             working += 8 * 12 * d * d
             bases += 8 * d * d
             moments += FLOAT64_OPERATIONS * n * d * (d + 1)

@@ -7,7 +7,7 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
-from layerprobe.core.linalg import eigh_moment
+from layerprobe.core.linalg import eigenpairs
 from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError
 from layerprobe.probes.base import MomentProbe, to_tensor
@@ -57,9 +57,9 @@ class LDA(SklearnProbe, MomentProbe, LinearProbe):
         scale = within.diagonal().clamp(min=0).sqrt()
         # A feature that is the same on all rows of a class has a variance of rounding here, and none in rows.
         scale[within.diagonal() <= len(mean) * torch.finfo(torch.float64).eps * within.trace()] = 1
-        variances, axes = eigh_moment(within / scale.outer(scale))
-        kept = variances.sqrt() > self._estimator().tol
-        scalings = axes[:, kept] / scale[:, None] / variances[kept].sqrt()
+        variances, basis = eigenpairs(within / scale.outer(scale))
+        kept = int((variances.sqrt() > self._estimator().tol).sum())
+        scalings = basis(kept) / scale[:, None] / variances[:kept].sqrt()
         shares = statistics.shares
         between = (n * shares / (K - 1)).sqrt()[:, None] * spread @ scalings  # (K, r)
         _, strengths, rotation = torch.linalg.svd(between, full_matrices=False)

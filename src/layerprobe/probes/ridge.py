@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_number
-from layerprobe.core.spectrum import BLOCK, centred_blocks, class_means
-from layerprobe.core.statistics import Statistics
+from layerprobe.core.linalg import BLOCK
+from layerprobe.core.statistics import Statistics, centred_blocks, class_means
 from layerprobe.errors import InputError
 from layerprobe.probes.base import MomentProbe, StagedProbe, like
 from layerprobe.probes.linear import LinearProbe

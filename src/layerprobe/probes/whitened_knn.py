@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_count, check_number
-from layerprobe.core.spectrum import centred_blocks, class_means, spectrum
+from layerprobe.core.statistics import centred_blocks, class_means, spectrum
 from layerprobe.errors import InputError
 from layerprobe.probes.base import StagedProbe, like
 

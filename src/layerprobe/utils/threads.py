@@ -1,38 +1,88 @@
-"""Thread discipline: small linear algebra runs with one thread, several pieces of it side by side."""
+"""Settings of the whole process that are changed for a while: numbers of threads and float32 precision."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from functools import cache
-from threading import local
-from typing import TypeVar
+from math import inf
+from threading import Lock, local
+from typing import Any, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
 
-from layerprobe.utils.precision import full_precision
-from layerprobe.utils.process_settings import Setting
-
-__all__ = ["blas_like_torch", "one_thread", "parallel"]
+__all__ = ["Setting", "full_precision", "one_thread", "parallel"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_TORCH, _BLAS = Setting(), Setting()
-_FOUND = [0]  # torch's number of threads as the first found it; who comes later may see that one's 1
-_HERE = local()  # whether this Python thread is inside of `one_thread`, or works for one that is
+SMALL = 1e8  # operations, a few milliseconds: starting threads takes longer than sharing the work saves
+
+
+class Setting(ContextDecorator):
+    """A setting of the process, for use in several Python threads at once: ``with setting: ...``.
+
+    The first user changes it and the last one restores it.
+
+    Parameters
+    ----------
+    change : callable
+        Changes the setting and returns a callable that restores it.
+    """
+
+    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
+        self._change, self._lock, self._users = change, Lock(), 0
+        self._restore: Callable[[], None] = lambda: None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._restore = self._change()
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._restore()
+
+
+def full_precision() -> Setting:
+    """Multiply float32 numbers in full precision inside the block: no TF32 and no bfloat16.
+
+    Serves as a context manager and as a decorator; the earlier settings are restored.
+    """
+    return _PRECISION
+
+
+def _set_full_precision() -> Callable[[], None]:
+    backends: Any = torch.backends
+    if not hasattr(backends.cuda.matmul, "fp32_precision"):  # torch < 2.9
+        earlier = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        return lambda: torch.set_float32_matmul_precision(earlier)
+    products = [backends.cuda.matmul, backends.mkldnn.matmul]  # the older setting sets these, too
+    before = [product.fp32_precision for product in products]
+    for product in products:
+        product.fp32_precision = "ieee"
+
+    def restore() -> None:
+        for product, precision in zip(products, before, strict=True):
+            product.fp32_precision = precision
+
+    return restore
 
 
 @contextmanager
 def one_thread() -> Iterator[int]:
-    """Run torch and BLAS with one thread inside the block; yields torch's setting, and restores both."""
+    """Run torch and BLAS with one thread inside the block; yield the earlier number of threads of torch."""
     if getattr(_HERE, "single", False):
         yield 1
         return
-    with _TORCH.changed(_find_threads), _BLAS.changed(lambda: _limit_blas(1)):
+    with _SINGLE:
         own = torch.get_num_threads()
-        before, _HERE.single = own if own > 1 else _FOUND[0], True
-        torch.set_num_threads(1)  # of this Python thread: each has its own
+        before, _HERE.single = own if own > 1 else _THREADS[0], True
+        torch.set_num_threads(1)  # of this Python thread: each has its own setting
         try:
             yield before
         finally:
@@ -40,51 +90,61 @@ def one_thread() -> Iterator[int]:
             _HERE.single = False
 
 
-@contextmanager
-def blas_like_torch() -> Iterator[None]:
-    """Run BLAS with as many threads as torch inside the block; it has its own setting otherwise."""
-    threads = torch.get_num_threads()
-    if all(library.num_threads == threads for library in _libraries().lib_controllers):
-        yield
-        return
-    with _BLAS.changed(lambda: _limit_blas(threads)):
-        yield
+def _set_one_thread() -> Callable[[], None]:
+    _THREADS[0] = torch.get_num_threads()
+    libraries = _blas().lib_controllers
+    before = [library.num_threads for library in libraries]
 
+    def set_all(counts: Sequence[int]) -> None:
+        for library, count in zip(libraries, counts, strict=True):
+            # threadpoolctl lets only one Python thread change OpenBLAS; the lock of Setting does the same.
+            release = getattr(library, "clear_controlling_thread", lambda force: None)
+            release(force=True)
+            library.set_num_threads(count)
+            release(force=True)
 
-def _find_threads() -> Callable[[], None]:
-    _FOUND[0] = torch.get_num_threads()
-    return lambda: None
-
-
-def _limit_blas(threads: int) -> Callable[[], None]:
-    before = [library.num_threads for library in _libraries().lib_controllers]
-    _set_blas([threads] * len(before))
-    return lambda: _set_blas(before)
-
-
-def _set_blas(counts: Sequence[int]) -> None:
-    for library, count in zip(_libraries().lib_controllers, counts, strict=True):
-        # threadpoolctl lets one Python thread alone change OpenBLAS; here it is one at a time.
-        release = getattr(library, "clear_controlling_thread", lambda force: None)
-        release(force=True)
-        library.set_num_threads(count)
-        release(force=True)
+    set_all([1] * len(before))
+    return lambda: set_all(before)
 
 
 @cache
-def _libraries() -> ThreadpoolController:
+def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")  # once: looking for the libraries takes 10 ms
 
 
-def parallel(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Map `function` over `items` with one-thread workers, as many as the process's thread setting.
+_SINGLE, _PRECISION = Setting(_set_one_thread), Setting(_set_full_precision)
+_THREADS = [0]  # torch's number of threads before the first user changed it
+_HERE = local()  # `single`: whether this Python thread is inside of `one_thread`, or works for one that is
 
-    A small eigendecomposition on several threads collapses on a busy machine (2 ms become 224 ms);
-    several of them side by side, one thread each, do not.
+
+def parallel(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    device: torch.device | str = "cpu",
+    operations: float = inf,
+) -> list[Result]:
+    """Map a function over items with one-thread workers, as many as torch's thread setting.
+
+    A small eigendecomposition on several threads collapses on a busy machine (2 ms become 224 ms); several of
+    them side by side, one thread each, do not.
+
+    Parameters
+    ----------
+    function : callable
+    items : sequence
+    device : torch.device or str
+        Work on other devices than the CPU is done item after item.
+    operations : float
+        Floating point operations of the whole work; small work is done item after item.
+
+    Returns
+    -------
+    list
+        Results in the order of the items.
     """
     with one_thread() as threads, full_precision():
         workers = min(threads, len(items))
-        if workers <= 1:
+        if workers <= 1 or operations < SMALL or torch.device(device).type != "cpu":
             return [function(item) for item in items]
         with ThreadPoolExecutor(workers, initializer=setattr, initargs=(_HERE, "single", True)) as pool:
             return list(pool.map(function, items))
