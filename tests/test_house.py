@@ -47,6 +47,9 @@ MANY_ARGUMENTS = {
     "audit": "public entry point: users pass its options by keyword",
     "audit_features": "public entry point: users pass its options by keyword",
     "plan": "takes the options of probe()",
+    "train": "public entry point, called with keywords",
+    "train_stacked": "public entry point, called with keywords",
+    "retrain": "public entry point, called with keywords",
 }
 
 # Nouns that end like a participle, and participles that do not.

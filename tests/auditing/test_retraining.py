@@ -277,7 +277,7 @@ def test_labels_that_nothing_was_done_to_are_refused(held_out):
         (replace(truth(), kept=np.arange(150) < 1), {}, "at least two rows to train on .* got 1 and 50"),
         (truth(), {"max_epochs": 0}, "max_epochs must be at least 1"),
         (truth(), {"patience": 0}, "patience must be at least 1"),
-        (truth(), {"seed": -1}, "seed must be an integer that is not negative"),
+        (truth(), {"seed": -1}, "seed must be a non-negative integer"),
         (truth(), {"recipe": Recipe("sgd", 1e30, 16)}, "loss of the first epoch is (nan|inf): lower"),
     ],
 )

@@ -59,7 +59,7 @@ def test_dropout_draws_other_masks_for_other_rows_and_repeats(job):
 
 def test_what_would_not_equal_one_process_is_refused_everywhere(job):
     for told in job[0]:
-        assert "normalises over batches ('1')" in told["batch normalisation"]
+        assert "layer '1' normalises over batches" in told["batch normalisation"]
         assert "expected the same network in every process" in told["another network"]
         assert "expected the same data to train and test on" in told["other data"]
         assert "expected the same recipe, order_seed" in told["another order"]

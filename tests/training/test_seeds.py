@@ -19,7 +19,7 @@ def test_derived_seeds_are_numpys():
 
 @pytest.mark.parametrize("seed", [-1, 1.7, None, "1", [1, 2]])
 def test_what_is_no_seed(seed):
-    with pytest.raises(InputError, match="seed must be an integer that is not negative, got"):
+    with pytest.raises(InputError, match="seed must be a non-negative integer, got"):
         Seeds.derive(seed)
 
 

@@ -13,8 +13,7 @@ from layerprobe.runs.folders import DONE, Run, read_run, run_folder
 from layerprobe.runs.leases import Sweep
 from layerprobe.runs.specs import RunSpec, run_data
 from layerprobe.runs.states import untrained_network
-from layerprobe.training import Epoch, TrainingState, train_stacked
-from layerprobe.training.stacked import stackable
+from layerprobe.training import Epoch, TrainingState, stackable, train_stacked
 
 __all__ = ["execute_together", "groups"]
 

@@ -1,6 +1,13 @@
-"""Training on labels that may be wrong: repeatable from three seeds, resumable after every epoch."""
+"""Training on labels that may be wrong: repeatable from three seeds, resumable after every epoch.
+
+START HERE: `loop.py`, the training loop.
+"""
+
+from typing import Any
+from warnings import warn
 
 from layerprobe.training.checkpoints import (
+    TrainingState,
     bytes_needed,
     chosen_epochs,
     load_checkpoint,
@@ -8,20 +15,17 @@ from layerprobe.training.checkpoints import (
     save_checkpoint,
     save_weights,
 )
-from layerprobe.training.loop import accuracy, train
-from layerprobe.training.provenance import provenance
-from layerprobe.training.recipe import Recipe
-from layerprobe.training.retrain import Measured, Retrained, early_stopping, retrain
-from layerprobe.training.scaling import Scale
-from layerprobe.training.seeds import Seeds, seeded
-from layerprobe.training.stacked import train_stacked
-from layerprobe.training.state import Epoch, TrainingState
+from layerprobe.training.loop import accuracy, predict, train
+from layerprobe.training.recipe import Epoch, Recipe, Scale
+from layerprobe.training.reproducibility import Seeds, provenance, seeded
+from layerprobe.training.retraining import RetrainingEpoch, RetrainingResult, early_stopping, retrain
+from layerprobe.training.stacked import stackable, train_stacked
 
 __all__ = [
     "Epoch",
-    "Measured",
     "Recipe",
-    "Retrained",
+    "RetrainingEpoch",
+    "RetrainingResult",
     "Scale",
     "Seeds",
     "TrainingState",
@@ -31,11 +35,23 @@ __all__ = [
     "early_stopping",
     "load_checkpoint",
     "load_weights",
+    "predict",
     "provenance",
     "retrain",
     "save_checkpoint",
     "save_weights",
     "seeded",
+    "stackable",
     "train",
     "train_stacked",
 ]
+
+_RENAMED = {"Measured": "RetrainingEpoch", "Retrained": "RetrainingResult"}
+
+
+def __getattr__(name: str) -> Any:
+    """Return a renamed class under its old name, with a warning."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn(f"{__name__}.{name} is now {__name__}.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]

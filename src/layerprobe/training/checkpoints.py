@@ -1,18 +1,20 @@
-"""Training on disk: safetensors with JSON headers, each file replaced at once, so never half-written."""
+"""Training state between two epochs, and its files: safetensors with JSON headers, written atomically."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from layerprobe.training.recipe import Recipe
-from layerprobe.training.state import Epoch, TrainingState
+from layerprobe.errors import InputError
+from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.utils.files import read_tensors, write_tensors
 
 __all__ = [
+    "TrainingState",
     "bytes_needed",
     "chosen_epochs",
     "load_checkpoint",
@@ -21,19 +23,114 @@ __all__ = [
     "save_weights",
 ]
 
-STATE, WEIGHTS = "training state", "weights"
+STATE, WEIGHTS = "training state", "weights"  # kinds of file
 Location = str | os.PathLike[str]
 
 
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """Weights, optimiser state and history after an epoch.
+
+    The state of random generators is not part of it: the random numbers of an epoch depend on the order seed
+    and the number of the epoch only.
+
+    Attributes
+    ----------
+    model : dict of str to Tensor
+        The network's ``state_dict``.
+    optimizer : dict of str to Tensor
+        Tensors of the optimiser, named as ``"fc1.weight.momentum_buffer"``.
+    history : tuple of Epoch
+        All epochs so far.
+    """
+
+    model: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    history: tuple[Epoch, ...]
+
+    @classmethod
+    def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch]) -> Self:
+        """Return the present state.
+
+        Parameters
+        ----------
+        model : nn.Module
+            The network in training. Its tensors are not copied: save or clone them before the next step.
+        optimizer : torch.optim.Optimizer
+            The optimiser of its parameters. Its tensors are not copied either.
+        history : list of Epoch
+            All epochs so far.
+        """
+        slots = {
+            f"{name}.{slot}": value
+            for name, parameter in model.named_parameters()
+            for slot, value in optimizer.state[parameter].items()
+            if isinstance(value, Tensor)
+        }
+        return cls(model.state_dict(), slots, tuple(history))
+
+    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, slots: frozenset[str]) -> None:
+        """Copy this state into a network and its new optimiser.
+
+        Parameters
+        ----------
+        model : nn.Module
+            A network of the same architecture.
+        optimizer : torch.optim.Optimizer
+            Its optimiser, before the first step.
+        slots : frozenset of str
+            Names of the tensors that the optimiser keeps per parameter, `Recipe.slots`.
+
+        Raises
+        ------
+        InputError
+            If the state belongs to another network or another kind of optimiser.
+        """
+        saved_slots = {key.rsplit(".", 1)[1] for key in self.optimizer}
+        if saved_slots != slots:
+            raise InputError(
+                f"resume must be a state of the same optimiser, which keeps {sorted(slots)} per parameter; "
+                f"this state holds {sorted(saved_slots)}"
+            )
+        try:
+            model.load_state_dict(self.model)
+        except RuntimeError as error:
+            raise InputError(f"resume must be a state of the same network; {error}") from error
+        parameters = dict(model.named_parameters())
+        restored: dict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        for key, value in self.optimizer.items():
+            name, slot = key.rsplit(".", 1)
+            parameter = parameters[name]
+            # Fused optimisers need the same memory layout for a parameter and its slots.
+            like = parameter if value.shape == parameter.shape else value
+            restored[parameter][slot] = torch.empty_like(like, device=parameter.device).copy_(value)
+        optimizer.state.update(restored)
+
+
 def save_checkpoint(path: Location, state: TrainingState) -> None:
-    """Write weights, optimiser and history into one file, which therefore never disagrees with itself."""
+    """Write a training state to one file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, replaced atomically if it exists.
+    state : TrainingState
+        Weights, optimiser state and history.
+    """
     tensors = {f"model.{name}": value for name, value in state.model.items()}
     tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
     write_tensors(path, tensors, STATE, {"history": [asdict(epoch) for epoch in state.history]})
 
 
 def load_checkpoint(path: Location, device: torch.device | str = "cpu") -> TrainingState:
-    """Read what `save_checkpoint` wrote.
+    """Read a file of `save_checkpoint`.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    device : torch.device or str
+        Device of the tensors.
 
     Raises
     ------
@@ -49,14 +146,31 @@ def load_checkpoint(path: Location, device: torch.device | str = "cpu") -> Train
 
 
 def save_weights(path: Location, weights: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write a network's ``state_dict`` and a JSON-able header that says what it is of."""
+    """Write the weights of a network.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, replaced atomically if it exists.
+    weights : mapping of str to Tensor
+        The network's ``state_dict``.
+    header : mapping of str to JSON value
+        Description of the network.
+    """
     write_tensors(path, weights, WEIGHTS, header)
 
 
 def load_weights(
     path: Location, device: torch.device | str = "cpu"
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the ``state_dict`` and the header that `save_weights` wrote.
+    """Read the ``state_dict`` and the header from a file of `save_weights`.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    device : torch.device or str
+        Device of the tensors.
 
     Raises
     ------
@@ -67,7 +181,7 @@ def load_weights(
 
 
 def chosen_epochs(max_epochs: int) -> list[int]:
-    """Return the epochs at which the follow-up study probes (METHOD section 5): 0 is the initial network.
+    """Return the epochs whose weights the experiments on training dynamics use; 0 is the initial network.
 
     Examples
     --------
@@ -78,10 +192,23 @@ def chosen_epochs(max_epochs: int) -> list[int]:
 
 
 def bytes_needed(model: nn.Module, recipe: Recipe, *, keep_chosen: bool = False) -> int:
-    """Return the disk space that one run takes at most, headers of a few kB a file aside.
+    """Return the largest disk space of one run, apart from a few kB of header per file.
 
-    While it trains that is the last checkpoint beside the one being written, and with `keep_chosen` the
-    weights of every chosen epoch up to the recipe's last.
+    During training the last checkpoint and the next one exist side by side.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    recipe : Recipe
+        Optimiser and number of epochs.
+    keep_chosen : bool
+        Include the weights of all `chosen_epochs`.
+
+    Returns
+    -------
+    int
+        Bytes.
     """
     weights = _bytes(model.state_dict().values())
     slots = len(recipe.slots - {"step"}) * _bytes(model.parameters())
@@ -89,5 +216,5 @@ def bytes_needed(model: nn.Module, recipe: Recipe, *, keep_chosen: bool = False)
     return 2 * (weights + slots) + kept * weights
 
 
-def _bytes(tensors: Any) -> int:
+def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

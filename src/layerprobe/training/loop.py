@@ -1,30 +1,23 @@
-"""One training loop for every network: data on the device, no host synchronisation within an epoch."""
+"""The training loop, for one or several processes; the host does not wait for the device in an epoch."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from layerprobe.errors import InputError
-from layerprobe.training.parallel import check_splittable, require_same_start, sum_gradients
-from layerprobe.training.recipe import Recipe
-from layerprobe.training.seeds import seeded
-from layerprobe.training.state import Epoch, TrainingState
-from layerprobe.utils.distributed import rank, sum_over_processes, world_size
+from layerprobe.training.checkpoints import TrainingState
+from layerprobe.training.recipe import Epoch, Recipe
+from layerprobe.training.reproducibility import seeded
+from layerprobe.utils.distributed import rank, require_same, sum_over_processes, world_size
 
-__all__ = [
-    "Inputs",
-    "Stop",
-    "accuracy",
-    "check_training_data",
-    "predict",
-    "share_equal",
-    "train",
-]
+__all__ = ["Inputs", "Stop", "accuracy", "check_training_data", "predict", "share_equal", "train"]
 
 Inputs = Callable[[Tensor], Tensor]
 Stop = Callable[[Sequence[Epoch]], bool]
@@ -46,16 +39,16 @@ def train(
     on_epoch: Callable[[Epoch], object] | None = None,
     stop: Stop | None = None,
 ) -> list[Epoch]:
-    """Train a network in place until its running accuracy on the given labels reaches the target.
+    """Train a network in place until its running training accuracy reaches the target.
 
-    Everything random in an epoch depends on `order_seed` and the epoch's number alone, and torch's global
-    generators are left as they were. With one thread on a CPU a run repeats bit for bit, whether or not it
-    was interrupted between two epochs.
+    The random numbers of an epoch depend on `order_seed` and the number of the epoch only, and torch's global
+    generators are restored. With one CPU thread a run repeats bit for bit, also if it was interrupted between
+    two epochs.
 
-    In a job of several processes (`layerprobe.distributed.group`) all of them call this with equal arguments.
-    Each takes its share of the rows of every batch, and gradients and counts are summed, so that steps and
-    history are those of one process up to rounding, whatever the number of processes. Dropout is the
-    exception: its masks are drawn anew in every process, and repeat for the same number of processes alone.
+    In a job of several processes (`layerprobe.distributed.group`) all processes call this function with equal
+    arguments. Each processes its share of the rows of every batch, and gradients and counts are summed, so
+    that steps and history equal those of one process up to rounding. Dropout is the exception: its masks
+    differ per process and repeat only for an equal number of processes.
 
     Parameters
     ----------
@@ -64,73 +57,71 @@ def train(
     x : Tensor, shape (n, ...)
         The whole training set.
     y : Tensor, shape (n,), int64, or (n, K), floating point
-        The labels to train on, possibly wrong; or the probabilities of all classes, of which the running
-        accuracy counts the likeliest.
+        Labels to train on, possibly wrong; or class probabilities, whose most probable class counts for the
+        running accuracy.
     recipe : Recipe
         Optimiser, batch size and stop rule.
     order_seed : int
-        Draws the batch order of every epoch, and dropout.
+        Seed of the batch orders and of dropout.
     true_labels : Tensor, shape (n,), int64, optional
-        Reported in the history, never trained on.
+        True labels, for the history only.
     test : (x, y), optional
-        Reported in the history, never trained on.
+        Test data, for the history only.
     inputs : callable, optional
-        Makes a batch of `x`, for instance of uint8 images, into what the network takes: a `Scale`. Without
-        it batches are taken as they are.
+        Converts a batch of `x` to the network's inputs, for instance a `Scale` for uint8 images.
     earlier : sequence of Epoch, optional
-        The history of the network so far, which this training continues with a fresh optimiser: its epochs
-        count, but do not end it.
+        History of the network before this training, which continues it with a fresh optimiser. The new epochs
+        are numbered after it, and at least one is trained.
     resume : TrainingState, optional
-        Go on from here instead of from the network's present weights.
+        State to continue from instead of the network's present weights.
     save : callable, optional
-        Called with the `TrainingState` after each epoch, before `on_epoch`; in the first process alone.
+        Called with the `TrainingState` after each epoch, before `on_epoch`, in the first process only.
     on_epoch : callable, optional
-        Called with each `Epoch` as it ends; in every process.
+        Called with each `Epoch` after it, in every process.
     stop : callable, optional
-        A stop rule beside the recipe's own: given the history so far, of at least one epoch, whether
-        training ends. The same history must give the same answer, or a resumed run would end elsewhere.
+        Additional stop rule: maps the history to whether training ends. It must depend on the history only,
+        so that a resumed run ends at the same epoch.
 
     Returns
     -------
     list of Epoch
-        The history, that of `earlier` or `resume` included. The target was reached if
-        ``history[-1].train_accuracy >= recipe.target``; training also ends at a loss that is not finite, from
-        which no network recovers.
+        The history, including that of `earlier` or `resume`. The target was reached if
+        ``history[-1].train_accuracy >= recipe.target``. Training also ends when the loss is not finite.
 
     Raises
     ------
     InputError
-        There is no sample, not exactly one label for each input, or `resume` is of another network or
-        optimiser. In a job of several processes, that arguments differ between them, or that the network
-        normalises over batches.
+        If there are no rows, the labels do not match the inputs, or `resume` belongs to another network or
+        optimiser. With several processes, also if their arguments differ or the network uses batch
+        normalisation.
     ProcessError
         If another process of the job ended.
     """
     check_training_data(x, y, true_labels, soft=True)
-    check_splittable(model)
+    _check_splittable(model)
     labels = y.argmax(1) if y.ndim == 2 else y
     optimizer = recipe.build_optimizer(model)
     history = list(earlier)
     if resume:
         resume.restore(model, optimizer, recipe.slots)
         history = list(resume.history)
-    others = [true_labels, *(test or ())]
-    require_same_start(model, optimizer, [x, y, *others], f"{recipe} {order_seed} {history}")
+    data = [x, y, true_labels, *(test or ())]
+    _require_same_start(model, optimizer, data, f"{recipe} {order_seed} {history}")
     while len(history) == len(earlier) or not (recipe.has_ended(history) or (stop and stop(history))):
         start = time.perf_counter()
         number = len(history) + 1
         with seeded(order_seed, number):
             order = recipe.draw_order(len(x)).to(x.device)
-            # Other rows must not be dropped by the same masks; the first process draws those of a job of one.
+            # Processes need different dropout masks; the first one draws the masks of a single process.
             with seeded(order_seed, number, rank()) if rank() else nullcontext():
-                loss, taken, predicted = _one_pass(model, x, y, order, recipe.batch_size, optimizer, inputs)
+                loss, rows, predicted = _train_epoch(model, x, y, order, recipe, optimizer, inputs)
         epoch = Epoch(
             epoch=number,
             loss=sum_over_processes(loss.double()).item(),
-            train_accuracy=_share(predicted, labels[taken], len(x)),
-            true_accuracy=math.nan if true_labels is None else _share(predicted, true_labels[taken], len(x)),
-            test_accuracy=math.nan if test is None else _accuracy_together(model, *test, inputs),
-            seconds=_of_first(time.perf_counter() - start),
+            train_accuracy=_share(predicted, labels[rows], len(x)),
+            true_accuracy=math.nan if true_labels is None else _share(predicted, true_labels[rows], len(x)),
+            test_accuracy=math.nan if test is None else _accuracy_over_processes(model, *test, inputs),
+            seconds=_seconds_of_first_process(time.perf_counter() - start),
         )
         history.append(epoch)
         if save and rank() == 0:
@@ -143,7 +134,24 @@ def train(
 def check_training_data(
     x: Tensor, y: Tensor, true_labels: Tensor | None = None, *, soft: bool = False
 ) -> None:
-    """Demand at least one input, and one label of each kind for every input; of `soft` also (n, K)."""
+    """Raise if there are no rows, or not exactly one label per row.
+
+    Parameters
+    ----------
+    x : Tensor, shape (n, ...)
+        Inputs.
+    y : Tensor, shape (n,)
+        Labels.
+    true_labels : Tensor, shape (n,), optional
+        True labels.
+    soft : bool
+        Also accept class probabilities (n, K) as `y`.
+
+    Raises
+    ------
+    InputError
+        If the shapes do not match.
+    """
     rows = y[:, 0] if soft and y.ndim == 2 and y.is_floating_point() else y
     for name, labels in (("y", rows), ("true_labels", true_labels)):
         if labels is not None and labels.shape != x.shape[:1]:
@@ -154,87 +162,168 @@ def check_training_data(
         raise InputError("training needs at least one sample; x is empty")
 
 
-def _one_pass(
+def _train_epoch(
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     order: Tensor,
-    batch_size: int,
+    recipe: Recipe,
     optimizer: torch.optim.Optimizer,
     inputs: Inputs | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Train on every sample once.
+    """Train on every row once.
 
     Returns
     -------
-    loss : Tensor, ()
+    loss : Tensor, shape ()
         This process's part of the mean loss.
-    taken : Tensor, (m,), int64
-        Its samples, in the order taken: all of them in a job of one process.
-    predicted : Tensor, (m,), int64
-        Their labels as predicted on the way.
+    rows : Tensor, shape (m,), int64
+        Its rows, in their order.
+    predicted : Tensor, shape (m,), int64
+        Their predicted labels, before each step.
     """
     model.train()
     total_loss = torch.zeros((), device=x.device)
-    taken, predicted = [order[:0]], [order[:0]]  # a process may be left without a row
-    for batch in order.split(batch_size):
-        mine = batch[rank() :: world_size()]
+    rows, predicted = [order[:0]], [order[:0]]  # a process may get no rows
+    for batch in order.split(recipe.batch_size):
+        own = batch[rank() :: world_size()]
         optimizer.zero_grad()
-        if len(mine):
-            logits = model(inputs(x[mine]) if inputs else x[mine])
-            loss = cross_entropy(logits, y[mine])
-            (loss * (len(mine) / len(batch))).backward()
-            # Nothing here waits for the device: losses and predictions stay on it until the pass is over.
-            total_loss = total_loss + loss.detach() * len(mine)  # in float64 for a network of float64
-            taken.append(mine)
+        if len(own):
+            logits = model(inputs(x[own]) if inputs else x[own])
+            loss = cross_entropy(logits, y[own])
+            (loss * (len(own) / len(batch))).backward()
+            # Losses and predictions stay on the device until the end of the epoch: no synchronisation here.
+            total_loss = total_loss + loss.detach() * len(own)  # float64 for a float64 network
+            rows.append(own)
             predicted.append(logits.detach().argmax(1))
-        sum_gradients(model)
+        _sum_gradients(model)
         optimizer.step()
-    return total_loss / len(order), torch.cat(taken), torch.cat(predicted)
+    return total_loss / len(order), torch.cat(rows), torch.cat(predicted)
+
+
+# Data-parallel training. With one process these functions do nothing.
+
+
+def _check_splittable(model: nn.Module) -> None:
+    """Raise if there are several processes and a training step depends on how a batch is split."""
+    if world_size() == 1:
+        return
+    name = next((name for name, module in model.named_modules() if isinstance(module, _BatchNorm)), None)
+    if name is not None:
+        raise InputError(
+            f"layer {name!r} normalises over batches, and each of {world_size()} processes has only a part "
+            "of a batch; train this network in one process, or use layers that normalise per row (LayerNorm, "
+            "GroupNorm)"
+        )
+
+
+def _require_same_start(
+    model: nn.Module, optimizer: torch.optim.Optimizer, data: Iterable[Tensor | None], settings: str
+) -> None:
+    """Raise unless all processes start with equal networks, optimisers, data and settings."""
+    if world_size() == 1:
+        return
+    device = next(iter(model.state_dict().values())).device
+    slots = [
+        value
+        for parameter in model.parameters()
+        for _, value in sorted(optimizer.state[parameter].items())
+        if isinstance(value, Tensor)
+    ]
+    require_same("network", *model.state_dict().values())
+    require_same("data to train and test on", *(tensor for tensor in data if tensor is not None))
+    text = torch.tensor([*settings.encode()], device=device)
+    require_same("recipe, order_seed and state to resume", text, *slots)
+
+
+def _sum_gradients(model: nn.Module) -> None:
+    """Replace the gradients by their sums over all processes, one message per dtype and device."""
+    if world_size() == 1:
+        return
+    groups: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = defaultdict(list)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups[parameter.dtype, parameter.device].append(parameter)
+    for parameters in groups.values():
+        for parameter in parameters:
+            if parameter.grad is None:  # a process without rows adds zero
+                parameter.grad = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total = sum_over_processes(torch.cat([gradient.reshape(-1) for gradient in gradients]))
+        for gradient, part in zip(gradients, total.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
 
 def _share(predicted: Tensor, labels: Tensor, n: int) -> float:
-    """Return the share of n samples that some process predicted right; each has its own predictions."""
+    """Return the share of correct predictions among n rows, summed over processes."""
     return sum_over_processes((predicted == labels).sum()).item() / n
 
 
-def _accuracy_together(model: nn.Module, x: Tensor, y: Tensor, inputs: Inputs | None) -> float:
-    """Return `accuracy`, each process predicting its share of the rows."""
-    mine = slice(rank(), None, world_size())
-    predicted = predict(model, x[mine], inputs=inputs) if len(x) > rank() else y[:0]
-    return _share(predicted, y[mine], len(x))
+def _accuracy_over_processes(model: nn.Module, x: Tensor, y: Tensor, inputs: Inputs | None) -> float:
+    """Return `accuracy`; each process predicts its share of the rows."""
+    own = slice(rank(), None, world_size())
+    predicted = predict(model, x[own], inputs=inputs) if len(x) > rank() else y[:0]
+    return _share(predicted, y[own], len(x))
 
 
-def _of_first(seconds: float) -> float:
-    """Return what the first process measured, in every process: histories must not differ."""
+def _seconds_of_first_process(seconds: float) -> float:
+    """Return the first process's time in every process, so that histories are equal."""
     return sum_over_processes(torch.tensor(0.0 if rank() else seconds, dtype=torch.float64)).item()
+
+
+# Evaluation.
 
 
 def accuracy(
     model: nn.Module, x: Tensor, y: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024
 ) -> float:
-    """Return the share of x (n, ...) whose label (n,) the network predicts, in evaluation mode.
+    """Return the share of rows whose label the network predicts, in evaluation mode.
 
-    `inputs` is that of `train`.
+    Parameters
+    ----------
+    model : nn.Module
+        Maps inputs to logits (n, K).
+    x : Tensor, shape (n, ...)
+        Inputs.
+    y : Tensor, shape (n,), int64
+        Labels.
+    inputs : callable, optional
+        As for `train`.
+    batch_size : int
+        Rows per forward pass.
     """
     return share_equal(predict(model, x, inputs=inputs, batch_size=batch_size), y)
 
 
 def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024) -> Tensor:
-    """Return the labels (n,) that the network predicts for x (n, ...) in evaluation mode.
+    """Return the labels (n,) that the network predicts in evaluation mode.
 
-    `inputs` is that of `train`.
+    Parameters
+    ----------
+    model : nn.Module
+        Maps inputs to logits (n, K).
+    x : Tensor, shape (n, ...)
+        Inputs.
+    inputs : callable, optional
+        As for `train`.
+    batch_size : int
+        Rows per forward pass.
     """
     training = model.training
     model.eval()
     with torch.inference_mode():
-        predicted = torch.cat(
-            [model(inputs(batch) if inputs else batch).argmax(1) for batch in x.split(batch_size)]
-        )
+        batches = (inputs(batch) if inputs else batch for batch in x.split(batch_size))
+        predicted = torch.cat([model(batch).argmax(1) for batch in batches])
     model.train(training)
     return predicted
 
 
 def share_equal(predicted: Tensor, labels: Tensor) -> float:
-    """Return the share of predictions (n,) that are these labels (n,)."""
+    """Return the share of equal entries of two label tensors.
+
+    Parameters
+    ----------
+    predicted, labels : Tensor, shape (n,)
+        Predicted and expected labels.
+    """
     return (predicted == labels).double().mean().item()

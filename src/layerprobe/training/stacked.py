@@ -1,4 +1,4 @@
-"""Several runs of one network as one: every operation works on all of them at once."""
+"""Training of several runs of one architecture at once: every operation processes all runs (torch.vmap)."""
 
 import copy
 import math
@@ -15,10 +15,10 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.dropout import _DropoutNd
 
 from layerprobe.errors import InputError
+from layerprobe.training.checkpoints import TrainingState
 from layerprobe.training.loop import Inputs, share_equal
-from layerprobe.training.recipe import Recipe
-from layerprobe.training.seeds import seeded
-from layerprobe.training.state import Epoch, TrainingState
+from layerprobe.training.recipe import Epoch, Recipe
+from layerprobe.training.reproducibility import seeded
 
 __all__ = ["stackable", "train_stacked"]
 
@@ -37,55 +37,54 @@ def train_stacked(
     save: Callable[[int, TrainingState], object] | None = None,
     on_epoch: Callable[[int, Epoch], object] | None = None,
 ) -> list[list[Epoch]]:
-    """Train R networks of one architecture side by side, each as `train` would train it alone.
+    """Train R networks of one architecture side by side, each as `train` trains it alone.
 
-    Each run has its own initial weights, labels, batch order and end; only the work is shared, so that a
-    small network fills a large device. Weights and histories are those of separate runs but for the order in
-    which numbers are added: weights differ by less than 1e-10 in float64, relative to a tensor's largest, for
-    MLP, CNN, AlexNet and ResNet-18 after a few steps on a CPU. In float32 small networks differ, after 3
-    epochs, by 1e-7 with SGD and up to 2e-4 with Adam; AlexNet after 26 steps of Adam by up to 3 %, where a
-    separate run from initial weights that are one rounding off ends further away; ResNet-18
-    after 4 steps of SGD by up to 12 %. Such differences grow over epochs, as they do between machines.
+    Each run has its own initial weights, labels, batch orders and last epoch. Stacking small networks uses a
+    large GPU better; on a CPU separate processes are faster. The speed on a GPU has not been measured.
 
-    Batch normalisation is done for each run. It is meant for CUDA; we have not timed it on a GPU. On a CPU
-    separate processes are faster. Memory grows by weights, gradients, what the optimiser keeps and a batch's
-    activations for each run; while a run leaves or joins, weights and slots are there twice.
+    Weights and histories equal those of separate runs except for the order of floating point additions. In
+    float64 weights differ by less than 1e-10 relative to a tensor's largest entry (MLP, CNN, AlexNet and
+    ResNet-18, a few steps on a CPU). In float32, after 3 epochs, small networks differ by 1e-7 with SGD and
+    up to 2e-4 with Adam; AlexNet by up to 3 % after 26 steps of Adam; ResNet-18 by up to 12 % after 4 steps
+    of SGD. Differences grow with the epochs, as they do between machines.
+
+    Memory grows with the number of runs: weights, gradients, optimiser state and activations of a batch. When
+    the set of active runs changes, weights and optimiser state exist twice for a moment.
 
     Parameters
     ----------
     models : sequence of nn.Module
-        R networks, all on the device of the data. Each gets its weights when its run ends.
+        R networks, all on the device of the data. Each receives its weights when its run ends.
     x : Tensor, shape (n, ...)
         The training set of all runs.
     ys : Tensor, shape (R, n), or R Tensors of shape (n,), int64
-        The labels that each run trains on.
+        Labels per run.
     recipe : Recipe
         Optimiser, batch size and stop rule of all runs.
     order_seeds : sequence of int
-        R seeds of the batch orders.
+        Seed of the batch orders per run.
     true_labels, test, inputs : optional
         As for `train`, the same for all runs.
     resume : sequence of TrainingState or None, optional
-        R states, of `train` or of this function, each at its own epoch; None begins that run. Runs that are
-        behind catch up with the others first.
+        State per run, of `train` or of this function; None starts the run. Runs with fewer epochs are trained
+        first until all have the same number.
     save : callable, optional
-        Called with the number of the run, 0 to R-1, and its `TrainingState`, after each epoch. A run that
-        ends with it has its weights in its network by then.
+        Called with the number of the run, 0 to R-1, and its `TrainingState`, after each epoch. When a run
+        ends, its network has its weights before this call.
     on_epoch : callable, optional
-        Called with the number of the run and each `Epoch` of it, when every run's epoch is saved.
+        Called with the number of the run and its `Epoch`, after the epochs of all runs were saved.
 
     Returns
     -------
     list of list of Epoch
-        The history of each run, that of `resume` included. `Epoch.seconds` is the time of the pass divided by
-        the number of runs in it.
+        History per run, including that of `resume`. `Epoch.seconds` is the time of the pass divided by the
+        number of runs in it.
 
     Raises
     ------
     InputError
-        If the networks are not of one architecture, there is not exactly one set of labels and one seed for
-        each, labels do not fit x, the networks drop units (train those with `train`, one by one), or `resume`
-        is not of these networks and this optimiser.
+        If the networks have different architectures or use dropout, the numbers of networks, label sets and
+        seeds differ, labels do not match x, or `resume` belongs to other networks or another optimiser.
     """
     resume = [None] * len(models) if resume is None else resume
     _check(models, x, ys, order_seeds, true_labels, resume)
@@ -98,21 +97,21 @@ def train_stacked(
     stacked: list[int] = []
     while left := [r for r, history in enumerate(histories) if not recipe.has_ended(history)]:
         fewest = min(len(histories[r]) for r in left)
-        running = [r for r in left if len(histories[r]) == fewest]
-        if running != stacked:
-            # Taken out of `states`, so that the memory of the stack before is free.
-            stack = _Stack.of(models[0], [states.pop(r) for r in running], recipe, x.device)
-            stacked = running
+        active = [r for r in left if len(histories[r]) == fewest]
+        if active != stacked:
+            # `pop` drops the references to the previous stack, so that its memory is freed.
+            stack = _Stack.of(models[0], [states.pop(r) for r in active], recipe, x.device)
+            stacked = active
         start = time.perf_counter()
-        orders = torch.stack([_order(recipe, len(x), order_seeds[r], fewest + 1) for r in running])
+        orders = torch.stack([_order(recipe, len(x), order_seeds[r], fewest + 1) for r in active])
         orders = orders.to(x.device)  # (R, n)
-        own = labels[running].gather(1, orders)
-        losses, predicted = _one_pass(stack, x, own, orders, recipe.batch_size, inputs)
-        tested = [math.nan] * len(running)
+        own = labels[active].gather(1, orders)
+        losses, predicted = _train_epoch(stack, x, own, orders, recipe.batch_size, inputs)
+        tested = [math.nan] * len(active)
         if test is not None:
             tested = [share_equal(predicted, test[1]) for predicted in _predict(stack, test[0], inputs)]
-        seconds = (time.perf_counter() - start) / len(running)
-        for i, r in enumerate(running):
+        seconds = (time.perf_counter() - start) / len(active)
+        for i, r in enumerate(active):
             epoch = Epoch(
                 epoch=fewest + 1,
                 loss=losses[i].item(),
@@ -125,26 +124,27 @@ def train_stacked(
             )
             histories[r].append(epoch)
             states[r] = stack.state(i, histories[r])
-            if recipe.has_ended(histories[r]):
+            ended = recipe.has_ended(histories[r])
+            if ended:
                 models[r].load_state_dict(states[r].model)
             if save:
                 save(r, states[r])
-            if recipe.has_ended(histories[r]):
+            if ended:
                 del states[r]
         if on_epoch:
-            for r in running:
+            for r in active:
                 on_epoch(r, histories[r][-1])
     return histories
 
 
 def stackable(model: nn.Module) -> bool:
-    """Return whether `train_stacked` takes such a network: the dropout of separate runs it cannot repeat."""
+    """Return whether `train_stacked` accepts the network: one without dropout."""
     return not any(isinstance(module, _DropoutNd) and module.p for module in model.modules())
 
 
 @dataclass
 class _Stack:
-    """R networks as one: parameters and buffers by name, each with the run as its first dimension."""
+    """Parameters and buffers of R networks by name, with the run as first dimension."""
 
     skeleton: nn.Module  # on the meta device: the computation without weights
     parameters: dict[str, nn.Parameter]
@@ -155,30 +155,32 @@ class _Stack:
     def of(
         cls, model: nn.Module, states: Sequence[TrainingState], recipe: Recipe, device: torch.device
     ) -> Self:
-        """Stack runs of the model's architecture, all of which have taken the same number of steps."""
+        """Stack runs of the model's architecture, all after the same number of steps."""
 
         def stack(tensors: list[Tensor]) -> Tensor:
             return torch.stack(tensors).contiguous().to(device)
 
         skeleton = copy.deepcopy(model).to("meta")
-        held = {name: stack([state.model[name] for state in states]) for name in skeleton.state_dict()}
-        parameters = {name: nn.Parameter(held.pop(name)) for name, _ in skeleton.named_parameters()}
-        # Optimisers work on each number by itself, so that of the stack is that of every run.
+        buffers = {name: stack([state.model[name] for state in states]) for name in skeleton.state_dict()}
+        parameters = {name: nn.Parameter(buffers.pop(name)) for name, _ in skeleton.named_parameters()}
+        # The optimisers work elementwise, so one optimiser of the stacked parameters serves every run.
         optimizer = recipe.build_optimizer(nn.ParameterList(parameters.values()))
         for key, first in states[0].optimizer.items():
             name, slot = key.rsplit(".", 1)
-            own = [state.optimizer[key] for state in states]
-            optimizer.state[parameters[name]][slot] = stack(own) if first.ndim else stack(own)[0]  # the step
-        return cls(skeleton, parameters, held, optimizer)
+            slots = stack([state.optimizer[key] for state in states])
+            optimizer.state[parameters[name]][slot] = (
+                slots if first.ndim else slots[0]
+            )  # the step is a scalar
+        return cls(skeleton, parameters, buffers, optimizer)
 
-    def logits(self, x: Tensor, *, own: bool) -> Tensor:
-        """Return (R, n, K) of inputs (R, n, ...), each run's `own`, or (n, ...), the same for all."""
+    def logits(self, x: Tensor, *, per_run: bool) -> Tensor:
+        """Return logits (R, n, K) of inputs (R, n, ...) per run, or (n, ...) common to all runs."""
         forward = partial(functional_call, self.skeleton)
         state = self.parameters | self.buffers
-        return vmap(lambda state, x: forward(state, (x,)), in_dims=(0, 0 if own else None))(state, x)
+        return vmap(lambda state, x: forward(state, (x,)), in_dims=(0, 0 if per_run else None))(state, x)
 
     def state(self, i: int, history: list[Epoch]) -> TrainingState:
-        """Return run i's state now, in tensors that share the stack's memory."""
+        """Return the state of run i, in tensors that share the stack's memory."""
         weights = {name: tensor.detach()[i] for name, tensor in (self.parameters | self.buffers).items()}
         slots = {
             f"{name}.{slot}": value[i] if value.ndim else value
@@ -189,10 +191,10 @@ class _Stack:
         return TrainingState(weights, slots, tuple(history))
 
 
-def _one_pass(
+def _train_epoch(
     stack: _Stack, x: Tensor, labels: Tensor, orders: Tensor, batch_size: int, inputs: Inputs | None
 ) -> tuple[Tensor, Tensor]:
-    """Train on every sample once; return mean losses, (R,), and the labels predicted on the way, (R, n)."""
+    """Train on every row once; return the mean losses (R,) and the predicted labels (R, n)."""
     stack.skeleton.train()
     R, n = orders.shape
     total_losses = torch.zeros(R, device=x.device)
@@ -200,12 +202,12 @@ def _one_pass(
     for rows, y in zip(orders.split(batch_size, 1), labels.split(batch_size, 1), strict=True):
         batch = x[rows.flatten()]
         batch = (inputs(batch) if inputs else batch).unflatten(0, rows.shape)
-        logits = stack.logits(batch, own=True)
+        logits = stack.logits(batch, per_run=True)
         losses = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
         stack.optimizer.zero_grad()
-        losses.sum().backward()  # no run's weights touch another's loss
+        losses.sum().backward()  # a run's loss depends on its own weights only
         stack.optimizer.step()
-        # Nothing here waits for the device, as in `train`.
+        # Losses and predictions stay on the device until the end of the epoch, as in `train`.
         total_losses += losses.detach() * y.shape[1]
         predicted.append(logits.detach().argmax(2))
     return total_losses / n, torch.cat(predicted, 1)
@@ -215,12 +217,12 @@ def _predict(stack: _Stack, x: Tensor, inputs: Inputs | None, batch_size: int = 
     """Return the labels (R, n) that each run predicts for x (n, ...), in evaluation mode."""
     stack.skeleton.eval()
     with torch.no_grad():
-        batches = [inputs(batch) if inputs else batch for batch in x.split(batch_size)]
-        return torch.cat([stack.logits(batch, own=False).argmax(2) for batch in batches], 1)
+        batches = (inputs(batch) if inputs else batch for batch in x.split(batch_size))
+        return torch.cat([stack.logits(batch, per_run=False).argmax(2) for batch in batches], 1)
 
 
 def _order(recipe: Recipe, n: int, order_seed: int, epoch: int) -> Tensor:
-    """Draw the batch order of one epoch of one run: the same as in `train`."""
+    """Draw the batch order of one epoch of one run, as `train` does."""
     with seeded(order_seed, epoch):
         return recipe.draw_order(n)
 
@@ -233,6 +235,7 @@ def _check(
     true_labels: Tensor | None,
     resume: Sequence[TrainingState | None],
 ) -> None:
+    """Raise if the arguments of `train_stacked` do not fit together."""
     if not len(models) == len(ys) == len(order_seeds) == len(resume) > 0:
         raise InputError(
             "expected at least one model, and labels, an order seed and, where runs are resumed, a state or "
@@ -241,18 +244,16 @@ def _check(
         )
     if len(x) == 0 or any(y.shape != x.shape[:1] for y in ys):
         raise InputError(
-            "each set of labels needs one label for each input, and there must be some; got labels of "
+            "each set of labels needs one label for each input, and at least one; got labels of "
             f"lengths {', '.join(str(y.numel()) for y in ys)} for {len(x)} inputs"
         )
     if true_labels is not None and true_labels.shape != x.shape[:1]:
         raise InputError(f"true_labels needs shape ({len(x)},), got {tuple(true_labels.shape)}")
     shapes = [[(name, t.shape, t.dtype) for name, t in model.state_dict().items()] for model in models]
     if any(type(model) is not type(models[0]) for model in models) or any(s != shapes[0] for s in shapes):
-        raise InputError(
-            "stacked runs need networks of one architecture; train others in a stack of their own"
-        )
+        raise InputError("stacked runs need networks of one architecture; train other networks separately")
     if not stackable(models[0]):
         raise InputError(
-            "stacked runs cannot repeat the dropout of separate runs; train such networks one by one, "
-            "with train()"
+            "stacked runs do not support dropout: its masks would differ from those of separate runs; train "
+            "these networks one by one, with train()"
         )

@@ -17,7 +17,7 @@ from layerprobe.paper.experiments.subspaces import fit_masc
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.execution import common_arguments
-from layerprobe.training import Measured, Retrained, retrain
+from layerprobe.training import RetrainingEpoch, RetrainingResult, retrain
 
 __all__ = ["VALIDATION", "relabel_statistics", "retraining", "split_test"]
 
@@ -46,7 +46,7 @@ def retraining(finished: FinishedRun) -> pd.DataFrame:
 
     The paper shows these numbers in Figures 4 and 27 to 31 and in Tables 6 to 8.
 
-    Measured once with noisy and once with true subspaces. Every probed layer of the pair can be chosen, the
+    RetrainingEpoch once with noisy and once with true subspaces. Every probed layer of the pair can be chosen, the
     input included; the first of equals is chosen. The recipe is that of the run, with a fresh optimiser and
     the run's batch orders from epoch 1 on; the recipe's own stopping rules do not apply.
 
@@ -165,7 +165,7 @@ def _best_layer(finished: FinishedRun, labels: np.ndarray, validation: np.ndarra
 
 def _continue_training(
     finished: FinishedRun, labels: np.ndarray, split: RetrainingSplit, max_epochs: int, patience: int | None
-) -> Retrained:
+) -> RetrainingResult:
     device = torch.device(finished.device)
     arguments = common_arguments(finished.spec, finished.images, device)
     images, truth = arguments.pop("test")
@@ -190,7 +190,7 @@ def _accuracy(value: float, **which: Any) -> dict[str, Any]:
     return {"labels": "true", "metric": "accuracy", "value": value, **which}
 
 
-def _per_epoch(setting: str, history: Sequence[Measured]) -> Iterator[dict[str, Any]]:
+def _per_epoch(setting: str, history: Sequence[RetrainingEpoch]) -> Iterator[dict[str, Any]]:
     for measured in history:
         own = {"probe": "network", "setting": setting, "epoch": measured.epoch}
         yield _accuracy(measured.evaluation_accuracy, split="evaluation", **own)
@@ -210,7 +210,7 @@ def _before_retraining(
 
 
 def _masc_after_retraining(
-    finished: FinishedRun, retrained: Retrained, labels: np.ndarray, evaluation: np.ndarray
+    finished: FinishedRun, retrained: RetrainingResult, labels: np.ndarray, evaluation: np.ndarray
 ) -> Iterator[dict[str, Any]]:
     which = {"probe": "masc", "setting": "masc_after", "split": "evaluation"}
     truth = finished.test_labels[evaluation]

@@ -1,4 +1,4 @@
-"""Training goes on: a trained network learns other labels, until a validation set says that it is enough."""
+"""Retraining of a trained network on other labels, with early stopping on validation data."""
 
 import copy
 import math
@@ -8,36 +8,27 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from layerprobe.errors import InputError
-from layerprobe.training.loop import (
-    Inputs,
-    Stop,
-    accuracy,
-    check_training_data,
-    predict,
-    share_equal,
-    train,
-)
-from layerprobe.training.recipe import Recipe
-from layerprobe.training.state import Epoch
+from layerprobe.training.loop import Inputs, Stop, accuracy, check_training_data, predict, share_equal, train
+from layerprobe.training.recipe import Epoch, Recipe
 
-__all__ = ["Measured", "Retrained", "early_stopping", "retrain"]
+__all__ = ["RetrainingEpoch", "RetrainingResult", "early_stopping", "retrain"]
 
-NEVER = 2.0  # a training accuracy that is not reached
+NEVER = 2.0  # a target accuracy that is never reached
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a network was after an epoch of retraining, all in evaluation mode.
+class RetrainingEpoch:
+    """Accuracies of a network after one epoch of retraining, all in evaluation mode.
 
     Attributes
     ----------
     epoch : int
-        0 for the network as it was given.
+        0 for the given network.
     train_accuracy, true_accuracy : float
-        On the training data against the labels it is retrained on, and against the true ones (NaN if not
+        On the training data, against the labels of the retraining and against the true labels (NaN if not
         given).
     validation_accuracy, evaluation_accuracy : float
-        On the data that stop the training, and on those that take no part in it (NaN if not given).
+        On the validation data, and on the evaluation data (NaN if not given).
     """
 
     epoch: int
@@ -48,8 +39,8 @@ class Measured:
 
 
 @dataclass(frozen=True, eq=False)
-class Retrained:
-    """Retrained networks, both in evaluation mode, and how they came about.
+class RetrainingResult:
+    """Retrained networks, in evaluation mode, and the history.
 
     Attributes
     ----------
@@ -58,23 +49,23 @@ class Retrained:
     best : nn.Module
         The network after the best epoch.
     best_epoch : int
-        The first epoch from 1 on of the highest validation accuracy.
-    history : list of Measured
-        One for each epoch, the first for epoch 0.
+        The first epoch, from 1 on, with the highest validation accuracy.
+    history : list of RetrainingEpoch
+        One entry per epoch; the first is epoch 0.
     """
 
     last: nn.Module
     best: nn.Module
     best_epoch: int
-    history: list[Measured]
+    history: list[RetrainingEpoch]
 
 
 def early_stopping(patience: int) -> Stop:
-    """Return a stop rule for `train`: so many epochs in a row were no better than the best on its test data.
+    """Return a stop rule for `train`: stop after `patience` epochs without a higher test accuracy.
 
     Examples
     --------
-    >>> accuracies = [0.5, 0.7, 0.6, 0.7]  # equal is not better
+    >>> accuracies = [0.5, 0.7, 0.6, 0.7]  # an equal accuracy is not an improvement
     >>> history = [Epoch(i, 1, 1, 1, a, 1) for i, a in enumerate(accuracies, start=1)]
     >>> early_stopping(2)(history), early_stopping(3)(history)
     (True, False)
@@ -102,63 +93,62 @@ def retrain(
     inputs: Inputs | None = None,
     max_epochs: int = 30,
     patience: int | None = 3,
-) -> Retrained:
-    """Go on training a copy of a network on these labels with a fresh optimiser (METHOD section 4.4).
+) -> RetrainingResult:
+    """Continue the training of a copy of a network on other labels with a fresh optimiser.
 
-    Early stopping looks at epochs from 1 on, so that it may end with a network that is worse on the
-    validation data than the one it began with; `Retrained.history` tells. Repeats bit for bit as
-    `train` does.
+    This is the retraining of arXiv 2501.14687. Early stopping considers the epochs from 1 on, so the result
+    may be worse on the validation data than the given network; compare `RetrainingResult.history`. Repeats
+    bit for bit as `train` does.
 
     Parameters
     ----------
     model : nn.Module
-        Maps (n, ...) to logits (n, K); it stays as it is. On the same device as the data.
+        Maps (n, ...) to logits (n, K); not changed. On the same device as the data.
     x : Tensor, shape (n, ...)
         The whole training set.
     y : Tensor, shape (n,), int64
-        The labels to train on now.
+        Labels to train on.
     recipe : Recipe
-        Optimiser, batch size and whether batches are shuffled. Its own ends, `target` and `max_epochs`, do
-        not count here.
+        Optimiser, batch size and shuffling. Its `target` and `max_epochs` are not used.
     order_seed : int
-        Draws the batch order of every epoch, and dropout.
+        Seed of the batch orders and of dropout.
     validation : (x, y)
-        Decides when training ends and which epoch was the best; never trained on.
+        Data for early stopping and for the choice of the best epoch.
     evaluation : (x, y), optional
-        Reported in the history, and nothing else.
+        Data for the history only.
     true_labels : Tensor, shape (n,), int64, optional
-        Reported in the history, never trained on.
+        True labels, for the history only.
     inputs : callable, optional
         As for `train`.
     max_epochs : int
-        Training ends after so many epochs at the latest.
+        Largest number of epochs.
     patience : int, optional
-        Training ends when so many epochs in a row have not raised the validation accuracy above its best.
-        None trains all `max_epochs`.
+        Training ends after this number of successive epochs without a higher validation accuracy. None
+        trains for `max_epochs`.
 
     Returns
     -------
-    Retrained
+    RetrainingResult
 
     Raises
     ------
     InputError
-        If labels and inputs do not fit together, there are no validation data, or `max_epochs` or `patience`
+        If the labels do not match the inputs, the validation data are empty, or `max_epochs` or `patience`
         is below 1.
     """
     check_training_data(x, y, true_labels)
     if len(validation[0]) == 0:
-        raise InputError("validation needs at least one sample to judge an epoch by; it is empty")
+        raise InputError("validation needs at least one sample; it is empty")
     stop = None if patience is None else early_stopping(patience)
     recipe = replace(recipe, max_epochs=max_epochs, target=NEVER)
     network = copy.deepcopy(model)
     best = network
-    history: list[Measured] = []
+    history: list[RetrainingEpoch] = []
 
     def measure(epoch: int, validation_accuracy: float) -> None:
         predicted = predict(network, x, inputs=inputs)
         history.append(
-            Measured(
+            RetrainingEpoch(
                 epoch=epoch,
                 train_accuracy=share_equal(predicted, y),
                 true_accuracy=math.nan if true_labels is None else share_equal(predicted, true_labels),
@@ -169,10 +159,13 @@ def retrain(
             )
         )
 
+    def best_epoch() -> int:
+        return max(history[1:], key=lambda epoch: epoch.validation_accuracy).epoch
+
     def after(epoch: Epoch) -> None:
         nonlocal best
         measure(epoch.epoch, epoch.test_accuracy)
-        if _best_epoch(history) == epoch.epoch:
+        if best_epoch() == epoch.epoch:
             best = copy.deepcopy(network).eval()
 
     measure(0, accuracy(network, *validation, inputs=inputs))
@@ -187,8 +180,4 @@ def retrain(
         on_epoch=after,
         stop=stop,
     )
-    return Retrained(network.eval(), best, _best_epoch(history), history)
-
-
-def _best_epoch(history: Sequence[Measured]) -> int:
-    return max(history[1:], key=lambda measured: measured.validation_accuracy).epoch
+    return RetrainingResult(network.eval(), best, best_epoch(), history)
