@@ -46,7 +46,7 @@ def retraining(finished: FinishedRun) -> pd.DataFrame:
 
     The paper shows these numbers in Figures 4 and 27 to 31 and in Tables 6 to 8.
 
-    RetrainingEpoch once with noisy and once with true subspaces. Every probed layer of the pair can be chosen, the
+    Measured once with noisy and once with true subspaces. Every probed layer of the pair can be chosen, the
     input included; the first of equals is chosen. The recipe is that of the run, with a fresh optimiser and
     the run's batch orders from epoch 1 on; the recipe's own stopping rules do not apply.
 
