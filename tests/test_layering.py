@@ -41,6 +41,7 @@ LATE = {
     "matplotlib",
     "pooch",
     "PIL",
+    "jinja2",
     "joblib",
     "transformers",
     "datasets",

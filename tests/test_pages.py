@@ -56,7 +56,7 @@ class Reader(HTMLParser):
             self.cell = None
 
 
-def test_it_is_self_contained_and_every_text_is_escaped(report):
+def test_report_is_self_contained_and_escaped(report):
     page = Reader(report.read_text("utf-8"))
     assert "script" not in page.tags
     assert len(page.links) == 2  # the empty icon and the figure
@@ -66,7 +66,7 @@ def test_it_is_self_contained_and_every_text_is_escaped(report):
     assert "noise 3, init 4" in report.read_text("utf-8")
 
 
-def test_numbers_have_the_decimals_that_their_column_needs_and_missing_ones_a_dash(report):
+def test_numbers_share_decimals_per_column_and_missing_ones_are_dashes(report):
     page = Reader(report.read_text("utf-8"))
     assert page.cells[:4] == ["a", "1", "0.5", "1.000"]
     assert page.cells[5:8] == ["20", "\u2013", "0.125"]
@@ -74,7 +74,7 @@ def test_numbers_have_the_decimals_that_their_column_needs_and_missing_ones_a_da
 
 @pytest.mark.browser
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
-def test_chromium_shows_it_without_a_complaint_or_a_request(report, browser):
+def test_browser_shows_the_report_without_error_or_request(report, browser):
     from selenium.webdriver.common.by import By
 
     browser.get(report.as_uri())

@@ -29,7 +29,7 @@ def spans(ax):
     return [(*segment[:, 0], segment[0, 1]) for drawn in ax.collections for segment in drawn.get_segments()]
 
 
-def test_each_layer_shows_its_best_candidate_with_its_interval():
+def test_layer_chart_shows_the_best_candidate_per_layer():
     audit = make_audit()
     (ax,) = layer_chart(audit).axes
     assert rows(ax) == [*LAYERS, *CONTROLS]
@@ -40,7 +40,7 @@ def test_each_layer_shows_its_best_candidate_with_its_interval():
         assert (low, high, i) in spans(ax)
 
 
-def test_the_members_of_the_decoder_are_marked_wherever_they_stand():
+def test_layer_chart_marks_the_members_of_the_decoder():
     audit = make_audit()
     audit.layers["chosen"] = audit.layers.index.isin([1, 15])  # the input's second best, the best of fc1
     (ax,) = layer_chart(audit).axes
@@ -51,7 +51,7 @@ def test_the_members_of_the_decoder_are_marked_wherever_they_stand():
     assert beside[3] == "66.0 %  ridge 0.1"
 
 
-def test_controls_stand_below_and_the_decoder_shades_what_it_reaches():
+def test_layer_chart_shows_baselines_below_and_the_interval_of_the_decoder():
     (ax,) = layer_chart(make_audit()).axes
     ticks = dict(zip(rows(ax), ax.get_yticks(), strict=True))
     squares = {y: x for marker, x, y in points(ax) if marker == "s"}
@@ -64,7 +64,7 @@ def test_controls_stand_below_and_the_decoder_shades_what_it_reaches():
     assert list(head.get_xdata()) == [CONTROLS["head"]] * 2
 
 
-def test_what_was_not_measured_is_left_out():
+def test_layer_chart_leaves_out_missing_values():
     audit = make_audit()
     audit.layers.loc[audit.layers["layer"] == "conv2", "criterion"] = np.nan
     audit.controls.loc[audit.controls["control"] == "early stopping", ["criterion", "low", "high"]] = np.nan
@@ -72,7 +72,7 @@ def test_what_was_not_measured_is_left_out():
     assert rows(ax) == [name for name in [*LAYERS, *CONTROLS] if name not in {"conv2", "early stopping"}]
 
 
-def test_the_legend_names_what_is_drawn_and_nothing_else():
+def test_legend_lists_exactly_the_drawn_markers():
     def legend(audit):
         return [text.get_text() for text in layer_chart(audit).legends[0].get_texts()]
 
@@ -80,7 +80,7 @@ def test_the_legend_names_what_is_drawn_and_nothing_else():
     every = [
         "best candidate of a layer",
         "chosen for the decoder",
-        "control",
+        "baseline",
         "the head",
         "the decoder, 95 %",
     ]
@@ -90,7 +90,7 @@ def test_the_legend_names_what_is_drawn_and_nothing_else():
     assert legend(audit) == every[:1]
 
 
-def test_of_many_layers_the_best_and_the_chosen_are_drawn():
+def test_layer_chart_of_many_layers_shows_the_best_and_the_chosen():
     audit = make_audit(layers=[f"layer{i}" for i in range(MANY + 30)])
     audit.layers["chosen"] = audit.layers["layer"] == "layer0"  # among the worst
     (ax,) = layer_chart(audit).axes
@@ -98,7 +98,7 @@ def test_of_many_layers_the_best_and_the_chosen_are_drawn():
     assert rows(ax)[:2] == ["layer0", "layer15"]
 
 
-def test_the_noise_matrix_is_drawn_as_it_is_true_classes_down():
+def test_noise_chart_shows_the_matrix_with_true_classes_as_rows():
     audit = make_audit()
     (ax,) = noise_chart(audit).axes
     assert np.array_equal(ax.images[0].get_array(), audit.noise.matrix)
@@ -108,7 +108,7 @@ def test_the_noise_matrix_is_drawn_as_it_is_true_classes_down():
     assert len(numbers) == len(CLASSES) ** 2
 
 
-def test_a_share_that_rounds_to_none_is_an_empty_cell():
+def test_share_that_rounds_to_zero_is_an_empty_cell():
     audit = make_audit(["a", "b"])
     audit.noise = SimpleNamespace(matrix=np.array([[1.0, -0.001], [0.004, 0.996]]))
     (ax,) = noise_chart(audit).axes
@@ -122,7 +122,7 @@ def luminance(color):
     return linear @ [0.2126, 0.7152, 0.0722]
 
 
-def test_numbers_are_readable_on_their_cells():
+def test_numbers_contrast_with_their_cells():
     audit = make_audit()
     audit.noise.matrix = np.linspace(0.01, 1, 100).reshape(10, 10)
     (ax,) = noise_chart(audit).axes
@@ -131,7 +131,7 @@ def test_numbers_are_readable_on_their_cells():
         assert (light + 0.05) / (dark + 0.05) > 4.5
 
 
-def test_more_than_twenty_classes_have_a_scale_instead_of_numbers():
+def test_noise_chart_of_many_classes_has_a_colour_bar():
     figure = noise_chart(make_audit([f"class {i}" for i in range(100)]))
     ax, bar = figure.axes
     assert not ax.texts
@@ -139,7 +139,7 @@ def test_more_than_twenty_classes_have_a_scale_instead_of_numbers():
     assert [label.get_text() for label in bar.get_yticklabels()][-1] == "100 %"
 
 
-def test_names_are_neither_markup_nor_boxes():
+def test_names_are_plain_text_in_the_font():
     names = ["a$b$c", "$\\frac", "猫", "x\n y", "", "the longest name of all classes", "<b>'\""]
     shown = short_names(names, 20)
     assert shown == ["a$b$c", "$\\frac", "no. 3", "x y", "no. 5", "the longest name of\u2026", "<b>'\""]
@@ -148,7 +148,7 @@ def test_names_are_neither_markup_nor_boxes():
     (noise,), (layers,) = noise_chart(audit).axes, layer_chart(audit).axes
     assert rows(noise) == shown
     assert rows(layers)[:2] == ["$\\frac", "$x$"]
-    assert svg(noise.figure) == svg(noise_chart(audit))  # a formula that is none would be an error here
+    assert svg(noise.figure) == svg(noise_chart(audit))  # a broken formula would raise here
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_names_are_neither_markup_nor_boxes():
     ],
     ids=["layers", "many layers", "two", "twenty", "hundred"],
 )
-def test_nothing_is_clipped_and_no_names_overlap(figure):
+def test_charts_are_not_clipped_and_names_do_not_overlap(figure):
     figure = figure()
     figure.draw_without_rendering()
     page = figure.bbox
@@ -176,5 +176,5 @@ def test_nothing_is_clipped_and_no_names_overlap(figure):
     assert all(above.y0 > below.y1 for above, below in pairwise(names))
 
 
-def test_the_same_audit_gives_the_same_bytes():
+def test_chart_is_reproducible():
     assert svg(layer_chart(make_audit())) == svg(layer_chart(make_audit()))

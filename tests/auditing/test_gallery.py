@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from auditing.synthetic import make_audit
-from layerprobe.auditing.report.gallery import cards, filter_rules, suspects
+from layerprobe.auditing.report.gallery import Gallery, suspects
 from layerprobe.errors import InputError
+from layerprobe.pages import render
 
 
 def issues(score, flagged, given=None, suggested=None):
@@ -25,43 +26,47 @@ def issues(score, flagged, given=None, suggested=None):
     return pd.DataFrame(columns)
 
 
+def rendered(audit, rows):
+    return render("gallery.html.j2", gallery=Gallery.of(audit, rows))
+
+
 def of_one(example, index="row-0"):
     audit = make_audit(n=1, example=lambda i: example)
-    return cards(audit, suspects(issues([0.1], [True]).assign(index=[index]), 1))
+    return rendered(audit, suspects(issues([0.1], [True]).assign(index=[index]), 1))
 
 
 def pictures(html):
     return [Image.open(BytesIO(base64.b64decode(data))) for data in re.findall(r"base64,([^\"]+)", html)]
 
 
-def test_flagged_rows_come_first_then_low_scores_then_early_rows():
+def test_suspects_are_flagged_rows_then_low_scores_then_early_rows():
     frame = issues([0.5, 0.1, 0.3, 0.3, 0.2], [True, False, True, True, False])
     assert suspects(frame, 60)["position"].tolist() == [2, 3, 0, 1, 4]
     assert suspects(frame, 2)["index"].tolist() == ["row-2", "row-3"]
     assert suspects(frame, 0).empty
 
 
-def test_a_row_whose_label_is_the_suggested_one_is_not_suspicious():
+def test_row_with_its_suggested_label_is_not_a_suspect():
     frame = issues([0.1, 0.2], [False, False], suggested=["a", "b"])
     assert suspects(frame, 60)["position"].tolist() == [1]
 
 
-def test_a_negative_number_of_rows_is_refused():
+def test_negative_number_of_suspects_raises():
     with pytest.raises(InputError, match="expected 0 or more, got -1"):
         suspects(issues([0.1], [True]), -1)
 
 
-def test_positions_are_those_of_the_rows_whatever_the_frame_is_indexed_by():
+def test_positions_do_not_depend_on_the_index():
     frame = issues([0.2, 0.1], [True, True]).set_axis([7, 9])
     assert suspects(frame, 60)["position"].tolist() == [1, 0]
 
 
-def test_a_card_shows_the_example_of_its_row():
+def test_card_shows_the_example_of_its_row():
     frame = issues([0.2, 0.1], [True, False])
     audit = make_audit(n=2, example=lambda i: np.full((2, 3), 10 + i, np.uint8))
-    html = cards(audit, suspects(frame, 60))
+    html = rendered(audit, suspects(frame, 60))
     assert [image.getpixel((0, 0)) for image in pictures(html)] == [10, 11]
-    first, second = re.findall(r"<li.*?</li>", html)
+    first, second = re.findall(r"<li.*?</li>", html, re.DOTALL)
     assert "row-0" in first
     assert "score 0.200" in first
     assert "not flagged" not in first
@@ -77,7 +82,7 @@ def test_a_card_shows_the_example_of_its_row():
         ((600, 300, 3), (64, 128), (64, 128), False),
     ],
 )
-def test_small_pictures_grow_by_a_whole_factor_and_large_ones_shrink(shape, kept, shown, sharp):
+def test_small_images_are_enlarged_by_an_integer_and_large_ones_shrunk(shape, kept, shown, sharp):
     html = of_one(np.zeros(shape, np.uint8))
     (image,) = pictures(html)
     assert image.size == kept
@@ -86,30 +91,26 @@ def test_small_pictures_grow_by_a_whole_factor_and_large_ones_shrink(shape, kept
     assert ("class=small" in html) == sharp
 
 
-def test_a_text_is_cut_at_300_letters_and_escaped():
+def test_text_is_cut_at_300_characters_and_escaped():
     assert f">{'&lt;' * 300}</blockquote>" in of_one("<" * 300)
     assert f">{'&lt;' * 299}\u2026</blockquote>" in of_one("<" * 301)
 
 
-def test_a_row_that_cannot_be_shown_is_a_card_without_a_picture():
+def test_row_without_example_is_a_card_without_picture():
     html = of_one(None)
     assert "<img" not in html
     assert "row-0" in html
 
 
-def test_a_number_is_a_row_and_a_name_is_itself():
+def test_card_is_named_by_its_index():
     assert 'alt="row 5"' in of_one(np.zeros((2, 2), np.uint8), index=5)
-    assert 'alt="a &quot;b&quot;.png"' in of_one(np.zeros((2, 2), np.uint8), index='a "b".png')
+    assert 'alt="a &#34;b&#34;.png"' in of_one(np.zeros((2, 2), np.uint8), index='a "b".png')
 
 
-def test_rules_name_classes_by_numbers_the_most_frequent_first():
+def test_filters_number_classes_by_frequency():
     given, suggested = ["x{}", "y", "y"], ["z", "z", "z"]
     frame = suspects(issues([0.1, 0.2, 0.3], [True] * 3, given, suggested), 60)
-    rules = filter_rules(frame)
-    assert rules.count("display: none") == 3
-    assert ".gallery:has(#given-0:checked) .card:not(.g0) { display: none; }" in rules
-    assert "{}" not in rules
-    html = cards(make_audit(n=3, example=lambda i: None), frame)
+    html = rendered(make_audit(n=3, example=lambda i: None), frame)
     assert re.findall(r'id="given-(\w+)"[^>]*>(\S+) <span>(\d)', html) == [
         ("all", "all", "3"),
         ("0", "y", "2"),

@@ -16,7 +16,7 @@ def drawn(ax, y):
     return any(len(line) == len(y) and np.allclose(line, y) for line in lines(ax))
 
 
-def test_each_panel_shows_what_its_rows_say(planted):
+def test_one_panel_per_label_set(planted):
     noisy, true = accuracy_over_layers(planted()).axes
     assert noisy.get_title(loc="left") == "MASC fitted on noisy labels"
     assert true.get_title(loc="left") == "MASC fitted on true labels"
@@ -29,13 +29,13 @@ def test_each_panel_shows_what_its_rows_say(planted):
             assert drawn(ax, [own, own])
 
 
-def test_the_shade_spans_the_seeds(planted):
+def test_shade_is_the_range_over_seeds(planted):
     (noisy, _) = accuracy_over_layers(planted()).axes
     corners = [np.unique(shade.get_paths()[0].vertices[:, 1].round(6)) for shade in noisy.collections]
     assert any(np.allclose(y, [0.59, 0.61, 0.69, 0.71, 0.79, 0.81]) for y in corners)
 
 
-def test_another_probe_one_panel_and_no_network(planted):
+def test_another_probe_with_one_label_set_and_no_network(planted):
     rows = planted(seeds=1, fits=("noisy",), network={})
     figure = accuracy_over_layers(rows, "ncm")
     (ax,) = figure.axes
@@ -52,7 +52,7 @@ def test_curves_differ_in_colour_and_in_marker(planted):
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_nothing_is_clipped_and_nothing_lies_on_the_axes(planted, seeds):
+def test_texts_are_inside_the_page_and_outside_the_axes(planted, seeds):
     figure = accuracy_over_layers(planted(seeds=seeds), title="A title")
     figure.draw_without_rendering()
     page = figure.bbox
@@ -69,21 +69,21 @@ def test_nothing_is_clipped_and_nothing_lies_on_the_axes(planted, seeds):
         assert not legend.overlaps(ax.get_window_extent())
 
 
-def test_files_repeat_byte_for_byte(planted, tmp_path):
+def test_files_are_reproducible(planted, tmp_path):
     first = save(accuracy_over_layers(planted()), tmp_path / "a.b")
     second = save(accuracy_over_layers(planted()), tmp_path / "second")
     assert [path.name for path in first] == ["a.b.png", "a.b.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
-def test_the_svg_is_one_document_that_refers_to_nothing_outside(planted):
+def test_svg_has_no_external_reference(planted):
     root = ElementTree.fromstring(svg(accuracy_over_layers(planted())))
     links = [value for node in root.iter() for name, value in node.attrib.items() if name.endswith("href")]
     assert links
     assert all(link.startswith("#") for link in links)
 
 
-def test_a_probe_that_is_not_there_is_named_beside_those_that_are(planted):
+def test_unknown_probe_error_lists_the_available_probes(planted):
     with pytest.raises(InputError, match=r"'qda'.*masc, ncm, knn"):
         accuracy_over_layers(planted(), "qda")
 
@@ -106,7 +106,7 @@ def history():
     return make
 
 
-def test_a_history_shows_means_over_seeds_and_keeps_the_last_accuracies_of_who_stopped(history):
+def test_history_shows_means_and_keeps_the_last_accuracy_of_stopped_runs(history):
     (ax,) = training_history(history()).axes
     assert ax.get_title(loc="left") == "mlp-mnist, p = 0.4"
     assert drawn(ax, [0.21, 0.41, 0.61, (0.6 + 0.82) / 2])
@@ -116,13 +116,13 @@ def test_a_history_shows_means_over_seeds_and_keeps_the_last_accuracies_of_who_s
     assert np.allclose(shade, [0.48, 0.5])
 
 
-def test_a_history_has_one_panel_a_pair_and_degree(history):
+def test_history_has_one_panel_per_pair_and_degree(history):
     figure = training_history(history(pairs=("mlp-mnist", "cnn-mnist"), degrees=(0.8, 0.0)))
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.axison]
     assert titles == ["cnn-mnist, p = 0", "cnn-mnist, p = 0.8", "mlp-mnist, p = 0", "mlp-mnist, p = 0.8"]
 
 
-def test_a_single_run_without_a_name_is_drawn_too(history):
+def test_history_of_one_unnamed_run(history):
     figure = training_history(history(seeds=1).drop(columns=["pair", "corruption", "seed"]))
     (ax,) = figure.axes
     assert drawn(ax, [0.2, 0.4, 0.6])
@@ -130,7 +130,7 @@ def test_a_single_run_without_a_name_is_drawn_too(history):
     assert labels == ["test", "training, noisy labels", "training, true labels"]
 
 
-def test_colours_mean_the_same_in_both_figures(planted, history):
+def test_both_figures_use_the_same_colours(planted, history):
     def colours(figure):
         (legend,) = figure.legends
         names = [text.get_text() for text in legend.get_texts()]
@@ -141,14 +141,14 @@ def test_colours_mean_the_same_in_both_figures(planted, history):
     assert colours(training_history(history())) == colours(accuracy_over_layers(planted()))
 
 
-def test_a_history_without_rows_or_columns_is_refused(history):
+def test_incomplete_history_raises(history):
     with pytest.raises(InputError, match="missing: rows"):
         training_history(history()[:0])
     with pytest.raises(InputError, match="true_accuracy"):
         training_history(history().drop(columns="true_accuracy"))
 
 
-def test_a_figure_is_written_in_the_formats_asked_for(planted, tmp_path):
+def test_save_writes_the_given_formats(planted, tmp_path):
     pages = [save(accuracy_over_layers(planted()), tmp_path / name, formats=("pdf",)) for name in "ab"]
     (first,), (second,) = pages
     assert first.name == "a.pdf"
@@ -157,7 +157,7 @@ def test_a_figure_is_written_in_the_formats_asked_for(planted, tmp_path):
     assert b"CreationDate" not in first.read_bytes()
 
 
-def test_an_unknown_format_is_refused_before_anything_is_written(planted, tmp_path):
+def test_unknown_format_raises_before_any_file_is_written(planted, tmp_path):
     with pytest.raises(InputError, match="png, svg, pdf; got gif"):
         save(accuracy_over_layers(planted()), tmp_path / "a", formats=("png", "gif"))
     assert not list(tmp_path.iterdir())

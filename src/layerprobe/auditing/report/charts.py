@@ -1,4 +1,4 @@
-"""An audit in two pictures: what each layer knows beside the controls, and which classes are mixed up."""
+"""Two charts of an audit: the accuracy of each layer beside the baselines, and the noise matrix."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from layerprobe.figures import DASHED, PROBE_TITLES, RC, STYLES
+from layerprobe.figures import DASHED, PROBE_TITLES, RC, STYLES, blank_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,40 +15,36 @@ if TYPE_CHECKING:
 
 __all__ = ["CRITERIA", "MANY", "candidate", "layer_chart", "noise_chart", "percent"]
 
-# What the criterion of each policy is the accuracy on.
+# The data on which each policy measures accuracy.
 CRITERIA = {
     "noisy_holdout": "held-out rows, against their noisy labels",
-    "unseen_views": "unseen views of the training rows, against their noisy labels, without memory",
+    "unseen_views": "unseen views of the training rows, against noisy labels, corrected for memorisation",
     "trusted": "the trusted rows",
-    "test_split": "the part of the test data that chooses",
+    "test_split": "the part of the test data that is used for selection",
 }
-MANY = 40  # so many layers fit into a chart
-LEGIBLE = 20  # so many classes leave room for numbers
+MANY = 40  # largest number of layers in a chart
+LEGIBLE = 20  # largest number of classes that leaves room for numbers
 CLASS_LETTERS, LAYER_LETTERS = 20, 48
 BEST, DECODER, NEUTRAL = STYLES[0][0], STYLES[1][0], "#555555"
 
 
+@styled
 def layer_chart(audit: Any) -> "Figure":
-    """Draw the best candidate of every layer and the controls, each with its interval, on one scale.
+    """Draw the best candidate of every layer and the baselines, each with its interval, on one scale.
 
     A hollow circle is the best candidate of a layer, a diamond a member of the decoder, a hollow square a
-    control. The shade spans the decoder's interval: what lies left of it is worse. The dashed line is the
-    head.
+    baseline. The shade is the interval of the decoder, the dashed line the accuracy of the head.
 
     Parameters
     ----------
     audit : Audit
-        Its attributes `layers`, `controls` and `policy` are read. Of more than 40 layers the best 40 and
-        those of the decoder are drawn. A candidate or control that was not measured, NaN, is left out.
+        Its attributes `layers`, `controls` and `policy` are read. Of more than 40 layers only the best 40 and
+        those of the decoder are drawn. A candidate or baseline without a measurement, NaN, is left out.
 
     Returns
     -------
     matplotlib.figure.Figure
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     layers = audit.layers.dropna(subset="criterion")
     best = layers.loc[layers.groupby("layer", sort=False)["criterion"].idxmax()].set_index("layer")
     chosen = layers[layers["chosen"].astype(bool)]
@@ -56,30 +52,28 @@ def layer_chart(audit: Any) -> "Figure":
     best = best[best.index.isin(kept)]
     controls = audit.controls.dropna(subset="criterion").set_index("control")
     names = [*short_names(best.index, LAYER_LETTERS, from_end=True), *controls.index]
-    # The controls stand apart from the layers, and the first row is at the top.
+    # The first row is at the top; a gap separates the layers from the baselines.
     y = [*range(len(best)), *(len(best) + 0.5 + i for i in range(len(controls)))]
-    with rc_context(RC):
-        figure = Figure((9.6, 1.9 + 0.3 * len(names)), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-        ax = figure.subplots()
-        place = dict(zip(best.index, y, strict=False))
-        _points(ax, best, y[: len(best)], BEST, "o", "best candidate of a layer")
-        if not chosen.empty:
-            members = chosen["layer"].map(place)
-            ax.plot(chosen["criterion"], members, "D", color=DECODER, label="chosen for the decoder")
-        beside = [_beside(here, chosen[chosen["layer"] == layer]) for layer, here in best.iterrows()]
-        _controls(ax, controls, y[len(best) :])
-        beside += [percent(value) for value in controls["criterion"]]
-        for height, text in zip(y, beside, strict=True):
-            right = ax.get_yaxis_transform()
-            ax.text(1.015, height, text, transform=right, va="center", fontsize=9, parse_math=False)
-        _rows(ax, y, names)
-        ax.set_xlabel(f"accuracy on {CRITERIA[audit.policy]}")
-        figure.legend(loc="outside lower center", ncols=5, frameon=False, handlelength=1.6, columnspacing=1.3)
+    figure = blank_figure(9.6, 1.9 + 0.3 * len(names), pad=0.1)
+    ax = figure.subplots()
+    _points(ax, best, y[: len(best)], BEST, "o", "best candidate of a layer")
+    if not chosen.empty:
+        members = chosen["layer"].map(dict(zip(best.index, y, strict=False)))
+        ax.plot(chosen["criterion"], members, "D", color=DECODER, label="chosen for the decoder")
+    _baselines(ax, controls, y[len(best) :])
+    notes = [_note(here, chosen[chosen["layer"] == layer]) for layer, here in best.iterrows()]
+    notes += [percent(value) for value in controls["criterion"]]
+    for height, note in zip(y, notes, strict=True):
+        right = ax.get_yaxis_transform()
+        ax.text(1.015, height, note, transform=right, va="center", fontsize=9, parse_math=False)
+    _rows(ax, y, names)
+    ax.set_xlabel(f"accuracy on {CRITERIA[audit.policy]}")
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, handlelength=1.6, columnspacing=1.3)
     return figure
 
 
 def _rows(ax: "Axes", y: list[float], names: list[str]) -> None:
-    """Name the rows, from the top down, over a grid that leads the eye along."""
+    """Name the rows, from the top down, over a light grid."""
     from matplotlib.ticker import MaxNLocator
 
     ax.set_yticks(y, names, parse_math=False)
@@ -99,12 +93,12 @@ def _points(ax: "Axes", frame: pd.DataFrame, y: Iterable[float], color: str, mar
     ax.plot(frame["criterion"], y, marker, color=color, markerfacecolor="white", markersize=6.5, label=label)
 
 
-def _controls(ax: "Axes", controls: pd.DataFrame, y: list[float]) -> None:
-    """Draw the controls, the head's line and the decoder's shade."""
+def _baselines(ax: "Axes", controls: pd.DataFrame, y: list[float]) -> None:
+    """Draw the baselines, the line of the head and the shade of the decoder."""
     is_decoder = controls.index == "decoder"
     heights = pd.Series(y, index=controls.index)
     if not is_decoder.all():
-        _points(ax, controls[~is_decoder], heights[~is_decoder], NEUTRAL, "s", "control")
+        _points(ax, controls[~is_decoder], heights[~is_decoder], NEUTRAL, "s", "baseline")
     if "head" in controls.index:
         value = controls["criterion"]["head"]
         ax.axvline(value, color=NEUTRAL, linestyle=DASHED, linewidth=1.1, label="the head")
@@ -115,15 +109,15 @@ def _controls(ax: "Axes", controls: pd.DataFrame, y: list[float]) -> None:
         ax.plot(value, heights["decoder"], "D", color=DECODER)
 
 
-def _beside(best: pd.Series, chosen: pd.DataFrame) -> str:
-    """Say which candidate is a layer's best, and how many of the layer's candidates the decoder holds."""
+def _note(best: pd.Series, chosen: pd.DataFrame) -> str:
+    """Name the best candidate of a layer and count its other candidates in the decoder."""
     others = len(chosen) - bool(best["chosen"])
     more = f", {others} {'more' if best['chosen'] else 'other'} chosen" if others else ""
     return f"{percent(best['criterion'])}  {candidate(best)}{more}"
 
 
 def candidate(row: pd.Series) -> str:
-    """Return a candidate's probe and its strength, where it has one."""
+    """Return the probe of a candidate and its strength, if it has one."""
     title = PROBE_TITLES.get(row["probe"], str(row["probe"]))
     return title if pd.isna(row["strength"]) else f"{title} {row['strength']:g}"
 
@@ -133,10 +127,11 @@ def percent(share: float) -> str:
     return "\u2013" if pd.isna(share) else f"{100 * share:.1f} %"
 
 
+@styled
 def noise_chart(audit: Any) -> "Figure":
-    """Draw the estimated noise matrix: for rows of each true class, the shares of the labels they were given.
+    """Draw the estimated noise matrix: per true class, the shares of the given labels.
 
-    Up to 20 classes have their numbers in percent; of more, only some are named.
+    With up to 20 classes each cell shows its share in percent; with more, only some classes are named.
 
     Parameters
     ----------
@@ -147,58 +142,65 @@ def noise_chart(audit: Any) -> "Figure":
     -------
     matplotlib.figure.Figure
     """
-    from matplotlib import rc_context
     from matplotlib.colors import PowerNorm
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import PercentFormatter
 
     matrix, names = audit.noise.matrix, short_names(audit.classes, CLASS_LETTERS)
     K, longest = len(names), max(map(len, names))
-    side = max(0.46 * K, 2.4) if K <= LEGIBLE else 10.0
-    width, height = side + 0.085 * longest + (0.7 if K <= LEGIBLE else 1.7), side + 0.055 * longest + 0.7
-    with rc_context(RC):
-        figure = Figure((width, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
-        ax = figure.subplots()
-        # The root of the share: otherwise the diagonal outshines what the picture is about.
-        image = ax.imshow(matrix, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-        step = -(-K // 40)
-        ticks = range(0, K, step)
-        shown = [names[k] for k in ticks]
-        small = 10 if LEGIBLE >= K else 8
-        slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-        ax.set_xticks(ticks, shown, fontsize=small, parse_math=False, **slant)
-        ax.set_yticks(ticks, shown, fontsize=small, parse_math=False)
-        ax.tick_params(length=0)
-        ax.spines[:].set_visible(False)
-        ax.set_xlabel("given label")
-        ax.set_ylabel("true label, as estimated")
-        if K <= LEGIBLE:
-            _numbers(ax, image)
-            return figure
-        bar = figure.colorbar(image, shrink=0.8, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
-        bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(length=0)
+    few = K <= LEGIBLE
+    side = max(0.46 * K, 2.4) if few else 10.0
+    figure = blank_figure(
+        side + 0.085 * longest + (0.7 if few else 1.7), side + 0.055 * longest + 0.7, pad=0.1
+    )
+    ax = figure.subplots()
+    # The square root makes small shares off the diagonal visible.
+    image = ax.imshow(matrix, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    ticks = range(0, K, -(-K // 40))
+    shown, size = [names[k] for k in ticks], 10 if few else 8
+    slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+    ax.set_xticks(ticks, shown, fontsize=size, parse_math=False, **slant)
+    ax.set_yticks(ticks, shown, fontsize=size, parse_math=False)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("given label")
+    ax.set_ylabel("true label, estimated")
+    if few:
+        _numbers(ax, image)
+        return figure
+    bar = figure.colorbar(image, shrink=0.8, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0, symbol=" %"))
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)
     return figure
 
 
 def _numbers(ax: "Axes", image: "AxesImage") -> None:
-    """Write the shares in percent into their cells; what rounds to none stays empty."""
+    """Write the shares in percent into their cells; a share that rounds to zero is left out."""
     for i, row in enumerate(np.asarray(image.get_array())):
         for j, share in enumerate(row):
             text = f"{100 * share:.0f}".removeprefix("-")
             if text != "0":
                 light = np.array(image.to_rgba(share)[:3]) ** 2.2 @ [0.21, 0.72, 0.07]
-                color = "black" if light > 0.18 else "white"  # where black and white are as easy to read
+                color = "black" if light > 0.18 else "white"  # equal contrast with black and with white
                 ax.text(j, i, text, color=color, ha="center", va="center", fontsize=8.5)
 
 
 def short_names(names: Iterable[object], letters: int, *, from_end: bool = False) -> list[str]:
-    """Return names that a chart has room and glyphs for.
+    """Return names that fit into a chart and that its font can show.
 
-    White space is one blank; names above so many letters are cut, `from_end` in front, as layers differ at
-    their ends. A name with a letter that the chart's font lacks becomes "no. 3", its position from 1 on.
+    Parameters
+    ----------
+    names : iterable
+        Names of any type. White space becomes one blank. A name with a character that the font lacks becomes
+        its position, as "no. 3".
+    letters : int
+        Maximal number of characters; longer names are cut.
+    from_end : bool
+        Keep the end of a long name instead of its beginning: names of layers differ at their ends.
+
+    Returns
+    -------
+    list of str
     """
     from matplotlib.font_manager import findfont, get_font
 
