@@ -1,4 +1,4 @@
-"""`layerprobe audit`: what reaches the audit, and what is written and printed of it."""
+"""`layerprobe audit`: its arguments, its files and its output."""
 
 import html
 import json
@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
+import layerprobe
 from layerprobe.auditing import Audit
-from layerprobe.auditing import network_audit as running
 from layerprobe.cli import main
 from layerprobe.layers.views import VIEWS
 
@@ -35,7 +35,7 @@ def data():
 
 
 class FakeAudit:
-    """Just the attributes that the contract of an audit names."""
+    """The public attributes of an audit."""
 
     def __init__(self, rows):
         self.rows, self.n = rows, rows.n
@@ -76,7 +76,7 @@ FILES = ["audit.safetensors", "controls.csv", "issues.csv", "layers.csv", "noise
 
 @pytest.fixture
 def calls(here, monkeypatch):
-    """What the audit is called with; a user's model and data in the current directory."""
+    """Arguments of each call of `layerprobe.audit`; user code and data in the current directory."""
     (here / "users_net.py").write_text(CODE)
     (here / "rows.csv").write_text("text,label\n" + "".join(f"[b]{'x' * i} é,{i % 2}\n" for i in range(N)))
     np.savez(here / "rows.npz", x=np.arange(36, dtype=np.float32).reshape(N, 3), y=np.arange(N) % 2)
@@ -88,7 +88,7 @@ def calls(here, monkeypatch):
         made.append((model, data, options))
         return FakeAudit(data)
 
-    monkeypatch.setattr(running, "audit", audit)
+    monkeypatch.setattr(layerprobe, "audit", audit)
     return made
 
 
@@ -98,7 +98,7 @@ ARRAYS = ["--data", "rows.npz", "--policy", "noisy_holdout", "--holdout", "held.
 TEXTS = ["--data", "rows.csv", "--inputs", "users_net:lengths"]
 
 
-def test_everything_reaches_the_audit(calls, here):
+def test_options_reach_the_audit(calls, here):
     more = ["--layers", "1", "...", "--pool", "mean", "--batch-size", "5", "--seed", "3", "--device", "cpu"]
     assert main([*MODEL, *ARRAYS, *more, "--views", "flip", "--class-names", "a", "b"]) == 0
     ((model, rows, options),) = calls
@@ -119,7 +119,7 @@ def test_everything_reaches_the_audit(calls, here):
     }
 
 
-def test_what_is_left_out_is_left_to_the_audit(calls, here):
+def test_default_options_reach_the_audit(calls, here):
     state = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).state_dict()
     safetensors.torch.save_file(state, here / "w.safetensors")
     assert (
@@ -144,12 +144,12 @@ def test_what_is_left_out_is_left_to_the_audit(calls, here):
 
 
 @pytest.mark.parametrize("name", ["pair", "data"])
-def test_data_of_the_users_code(calls, name):
+def test_data_from_user_code(calls, name):
     assert main([*MODEL, "--data", f"users_net:{name}", *BY_VIEWS]) == 0
     assert calls[0][1].labels.tolist() == [0, 1, 0, 1]
 
 
-def test_what_is_written(calls, here):
+def test_audit_writes_its_files(calls, here):
     (here / "out").mkdir()
     (here / "out" / "mine.txt").write_text("kept")
     assert main([*MODEL, *TEXTS, *BY_VIEWS, "--out", "out"]) == 0
@@ -170,7 +170,7 @@ def test_what_is_written(calls, here):
     }
 
 
-def test_what_is_printed(calls, here, capsys):
+def test_audit_prints_finding_and_table(calls, here, capsys):
     assert main([*MODEL, *TEXTS, *BY_VIEWS]) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("Layer fc1 knows better.\nVerdict: repair. The gain is 0.2.\n")
@@ -179,12 +179,47 @@ def test_what_is_printed(calls, here, capsys):
     assert [line.split("│")[1].strip() for line in table] == ["11", "10", "9", "8", "7", "6"]
     assert "[b]xxxxxxxxxxx é" in table[0]
     assert "0.100" in table[0]
-    assert "About 87 % of the flagged labels should be wrong." in printed.out
-    assert "Everything is in audit; begin with audit/report.html." in printed.out
+    assert "About 87 % of the flagged labels are expected to be wrong." in printed.out
+    assert "All results are in audit; start with audit/report.html." in printed.out
     assert printed.err == "reading ...\n"
 
 
-def test_json_is_all_that_is_on_stdout(calls, here, capsys):
+def test_class_names_with_terminal_escapes_are_printed_escaped(calls, here, capsys, monkeypatch):
+    real = layerprobe.audit
+
+    def audit(*args, **options):
+        result = real(*args, **options)
+        result.issues["suggested_label"] = "\x1b]0;title\x07\x1b[31mred\u202e"
+        result.finding = "Class \x1b[2J is noisy."
+        return result
+
+    monkeypatch.setattr(layerprobe, "audit", audit)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main([*MODEL, *TEXTS, *BY_VIEWS]) == 0
+    printed = capsys.readouterr().out
+    assert not set("\x1b\x07\u202e") & set(printed)
+    assert "\\x1b[31mred\\u202e" in printed
+    assert "Class \\x1b[2J is noisy." in printed
+
+
+def test_cells_are_not_formulas_of_a_spreadsheet(calls, here, monkeypatch):
+    real = layerprobe.audit
+    cells = ["=HYPERLINK(1)", "+1", "-1", "@x", "\tx", "\rx", "a=b", "", "1", "x", "y", "z"]
+
+    def audit(*args, **options):
+        result = real(*args, **options)
+        result.issues["given_label"] = cells
+        result.issues["margin"] = -0.5
+        return result
+
+    monkeypatch.setattr(layerprobe, "audit", audit)
+    assert main([*MODEL, *TEXTS, *BY_VIEWS]) == 0
+    issues = pd.read_csv(here / "audit" / "issues.csv", keep_default_na=False, dtype={"given_label": str})
+    assert issues["given_label"].tolist() == [*(f"'{cell}" for cell in cells[:5]), "'\nx", *cells[6:]]
+    assert set(issues["margin"]) == {-0.5}
+
+
+def test_json_is_the_only_output(calls, here, capsys):
     assert main([*MODEL, *ARRAYS, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["finding"] == "Layer fc1 knows better."
@@ -207,19 +242,19 @@ def test_json_is_all_that_is_on_stdout(calls, here, capsys):
         (["--data", "users_net:nothing", *BY_VIEWS], "users_net has no 'nothing'"),
         ([*TEXTS, "--policy", "loo"], "'loo' cannot choose a layer"),
         ([*TEXTS, "--policy", "best"], "expected a policy by which the layer is chosen, got 'best'"),
-        ([*TEXTS, "--policy", "noisy_holdout"], "pass holdout="),
-        ([*TEXTS, "--policy", "unseen_views"], "views="),
-        ([*ARRAYS, "--trusted", "held.npz"], "does not look at trusted="),
+        ([*TEXTS, "--policy", "noisy_holdout"], "--holdout"),
+        ([*TEXTS, "--policy", "unseen_views"], "--views"),
+        ([*ARRAYS, "--trusted", "held.npz"], "--trusted"),
         ([*ARRAYS, "--inputs", "users_net.lengths"], "expected pkg.mod:name"),
         ([*ARRAYS, "--weights", "w.safetensors"], "w.safetensors cannot be read"),
         ([*ARRAYS, "--out", "rows.csv"], "rows.csv is a file"),
         ([*ARRAYS, "--out", "rows.csv/deeper"], "rows.csv is a file"),
         ([*ARRAYS, "--device", "abacus"], "--device abacus cannot be used"),
-        ([*ARRAYS, "--label-column", "y"], "columns can be named"),
+        ([*ARRAYS, "--label-column", "y"], "columns can be chosen"),
         ([*ARRAYS, "--resize", "3", "3"], "resize is for image files"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_writes_nothing(calls, here, capsys, options, message):
+def test_invalid_argument_prints_one_line_and_writes_nothing(calls, here, capsys, options, message):
     before = sorted(here.iterdir())
     assert main([*MODEL, *options]) == 2
     printed = capsys.readouterr()
@@ -232,30 +267,30 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(calls, here, capsys, opti
 
 
 @pytest.mark.parametrize("missing", [["--data", "rows.npz"], ["--policy", "trusted"]])
-def test_what_is_required(calls, capsys, missing):
+def test_missing_required_option(calls, capsys, missing):
     assert main([*MODEL, *missing]) == 2
     assert capsys.readouterr().out == ""
 
 
-def test_help_says_that_it_runs_code(capsys):
+def test_help_warns_that_it_runs_code(capsys):
     assert main(["audit", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "This runs your code" in printed
+    assert "This command runs your code" in printed
     for option in ("--model", "--weights", "--policy", "--holdout", "--views", "--inputs", "--dry-run"):
         assert option in printed
-    assert f"{', '.join(VIEWS)}. The policy" in printed.replace("│ │ ", "")
+    assert f"Any of {', '.join(VIEWS)}." in printed
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(calls, here, capsys):
+def test_dry_run_prints_the_plan_and_writes_nothing(calls, here, capsys):
     before = sorted(here.iterdir())
     assert main([*MODEL, *ARRAYS, "--dry-run"]) == 0
     printed = capsys.readouterr().out
     table = [line.split("│")[1:3] for line in printed.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in row] for row in table] == [["input", "3"], ["1", "4"]]
-    assert "12 training rows of 2 classes, 6 rows that judge." in printed
-    assert "ridge at " in printed
+    assert "12 training rows of 2 classes; selection by 6 rows." in printed
+    assert "ridge with " in printed
     assert "2 passes of the network" in printed
-    assert "Nothing was done." in printed
+    assert "Nothing was computed." in printed
     assert calls == []
     assert [path for path in sorted(here.iterdir()) if path.name != "__pycache__"] == before
 
@@ -275,14 +310,14 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(calls, here, capsys)
     [
         (
             ["--data", "rows.npz", "--policy", "trusted", "--trusted", "rows.npz"],
-            "12 of the 12 rows of trusted=",
+            "12 of the 12 rows of --trusted",
         ),
         ([*ARRAYS, "--layers", "fc*"], "no layer matches 'fc*'"),
-        ([*ARRAYS, "--class-names", "a", "b", "c"], "class_names has 3 names for 2 outputs"),
+        ([*ARRAYS, "--class-names", "a", "b", "c"], "--class-names has 3 names for 2 outputs"),
         ([*ARRAYS, "--views", "spin"], "expected views of "),
     ],
 )
-def test_a_dry_run_finds_what_does_not_fit(calls, capsys, options, message):
+def test_dry_run_reports_invalid_arguments(calls, capsys, options, message):
     assert main([*MODEL, *options, "--dry-run"]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
@@ -290,7 +325,7 @@ def test_a_dry_run_finds_what_does_not_fit(calls, capsys, options, message):
 
 
 @pytest.mark.filterwarnings("ignore::layerprobe.errors.DegenerateWarning")  # three features are few
-def test_the_real_audit_of_a_real_network(here, capsys, monkeypatch):
+def test_audit_of_a_trained_network(here, capsys, monkeypatch):
     monkeypatch.setattr(Audit, "save", lambda self, path: path.write_bytes(b""))  # tests of its own
     (here / "users_net.py").write_text(CODE)
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""`layerprobe probe`: the table of probe(), from files and a user's code."""
+"""`layerprobe probe`: the table of probe() from files and user code."""
 
 import json
 
@@ -27,7 +27,7 @@ NAMES = np.array(["cat", "ant", "bee"])
 
 @pytest.fixture
 def data(here):
-    """Rows of a .npz, test rows, right labels as numbers, the same by name; arrays to compare with."""
+    """Training and test rows as .npz files, labels as numbers and names; arrays to compare with."""
     (here / "users_net.py").write_text(CODE)
     generator = np.random.default_rng(0)
     centres = 3 * generator.standard_normal((3, 6))
@@ -58,7 +58,7 @@ def same(found, expected):
     pd.testing.assert_frame_equal(found, pd.DataFrame(expected)[columns], check_dtype=False)
 
 
-def test_the_table_is_that_of_probe(data, here, capsys):
+def test_rows_equal_those_of_probe(data, here, capsys):
     x, given, true = data
     more = ["--test", "test.npz", "--true-labels", "true.npy", "--probes", "masc", "ncm"]
     assert main([*MODEL, "--data", "train.npz", *more, "--variances", "0.5", "0.99"]) == 0
@@ -82,7 +82,7 @@ def test_the_table_is_that_of_probe(data, here, capsys):
     assert printed.err == "probing 60 rows and 30 test rows ...\n"
 
 
-def test_names_are_the_outputs_in_their_order(data, here):
+def test_class_names_give_the_order_of_the_outputs(data, here):
     x, given, true = data
     named = ["--data", "named.npz", "--true-labels", "true.csv", "--class-names", *NAMES]
     assert main([*MODEL, *named, "--out", "named"]) == 0
@@ -96,7 +96,7 @@ def test_names_are_the_outputs_in_their_order(data, here):
     assert network == expected[expected["probe"] == "network"]["accuracy"].item()
 
 
-def test_texts_and_chosen_layers(data, here):
+def test_texts_and_selected_layers(data, here):
     rows = pd.DataFrame({"text": ["ab" * (i % 5) + "c" for i in range(24)], "label": np.arange(24) % 3})
     rows.to_csv(here / "rows.csv", index=False)
     assert (
@@ -105,7 +105,7 @@ def test_texts_and_chosen_layers(data, here):
     assert set(pd.read_csv(here / "probe" / "rows.csv")["layer"]) == {"1", "output"}
 
 
-def test_a_dry_run_counts_and_writes_nothing(data, here, capsys):
+def test_dry_run_prints_the_plan_and_writes_nothing(data, here, capsys):
     x, given, true = data
     options = [*MODEL, "--data", "train.npz", "--test", "test.npz", "--true-labels", "true.npy", "--dry-run"]
     assert main([*options, "--json"]) == 0
@@ -121,7 +121,7 @@ def test_a_dry_run_counts_and_writes_nothing(data, here, capsys):
     assert "the budget is" in capsys.readouterr().err
 
 
-def test_json_is_all_that_is_on_stdout(data, capsys):
+def test_json_is_the_only_output(data, capsys):
     assert main([*MODEL, "--data", "train.npz", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert {row["probe"] for row in rows} == {"masc", "network"}
@@ -143,11 +143,11 @@ def test_json_is_all_that_is_on_stdout(data, capsys):
         (["--data", "train.npz", "--probes", "mask"], "mask"),
         (["--data", "train.npz", "--layers", "fc9"], "fc9"),
         (["--data", "train.npz", "--variances", "99"], "variance"),
-        (["--data", "train.npz", "--out", "train.npz"], "is a file; choose another by --out"),
+        (["--data", "train.npz", "--out", "train.npz"], "is a file; choose another --out"),
         (["--data", "named.npz", "--test", "test.npz", "--class-names", "cat", "ant"], "'bee'"),
     ],
 )
-def test_what_is_not_as_expected_is_said_and_nothing_written(data, here, capsys, arguments, said):
+def test_invalid_argument_is_reported_and_nothing_is_written(data, here, capsys, arguments, said):
     before = sorted(here.iterdir())
     assert main([*MODEL, *arguments]) == 2
     assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Code and weights that a user names on the command line."""
+"""Code and weights named on the command line."""
 
 import pytest
 import safetensors.torch
@@ -11,7 +11,7 @@ from layerprobe.networks import MLP
 from layerprobe.training.checkpoints import save_weights
 
 
-def test_what_names_code():
+def test_references_differ_from_paths():
     assert is_reference("models:build")
     assert is_reference("pkg.mod:Class.build")
     for path in ("data", "data/rows.csv", "C:\\data", "a b:c", "pkg.mod:", "x/y:z", "./a:b"):
@@ -19,12 +19,12 @@ def test_what_names_code():
 
 
 @pytest.mark.parametrize("name", ["build", "made", "Tied", "Box.factory"])
-def test_a_model_an_instance_a_class_or_a_function(here, name):
+def test_model_from_instance_class_or_function(here, name):
     assert isinstance(load_model(f"users_models:{name}", None, None), nn.Module)
 
 
 @pytest.mark.parametrize("name", ["build", "Tied"])
-def test_weights_are_loaded_into_it(here, name):
+def test_weights_are_loaded(here, name):
     torch.manual_seed(0)
     trained = load_model(f"users_models:{name}", None, None)
     for tensor in trained.state_dict().values():
@@ -36,7 +36,7 @@ def test_weights_are_loaded_into_it(here, name):
         assert torch.equal(loaded.state_dict()[key], tensor)
 
 
-def test_weights_of_our_own_runs(here):
+def test_weights_of_a_run_are_loaded(here):
     (here / "users_mlp.py").write_text("from layerprobe.networks import MLP\nbuild = lambda: MLP(4, (5,))\n")
     model = MLP(4, (5,))
     save_weights("w.safetensors", model.state_dict(), {"of": "a test"})
@@ -48,21 +48,21 @@ def test_weights_of_our_own_runs(here):
     ("reference", "message"),
     [
         ("users_models.build", "expected pkg.mod:name"),
-        ("users_modles:build", "no module 'users_modles', neither in .* nor installed"),
+        ("users_modles:build", "no module 'users_modles' in .* or among the installed packages"),
         ("users_models.deep:build", "no module 'users_models.deep'"),
-        ("users_models:biuld", "users_models has no 'biuld'; near it is 'build'"),
+        ("users_models:biuld", "users_models has no 'biuld'; did you mean 'build'"),
         ("users_models:Box.zzz", "has no 'zzz'$"),
         ("users_models:nothing", "expected a torch.nn.Module, got NoneType"),
         ("users_models:number", "expected a torch.nn.Module, got int"),
     ],
 )
-def test_what_is_no_model(here, reference, message):
+def test_invalid_reference_raises(here, reference, message):
     with pytest.raises(InputError, match=message):
         load_model(reference, None, None)
 
 
 @pytest.mark.parametrize(("name", "error"), [("broken", ModuleNotFoundError), ("faulty", ZeroDivisionError)])
-def test_a_mistake_in_the_users_code_keeps_its_traceback(here, name, error):
+def test_error_in_user_code_keeps_its_traceback(here, name, error):
     with pytest.raises(error):
         load_object(f"users_{name}:build")
 
@@ -74,23 +74,23 @@ def test_a_mistake_in_the_users_code_keeps_its_traceback(here, name, error):
         (lambda path: path.write_bytes(b"not one"), "cannot be read as a safetensors file"),
         (
             lambda path: safetensors.torch.save_file({"weight": torch.zeros(2, 3)}, path),
-            r"another network: .*Missing key.*bias",
+            r"does not fit the network: .*Missing key.*bias",
         ),
         (
             lambda path: safetensors.torch.save_file(
                 {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)}, path
             ),
-            r"another network: .*Unexpected key.*more",
+            r"does not fit the network: .*Unexpected key.*more",
         ),
         (
             lambda path: safetensors.torch.save_file(
                 {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, path
             ),
-            "another network: .*size mismatch for weight",
+            "does not fit the network: .*size mismatch for weight",
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_one_line(here, write, message):
+def test_wrong_weights_raise_one_line(here, write, message):
     write(here / "w.safetensors")
     with pytest.raises(DataError, match=message) as caught:
         load_model("users_models:Box.factory", here / "w.safetensors", None)
@@ -98,6 +98,6 @@ def test_weights_that_do_not_fit_are_one_line(here, write, message):
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
-def test_a_device_that_is_not_there(here, device):
+def test_unavailable_device_raises(here, device):
     with pytest.raises(InputError, match=f"--device {device} cannot be used: "):
         load_model("users_models:build", None, device)

@@ -1,4 +1,4 @@
-"""The command `layerprobe`. Nothing heavy is imported before a command runs, so that help is quick."""
+"""The command `layerprobe`. Heavy packages are imported when a command runs, so that help is fast."""
 
 import json as jsonlib
 import sys
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from layerprobe.cli.audit import add_audit
 from layerprobe.cli.jobs import refuse_alone
+from layerprobe.cli.output import print_error
 from layerprobe.cli.paper import add_paper
 from layerprobe.cli.probe import add_probe
 from layerprobe.cli.reproduce import add_reproduce
@@ -21,14 +22,22 @@ __all__ = ["main"]
 
 DESCRIPTION = """Find the layer of a trained network that knows better than its head.
 
-layerprobe COMMAND --help explains a command; layerprobe --version prints the version."""
+For help on one command: layerprobe COMMAND --help. For the version: layerprobe --version."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0: done; 1: part of it failed, and stderr says which; 2: something is not as expected, and one message on
-    stderr says what; 130: interrupted.
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments, without the name of the command. Default: those of the process.
+
+    Returns
+    -------
+    int
+        0: success. 1: a part failed, which stderr names. 2: wrong input, which one message on stderr
+        describes. 130: interrupted.
     """
     import tyro
 
@@ -37,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"layerprobe {version('layerprobe')}")
         return 0
     if refusal := refuse_alone(arguments):
-        print(f"layerprobe: {refusal}", file=sys.stderr)
+        print_error(refusal)
         return 2
     try:
         _commands().cli(
@@ -46,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             args=arguments or ["--help"],
             config=(tyro.conf.FlagCreatePairsOff,),
         )
-    except SystemExit as end:  # help has been printed, or what is wrong with the arguments
+    except SystemExit as end:  # tyro has printed the help or the wrong arguments
         return end.code if isinstance(end.code, int) else 2
     except (LayerprobeError, OSError) as error:
-        print(f"layerprobe: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except KeyboardInterrupt:
-        print("layerprobe: interrupted", file=sys.stderr)
+        print_error("interrupted")
         return 130
     return 0
 
@@ -73,18 +82,18 @@ def _commands() -> "SubcommandApp":
         out: Path = Path("demo"),
         json: bool = False,
     ) -> None:
-        """Train networks on shuffled labels, then decode them layer by layer.
+        """Train networks on noisy labels and measure every probe on every layer.
 
-        MLPs learn handwritten digits, with part of the training labels redrawn at random, by heart. Then MASC
-        and every other probe read each layer, fitted on the noisy and on the true labels. Nothing is
-        downloaded, and it takes less than a minute on two cores. Writes rows.csv, history.csv, figure.png,
-        figure.svg, report.html and run.json.
+        MLPs memorise handwritten digits, a part of whose training labels is redrawn at random. Then MASC and
+        all other probes are fitted on each layer, with the noisy and with the true labels. Needs no download
+        and less than a minute on two cores. Writes rows.csv, history.csv, figure.png, figure.svg, report.html
+        and run.json.
 
         Args:
-            corruption: Probability, 0 to 1, that a training label is redrawn from all ten classes.
-            seeds: How many networks, each with its own noise, initial weights and batch order.
-            variance: Share of each class's variance, above 0 and up to 1, that MASC's subspaces keep.
-            out: Folder for the results. If it exists, only the files named above are replaced.
+            corruption: Probability in [0, 1] that a training label is redrawn from all ten classes.
+            seeds: Number of networks. Each has its own noise, initial weights and batch order.
+            variance: Share in (0, 1] of the variance of each class that the subspaces of MASC keep.
+            out: Folder for the results. Only the files named above are replaced in it.
             json: Print the results as JSON on stdout, and nothing else there.
         """
         from layerprobe.demo import Spec, run_demo, show
@@ -104,11 +113,12 @@ def _commands() -> "SubcommandApp":
         name: Annotated[str, Positional, arg(metavar="NAME")],
         root: Annotated[Path | None, arg(metavar="FOLDER")] = None,
     ) -> None:
-        """Download a data set and check it against its publisher's checksums. Right files are kept.
+        """Download a data set and verify its checksums. Verified files are not downloaded again.
 
         Args:
             name: mnist, fashion-mnist, cifar-10, cifar-100 or tiny-imagenet.
-            root: Gets the data set's own folder. Without it, LAYERPROBE_DATA or else the user's cache folder.
+            root: Folder in which the folder of the data set is made. Without it: the environment variable
+                LAYERPROBE_DATA, or else the cache folder of the user.
         """
         from layerprobe.data import fetch
 

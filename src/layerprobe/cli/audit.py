@@ -1,121 +1,85 @@
-"""`layerprobe audit`: what a trained network knows about the wrong labels that it was trained on."""
+"""`layerprobe audit`: find wrong labels with the network that was trained on them."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from layerprobe.cli.jobs import one_job
-from layerprobe.cli.user_data import load_rows, require_folder
+from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions, require_folder
+from layerprobe.cli.output import as_json, print_table, printable, write_csv
 
 if TYPE_CHECKING:
+    import numpy as np
     from tyro.extras import SubcommandApp
 
+    from layerprobe.auditing.plan import Plan
     from layerprobe.auditing.result import Audit
 
 __all__ = ["add_audit"]
+
+SHOWN = 10  # rows of the printed table
+POLICY = (
+    "How layers and probes are chosen. noisy_holdout: by rows that the network was not trained on, with "
+    "labels as noisy as the training labels. unseen_views: by views of the training rows. trusted: by a few "
+    "rows with verified labels. test_split: by a test set with right labels, as in the paper."
+)
 
 
 def add_audit(app: "SubcommandApp") -> None:
     """Add the command to the application; its signature and docstring are its help."""
     from tyro.conf import arg
 
-    reference = "PKG.MOD:NAME"
-
     @app.command
     def audit(
         *,
-        model: Annotated[str, arg(metavar=reference)],
-        weights: Path | None = None,
-        data: Annotated[str, arg(metavar="PATH")],
-        policy: Annotated[str, arg(metavar="NAME")],
+        model: Annotated[str, arg(metavar="PKG.MOD:NAME", help=MODEL)],
+        data: Annotated[str, arg(metavar="PATH", help=DATA)],
+        policy: Annotated[str, arg(metavar="NAME", help=POLICY)],
         holdout: Annotated[str | None, arg(metavar="PATH")] = None,
         trusted: Annotated[str | None, arg(metavar="PATH")] = None,
         test: Annotated[str | None, arg(metavar="PATH")] = None,
         views: tuple[str, ...] = (),
-        layers: tuple[str, ...] = (),
-        pool: Literal["mean", "max", "first", "last"] | None = None,
-        inputs: Annotated[str | None, arg(metavar=reference)] = None,
-        resize: tuple[int, int] | None = None,
-        path_column: str | None = None,
-        text_column: str | None = None,
-        label_column: str | None = None,
-        class_names: tuple[str, ...] = (),
         seed: int = 0,
-        batch_size: int = 512,
-        device: str | None = None,
         out: Path = Path("audit"),
-        dry_run: bool = False,
-        json: bool = False,
+        options: Annotated[NetworkOptions, arg(name="")] = DEFAULTS,
     ) -> None:
-        """Find wrong labels, and the layer that knows better, with one trained network and no clean labels.
+        """Find wrong labels with one trained network and without clean labels.
 
-        This runs your code: it imports the modules that --model and --inputs name, from the current
-        directory first. Nothing that it reads from --weights or --data can run code. Writes report.html,
-        issues.csv, layers.csv, controls.csv, noise.json and audit.safetensors.
+        Chooses the layers and probes that predict best, compares their predictions with the given labels and
+        flags the labels that are probably wrong. Writes report.html, issues.csv, layers.csv, controls.csv,
+        noise.json and audit.safetensors. A view is a copy of an image, mirrored or shifted by two pixels;
+        with --views, the outputs of the network are averaged over the views.
 
-        Data are a folder with a subfolder of images a class; a .csv file with the columns path and label, or
-        text and label; an .npz file with the arrays x and y; a data set that Hugging Face's save_to_disk
-        wrote; or PKG.MOD:NAME, anything that layerprobe.audit takes or a function that returns it.
+        This command runs your code: it imports the modules that --model and --inputs name, first from the
+        current directory. Files given by --weights and --data cannot run code.
 
-        Started by torchrun, its processes share the passes of the network: torchrun --standalone
-        --nproc-per-node 2 -m layerprobe audit ...
+        With torchrun, several processes share the work: torchrun --standalone --nproc-per-node 2 -m
+        layerprobe audit ...
 
         Args:
-            model: A torch.nn.Module, or a class or function that makes one when called with nothing.
-            weights: A safetensors file of its state_dict. Without it the model is audited as it is made.
-            data: What it was trained on, with the labels that it was trained on.
-            policy: What chooses layer and probe: noisy_holdout, rows that the network has not seen, with
-                labels as noisy as the rest; unseen_views, views of its own rows; trusted, a few rows whose
-                labels are known to be right; or test_split, a test set, as in the paper.
-            holdout: The rows of the policy noisy_holdout.
-            trusted: The rows of the policy trusted.
-            test: The rows of the policy test_split.
-            views: Copies of an image, mirrored or moved by two pixels, to be averaged over; any of
-                flip, left, right, up, down. The policy unseen_views needs some.
-            layers: Names or patterns of layers. Without it, the outputs of all nonlinearities.
-            pool: How the positions or tokens of a layer become one row of features.
-            inputs: Makes what the model takes of a list of texts, or of uint8 pixels (b, h, w[, 3]). Texts
-                need it; pixels become (b, 1 or 3, h, w) in [0, 1] without it.
-            resize: Bring images to this height and width.
-            path_column: The column of a .csv file that names the images.
-            text_column: The column of texts.
-            label_column: The column of labels.
-            class_names: Names of the network's outputs in their order, where labels are such names and do not
-                sort that way, or are their positions.
-            seed: Of all that is drawn at random.
-            batch_size: Rows of a batch.
-            device: Where the model runs, as cuda or cuda:1. Without it, where it is made.
-            out: Folder for what is written. If it exists, only the files named above are replaced.
-            dry_run: Train and write nothing; say what would be done, how often the data would be read, and
-                how much memory it would take.
-            json: Print a summary as JSON on stdout, and nothing else there.
+            holdout: The rows for the policy noisy_holdout.
+            trusted: The rows for the policy trusted.
+            test: The rows for the policy test_split.
+            views: Any of flip, left, right, up, down. The policy unseen_views needs at least one.
+            seed: Seed of the random numbers.
+            out: Folder for the results. Only the files named above are replaced in it.
         """
-        from layerprobe.auditing.features import Reader
+        from layerprobe import audit as audit_network
         from layerprobe.auditing.method.policies import check_policy
-        from layerprobe.auditing.network_audit import audit as audit_model
-        from layerprobe.auditing.plan import plan_audit
-        from layerprobe.cli.audit_text import as_json, show_audit, show_plan, summary
-        from layerprobe.cli.user_code import load_model, load_object
-        from layerprobe.layers.views import resolve_views
 
-        with one_job(device) as first:
+        with one_job(options.device) as first:
             given = {"holdout": holdout, "trusted": trusted, "test": test}
             check_policy(policy, given, views=bool(views))
             require_folder(out)
-            network = load_model(model, weights, device)
-            prepare = None if inputs is None else load_object(inputs)
-            columns = {"path_column": path_column, "text_column": text_column, "label_column": label_column}
-            reading = {**columns, "inputs": prepare, "batch_size": batch_size, "resize": resize}
-            rows = load_rows(data, reading)
-            held = {name: load_rows(place, reading) for name, place in given.items() if place is not None}
-            chosen = [... if name == "..." else name for name in layers] or None
-            names = class_names or None
-            if dry_run:
-                reader = Reader(network, chosen, pool, resolve_views(views), batch_size)
-                what, judges = next(iter(held.items()), ("", None))
-                show_plan(plan_audit(reader, rows, judges, what, class_names=names), json=json)
+            network = options.load_model(model)
+            rows = options.load_rows(data)
+            held = {name: options.load_rows(place) for name, place in given.items() if place is not None}
+            if options.dry_run:
+                plan = _plan(network, rows, held, views, options)
+                _show_plan(plan, json=options.json)
                 return
-            result = audit_model(
+            result = audit_network(
                 network,
                 rows,
                 policy=policy,
@@ -123,30 +87,132 @@ def add_audit(app: "SubcommandApp") -> None:
                 trusted=held.get("trusted"),
                 test=held.get("test"),
                 views=views,
-                layers=chosen,
-                pool=pool,
-                class_names=names,
-                batch_size=batch_size,
+                layers=options.selected_layers,
+                pool=options.pool,
+                class_names=options.class_names or None,
+                batch_size=options.batch_size,
                 seed=seed,
                 progress=lambda step: print(f"{step} ...", file=sys.stderr),
             )
             if not first:
                 return
             _write(result, out)
-            if json:
-                print(as_json(summary(result)), end="")
+            if options.json:
+                print(as_json(_summary(result)), end="")
             else:
-                show_audit(result, out)
+                _show_audit(result, out)
+
+
+def _plan(
+    network: Any, rows: Any, held: dict[str, Any], views: tuple[str, ...], options: NetworkOptions
+) -> "Plan":
+    """Check the arguments of an audit and return its plan."""
+    from layerprobe.auditing.features import Reader
+    from layerprobe.auditing.plan import plan_audit
+    from layerprobe.layers.views import resolve_views
+
+    reader = Reader(network, options.selected_layers, options.pool, resolve_views(views), options.batch_size)
+    name, part = next(iter(held.items()), ("", None))
+    return plan_audit(reader, rows, part, name, class_names=options.class_names or None)
+
+
+def _show_plan(plan: "Plan", *, json: bool) -> None:
+    """Print the plan of an audit."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if json:
+        print(as_json({**asdict(plan), "tried": plan.tried}), end="")
+        return
+    table = Table(title="Layers", title_justify="left")
+    table.add_column("layer")
+    table.add_column("features", justify="right")
+    for layer, dimension in plan.layers.items():
+        table.add_row(Text(printable(layer)), f"{dimension:,}")
+    print_table(table)
+    probes = (
+        f"{name} with {len(strengths)} strengths" if strengths else name
+        for name, strengths in plan.candidates.items()
+    )
+    selection = f"{plan.held_out:,} rows" if plan.held_out else "views of the training rows"
+    print(f"{plan.rows:,} training rows of {len(plan.classes)} classes; selection by {selection}.")
+    print(f"{plan.tried} candidates: {', '.join(probes)}, on each layer.")
+    print(f"{plan.passes} passes of the network over all rows, including those of its untrained copy.")
+    print(f"{plan.memory / 1e9:.2f} GB for the outputs of the layers. Nothing was computed.")
+
+
+def _noise(audit: "Audit") -> dict[str, Any]:
+    noise = audit.noise
+    estimates = {name: getattr(noise, name) for name in ("rate", "low", "high")}
+    return {**estimates, "classes": audit.classes, "matrix": noise.matrix, "prior": noise.prior}
+
+
+def _summary(audit: "Audit") -> dict[str, Any]:
+    """Return the results of an audit in short."""
+    return {
+        "finding": audit.finding,
+        "verdict": audit.verdict,
+        "why": audit.why,
+        "policy": audit.policy,
+        "rows": audit.n,
+        "chosen": audit.layers[audit.layers["chosen"]].to_dict("records"),
+        "controls": audit.controls.to_dict("records"),
+        "noise": _noise(audit),
+        "issues": {
+            "flagged": int(audit.issues["is_label_issue"].sum()),
+            "expected_precision": audit.expected_precision,
+            "most_suspicious": audit.issues.iloc[_most_suspicious(audit)].to_dict("records"),
+        },
+        "seconds": audit.cost,
+        "settings": audit.settings,
+    }
+
+
+def _most_suspicious(audit: "Audit") -> "np.ndarray":
+    """Return the positions of the flagged rows with the lowest scores, the lowest first."""
+    import numpy as np
+
+    flagged = np.flatnonzero(audit.issues["is_label_issue"])
+    scores = audit.issues["label_score"].to_numpy()[flagged]
+    return flagged[np.argsort(scores, kind="stable")][:SHOWN]
 
 
 def _write(audit: "Audit", out: Path) -> None:
-    """Write the report, the tables and the audit itself; each file is replaced at once or not at all."""
-    from layerprobe.cli.audit_text import as_json, noise_of
+    """Write the report, the tables and the audit; each file is replaced at once or not at all."""
     from layerprobe.utils.files import replace_file
 
     out.mkdir(parents=True, exist_ok=True)
     audit.save(out / "audit.safetensors")
     for name in ("issues", "layers", "controls"):
-        replace_file(out / f"{name}.csv", getattr(audit, name).to_csv(index=False).encode())
-    replace_file(out / "noise.json", as_json(noise_of(audit)).encode())
+        write_csv(getattr(audit, name), out / f"{name}.csv")
+    replace_file(out / "noise.json", as_json(_noise(audit)).encode())
     audit.report(out / "report.html")
+
+
+def _show_audit(audit: "Audit", out: Path) -> None:
+    """Print the finding, the verdict and the rows with the most suspicious labels."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from layerprobe.auditing.issues import score_text
+
+    print(printable(f"{audit.finding}\nVerdict: {audit.verdict}. {audit.why}"))
+    flagged = int(audit.issues["is_label_issue"].sum())
+    if flagged:
+        table = Table(title=f"The most suspicious of {flagged:,} flagged labels", title_justify="left")
+        for name in ("index", "given", "suggested"):
+            table.add_column(name)
+        table.add_column("score", justify="right")
+        positions = _most_suspicious(audit)
+        examples = [audit.example(int(i)) for i in positions]
+        texts = [" ".join(text.split()) if isinstance(text, str) else "" for text in examples]
+        if any(texts):
+            table.add_column("text", no_wrap=True, overflow="ellipsis")
+        for i, text in zip(positions, texts, strict=True):
+            row = audit.issues.iloc[i]
+            cells = [row["index"], row["given_label"], row["suggested_label"], score_text(row["label_score"])]
+            # A Text shows brackets literally; a plain string would be read as markup.
+            table.add_row(*(Text(printable(cell)) for cell in ([*cells, text] if any(texts) else cells)))
+        print_table(table)
+        print(f"About {100 * audit.expected_precision:.0f} % of the flagged labels are expected to be wrong.")
+    print(f"All results are in {out}; start with {out / 'report.html'}.")

@@ -1,13 +1,14 @@
-"""`layerprobe probe`: what every layer of a trained network knows."""
+"""`layerprobe probe`: the accuracy of probes on every layer of a trained network."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from layerprobe.cli.jobs import one_job
-from layerprobe.cli.user_data import load_rows, require_folder
+from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions, require_folder
+from layerprobe.cli.output import as_json, printable, write_csv
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
     from layerprobe.auditing.dataset.labelled import LabelledDataset
+    from layerprobe.layers.batches import Batches
 
 __all__ = ["add_probe"]
 
@@ -23,143 +25,127 @@ def add_probe(app: "SubcommandApp") -> None:
     """Add the command to the application; its signature and docstring are its help."""
     from tyro.conf import arg
 
-    reference = "PKG.MOD:NAME"
-
     @app.command
     def probe(
         *,
-        model: Annotated[str, arg(metavar=reference)],
-        weights: Path | None = None,
-        data: Annotated[str, arg(metavar="PATH")],
+        model: Annotated[str, arg(metavar="PKG.MOD:NAME", help=MODEL)],
+        data: Annotated[str, arg(metavar="PATH", help=DATA)],
         test: Annotated[str | None, arg(metavar="PATH")] = None,
         true_labels: Annotated[Path | None, arg(metavar="FILE")] = None,
-        layers: tuple[str, ...] = (),
         probes: tuple[str, ...] = ("masc",),
         variances: tuple[float, ...] = (),
-        pool: Literal["mean", "max", "first", "last"] | None = None,
-        inputs: Annotated[str | None, arg(metavar=reference)] = None,
-        resize: tuple[int, int] | None = None,
-        path_column: str | None = None,
-        text_column: str | None = None,
-        label_column: str | None = None,
-        class_names: tuple[str, ...] = (),
-        batch_size: int = 512,
-        device: str | None = None,
         memory: str | None = None,
         out: Path = Path("probe"),
-        dry_run: bool = False,
-        json: bool = False,
+        options: Annotated[NetworkOptions, arg(name="")] = DEFAULTS,
     ) -> None:
-        """Ask every layer of a trained network what it knows: MASC and other probes beside its own head.
+        """Measure MASC and other probes on every layer of a trained network, beside its own head.
 
-        Each probe is fitted on each layer's outputs for the data, by their labels, and measured on them and
-        on the test data. Which layer to use is another question, which layerprobe audit answers: choosing by
-        the test data is the paper's way, and needs right labels.
+        Each probe is fitted on the outputs of each layer for --data and their labels, and measured on --data
+        and on --test. With --true-labels, it is also fitted on the right labels. Writes rows.csv, figure.png
+        and figure.svg. The figure shows MASC at its largest variance, or else the first probe. To choose a
+        layer, use layerprobe audit: a choice by test accuracy, as in the paper, needs right labels.
 
-        This runs your code: it imports the modules that --model and --inputs name, from the current directory
-        first. Nothing that it reads from --weights or --data can run code. Writes rows.csv, figure.png and
-        figure.svg; the figure shows MASC, at its largest variance, or else the first probe.
+        This command runs your code: it imports the modules that --model and --inputs name, first from the
+        current directory. Files given by --weights and --data cannot run code.
 
-        Data are a folder with a subfolder of images a class; a .csv file with the columns path and label, or
-        text and label; an .npz file with the arrays x and y; a data set that Hugging Face's save_to_disk
-        wrote; or PKG.MOD:NAME, anything that layerprobe.audit takes or a function that returns it.
-
-        Started by torchrun, its processes share the rows: torchrun --standalone --nproc-per-node 2 -m
+        With torchrun, several processes share the rows: torchrun --standalone --nproc-per-node 2 -m
         layerprobe probe ...
 
         Args:
-            model: A torch.nn.Module, or a class or function that makes one when called with nothing.
-            weights: A safetensors file of its state_dict. Without it the model is probed as it is made.
-            data: What probes are fitted on, with the labels that the network was trained on.
-            test: Data to measure them on.
-            true_labels: Right labels of the data, where they are known: an .npy file, or a .csv file with the
-                column label, in the order of the rows. Probes are then fitted on both sets of labels.
-            layers: Names or patterns of layers. Without it, the outputs of all nonlinearities.
+            test: Data on which the probes are measured.
+            true_labels: Right labels of --data: an .npy file, or a .csv file with the column label.
             probes: Any of masc, ncm, velpic, ridge, shrinkage_lda, lda, qda, knn, whitened_knn, logistic.
-            variances: Shares of the variance for MASC, all measured from one fit. Without it 0.99.
-            pool: How the positions or tokens of a layer become one row of features.
-            inputs: Makes what the model takes of a list of texts, or of uint8 pixels (b, h, w[, 3]). Texts
-                need it; pixels become (b, 1 or 3, h, w) in [0, 1] without it.
-            resize: Bring images to this height and width.
-            path_column: The column of a .csv file that names the images.
-            text_column: The column of texts.
-            label_column: The column of labels.
-            class_names: Names of the network's outputs in their order, where labels are such names and do not
-                sort that way, or are their positions.
-            batch_size: Rows of a batch.
-            device: Where the model runs, as cuda or cuda:1. Without it, where it is made.
-            memory: What may be taken, as 8GiB. Without it 80 % of what is free.
-            out: Folder for what is written. If it exists, only the files named above are replaced.
-            dry_run: Fit and write nothing; say how many bytes and operations it would take.
-            json: Print the rows as JSON on stdout, and nothing else there.
+            variances: Shares of the variance that MASC keeps, all measured from one fit. Without it: 0.99.
+            memory: Memory limit, for example 8GiB. Without it: 80 % of the free memory.
+            out: Folder for the results. Only the files named above are replaced in it.
         """
-        import numpy as np
-
-        from layerprobe.auditing.dataset.readers import read_labels
-        from layerprobe.cli.audit_text import as_json
-        from layerprobe.cli.user_code import load_model, load_object
+        from layerprobe import plan as plan_probes
+        from layerprobe import probe as probe_network
         from layerprobe.figures import save
-        from layerprobe.layers.batches import Batches
-        from layerprobe.layerwise import plan
-        from layerprobe.layerwise import probe as probe_model
         from layerprobe.probes.naming import named_probes
-        from layerprobe.utils.files import replace_file
         from layerprobe.utils.memory_limit import as_bytes
 
-        with one_job(device) as first:
+        with one_job(options.device) as first:
+            # Wrong options raise before the data are read.
             require_folder(out)
-            named = named_probes(probes, variances or None)  # refused now, not when all is read
+            named = named_probes(probes, variances or None)
             drawn = max(named, key=lambda name: getattr(named[name], "variance", None) or 0.0)
             if memory is not None:
                 as_bytes(memory)
-            network = load_model(model, weights, device)
-            prepare = None if inputs is None else load_object(inputs)
-            columns = {"path_column": path_column, "text_column": text_column, "label_column": label_column}
-            reading = {**columns, "inputs": prepare, "batch_size": batch_size, "resize": resize}
-            rows = load_rows(data, reading)
-            test_rows = None if test is None else load_rows(test, reading)
-            coded = _codes(rows.labels, class_names)
-            sets = {"given": coded(rows.labels, "--data")}
+            network = options.load_model(model)
+            rows = options.load_rows(data)
+            test_rows = None if test is None else options.load_rows(test)
+            encode = _encoder(rows.labels, options.class_names)
+            y = {"given": encode(rows.labels, "--data")}
             if true_labels is not None:
-                sets["true"] = coded(read_labels(true_labels), "--true-labels")
-                if (n := len(sets["true"])) != rows.n:
-                    raise InputError(f"{true_labels} has {n} labels for {rows.n} rows of --data")
-            train = Batches(partial(_batches, rows, sets["given"], batch_size), rows.n)
-            held = None
+                y["true"] = _true_labels(true_labels, rows.n, encode)
+            train = _batches(rows, y["given"], options.batch_size)
+            held, n_test = None, 0
             if test_rows is not None:
-                held_labels = coded(test_rows.labels, "--test")
-                held = Batches(partial(_batches, test_rows, held_labels, batch_size), test_rows.n)
-            chosen = [... if name == "..." else name for name in layers] or None
-            options: dict[str, Any] = {"layers": chosen, "probes": probes, "pool": pool}
-            options |= {"variances": variances or None, "memory": memory}
-            n_test = 0 if test_rows is None else test_rows.n
-            if dry_run:
-                changed = float(np.mean(sets["given"] != sets.get("true", sets["given"])))
-                counted: dict[str, Any] = {"test_rows": n_test, "label_sets": len(sets), "changed": changed}
-                counted["classes"] = len(np.unique(np.concatenate(list(sets.values()))))
-                found = plan(network, train, **counted, **options)
-                print(as_json(found.summary()) if json else found)
+                held = _batches(test_rows, encode(test_rows.labels, "--test"), options.batch_size)
+                n_test = test_rows.n
+            common: dict[str, Any] = {
+                "layers": options.selected_layers,
+                "probes": probes,
+                "pool": options.pool,
+                "variances": variances or None,
+                "memory": memory,
+            }
+            if options.dry_run:
+                plan = plan_probes(network, train, **_sizes(y, n_test), **common)
+                print(as_json(plan.summary()) if options.json else printable(plan))
                 return
             print(f"probing {rows.n:,} rows and {n_test:,} test rows ...", file=sys.stderr)
-            table = probe_model(network, train, held, train_labels=sets, batch_size=batch_size, **options)
+            table = probe_network(
+                network, train, held, train_labels=y, batch_size=options.batch_size, **common
+            )
             if not first:
                 return
             out.mkdir(parents=True, exist_ok=True)
-            replace_file(out / "rows.csv", table.to_csv(index=False).encode())
+            write_csv(table, out / "rows.csv")
             save(table.plot(drawn), out / "figure")
-            if json:
+            if options.json:
                 print(as_json({"rows": table.to_dict("records")}), end="")
             else:
-                print(f"{table!r}\nAll rows are in {out / 'rows.csv'}, a picture in {out / 'figure.png'}.")
+                print(printable(repr(table)))
+                print(f"All rows are in {out / 'rows.csv'}, a figure in {out / 'figure.png'}.")
 
 
-def _batches(rows: "LabelledDataset", labels: "np.ndarray", batch_size: int) -> Iterator[tuple]:
+def _true_labels(path: Path, n: int, encode: "Callable[[np.ndarray, str], np.ndarray]") -> "np.ndarray":
+    """Return the class indices of a file of labels, (n,)."""
+    from layerprobe.auditing.dataset.readers import read_labels
+
+    y = encode(read_labels(path), "--true-labels")
+    if len(y) != n:
+        raise InputError(f"{path} has {len(y)} labels for {n} rows of --data")
+    return y
+
+
+def _sizes(y: "dict[str, np.ndarray]", n_test: int) -> dict[str, Any]:
+    """Return the sizes of the label sets for `layerprobe.plan`."""
+    import numpy as np
+
+    return {
+        "test_rows": n_test,
+        "label_sets": len(y),
+        "changed": float(np.mean(y["given"] != y.get("true", y["given"]))),
+        "classes": len(np.unique(np.concatenate(list(y.values())))),
+    }
+
+
+def _batches(rows: "LabelledDataset", y: "np.ndarray", batch_size: int) -> "Batches":
+    from layerprobe.layers.batches import Batches
+
+    return Batches(partial(_labelled, rows, y, batch_size), rows.n)
+
+
+def _labelled(rows: "LabelledDataset", y: "np.ndarray", batch_size: int) -> Iterator[tuple]:
     for x, positions in rows.batches(batch_size):
-        yield x, labels[positions], positions
+        yield x, y[positions], positions
 
 
-def _codes(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.ndarray, str], np.ndarray]":
-    """Return what makes labels numbers of the network's outputs: names by their order; numbers stay."""
+def _encoder(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.ndarray, str], np.ndarray]":
+    """Return a function from labels to class indices: integers stay, names become their positions."""
     import numpy as np
 
     from layerprobe.auditing.dataset.labels import Classes
@@ -167,15 +153,15 @@ def _codes(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.nda
     numbers = given.dtype.kind in "iu" and not class_names
     classes = None if numbers else Classes.from_labels(given, None, class_names or None)
 
-    def coded(labels: np.ndarray, what: str) -> np.ndarray:
+    def encode(labels: np.ndarray, option: str) -> np.ndarray:
         if not class_names and (labels.dtype.kind in "iu") != numbers:
             kinds = ("names", "numbers") if numbers else ("numbers", "names")
-            raise InputError(f"the labels of {what} are {kinds[0]}, and those of --data {kinds[1]}")
+            raise InputError(f"the labels of {option} are {kinds[0]}, but those of --data are {kinds[1]}")
         if classes is not None:
-            return classes.indices(labels, f"labels of {what}").numpy()
-        codes = labels.astype(np.int64)
-        if len(codes) and not np.isin(codes, given).any():
-            raise InputError(f"no label of {what} occurs in --data: {np.unique(codes)[:5].tolist()} ...")
-        return codes
+            return classes.indices(labels, f"labels of {option}").numpy()
+        y = labels.astype(np.int64)
+        if len(y) and not np.isin(y, given).any():
+            raise InputError(f"no label of {option} occurs in --data: {np.unique(y)[:5].tolist()} ...")
+        return y
 
-    return coded
+    return encode

@@ -1,4 +1,4 @@
-"""What a user names on the command line as ``pkg.mod:name``: importing it runs her code."""
+"""Load objects that the user names as ``pkg.mod:name``; this runs the code of the user."""
 
 import difflib
 import importlib
@@ -17,7 +17,7 @@ __all__ = ["is_reference", "load_model", "load_object"]
 
 
 def is_reference(text: str) -> bool:
-    """Tell ``pkg.mod:name`` from a path."""
+    """Return whether a text has the form ``pkg.mod:name``; otherwise it is a path."""
     return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", text) is not None
 
 
@@ -27,7 +27,7 @@ def load_object(reference: str) -> Any:
     Raises
     ------
     InputError
-        If it does not name something that is there. What the module itself raises goes through.
+        If the module or the object does not exist. Errors that the module raises pass through.
     """
     if not is_reference(reference):
         raise InputError(f"expected pkg.mod:name, as in models.cnn:build, got {reference!r}")
@@ -39,38 +39,41 @@ def load_object(reference: str) -> Any:
         value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # the module is there, and imports one that is not
+            raise  # the module exists, but one of its own imports is missing
         raise InputError(
-            f"{reference}: there is no module {error.name!r}, neither in {here} nor installed"
+            f"{reference}: no module {error.name!r} in {here} or among the installed packages"
         ) from error
     for part in name.split("."):
         if not hasattr(value, part):
             near = difflib.get_close_matches(part, dir(value), n=1)
-            raise InputError(
-                f"{reference}: {module_name} has no {part!r}" + (f"; near it is {near[0]!r}" if near else "")
-            )
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"{reference}: {module_name} has no {part!r}{hint}")
         value = getattr(value, part)
     return value
 
 
 def load_model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":
-    """Make a network and load its weights, which must be those of every parameter and buffer.
+    """Return a network on its device, with its weights.
 
     Parameters
     ----------
     reference : str
-        ``pkg.mod:name`` of an nn.Module, or of a class or function that makes one when called with nothing.
+        ``pkg.mod:name`` of an nn.Module, or of a class or function that returns one without arguments.
     weights : path, optional
-        A safetensors file of its state_dict.
+        A safetensors file with the state_dict: all parameters and buffers, no others.
     device : str, optional
-        Where it goes.
+        Name of a torch device.
+
+    Returns
+    -------
+    nn.Module
 
     Raises
     ------
     InputError
-        If it is no nn.Module, or there is no such device.
+        If the object is not an nn.Module, or the device cannot be used.
     DataError
-        If the weights cannot be read or are those of another network.
+        If the weights cannot be read, or belong to another network.
     """
     import safetensors
     import safetensors.torch
@@ -87,12 +90,10 @@ def load_model(reference: str, weights: Path | None, device: str | None) -> "nn.
         except (OSError, safetensors.SafetensorError) as error:
             raise DataError(f"{weights} cannot be read as a safetensors file: {error}.") from error
         except RuntimeError as error:
-            raise DataError(
-                f"{weights} are the weights of another network: {' '.join(str(error).split())}"
-            ) from error
+            raise DataError(f"{weights} does not fit the network: {' '.join(str(error).split())}") from error
     if device is None:
         return model
     try:
         return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:  # unknown, or torch is built without it
+    except (RuntimeError, AssertionError) as error:  # unknown, or not supported by this build of torch
         raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,115 @@
+"""Options that the commands audit and probe share, and what they name: a network and labelled data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from layerprobe.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from layerprobe.auditing.dataset.labelled import LabelledDataset
+
+__all__ = ["DATA", "DEFAULTS", "MODEL", "NetworkOptions", "require_folder"]
+
+MODEL = "PKG.MOD:NAME of a torch.nn.Module, or of a class or function that returns one without arguments."
+DATA = (
+    "The training data with the labels that the network was trained on: a folder with one subfolder of "
+    "images per class; a .csv file with the columns path and label, or text and label; an .npz file with the "
+    "arrays x and y; a folder written by save_to_disk of Hugging Face datasets; or PKG.MOD:NAME of a data "
+    "set, or of a function that returns one."
+)
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """How a network and its data are read.
+
+    Attributes
+    ----------
+    weights
+        A safetensors file with the state_dict of the model. Without it the model is used as --model gives it.
+    layers
+        Names or patterns of layers. Without it: the outputs of all nonlinearities.
+    pool
+        How the positions or tokens of a layer become one feature vector.
+    inputs
+        PKG.MOD:NAME of a function from a list of texts, or from uint8 pixels (b, h, w[, 3]), to the input of
+        the model. Needed for texts. Without it pixels become (b, 1 or 3, h, w) in [0, 1].
+    resize
+        Resize images to this height and width.
+    path_column
+        The column of a .csv file with the paths of images.
+    text_column
+        The column with the texts.
+    label_column
+        The column with the labels.
+    class_names
+        Names of the classes in the order of the network's outputs. Needed if labels are names whose sorted
+        order is another one.
+    batch_size
+        Rows per batch.
+    device
+        Device of the model, for example cuda or cuda:1. Without it the model stays where it is made.
+    dry_run
+        Compute and write nothing; print what would be done and how much memory it needs.
+    json
+        Print the results as JSON on stdout, and nothing else there.
+    """
+
+    weights: Path | None = None
+    layers: tuple[str, ...] = ()
+    pool: Literal["mean", "max", "first", "last"] | None = None
+    inputs: str | None = None
+    resize: tuple[int, int] | None = None
+    path_column: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    class_names: tuple[str, ...] = ()
+    batch_size: int = 512
+    device: str | None = None
+    dry_run: bool = False
+    json: bool = False
+
+    @property
+    def selected_layers(self) -> list[Any] | None:
+        """The layers as `layerprobe.probe` takes them: "..." means the default ones."""
+        return [... if name == "..." else name for name in self.layers] or None
+
+    def load_model(self, reference: str) -> "nn.Module":
+        """Return the network with its weights on its device."""
+        from layerprobe.cli.user_code import load_model
+
+        return load_model(reference, self.weights, self.device)
+
+    def load_rows(self, place: str) -> "LabelledDataset":
+        """Read labelled data from a path or ``pkg.mod:name``."""
+        from layerprobe.auditing.dataset.readers import read_rows
+        from layerprobe.cli.user_code import is_reference, load_object
+
+        inputs = None if self.inputs is None else load_object(self.inputs)
+        source: Any = place
+        if is_reference(place) and not Path(place).exists():
+            named = load_object(place)
+            source = named() if callable(named) else named
+        return read_rows(
+            source,
+            path_column=self.path_column,
+            text_column=self.text_column,
+            label_column=self.label_column,
+            inputs=inputs,
+            batch_size=self.batch_size,
+            resize=self.resize,
+        )
+
+
+DEFAULTS = NetworkOptions()
+
+
+def require_folder(out: Path) -> None:
+    """Raise InputError if a path cannot become a folder, before anything is computed."""
+    place = out.resolve()
+    taken = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
+    if taken:
+        raise InputError(f"the results need a folder, but {taken} is a file; choose another --out")

@@ -1,0 +1,51 @@
+"""Text for the terminal, JSON and messages of the command line."""
+
+import json
+
+import numpy as np
+import pytest
+
+from layerprobe.cli.output import as_json, printable, shell_spelling
+
+
+def test_printable_escapes_control_characters_and_keeps_other_text():
+    assert printable("\x1b[31m\tred\x9b\x7f\r") == "\\x1b[31m\\tred\\x9b\\x7f\\r"
+    assert printable("a\u202eb\udce9") == "a\\u202eb\\udce9"
+    for text in ("two\nlines", "Zürich, 猫, a\u200cb", "[red]", "C:\\x"):
+        assert printable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("pass holdout=", "pass --holdout"),
+        (
+            "choose fewer layers by layers=, pool them by pool=, or",
+            "choose fewer layers by --layers, pool them by --pool, or",
+        ),
+        ("labels of test=: 3", "labels of --test: 3"),
+        ("class_names has 3 names", "--class-names has 3 names"),
+        ("batch_size= must be", "--batch-size must be"),
+        ("data/class_names.csv is empty", "data/class_names.csv is empty"),
+        ("the test data and the policy", "the test data and the policy"),
+    ],
+)
+def test_messages_name_shell_options(message, expected):
+    assert shell_spelling(message) == expected
+
+
+def test_json_of_numpy_values():
+    document = {
+        "a": np.float32(0.5),
+        "b": np.array([1, 2]),
+        3: float("nan"),
+        "c": (np.inf, None, True),
+        "d": ...,
+    }
+    assert json.loads(as_json(document)) == {
+        "a": 0.5,
+        "b": [1, 2],
+        "3": None,
+        "c": [None, None, True],
+        "d": "Ellipsis",
+    }
