@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-import layerprobe
+from layerprobe import auditing
 from layerprobe.auditing import Audit
 from layerprobe.cli import main
 from layerprobe.layers.views import VIEWS
@@ -88,7 +88,7 @@ def calls(here, monkeypatch):
         made.append((model, data, options))
         return FakeAudit(data)
 
-    monkeypatch.setattr(layerprobe, "audit", audit)
+    monkeypatch.setattr(auditing, "audit", audit)
     return made
 
 
@@ -185,7 +185,7 @@ def test_audit_prints_finding_and_table(calls, here, capsys):
 
 
 def test_class_names_with_terminal_escapes_are_printed_escaped(calls, here, capsys, monkeypatch):
-    real = layerprobe.audit
+    real = auditing.audit
 
     def audit(*args, **options):
         result = real(*args, **options)
@@ -193,7 +193,7 @@ def test_class_names_with_terminal_escapes_are_printed_escaped(calls, here, caps
         result.finding = "Class \x1b[2J is noisy."
         return result
 
-    monkeypatch.setattr(layerprobe, "audit", audit)
+    monkeypatch.setattr(auditing, "audit", audit)
     monkeypatch.setenv("COLUMNS", "200")
     assert main([*MODEL, *TEXTS, *BY_VIEWS]) == 0
     printed = capsys.readouterr().out
@@ -203,7 +203,7 @@ def test_class_names_with_terminal_escapes_are_printed_escaped(calls, here, caps
 
 
 def test_cells_are_not_formulas_of_a_spreadsheet(calls, here, monkeypatch):
-    real = layerprobe.audit
+    real = auditing.audit
     cells = ["=HYPERLINK(1)", "+1", "-1", "@x", "\tx", "\rx", "a=b", "", "1", "x", "y", "z"]
 
     def audit(*args, **options):
@@ -212,7 +212,7 @@ def test_cells_are_not_formulas_of_a_spreadsheet(calls, here, monkeypatch):
         result.issues["margin"] = -0.5
         return result
 
-    monkeypatch.setattr(layerprobe, "audit", audit)
+    monkeypatch.setattr(auditing, "audit", audit)
     assert main([*MODEL, *TEXTS, *BY_VIEWS]) == 0
     issues = pd.read_csv(here / "audit" / "issues.csv", keep_default_na=False, dtype={"given_label": str})
     assert issues["given_label"].tolist() == [*(f"'{cell}" for cell in cells[:5]), "'\nx", *cells[6:]]

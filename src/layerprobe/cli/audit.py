@@ -65,7 +65,7 @@ def add_audit(app: "SubcommandApp") -> None:
             seed: Seed of the random numbers.
             out: Folder for the results. Only the files named above are replaced in it.
         """
-        from layerprobe import audit as audit_network
+        from layerprobe.auditing import audit as audit_network
         from layerprobe.auditing.method.policies import check_policy
 
         with one_job(options.device) as first:

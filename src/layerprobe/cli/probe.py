@@ -59,9 +59,9 @@ def add_probe(app: "SubcommandApp") -> None:
             memory: Memory limit, for example 8GiB. Without it: 80 % of the free memory.
             out: Folder for the results. Only the files named above are replaced in it.
         """
-        from layerprobe import plan as plan_probes
-        from layerprobe import probe as probe_network
         from layerprobe.figures import save
+        from layerprobe.layerwise import plan as plan_probes
+        from layerprobe.layerwise import probe as probe_network
         from layerprobe.probes.naming import named_probes
         from layerprobe.utils.memory_limit import as_bytes
 
