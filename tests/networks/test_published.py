@@ -63,8 +63,8 @@ def test_buffers_come_along():
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda weights: weights.pop("fcs.1.bias"), r"missing: fcs\.1\.bias\. Give"),
-        (lambda weights: weights.update({"fc3.bias": torch.zeros(10)}), r"unexpected: fc3\.bias\. Give"),
+        (lambda weights: weights.pop("fcs.1.bias"), r"missing: fcs\.1\.bias\. Pass"),
+        (lambda weights: weights.update({"fc3.bias": torch.zeros(10)}), r"unexpected: fc3\.bias\. Pass"),
         (
             lambda weights: weights.update({"fc3.weight": torch.zeros(100, 250)}),
             r"of another shape: fc3\.weight \(100, 250\) for \(10, 250\)",

@@ -1,4 +1,7 @@
-"""The paper's networks; ``probed_layers`` leads from the paper's name of a layer to the module."""
+"""Networks of arXiv 2501.14687 and their published weights.
+
+Each network has an attribute ``probed_layers``, a mapping from the paper's layer names to module names.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -29,24 +32,29 @@ REGISTRY: dict[str, Callable[..., nn.Module]] = {
 
 
 def available() -> list[str]:
-    """Names of the paper's eight pairs of network and data set."""
+    """Return the names of the paper's eight pairs of network and data set."""
     return list(REGISTRY)
 
 
 def build(pair: str, **options: Any) -> nn.Module:
-    """Make a pair's network (METHOD section 3) with PyTorch's default initialisation.
+    """Build the network of a pair, with PyTorch's default initialisation.
 
     Parameters
     ----------
     pair : str
         One of `available`.
     **options
-        ``num_classes`` for all, ``hidden`` for MLPs, ``dropout`` for CNNs, ``maxpool`` for ResNet-18.
+        ``num_classes`` for all networks, ``hidden`` for MLPs, ``dropout`` for CNNs, ``maxpool`` for
+        ResNet-18.
+
+    Returns
+    -------
+    nn.Module
 
     Raises
     ------
     InputError
-        If there is no such pair, or its network has no such option.
+        If the pair or an option is unknown.
 
     Examples
     --------

@@ -8,31 +8,31 @@ __all__ = ["AlexNet"]
 
 
 class AlexNet(nn.Sequential):
-    """Five convolutions and two hidden linear layers, on RGB images (n, 3, h, w), giving logits (n, K).
+    """Five convolutions and two hidden linear layers: RGB images (n, 3, h, w) to logits (n, K).
 
-    The layers that the paper probes are ``flatten`` and the ReLUs ``fc1``, ``fc2`` after ``linear1``,
-    ``linear2``; the last linear layer is ``head``. The images must shrink to one pixel before ``flatten``,
-    as the paper's do (METHOD section 3). There is no dropout, unlike in other AlexNets.
+    The paper probes ``flatten`` and the ReLUs ``fc1`` and ``fc2`` after ``linear1`` and ``linear2``; the last
+    linear layer is ``head``. Kernels and strides must reduce the images to one pixel before ``flatten``.
+    Other AlexNets have dropout; this one has none.
 
     Parameters
     ----------
     conv1 : (int, int, int)
-        Kernel, stride and padding of the first convolution.
+        Kernel size, stride and padding of the first convolution.
     conv2 : (int, int)
-        Kernel and padding of the second.
+        Kernel size and padding of the second convolution.
     num_classes : int
-        Classes K.
+        Number of classes K.
 
     Examples
     --------
-    >>> cifar100 = AlexNet((3, 2, 1), (3, 1), num_classes=100)  # of 32 x 32 pixels; 20,495,268 parameters
-    >>> tiny_imagenet = AlexNet((11, 4, 2), (5, 2), num_classes=200)  # of 64 x 64 pixels; 21,123,080
+    >>> cifar100 = AlexNet((3, 2, 1), (3, 1), num_classes=100)  # 32 x 32 pixels; 20,495,268 parameters
+    >>> tiny_imagenet = AlexNet((11, 4, 2), (5, 2), num_classes=200)  # 64 x 64 pixels; 21,123,080 parameters
     """
 
     def __init__(self, conv1: tuple[int, int, int], conv2: tuple[int, int], *, num_classes: int) -> None:
         kernel, stride, padding = conv1
         super().__init__(
-            # Pooling before ReLU gives the same numbers for a quarter of ReLU's work.
+            # Pooling before the ReLU gives equal values with a quarter of the ReLU operations.
             OrderedDict(
                 conv1=nn.Conv2d(3, 64, kernel, stride, padding),
                 pool1=nn.MaxPool2d(3, 2),

@@ -10,28 +10,28 @@ __all__ = ["CNN"]
 
 
 class CNN(nn.Sequential):
-    """Six 3x3 convolutions and three hidden linear layers, on images (n, c, h, w), giving logits (n, K).
+    """Six 3x3 convolutions and three hidden linear layers: images (n, c, h, w) to logits (n, K).
 
-    The layers that the paper probes are ``flatten`` and the ReLUs ``fc1``, ``fc2``, ``fc3`` after
-    ``linear1``, ``linear2``, ``linear3``; the last linear layer, without bias, is ``head``. With the paper's
-    images (METHOD section 3) of 1 x 28 x 28 it has 344,042 parameters, of 3 x 32 x 32 456,330.
+    The paper probes ``flatten`` and the ReLUs ``fc1``, ``fc2`` and ``fc3`` after ``linear1``, ``linear2`` and
+    ``linear3``; the last linear layer, without bias, is ``head``. The network has 344,042 parameters for
+    images of 1 x 28 x 28 and 456,330 for 3 x 32 x 32.
 
     Parameters
     ----------
     channels : int
-        Channels c of an image.
+        Number of channels c of an image.
     size : int
         Height and width of an image, at least 8.
     dropout : float
-        Probability of dropping a unit of ``fc1``, ``fc2``, ``fc3`` while training, 0 <= dropout < 1; the
-        paper's is 0.
+        Dropout probability of the units of ``fc1``, ``fc2`` and ``fc3`` in training, 0 <= dropout < 1; 0 in
+        the paper.
     num_classes : int
-        Classes K.
+        Number of classes K.
 
     Raises
     ------
     InputError
-        If `dropout` is no such probability.
+        If `dropout` is outside [0, 1).
     """
 
     def __init__(self, channels: int, size: int, *, dropout: float = 0.0, num_classes: int = 10) -> None:
@@ -40,7 +40,7 @@ class CNN(nn.Sequential):
         modules: dict[str, nn.Module] = {}
         for i, width in enumerate((16, 16, 32, 32, 64, 64), start=1):
             modules[f"conv{i}"] = nn.Conv2d(channels, width, 3, padding=1)
-            if i % 2 == 0:  # pooling before ReLU gives the same numbers for a quarter of ReLU's work
+            if i % 2 == 0:  # before the ReLU: equal values with a quarter of its operations
                 modules[f"pool{i // 2}"] = nn.MaxPool2d(2)
             modules[f"relu{i}"] = nn.ReLU()
             channels = width

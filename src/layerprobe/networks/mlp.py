@@ -10,20 +10,20 @@ __all__ = ["MLP"]
 
 
 class MLP(nn.Sequential):
-    """A fully connected ReLU network on inputs of any shape (n, ...), giving logits (n, K).
+    """Fully connected ReLU network: inputs of any shape (n, ...) to logits (n, K).
 
-    The layers that the paper probes are the modules ``fc1``, ``fc2``, ...: the ReLU after ``linear1``,
-    ``linear2``, ...; the last linear layer is ``head``. The defaults are the paper's (METHOD section 3):
-    784-128-512-2048-2048-10 has 5,433,994 parameters.
+    The paper probes the input and the ReLUs ``fc1``, ``fc2``, ... after ``linear1``, ``linear2``, ...; the
+    last linear layer is ``head``. The default widths are those of the paper: 784-128-512-2048-2048-10 has
+    5,433,994 parameters.
 
     Parameters
     ----------
     in_features : int
-        Features of one flattened input, d.
+        Number of features d of one flattened input.
     hidden : sequence of int
-        Units of each hidden layer, from the input on.
+        Widths of the hidden layers, in forward order.
     num_classes : int
-        Classes K.
+        Number of classes K.
     """
 
     def __init__(

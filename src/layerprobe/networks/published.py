@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere, under other names of layers."""
+"""Weights of networks whose layers have other names."""
 
 from collections.abc import Mapping
 
@@ -12,33 +12,33 @@ __all__ = ["load_published"]
 def load_published(
     model: nn.Module, state_dict: Mapping[str, Tensor], names: Mapping[str, str] | None = None
 ) -> None:
-    """Copy weights into a network of the same architecture whose layers go by other names.
+    """Copy weights into a network of the same architecture with other layer names.
 
     Parameters
     ----------
     model : nn.Module
-        Changed in place, or not at all.
+        Network to change in place. It stays as it is if an error is raised.
     state_dict : mapping of str to Tensor
-        The other network's ``state_dict``.
+        ``state_dict`` of the other network.
     names : mapping of str to str, optional
-        This network's layers and what they are called there; the others have the same name in both.
-        Default: those of the published code, ``model.published_names``: a `CNN`'s ``linear1`` to
-        ``linear3`` are ``fcs.0`` to ``fcs.2`` there, its ``head`` is ``fc3``; ``conv1`` to ``conv6`` agree.
+        Layer names of `model` to those of `state_dict`; layers that are not listed have equal names. Default:
+        ``model.published_names``, the names of the paper's published code. In a `CNN` they map ``linear1`` to
+        ``linear3`` to ``fcs.0`` to ``fcs.2``, and ``head`` to ``fc3``.
 
     Raises
     ------
     InputError
-        If weights are missing, left over or of another shape.
+        If weights are missing, unexpected or of another shape.
     """
     if names is None:
         names = getattr(model, "published_names", {})
 
-    def there(key: str) -> str:
+    def other_name(key: str) -> str:
         layer, weight = key.rsplit(".", 1)
         return f"{names.get(layer, layer)}.{weight}"
 
     own = model.state_dict()
-    wanted = {there(key): key for key in own}
+    wanted = {other_name(key): key for key in own}
     faults = {
         "missing": [key for key in wanted if key not in state_dict],
         "unexpected": [key for key in state_dict if key not in wanted],
@@ -51,7 +51,7 @@ def load_published(
     if any(faults.values()):
         found = "; ".join(f"{fault}: {', '.join(keys)}" for fault, keys in faults.items() if keys)
         raise InputError(
-            f"these are not the weights of this {type(model).__name__}; {found}. Give those of the same "
-            "architecture, and names={layer here: its name there} for layers that are called otherwise"
+            f"these are not the weights of this {type(model).__name__}; {found}. Pass weights of the same "
+            "architecture, and names={layer of the model: layer of the weights} where names differ"
         )
     model.load_state_dict({key: state_dict[key_there] for key_there, key in wanted.items()})

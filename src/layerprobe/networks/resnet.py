@@ -8,7 +8,7 @@ __all__ = ["ResNet18"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, with a ReLU after the first and after the sum."""
+    """Two 3x3 convolutions and a shortcut, with a ReLU after the first convolution and after the sum."""
 
     def __init__(self, d_in: int, d_out: int, stride: int) -> None:
         super().__init__()
@@ -24,24 +24,24 @@ class BasicBlock(nn.Module):
             self.downsample.append(nn.BatchNorm2d(d_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (n, d_out, h / stride, w / stride) of x (n, d_in, h, w)."""
+        """Map (n, d_in, h, w) to (n, d_out, h / stride, w / stride)."""
         y = self.relu1(self.bn1(self.conv1(x)))
         return self.relu2(self.bn2(self.conv2(y)) + self.downsample(x))
 
 
 class ResNet18(nn.Sequential):
-    """A ResNet-18 on RGB images (n, 3, h, w) that begins with a 3x3 convolution, giving logits (n, K).
+    """ResNet-18 with a 3x3 first convolution: RGB images (n, 3, h, w) to logits (n, K).
 
-    Keys of its ``state_dict`` are torchvision's. `probed_layers` leads from the paper's names of layers to
-    the modules: ``l0`` before the first stage, ``l0_1`` to ``l0_3`` after each ReLU in it, ``l1`` to ``l4``
-    after each stage, ``avgpool``. With ten classes it has 11,173,962 parameters (METHOD section 3).
+    The ``state_dict`` has torchvision's keys. `probed_layers` maps the paper's layer names to modules: ``l0``
+    before the first stage, ``l0_1`` to ``l0_3`` after each ReLU in it, ``l1`` to ``l4`` after each stage, and
+    ``avgpool``. With ten classes the network has 11,173,962 parameters.
 
     Parameters
     ----------
     maxpool : bool
-        Halve the images before the first stage, as the paper does.
+        Halve the image size before the first stage, as in the paper.
     num_classes : int
-        Classes K.
+        Number of classes K.
     """
 
     def __init__(self, *, maxpool: bool = True, num_classes: int = 10) -> None:
