@@ -34,6 +34,7 @@ __all__ = [
     "COLUMNS",
     "MEASURE",
     "RUN",
+    "SEEDS",
     "independent",
     "of_run",
     "read_rows",

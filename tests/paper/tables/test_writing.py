@@ -56,10 +56,10 @@ def test_markdown_aligns_numbers_and_escapes_bars():
     assert len(lines) == 4
 
 
-def test_latex_has_rules_and_escapes():
+def test_latex_is_a_longtable_with_rules_and_escapes():
     text = to_latex(FRAME, "50 % & more_", "tab:x")
     assert r"\begin{longtable}{lrllrrrl}" in text
-    assert r"\caption{50 \% \& more\_}\label{tab:x} \\" in text
+    assert r"\caption{50 \% \& more\_} \label{tab:x} \\" in text
     assert r"cnn-mnist & 0.2 &  & full & 30.0 $\pm$ 1.2 & 3 & -1.3 & reproduced \\" in text
     assert r"mlp\_x|y" in text
     assert r"ours (\%)" in text

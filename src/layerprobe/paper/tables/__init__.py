@@ -1,8 +1,8 @@
-"""Every table of the paper, and our own, as data: from tidy rows alone, beside the published numbers."""
+"""Every table of the paper, and our own: from tidy rows alone, beside the published numbers."""
 
 from layerprobe.paper.tables.comparing import VERDICTS, beside_published, verdict_counts
-from layerprobe.paper.tables.registry import TABLES, Table
-from layerprobe.paper.tables.writing import caption, readable, to_latex, to_markdown, write_table
+from layerprobe.paper.tables.spec import Table
+from layerprobe.paper.tables.writing import TABLES, caption, readable, to_latex, to_markdown, write_table
 
 __all__ = [
     "TABLES",

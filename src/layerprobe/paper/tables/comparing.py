@@ -1,18 +1,34 @@
-"""Published numbers beside ours. This is the one place where the two meet, and it only joins them by key."""
+"""Published numbers beside ours. Only this module joins the two, by key, each in columns of its own."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from layerprobe.errors import InputError
-from layerprobe.paper.tables.grouping import GROUP, joined, ordered
+from layerprobe.paper.selection import GROUP
+from layerprobe.paper.tables.joining import joined, ordered
 
-__all__ = ["VERDICTS", "beside_published", "verdict", "verdict_counts"]
+__all__ = ["VERDICTS", "beside_published", "published_quantities", "verdict", "verdict_counts"]
 
-POINTS = 2.0  # a difference that counts as reproduced whatever the spread
+POINTS = 2.0  # a difference up to this counts as reproduced, whatever the spread
 VERDICTS = ("reproduced", "differs", "not run", "not published")
 LAST = ["published", "ours", "ours_spread", "seeds", "difference", "verdict"]
+
+
+def published_quantities(columns: Mapping[str, pd.Series], frame: pd.DataFrame) -> pd.DataFrame:
+    """Return published numbers below each other, with the columns pair, corruption, quantity and published.
+
+    Parameters
+    ----------
+    columns : mapping of str to Series
+        Published numbers by the name of their quantity; NaN where nothing was published.
+    frame : DataFrame
+        Gives pair and corruption of the numbers.
+    """
+    which = frame[["pair", "corruption"]]
+    parts = [which.assign(quantity=name, published=numbers) for name, numbers in columns.items()]
+    return pd.concat(parts).dropna(subset="published")
 
 
 def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -21,8 +37,8 @@ def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence
     Parameters
     ----------
     ours : DataFrame
-        Keys, variant, ours (a share), ours_spread, seeds, and whatever else describes a row. Several
-        variants may have the same keys.
+        Keys, variant, ours (a share), ours_spread, seeds, and further columns. Several variants may have the
+        same keys.
     published : DataFrame
         Keys, published (a share), and further columns whose names begin with "published". Keys are unique.
     keys : sequence of str
@@ -31,39 +47,46 @@ def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence
     Returns
     -------
     DataFrame
-        In addition difference, 100 * (ours - published) in points, and the verdict on it.
+        With the further columns difference, 100 * (ours - published) in points, and verdict.
 
     Raises
     ------
     InputError
-        If a column of the one could be taken for one of the other.
+        If a column of one frame could be mistaken for a column of the other.
     """
     mixed = [name for name in map(str, ours) if name.startswith("published")]
     mixed += [name for name in map(str, published) if not name.startswith("published") and name not in keys]
     if mixed:
         raise InputError(
-            f"Expected columns 'published...' in the published frame alone and besides the keys {list(keys)} "
-            f"no others there, got {', '.join(mixed)} on the wrong side; rename them."
+            f"Expected columns 'published...' in the published frame only, and besides them only the keys "
+            f"{list(keys)} there; got {', '.join(mixed)} on the wrong side. Rename them."
         )
     table = joined(ours, published, keys, validate="many_to_one")
     table["seeds"] = table["seeds"].fillna(0)
     texts = ["variant", *ours.drop(columns=[*keys, "variant"]).select_dtypes(exclude="number")]
     table[texts] = table[texts].astype(object).fillna("")
     table["difference"] = 100 * (table["ours"] - table["published"])
-    table["verdict"] = [
-        verdict(*numbers)
-        for numbers in zip(table["published"], table["ours"], table["ours_spread"], strict=True)
-    ]
+    numbers = zip(table["published"], table["ours"], table["ours_spread"], strict=True)
+    table["verdict"] = [verdict(*three) for three in numbers]
     table = ordered(table)
     first = list(dict.fromkeys([*GROUP, "scale", *keys]))
     return table[[*first, *(name for name in table if name not in [*first, *LAST]), *LAST]]
 
 
 def verdict(published: float, ours: float, spread: float) -> str:
-    """Return one of `VERDICTS` on two shares.
+    """Return one of `VERDICTS` for two shares.
 
-    Reproduced if they are apart by at most the larger of 2 points
-    and twice our spread over seeds (NaN: not known).
+    Parameters
+    ----------
+    published, ours : float
+        Shares in [0, 1]; NaN if missing.
+    spread : float
+        Our standard deviation over seeds; NaN if unknown.
+
+    Returns
+    -------
+    str
+        "reproduced" if the shares differ by at most the larger of 2 points and twice the spread.
     """
     if math.isnan(ours):
         return "not run"
@@ -75,26 +98,27 @@ def verdict(published: float, ours: float, spread: float) -> str:
 
 
 def verdict_counts(table: pd.DataFrame) -> str:
-    """Return in one line how a table's comparisons end, as "12 reproduced, 9 differ, 7 not run".
+    """Return the number of verdicts of each kind, as "12 reproduced, 9 differ, 7 not run".
 
-    Numbers that are not of full scale say so, and quantities are counted apart, each with its name in
-    parentheses. Empty for a table that compares nothing.
+    Scales other than full are named. Quantities are counted separately, each with its name in parentheses.
+    Empty for a table without comparisons.
     """
     if "verdict" not in table:
         return ""
     table = table[table["verdict"] != "not published"]
     if "quantity" not in table:
         return _counts(table)
-    quantities = table.groupby("quantity", sort=False)
-    return "; ".join(f"{_counts(rows)} ({quantity})" for quantity, rows in quantities)
+    return "; ".join(
+        f"{_counts(rows)} ({quantity})" for quantity, rows in table.groupby("quantity", sort=False)
+    )
 
 
 def _counts(table: pd.DataFrame) -> str:
-    said = {"full": "", "small": " at small scale", "other recipe": " with another recipe"}
-    scales = [name for name in said if (table["scale"] == name).any()] or ["full"]
+    suffixes = {"full": "", "small": " at small scale", "other recipe": " with another recipe"}
+    scales = [name for name in suffixes if (table["scale"] == name).any()] or ["full"]
     parts = []
     for name in scales:
         verdicts = table.loc[table["scale"] == name, "verdict"]
         reproduced, differ = ((verdicts == word).sum() for word in ("reproduced", "differs"))
-        parts.append(f"{reproduced} reproduced, {differ} differ{said[name]}")
+        parts.append(f"{reproduced} reproduced, {differ} differ{suffixes[name]}")
     return ", ".join([*parts, f"{(table['verdict'] == 'not run').sum()} not run"])

@@ -6,59 +6,51 @@ from pathlib import Path
 import pandas as pd
 
 from layerprobe.errors import InputError
+from layerprobe.paper.tables.compared import COMPARED_TABLES
 from layerprobe.paper.tables.comparing import verdict_counts
-from layerprobe.paper.tables.registry import TABLES
+from layerprobe.paper.tables.own import OWN_TABLES
+from layerprobe.paper.tables.spec import Table
 from layerprobe.utils.files import replace_file
 
-__all__ = ["caption", "readable", "to_latex", "to_markdown", "write_table"]
+__all__ = ["TABLES", "caption", "readable", "to_latex", "to_markdown", "write_table"]
 
-# How to print the columns of numbers that are not shares; shares are printed in percent.
+TABLES: dict[str, Table] = {**COMPARED_TABLES, **OWN_TABLES}
+
+# Formats of the columns of numbers that are not shares; shares are printed in percent.
 FORMATS = {
-    "corruption": "{:g}",
-    "degree": "{:g}",
-    "seeds": "{:d}",
-    "difference": "{:+.1f}",
-    "change": "{:+.1f}",
-    "epoch": "{:.1f}",
-    "epochs": "{:.1f}",
-    "published_epochs": "{:.1f}",
-    "components": "{:.1f}",
-    "fewest": "{:.1f}",
-    "most": "{:.1f}",
-    "fit_flops": "{:.3g}",
-    "predict_flops": "{:.3g}",
-    "peak_bytes": "{:.3g}",
-    "fit_seconds": "{:.3g}",
-    "predict_seconds": "{:.3g}",
-    "cka": "{:.3f}",
-    "principal_cosine_noisy": "{:.3f}",
-    "principal_cosine_true": "{:.3f}",
-    "chance_noisy": "{:.3f}",
-    "chance_true": "{:.3f}",
+    **dict.fromkeys(["corruption", "degree"], "{:g}"),
+    **dict.fromkeys(["seeds"], "{:d}"),
+    **dict.fromkeys(["difference", "change"], "{:+.1f}"),
+    **dict.fromkeys(["epoch", "epochs", "published_epochs", "components", "fewest", "most"], "{:.1f}"),
+    **dict.fromkeys(["fit_flops", "predict_flops", "peak_bytes", "fit_seconds", "predict_seconds"], "{:.3g}"),
+    **dict.fromkeys(["cka", "principal_cosine_noisy", "principal_cosine_true"], "{:.3f}"),
+    **dict.fromkeys(["chance_noisy", "chance_true"], "{:.3f}"),
 }
 SPREAD = "_spread"
 SMALL = "Rows of scale small are of networks trained or tested on a part of the images"
-EXPECTED = "a difference from the published number is expected there and says nothing against it"
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "±": r"$\pm$",
-    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-}
+EXPECTED = "a difference from the published number is expected there and is no evidence against it"
+LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    }
+)
 
 
 def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
-    """Write a table as name.csv, name.md and name.tex into a folder, which is made; each file at once.
+    """Write a table as name.csv, name.md and name.tex, each atomically.
 
     Parameters
     ----------
     name : str
-        One of `TABLES`.
+        Name in `TABLES`.
     frame : DataFrame
-        What its `build` returned.
+        The result of its `build`.
     folder : path
-        Where to write.
+        Where to write; created if missing.
 
     Returns
     -------
@@ -84,7 +76,14 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
 
 
 def caption(name: str, frame: pd.DataFrame) -> str:
-    """Return a title: what the table shows, how comparisons end, what is small, which variants there are.
+    """Return the caption of a table: its title, the verdicts, a note on small scale, and the variants.
+
+    Parameters
+    ----------
+    name : str
+        Name in `TABLES`.
+    frame : DataFrame
+        The result of its `build`.
 
     Raises
     ------
@@ -99,15 +98,16 @@ def caption(name: str, frame: pd.DataFrame) -> str:
         parts.append(f"Verdicts: {counts}")
     if (frame["scale"] == "small").any():
         parts.append(f"{SMALL}: {EXPECTED}" if counts else SMALL)
-    parts += [f"Variant {number}: {name}" for name, number in _variants(frame).items()]
+    parts += [f"Variant {number}: {words}" for words, number in _variants(frame).items()]
     return " ".join(f"{part}." for part in parts)
 
 
 def readable(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table as texts: shares in percent with one decimal, a mean and its spread as one "12.3 ± 0.4".
+    """Return a table as texts.
 
-    A column says its unit; one that is empty throughout is left out. A variant is a number, for which the
-    caption has the words; the pair's own recipe has none.
+    Shares are in percent with one decimal; a mean and its spread are one cell, "12.3 ± 0.4". Headings give
+    units. Empty columns are left out. A variant is a number that the caption explains; the pair's own recipe
+    has none.
     """
     frame = frame.assign(variant=frame["variant"].map(_variants(frame)).fillna("").astype(object))
     columns = {}
@@ -123,51 +123,48 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
 def to_markdown(frame: pd.DataFrame) -> str:
     """Return a table as Markdown, for reading."""
     table = readable(frame)
-    numbers = _headings_of_numbers(frame)
-    rule = ["---:" if name in numbers else "---" for name in table]
-    head, *body = _cells(table)
-    escaped = ([cell.replace("|", r"\|") for cell in line] for line in [head, rule, *body])
+    rule = ["---:" if right else "---" for right in _right_aligned(frame, table)]
+    lines: list[list[str]] = [list(map(str, table)), rule, *table.to_numpy().tolist()]
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def to_latex(frame: pd.DataFrame, title: str, label: str) -> str:
-    """Return a table as LaTeX, for reading: a longtable with the rules of booktabs."""
+    """Return a table as a LaTeX longtable, for reading; it needs the packages booktabs and longtable.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The result of the `build` of a table.
+    title : str
+        Its caption.
+    label : str
+        Its label for references.
+    """
     table = readable(frame)
-    numbers = _headings_of_numbers(frame)
-    align = "".join("r" if name in numbers else "l" for name in table)
-    head, *body = (f"{' & '.join(map(_escaped, line))} \\\\" for line in _cells(table))
-    lines = [
-        "% needs the packages booktabs and longtable",
-        f"\\begin{{longtable}}{{{align}}}",
-        f"\\caption{{{_escaped(title)}}}\\label{{{label}}} \\\\",
-        "\\toprule",
-        head,
-        "\\midrule",
-        "\\endfirsthead",
-        "\\toprule",
-        head,
-        "\\midrule",
-        "\\endhead",
-        "\\bottomrule",
-        "\\endlastfoot",
-        *body,
-        "\\end{longtable}",
-    ]
-    return "\n".join(lines) + "\n"
+    align = "".join("r" if right else "l" for right in _right_aligned(frame, table))
+    escaped = table.map(lambda cell: cell.translate(LATEX)).rename(columns=lambda name: name.translate(LATEX))
+    styler = escaped.style.hide(axis="index")
+    text = styler.to_latex(
+        environment="longtable",
+        column_format=align,
+        caption=title.translate(LATEX),
+        label=label,
+        hrules=True,
+    )
+    return f"% needs the packages booktabs and longtable\n{text}"
 
 
 def _variants(frame: pd.DataFrame) -> dict[str, str]:
+    """Return the numbers of the variants by their words."""
     names = [name for name in frame["variant"].unique() if name]
     return {name: str(number) for number, name in enumerate(names, 1)}
 
 
-def _cells(table: pd.DataFrame) -> list[list[str]]:
-    """Return the lines of a table of texts, its head first."""
-    return [list(table), *(list(line) for line in table.itertuples(index=False, name=None))]
-
-
-def _headings_of_numbers(frame: pd.DataFrame) -> set[str]:
-    return {_heading(name, frame[name]) for name in map(str, frame) if _is_number(frame[name])}
+def _right_aligned(frame: pd.DataFrame, table: pd.DataFrame) -> list[bool]:
+    """Return for each column of the readable table whether it is numeric."""
+    numbers = {_heading(name, frame[name]) for name in map(str, frame) if _is_number(frame[name])}
+    return [name in numbers for name in table]
 
 
 def _is_number(column: pd.Series) -> bool:
@@ -189,7 +186,3 @@ def _cell(name: str, value: object, spread: float) -> str:
     form, factor = (FORMATS[name], 1) if name in FORMATS else ("{:.1f}", 100)
     text = form.format(factor * value)  # type: ignore[operator]
     return text if pd.isna(spread) else f"{text} ± {form.format(factor * spread)}"
-
-
-def _escaped(text: str) -> str:
-    return "".join(LATEX.get(letter, letter) for letter in text)

@@ -3,7 +3,8 @@ import math
 import pandas as pd
 import pytest
 
-from layerprobe.paper.tables.grouping import at_best_layer, joined, means, scale, side_by_side
+from layerprobe.paper.selection import at_best_layer, means
+from layerprobe.paper.tables.joining import joined, scale, side_by_side
 
 
 def test_a_mean_weighs_runs_alike_and_spreads_over_them():

@@ -1,0 +1,127 @@
+"""Selections and means of tidy rows, shared by tables and figures."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from layerprobe.paper.rows import independent
+
+__all__ = [
+    "GROUP",
+    "PAPER",
+    "TEST",
+    "accuracies",
+    "at_best_layer",
+    "hidden_layers",
+    "means",
+    "network_retraining",
+    "select",
+]
+
+GROUP = ["pair", "corruption", "variant"]  # runs that differ in their seeds only
+TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
+PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
+
+
+def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
+    """Return the rows of an experiment on independent runs whose columns have the given values.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows (`layerprobe.paper.rows.COLUMNS`).
+    experiment : str
+        Name of the experiment.
+    **equal : str
+        Values by column.
+    """
+    selected = independent(rows)
+    for column, value in {"experiment": experiment, **equal}.items():
+        selected = selected[selected[column] == value]
+    return selected
+
+
+def accuracies(rows: pd.DataFrame, split: str = "test", labels: str = "true") -> pd.DataFrame:
+    """Return the accuracies on a split ("train", "test", ...) against labels ("noisy" or "true")."""
+    return rows[(rows["metric"] == "accuracy") & (rows["split"] == split) & (rows["labels"] == labels)]
+
+
+def hidden_layers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without those of the input layer."""
+    return rows[rows["layer"] != "input"]
+
+
+def means(rows: pd.DataFrame, keys: Sequence[str], name: str = "ours", column: str = "value") -> pd.DataFrame:
+    """Return the mean of a column over runs, its spread and the number of runs.
+
+    Several rows of one run, for example one per class, are averaged first.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows with the column key, which identifies a run.
+    keys : sequence of str
+        Columns whose values define a group.
+    name : str
+        Name of the mean in the result.
+    column : str
+        The column to average.
+
+    Returns
+    -------
+    DataFrame
+        The keys in order of appearance, `name`, `name`_spread (the sample standard deviation over runs; NaN
+        for one run), and seeds.
+    """
+    rows = rows.assign(averaged=rows[column].astype(float))
+    runs = rows.groupby([*keys, "key"], sort=False, dropna=False)["averaged"].mean().reset_index()
+    groups = runs.groupby(list(keys), sort=False, dropna=False)["averaged"]
+    columns = {name: "mean", f"{name}_spread": "std", "seeds": "size"}
+    return groups.agg(**columns).reset_index().astype({"seeds": "Int64"})  # type: ignore[call-overload]
+
+
+def at_best_layer(rows: pd.DataFrame, keys: Sequence[str] = GROUP) -> pd.DataFrame:
+    """Return the rows of the layer with the highest mean over runs per group; the first of equals.
+
+    On test rows the choice uses the test data, as in the paper.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of one quantity.
+    keys : sequence of str
+        Columns whose values define a group.
+    """
+    layers = means(rows, [*keys, "layer"])
+    layers["ours"] = layers["ours"].round(12)  # equal sums of the same accuracies differ by rounding
+    best = layers.groupby(list(keys), sort=False, dropna=False)["ours"].idxmax()
+    return layers.loc[best, [*keys, "layer"]].merge(rows, on=[*keys, "layer"])
+
+
+def network_retraining(rows: pd.DataFrame, **equal: str) -> dict[str, pd.DataFrame]:
+    """Return the network's accuracies on the 80 % of the test data, before and after retraining.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows.
+    **equal : str
+        Values by column, for example setting="early_stopping".
+
+    Returns
+    -------
+    dict of str to DataFrame
+        Rows "before", at the "last_epoch", and at the "best_validation_epoch": the first epoch of retraining
+        with the highest accuracy on the other 20 %.
+    """
+    network = select(rows, "retraining", probe="network", metric="accuracy", labels="true", **equal)
+    network = network.sort_values("epoch", kind="stable")
+    run = ["key", "fitted_on", "setting"]
+    evaluated, validated = (network[network["split"] == split] for split in ("evaluation", "validation"))
+    retrained = validated[validated["epoch"] >= 1].sort_values("value", ascending=False, kind="stable")
+    best = retrained.drop_duplicates(run)[[*run, "epoch"]]
+    before = evaluated[evaluated["epoch"] == 0]
+    last = evaluated.drop_duplicates(run, keep="last")
+    after = {"last_epoch": last, "best_validation_epoch": evaluated.merge(best, on=[*run, "epoch"])}
+    runs = before[run]  # in the order of the rows
+    return {"before": before, **{name: runs.merge(part, on=run) for name, part in after.items()}}
