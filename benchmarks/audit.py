@@ -24,9 +24,9 @@ from sklearn.model_selection import StratifiedKFold
 
 from layerprobe import audit
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.features import Reader
-from layerprobe.auditing.method.candidates import DEFAULT_PROBES, families, try_all
-from layerprobe.auditing.method.policies import jury_of_rows
+from layerprobe.auditing.features import NetworkReader
+from layerprobe.auditing.method.candidates import DEFAULT_PROBES, named_probes, score_candidates
+from layerprobe.auditing.method.policies import held_out_set
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import build
 from layerprobe.training import Recipe, Seeds, seeded, train
@@ -70,11 +70,11 @@ def audited(data: nets.Data, networks: dict[str, torch.nn.Module], history: list
     for name, model in networks.items():
         if name == "untrained":
             continue
-        seen = Reader(model, layers=["output"], views=views).read(test)
+        seen = NetworkReader(model, layers=["output"], views=views).read(test)
         yield "", f"network, {name}", 0, "test_accuracy", share(seen.logits, data.test_true)
         yield "", f"network, {name}", len(VIEWS), "test_accuracy", share(seen.probabilities, data.test_true)
     memorised = networks["memorised"]
-    outputs = Reader(memorised, layers=["output"]).read(read_rows((data.x, data.given))).logits
+    outputs = NetworkReader(memorised, layers=["output"]).read(read_rows((data.x, data.given))).logits
     own = outputs.softmax(1).gather(1, data.given[:, None]).squeeze(1).numpy()
     yield "", "softmax of the memorised network", 0, "auroc", roc_auc_score(wrong, -own)
 
@@ -108,10 +108,14 @@ def audited(data: nets.Data, networks: dict[str, torch.nn.Module], history: list
 def regrets(policy: str, count: int, found, model, data: nets.Data, test) -> Measured:
     """Compare the candidate that the policy chose with the best one, by test accuracy, at the same views."""
     views = resolve_views(VIEWS[:count])
-    train, held = (Reader(model, views=views).read(rows) for rows in (read_rows((data.x, data.given)), test))
-    judge = jury_of_rows(train, held, data.test_true, clean=True)
-    tried = try_all(families(DEFAULT_PROBES), train.mean, data.given, judge.copies, judge.correct)
-    by_test = {(t.candidate.layer, t.candidate.probe, t.candidate.strength): t.criterion for t in tried}
+    train, held = (
+        NetworkReader(model, views=views).read(rows) for rows in (read_rows((data.x, data.given)), test)
+    )
+    test_set = held_out_set(train, held, data.test_true, clean=True)
+    tried = score_candidates(
+        named_probes(DEFAULT_PROBES), train.mean, data.given, test_set.views, test_set.correct
+    )
+    by_test = {(t.candidate.layer, t.candidate.probe, t.candidate.hyperparameter): t.criterion for t in tried}
     best = found.layers.iloc[0]
     strength = None if np.isnan(best["strength"]) else best["strength"]
     chosen = by_test[best["layer"], best["probe"], strength]
@@ -131,7 +135,7 @@ def regrets(policy: str, count: int, found, model, data: nets.Data, test) -> Mea
 
 def untrained_ridge(model: torch.nn.Module, data: nets.Data, test) -> Measured:
     """Choose a ridge probe of the untrained network by the noisy hold-out."""
-    reader = Reader(model)
+    reader = NetworkReader(model)
     train, held, tested = (
         reader.read(rows)
         for rows in (
@@ -140,12 +144,12 @@ def untrained_ridge(model: torch.nn.Module, data: nets.Data, test) -> Measured:
             test,
         )
     )
-    probes = families(["ridge"])
-    juries = (
-        jury_of_rows(train, held, data.holdout_given, clean=False),
-        jury_of_rows(train, tested, data.test_true, clean=True),
+    probes = named_probes(["ridge"])
+    sets = (
+        held_out_set(train, held, data.holdout_given, clean=False),
+        held_out_set(train, tested, data.test_true, clean=True),
     )
-    tried, by_test = (try_all(probes, train.own, data.given, j.copies, j.correct) for j in juries)
+    tried, by_test = (score_candidates(probes, train.own, data.given, s.views, s.correct) for s in sets)
     place = max(range(len(tried)), key=lambda i: tried[i].criterion)
     yield "noisy_holdout", "untrained network, ridge", 0, "test_accuracy", by_test[place].criterion
 

@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from layerprobe import MASC, audit
 from layerprobe.auditing import Audit
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.features import Reader
-from layerprobe.auditing.method.candidates import STRENGTHS
+from layerprobe.auditing.features import NetworkReader
+from layerprobe.auditing.method.candidates import HYPERPARAMETERS
 from layerprobe.layers.views import resolve_views
 from layerprobe.training.loop import accuracy
 
@@ -47,7 +47,7 @@ def repaired(model: torch.nn.Module, data: nets.Data, seed: int) -> Measured:
 def corrected(model: torch.nn.Module, data: nets.Data) -> Measured:
     """Fit MASC with and without the noise taken out; layer and variance are chosen by the noisy hold-out."""
     matrix = by_holdout(model, data).noise.matrix
-    reader = Reader(model, views=resolve_views(VIEWS))
+    reader = NetworkReader(model, views=resolve_views(VIEWS))
     outputs = [
         reader.read(read_rows(pair)).mean
         for pair in (
@@ -56,7 +56,7 @@ def corrected(model: torch.nn.Module, data: nets.Data) -> Measured:
             (data.test_x, data.test_true),
         )
     ]
-    variances = STRENGTHS["masc"]
+    variances = HYPERPARAMETERS["masc"]
     for name, noise in (("MASC", None), ("MASC, noise taken out", matrix)):
         best = -1.0, 0.0, 0.0
         for layer, X in outputs[0].items():
@@ -77,7 +77,7 @@ def confirmed_errors(model: torch.nn.Module, data: nets.Data, root: Path) -> Mea
     wrong[index] = [item["mturk"]["given"] < 3 for item in reviewed]
     yield "", "labels", 0, "reviewed", float(len(index))
     yield "", "labels", 0, "confirmed", float(wrong.sum())
-    outputs = Reader(model, layers=["output"]).read(read_rows((data.x, data.given))).logits
+    outputs = NetworkReader(model, layers=["output"]).read(read_rows((data.x, data.given))).logits
     softmax = outputs.softmax(1).gather(1, data.given[:, None]).squeeze(1).numpy()
     views = audit(model, (data.x, data.given), policy="unseen_views", views=VIEWS)
     for policy, name, score in (

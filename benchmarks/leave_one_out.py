@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from layerprobe.auditing.method.candidates import STRENGTHS
+from layerprobe.auditing.method.candidates import HYPERPARAMETERS
 from layerprobe.data import noise
 from layerprobe.layers import capture
 from layerprobe.layers.views import VIEWS
@@ -38,7 +38,7 @@ def main(data: Path, runs: Path) -> None:
     rows = []
     for name, layer in names.items():
         ridge = Ridge().fit(own[layer], given)
-        for strength in STRENGTHS["ridge"]:
+        for strength in HYPERPARAMETERS["ridge"]:
             probe = ridge.at(strength)
             scores = probe.decision_function(tested[layer])
             rows.append(

@@ -11,18 +11,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import layerprobe
 from layerprobe import audit
-from layerprobe.auditing.method import calibration
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.networks import MLP
 
 PROBES = ("ridge", "velpic")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "DRAWS", 12)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -265,9 +257,8 @@ def test_views_are_averaged_when_it_predicts(digits, run):
     found = run(views=[nudge, "flip"], layers=["fc2"], probes=["ridge"])
     x = digits.test[0]
     seen = [x, nudge(x), x.flip(-1)]
-    reader = found.reader.of_layers(["fc2"])
-    outputs = [layerprobe.capture(reader.model, each, ["fc2"]).outputs["fc2"] for each in seen]
-    expected = found.decided.decoder.scores({"fc2": sum(outputs) / 3}).numpy()
+    outputs = [layerprobe.capture(found.reader.model, each, ["fc2"]).outputs["fc2"] for each in seen]
+    expected = found.findings.ensemble.scores({"fc2": sum(outputs) / 3}).numpy()
     assert found.predict_scores(x) == pytest.approx(expected, abs=1e-4)
 
 

@@ -6,20 +6,12 @@ import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import audit_features
-from layerprobe.auditing.method import calibration
 from layerprobe.errors import InputError
 from layerprobe.probes import VeLPIC
 
 K, N, M = 3, 300, 300
 PROBES = ("ridge", "velpic")
 RATE = 0.3
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "DRAWS", 12)
-        yield
 
 
 def planted(K=K, rate=RATE, seed=0):
@@ -115,9 +107,9 @@ def test_each_row_is_scored_without_its_own_label():
     given[4] = (given[4] + 1) % K
     rows, held = ({"middle": x["middle"]} for x in (ROWS, HELD))
     plain, flipped = (run(rows, y, held, probes=["ridge"]) for y in (GIVEN, given))
-    scale = [audit.decided.decoder.members[0].scale for audit in (plain, flipped)]
-    assert [m.candidate for m in plain.decided.decoder.members] == [
-        m.candidate for m in flipped.decided.decoder.members
+    scale = [audit.findings.ensemble.members[0].scale for audit in (plain, flipped)]
+    assert [m.candidate for m in plain.findings.ensemble.members] == [
+        m.candidate for m in flipped.findings.ensemble.members
     ]
     before, after = plain.scores * scale[0], flipped.scores * scale[1]
     torch.testing.assert_close(after[4], before[4], atol=1e-5, rtol=0)

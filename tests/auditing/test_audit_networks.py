@@ -9,18 +9,10 @@ from torch import nn
 
 from auditing.planted import corrupted
 from layerprobe import audit
-from layerprobe.auditing.method import calibration
 from layerprobe.networks import CNN, ResNet18
 from layerprobe.training import seeded
 
 PROBES = ("ridge", "velpic")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_draws():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(calibration, "DRAWS", 6)
-        yield
 
 
 def check(found, model, before, true, given):

@@ -5,21 +5,14 @@ import pytest
 import torch
 
 from auditing.planted import noise_matrix, scored_rows
-from layerprobe.auditing.method import calibration
-from layerprobe.auditing.method.calibration import calibrate, calibrate_on_truth
+from layerprobe.auditing.method.calibration import Calibration, calibrate, inverse_temperature_of_clean
 from layerprobe.errors import InputError
 
 ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
 
 
-@pytest.fixture
-def few_draws(monkeypatch):
-    """For tests that do not ask how sure the answer is."""
-    monkeypatch.setattr(calibration, "DRAWS", 6)
-
-
 @pytest.mark.parametrize(("K", "kind"), [(2, "uniform"), (3, "uniform"), (4, "pair")])
-def test_a_planted_matrix_and_sharpness_are_recovered(few_draws, K, kind):
+def test_a_planted_matrix_and_sharpness_are_recovered(K, kind):
     T = noise_matrix(K, 0.25, kind)
     scores, _, given = scored_rows(2500, K, 5.0, T, seed=1)
     found = calibrate(scores, given)
@@ -28,8 +21,7 @@ def test_a_planted_matrix_and_sharpness_are_recovered(few_draws, K, kind):
     torch.testing.assert_close(found.matrix.sum(1), torch.ones(K).double())
 
 
-def test_the_interval_of_the_noise_covers_the_truth_as_often_as_it_says(monkeypatch):
-    monkeypatch.setattr(calibration, "DRAWS", 30)
+def test_the_interval_of_the_noise_covers_the_truth_as_often_as_it_says():
     T = torch.tensor([[0.7, 0.3], [0.2, 0.8]], dtype=torch.float64)
     expected = drawn = width = 0
     for seed in range(20):
@@ -43,7 +35,7 @@ def test_the_interval_of_the_noise_covers_the_truth_as_often_as_it_says(monkeypa
     assert width < 0.2
 
 
-def test_probabilities_say_how_often_they_are_right(few_draws):
+def test_probabilities_say_how_often_they_are_right():
     T = noise_matrix(3, 0.3)
     found = calibrate(*scored_rows(5000, 3, 4.0, T, seed=0)[::2])
     scores, true, given = scored_rows(5000, 3, 4.0, T, seed=1)  # other rows
@@ -63,17 +55,14 @@ def test_probabilities_say_how_often_they_are_right(few_draws):
 
 def test_a_posterior_is_bayes_rule():
     T = torch.tensor([[0.9, 0.1], [0.4, 0.6]], dtype=torch.float64)
-    known = calibration.Calibration(
-        1.0, T, torch.ones(1).double(), T[None], torch.zeros(1, dtype=torch.float64)
-    )
+    known = Calibration(1.0, T, torch.ones(1).double(), T[None], torch.zeros(1, dtype=torch.float64))
     scores = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
     expected = torch.tensor([[0.8 * 0.1, 0.2 * 0.6]], dtype=torch.float64)
     torch.testing.assert_close(known.posterior(scores, torch.tensor([1])), expected / expected.sum())
     torch.testing.assert_close(known.probabilities(scores), scores.exp())
 
 
-def test_copies_of_a_row_are_no_further_evidence(monkeypatch):
-    monkeypatch.setattr(calibration, "DRAWS", 40)
+def test_copies_of_a_row_are_no_further_evidence():
     scores, _, given = scored_rows(200, 2, 6.0, noise_matrix(2, 0.2), seed=3)
     four, labels, groups = scores.repeat(4, 1), given.repeat(4), torch.arange(200).repeat(4) + 7
     together = calibrate(four, labels, groups=groups).rates
@@ -81,7 +70,7 @@ def test_copies_of_a_row_are_no_further_evidence(monkeypatch):
     assert float(together.std()) > 1.5 * float(apart.std())
 
 
-def test_names_of_classes_and_the_level_of_scores_do_not_matter(few_draws):
+def test_names_of_classes_and_the_level_of_scores_do_not_matter():
     scores, _, given = scored_rows(600, 3, 5.0, noise_matrix(3, 0.2, "pair"), seed=2)
     order = torch.tensor([2, 0, 1])  # new class k is old class order[k]
     plain = calibrate(scores, given)
@@ -91,9 +80,9 @@ def test_names_of_classes_and_the_level_of_scores_do_not_matter(few_draws):
     torch.testing.assert_close(renamed.rates, plain.rates, atol=0.01, rtol=0)
 
 
-def test_sharpness_from_rows_whose_labels_are_right(few_draws):
+def test_sharpness_from_rows_whose_labels_are_right():
     scores, true, _ = scored_rows(4000, 4, 3.0, noise_matrix(4, 0), seed=0)
-    beta = calibrate_on_truth(scores, true)
+    beta = inverse_temperature_of_clean(scores, true)
     assert beta == pytest.approx(3.0, rel=0.1)
     _, _, given = scored_rows(4000, 4, 3.0, noise_matrix(4, 0.4), seed=0)
     found = calibrate(scores, given, beta=beta)
@@ -103,18 +92,18 @@ def test_sharpness_from_rows_whose_labels_are_right(few_draws):
 
 
 @pytest.mark.parametrize("K", [2, 10])
-def test_scores_that_are_always_right_stay_finite(few_draws, K):
+def test_scores_that_are_always_right_stay_finite(K):
     y = torch.arange(60) % K
     scores = 20.0 * torch.nn.functional.one_hot(y, K) + torch.randn(60, K).sigmoid()
     found = calibrate(scores, y)
     other = (y + 1) % K
-    assert np.isfinite(calibrate_on_truth(scores, y))
+    assert np.isfinite(inverse_temperature_of_clean(scores, y))
     assert found.rates.max() < 0.01
     assert found.posterior(scores, other).isfinite().all()
     assert (found.posterior(scores, other).argmax(1) == y).all()
 
 
-def test_a_seed_repeats_itself(few_draws):
+def test_a_seed_repeats_itself():
     scores, _, given = scored_rows(100, 2, 5.0, noise_matrix(2, 0.2), seed=3)
     first, again, other = (calibrate(scores, given, seed=seed).rates for seed in (0, 0, 1))
     assert torch.equal(first, again)
@@ -130,7 +119,7 @@ def test_a_seed_repeats_itself(few_draws):
     ],
     ids=["no matrix", "labels missing", "no rows"],
 )
-@pytest.mark.parametrize("function", [calibrate, calibrate_on_truth])
+@pytest.mark.parametrize("function", [calibrate, inverse_temperature_of_clean])
 def test_scores_that_do_not_fit_their_labels(function, scores, given):
     with pytest.raises(InputError, match="a label for each of"):
         function(scores, given)

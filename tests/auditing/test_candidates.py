@@ -8,11 +8,11 @@ from auditing.planted import clusters, right_of
 from layerprobe import MASC
 from layerprobe.auditing.method.candidates import (
     DEFAULT_PROBES,
-    STRENGTHS,
+    HYPERPARAMETERS,
     Candidate,
-    families,
     fit_candidate,
-    try_all,
+    named_probes,
+    score_candidates,
 )
 from layerprobe.errors import InputError
 from layerprobe.probes import REGISTRY, NearestClassMean, Ridge, ShrinkageLDA, VeLPIC, WhitenedKNN, create
@@ -22,14 +22,16 @@ H, HY = clusters(60, seed=1, apart=1.5)
 BLIND = torch.randn(90, 4, generator=torch.Generator().manual_seed(2))
 
 
-def tried(probes, layers=None, copies=None, labels=HY):
-    return try_all(families(probes), layers or {"seen": X}, Y, copies or [{"seen": H}], right_of(labels))
+def scored(probes, layers=None, views=None, labels=HY):
+    return score_candidates(
+        named_probes(probes), layers or {"seen": X}, Y, views or [{"seen": H}], right_of(labels)
+    )
 
 
 def test_probes_are_named():
-    assert list(families(DEFAULT_PROBES)) == list(DEFAULT_PROBES)
-    assert list(families("ridge")) == list(families(Ridge())) == ["ridge"]
-    named = families({"mine": MASC(variance=0.3), "other": "ncm"})
+    assert list(named_probes(DEFAULT_PROBES)) == list(DEFAULT_PROBES)
+    assert list(named_probes("ridge")) == list(named_probes(Ridge())) == ["ridge"]
+    named = named_probes({"mine": MASC(variance=0.3), "other": "ncm"})
     assert isinstance(named["other"], NearestClassMean)
     assert named["mine"].variance == 0.3
 
@@ -41,43 +43,43 @@ def test_probes_are_named():
 )
 def test_what_is_no_set_of_probes_is_refused(probes):
     with pytest.raises(InputError):
-        families(probes)
+        named_probes(probes)
 
 
 @pytest.mark.parametrize(("name", "argument"), [("ridge", "strength"), ("shrinkage_lda", "shrinkage")])
 def test_a_candidate_scores_as_its_probe_fitted_alone(name, argument):
-    results = tried([name])
-    assert [t.candidate.strength for t in results] == list(STRENGTHS[name])
+    results = scored([name])
+    assert [t.candidate.hyperparameter for t in results] == list(HYPERPARAMETERS[name])
     for one in results:
-        alone = create(name).set_params(**{argument: one.candidate.strength}).fit(X, Y)
+        alone = create(name).set_params(**{argument: one.candidate.hyperparameter}).fit(X, Y)
         assert one.criterion == pytest.approx(alone.score(H, HY), abs=1e-6)
 
 
 @pytest.mark.parametrize("probe", [MASC, WhitenedKNN])
 def test_staged_candidates_score_as_refits(probe):
     name = next(key for key, kind in REGISTRY.items() if kind is probe)
-    results = tried([name])
-    assert len(results) == len(STRENGTHS[name])
+    results = scored([name])
+    assert len(results) == len(HYPERPARAMETERS[name])
     for one in results:
-        alone = probe(**{probe.stage: one.candidate.strength}).fit(X, Y)
+        alone = probe(**{probe.stage: one.candidate.hyperparameter}).fit(X, Y)
         # `predict` looks at ties of float32 scores again in float64: at 99 % of six features all are close
         assert one.criterion == pytest.approx(alone.score(H, HY), abs=1 / 60 + 1e-6)
 
 
 def test_a_layer_that_knows_is_told_from_one_that_does_not():
     layers, copies = {"blind": BLIND, "seen": X}, [{"blind": BLIND[:60], "seen": H}]
-    results = tried(["ridge", "ncm"], layers, copies)
+    results = scored(["ridge", "ncm"], layers, copies)
     assert max(results, key=lambda one: one.criterion).candidate.layer == "seen"
     assert max(one.criterion for one in results if one.candidate.layer == "blind") < 0.6
-    assert [t.candidate.strength for t in results if t.candidate.probe == "ncm"] == [None, None]
+    assert [t.candidate.hyperparameter for t in results if t.candidate.probe == "ncm"] == [None, None]
 
 
 def test_scores_are_kept_of_the_best_strength_alone():
     torch.manual_seed(0)
     few = {"seen": X, "again": torch.cat([X, torch.randn(90, 80)], 1)}  # where weak ridges fit the noise
     held = {"seen": H, "again": torch.cat([H, torch.randn(60, 80)], 1)}
-    results = tried(["ridge", "masc", "velpic"], few, [held])
-    assert {one.candidate.strength for one in results if one.scores is not None} - {None, 1e-3, 0.25}
+    results = scored(["ridge", "masc", "velpic"], few, [held])
+    assert {one.candidate.hyperparameter for one in results if one.scores is not None} - {None, 1e-3, 0.25}
     kept = [one for one in results if one.scores is not None]
     assert len(kept) == 6
     for one in kept:
@@ -93,12 +95,12 @@ def test_scores_are_kept_of_the_best_strength_alone():
 def test_copies_of_a_row_share_its_vote():
     far = {"seen": H.roll(1, 0)}  # of another class, always
     (plain,), (other,), (both,) = (
-        tried(["velpic"], copies=c) for c in ([{"seen": H}], [far], [{"seen": H}, far])
+        scored(["velpic"], views=c) for c in ([{"seen": H}], [far], [{"seen": H}, far])
     )
     torch.testing.assert_close(both.correct, (plain.correct + other.correct) / 2)
-    (staged, *_) = tried(["ridge"], copies=[{"seen": H}, far])
-    (once, *_) = tried(["ridge"], copies=[{"seen": H}])
-    (twice, *_) = tried(["ridge"], copies=[far])
+    (staged, *_) = scored(["ridge"], views=[{"seen": H}, far])
+    (once, *_) = scored(["ridge"], views=[{"seen": H}])
+    (twice, *_) = scored(["ridge"], views=[far])
     torch.testing.assert_close(staged.correct, (once.correct + twice.correct) / 2)
 
 
@@ -115,22 +117,24 @@ def test_a_candidate_is_fitted_at_its_strength():
 
 @pytest.mark.parametrize("probe", [MASC(variance=0.3), MASC(components=1), Ridge(7.0)], ids=repr)
 def test_a_probe_that_the_user_has_set_up_stays_as_it_is(probe):
-    (one,) = tried({"mine": probe})
-    assert one.candidate.strength is None
+    (one,) = scored({"mine": probe})
+    assert one.candidate.hyperparameter is None
     assert one.criterion == pytest.approx(type(probe)(**probe.get_params()).fit(X, Y).score(H, HY), abs=1e-6)
     fitted = fit_candidate(one.candidate, probe, X, Y)
     assert fitted.get_params() == probe.get_params()
 
 
 def test_a_number_of_components_is_not_staged_over_variances():
-    (one,) = tried([MASC(components=1)])
+    (one,) = scored([MASC(components=1)])
     assert one.candidate == Candidate("seen", "masc", None)
 
 
 def test_two_classes_have_two_scores():
     x, y = clusters(80, K=2)
     held, held_y = clusters(40, K=2, seed=1)
-    for one in try_all(families(DEFAULT_PROBES), {"seen": x}, y, [{"seen": held}], right_of(held_y)):
+    for one in score_candidates(
+        named_probes(DEFAULT_PROBES), {"seen": x}, y, [{"seen": held}], right_of(held_y)
+    ):
         if one.scores is not None:
             assert one.scores[0].shape == (40, 2)
             assert one.criterion > 0.8
@@ -140,4 +144,4 @@ def test_features_that_cannot_be_fitted_are_named():
     bad = X.clone()
     bad[3, 1] = torch.nan
     with pytest.raises(InputError, match=r"probe 'ridge' on layer 'seen'.* row 3"):
-        tried(["ridge"], {"seen": bad})
+        scored(["ridge"], {"seen": bad})

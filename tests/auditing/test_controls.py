@@ -9,13 +9,13 @@ from torch import nn
 
 from auditing.planted import clusters
 from layerprobe.auditing.features import Features
-from layerprobe.auditing.method.controls import (
-    best_of_history,
-    controls_of,
-    untrained_control,
+from layerprobe.auditing.method.baselines import (
+    early_stopping,
+    network_and_input,
+    untrained_baseline,
     untrained_copy,
 )
-from layerprobe.auditing.method.policies import jury_of_rows
+from layerprobe.auditing.method.policies import held_out_set
 from layerprobe.errors import InputError
 from layerprobe.networks import CNN, ResNet18
 from layerprobe.probes import Ridge
@@ -24,27 +24,27 @@ X, Y = clusters(60)
 H, HY = clusters(30, seed=1)
 
 
-def jury(logits=None, averaged=None):
+def held_out(logits=None, averaged=None):
     held = Features({"fc": H}, {"fc": H.clone()}, logits, averaged)
-    return jury_of_rows(Features({"fc": X}, {"fc": X}), held, HY, clean=False)
+    return held_out_set(Features({"fc": X}, {"fc": X}), held, HY, clean=False)
 
 
 def test_the_head_and_its_mean_over_views_and_the_input():
     right = nn.functional.one_hot(HY, 3).float()
     wrong = right.roll(1, 1)
     half = torch.where(torch.arange(30)[:, None] < 15, right, wrong)
-    found = controls_of(jury(half, right), torch.arange(30) < 3)
+    found = network_and_input(held_out(half, right), torch.arange(30) < 3)
     assert [control.name for control in found] == ["head", "head, averaged over views", "raw input"]
     assert [control.criterion.value for control in found] == pytest.approx([0.5, 1.0, 0.1])
     assert found[0].correct.tolist() == [1.0] * 15 + [0.0] * 15
     assert all(low <= value <= high for value, low, high in (control.criterion for control in found))
-    assert controls_of(jury(), None) == []
-    views = replace(jury(half, right), of_views=True)
-    assert [control.comparable for control in controls_of(views, None)] == [True, False]
+    assert network_and_input(held_out(), None) == []
+    views = replace(held_out(half, right), of_training_rows=True)
+    assert [control.comparable for control in network_and_input(views, None)] == [True, False]
 
 
 def test_the_untrained_control_is_the_best_ridge():
-    control = untrained_control(jury(), Y)
+    control = untrained_baseline(held_out(), Y)
     best = max(Ridge(strength).fit(X, Y).score(H, HY) for strength in (1e-3, 1e-2, 0.1, 1, 10, 100))
     assert control.name == "untrained copy"
     assert control.criterion.value >= best - 1e-6
@@ -125,15 +125,15 @@ def test_shared_weights_stay_shared():
 
 
 def test_early_stopping_is_the_best_epoch():
-    control = best_of_history([0.2, 0.6, 0.5], judges=100)
+    control = early_stopping([0.2, 0.6, 0.5], rows=100)
     assert control.name == "early stopping"
     assert control.criterion.value == 0.6
     assert control.criterion.low == pytest.approx(0.6 - 1.96 * (0.24 / 100) ** 0.5)
     assert control.correct is None
-    assert best_of_history([1.0], judges=4).criterion.high == 1
+    assert early_stopping([1.0], rows=4).criterion.high == 1
 
 
 @pytest.mark.parametrize("history", [[], [0.5, 61.0], [-0.1], [float("nan")]])
 def test_a_history_is_of_shares(history):
     with pytest.raises(InputError, match="accuracy on the noisy hold-out"):
-        best_of_history(history, 10)
+        early_stopping(history, 10)

@@ -6,9 +6,9 @@ import torch
 
 from auditing.planted import clusters, corrupted, prints, right_of
 from layerprobe import MASC
-from layerprobe.auditing.method import decoder as module
-from layerprobe.auditing.method.candidates import Candidate, Tried, families, try_all
-from layerprobe.auditing.method.decoder import FOLDS, Decoder, choose_members, fold_of, standardise
+from layerprobe.auditing.method import ensemble as module
+from layerprobe.auditing.method.candidates import Candidate, CandidateScore, named_probes, score_candidates
+from layerprobe.auditing.method.ensemble import FOLDS, ProbeEnsemble, fold_of, select_members, standardise
 from layerprobe.probes import Ridge, VeLPIC, WhitenedKNN, create
 
 K = 3
@@ -20,8 +20,8 @@ VELPIC = Candidate("a", "velpic", None)
 
 
 def fit(candidates, y=Y, outputs=None, fingerprints=PRINTS):
-    probes = families({c.probe: c.probe for c in candidates})
-    return Decoder.fit(candidates, probes, outputs or {"a": X}, y, fingerprints)
+    probes = named_probes({c.probe: c.probe for c in candidates})
+    return ProbeEnsemble.fit(candidates, probes, outputs or {"a": X}, y, fingerprints)
 
 
 def centred(scores):
@@ -134,12 +134,14 @@ def halves(seed=0, n=300):
 def test_members_are_what_helps_the_sum():
     layers, y = halves()
     held, held_y = halves(1)
-    tried = try_all(families(["ridge"]), layers, y, [held], right_of(held_y))
-    members = choose_members(tried, right_of(held_y))
+    tried = score_candidates(named_probes(["ridge"]), layers, y, [held], right_of(held_y))
+    members = select_members(tried, right_of(held_y))
     names = [one.candidate.layer for one in members]
     assert set(names) == {"first", "second"}
     assert members[0].criterion == max(one.criterion for one in tried)
-    decoder, _ = Decoder.fit([m.candidate for m in members], families(["ridge"]), layers, y, prints(300))
+    decoder, _ = ProbeEnsemble.fit(
+        [m.candidate for m in members], named_probes(["ridge"]), layers, y, prints(300)
+    )
     together = float((decoder.scores(held).argmax(1) == held_y).double().mean())
     assert together > members[0].criterion + 0.1
     assert len({one.candidate.probe for one in members}) == 1
@@ -149,18 +151,18 @@ def one_class_right(k):
     """A candidate that is right on class k, and nearly indifferent on the others."""
     scores = torch.eye(4).roll(1, 1) / 10
     scores[k] = 10 * torch.eye(4)[k]
-    return Tried(Candidate(str(k), "ncm", None), torch.eye(4)[k], [scores])
+    return CandidateScore(Candidate(str(k), "ncm", None), torch.eye(4)[k], [scores])
 
 
 def test_members_have_an_end(monkeypatch):
     pool, right = [one_class_right(k) for k in range(4)], right_of(torch.arange(4))
-    assert choose_members(pool, right) == pool
-    monkeypatch.setattr(module, "MOST_MEMBERS", 2)
-    assert choose_members(pool, right) == pool[:2]
-    perfect = Tried(Candidate("p", "ncm", None), torch.ones(4), [10 * torch.eye(4)])
-    assert choose_members([*pool, perfect], right) == [perfect]  # nothing can raise it
-    hidden = Tried(Candidate("q", "ncm", None), torch.ones(4), None)
-    assert choose_members([hidden, *pool], right) == pool[:2]  # of its probe and layer another one is better
+    assert select_members(pool, right) == pool
+    monkeypatch.setattr(module, "MAX_MEMBERS", 2)
+    assert select_members(pool, right) == pool[:2]
+    perfect = CandidateScore(Candidate("p", "ncm", None), torch.ones(4), [10 * torch.eye(4)])
+    assert select_members([*pool, perfect], right) == [perfect]  # nothing can raise it
+    hidden = CandidateScore(Candidate("q", "ncm", None), torch.ones(4), None)
+    assert select_members([hidden, *pool], right) == pool[:2]  # of its probe and layer another one is better
 
 
 def test_rows_may_come_in_any_order():

@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import capture
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.features import Reader, layer_outputs, memory_needed
+from layerprobe.auditing.features import NetworkReader, check_matrix
+from layerprobe.auditing.preparation import SortedRows
 from layerprobe.errors import InputError, LayerError
 from layerprobe.networks import CNN, MLP
 
@@ -19,7 +20,8 @@ GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(N, 1, 8, 8, generator=GENERATOR)
 Y = np.arange(N) % 3
 ROWS = read_rows(X, Y)
-ORDER = np.random.default_rng(0).permutation(N)
+SORTED = SortedRows(ROWS, torch.from_numpy(Y))
+ORDER = SORTED.order
 VIEWS = {"mirror": lambda x: x.flip(-1), "darker": lambda x: x / 2}
 
 
@@ -34,7 +36,7 @@ def close(a, b):
 
 
 def test_it_reads_the_probed_layers_and_the_network_s_answer(mlp):
-    read = Reader(mlp).read(ROWS)
+    read = NetworkReader(mlp).read(ROWS)
     assert {layer: outputs.shape for layer, outputs in read.own.items()} == {
         "input": (N, 64),
         "fc1": (N, 6),
@@ -47,7 +49,7 @@ def test_it_reads_the_probed_layers_and_the_network_s_answer(mlp):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 512])
 def test_rows_lie_in_the_order_that_is_asked_for(mlp, batch_size):
-    read = Reader(mlp, batch_size=batch_size).read(ROWS, ORDER)
+    read = NetworkReader(mlp, batch_size=batch_size).read(SORTED)
     close(read.logits, mlp(X[ORDER]).detach())
     close(read.own["input"], X[ORDER].flatten(1))
 
@@ -55,22 +57,25 @@ def test_rows_lie_in_the_order_that_is_asked_for(mlp, batch_size):
 def test_an_indexed_loader_may_come_in_any_order(mlp):
     data = TensorDataset(X, torch.from_numpy(Y), torch.arange(N))
     shuffled = read_rows(DataLoader(data, batch_size=5, shuffle=True))
-    close(Reader(mlp).read(shuffled, ORDER).logits, Reader(mlp).read(ROWS, ORDER).logits)
+    close(
+        NetworkReader(mlp).read(SortedRows(shuffled, torch.from_numpy(Y))).logits,
+        NetworkReader(mlp).read(SORTED).logits,
+    )
 
 
 def test_views_are_averaged_and_kept_one_by_one(mlp):
     keep = np.array([0, 3, 22])
-    read = Reader(mlp, views=VIEWS).read(ROWS, ORDER, keep)
+    read = NetworkReader(mlp, views=VIEWS).read(SORTED, keep)
     seen = [X[ORDER], X[ORDER].flip(-1), X[ORDER] / 2]
     outputs = [capture(mlp, x, ["fc1", "output"]).outputs for x in seen]
     close(read.own["fc1"], outputs[0]["fc1"])
     close(read.mean["fc1"], sum(each["fc1"] for each in outputs) / 3)
     close(read.probabilities, sum(each["output"].softmax(1) for each in outputs) / 3)
     close(read.logits, outputs[0]["output"])
-    assert list(read.copies) == ["mirror", "darker"]
-    for each, name in zip(outputs[1:], read.copies, strict=True):
-        close(read.copies[name].own["fc1"], each["fc1"][keep])
-        close(read.copies[name].logits, each["output"][keep])
+    assert list(read.views) == ["mirror", "darker"]
+    for each, name in zip(outputs[1:], read.views, strict=True):
+        close(read.views[name].own["fc1"], each["fc1"][keep])
+        close(read.views[name].logits, each["output"][keep])
     assert read.kept.tolist() == keep.tolist()
 
 
@@ -78,8 +83,8 @@ def test_the_network_is_left_as_it_was(mlp):
     mlp.train()
     mlp.fc1.eval()
     before = copy.deepcopy(mlp.state_dict())
-    Reader(mlp, views=VIEWS).read(ROWS)
-    Reader(mlp).dimensions(ROWS)
+    NetworkReader(mlp, views=VIEWS).read(ROWS)
+    NetworkReader(mlp).dimensions(X)
     assert [module.training for module in mlp.modules()] == [
         module is not mlp.fc1 for module in mlp.modules()
     ]
@@ -89,24 +94,23 @@ def test_the_network_is_left_as_it_was(mlp):
 
 def test_dimensions_are_those_of_the_outputs(mlp):
     for model in (mlp, CNN(1, 8, num_classes=3)):
-        dimensions, outputs = Reader(model).dimensions(ROWS)
+        dimensions, outputs = NetworkReader(model).dimensions(X)
         assert outputs == 3
-        read = Reader(model).read(ROWS)
+        read = NetworkReader(model).read(ROWS)
         assert dimensions == {layer: values.shape[1] for layer, values in read.own.items()}
 
 
-def test_layers_are_chosen_by_pattern_and_found_again(mlp):
-    chosen = Reader(mlp, layers="linear*").read(ROWS)
-    assert list(chosen.own) == ["linear1", "linear2"]
-    close(
-        Reader(mlp, layers="linear*").of_layers(["linear2"]).read(ROWS).own["linear2"], chosen.own["linear2"]
-    )
+def test_layers_are_selected_by_pattern_and_read_by_name(mlp):
+    selected = NetworkReader(mlp, layers="linear*").read(ROWS)
+    assert list(selected.own) == ["linear1", "linear2"]
+    again = NetworkReader(mlp, layers="linear*").read(ROWS, layers=["linear2"])
+    close(again.own["linear2"], selected.own["linear2"])
     mlp.probed_layers = {"input": "input", "last": "fc2"}
-    named = Reader(mlp).read(ROWS)
-    again = Reader(mlp).of_layers(["last"]).read(ROWS)
+    named = NetworkReader(mlp).read(ROWS)
+    again = NetworkReader(mlp).read(ROWS, layers=["last"])
     assert list(again.own) == ["last"]
     close(again.own["last"], named.own["last"])
-    assert list(Reader(mlp, layers=[...]).dimensions(ROWS)[0]) == ["input", "fc1", "fc2"]
+    assert list(NetworkReader(mlp, layers=[...]).dimensions(X)[0]) == ["input", "fc1", "fc2"]
 
 
 class Maps(nn.Module):
@@ -123,22 +127,22 @@ class Maps(nn.Module):
 
 def test_large_maps_are_averaged_over_positions_and_tokens_over_the_text():
     x = torch.randn(N, 6, generator=GENERATOR)
-    read = Reader(Maps()).read(read_rows(x, Y))
+    read = NetworkReader(Maps()).read(read_rows(x, Y))
     assert read.own["maps"].shape == (N, 3 * 18 * 18)  # the most below 1,024
     assert float(read.own["maps"].mean()) == pytest.approx(float(x[:, 0].relu().mean()) * 19.5, rel=0.05)
     close(read.own["tokens"], nn.functional.gelu(x).mean(1)[:, None].expand(-1, 4))
     close(
-        Reader(Maps(), pool={"tokens": "first"}).read(read_rows(x, Y)).own["tokens"][:, 0],
+        NetworkReader(Maps(), pool={"tokens": "first"}).read(read_rows(x, Y)).own["tokens"][:, 0],
         nn.functional.gelu(x[:, 0]),
     )
-    assert Reader(Maps(), pool="max").read(read_rows(x, Y)).own["maps"].shape == (N, 3)
+    assert NetworkReader(Maps(), pool="max").read(read_rows(x, Y)).own["maps"].shape == (N, 3)
 
 
 def test_tokens_that_do_not_count_are_left_out():
     x, mask = torch.randn(N, 6, generator=GENERATOR), torch.ones(N, 6, dtype=torch.int64)
     mask[:, 2:] = 0
     rows = read_rows({"x": x, "attention_mask": mask, "labels": Y})
-    close(Reader(Maps()).read(rows).own["tokens"][:, 0], nn.functional.gelu(x[:, :2]).mean(1))
+    close(NetworkReader(Maps()).read(rows).own["tokens"][:, 0], nn.functional.gelu(x[:, :2]).mean(1))
 
 
 class Puts(nn.Module):
@@ -165,23 +169,23 @@ class Puts(nn.Module):
     ids=["one column", "no columns", "maps", "number", "text", "None"],
 )
 def test_a_network_without_a_head(output):
-    with pytest.raises(InputError, match="no head to compare with"):
-        Reader(Puts(output)).dimensions(ROWS)
+    with pytest.raises(InputError, match="no classification head"):
+        NetworkReader(Puts(output)).dimensions(X)
 
 
 def test_an_answer_in_a_dict_is_a_head():
-    assert Reader(Puts(lambda h: {"loss": h.sum(), "logits": h[:, :3]})).dimensions(ROWS)[1] == 3
+    assert NetworkReader(Puts(lambda h: {"loss": h.sum(), "logits": h[:, :3]})).dimensions(X)[1] == 3
 
 
 @pytest.mark.parametrize("layers", [[], ["output"]])
 def test_no_layer_besides_the_output(mlp, layers):
     with pytest.raises(InputError, match="at least one layer"):
-        Reader(mlp, layers).dimensions(ROWS)
+        NetworkReader(mlp, layers).dimensions(X)
 
 
 def test_a_layer_that_is_not_there(mlp):
     with pytest.raises(LayerError, match="no layer matches 'fc9'"):
-        Reader(mlp, ["fc9"]).dimensions(ROWS)
+        NetworkReader(mlp, ["fc9"]).dimensions(X)
 
 
 def test_an_answer_of_nan_is_no_answer():
@@ -190,26 +194,17 @@ def test_an_answer_of_nan_is_no_answer():
 
     wrong = int((X.flatten(1)[:, 0] <= 0).sum())
     with pytest.raises(InputError, match=f"NaN for {wrong} of {N} rows"):
-        Reader(Puts(diverged)).read(ROWS)
+        NetworkReader(Puts(diverged)).read(ROWS)
 
 
-def test_layer_outputs_are_checked():
-    given = {"a": np.ones((2, 3)), "b": torch.ones(2, 1), "c": "more"}
-    found = layer_outputs(given, {"b": 1, "a": 3})
-    assert list(found) == ["b", "a"]
-    assert found["a"].dtype == torch.float32
-    for x, message in (
-        ({"a": given["a"]}, "b missing"),
-        (np.ones((2, 3)), "a, b missing"),
-        ({**given, "a": np.ones((2, 4))}, r"\(m, 3\) of layer 'a' .* \(2, 4\)"),
-        ({**given, "a": np.ones(3)}, r"got \(3,\)"),
-        ({**given, "a": np.full((2, 3), np.nan)}, "'a' have NaN"),
+def test_features_must_be_finite_matrices():
+    assert check_matrix(np.ones((2, 3)), "features", 3).dtype == torch.float32
+    for values, message in (
+        (np.ones((2, 4)), r"features of shape \(n, 3\), got \(2, 4\)"),
+        (np.ones(3), r"got \(3,\)"),
+        (np.ones((0, 3)), r"got \(0, 3\)"),
+        (np.full((2, 3), np.nan), "features contain NaN or infinity, first in row 0"),
+        ("more", "features as numbers"),
     ):
         with pytest.raises(InputError, match=message):
-            layer_outputs(x, {"a": 3, "b": 1})
-
-
-def test_memory_is_counted_before_it_is_taken():
-    needed = memory_needed({"a": 10, "b": 5}, 100, views=False)
-    assert needed == 4 * 15 * 100
-    assert memory_needed({"a": 10, "b": 5}, 100, views=True) > needed
+            check_matrix(values, "features", 3)

@@ -1,11 +1,11 @@
-"""What is remembered is told from what is understood, on rows where both are planted."""
+"""What is memorised_share is told from what is understood, on rows where both are planted."""
 
 import numpy as np
 import pytest
 import torch
 
-from layerprobe.auditing.method.intervals import interval
-from layerprobe.auditing.method.memorisation_bias import remembered, without_memory
+from layerprobe.auditing.method.baselines import interval
+from layerprobe.auditing.method.memorisation_bias import memorisation_corrected, memorised_share
 
 K, N = 10, 20_000
 
@@ -32,8 +32,8 @@ def planted(memory, accuracy, *, seed=0, n=N, noise=0.4, blind=0.6):
 @pytest.mark.parametrize("memory", [0.0, 0.2, 0.45])
 def test_memory_is_measured_and_taken_out(memory, accuracy):
     given, posterior, predicted, understood = planted(memory, accuracy)
-    assert remembered(predicted, given, posterior) == pytest.approx(memory, abs=0.03)
-    without = float(without_memory(predicted, given, posterior).mean())
+    assert memorised_share(predicted, given, posterior) == pytest.approx(memory, abs=0.03)
+    without = float(memorisation_corrected(predicted, given, posterior).mean())
     assert without == pytest.approx(float((understood == given).double().mean()), abs=0.02)
 
 
@@ -41,7 +41,7 @@ def test_rows_carry_the_uncertainty_of_their_mean():
     means, halves = [], []
     for seed in range(40):
         given, posterior, predicted, _ = planted(0.3, 0.6, seed=seed, n=2000)
-        found = interval(without_memory(predicted, given, posterior))
+        found = interval(memorisation_corrected(predicted, given, posterior))
         means.append(found.value)
         halves.append(found.high - found.value)
     assert np.mean(halves) / 1.96 == pytest.approx(np.std(means), rel=0.3)
@@ -51,7 +51,7 @@ def test_the_better_of_two_is_the_one_that_remembers_less():
     given, posterior, remembering, _ = planted(0.45, 0.4)
     *_, understanding = planted(0.0, 0.6)
     plain = [(predicted == given).double().mean() for predicted in (remembering, understanding)]
-    taken = [without_memory(p, given, posterior).mean() for p in (remembering, understanding)]
+    taken = [memorisation_corrected(p, given, posterior).mean() for p in (remembering, understanding)]
     assert plain[0] > plain[1]
     assert taken[0] < taken[1]
 
@@ -59,19 +59,19 @@ def test_the_better_of_two_is_the_one_that_remembers_less():
 def test_without_memory_rows_count_as_they_are():
     given, posterior, _, understood = planted(0.0, 0.9)
     wrong = (given + 1) % K  # agrees with nothing: less than no memory
-    assert torch.equal(without_memory(wrong, given, posterior), torch.zeros(N, dtype=torch.float64))
-    assert remembered(wrong, given, posterior) == 0
-    assert remembered(understood, given, posterior) < 0.02
+    assert torch.equal(memorisation_corrected(wrong, given, posterior), torch.zeros(N, dtype=torch.float64))
+    assert memorised_share(wrong, given, posterior) == 0
+    assert memorised_share(understood, given, posterior) < 0.02
 
 
 def test_what_repeats_the_labels_is_at_chance():
     given, posterior, _, _ = planted(0.0, 0.9)
-    assert remembered(given, given, posterior) == pytest.approx(1)
-    assert without_memory(given, given, posterior).unique().tolist() == [1 / K]
+    assert memorised_share(given, given, posterior) == pytest.approx(1)
+    assert memorisation_corrected(given, given, posterior).unique().tolist() == [1 / K]
 
 
 def test_a_posterior_that_knows_no_more_than_the_labels_takes_nothing_out():
     given, _, predicted, _ = planted(0.3, 0.6)
     nothing = torch.full((N, K), 0.4 / (K - 1), dtype=torch.float64)
     nothing[torch.arange(N), given] = 0.6
-    assert torch.equal(without_memory(predicted, given, nothing), (predicted == given).double())
+    assert torch.equal(memorisation_corrected(predicted, given, nothing), (predicted == given).double())

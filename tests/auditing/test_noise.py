@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from auditing.planted import clusters, corrupted, noise_matrix, scored_rows
-from layerprobe.auditing.method import noise as module
-from layerprobe.auditing.method.noise import Unlabelled, estimate_noise
-from layerprobe.auditing.method.policies import Jury
+from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
+from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.probes import Ridge
 
 
@@ -16,16 +15,16 @@ def hard(n=1500, K=5, d=60, rate=0.3, seed=0):
     return X, y, corrupted(y, K, rate, seed=seed + 1)
 
 
-def jury(scores, labels, *, of_views=False, clean=False):
-    return Jury({}, [{}], labels, clean, [], None, of_views)
+def measurement(scores, labels, *, of_training_rows=False, clean=False):
+    return SelectionSet({}, [{}], labels, clean, [], None, of_training_rows)
 
 
-def test_the_layer_that_agrees_most_is_asked():
+def test_the_layer_that_agrees_most_is_scorer():
     X, _, given = hard()
-    found = Unlabelled.ask({"nothing": torch.randn(X.shape), "the raw input": X}, given, seed=0)
-    assert found.source == "the raw input, which never saw a label"
+    found = LabelFreeScorer.select({"nothing": torch.randn(X.shape), "the raw input": X}, given, seed=0)
+    assert found.source == "the raw input, which does not depend on the labels"
     assert torch.allclose(found.posterior.sum(1), torch.ones(len(X), dtype=torch.float64))
-    assert Unlabelled.ask({}, given, seed=0) is None
+    assert LabelFreeScorer.select({}, given, seed=0) is None
 
 
 def test_relabelled_is_the_fit_to_the_other_labels():
@@ -42,11 +41,16 @@ def test_taking_the_bias_out_comes_nearer_to_the_truth():
     for seed in range(4):
         X, y, given = hard(seed=10 * seed)
         truth = float((given != y).double().mean())
-        asked = Unlabelled.ask({"the raw input": X}, given, seed=0)
+        scorer = LabelFreeScorer.select({"the raw input": X}, given, seed=0)
         _, found = estimate_noise(
-            [asked.scores], jury(asked.scores, given, of_views=True), asked.scores, given, asked, seed=0
+            [scorer.scores],
+            measurement(scorer.scores, given, of_training_rows=True),
+            scorer.scores,
+            given,
+            scorer,
+            seed=0,
         )
-        plain = module._rate(asked.plain, asked.scores, given)
+        plain = scorer.noise_rate(given)
         plain_errors.append(plain - truth)
         errors.append(found.rate - truth)
         covered += found.low <= truth <= found.high
@@ -57,11 +61,11 @@ def test_taking_the_bias_out_comes_nearer_to_the_truth():
 
 def test_a_better_decoder_than_the_blind_one_lowers_the_low_end_alone():
     X, _, given = hard()
-    asked = Unlabelled.ask({"the raw input": X}, given, seed=0)
+    scorer = LabelFreeScorer.select({"the raw input": X}, given, seed=0)
     scores, _, labels = scored_rows(3000, 5, 3.0, noise_matrix(5, 0.3), seed=3)
-    _, alone = estimate_noise([scores], jury(scores, labels), asked.scores, given, None, seed=0)
-    _, beside = estimate_noise([scores], jury(scores, labels), asked.scores, given, asked, seed=0)
-    excess = module._rate(asked.plain, asked.scores, given) - alone.rate
+    _, alone = estimate_noise([scores], measurement(scores, labels), scorer.scores, given, None, seed=0)
+    _, beside = estimate_noise([scores], measurement(scores, labels), scorer.scores, given, scorer, seed=0)
+    excess = scorer.noise_rate(given) - alone.rate
     assert excess > 0
     assert beside.low == pytest.approx(alone.low - excess)
     assert (beside.rate, beside.high) == (alone.rate, alone.high)
@@ -69,7 +73,7 @@ def test_a_better_decoder_than_the_blind_one_lowers_the_low_end_alone():
 
 def test_the_same_twice():
     X, _, given = hard()
-    asked = [Unlabelled.ask({"the raw input": X}, given, seed=0) for _ in range(2)]
-    first, second = (one.unbiased(given, seed=1) for one in asked)
+    scorer = [LabelFreeScorer.select({"the raw input": X}, given, seed=0) for _ in range(2)]
+    first, second = (one.bias_corrected(given, seed=1) for one in scorer)
     assert first[1] == second[1]
     assert torch.equal(first[0].matrices, second[0].matrices)

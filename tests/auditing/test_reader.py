@@ -3,7 +3,7 @@ import torch
 
 from layerprobe import audit
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.features import Reader
+from layerprobe.auditing.features import NetworkReader
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import MLP
 
@@ -12,9 +12,9 @@ X, Y = torch.randn(60, 6, generator=generator), torch.arange(60) % 3
 
 
 def test_a_pooling_may_speak_of_layers_that_a_decoder_does_not_read():
-    reader = Reader(MLP(6, hidden=(5, 4), num_classes=3), pool={"fc1": "mean", "*": None})
+    reader = NetworkReader(MLP(6, hidden=(5, 4), num_classes=3), pool={"fc1": "mean", "*": None})
     rows = read_rows(X, Y)
-    every, one = (each.read(rows).mean for each in (reader, reader.of_layers(["fc2"])))
+    every, one = reader.read(rows).mean, reader.read(rows, layers=["fc2"]).mean
     assert list(one) == ["fc2"]
     assert torch.equal(one["fc2"], every["fc2"])
 
@@ -40,7 +40,9 @@ def test_layers_and_class_names_of_any_form_are_taken():
 def test_the_networks_output_alone_is_read_over_views():
     x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     model = MLP(64, hidden=(16,)).eval()
-    read = Reader(model, layers=["output"], views=resolve_views("flip")).read(read_rows((x, torch.arange(8))))
+    read = NetworkReader(model, layers=["output"], views=resolve_views("flip")).read(
+        read_rows((x, torch.arange(8)))
+    )
     with torch.inference_mode():
         expected = (model(x).softmax(1) + model(x.flip(-1)).softmax(1)) / 2
     assert torch.allclose(read.probabilities, expected, atol=1e-6)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerprobe.auditing.relabelling import RELABEL_POLICIES, relabel
+from layerprobe.auditing.issues import RELABEL_POLICIES, relabel
 from layerprobe.errors import InputError
 
 CLASSES = np.array(["cat", "dog", "owl"])

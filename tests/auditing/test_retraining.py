@@ -9,7 +9,7 @@ from torch import nn
 from layerprobe import audit
 from layerprobe.auditing.dataset.inputs import InputStore, dummy_input
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.relabelling import relabel
+from layerprobe.auditing.issues import relabel
 from layerprobe.errors import InputError
 from layerprobe.networks import MLP
 from layerprobe.probes import Ridge

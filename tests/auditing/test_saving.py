@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from layerprobe import Audit, audit, audit_features
-from layerprobe.auditing.serialisation import Packer, unpack
+from layerprobe.auditing.saving import pack, unpack
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import MLP
 from layerprobe.probes import MASC, NearestClassMean, available
@@ -130,7 +130,7 @@ def test_functions_must_be_given_again_and_are_named(personal, trained, path):
     with pytest.raises(InputError, match=r"views= \(brighter\), pool= \(halved\), inputs= \(standardised\)"):
         Audit.load(path, trained)
     pool = personal.reader.pool
-    with pytest.raises(InputError, match=r"give again inputs= \(standardised\)$"):
+    with pytest.raises(InputError, match=r"pass again inputs= \(standardised\)$"):
         Audit.load(path, trained, views=[brighter], pool=pool)
     with pytest.raises(InputError, match=r"views= is not what .* \['brighter'\]"):
         Audit.load(path, trained, views=[brighter, standardised], pool=pool, inputs=standardised)
@@ -202,7 +202,7 @@ def test_every_probe_comes_back(probe, path):
     same(found, loaded)
     queries = {"layer": X[NEW]}
     np.testing.assert_array_equal(loaded.predict_scores(queries), found.predict_scores(queries))
-    before, after = (a.decided.decoder.members[0].probe for a in (found, loaded))
+    before, after = (a.findings.ensemble.members[0].probe for a in (found, loaded))
     assert repr(after) == repr(before)
     assert vars(after).keys() == vars(before).keys()
 
@@ -287,8 +287,8 @@ def test_a_missing_folder_is_named(plain, tmp_path):
     ids=str,
 )
 def test_values_come_back(value):
-    packer = Packer()
-    back = unpack(json.loads(json.dumps(packer.pack(value))), packer.tensors)
+    tensors = {}
+    back = unpack(json.loads(json.dumps(pack(value, tensors))), tensors)
     assert type(back) is type(value)
     np.testing.assert_equal(back, value)
     if isinstance(value, np.ndarray):
@@ -308,8 +308,8 @@ def test_values_come_back(value):
     ],
 )
 def test_tensors_come_back_as_they_lie_in_memory(tensor):
-    packer = Packer()
-    back = unpack(packer.pack(tensor), packer.tensors)
+    tensors = {}
+    back = unpack(pack(tensor, tensors), tensors)
     assert back.dtype == tensor.dtype
     assert back.stride() == tensor.stride()
     assert torch.equal(back, tensor)
@@ -318,18 +318,34 @@ def test_tensors_come_back_as_they_lie_in_memory(tensor):
 def test_an_array_of_tuples_does_not_become_a_table():
     names = np.empty(2, object)
     names[:] = [("a", 1), ("b", 2)]
-    assert unpack(Packer().pack(names), {}).tolist() == names.tolist()
+    assert unpack(pack(names, {}), {}).tolist() == names.tolist()
 
 
 def test_tensors_that_share_memory_are_stored_apart():
-    packer, x = Packer(), torch.arange(4.0)
-    one, other = unpack(packer.pack([x, x[:2]]), packer.tensors)
+    tensors, x = {}, torch.arange(4.0)
+    one, other = unpack(pack([x, x[:2]], tensors), tensors)
     one += 1
     assert other.tolist() == [0, 1]
-    assert len({t.untyped_storage().data_ptr() for t in packer.tensors.values()}) == 2
+    assert len({t.untyped_storage().data_ptr() for t in tensors.values()}) == 2
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        {"dtype": "load"},
+        {"view": "os.system"},
+        {"object": "Popen", "state": {"dict": []}},
+        {"array": {"name": "0", "type": "|O", "shape": [1], "order": "C"}},
+        {"call": "print"},
+    ],
+    ids=str,
+)
+def test_a_crafted_file_cannot_name_anything_outside_the_tables(packed):
+    with pytest.raises((KeyError, ValueError)):
+        unpack(packed, {"0": torch.zeros(8, dtype=torch.uint8)})
 
 
 @pytest.mark.parametrize("value", [brighter, object(), {1: {2}}, np.zeros((2, 2), object), torch.Size([2])])
 def test_what_no_table_names_is_not_stored(value):
     with pytest.raises(InputError, match="cannot be stored"):
-        Packer().pack(value)
+        pack(value, {})

@@ -241,7 +241,7 @@ def test_json_is_the_only_output(calls, here, capsys):
         (["--data", "rows.csv", *BY_VIEWS], "the data are texts"),
         (["--data", "users_net:nothing", *BY_VIEWS], "users_net has no 'nothing'"),
         ([*TEXTS, "--policy", "loo"], "'loo' cannot choose a layer"),
-        ([*TEXTS, "--policy", "best"], "expected a policy by which the layer is chosen, got 'best'"),
+        ([*TEXTS, "--policy", "best"], "expected the name of a selection policy, got 'best'"),
         ([*TEXTS, "--policy", "noisy_holdout"], "--holdout"),
         ([*TEXTS, "--policy", "unseen_views"], "--views"),
         ([*ARRAYS, "--trusted", "held.npz"], "--trusted"),

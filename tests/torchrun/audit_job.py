@@ -82,7 +82,7 @@ def told(audit):
     tables = [audit.layers, audit.controls, audit.issues]
     return {
         "tables": [table.to_json(orient="split", double_precision=15) for table in tables],
-        "scores": audit.decided.scores.tolist(),
+        "scores": audit.scores.tolist(),
         "noise": [audit.noise.rate, audit.noise.low, audit.noise.high, audit.noise.matrix.tolist()],
         "text": [audit.finding, audit.why, audit.verdict, str(audit.classes.tolist())],
         "settings": [str(value) for key, value in audit.settings.items() if key != "inputs"],

@@ -1,24 +1,36 @@
-"""Audit: the truth out of a network that someone already trained on wrong labels.
+"""Audit: find wrong training labels with the layers of a network that was trained on them.
 
-`running.py` is the way in, `deciding.py` what it comes down to.
+Start with `pipeline.py`, the path from labels to flags.
 """
 
+import warnings
 from typing import Any
 
 from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.feature_audit import audit_features
-from layerprobe.auditing.network_audit import audit
-from layerprobe.auditing.relabelling import Relabelled
+from layerprobe.auditing.issues import RepairedLabels
+from layerprobe.auditing.pipeline import audit, audit_features, plan_audit
+from layerprobe.auditing.preparation import AuditPlan
 from layerprobe.auditing.result import Audit
 
-__all__ = ["Audit", "LabelledDataset", "Relabelled", "audit", "audit_features", "read_rows"]
+__all__ = [
+    "Audit",
+    "AuditPlan",
+    "LabelledDataset",
+    "RepairedLabels",
+    "audit",
+    "audit_features",
+    "plan_audit",
+    "read_rows",
+]
+
+_RENAMED = {"Relabelled": RepairedLabels, "Rows": LabelledDataset}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Rows":
-        import warnings
-
-        warnings.warn("Rows is deprecated: use LabelledDataset.", DeprecationWarning, stacklevel=2)
-        return LabelledDataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _RENAMED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    replacement = _RENAMED[name]
+    message = f"{name} is deprecated: use {replacement.__name__}."
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return replacement

@@ -1,200 +1,391 @@
-"""The audit itself, on layer outputs: START HERE.
+"""The audit from labels to flags: START HERE.
 
-candidates are judged -> the best become a decoder -> its scores of each row by the fit without it become
-probabilities -> the noise, the wrong labels, and whether any of it is worth acting upon.
+`audit` reads the rows and extracts the layer outputs; `audit_features` takes them as they are. Both continue
+with `find`: score candidates on the rows of the policy, select the members of an ensemble, score each
+training row by the fit without it, calibrate these scores, and estimate the noise. `Audit` then flags the
+labels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import EllipsisType
+from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from layerprobe.auditing.features import Features
-from layerprobe.auditing.method.calibration import Calibration
-from layerprobe.auditing.method.candidates import Tried, fit_candidate, try_all
-from layerprobe.auditing.method.controls import (
-    Control,
-    best_of_history,
-    controls_of,
-    most_frequent,
-    untrained_control,
+from layerprobe.auditing.distributed import check_sendable, receive_audit, send_audit
+from layerprobe.auditing.findings import Findings, baseline_table, candidate_table, recommend
+from layerprobe.auditing.issues import relabel
+from layerprobe.auditing.method.baselines import (
+    Baseline,
+    early_stopping,
+    interval,
+    most_frequent_label,
+    network_and_input,
+    untrained_baseline,
 )
-from layerprobe.auditing.method.decoder import Decoder, choose_members
-from layerprobe.auditing.method.intervals import Interval, interval
-from layerprobe.auditing.method.noise import Noise, Unlabelled, estimate_noise
-from layerprobe.auditing.method.policies import Jury
-from layerprobe.probes import Probe
+from layerprobe.auditing.method.candidates import (
+    DEFAULT_PROBES,
+    CandidateScore,
+    fit_candidate,
+    score_candidates,
+)
+from layerprobe.auditing.method.ensemble import ProbeEnsemble, select_members
+from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
+from layerprobe.auditing.method.policies import SelectionSet, selection_sets
+from layerprobe.auditing.preparation import (
+    AuditFeatures,
+    AuditOptions,
+    AuditPlan,
+    NetworkInputs,
+    features_of_arrays,
+)
+from layerprobe.auditing.result import Audit
+from layerprobe.layers.pooling import Pool
+from layerprobe.layers.views import View, resolve_views
+from layerprobe.utils.distributed import rank
 
-__all__ = ["Decided", "decide"]
-
-Timer = Callable[[str], object]
-
-
-@dataclass(frozen=True, eq=False)
-class Decided:
-    """All that an audit finds, in codes; rows in the order of the features.
-
-    Attributes
-    ----------
-    decoder : Decoder
-    scores : Tensor (n, K)
-        Of each training row by the fit without it.
-    calibration : Calibration
-        What these scores mean.
-    noise : Noise
-    criterion : Interval
-        The decoder's accuracy on the policy's rows.
-    gain : Interval or None
-        Its gain over the head there; None without a head.
-    head_fit, frequent : float
-        Shares of the training rows whose given label the head predicts (NaN without a head), and which have
-        the most frequent label.
-    layers, controls : DataFrame
-    """
-
-    decoder: Decoder
-    scores: Tensor
-    calibration: Calibration
-    noise: Noise
-    criterion: Interval
-    gain: Interval | None
-    head_fit: float
-    frequent: float
-    layers: pd.DataFrame
-    controls: pd.DataFrame
+__all__ = ["audit", "audit_features", "plan_audit"]
 
 
-def decide(
-    train: Features,
-    codes: Tensor,
-    jury: Jury,
-    measure: Jury,
-    probes: Mapping[str, Probe],
-    fingerprints: np.ndarray,
-    untrained: Callable[[], tuple[Features, Jury] | None],
+def audit(
+    model: nn.Module,
+    data: Any,
+    labels: Any = None,
     *,
+    policy: str,
+    holdout: Any = None,
+    trusted: Any = None,
+    test: Any = None,
+    views: str | View | Iterable[str | View] | Mapping[str, View] = (),
+    layers: str | Iterable[str | EllipsisType] | None = None,
+    pool: Pool = None,
+    probes: Any = DEFAULT_PROBES,
+    inputs: Callable[[Any], Any] | None = None,
+    class_names: Sequence[Any] | None = None,
     history: Sequence[float] | None = None,
-    seed: int,
-    timer: Timer = lambda step: None,
-) -> Decided:
-    """Choose a decoder, and find out what it says of the labels.
+    controls: bool = True,
+    batch_size: int = 512,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+    progress: Callable[[str], object] | None = None,
+) -> Audit:
+    """Find wrong training labels with the layers of a network that was trained on them.
+
+    Every probe is fitted on every layer and scored on the rows of the policy. The best candidates become an
+    ensemble, the decoder. Its score of each training row, by the fit without this row, determines which
+    labels are probably wrong. The order of the rows, the batches and the names of the classes do not matter.
+
+    In a job of several processes (`layerprobe.distributed.group`) all of them call this function with equal
+    arguments. Each reads the data and runs the network over its share of the batches. The first process holds
+    the layer outputs and fits the probes; all return the same result, which equals that of one process.
 
     Parameters
     ----------
-    train : Features
-        Of the training rows, in an order that depends on their content alone.
-    codes : Tensor (n,)
-        Their given labels.
-    jury, measure : Jury
-        What chooses, and what measures the choice: the same but for the paper's split of the test rows.
-    probes : mapping of str to Probe
-    fingerprints : ndarray (n,)
-    untrained : callable
-        Returns the features and the jury of an untrained copy of the network, or None.
+    model : nn.Module
+        Trained on `data`. It is not changed.
+    data : arrays, (x, y), Dataset, DataLoader, iterable of batches, path, Hugging Face data set
+        The training rows, as for :func:`layerprobe.auditing.read_rows`.
+    labels : sequence of n labels, optional
+        Labels that are not part of the data, or that replace them.
+    policy : {"noisy_holdout", "unseen_views", "trusted", "test_split"}
+        The rows that choose layer, probe and hyperparameter. "noisy_holdout": rows with labels as noisy as
+        the rest that were set aside before training, `holdout`. "unseen_views": views of the training rows
+        with their own noisy labels; needs only `views`. "trusted": rows with right labels, `trusted`.
+        "test_split": the split of the paper; a fifth of a test set with right labels, `test`, chooses and the
+        rest measures.
+    holdout, trusted, test : as `data`, optional
+        The labelled rows that the policy needs.
+    views : names, callables or mapping, optional
+        Transforms that keep the label: "flip", "left", "right", "up", "down" (by two pixels) for images
+        (n, c, h, w), or callables of a batch of inputs. Outputs are averaged over them.
+    layers, pool, batch_size, device : optional
+        As for :func:`layerprobe.probe`. Without `pool`, feature maps of more than 1,024 numbers are averaged
+        over neighbouring positions, and tokens over the text.
+    probes : names, probes, or a mapping of names to them
+        Names as in ``layerprobe.probes.available()``. "whitened_knn" costs more than all others together.
+    inputs : callable, optional
+        From texts or images as stored to inputs of the model.
+    class_names : sequence of K labels, optional
+        Names of the network's outputs in their order. By default labels are integers 0..K-1, or names whose
+        sorted order is that of the outputs.
     history : sequence of float, optional
-        The network's accuracy on a noisy hold-out after every epoch.
+        Accuracy of the network on a noisy hold-out after each epoch, for an early-stopping baseline.
+    controls : bool
+        Whether to compare with an untrained copy of the network, which doubles the passes.
     seed : int
-        Of the bootstrap.
-    timer : callable
-        Told the name of each step as it begins.
+        Of the untrained copy and of the bootstrap.
+    progress : callable, optional
+        Called with the name of each step when it starts.
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    InputError
+        For labels, rows or views that do not fit together; a policy that is refused or lacks its argument; a
+        network without one output per class; held-out rows that are among the training rows. In a job of
+        several processes also for different networks or rows, or probes that cannot be sent.
+    ProcessError
+        If another process of the job ended.
     """
-    timer("layers that never saw a label")
-    fresh, blind = untrained(), {}
-    if "input" in train.mean:
-        blind["the raw input"] = train.mean["input"]
-    if fresh is not None:
-        blind |= {
-            f"layer {name} of an untrained copy": X for name, X in fresh[0].mean.items() if name != "input"
-        }
-    unlabelled = Unlabelled.ask(blind, codes, seed=seed)
-    if jury.of_views and unlabelled is not None:
-        posterior = unlabelled.posterior[torch.from_numpy(train.kept)]
-        places = jury.least_remembered(posterior)
-        jury = measure = jury.forgetting(posterior, places)
-        if fresh is not None:
-            fresh = fresh[0], fresh[1].forgetting(posterior, places)
-    timer("candidates")
-    tried = try_all(probes, jury.fitted_on, codes, jury.copies, jury.correct)
-    timer("choice")
-    members = choose_members(tried, jury.correct)
-    candidates = [one.candidate for one in members]
-    timer("decoder")
-    decoder, left_out = Decoder.fit(candidates, probes, train.mean, codes, fingerprints)
-    judge = decoder
-    if train.mean is not jury.fitted_on:  # the views that judge must not be part of what is fitted
-        judge, _ = Decoder.fit(candidates, probes, jury.fitted_on, codes, fingerprints)
-    scores = [judge.scores(copy) for copy in measure.copies]
-    correct = measure.correct(scores)
-    timer("controls")
-    best_input = max(
-        (one for one in tried if one.candidate.layer == "input"), key=lambda one: one.criterion, default=None
+    options = AuditOptions(
+        policy=policy,
+        holdout=holdout,
+        trusted=trusted,
+        test=test,
+        views=resolve_views(views),
+        layers=layers,
+        pool=pool,
+        probes=probes,
+        inputs=inputs,
+        class_names=class_names,
+        history=history,
+        controls=controls,
+        batch_size=batch_size,
+        device=device,
+        seed=seed,
     )
-    inputs = None
-    if best_input is not None:
-        probe = probes[best_input.candidate.probe]
-        alone = fit_candidate(best_input.candidate, probe, jury.fitted_on["input"], codes)
-        inputs = measure.correct([alone._scores(copy["input"]) for copy in measure.copies])
-    controls = [*controls_of(measure, inputs), most_frequent(measure, codes)]
-    if fresh is not None:
-        controls.append(untrained_control(fresh[1], codes))
-    if history is not None:
-        same_rows = not (measure.of_views or measure.clean)  # the history is of a noisy hold-out
-        controls.append(best_of_history(history, len(measure.labels), comparable=same_rows))
-    timer("noise")
-    calibration, noise = estimate_noise(scores, measure, left_out, codes, unlabelled, seed=seed)
-    head = measure.correct(measure.logits) if measure.logits else None
-    chosen_head = jury.correct(jury.logits) if jury.logits else None
-    return Decided(
-        decoder,
-        left_out,
+    check_sendable(options.probes)
+    timer = StepTimer(None if rank() else progress)
+    timer.start("reading")
+    network = NetworkInputs.read(model, data, labels, options)
+    network.require_resources()
+    own: dict[str, Any] = {
+        "reader": network.reader,
+        "rows": network.rows.rows,
+        "held_out_rows": network.held_out and network.held_out.rows,
+    }
+    timer.start("layer outputs")
+    features = network.extract()
+    if rank():
+        return receive_audit(**own, inputs=inputs)
+    return send_audit(replace(_audit(features, options, timer), **own))
+
+
+def audit_features(
+    features: Mapping[str, Any],
+    labels: Any,
+    *,
+    policy: str,
+    holdout: tuple[Mapping[str, Any], Any] | None = None,
+    trusted: tuple[Mapping[str, Any], Any] | None = None,
+    test: tuple[Mapping[str, Any], Any] | None = None,
+    views: Sequence[Mapping[str, Any]] = (),
+    index: Any = None,
+    probes: Any = DEFAULT_PROBES,
+    class_names: Sequence[Any] | None = None,
+    history: Sequence[float] | None = None,
+    seed: int = 0,
+    progress: Callable[[str], object] | None = None,
+) -> Audit:
+    """Find wrong labels with given features, of any origin.
+
+    Parameters
+    ----------
+    features : mapping of str to array (n, d)
+        Outputs of each layer. "input" is the raw input, which is a baseline, and "output" the logits of the
+        network, which are its head.
+    labels : sequence of n labels
+    policy, history, probes, class_names, seed, progress
+        As for :func:`audit`.
+    holdout, trusted, test : (features, labels), optional
+        With the same layers.
+    views : sequence of features, optional
+        Features of views of the same rows that keep the label.
+    index : sequence of n names, optional
+
+    Returns
+    -------
+    Audit
+
+    Raises
+    ------
+    InputError
+        For features that are not finite and (n, d), labels that do not fit, or as for :func:`audit`.
+    """
+    options = AuditOptions(
+        policy=policy,
+        holdout=holdout,
+        trusted=trusted,
+        test=test,
+        views=views,
+        probes=probes,
+        class_names=class_names,
+        history=history,
+        seed=seed,
+    )
+    timer = StepTimer(progress)
+    timer.start("reading")
+    return _audit(features_of_arrays(features, labels, index, options), options, timer)
+
+
+def plan_audit(model: nn.Module, data: Any, labels: Any = None, **options: Any) -> AuditPlan:
+    """Check the arguments of an audit, and return what it would do.
+
+    Parameters
+    ----------
+    model, data, labels, **options
+        As for :func:`audit`.
+
+    Raises
+    ------
+    InputError
+        As for :func:`audit`, for everything that is checked before its first pass.
+    """
+    options["views"] = resolve_views(options.get("views", ()))
+    return NetworkInputs.read(model, data, labels, AuditOptions(**options)).plan
+
+
+def _audit(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> Audit:
+    """Apply the method, and return the result in the user's order of rows."""
+    findings = find(features, options, timer)
+    timer.start("verdict")
+    y, classes = features.train.y, features.classes
+    posterior = findings.calibration.posterior(findings.scores, y)
+    no_flags = torch.zeros(len(y), dtype=torch.bool)
+    repaired = relabel("confident", posterior, posterior, y, no_flags, classes.names)
+    verdict = recommend(findings, repaired.wrong_after, repaired.wrong_before)
+    place = torch.from_numpy(features.order.argsort())
+    timer.stop()
+    return Audit(
+        replace(findings, scores=findings.scores[place]),
+        y[place],
+        features.index,
+        classes,
+        options.policy,
+        verdict,
+        settings=features.settings,
+        cost=timer.seconds,
+    )
+
+
+def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> Findings:
+    """Apply the method to layer outputs: select an ensemble, score the rows, estimate the noise.
+
+    Parameters
+    ----------
+    features : AuditFeatures
+    options : AuditOptions
+    timer : StepTimer
+
+    Returns
+    -------
+    Findings
+        Rows in the order of `features`.
+    """
+    train, y, probes = features.train.features, features.train.y, options.probes
+    selection, measurement = selection_sets(options.policy, features.train, features.held_out)
+
+    timer.start("label-free layers")
+    layers, untrained = {}, None
+    if "input" in train.mean:
+        layers["the raw input"] = train.mean["input"]
+    if features.untrained is not None:
+        _, untrained = selection_sets(options.policy, *features.untrained)
+        outputs = features.untrained[0].features.mean
+        layers |= {f"layer {k} of an untrained copy": X for k, X in outputs.items() if k != "input"}
+    label_free = LabelFreeScorer.select(layers, y, seed=options.seed)
+    if selection.of_training_rows and label_free is not None:
+        posterior = label_free.posterior[torch.from_numpy(train.kept)]
+        views = selection.least_memorised_views(posterior)
+        selection = measurement = selection.corrected_for_memorisation(views, posterior)
+        if untrained is not None:
+            untrained = untrained.corrected_for_memorisation(views, posterior)
+
+    timer.start("candidates")
+    scored = score_candidates(probes, selection.fitted_on, y, selection.views, selection.correct)
+    timer.start("selection")
+    members = select_members(scored, selection.correct)
+    candidates = [member.candidate for member in members]
+
+    timer.start("decoder")
+    ensemble, out_of_fit = ProbeEnsemble.fit(candidates, probes, train.mean, y, features.train.hashes)
+    measured = ensemble
+    if train.mean is not selection.fitted_on:  # views that measure must not be part of the fitted rows
+        measured, _ = ProbeEnsemble.fit(candidates, probes, selection.fitted_on, y, features.train.hashes)
+    scores = [measured.scores(view) for view in measurement.views]
+    correct = measurement.correct(scores)
+
+    timer.start("controls")
+    baselines = _baselines(measurement, untrained, scored, y, options)
+    timer.start("noise")
+    calibration, noise = estimate_noise(scores, measurement, out_of_fit, y, label_free, seed=options.seed)
+    head = measurement.correct(measurement.logits) if measurement.logits else None
+    selection_head = selection.correct(selection.logits) if selection.logits else None
+    return Findings(
+        ensemble,
+        out_of_fit,
         calibration,
         noise,
-        interval(correct),
-        None if head is None else interval(correct - head),
-        float("nan") if train.logits is None else float((train.logits.argmax(1) == codes).double().mean()),
-        float(codes.bincount().max() / len(codes)),
-        _layers(tried, members, chosen_head),
-        _controls(controls, correct),
+        criterion=interval(correct),
+        gain=None if head is None else interval(correct - head),
+        head_fit=float("nan") if train.logits is None else _share(train.logits.argmax(1) == y),
+        frequent=float(y.bincount().max() / len(y)),
+        layers=candidate_table(scored, members, selection_head),
+        controls=baseline_table(baselines, correct),
     )
 
 
-def _layers(tried: Sequence[Tried], members: Sequence[Tried], head: Tensor | None) -> pd.DataFrame:
-    """Return one row a candidate, best first."""
-    best = max(one.criterion for one in tried)
-    rows = []
-    for one in tried:
-        at = interval(one.correct)
-        gain = (float("nan"),) * 3 if head is None else interval(one.correct.double() - head)
-        place = next((i for i, member in enumerate(members) if member is one), None)
-        if place == 0:
-            why = "the best candidate"
-        elif place is not None:
-            why = f"member {place + 1}: the sum of members gains from it"
-        else:
-            why = f"{best - one.criterion:.3f} below the best"
-        c = one.candidate
-        rows.append((c.layer, c.probe, c.strength, *at, *gain, place is not None, why))
-    columns = ["layer", "probe", "strength", "criterion", "low", "high", "gain", "gain_low", "gain_high"]
-    frame = pd.DataFrame(rows, columns=[*columns, "chosen", "why"])
-    frame["strength"] = frame["strength"].astype(float)
-    return frame.sort_values("criterion", ascending=False, kind="stable", ignore_index=True)
+def _baselines(
+    measurement: SelectionSet,
+    untrained: SelectionSet | None,
+    scored: Sequence[CandidateScore],
+    y: Tensor,
+    options: AuditOptions,
+) -> list[Baseline]:
+    on_input = [one for one in scored if one.candidate.layer == "input"]
+    input_correct = None
+    if on_input:
+        best = max(on_input, key=lambda one: one.criterion).candidate
+        probe = fit_candidate(best, options.probes[best.probe], measurement.fitted_on["input"], y)
+        input_correct = measurement.correct([probe.class_scores(view["input"]) for view in measurement.views])
+    baselines = [*network_and_input(measurement, input_correct), most_frequent_label(measurement, y)]
+    if untrained is not None:
+        baselines.append(untrained_baseline(untrained, y))
+    if options.history is not None:
+        same_rows = not (measurement.of_training_rows or measurement.clean)  # it is of a noisy hold-out
+        baselines.append(early_stopping(options.history, len(measurement.y), comparable=same_rows))
+    return baselines
 
 
-def _controls(controls: Sequence[Control], correct: Tensor) -> pd.DataFrame:
-    """Return one row a control and one for the decoder; beaten is by more than chance where that is known."""
-    own = interval(correct)
-    rows = []
-    for control in controls:
-        beaten: bool | None
-        if not control.comparable:
-            beaten = None
-        elif control.correct is None:
-            beaten = own.value > control.criterion.value
-        else:
-            beaten = interval(correct - control.correct).low > 0
-        rows.append((control.name, *control.criterion, beaten))
-    rows.append(("decoder", *own, False))
-    return pd.DataFrame(rows, columns=["control", "criterion", "low", "high", "beaten"])
+def _share(values: Tensor) -> float:
+    return float(values.double().mean())
+
+
+class StepTimer:
+    """Measures the time of each step and reports when one starts.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called with the name of each step.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+    """
+
+    def __init__(self, progress: Callable[[str], object] | None = None) -> None:
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
+        self._step: str | None = None
+        self._since = time.perf_counter()
+
+    def start(self, step: str) -> None:
+        """End the current step and start another one."""
+        self.stop()
+        self._step = step
+        if self.progress is not None:
+            self.progress(step)
+
+    def stop(self) -> None:
+        """End the current step."""
+        now = time.perf_counter()
+        if self._step is not None:
+            self.seconds[self._step] = self.seconds.get(self._step, 0.0) + now - self._since
+        self._step, self._since = None, now

@@ -1,10 +1,10 @@
-"""retrain(): a network learns repaired labels, until rows that it does not train on say that it is enough."""
+"""Train a copy of a network on repaired labels, with early stopping on rows that it is not trained on."""
 
 import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,44 +12,41 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.inputs import InputStore
-from layerprobe.auditing.method.controls import untrained_copy
-from layerprobe.auditing.method.intervals import Interval, interval
-from layerprobe.auditing.method.policies import halves_for_testing
-from layerprobe.auditing.relabelling import Relabelled
+from layerprobe.auditing.dataset.labelled import LabelledDataset
+from layerprobe.auditing.issues import RepairedLabels
+from layerprobe.auditing.method.baselines import Interval, interval, untrained_copy
+from layerprobe.auditing.method.policies import split_test_rows
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
 from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict
 
-if TYPE_CHECKING:
-    from layerprobe.auditing.result import Audit
-
-__all__ = ["DEFAULT_RECIPE", "Repaired", "retrain"]
+__all__ = ["DEFAULT_RECIPE", "RetrainedNetwork", "ValidationRows", "retrain"]
 
 DEFAULT_RECIPE = Recipe("adam", 1e-3, 128)
-NEVER = 2.0  # a training accuracy that is not reached
-SHARE = 10  # one in so many rows judges where there are no others
+UNREACHABLE = 2.0  # a target accuracy that never ends training
+SHARE = 10  # one in ten training rows validates where there are no held-out rows
 
 
 @dataclass(frozen=True, eq=False)
-class Repaired:
-    """A network that was trained on repaired labels.
+class RetrainedNetwork:
+    """A network trained on repaired labels.
 
     Attributes
     ----------
     model : nn.Module
         With the weights of the best epoch, in evaluation mode.
     best_epoch : int
-        0 where no epoch was better than the network as it began.
+        0 if no epoch was better than the initial network.
     history : DataFrame
-        One row an epoch, the first for the network as it began: epoch; loss, the mean over the epoch's
-        batches (NaN for the first); accuracy on the rows that judge.
+        One row per epoch, the first for the initial network: epoch; loss, the mean over the epoch's batches
+        (NaN for the first); accuracy on the validation rows.
     judged_by : str
-        Which rows these are.
+        Description of the validation rows.
     accuracy : Interval
-        The accuracy of `model` with its 95 % interval: on the rows that judge, which chose the epoch and so
-        flatter it a little; for the policy "test_split" on the other four fifths of the test rows.
+        Accuracy of `model` with its 95 % interval, on the validation rows, which chose the epoch and so are
+        slightly optimistic; for the policy "test_split" on the other four fifths of the test rows.
     """
 
     model: nn.Module
@@ -59,9 +56,28 @@ class Repaired:
     accuracy: Interval
 
 
+class ValidationRows(NamedTuple):
+    """Held-out rows of an audit.
+
+    Attributes
+    ----------
+    rows : LabelledDataset
+    y : Tensor (m,), int64
+        Class indices of their labels.
+    policy : str
+        The selection policy.
+    """
+
+    rows: LabelledDataset
+    y: Tensor
+    policy: str
+
+
 def retrain(
-    audit: "Audit",
-    labels: Relabelled,
+    model: nn.Module,
+    rows: LabelledDataset,
+    labels: RepairedLabels,
+    held_out: ValidationRows | None,
     *,
     fresh: bool = True,
     recipe: Recipe | None = None,
@@ -69,59 +85,57 @@ def retrain(
     patience: int | None = 3,
     seed: int = 0,
     on_epoch: Callable[[Epoch], object] | None = None,
-) -> Repaired:
+) -> RetrainedNetwork:
     """Train a copy of the audited network on repaired labels, with early stopping.
 
-    The rows that judge an epoch are those of the audit's policy, by their own labels: held out and noisy,
-    trusted, or, of "test_split", the fifth of the test rows that chose the layer. "unseen_views" has none;
-    there a tenth of the training rows is left out, chosen by its content, and judges by its repaired labels.
+    Early stopping uses the held-out rows of the audit with their own labels: noisy, trusted, or, for
+    "test_split", the fifth of the test rows that selected the layer. The policy "unseen_views" has none: a
+    tenth of the training rows, chosen by content, is left out and validates with its repaired labels.
 
     Parameters
     ----------
-    audit : Audit
-        Of a network, not loaded from a file.
-    labels : Relabelled
-        What :meth:`Audit.relabel` returned: its targets are trained on, rows that it does not keep are not.
+    model : nn.Module
+        The audited network. It is not changed.
+    rows : LabelledDataset
+        Its training rows.
+    labels : RepairedLabels
+        Training uses their targets, and only the rows that they keep.
+    held_out : ValidationRows or None
     fresh : bool
-        Begin with new initial weights (:func:`controls.untrained_copy`); or go on from the network's own,
-        which still know the wrong labels.
+        Start from new initial weights; otherwise from the network's own, which have memorised wrong labels.
     recipe : Recipe, optional
-        Optimiser, batch size and whether batches are shuffled, by default Adam with 1e-3 and batches of 128.
-        Its own ends, `target` and `max_epochs`, do not count here. The batch is made larger by a row or more
-        where a single row would be left over, which batch normalisation refuses.
+        Optimiser, batch size and shuffling; by default Adam with learning rate 1e-3 and batches of 128. Its
+        `target` and `max_epochs` are ignored. The batch size grows where a single row would remain, which
+        batch normalisation refuses.
     max_epochs : int
-        Training ends after so many epochs at the latest.
+        Maximum number of epochs.
     patience : int or None
-        It ends when so many epochs in a row were no better than the best. None trains all `max_epochs`.
+        Stop after so many epochs in a row without improvement. None trains `max_epochs`.
     seed : int
-        Draws initial weights, the order of the rows in every epoch, and dropout. On one thread of a CPU the
-        same seed gives the same network bit for bit.
+        Of initial weights, order of the rows and dropout. On one CPU thread the same seed gives the same
+        network bit for bit.
     on_epoch : callable, optional
-        Called with each `Epoch` as it ends; its ``test_accuracy`` is that on the rows that judge.
+        Called with each `Epoch`; its ``test_accuracy`` is that of the validation rows.
 
     Returns
     -------
-    Repaired
-        The user's network stays as it is.
+    RetrainedNetwork
 
     Raises
     ------
     InputError
-        If nothing was repaired (the verdict is "keep"), the labels are of other rows, the audit holds no
-        network, nothing is left to train on, no parameter can be trained, or the first epoch's loss is no
-        finite number.
+        If too few rows remain to train on, no parameter can be trained, or the loss of the first epoch is not
+        finite.
 
     Notes
     -----
-    The network as it began counts as an epoch, so that going on can do no harm by the rows that judge. With
-    ``fresh=False`` and "unseen_views" it does not count: it has been trained on those very rows.
+    The initial network counts as an epoch, so that training on cannot reduce the validation accuracy. With
+    ``fresh=False`` and "unseen_views" it does not count: it has been trained on the validation rows.
     """
-    model, _ = audit.training_rows()
-    _check_labels(audit, labels)
     seeds = Seeds.derive(seed)
-    recipe = replace(DEFAULT_RECIPE if recipe is None else recipe, max_epochs=max_epochs, target=NEVER)
+    recipe = replace(DEFAULT_RECIPE if recipe is None else recipe, max_epochs=max_epochs, target=UNREACHABLE)
     stop = None if patience is None else early_stopping(patience)
-    split = _split(audit, labels)
+    split = _split(rows, labels, held_out)
     batch_size = _batch_size(len(split.train), recipe.batch_size)
     device, dtype = device_and_dtype(model)
     with torch.inference_mode(False), torch.enable_grad():
@@ -134,10 +148,10 @@ def retrain(
         def inputs(rows: Tensor) -> Any:
             return split.data.take(rows, device, dtype)
 
-        called = _Called(network)
-        judges = split.judges.to(device), split.judge_codes.to(device)
-        history = [(0, math.nan, accuracy(called, *judges, inputs=inputs))]
-        counts = fresh or audit.jury_rows is not None
+        called = _LogitsOf(network)
+        validation = split.validation.to(device), split.validation_y.to(device)
+        history = [(0, math.nan, accuracy(called, *validation, inputs=inputs))]
+        counts = fresh or held_out is not None
         best, best_weights = (0, history[0][2] if counts else -1.0), copy.deepcopy(network.state_dict())
 
         def after(epoch: Epoch) -> None:
@@ -154,7 +168,7 @@ def retrain(
             split.targets.to(device, dtype if split.targets.ndim == 2 else None),
             replace(recipe, batch_size=batch_size),
             order_seed=seeds.order,
-            test=judges,
+            test=validation,
             inputs=inputs,
             on_epoch=after,
             stop=stop,
@@ -165,18 +179,18 @@ def retrain(
                 f"{recipe.learning_rate}"
             )
         network.load_state_dict(best_weights)
-        measure = predict(called, split.measures.to(device), inputs=inputs).cpu()
-    return Repaired(
+        predicted = predict(called, split.test.to(device), inputs=inputs).cpu()
+    return RetrainedNetwork(
         network.eval(),
         best[0],
         pd.DataFrame(history, columns=["epoch", "loss", "accuracy"]),
         split.judged_by,
-        interval((measure == split.measure_codes).double()),
+        interval((predicted == split.test_y).double()),
     )
 
 
-class _Called(nn.Module):
-    """A network that takes its inputs in one piece and returns its logits alone."""
+class _LogitsOf(nn.Module):
+    """A network that takes its inputs as one argument and returns only its logits."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -191,80 +205,55 @@ class _Called(nn.Module):
 
 
 class _Split(NamedTuple):
-    """What is trained on and what judges, as numbers of the rows in `data`."""
+    """Training, validation and test rows, as positions in `data`."""
 
     data: InputStore
     train: Tensor  # (n,)
-    targets: Tensor  # (n,) codes or (n, K) probabilities
-    judges: Tensor  # (m,)
-    judge_codes: Tensor
-    measures: Tensor  # (l,): the judges themselves but for the paper's split
-    measure_codes: Tensor
+    targets: Tensor  # (n,) class indices or (n, K) probabilities
+    validation: Tensor  # (m,)
+    validation_y: Tensor
+    test: Tensor  # (l,): the validation rows, except for the paper's split
+    test_y: Tensor
     judged_by: str
 
 
-def _split(audit: "Audit", labels: Relabelled) -> _Split:
-    _, rows = audit.training_rows()
-    targets = torch.from_numpy(labels.targets)
-    codes = targets.argmax(1)
-    kept = torch.from_numpy(labels.kept)
-    held = audit.jury_rows
-    if held is None:
-        apart = _tenth(rows.fingerprints()) & kept
-        train = (kept & ~apart).nonzero().squeeze(1)
-        judges = apart.nonzero().squeeze(1)
+def _split(rows: LabelledDataset, labels: RepairedLabels, held_out: ValidationRows | None) -> _Split:
+    targets, kept = torch.from_numpy(labels.targets), torch.from_numpy(labels.kept)
+    y = targets.argmax(1)
+    if held_out is None:
+        left_out = _tenth(rows.fingerprints()) & kept
+        kept = kept & ~left_out
         data = InputStore(rows)
-        judge_codes = codes[judges]
-        measures, measure_codes = judges, judge_codes
-        judged_by = f"{len(judges)} training rows, left out of training, by their repaired labels"
+        validation = test = left_out.nonzero().squeeze(1)
+        validation_y = test_y = y[validation]
+        judged_by = f"{len(validation)} training rows, left out of training, by their repaired labels"
     else:
-        train = kept.nonzero().squeeze(1)
-        data = InputStore(rows, held)
-        held_codes = audit.named.indices(held.labels, "labels of the rows that judge")
-        chooses = measured = torch.arange(held.n)
-        if audit.policy == "test_split":
-            chooses, measured = halves_for_testing(held_codes, held.fingerprints())
-        judges, judge_codes = chooses + rows.n, held_codes[chooses]
-        measures, measure_codes = measured + rows.n, held_codes[measured]
-        judged_by = f"{len(judges)} rows of the policy {audit.policy!r}, by their own labels"
-    if len(train) < 2 or not len(judges):
+        data = InputStore(rows, held_out.rows)
+        validation = test = torch.arange(held_out.rows.n)
+        if held_out.policy == "test_split":
+            validation, test = split_test_rows(held_out.y, held_out.rows.fingerprints())
+        validation_y, test_y = held_out.y[validation], held_out.y[test]
+        validation, test = validation + rows.n, test + rows.n
+        judged_by = f"{len(validation)} rows of the policy {held_out.policy!r}, by their own labels"
+    train = kept.nonzero().squeeze(1)
+    if len(train) < 2 or not len(validation):
         raise InputError(
-            f"expected at least two rows to train on and one to judge by, got {len(train)} and {len(judges)}"
+            f"expected at least two rows to train on and one to validate, got {len(train)} and "
+            f"{len(validation)}"
         )
     hard = bool((targets.amax(1) == 1).all())
-    return _Split(
-        data,
-        train,
-        codes[train] if hard else targets[train],
-        judges,
-        judge_codes,
-        measures,
-        measure_codes,
-        judged_by,
-    )
+    targets = y[train] if hard else targets[train]
+    return _Split(data, train, targets, validation, validation_y, test, test_y, judged_by)
 
 
-def _check_labels(audit: "Audit", labels: Relabelled) -> None:
-    if labels.policy == "keep":
-        raise InputError(
-            f"nothing was repaired, since the audit says: keep your labels ({audit.why}). To train on "
-            "repaired labels all the same pass audit.relabel(..., force=True)"
-        )
-    if labels.targets.shape != (audit.n, len(audit.classes)):
-        raise InputError(
-            f"expected labels of the {audit.n} rows and {len(audit.classes)} classes that were audited, got "
-            f"targets of the shape {labels.targets.shape}"
-        )
-
-
-def _tenth(fingerprints: np.ndarray) -> Tensor:
-    """Choose a tenth of the distinct rows, (n,) bool, by what they hold; doubled rows stay together."""
-    distinct, place = np.unique(fingerprints, return_inverse=True)
-    return torch.from_numpy(place < math.ceil(len(distinct) / SHARE))
+def _tenth(hashes: np.ndarray) -> Tensor:
+    """Select a tenth of the distinct rows by fingerprint, (n,) bool; duplicates stay together."""
+    distinct, position = np.unique(hashes, return_inverse=True)
+    return torch.from_numpy(position < math.ceil(len(distinct) / SHARE))
 
 
 def _batch_size(n: int, batch_size: int) -> int:
-    """Return the least batch size from this one on that leaves no single row over."""
+    """Return the smallest batch size from this one on that leaves no single row."""
     while n % batch_size == 1 and batch_size > 1:
         batch_size += 1
     return batch_size

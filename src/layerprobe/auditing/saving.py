@@ -1,193 +1,411 @@
-"""An audit in one safetensors file, without the network and the rows; reading it can run no code."""
+"""Save an audit as one safetensors file with a JSON header. Reading a file cannot run code.
+
+Values are packed by closed tables of classes, dtypes and views; a file cannot name anything else. The
+network, the rows and the user's functions are not stored.
+"""
 
 import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 import torch
+from sklearn.base import BaseEstimator
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.fingerprints import hash_network
-from layerprobe.auditing.features import Reader
-from layerprobe.auditing.result import Audit
-from layerprobe.auditing.serialisation import Absent, Packer, unpack
+from layerprobe.auditing.dataset.labels import Classes
+from layerprobe.auditing.features import NetworkReader
+from layerprobe.auditing.findings import Findings, Verdict
+from layerprobe.auditing.method.baselines import Interval
+from layerprobe.auditing.method.calibration import Calibration
+from layerprobe.auditing.method.candidates import Candidate
+from layerprobe.auditing.method.ensemble import EnsembleMember, ProbeEnsemble
+from layerprobe.auditing.method.noise import NoiseEstimate
+from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import VIEWS, View, resolve_views
+from layerprobe.probes import REGISTRY
 from layerprobe.utils.files import read_tensors, write_tensors
 
-__all__ = ["load", "save"]
+__all__ = ["MissingCallable", "pack", "read_audit", "unpack", "write_audit"]
 
 KIND = "layerprobe.audit.2"
-FIELDS = ("decided", "order", "given", "index", "named", "policy", "verdict_", "settings", "cost", "reader")
 
 
-def save(audit: Audit, path: str | os.PathLike[str]) -> None:
-    """Write all that an audit found, and its fitted decoder.
-
-    The network, the rows and functions of the user's (views, pooling, `inputs`) are no part of it.
+class MissingCallable:
+    """Placeholder in a file for a function of the user, who has to pass it again.
 
     Parameters
     ----------
-    audit : Audit
+    name : str
+        The name of the function.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"{self.name} (a function, not stored)"
+
+
+# The tables: names in files on the left, so that classes and attributes can be renamed.
+CLASSES: dict[str, type] = {
+    **{probe.__name__: probe for probe in REGISTRY.values()},
+    "Subspaces": Subspaces,
+    "LinearDiscriminantAnalysis": LinearDiscriminantAnalysis,
+    "QuadraticDiscriminantAnalysis": QuadraticDiscriminantAnalysis,
+    "KNeighborsClassifier": KNeighborsClassifier,
+    "Decided": Findings,
+    "Decoder": ProbeEnsemble,
+    "Member": EnsembleMember,
+    "Candidate": Candidate,
+    "Calibration": Calibration,
+    "Noise": NoiseEstimate,
+    "Interval": Interval,
+    "Verdict": Verdict,
+    "Classes": Classes,
+    "Reader": NetworkReader,
+    "Absent": MissingCallable,
+}
+NAMES = {kind: name for name, kind in CLASSES.items()}
+DROPPED = ""
+ATTRIBUTES: dict[type, dict[str, str]] = {
+    Findings: {"decoder": "ensemble"},
+    Candidate: {"strength": "hyperparameter"},
+    NetworkReader: {"renamed": DROPPED},
+}
+AUDIT = {
+    "decided": "findings",
+    "given": "y",
+    "index": "index",
+    "named": "class_set",
+    "policy": "policy",
+    "verdict_": "verdict_",
+    "settings": "settings",
+    "cost": "cost",
+    "reader": "reader",
+}
+DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (
+        *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+    )
+}
+ARRAY_KINDS = "biufcSUMm"  # numbers, texts and dates; never Python objects
+
+
+def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
+    """Write an audit with its fitted ensemble.
+
+    Parameters
+    ----------
     path : path
-        Of a safetensors file; one that is there is replaced at once, or not at all.
+        Of a safetensors file. An existing file is replaced as a whole or not at all.
+    audit : Audit
 
     Raises
     ------
     InputError
-        If the decoder has probes, or the classes have names, that no file can hold. Nothing is written.
+        If probes or names of classes cannot be stored. Nothing is written.
     DataError
         If the file cannot be written.
     """
-    _check_probes(audit)
-    state = {name: getattr(audit, name) for name in FIELDS}
-    state["settings"] = {
-        name: Absent(_name(value)) if callable(value) else value for name, value in audit.settings.items()
-    }
-    if audit.reader is not None:
-        state["reader"] = _without_functions(audit.reader)
-    packer = Packer()
-    packed = packer.pack(state)
-    header = {"audit": packed, "sha256": _checksum(packed, packer.tensors)}
-    write_tensors(path, packer.tensors, KIND, header)
+    refused = [
+        f"{member.candidate.probe!r} on layer {member.candidate.layer!r}, {reason}"
+        for member in audit.findings.ensemble.members
+        if (reason := not_storable(member.probe))
+    ]
+    if refused:
+        raise InputError(
+            f"the decoder has probes that cannot be stored in a file: {'; '.join(refused)}. Audit with "
+            "probes of layerprobe only to save it"
+        )
+    tensors: dict[str, Tensor] = {}
+    packed = pack(state_of(audit), tensors)
+    write_tensors(path, tensors, KIND, {"audit": packed, "sha256": _checksum(packed, tensors)})
 
 
-def load(
+def state_of(audit: Any) -> dict[str, Any]:
+    """Return the fields of an audit by their names in files, without functions of the user."""
+    state = {name: getattr(audit, attribute) for name, attribute in AUDIT.items()}
+    state["order"] = np.arange(len(audit.y))  # of the rows in `scores`; older files have another one
+    state["settings"] = {name: _without_function(value) for name, value in audit.settings.items()}
+    if (reader := audit.reader) is not None:
+        views = {
+            name: view if view in VIEWS.values() else MissingCallable(name)
+            for name, view in reader.views.items()
+        }
+        pool = reader.pool
+        if isinstance(pool, Mapping):
+            pool = {pattern: _without_function(policy) for pattern, policy in pool.items()}
+        pool = _without_function(pool)
+        state["reader"] = replace(reader, model=None, device=None, views=views, pool=pool)
+    return state
+
+
+def arguments_from(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `Audit` from what `state_of` returned."""
+    findings, order = state["decided"], torch.from_numpy(state["order"])
+    scores = torch.empty_like(findings.scores)
+    scores[order] = findings.scores
+    arguments = {attribute: state[name] for name, attribute in AUDIT.items()}
+    return {**arguments, "findings": replace(findings, scores=scores)}
+
+
+def read_audit(
     path: str | os.PathLike[str],
     model: nn.Module | None = None,
     *,
     views: str | View | Iterable[str | View] | Mapping[str, View] = (),
     pool: Pool = None,
     inputs: Any = None,
-) -> Audit:
-    """Read an audit that `save` wrote.
+) -> dict[str, Any]:
+    """Return the arguments of `Audit` from a file.
 
     Parameters
     ----------
     path : path
     model : nn.Module, optional
-        The network that was audited, needed to predict, and for nothing else.
+        The audited network, which only predictions need.
     views, pool, inputs : optional
-        As for :func:`layerprobe.audit`: those that were functions of the user's, which no file holds.
-
-    Returns
-    -------
-    Audit
-        Equal to the saved one in all its numbers, but without rows: it cannot show or repair them.
+        As for :func:`layerprobe.audit`: those that were functions.
 
     Raises
     ------
     DataError
         If the file is missing, damaged or of another kind.
     InputError
-        If functions are missing or others than were used, or the network has other layers or weights.
+        If functions are missing or differ, or the network has other layers or weights.
     """
     tensors, header = read_tensors(path, KIND)
     try:
         if header["sha256"] != _checksum(header["audit"], tensors):
             raise DataError(f"{path}: damaged, its content is not what was written; save the audit again.")
-        audit = Audit(**unpack(header["audit"], tensors))
+        arguments = arguments_from(unpack(header["audit"], tensors))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise DataError(f"{path}: an audit that this version cannot read ({error!r}).") from error
     given = {"views": resolve_views(views), "pool": pool, "inputs": inputs}
     if model is None:
         if needless := [name for name, value in given.items() if value]:
             raise InputError(f"{needless[0]}= goes with the network, which predicts: pass model= as well")
-        return audit
-    if audit.reader is None:
+        return arguments
+    reader, settings = arguments["reader"], arguments["settings"]
+    if reader is None:
         raise InputError("this is an audit of features: it predicts from features, without a network")
     if not isinstance(model, nn.Module):
         raise InputError(f"expected the network as an nn.Module, got {type(model).__name__}")
-    again = _given_again(audit.reader, audit.settings["inputs"], given)
-    reader = replace(audit.reader, model=model, views=again["views"], pool=again["pool"])
-    _check_layers(reader, audit.settings["layers"], len(audit.classes))
-    if hash_network(model) != audit.settings["weights"]:
-        raise InputError(
-            "the network is not the one that was audited: it has the same layers and other weights. Load the "
-            "weights that it had then, or audit this one"
-        )
-    return replace(audit, reader=reader, settings={**audit.settings, "inputs": again["inputs"]})
+    given = _with_functions({"views": reader.views, "pool": reader.pool, "inputs": settings["inputs"]}, given)
+    reader = replace(reader, model=model, views=given["views"], pool=given["pool"])
+    _check_network(reader, settings, len(arguments["class_set"]))
+    return {**arguments, "reader": reader, "settings": {**settings, "inputs": given["inputs"]}}
 
 
-def _check_probes(audit: Audit) -> None:
-    """Refuse to save where a member of the decoder cannot be."""
-    refused = []
-    for member in audit.decided.decoder.members:
-        try:
-            Packer().pack(member.probe)
-        except InputError as error:
-            refused.append(f"{member.candidate.probe!r} on layer {member.candidate.layer!r}, {error}")
-    if refused:
-        raise InputError(
-            f"the decoder has probes that no file can hold: {'; '.join(refused)}. Audit with probes= of "
-            "layerprobe alone to save it"
-        )
+def not_storable(value: Any) -> str | None:
+    """Return why a value cannot be stored; None if it can."""
+    try:
+        pack(value, {})
+    except InputError as error:
+        return str(error)
+    return None
 
 
-def _without_functions(reader: Reader) -> Reader:
-    views: dict[str, Any] = {
-        name: view if view in VIEWS.values() else Absent(name) for name, view in reader.views.items()
+def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return a value as JSON, and add its tensors and arrays to `tensors`.
+
+    Parameters
+    ----------
+    value : object
+        Numbers, texts, tensors, arrays, tables, containers, and instances of the classes in `CLASSES`.
+    tensors : dict of str to Tensor
+        No two share memory.
+
+    Raises
+    ------
+    InputError
+        If it contains anything else.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if value is ...:
+        return {"ellipsis": None}
+    if isinstance(value, Tensor):
+        return {"tensor": _pack_tensor(value, tensors)}
+    if isinstance(value, np.ndarray):
+        return _pack_array(value, tensors)
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).removeprefix("torch.")}
+    if isinstance(value, pd.DataFrame):
+        return {"frame": pack({name: value[name].to_numpy() for name in value.columns}, tensors)}
+    if type(value) in NAMES:
+        return {"object": NAMES[type(value)], "state": pack(_attributes(value), tensors)}
+    if type(value) in (list, tuple):
+        return {type(value).__name__: [pack(item, tensors) for item in value]}
+    if isinstance(value, Mapping):
+        return {"dict": [[pack(key, tensors), pack(item, tensors)] for key, item in value.items()]}
+    if (view := next((name for name, known in VIEWS.items() if value is known), None)) is not None:
+        return {"view": view}
+    raise InputError(f"a {type(value).__module__}.{type(value).__qualname__} cannot be stored in a file")
+
+
+def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return the value that was packed.
+
+    Parameters
+    ----------
+    packed : object
+        As `pack` returned it.
+    tensors : mapping of str to Tensor
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError, RuntimeError
+        If `pack` did not make it, or it names anything outside the tables.
+    """
+    if not isinstance(packed, Mapping):
+        return packed
+    kind, content = next(iter(packed.items()))
+    match kind:
+        case "ellipsis":
+            return ...
+        case "tensor":
+            # A copy: a file's memory is aligned in another way, which changes the rounding of products.
+            return tensors[content["name"]].clone().as_strided(content["shape"], content["stride"])
+        case "array":
+            if (dtype := np.dtype(content["type"])).kind not in ARRAY_KINDS:
+                raise ValueError(f"an array of {dtype}")
+            flat = tensors[content["name"]].numpy().copy().view(dtype)
+            return flat.reshape(content["shape"], order=content["order"])
+        case "objects":
+            array = np.empty(len(content), object)
+            for i, item in enumerate(content):  # one by one: an array of tuples must stay one-dimensional
+                array[i] = unpack(item, tensors)
+            return array
+        case "dtype":
+            return DTYPES[content]
+        case "view":
+            return VIEWS[content]
+        case "frame":
+            return pd.DataFrame(unpack(content, tensors))
+        case "object":
+            return _unpack_object(CLASSES[content], unpack(packed["state"], tensors))
+        case "list":
+            return [unpack(item, tensors) for item in content]
+        case "tuple":
+            return tuple(unpack(item, tensors) for item in content)
+        case "dict":
+            return {unpack(key, tensors): unpack(item, tensors) for key, item in content}
+    raise ValueError(f"unknown kind of value {kind!r}")
+
+
+def _pack_tensor(tensor: Tensor, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Store a tensor with its strides, since the memory layout changes the rounding of products."""
+    tensor = tensor.detach().cpu()
+    count = tensor.numel()
+    if not tensor.is_contiguous():
+        count = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+    flat = tensor.as_strided((count,), (1,))
+    memory = flat.untyped_storage().data_ptr()
+    shared = any(other.untyped_storage().data_ptr() == memory for other in tensors.values())
+    name = str(len(tensors))
+    tensors[name] = flat.clone() if shared else flat
+    return {"name": name, "shape": list(tensor.shape), "stride": list(tensor.stride())}
+
+
+def _pack_array(array: np.ndarray, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    if array.dtype == object and array.ndim == 1:
+        return {"objects": [pack(item, tensors) for item in array]}
+    if array.dtype.kind not in ARRAY_KINDS:
+        raise InputError(f"an array of {array.dtype} {array.shape} cannot be stored in a file")
+    order: Literal["F", "C"] = "F" if array.flags.fnc else "C"
+    name = str(len(tensors))
+    tensors[name] = torch.from_numpy(np.frombuffer(bytearray(array.tobytes(order)), np.uint8))
+    return {
+        "array": {"name": name, "type": array.dtype.str, "shape": list(array.shape), "order": order},
     }
-    pool: Any = reader.pool
-    if isinstance(pool, Mapping):
-        pool = {pattern: Absent(_name(one)) if callable(one) else one for pattern, one in pool.items()}
-    elif callable(pool):
-        pool = Absent(_name(pool))
-    return replace(reader, model=None, device=None, views=views, pool=pool)
 
 
-def _given_again(reader: Reader, inputs: Any, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return views, pool and inputs as they were, with the user's functions in their places."""
-    stored = {"views": reader.views, "pool": reader.pool, "inputs": inputs}
-    given = {**given, "views": {**reader.views, **given["views"]}}
+def _attributes(value: Any) -> dict[str, Any]:
+    if isinstance(value, Classes):
+        return {"names": value.names}
+    if isinstance(value, tuple):
+        return value._asdict()  # type: ignore[attr-defined]
+    stored = {attribute: name for name, attribute in ATTRIBUTES.get(type(value), {}).items()}
+    names = [field.name for field in fields(value)] if is_dataclass(value) else list(vars(value))
+    return {stored.get(name, name): getattr(value, name) for name in names}
+
+
+def _unpack_object(kind: type, state: Mapping[str, Any]) -> Any:
+    renamed = ATTRIBUTES.get(kind, {})
+    attributes = {renamed.get(name, name): value for name, value in state.items()}
+    attributes.pop(DROPPED, None)
+    if not issubclass(kind, BaseEstimator):
+        return kind(**attributes)
+    estimator: Any = object.__new__(kind)
+    vars(estimator).update(attributes)
+    return estimator
+
+
+def _without_function(value: Any) -> Any:
+    return MissingCallable(getattr(value, "__name__", type(value).__name__)) if callable(value) else value
+
+
+def _with_functions(stored: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return views, pool and inputs as stored, completed by the user's functions."""
+    given = {**given, "views": {**stored["views"], **given["views"]}}
     missing = []
     for name, value in stored.items():
         if given[name] is None:
             given[name] = value
-        if not _fits(value, given[name]):
+        if not _matches(value, given[name]):
             was = list(value) if isinstance(value, Mapping) else value
             raise InputError(f"{name}= is not what the audit was made with, {was}")
-        missing += [f"{name}= ({function})" for function in _absent(given[name])]
+        parts = given[name].values() if isinstance(given[name], Mapping) else [given[name]]
+        missing += [f"{name}= ({part.name})" for part in parts if isinstance(part, MissingCallable)]
     if missing:
         raise InputError(
-            f"the audit was made with functions that no file holds; give again {', '.join(missing)}"
+            f"the audit was made with functions, which are not stored; pass again {', '.join(missing)}"
         )
     return given
 
 
-def _fits(stored: Any, given: Any) -> bool:
-    if isinstance(stored, Absent):
+def _matches(stored: Any, given: Any) -> bool:
+    if isinstance(stored, MissingCallable):
         return callable(given) or given is stored
     if isinstance(stored, Mapping) and isinstance(given, Mapping) and list(stored) == list(given):
-        return all(_fits(value, given[key]) for key, value in stored.items())
+        return all(_matches(value, given[key]) for key, value in stored.items())
     return stored == given
 
 
-def _absent(value: Any) -> list[str]:
-    parts = value.values() if isinstance(value, Mapping) else [value]
-    return [part.name for part in parts if isinstance(part, Absent)]
-
-
-def _check_layers(reader: Reader, layers: Mapping[str, int], outputs: int) -> None:
-    """Demand that a network has the layers that were audited, by an input that holds nothing."""
+def _check_network(reader: NetworkReader, settings: Mapping[str, Any], classes: int) -> None:
+    """Raise unless the network has the audited layers and weights."""
     try:
-        found = reader.dimensions_of(reader.blank)
+        layers, outputs = reader.dimensions(reader.blank)
     except (LayerError, RuntimeError, ValueError, TypeError, IndexError) as error:
         raise InputError(f"the network is not the one that was audited: {error}") from error
-    if found != (layers, outputs):
-        was, now = (
+    if (layers, outputs) != (settings["layers"], classes):
+        expected, got = (
             ", ".join(f"{layer} ({d})" for layer, d in {**of, "output": K}.items())
-            for of, K in ((layers, outputs), found)
+            for of, K in ((settings["layers"], classes), (layers, outputs))
         )
-        raise InputError(f"the network is not the one that was audited: expected the layers {was}; got {now}")
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
+        raise InputError(
+            f"the network is not the one that was audited: expected the layers {expected}; got {got}"
+        )
+    if hash_network(reader.model) != settings["weights"]:  # type: ignore[arg-type]
+        raise InputError(
+            "the network is not the one that was audited: it has the same layers and other weights. Load the "
+            "weights that it had then, or audit this one"
+        )
 
 
 def _checksum(packed: Any, tensors: Mapping[str, Tensor]) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from tyro.extras import SubcommandApp
 
-    from layerprobe.auditing.plan import Plan
+    from layerprobe.auditing import AuditPlan
     from layerprobe.auditing.result import Audit
 
 __all__ = ["add_audit"]
@@ -65,7 +65,7 @@ def add_audit(app: "SubcommandApp") -> None:
             seed: Seed of the random numbers.
             out: Folder for the results. Only the files named above are replaced in it.
         """
-        from layerprobe.auditing import audit as audit_network
+        from layerprobe import auditing
         from layerprobe.auditing.method.policies import check_policy
 
         with one_job(options.device) as first:
@@ -75,25 +75,21 @@ def add_audit(app: "SubcommandApp") -> None:
             network = options.load_model(model)
             rows = options.load_rows(data)
             held = {name: options.load_rows(place) for name, place in given.items() if place is not None}
+            arguments: dict[str, Any] = {
+                "policy": policy,
+                **{name: held.get(name) for name in given},
+                "views": views,
+                "layers": options.selected_layers,
+                "pool": options.pool,
+                "class_names": options.class_names or None,
+                "batch_size": options.batch_size,
+                "seed": seed,
+            }
             if options.dry_run:
-                plan = _plan(network, rows, held, views, options)
-                _show_plan(plan, json=options.json)
+                _show_plan(auditing.plan_audit(network, rows, **arguments), json=options.json)
                 return
-            result = audit_network(
-                network,
-                rows,
-                policy=policy,
-                holdout=held.get("holdout"),
-                trusted=held.get("trusted"),
-                test=held.get("test"),
-                views=views,
-                layers=options.selected_layers,
-                pool=options.pool,
-                class_names=options.class_names or None,
-                batch_size=options.batch_size,
-                seed=seed,
-                progress=lambda step: print(f"{step} ...", file=sys.stderr),
-            )
+            arguments["progress"] = lambda step: print(f"{step} ...", file=sys.stderr)
+            result = auditing.audit(network, rows, **arguments)
             if not first:
                 return
             _write(result, out)
@@ -103,20 +99,7 @@ def add_audit(app: "SubcommandApp") -> None:
                 _show_audit(result, out)
 
 
-def _plan(
-    network: Any, rows: Any, held: dict[str, Any], views: tuple[str, ...], options: NetworkOptions
-) -> "Plan":
-    """Check the arguments of an audit and return its plan."""
-    from layerprobe.auditing.features import Reader
-    from layerprobe.auditing.plan import plan_audit
-    from layerprobe.layers.views import resolve_views
-
-    reader = Reader(network, options.selected_layers, options.pool, resolve_views(views), options.batch_size)
-    name, part = next(iter(held.items()), ("", None))
-    return plan_audit(reader, rows, part, name, class_names=options.class_names or None)
-
-
-def _show_plan(plan: "Plan", *, json: bool) -> None:
+def _show_plan(plan: "AuditPlan", *, json: bool) -> None:
     """Print the plan of an audit."""
     from rich.table import Table
     from rich.text import Text

@@ -1,13 +1,14 @@
-"""From scores to probabilities, and to the noise of the labels: one model of how wrong labels come about.
+"""Calibration: class probabilities from scores, together with the transition matrix of the label noise.
 
-A decoder's scores s (n, K) of rows that the network has not seen, and the rows' given labels g, follow
+Scores s (n, K) of rows that the network was not trained on, and their given labels g, follow the model
 
     P(true = k | x) = softmax(beta s)_k,    P(g = j | true = k) = T[k, j],
 
-with one sharpness beta and one transition matrix T for all rows. Both are those of the largest likelihood of
-the given labels, sum_k softmax(beta s)_k T[k, g]; where scores are decided, disagreement can only be noise,
-which is what tells the two apart. On rows that the network was trained on they cannot be told apart: it has
-learnt to agree with the given labels there.
+with one inverse temperature beta (temperature scaling, Guo et al., ICML 2017) and one noise transition matrix
+T for all rows (Patrini et al., CVPR 2017). Both maximise the likelihood of the given labels, sum_k
+softmax(beta s)_k T[k, g]. Where the scores are confident, disagreement can only be noise; this identifies
+beta and T. On rows that the network was trained on they are not identifiable: there it has learnt to agree
+with the given labels. Uncertainty comes from the bootstrap over rows (Efron, 1979).
 """
 
 from collections.abc import Iterator
@@ -19,30 +20,36 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 
-__all__ = ["MIXED", "Calibration", "calibrate", "calibrate_on_truth", "sharpness"]
+__all__ = [
+    "AVERAGED_DRAWS",
+    "Calibration",
+    "calibrate",
+    "inverse_temperature",
+    "inverse_temperature_of_clean",
+]
 
 DRAWS = 40  # of the bootstrap
-MIXED = 15  # of them that probabilities are the mean of
-SPREAD = 1.0  # pseudo-rows a class, spread as uniform noise: a class of few rows keeps a sane row of T
-TINY = 1e-12
-USUAL = 3.0  # sharpness of scores of unit spread, as far as few rows leave it open
+AVERAGED_DRAWS = 15  # of these; probabilities are averaged over them
+PSEUDO_ROWS = 1.0  # per class, spread as uniform noise; they regularise rows of T of small classes
+EPSILON = 1e-12
+PRIOR_BETA = 3.0  # prior mean of beta for scores of unit variance; it counts where rows are few
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """What scores mean, and how labels are wrong.
+    """Estimated inverse temperature and transition matrix, with their bootstrap distributions.
 
     Attributes
     ----------
     beta : float
-        Sharpness: class probabilities are softmax(beta scores).
+        Inverse temperature: class probabilities are softmax(beta scores).
     matrix : Tensor of shape (K, K), float64
         T[k, j], the probability that a row of true class k is given label j.
     betas : Tensor of shape (draws,), float64
     matrices : Tensor of shape (draws, K, K), float64
-        The same of bootstrapped rows.
+        The same for each bootstrap sample.
     rates : Tensor of shape (draws,), float64
-        Their shares of wrong labels.
+        Share of wrong labels in each bootstrap sample.
     """
 
     beta: float
@@ -52,59 +59,73 @@ class Calibration:
     rates: Tensor
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Return P(true = k | x), (n, K), of rows whose given label is not looked at."""
-        scores = scores.double()
-        return _mean((beta * scores).softmax(1) for beta in self.betas[:MIXED])
+        """Return P(true = k | x), (n, K), without using the given labels.
 
-    def posterior(self, scores: Tensor, given: Tensor) -> Tensor:
-        """Return P(true = k | x, given label), (n, K).
-
-        The mean over bootstrapped rows, as `probabilities` is: few rows that judge leave it open how sharp
-        the scores are, and the single best answer is too sure.
+        Parameters
+        ----------
+        scores : Tensor (n, K)
         """
         scores = scores.double()
-        return _mean(
-            _posterior((beta * scores).softmax(1), T, given)
-            for beta, T in zip(self.betas[:MIXED], self.matrices[:MIXED], strict=True)
-        )
+        betas = self.betas[:AVERAGED_DRAWS]
+        return _running_sum((beta * scores).softmax(1) for beta in betas) / len(betas)
+
+    def posterior(self, scores: Tensor, y: Tensor) -> Tensor:
+        """Return P(true = k | x, given label), (n, K), averaged over bootstrap samples.
+
+        With few held-out rows the temperature is uncertain, and the maximum-likelihood estimate alone is
+        overconfident.
+
+        Parameters
+        ----------
+        scores : Tensor (n, K)
+        y : Tensor (n,), int64
+            Given labels.
+        """
+        scores = scores.double()
+        betas, matrices = self.betas[:AVERAGED_DRAWS], self.matrices[:AVERAGED_DRAWS]
+        draws = zip(betas, matrices, strict=True)
+        return _running_sum(_posterior((beta * scores).softmax(1), T, y) for beta, T in draws) / len(betas)
 
 
 def calibrate(
     scores: Tensor,
-    given: Tensor,
+    y: Tensor,
     *,
     groups: Tensor | None = None,
     beta: float | None = None,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Calibration:
-    """Estimate sharpness and noise from rows with noisy labels.
+    """Estimate the inverse temperature and the transition matrix from rows with noisy labels.
 
     Parameters
     ----------
     scores : Tensor of shape (m, K)
-        Of rows that the network has not seen.
-    given : Tensor of shape (m,), int64
-        Their labels, codes in 0..K-1.
+        Class scores of rows that the network was not trained on.
+    y : Tensor of shape (m,), int64
+        Their given labels, 0..K-1.
     groups : Tensor of shape (m,), int64, optional
-        Rows of one number are copies of one thing, which the bootstrap draws together.
+        Views of one row share a number; the bootstrap draws them together.
     beta : float, optional
-        A sharpness that is known already.
+        A known inverse temperature.
     draws : int
-        Of the bootstrap, at least 1.
+        Number of bootstrap samples, at least 1.
     seed : int
         Of the bootstrap.
+
+    Returns
+    -------
+    Calibration
 
     Raises
     ------
     InputError
-        If there are no rows, or scores and labels do not fit together.
+        If there are no rows, or the numbers of scores and labels differ.
     """
-    scores = _centred(scores, given)
-    K = scores.shape[1]
+    scores = _centred(scores, y)
     fixed = None if beta is None else np.log(beta)
-    start = _start(scores, given, K)
-    found = _maximise(scores, given, torch.ones(len(scores), dtype=torch.float64), start, fixed)
+    ones = torch.ones(len(scores), dtype=torch.float64)
+    fitted = _maximise(scores, y, ones, _start(scores, y), fixed)
     groups = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
     count = int(groups.max()) + 1
     generator = np.random.default_rng(seed)
@@ -112,59 +133,80 @@ def calibrate(
     for _ in range(draws):
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)
         weights = torch.from_numpy(drawn).double()[groups]
-        log_beta, logits = _maximise(scores, given, weights, found, fixed, iterations=8)
+        log_beta, logits = _maximise(scores, y, weights, fitted, fixed, iterations=8)
         T = logits.softmax(1)
-        q = _posterior((log_beta.exp() * scores).softmax(1), T, given)
-        wrong = 1 - q.gather(1, given[:, None]).squeeze(1)
+        q = _posterior((log_beta.exp() * scores).softmax(1), T, y)
+        wrong = 1 - q.gather(1, y[:, None]).squeeze(1)
         betas.append(log_beta.exp())
         matrices.append(T)
         rates.append((weights * wrong).sum() / weights.sum())
     return Calibration(
-        float(found[0].exp()),
-        found[1].softmax(1),
+        float(fitted[0].exp()),
+        fitted[1].softmax(1),
         torch.stack(betas),
         torch.stack(matrices),
         torch.stack(rates),
     )
 
 
-def calibrate_on_truth(scores: Tensor, true: Tensor) -> float:
-    """Return the sharpness of the largest likelihood for rows whose labels are right."""
-    K = _centred(scores, true).shape[1]
-    return sharpness(scores, true, torch.eye(K, dtype=torch.float64))
+def inverse_temperature_of_clean(scores: Tensor, y: Tensor) -> float:
+    """Return the maximum-likelihood inverse temperature for rows with true labels.
+
+    Parameters
+    ----------
+    scores : Tensor (m, K)
+    y : Tensor (m,), int64
+    """
+    K = _centred(scores, y).shape[1]
+    return inverse_temperature(scores, y, torch.eye(K, dtype=torch.float64))
 
 
-def sharpness(scores: Tensor, given: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
-    """Return the sharpness of the largest likelihood where the transition matrix (K, K) is known."""
-    scores = _centred(scores, given)
-    begin = _start(scores, given, scores.shape[1])[0] if start is None else torch.tensor(start).double().log()
+def inverse_temperature(scores: Tensor, y: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
+    """Return the maximum-likelihood inverse temperature for a known transition matrix.
+
+    Parameters
+    ----------
+    scores : Tensor (m, K)
+    y : Tensor (m,), int64
+        Given labels.
+    matrix : Tensor (K, K), float64
+    start : float, optional
+        Where the search starts.
+    """
+    scores = _centred(scores, y)
+    begin = _start(scores, y)[0] if start is None else torch.tensor(start).double().log()
     logs = matrix.clamp(min=1e-18).log()
     weights = torch.ones(len(scores), dtype=torch.float64)
-    return float(_maximise(scores, given, weights, (begin, logs), None, fit_matrix=False)[0].exp())
+    return float(_maximise(scores, y, weights, (begin, logs), None, fit_matrix=False)[0].exp())
 
 
-def _centred(scores: Tensor, labels: Tensor) -> Tensor:
-    if scores.ndim != 2 or labels.shape != scores.shape[:1] or not len(scores):
+def _centred(scores: Tensor, y: Tensor) -> Tensor:
+    if scores.ndim != 2 or y.shape != scores.shape[:1] or not len(scores):
         raise InputError(
             f"expected scores (m, K) and a label for each of m >= 1 rows, got {tuple(scores.shape)} and "
-            f"{tuple(labels.shape)}"
+            f"{tuple(y.shape)}"
         )
     scores = scores.double()
     return scores - scores.mean(1, keepdim=True)
 
 
-def _start(scores: Tensor, given: Tensor, K: int) -> tuple[Tensor, Tensor]:
-    """Return where the search begins: decided scores, and the noise that they would mean."""
-    agree = float((scores.argmax(1) == given).double().mean())
+def _start(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the start of the search: the prior temperature, and uniform noise from the disagreement."""
+    K = scores.shape[1]
+    agree = float((scores.argmax(1) == y).double().mean())
     agree = min(max(agree, 1.5 / K), 0.95)
     T = torch.full((K, K), (1 - agree) / max(K - 1, 1), dtype=torch.float64)
     T.fill_diagonal_(agree)
-    return (USUAL / (scores.std() + TINY)).log(), T.log()
+    return _prior_log_beta(scores), T.log()
+
+
+def _prior_log_beta(scores: Tensor) -> Tensor:
+    return (PRIOR_BETA / (scores.std() + EPSILON)).log()
 
 
 def _maximise(
     scores: Tensor,
-    given: Tensor,
+    y: Tensor,
     weights: Tensor,
     start: tuple[Tensor, Tensor],
     log_beta: float | None,
@@ -172,19 +214,16 @@ def _maximise(
     iterations: int = 100,
     fit_matrix: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """Return the logarithm of beta and the logits of T's rows of the largest penalised likelihood."""
+    """Return log beta and the logits of the rows of T that maximise the penalised likelihood (L-BFGS)."""
     K = scores.shape[1]
-    usual = (USUAL / (scores.std() + TINY)).log()
+    prior = _prior_log_beta(scores)
     with torch.inference_mode(False), torch.enable_grad():
-        sharpness = start[0].detach().clone() if log_beta is None else torch.tensor(log_beta).double()
+        log_temperature = start[0].detach().clone() if log_beta is None else torch.tensor(log_beta).double()
         logits = start[1].detach().clone()
-        free = [
-            t.requires_grad_()
-            for t, is_free in ((sharpness, log_beta is None), (logits, fit_matrix))
-            if is_free
-        ]
+        parameters = [log_temperature] if log_beta is None else []
+        parameters += [logits] if fit_matrix else []
         optimizer = torch.optim.LBFGS(
-            free,
+            [parameter.requires_grad_() for parameter in parameters],
             max_iter=iterations,
             tolerance_grad=1e-7,
             tolerance_change=1e-10,
@@ -194,27 +233,26 @@ def _maximise(
         def loss() -> Tensor:
             optimizer.zero_grad()
             logs = torch.log_softmax(logits, 1)
-            seen = torch.logsumexp(torch.log_softmax(sharpness.exp() * scores, 1) + logs.T[given], 1)
-            total = -(weights * seen).sum() + (sharpness - usual).square() / 2
+            likelihood = torch.logsumexp(torch.log_softmax(log_temperature.exp() * scores, 1) + logs.T[y], 1)
+            total = -(weights * likelihood).sum() + (log_temperature - prior).square() / 2
             if fit_matrix:
-                off = logs.sum() - logs.diagonal().sum()
-                total = total - SPREAD / max(K - 1, 1) * off
+                off_diagonal = logs.sum() - logs.diagonal().sum()
+                total = total - PSEUDO_ROWS / max(K - 1, 1) * off_diagonal
             total = total / weights.sum()
             total.backward()
             return total
 
         optimizer.step(loss)
-    return sharpness.detach(), logits.detach()
+    return log_temperature.detach(), logits.detach()
 
 
-def _mean(parts: Iterator[Tensor]) -> Tensor:
-    total, count = next(parts).clone(), 1
+def _running_sum(parts: Iterator[Tensor]) -> Tensor:
+    total = next(parts).clone()
     for part in parts:
         total += part
-        count += 1
-    return total / count
+    return total
 
 
-def _posterior(p: Tensor, T: Tensor, given: Tensor) -> Tensor:
-    q = p * T[:, given].T
+def _posterior(p: Tensor, T: Tensor, y: Tensor) -> Tensor:
+    q = p * T[:, y].T
     return q / q.sum(1, keepdim=True)

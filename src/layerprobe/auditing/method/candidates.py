@@ -1,4 +1,4 @@
-"""Which decoders are tried: every probe on every layer at every strength."""
+"""Candidates: every probe on every layer at every value of its hyperparameter."""
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,39 +12,46 @@ from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.probes import REGISTRY, Probe, create
 from layerprobe.probes.base import StagedProbe
 
-__all__ = ["DEFAULT_PROBES", "STRENGTHS", "Candidate", "Tried", "families", "try_all"]
+__all__ = [
+    "DEFAULT_PROBES",
+    "HYPERPARAMETERS",
+    "Candidate",
+    "CandidateScore",
+    "fit_candidate",
+    "named_probes",
+    "score_candidates",
+]
 
-STRENGTHS: dict[str, tuple[float, ...]] = {
+HYPERPARAMETERS: dict[str, tuple[float, ...]] = {
     "ridge": (1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
     "shrinkage_lda": (0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99),
     "whitened_knn": (25, 50, 100, 200, 500),
     "masc": (0.25, 0.5, 0.75, 0.9, 0.95, 0.99),
 }
-"""The values of each staged probe's argument that are tried."""
+"""Values of each staged probe's hyperparameter that become candidates."""
 DEFAULT_PROBES = ("ridge", "shrinkage_lda", "masc", "velpic", "ncm")
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to decode a layer: which probe, and how strong (None where it has no such argument)."""
+    """A layer, a probe and the value of its hyperparameter; None for a probe without one."""
 
     layer: str
     probe: str
-    strength: float | None
+    hyperparameter: float | None
 
 
 @dataclass(frozen=True, eq=False)
-class Tried:
-    """What became of a candidate.
+class CandidateScore:
+    """Score of one candidate on the selection set.
 
     Attributes
     ----------
     candidate : Candidate
     correct : Tensor (m,), float32
-        The share of a row's copies on which its prediction is the label that the policy goes by; of views,
-        what is remembered is taken out.
+        Each row's share of correct predictions over its views, corrected for memorisation.
     scores : list of Tensor (m, K), or None
-        Of each copy of the rows; kept for the best strength of each layer and probe alone.
+        Class scores of each view of the rows. Kept only for the best hyperparameter of each layer and probe.
     """
 
     candidate: Candidate
@@ -53,17 +60,21 @@ class Tried:
 
     @property
     def criterion(self) -> float:
-        """Accuracy on the policy's rows."""
+        """Accuracy on the selection set."""
         return float(self.correct.double().mean())
 
 
-def families(probes: Any) -> dict[str, Probe]:
-    """Return unfitted probes by name, of names, probes or a mapping of names to either.
+def named_probes(probes: Any) -> dict[str, Probe]:
+    """Return unfitted probes by name.
+
+    Parameters
+    ----------
+    probes : str, Probe, sequence of them, or mapping of str to them
 
     Raises
     ------
     InputError
-        If there is none, two have one name, or something is no probe of this library.
+        If there is no probe, two have the same name, or one is not a probe of this library.
     """
     if isinstance(probes, Mapping):
         pairs = list(probes.items())
@@ -75,89 +86,102 @@ def families(probes: Any) -> dict[str, Probe]:
     wrong = [p for p in named.values() if not isinstance(p, Probe)]
     if not named or len(named) < len(pairs) or wrong:
         raise InputError(
-            f"expected probes of different names, of {', '.join(REGISTRY)} or probes of layerprobe; "
+            f"expected probes of different names, from {', '.join(REGISTRY)} or probes of layerprobe; "
             f"got {probes!r}"
         )
     return named
 
 
-def try_all(
+def score_candidates(
     probes: Mapping[str, Probe],
     fitted_on: Mapping[str, Tensor],
-    codes: Tensor,
-    copies: Sequence[Mapping[str, Tensor]],
+    y: Tensor,
+    views: Sequence[Mapping[str, Tensor]],
     correct: Callable[[list[Tensor]], Tensor],
-) -> list[Tried]:
-    """Fit every probe on every layer and score what the network has not seen.
+) -> list[CandidateScore]:
+    """Fit every probe on every layer and score it on the selection set.
 
     Parameters
     ----------
     probes : mapping of str to Probe
     fitted_on : mapping of str to Tensor (n, d)
-        The training rows' outputs, by layer.
-    codes : Tensor (n,)
+        Outputs of the training rows, by layer.
+    y : Tensor (n,), int64
         Their given labels.
-    copies : sequence of mapping of str to Tensor (m, d)
-        The outputs of the rows to score: once, or once for each view.
+    views : sequence of mapping of str to Tensor (m, d)
+        Outputs of the rows to score: one entry, or one per view.
     correct : callable
-        From a candidate's scores (m, K) of each copy to what it gets right, row by row, (m,).
+        From the class scores (m, K) of each view to the share of correct predictions per row, (m,).
 
     Returns
     -------
-    list of Tried
+    list of CandidateScore
     """
-    tried: list[Tried] = []
+    scored: list[CandidateScore] = []
     for layer, X in fitted_on.items():
         for name, probe in probes.items():
-            values = _strengths(name, probe)
-            fitted = _fit(probe, X, codes, f"probe {name!r} on layer {layer!r}", staged=bool(values))
-            best: Tried | None = None
-            for strength, scores in _staged(values, fitted, [copy[layer] for copy in copies]):
-                right = correct(scores).float()
-                one = Tried(Candidate(layer, name, strength), right, scores)
+            values = _hyperparameters(name, probe)
+            fitted = _fit(probe, X, y, f"probe {name!r} on layer {layer!r}", staged=bool(values))
+            best: CandidateScore | None = None
+            for value, scores in _staged_scores(values, fitted, [view[layer] for view in views]):
+                one = CandidateScore(Candidate(layer, name, value), correct(scores).float(), scores)
                 if best is None or one.criterion > best.criterion:
                     if best is not None:
-                        tried[tried.index(best)] = Tried(best.candidate, best.correct, None)
+                        scored[scored.index(best)] = CandidateScore(best.candidate, best.correct, None)
                     best = one
-                    tried.append(one)
+                    scored.append(one)
                 else:
-                    tried.append(Tried(one.candidate, right, None))
-    return tried
+                    scored.append(CandidateScore(one.candidate, one.correct, None))
+    return scored
 
 
-def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, codes: Tensor) -> Probe:
-    """Return the probe fitted on a layer's outputs, at the candidate's strength."""
-    staged = candidate.strength is not None
+def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> Probe:
+    """Return the candidate's probe, fitted on the outputs of its layer.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    probe : Probe
+        Unfitted.
+    X : Tensor (n, d)
+    y : Tensor (n,), int64
+
+    Raises
+    ------
+    InputError
+        If the probe cannot be fitted to these outputs.
+    """
+    staged = candidate.hyperparameter is not None
     where = f"probe {candidate.probe!r} on layer {candidate.layer!r}"
-    fitted = _fit(probe, X, codes, where, staged=staged)
-    return fitted.at(candidate.strength) if isinstance(fitted, StagedProbe) and staged else fitted
+    fitted = _fit(probe, X, y, where, staged=staged)
+    return fitted.at(candidate.hyperparameter) if isinstance(fitted, StagedProbe) and staged else fitted
 
 
-def _strengths(name: str, probe: Probe) -> tuple[float, ...]:
-    """Return the strengths to try; none of a probe by another name, or with so many components."""
-    settled = getattr(probe, "components", None) is not None
-    return () if settled or not isinstance(probe, StagedProbe) else STRENGTHS.get(name, ())
+def _hyperparameters(name: str, probe: Probe) -> tuple[float, ...]:
+    """Return the values to try; none for a probe under another name or with a fixed number of components."""
+    fixed = getattr(probe, "components", None) is not None
+    return () if fixed or not isinstance(probe, StagedProbe) else HYPERPARAMETERS.get(name, ())
 
 
-def _fit(probe: Probe, X: Tensor, codes: Tensor, where: str, *, staged: bool) -> Probe:
+def _fit(probe: Probe, X: Tensor, y: Tensor, where: str, *, staged: bool) -> Probe:
     fitted = clone(probe)
     if staged and isinstance(fitted, StagedProbe) and fitted.stage == "variance":
-        fitted.set_params(variance=max(STRENGTHS["masc"]))  # smaller ones are staged from it
+        fitted.set_params(variance=max(HYPERPARAMETERS["masc"]))  # one fit serves all smaller values
     try:
         with warnings.catch_warnings():
-            if staged:  # of too large a strength on a small layer; smaller ones are tried
+            if staged:  # the largest value may saturate a small layer; smaller values are candidates too
                 warnings.simplefilter("ignore", DegenerateWarning)
-            return fitted.fit(X, codes)
+            return fitted.fit(X, y)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _staged(
-    values: Sequence[float], fitted: Probe, copies: Sequence[Tensor]
+def _staged_scores(
+    values: Sequence[float], fitted: Probe, views: Sequence[Tensor]
 ) -> Iterator[tuple[float | None, list[Tensor]]]:
-    """Give the scores of every copy at each strength."""
+    """Yield the class scores of every view at each value of the hyperparameter."""
     if not values or not isinstance(fitted, StagedProbe):
-        yield None, [fitted._scores(X) for X in copies]
+        yield None, [fitted.class_scores(X) for X in views]
         return
-    for value, *scores in zip(values, *(fitted.staged_scores(X, values) for X in copies), strict=True):
+    for value, *scores in zip(values, *(fitted.staged_scores(X, values) for X in views), strict=True):
         yield value, scores

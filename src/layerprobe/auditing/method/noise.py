@@ -1,13 +1,12 @@
-"""How wrong the labels are, from rows or layers that cannot remember them.
+"""Estimate the label noise from rows or layers that do not depend on the training labels.
 
-Rows held out with noisy labels are such rows. Where there are none, there are layers that never saw a label:
-the raw input, and those of an untrained copy of the network. A row's score by a ridge probe that is fitted on
-all the other rows of such a layer knows nothing of the row's own label, so that leave-one-out, which fools on
-trained layers, is honest there.
+Held-out rows with noisy labels are such rows. Without them there are label-free layers: the raw input, and
+the layers of an untrained copy of the network. The leave-one-out score of a ridge probe on such a layer does
+not depend on the row's own label. On trained layers it does, because the features have memorised the label.
 
-A weak decoder errs with confidence, because it is itself fitted to noisy labels, and such errors look like
-noise. By how much is found by drawing labels from what was estimated, fitting and estimating again, and
-comparing: the parametric bootstrap's correction of bias.
+A weak probe makes confident errors, since it is fitted to noisy labels, and such errors look like noise. The
+parametric bootstrap (Efron and Tibshirani, 1993) estimates this bias: draw labels from the fitted model, fit
+and estimate again, and compare.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,37 +17,38 @@ import torch
 from torch import Tensor
 
 from layerprobe.auditing.method.calibration import (
-    MIXED,
+    AVERAGED_DRAWS,
     Calibration,
     calibrate,
-    calibrate_on_truth,
-    sharpness,
+    inverse_temperature,
+    inverse_temperature_of_clean,
 )
-from layerprobe.auditing.method.policies import MOST_ROWS, Jury
+from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.probes import Ridge
 
-__all__ = ["Noise", "Unlabelled", "estimate_noise"]
+__all__ = ["LabelFreeScorer", "NoiseEstimate", "estimate_noise"]
 
-SIGHTED = "no layer here never saw a label"
-STRENGTHS = (0.1, 1.0, 10.0)  # of the ridge probes on layers that never saw a label
-REDRAWN = 2  # sets of labels that the bias is estimated from
+MAX_ROWS = 10_000  # calibration is fitted on at most so many rows: half a point of standard error
+NO_LABEL_FREE_LAYER = "no label-free layer is available"
+RIDGE_STRENGTHS = (0.1, 1.0, 10.0)  # of the probes on label-free layers
+BIAS_DRAWS = 2  # sets of labels that the bias is estimated from
 
 
 @dataclass(frozen=True, eq=False)
-class Noise:
-    """How wrong the labels are.
+class NoiseEstimate:
+    """Estimated label noise.
 
     Attributes
     ----------
     rate, low, high : float
-        The share of wrong labels and its interval: 95 % by the bootstrap over the rows it is estimated from,
-        and lower by what a decoder's confident errors may add, which look like noise.
+        Share of wrong labels and its interval: 95 % by the bootstrap over rows, with the lower end reduced by
+        the estimated bias from confident errors.
     matrix, matrix_low, matrix_high : ndarray of shape (K, K)
-        P(given = column | true = row), and the intervals of its entries.
+        P(given = column | true = row), and the 95 % intervals of its entries.
     prior : ndarray of shape (K,)
         Shares of the true classes.
     source : str
-        What it is estimated from.
+        The rows or layer of the estimate.
     """
 
     rate: float
@@ -62,151 +62,207 @@ class Noise:
 
 
 @dataclass(frozen=True, eq=False)
-class Unlabelled:
-    """What the layer says that knows most of those that never saw a label.
+class LabelFreeScorer:
+    """Scores of the training rows from the best label-free layer.
 
     Attributes
     ----------
     source : str
-        Which layer.
+        Name of the layer.
     scores : Tensor (n, K)
-        Of each training row by a ridge probe that is fitted on the others.
-    plain : Calibration
-        What the scores mean, errors of the decoder taken for noise as far as they look like it.
+        Leave-one-out scores of a ridge probe.
+    calibration : Calibration
+        Of these scores, without correction of the bias.
     posterior : Tensor (n, K), float64
-        By `plain`, P(true = k | row, given label).
+        P(true = k | row, given label) by this calibration.
+    ridge : Ridge
+        The fitted probe.
+    X : Tensor (n, d)
+        Outputs of the layer.
     """
 
     source: str
     scores: Tensor
-    plain: Calibration
+    calibration: Calibration
     posterior: Tensor
-    _ridge: Ridge
-    _X: Tensor
+    ridge: Ridge
+    X: Tensor
 
     @classmethod
-    def ask(cls, layers: Mapping[str, Tensor], codes: Tensor, *, seed: int) -> "Unlabelled | None":
-        """Choose by agreement with the given labels, each row scored without itself; None without layers."""
-        found: tuple[float, str, Ridge, Tensor, Tensor] | None = None
-        for layer, X in layers.items():
-            ridge = Ridge().fit(X, codes)
-            for strength in STRENGTHS:
-                at = ridge.at(strength)
-                scores = at.loo_scores(X, codes)
-                agreement = float((scores.argmax(1) == codes).double().mean())
-                if found is None or agreement > found[0]:
-                    found = agreement, layer, at, X, scores
-        if found is None:
-            return None
-        _, layer, at, X, scores = found
-        some = _evenly(codes)
-        plain = calibrate(scores[some], codes[some], seed=seed)
-        return cls(f"{layer}, which never saw a label", scores, plain, plain.posterior(scores, codes), at, X)
+    def select(cls, layers: Mapping[str, Tensor], y: Tensor, *, seed: int) -> "LabelFreeScorer | None":
+        """Select the layer whose leave-one-out predictions agree most often with the given labels.
 
-    def unbiased(self, codes: Tensor, *, seed: int) -> tuple[Calibration, float]:
-        """Return the calibration without the estimate's bias, and that bias of the noise rate, at least 0."""
+        Parameters
+        ----------
+        layers : mapping of str to Tensor (n, d)
+            Label-free layers by name.
+        y : Tensor (n,), int64
+            Given labels.
+        seed : int
+            Of the bootstrap.
+
+        Returns
+        -------
+        LabelFreeScorer or None
+            None without layers.
+        """
+        best: tuple[float, str, Ridge, Tensor, Tensor] | None = None
+        for layer, X in layers.items():
+            fitted = Ridge().fit(X, y)
+            for strength in RIDGE_STRENGTHS:
+                ridge = fitted.at(strength)
+                scores = ridge.loo_scores(X, y)
+                agreement = float((scores.argmax(1) == y).double().mean())
+                if best is None or agreement > best[0]:
+                    best = agreement, layer, ridge, X, scores
+        if best is None:
+            return None
+        _, layer, ridge, X, scores = best
+        rows = evenly_spaced(len(y))
+        calibration = calibrate(scores[rows], y[rows], seed=seed)
+        source = f"{layer}, which does not depend on the labels"
+        return cls(source, scores, calibration, calibration.posterior(scores, y), ridge, X)
+
+    def noise_rate(self, y: Tensor) -> float:
+        """Return the noise rate without correction of the bias; `y` are the given labels (n,)."""
+        return _rate(self.calibration, self.scores, y)
+
+    def bias_corrected(self, y: Tensor, *, seed: int) -> tuple[Calibration, float]:
+        """Return the calibration corrected for the bias of the noise rate, and this bias.
+
+        Parameters
+        ----------
+        y : Tensor (n,), int64
+            Given labels.
+        seed : int
+            Of the parametric bootstrap.
+
+        Returns
+        -------
+        calibration : Calibration
+        bias : float
+            At least 0.
+        """
         generator = torch.Generator().manual_seed(seed)
-        p = self.plain.probabilities(self.scores)
-        some = _evenly(codes)
+        p = self.calibration.probabilities(self.scores)
+        rows = evenly_spaced(len(y))
         excess = 0.0
-        for _ in range(REDRAWN):
+        for _ in range(BIAS_DRAWS):
             true = torch.multinomial(p, 1, generator=generator).squeeze(1)
-            given = torch.multinomial(self.plain.matrix[true], 1, generator=generator).squeeze(1)
-            scores = self._ridge.relabelled(self._X, given).loo_scores(self._X, given)
-            again = calibrate(scores[some], given[some], draws=1, seed=seed)
+            given = torch.multinomial(self.calibration.matrix[true], 1, generator=generator).squeeze(1)
+            scores = self.ridge.relabelled(self.X, given).loo_scores(self.X, given)
+            again = calibrate(scores[rows], given[rows], draws=1, seed=seed)
             excess += _rate(again, scores, given) - float((true != given).double().mean())
-        rate = _rate(self.plain, self.scores, codes)
-        bias = min(max(excess / REDRAWN, 0.0), rate)
-        left = 1 - bias / max(rate, 1e-12)
-        unit = torch.eye(p.shape[1], dtype=torch.float64)
-        fewer = replace(
-            self.plain,
-            matrix=unit + left * (self.plain.matrix - unit),
-            matrices=unit + left * (self.plain.matrices - unit),
-            rates=left * self.plain.rates,
+        rate = self.noise_rate(y)
+        bias = min(max(excess / BIAS_DRAWS, 0.0), rate)
+        share = 1 - bias / max(rate, 1e-12)
+        identity = torch.eye(p.shape[1], dtype=torch.float64)
+        corrected = replace(
+            self.calibration,
+            matrix=identity + share * (self.calibration.matrix - identity),
+            matrices=identity + share * (self.calibration.matrices - identity),
+            rates=share * self.calibration.rates,
         )
-        return sharpened(fewer, self.scores[some], codes[some]), bias
+        return refit_temperature(corrected, self.scores[rows], y[rows]), bias
 
 
 def estimate_noise(
     scores: Sequence[Tensor],
-    jury: Jury,
-    left_out: Tensor,
-    codes: Tensor,
-    unlabelled: Unlabelled | None,
+    measurement: SelectionSet,
+    out_of_fit: Tensor,
+    y: Tensor,
+    label_free: LabelFreeScorer | None,
     *,
     seed: int,
-) -> tuple[Calibration, Noise]:
-    """Return what the decoder's scores of training rows mean, and the noise of the labels.
+) -> tuple[Calibration, NoiseEstimate]:
+    """Calibrate the ensemble's scores of the training rows, and estimate the label noise.
 
     Parameters
     ----------
     scores : sequence of Tensor (m, K)
-        The decoder's, of each copy of the rows that judge.
-    jury : Jury
-    left_out : Tensor (n, K)
-        The decoder's, of each training row by the fit without it.
-    codes : Tensor (n,)
-        Given labels.
-    unlabelled : Unlabelled or None
-        Without it, and without noisy rows held out, the views have to do, and the noise comes out too low:
-        the network still knows some of their labels.
+        Scores of the ensemble for each view of the measurement rows.
+    measurement : SelectionSet
+        The rows that measure the ensemble.
+    out_of_fit : Tensor (n, K)
+        Scores of each training row by the fit without it.
+    y : Tensor (n,), int64
+        Given labels of the training rows.
+    label_free : LabelFreeScorer or None
+        Without it and without noisy held-out rows, the noise is estimated from views and comes out too low,
+        because the network has memorised some of their labels.
     seed : int
         Of the bootstrap.
+
+    Returns
+    -------
+    calibration : Calibration
+    noise : NoiseEstimate
     """
-    judged = torch.cat(list(scores))
-    labels = jury.labels.repeat(len(scores))
-    if not (jury.of_views or jury.clean):
-        calibration = calibrate(judged, labels, seed=seed)
-        noise = _noise(calibration, judged, labels, "the rows held out")
-        if unlabelled is not None:  # a weaker decoder finds more noise, so that a better one would find less
-            noise = _lower(noise, _rate(unlabelled.plain, unlabelled.scores, codes) - noise.rate)
+    stacked = torch.cat(list(scores))
+    labels = measurement.y.repeat(len(scores))
+    if not (measurement.of_training_rows or measurement.clean):
+        calibration = calibrate(stacked, labels, seed=seed)
+        noise = _estimate(calibration, stacked, labels, "the held-out rows")
+        if label_free is not None:  # the weaker probe finds more noise; a better ensemble finds less
+            noise = _lower(noise, label_free.noise_rate(y) - noise.rate)
         return calibration, noise
-    if unlabelled is None and jury.clean:
-        calibration = calibrate(left_out, codes, beta=calibrate_on_truth(judged, labels), seed=seed)
-        return calibration, _noise(calibration, left_out, codes, f"the training rows, too low: {SIGHTED}")
-    if unlabelled is None:
-        groups = torch.arange(len(jury.labels)).repeat(len(scores))
-        calibration = calibrate(judged, labels, groups=groups, seed=seed)
-        source = f"views of the training rows, unsure: {SIGHTED}"
-        return calibration, _noise(calibration, judged, labels, source)
-    own, bias = unlabelled.unbiased(codes, seed=seed)
-    noise = _lower(_noise(own, unlabelled.scores, codes, unlabelled.source), bias)
-    if jury.clean:
-        beta = calibrate_on_truth(judged, labels)
-        return replace(own, beta=beta, betas=own.betas.new_full(own.betas.shape, beta)), noise
-    some = _evenly(codes)
-    return sharpened(own, left_out[some], codes[some]), noise
+    if label_free is None and measurement.clean:
+        beta = inverse_temperature_of_clean(stacked, labels)
+        calibration = calibrate(out_of_fit, y, beta=beta, seed=seed)
+        source = f"the training rows, an underestimate: {NO_LABEL_FREE_LAYER}"
+        return calibration, _estimate(calibration, out_of_fit, y, source)
+    if label_free is None:
+        groups = torch.arange(len(measurement.y)).repeat(len(scores))
+        calibration = calibrate(stacked, labels, groups=groups, seed=seed)
+        source = f"views of the training rows, uncertain: {NO_LABEL_FREE_LAYER}"
+        return calibration, _estimate(calibration, stacked, labels, source)
+    calibration, bias = label_free.bias_corrected(y, seed=seed)
+    noise = _lower(_estimate(calibration, label_free.scores, y, label_free.source), bias)
+    if measurement.clean:
+        beta = inverse_temperature_of_clean(stacked, labels)
+        betas = calibration.betas.new_full(calibration.betas.shape, beta)
+        return replace(calibration, beta=beta, betas=betas), noise
+    rows = evenly_spaced(len(y))
+    return refit_temperature(calibration, out_of_fit[rows], y[rows]), noise
 
 
-def sharpened(calibration: Calibration, scores: Tensor, labels: Tensor) -> Calibration:
-    """Return the calibration with the sharpness that these scores and labels have at its noise."""
-    beta = sharpness(scores, labels, calibration.matrix)
-    betas = [sharpness(scores, labels, T, start=beta) for T in calibration.matrices[:MIXED]]
+def refit_temperature(calibration: Calibration, scores: Tensor, y: Tensor) -> Calibration:
+    """Return the calibration with inverse temperatures refitted to other scores, at its transition matrices.
+
+    Parameters
+    ----------
+    calibration : Calibration
+    scores : Tensor (m, K)
+    y : Tensor (m,), int64
+        Given labels.
+    """
+    beta = inverse_temperature(scores, y, calibration.matrix)
+    matrices = calibration.matrices[:AVERAGED_DRAWS]
+    betas = [inverse_temperature(scores, y, T, start=beta) for T in matrices]
     return replace(calibration, beta=beta, betas=torch.tensor(betas, dtype=torch.float64))
 
 
-def _evenly(codes: Tensor) -> Tensor:
-    """Return the positions of so many rows as suffice, evenly chosen."""
-    return torch.linspace(0, len(codes) - 1, min(len(codes), MOST_ROWS)).round().long()
+def evenly_spaced(n: int) -> Tensor:
+    """Return at most `MAX_ROWS` evenly spaced positions in 0..n-1, int64."""
+    return torch.linspace(0, n - 1, min(n, MAX_ROWS)).round().long()
 
 
-def _rate(calibration: Calibration, scores: Tensor, given: Tensor) -> float:
-    return float(1 - calibration.posterior(scores, given).gather(1, given[:, None]).mean())
+def _rate(calibration: Calibration, scores: Tensor, y: Tensor) -> float:
+    return float(1 - calibration.posterior(scores, y).gather(1, y[:, None]).mean())
 
 
-def _lower(noise: Noise, by: float) -> Noise:
-    """Return the noise with the lower end of its interval that much lower, never higher."""
+def _lower(noise: NoiseEstimate, by: float) -> NoiseEstimate:
+    """Return the estimate with the lower end of its interval reduced; a negative amount changes nothing."""
     return replace(noise, low=max(0.0, noise.low - max(by, 0.0)))
 
 
-def _noise(calibration: Calibration, scores: Tensor, given: Tensor, source: str) -> Noise:
-    posterior = calibration.posterior(scores, given)
-    rate = float(1 - posterior.gather(1, given[:, None]).mean())
+def _estimate(calibration: Calibration, scores: Tensor, y: Tensor, source: str) -> NoiseEstimate:
+    posterior = calibration.posterior(scores, y)
+    rate = float(1 - posterior.gather(1, y[:, None]).mean())
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = calibration.rates.quantile(ends).tolist()
     matrix_low, matrix_high = calibration.matrices.quantile(ends, dim=0)
-    return Noise(
+    return NoiseEstimate(
         rate,
         min(low, rate),
         max(high, rate),

@@ -1,4 +1,4 @@
-"""By what layer, probe and strength are chosen: named policies, and those that are refused."""
+"""Selection policies: the rows and labels that choose layer, probe and hyperparameter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,20 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.features import Features
-from layerprobe.auditing.method.decoder import fold_of
-from layerprobe.auditing.method.memorisation_bias import NEARLY, remembered, without_memory
+from layerprobe.auditing.features import Features, LabelledFeatures
+from layerprobe.auditing.method.ensemble import fold_of
+from layerprobe.auditing.method.memorisation_bias import (
+    VIEW_TOLERANCE,
+    memorisation_corrected,
+    memorised_share,
+)
 from layerprobe.errors import InputError
 
-__all__ = [
-    "POLICIES",
-    "Jury",
-    "check_policy",
-    "halves_for_testing",
-    "juries_of_rows",
-    "jury_of_rows",
-    "jury_of_views",
-]
+__all__ = ["POLICIES", "SelectionSet", "check_policy", "held_out_set", "selection_sets", "split_test_rows"]
 
 POLICIES = {
     "noisy_holdout": "holdout",
@@ -30,177 +26,231 @@ POLICIES = {
     "test_split": "test",
 }
 """The policies, and the argument that each needs."""
-_FOOLED = (
+_MEMORISED = (
     "the features of a row that the network was trained on already contain its label, so that such a score "
     "is highest at the most memorised layer"
 )
 REFUSED = dict.fromkeys(
-    ("in_sample", "training", "leave_one_out", "loo", "cross_validation", "out_of_fold", "cv"), _FOOLED
+    ("in_sample", "training", "leave_one_out", "loo", "cross_validation", "out_of_fold", "cv"), _MEMORISED
 )
-FEWEST = 20  # rows held out that can judge anything
-MOST_ROWS = 10_000  # whose views are judged: enough for half a point of standard error
+MAX_VIEW_ROWS = 10_000  # training rows whose views are scored: half a point of standard error
+MIN_ROWS = 20  # fewer held-out rows cannot separate candidates
 
 
 @dataclass(frozen=True, eq=False)
-class Jury:
-    """What candidates are judged by.
+class SelectionSet:
+    """Rows and labels that candidates are scored on.
 
     Attributes
     ----------
     fitted_on : mapping of str to Tensor (n, d)
-        The training rows' outputs that candidates are fitted on.
-    copies : sequence of mapping of str to Tensor (m, d)
-        The outputs of the rows that judge: once, or once for each view.
-    labels : Tensor (m,), int64
-        What is right for the policy: noisy labels or true ones.
+        Outputs of the training rows that candidates are fitted on.
+    views : sequence of mapping of str to Tensor (m, d)
+        Outputs of the rows to score: one entry, or one per view.
+    y : Tensor (m,), int64
+        The labels of the policy: noisy or true.
     clean : bool
         Whether these labels are true.
     logits : sequence of Tensor (m, K)
-        The network's own answers to each copy; empty without a network.
+        Logits of the network for each view; empty without a network.
     averaged : Tensor (m, K) or None
-        Its probabilities averaged over the views.
-    of_views : bool
-        Whether these are views of the training rows, of which a network still knows some labels.
+        Class probabilities of the network, averaged over the views.
+    of_training_rows : bool
+        Whether these are views of the training rows, some of whose labels the network has memorised.
     posterior : Tensor (m, K) or None
-        Of views: probabilities of the true classes from what never saw a label, by which memory is taken out.
+        For views: probabilities of the true classes from a layer that does not depend on the labels. They
+        correct the accuracy for memorisation.
     """
 
     fitted_on: Mapping[str, Tensor]
-    copies: Sequence[Mapping[str, Tensor]]
-    labels: Tensor
+    views: Sequence[Mapping[str, Tensor]]
+    y: Tensor
     clean: bool
     logits: Sequence[Tensor]
     averaged: Tensor | None
-    of_views: bool = False
+    of_training_rows: bool = False
     posterior: Tensor | None = None
 
     def correct(self, scores: Sequence[Tensor]) -> Tensor:
-        """Return the share of each row's copies whose largest score is the label, memory taken out, (m,)."""
-        return torch.stack([self._right(s.argmax(1)) for s in scores]).mean(0)
-
-    def _right(self, predicted: Tensor) -> Tensor:
-        if self.posterior is None:
-            return (predicted == self.labels).double()
-        return without_memory(predicted, self.labels, self.posterior)
-
-    def least_remembered(self, posterior: Tensor) -> list[int]:
-        """Return which copies the head remembers least: some views it knows much better than others.
+        """Return each row's share of correct predictions over its views, corrected for memorisation.
 
         Parameters
         ----------
-        posterior : Tensor (m, K)
-            Probabilities of the rows' true classes from what never saw a label.
-        """
-        known = [remembered(logits.argmax(1), self.labels, posterior) for logits in self.logits]
-        if not known:
-            return list(range(len(self.copies)))
-        return [i for i, share in enumerate(known) if share <= min(known) + NEARLY]
+        scores : sequence of Tensor (m, K)
+            One entry per view.
 
-    def forgetting(self, posterior: Tensor, places: Sequence[int]) -> "Jury":
-        """Return the jury of these copies alone that takes out what is remembered by that posterior."""
+        Returns
+        -------
+        Tensor (m,), float64
+        """
+        return torch.stack([self._agreement(s.argmax(1)) for s in scores]).mean(0)
+
+    def _agreement(self, predicted: Tensor) -> Tensor:
+        if self.posterior is None:
+            return (predicted == self.y).double()
+        return memorisation_corrected(predicted, self.y, self.posterior)
+
+    def least_memorised_views(self, posterior: Tensor) -> list[int]:
+        """Return the positions of the views that the network memorises least, judged by its logits.
+
+        A network can memorise some views much better than others. Without logits all views are returned.
+
+        Parameters
+        ----------
+        posterior : Tensor (m, K), float64
+            Probabilities of the true classes from a layer that does not depend on the labels.
+        """
+        shares = [memorised_share(logits.argmax(1), self.y, posterior) for logits in self.logits]
+        if not shares:
+            return list(range(len(self.views)))
+        return [i for i, share in enumerate(shares) if share <= min(shares) + VIEW_TOLERANCE]
+
+    def corrected_for_memorisation(self, positions: Sequence[int], posterior: Tensor) -> "SelectionSet":
+        """Return the set of these views, with accuracies corrected for memorisation.
+
+        Parameters
+        ----------
+        positions : sequence of int
+            Positions of the views to keep.
+        posterior : Tensor (m, K), float64
+            As for `least_memorised_views`.
+        """
         return replace(
             self,
-            copies=[self.copies[i] for i in places],
-            logits=[self.logits[i] for i in places if self.logits],
+            views=[self.views[i] for i in positions],
+            logits=[self.logits[i] for i in positions if self.logits],
             posterior=posterior,
         )
 
-    def part(self, rows: Tensor) -> "Jury":
-        """Return the jury of some of the rows."""
-        return Jury(
-            self.fitted_on,
-            [{layer: outputs[rows] for layer, outputs in copy.items()} for copy in self.copies],
-            self.labels[rows],
-            self.clean,
-            [logits[rows] for logits in self.logits],
-            None if self.averaged is None else self.averaged[rows],
-            self.of_views,
+    def subset(self, rows: Tensor) -> "SelectionSet":
+        """Return the set of some rows, given by their positions."""
+        return replace(
+            self,
+            views=[{layer: outputs[rows] for layer, outputs in view.items()} for view in self.views],
+            y=self.y[rows],
+            logits=[logits[rows] for logits in self.logits],
+            averaged=None if self.averaged is None else self.averaged[rows],
         )
 
 
 def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
-    """Demand a policy that exists and just what it needs.
+    """Raise unless the policy exists and has exactly the argument that it needs.
 
     Parameters
     ----------
     policy : str
-    given : mapping of str to anything
-        The arguments "holdout", "trusted" and "test"; None for those that are not given.
+    given : mapping of str to object
+        The arguments "holdout", "trusted" and "test"; None for those that are missing.
     views : bool
         Whether there are views.
 
     Raises
     ------
     InputError
-        If there is no such policy, it is one of those refused, or its argument is missing.
+        If the policy is unknown or refused, its argument is missing, or another argument is given.
     """
     offered = "; ".join(
         f"{name} needs {'views=' if needs is None else needs + '='}" for name, needs in POLICIES.items()
     )
     if policy in REFUSED:
-        raise InputError(f"{policy!r} cannot choose a layer: {REFUSED[policy]}. What can: {offered}")
+        raise InputError(f"{policy!r} cannot choose a layer: {REFUSED[policy]}. Valid policies: {offered}")
     if policy not in POLICIES:
-        raise InputError(f"expected a policy by which the layer is chosen, got {policy!r}: {offered}")
+        raise InputError(f"expected the name of a selection policy, got {policy!r}: {offered}")
     needs = POLICIES[policy]
     if needs is None and not views:
         raise InputError(
-            "unseen_views judges by views of the training rows that the network has not seen; say which keep "
-            "the label, as in views=('flip', 'right', 'down')"
+            "the policy 'unseen_views' needs views of the training rows that the network was not trained on; "
+            "name views which keep the label, as in views=('flip', 'right', 'down')"
         )
     if needs is not None and given[needs] is None:
-        raise InputError(f"the policy {policy!r} judges by rows that it is given; pass {needs}=")
+        raise InputError(f"the policy {policy!r} needs held-out rows; pass {needs}=")
     if extra := [name for name, value in given.items() if value is not None and name != needs]:
-        raise InputError(f"the policy {policy!r} does not look at {extra[0]}=; leave it out")
+        raise InputError(f"the policy {policy!r} does not use {extra[0]}=; leave it out")
 
 
-def jury_of_rows(train: Features, held: Features, labels: Tensor, *, clean: bool) -> Jury:
-    """Judge by rows that the network was not trained on, averaged over their views as they will be later."""
-    logits = [] if held.logits is None else [held.logits]
-    averaged = None if held.mean is held.own else held.probabilities  # without views that is the head again
-    return Jury(train.mean, [held.mean], labels, clean, logits, averaged)
+def selection_sets(
+    policy: str, train: LabelledFeatures, held_out: LabelledFeatures | None
+) -> tuple[SelectionSet, SelectionSet]:
+    """Return the rows that select candidates and the rows that measure the selection.
 
-
-def juries_of_rows(
-    policy: str, train: Features, held: Features, labels: Tensor, fingerprints: np.ndarray
-) -> tuple[Jury, Jury]:
-    """Return what chooses and what measures, for every policy that judges by rows held out.
+    They are the same, except for the paper's split of the test rows.
 
     Parameters
     ----------
-    policy : {"noisy_holdout", "trusted", "test_split"}
-    train, held : Features
-        Of n training rows and of m rows held out.
-    labels : Tensor (m,), int64
-    fingerprints : ndarray (m,)
+    policy : str
+        A name in `POLICIES`.
+    train : LabelledFeatures
+        Of the training rows.
+    held_out : LabelledFeatures or None
+        Of the held-out rows; None for the policy "unseen_views".
 
     Raises
     ------
     InputError
-        If there are fewer rows than could tell one candidate from another.
+        If there are too few held-out rows to separate candidates.
     """
-    if len(labels) < FEWEST:
+    if held_out is None:
+        views = view_set(train.features, train.y)
+        return views, views
+    if len(held_out.y) < MIN_ROWS:
         raise InputError(
-            f"expected at least {FEWEST} rows as {POLICIES[policy]}=, better 1,000, got {len(labels)}: "
-            "so few cannot tell which layer knows better"
+            f"expected at least {MIN_ROWS} rows as {POLICIES[policy]}=, better 1,000, got {len(held_out.y)}: "
+            "so few rows cannot tell which layer is best"
         )
-    jury = jury_of_rows(train, held, labels, clean=policy != "noisy_holdout")
+    clean = policy != "noisy_holdout"
+    whole = held_out_set(train.features, held_out.features, held_out.y, clean=clean)
     if policy != "test_split":
-        return jury, jury
-    chooses, measures = halves_for_testing(labels, fingerprints)
-    return jury.part(chooses), jury.part(measures)
+        return whole, whole
+    selecting, measuring = split_test_rows(held_out.y, held_out.hashes)
+    return whole.subset(selecting), whole.subset(measuring)
 
 
-def jury_of_views(train: Features, codes: Tensor) -> Jury:
-    """Judge by views of the training rows, against their noisy labels; fitted on the rows as they are."""
-    copies = list(train.copies.values())
-    logits = [copy.logits for copy in copies if copy.logits is not None]
+def held_out_set(train: Features, held_out: Features, y: Tensor, *, clean: bool) -> SelectionSet:
+    """Return the held-out rows as a selection set, averaged over views as in prediction.
+
+    Parameters
+    ----------
+    train, held_out : Features
+        Of n training rows and m held-out rows.
+    y : Tensor (m,), int64
+        Labels of the held-out rows.
+    clean : bool
+        Whether these labels are true.
+    """
+    logits = [] if held_out.logits is None else [held_out.logits]
+    averaged = None if held_out.mean is held_out.own else held_out.probabilities
+    return SelectionSet(train.mean, [held_out.mean], y, clean, logits, averaged)
+
+
+def view_set(train: Features, y: Tensor) -> SelectionSet:
+    """Return the views of the training rows, with their noisy labels, as a selection set.
+
+    Candidates are fitted on the rows without views.
+    """
+    views = list(train.views.values())
+    logits = [view.logits for view in views if view.logits is not None]
     averaged = torch.stack([each.softmax(1) for each in logits]).mean(0) if logits else None
-    labels = codes[torch.from_numpy(train.kept)]
-    return Jury(train.own, [copy.own for copy in copies], labels, False, logits, averaged, of_views=True)
+    own = y[torch.from_numpy(train.kept)]
+    return SelectionSet(
+        train.own, [view.own for view in views], own, False, logits, averaged, of_training_rows=True
+    )
 
 
-def halves_for_testing(labels: Tensor, fingerprints: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Split test rows as the paper does: a fifth that chooses and the rest, which measures (METHOD 4.4)."""
-    folds = fold_of(labels.numpy(), fingerprints)
-    chooses = torch.from_numpy(folds == 0)
-    return chooses.nonzero().squeeze(1), (~chooses).nonzero().squeeze(1)
+def split_test_rows(y: Tensor, hashes: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Split test rows as the paper does: a fifth selects the layer, the rest measures it.
+
+    See the retraining experiment of arXiv 2501.14687 (Figure 4).
+
+    Parameters
+    ----------
+    y : Tensor (m,), int64
+    hashes : ndarray (m,), uint64
+        Fingerprints of the rows, which determine the split.
+
+    Returns
+    -------
+    selecting, measuring : Tensor, int64
+        Positions of the rows.
+    """
+    selecting = torch.from_numpy(fold_of(y.numpy(), hashes) == 0)
+    return selecting.nonzero().squeeze(1), (~selecting).nonzero().squeeze(1)
