@@ -322,7 +322,7 @@ BAD = {
         lambda d: {"data": (d.x.index_fill(0, torch.tensor([7]), torch.inf), d.given)},
         "NaN for 1 of 600 rows",
     ),
-    "no head": (lambda d: {"model": Tokens()}, "no head to compare with"),
+    "no head": (lambda d: {"model": Tokens()}, "no classification head"),
     "outputs of other classes": (lambda d: {"model": MLP(64, (5,), 12)}, "two rows of every class, got 0 of"),
     "a loader that shuffles": (
         lambda d: {"data": DataLoader(TensorDataset(d.x, d.given), shuffle=True)},
@@ -348,7 +348,7 @@ BAD = {
     "no such policy": (lambda d: {"policy": "best"}, "expected a policy"),
     "no hold-out": (lambda d: {"holdout": None}, "pass holdout="),
     "no views": (lambda d: {"holdout": None, "policy": "unseen_views"}, "which keep the label"),
-    "two sets of rows": (lambda d: {"test": d.test}, "does not look at test="),
+    "two sets of rows": (lambda d: {"test": d.test}, "does not use test="),
     "no such probe": (lambda d: {"probes": ["best"]}, "best"),
     "no such layer": (lambda d: {"layers": ["fc9"]}, "no layer matches 'fc9'"),
     "names of other outputs": (lambda d: {"class_names": ["a", "b"]}, "2 names for 10 outputs"),
@@ -378,7 +378,7 @@ def test_all_of_it_is_public():
 
 
 def test_a_view_that_changes_nothing_is_refused(memorised, digits):
-    with pytest.raises(InputError, match="changes nothing"):
+    with pytest.raises(InputError, match="does not change any layer"):
         audit(memorised, (digits.x, digits.given), policy="unseen_views", views={"same": lambda x: x.clone()})
 
 
