@@ -19,23 +19,23 @@ import torch
 
 LIMITS = {
     # call trips, measured at run time; only files of the package count
-    "files of MASC.fit": 12,  # 6
-    "depth of MASC.fit": 12,  # 7
-    "files of probe()": 34,  # 15
-    "files of audit()": 54,  # 25
+    "files of MASC.fit": 7,  # 6
+    "depth of MASC.fit": 11,  # 7
+    "files of probe()": 23,  # 15
+    "files of audit()": 44,  # 25
     # structure
-    "files above ten per folder": 15,
-    "duplicate public classes": 10,
-    "modules named like their function": 14,
+    "files above ten per folder": 7,
+    "duplicate public classes": 6,
+    "modules named like their function": 1,
     "private names used in another file": 4,
-    "private names used in tests": 18,
-    "functions with more than eight arguments": 11,
+    "private names used in tests": 9,
+    "functions with more than eight arguments": 7,
     # language
-    "public functions without Parameters": 220,
-    "participles as class names": 14,
-    "docstrings that open with a relative clause": 79,
-    "words that are not plain": 179,
-    "references to METHOD": 20,
+    "public functions without Parameters": 123,
+    "participles as class names": 8,
+    "docstrings that open with a relative clause": 45,
+    "words that are not plain": 147,
+    "references to METHOD": 6,
 }
 
 # Folders that hold a registry of small files of one kind.
