@@ -126,7 +126,7 @@ def test_streamed_sums_stay_under_the_plan(model, monkeypatch):
         most[dims[self.dim]] = max(most[dims[self.dim]], self.nbytes)
 
     monkeypatch.setattr(LayerSums, "update", watched)
-    monkeypatch.setattr(capturing.RowStore, "append", None)  # nothing may be held
+    monkeypatch.setattr(capturing.RowStore, "add", None)  # nothing may be held
     probe(
         model, (X, NOISY), train_labels=SETS, probes=BY_SUMS, layers=["1", "3"], memory=SMALL, batch_size=64
     )

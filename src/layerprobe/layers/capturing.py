@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import EllipsisType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,7 @@ from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batc
 from layerprobe.layers.pooling import Pool, check_pool, matches, pool_for, to_rows
 from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
 
-__all__ = ["Captured", "OptionalPattern", "RowStore", "Selection", "capture"]
+__all__ = ["Captured", "OptionalPattern", "RowCollector", "RowStore", "Selection", "capture"]
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
 
@@ -202,21 +203,13 @@ def capture(
         raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
     own_device, model_dtype = device_and_dtype(model)
     target = own_device if device is None else torch.device(device)
-    stores: dict[str, RowStore] = {}
-    labels, indices = [], []
+    collector = RowCollector(count_rows(batches))
     for number, batch in enumerate(read_batches(batches, batch_size, target, model_dtype), start=1):
         outputs = _run(model, batch, number, selection, pool, dtype)
-        labels.append(batch.labels)
-        indices.append(batch.indices)
         if consume is not None:
             consume(outputs, batch.labels, batch.indices)
-            continue
-        if not stores:
-            expected = count_rows(batches)
-            stores = {name: RowStore(name, expected) for name in outputs}
-        for name, rows in outputs.items():
-            stores[name].append(rows)
-    return Captured({name: rows.result() for name, rows in stores.items()}, join(labels), join(indices))
+        collector.add({} if consume is not None else outputs, batch.labels, batch.indices)
+    return collector.result()
 
 
 def _run(
@@ -245,42 +238,118 @@ def _output_dtype(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if wide else torch.float32
 
 
-class RowStore:
-    """The rows of one layer, gathered batch by batch in one buffer.
+class RowCollector:
+    """Collects the outputs of all batches, in one CPU tensor (n, d) per layer.
 
-    Allocated once where the number of rows is known; else it doubles (a system commits only the memory
+    Parameters
+    ----------
+    rows : int, optional
+        Number of rows n, if it is known.
+    order : ndarray of shape (n,), int64, optional
+        Row i of the result is the row of index ``order[i]``. Default: the order of the batches.
+    dtype : torch.dtype, optional
+        Of the result. Default: that of the batches.
+    """
+
+    def __init__(
+        self, rows: int | None = None, order: np.ndarray | None = None, dtype: torch.dtype | None = None
+    ) -> None:
+        self.rows = rows if order is None else len(order)
+        self.dtype = dtype
+        self.places = None if order is None else torch.from_numpy(np.argsort(order))
+        self.stores: dict[str, RowStore] = {}
+        self.labels: list[Column | None] = []
+        self.indices: list[Column | None] = []
+        self.count = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rows so far."""
+        return sum(store.nbytes for store in self.stores.values())
+
+    @property
+    def dimensions(self) -> dict[str, int]:
+        """Number of features d of each layer."""
+        return {name: store.buffer.shape[1] for name, store in self.stores.items()}
+
+    def add(self, outputs: Mapping[str, Tensor], labels: Column | None, indices: Column | None) -> None:
+        """Add a batch.
+
+        Parameters
+        ----------
+        outputs : mapping of str to Tensor (b, d)
+        labels, indices : Tensor (b,), ndarray (b,) or None
+
+        Raises
+        ------
+        InputError
+            If there is an order and the batch has no indices.
+        LayerError
+            If the dimension of a layer changes.
+        """
+        if self.places is not None and indices is None:
+            raise InputError("expected the index of each row, to put the rows into the given order")
+        places = None if self.places is None else self.places[torch.as_tensor(np.asarray(indices))]
+        for name, rows in outputs.items():
+            if name not in self.stores:
+                self.stores[name] = RowStore(name, self.rows)
+            self.stores[name].add(rows if self.dtype is None else rows.to(self.dtype), places)
+            self.count = self.stores[name].count
+        self.labels.append(labels)
+        self.indices.append(indices)
+
+    def result(self) -> "Captured":
+        """Return all rows.
+
+        Raises
+        ------
+        InputError
+            If there is an order of more or fewer rows.
+        """
+        if self.places is not None and self.count != len(self.places):
+            raise InputError(f"expected {len(self.places)} rows as in the given order, got {self.count}")
+        outputs = {name: store.buffer[: store.count] for name, store in self.stores.items()}
+        if self.places is not None:
+            return Captured(outputs, None, None)
+        return Captured(outputs, join(self.labels), join(self.indices))
+
+
+class RowStore:
+    """The rows of one layer in one buffer.
+
+    It is allocated once if the number of rows is known; else it doubles (a system commits only the memory
     that was written to, so that the unused end costs nothing).
     """
 
     def __init__(self, name: str, expected: int | None) -> None:
         self.name = name
         self.expected = expected or 0
-        self.length = 0
+        self.count = 0
         self.batches = 0
+        self.buffer = torch.empty(0, 0)
 
     @property
     def nbytes(self) -> int:
         """Bytes of the rows so far."""
-        return self.buffer[: self.length].nbytes if self.length else 0
+        return self.buffer[: self.count].nbytes
 
-    def append(self, rows: Tensor) -> None:
-        """Add the rows of the next batch."""
+    def add(self, rows: Tensor, places: Tensor | None = None) -> None:
+        """Add the rows of the next batch, (b, d), at these places (b,) or after the rows before."""
         self.batches += 1
-        end = self.length + len(rows)
-        if not self.length:
+        end = self.count + len(rows)
+        if self.batches == 1:
             self.buffer = torch.empty(max(self.expected, end), rows.shape[1], dtype=rows.dtype)
         if rows.shape[1] != self.buffer.shape[1]:
             raise LayerError(
                 f"layer {self.name!r} has {rows.shape[1]} features a row in batch {self.batches} and "
                 f"{self.buffer.shape[1]} before; pad the batches alike, or pool over what varies"
             )
-        if end > len(self.buffer):
-            wider = torch.empty(max(end, 2 * len(self.buffer)), rows.shape[1], dtype=rows.dtype)
-            wider[: self.length] = self.buffer[: self.length]
-            self.buffer = wider
-        self.buffer[self.length : end] = rows
-        self.length = end
-
-    def result(self) -> Tensor:
-        """Give all rows so far, (n, d)."""
-        return self.buffer[: self.length]
+        if places is not None:
+            self.buffer[places] = rows.cpu()
+        else:
+            if end > len(self.buffer):
+                wider = torch.empty(max(end, 2 * len(self.buffer)), rows.shape[1], dtype=rows.dtype)
+                wider[: self.count] = self.buffer[: self.count]
+                self.buffer = wider
+            self.buffer[self.count : end] = rows
+        self.count = end

@@ -354,7 +354,7 @@ class Accuracies:
         Time of the predictions.
     """
 
-    def __init__(self, fitted: Sequence[FittedProbe], num_sets: int) -> None:
+    def __init__(self, fitted: Sequence[Any], num_sets: int) -> None:
         self.fitted = list(fitted)
         self.rows = 0
         self.correct = torch.zeros(len(self.fitted), num_sets, dtype=torch.int64)

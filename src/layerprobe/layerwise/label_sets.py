@@ -68,14 +68,8 @@ class LabelSets:
         """Share of the rows whose label is not the same in all sets."""
         return float((self.y != self.y[0]).any(0).double().mean())
 
-    def take(self, rows: Tensor, source: str = "rows") -> "LabelSets":
-        """Return the labels of some rows.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (m,), int64
-        source : str
-            "indices" or "rows", for the error message.
+    def take(self, rows: Tensor) -> "LabelSets":
+        """Return the labels of some rows, given by their positions (m,) int64.
 
         Raises
         ------
@@ -84,19 +78,15 @@ class LabelSets:
         """
         for name, length in zip(self.names, self.lengths, strict=True):
             if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < length:
-                last = int(rows.max())
-                reason = (
-                    f"but the indices go to {last}"
-                    if source == "indices"
-                    else f"for at least {last + 1} training rows"
+                raise InputError(
+                    f"train_labels[{name!r}] has {length} labels for at least {int(rows.max()) + 1} rows; "
+                    "give one label per training row, and indices from 0 on if there are any"
                 )
-                raise InputError(f"train_labels[{name!r}] has {length} labels, {reason}")
         return replace(self, y=self.y[:, rows], lengths=(len(rows),) * len(self.names))
 
-    def recode(self, labels: Mapping[str, np.ndarray]) -> "LabelSets":
-        """Return other labels under the same classes, S arrays (m,) by the sets' names."""
-        y = torch.stack([class_indices(self.classes, labels[name]) for name in self.names])
-        return replace(self, y=y, lengths=(y.shape[1],) * len(y))
+    def recode(self, given: np.ndarray) -> "LabelSets":
+        """Return the class indices of other labels, (m,), as the only set."""
+        return replace(self, y=class_indices(self.classes, given)[None], lengths=(len(given),))
 
     def values(self) -> list[np.ndarray]:
         """Return the labels themselves, S arrays (n,)."""

@@ -1,26 +1,29 @@
 """Layer outputs of a network for a data set: named, pooled, in one pass, whole or one layer at a time.
 
-`Extractor` runs a network; `probe()`, `plan()`, the audit and the paper's experiments all run theirs by it.
+`Extractor` runs a network; `probe()`, `plan()`, the audit and the paper's experiments all use it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import EllipsisType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import Column, count_rows, join, read_batches
-from layerprobe.layers.capturing import OptionalPattern, RowStore, capture
+from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_batches
+from layerprobe.layers.capturing import OptionalPattern, RowCollector, capture
 from layerprobe.layers.pooling import Pool, flatten_output, matches
-from layerprobe.utils.distributed import rank, receive, send_to_first, world_size
+from layerprobe.utils.distributed import rank, receive, send_to_first, shard, world_size
 
-__all__ = ["OUTPUT", "Dimensions", "Extractor", "LayerBatch", "LayerOutputs", "RowCollector"]
+__all__ = ["OUTPUT", "Dimensions", "Extractor", "LayerBatch", "LayerOutputs", "rows_in"]
 
 OUTPUT = "output"
+LOGITS = "\0logits"  # name of the network's own output among collected rows; no layer can have it
 
 
 class Dimensions(NamedTuple):
@@ -56,66 +59,54 @@ class LayerBatch:
         The network's own output; None unless it is one score for each of K >= 2 classes.
     labels, indices : Tensor (b,), ndarray (b,) or None
         As the data gave them.
+    positions : Tensor (b,), int64
+        The indices, or else the positions of the rows in the data.
     output_shape : tuple of int or None
         Shape of the network's own output, the batch included.
-    size : int
-        Number of rows b.
     """
 
     outputs: dict[str, Tensor]
     logits: Tensor | None
     labels: Column | None
     indices: Column | None
+    positions: Tensor
     output_shape: tuple[int, ...] | None
-    size: int
 
     def __len__(self) -> int:
-        return self.size
+        return len(self.positions)
 
 
 class LayerOutputs(Mapping[str, Tensor]):
-    """Outputs of some layers for n rows: a mapping of layer names to CPU tensors (n, d).
+    """Outputs of some layers for n rows: a mapping of layer names to float32 CPU tensors (n, d).
 
-    Layers come in order of execution. Outputs that are not held are captured when they are first used, one
-    layer at a time, and the layer before is let go.
+    Layers come in order of execution. A layer that is not held is captured when it is used, in a pass of its
+    own, and takes the place of the one before.
 
     Attributes
     ----------
     dimensions : dict of str to int
         Number of features d of each layer.
+    output : Tensor (n, K) or None
+        The network's own output; None unless it is one score for each of K >= 2 classes.
+    labels, indices : Tensor (n,), ndarray (n,) or None
+        As the data gave them.
     """
 
     def __init__(
         self,
-        dimensions: dict[str, int],
-        held: dict[str, Tensor],
-        output: Tensor | None = None,
+        rows: dict[str, Tensor],
         labels: Column | None = None,
         indices: Column | None = None,
-        capture_layer: "Callable[[str], LayerOutputs] | None" = None,
+        dimensions: dict[str, int] | None = None,
+        capture_layer: Callable[[str], Tensor] | None = None,
     ) -> None:
-        self.dimensions = dimensions
-        self._held, self._capture_layer = held, capture_layer
-        self._output, self._labels, self._indices = output, labels, indices
-        self._complete = capture_layer is None  # whether output, labels and indices are known
-
-    @property
-    def output(self) -> Tensor | None:
-        """The network's own output, (n, K); None unless it is one score for each of K >= 2 classes."""
-        self._complete_columns()
-        return self._output
-
-    @property
-    def labels(self) -> Column | None:
-        """Labels as the data gave them, (n,), or None."""
-        self._complete_columns()
-        return self._labels
-
-    @property
-    def indices(self) -> Column | None:
-        """Indices as the data gave them, (n,), or None."""
-        self._complete_columns()
-        return self._indices
+        self._held = dict(rows)
+        self.output = self._held.pop(LOGITS, None)
+        self.labels, self.indices = labels, indices
+        self.dimensions = {layer: X.shape[1] for layer, X in self._held.items()}
+        if dimensions is not None:
+            self.dimensions = dimensions
+        self._capture_layer = capture_layer
 
     def pop(self, layer: str) -> Tensor:
         """Return the outputs of a layer, (n, d), and hold them no longer."""
@@ -128,7 +119,7 @@ class LayerOutputs(Mapping[str, Tensor]):
             if layer not in self.dimensions or self._capture_layer is None:
                 raise KeyError(layer)
             self._held.clear()
-            self._take(self._capture_layer(layer))
+            self._held[layer] = self._capture_layer(layer)
         return self._held[layer]
 
     def __iter__(self) -> Iterator[str]:
@@ -138,17 +129,7 @@ class LayerOutputs(Mapping[str, Tensor]):
         return len(self.dimensions)
 
     def __repr__(self) -> str:
-        layers = ", ".join(f"{layer} (n, {d})" for layer, d in self.dimensions.items())
-        return f"LayerOutputs({layers})"
-
-    def _complete_columns(self) -> None:
-        if not self._complete and self._capture_layer is not None:
-            self._take(self._capture_layer(next(iter(self.dimensions))))
-
-    def _take(self, captured: "LayerOutputs") -> None:
-        self._held = captured._held
-        self._output, self._labels, self._indices = captured.output, captured.labels, captured.indices
-        self._complete = True
+        return f"LayerOutputs({', '.join(f'{layer} (n, {d})' for layer, d in self.dimensions.items())})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +178,7 @@ class Extractor:
             pool = {OptionalPattern(pattern): policy for pattern, policy in pool.items()}
         return replace(self, layers=[layer_of.get(name, name) for name in names], pool=pool)
 
-    def run(self, data: Any, consume: Callable[[LayerBatch], object]) -> None:
+    def run(self, data: Any, consume: Callable[[LayerBatch], object], *, shared: bool = False) -> None:
         """Make one pass over data and call `consume` after each batch.
 
         Parameters
@@ -206,36 +187,49 @@ class Extractor:
             As for :func:`layerprobe.capture`.
         consume : callable
             Takes a `LayerBatch`.
+        shared : bool
+            In a job of several processes, all call this with the same data, and each runs every
+            world_size-th row. A process without any row gets one batch of no rows.
 
         Raises
         ------
         InputError, LayerError
             As for :func:`layerprobe.capture`.
         """
-        patterns = self._patterns()
+        share = _Share(data, self.batch_size) if shared and world_size() > 1 else None
+        patterns, aliases = self._patterns(), self.aliases or {}
         wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in patterns)
         shape: tuple[int, ...] | None = None
+        seen = 0
 
         def flatten(output: Tensor) -> Tensor:
             nonlocal shape
             shape = tuple(output.shape)
             return flatten_output(output)
 
-        aliases = self.aliases or {}
-
-        def take(captured: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
-            logits = captured.get(OUTPUT) if shape and len(shape) == 2 and shape[1] > 1 else None
-            if not captured:
-                raise InputError("no layer of the network has outputs of one row of features per sample")
-            size = len(next(iter(captured.values())))
-            if not wants_output:
-                captured = {layer: rows for layer, rows in captured.items() if layer != OUTPUT}
-            outputs = {aliases.get(layer, layer): rows for layer, rows in captured.items()}
-            consume(LayerBatch(outputs, logits, labels, indices, shape, size))
+        def take(rows: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
+            nonlocal seen
+            if not rows:
+                raise InputError("no layer of the network gives one row of features per sample")
+            if share is not None and share.is_dummy:
+                rows = {layer: X[:0] for layer, X in rows.items()}
+                labels, indices = (None if column is None else column[:0] for column in (labels, indices))
+            size = len(next(iter(rows.values())))
+            positions = torch.arange(seen, seen + size)
+            if share is not None:
+                positions = rank() + world_size() * positions
+            if indices is not None:
+                positions = torch.as_tensor(np.asarray(indices))
+            seen += size
+            outputs = {aliases.get(name, name): X for name, X in rows.items() if name != OUTPUT}
+            logits = rows.get(OUTPUT) if shape and len(shape) == 2 and shape[1] > 1 else None
+            if wants_output and OUTPUT in rows:
+                outputs[OUTPUT] = rows[OUTPUT]
+            consume(LayerBatch(outputs, logits, labels, indices, positions, shape))
 
         capture(
             self.model,
-            data,
+            data if share is None else share.batches,
             [*patterns, OptionalPattern(OUTPUT)],
             pool=self._pool_by_layer(flatten),
             batch_size=self.batch_size,
@@ -250,8 +244,8 @@ class Extractor:
         self.run(iter([(first.inputs, None)]), found.append)
         (batch,) = found
         layers = {layer: rows.shape[1] for layer, rows in batch.outputs.items()}
-        itemsize = max((rows.itemsize for rows in batch.outputs.values()), default=4)
         output = None if batch.output_shape is None else batch.output_shape[1:]
+        itemsize = max((rows.itemsize for rows in batch.outputs.values()), default=4)
         return Dimensions(layers, output, itemsize, len(batch))
 
     def extract(
@@ -288,25 +282,30 @@ class Extractor:
         InputError
             If `order` is given and the batches lack indices or rows, or the processes read different rows.
         """
-        if memory is not None and (rows := count_rows(data)) is not None:
-            found = self.dimensions(data)
-            if found.itemsize * rows * sum(found.layers.values()) > memory:
-                return LayerOutputs(
-                    found.layers,
-                    {},
-                    capture_layer=lambda layer: self.of_layers([layer]).extract(data, order=order),
-                )
         if gather and order is None:
             raise InputError("gather=True needs order=, the order of the rows in the result")
-        collector = RowCollector(count_rows(data), order, dtype=torch.float32)
+        if memory is not None and (rows := count_rows(data)) is not None:
+            layers = self.dimensions(data).layers
+            if 4 * rows * sum(layers.values()) > memory:
+                own = self.of_layers([OptionalPattern(OUTPUT)]).extract(data, order=order)
+                return LayerOutputs(
+                    {} if own.output is None else {LOGITS: own.output},
+                    own.labels,
+                    own.indices,
+                    layers,
+                    lambda layer: self.of_layers([layer]).extract(data, order=order)[layer],
+                )
+        collector = RowCollector(count_rows(data), order, torch.float32)
         if not gather or world_size() == 1:
-            self.run(data, collector.add)
+            self.run(data, lambda batch: collector.add(_with_logits(batch), batch.labels, batch.indices))
         elif rank():
             _send_own_batches(self, data)
-            return LayerOutputs({}, {})
+            return LayerOutputs({})
         else:
-            self.run(_with_other_processes(data, collector), collector.add)
-        return collector.result()
+            batches = _receive_other_batches(data, collector)
+            self.run(batches, lambda batch: collector.add(_with_logits(batch), None, batch.indices))
+        captured = collector.result()
+        return LayerOutputs(captured.outputs, captured.labels, captured.indices)
 
     def _patterns(self) -> Sequence[str | EllipsisType]:
         if self.layers is None:
@@ -324,79 +323,15 @@ class Extractor:
         return own | {OptionalPattern("*"): self.default_pool if self.pool is None else self.pool}
 
 
-_LOGITS = "\0logits"  # no layer can have this name
+def rows_in(source: Any) -> int | None:
+    """Return the number of rows of data in any form, or None where only reading them would show it."""
+    if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
+        return len(source)  # type: ignore[arg-type]
+    return count_rows(source)
 
 
-class RowCollector:
-    """Collects the outputs of all batches in one CPU tensor (n, d) per layer.
-
-    Parameters
-    ----------
-    rows : int or None
-        Number of rows n, if it is known.
-    order : ndarray of shape (n,), int64, optional
-        As for :meth:`Extractor.extract`.
-    dtype : torch.dtype, optional
-        Of the result. Default: as the batches have it.
-    """
-
-    def __init__(
-        self, rows: int | None, order: np.ndarray | None = None, dtype: torch.dtype | None = None
-    ) -> None:
-        self.rows, self.dtype = rows, dtype
-        self.positions = None if order is None else torch.from_numpy(np.argsort(order))
-        self.placed: dict[str, Tensor] = {}  # with an order, the network's own output among them
-        self.stores: dict[str, RowStore] = {}
-        self.columns: tuple[list, list] = ([], [])
-        self.count = 0
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the rows so far."""
-        return sum(store.nbytes for store in self.stores.values())
-
-    @property
-    def has_indices(self) -> bool:
-        """Whether a batch came with indices."""
-        return any(column is not None for column in self.columns[1])
-
-    def add(self, batch: LayerBatch) -> None:
-        """Add the rows of a batch."""
-        values = dict(batch.outputs)
-        if batch.logits is not None:
-            values[_LOGITS] = batch.logits
-        if self.dtype is not None:
-            values = {name: rows.to(self.dtype) for name, rows in values.items()}
-        self.count += len(batch)
-        if self.positions is not None:
-            if batch.indices is None:
-                raise InputError("expected the index of each row, to place the rows in the given order")
-            self.place(torch.as_tensor(np.asarray(batch.indices)), values)
-            return
-        for column, given in zip(self.columns, (batch.labels, batch.indices), strict=True):
-            column.append(given)
-        for name, rows in values.items():
-            if name not in self.stores:
-                self.stores[name] = RowStore(name, self.rows)
-            self.stores[name].append(rows)
-
-    def place(self, indices: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Write the rows of these indices to their places."""
-        assert self.positions is not None
-        places = self.positions[indices]
-        for name, rows in values.items():
-            if name not in self.placed:
-                self.placed[name] = torch.empty(len(self.positions), rows.shape[1], dtype=rows.dtype)
-            self.placed[name][places] = rows.cpu()
-
-    def result(self) -> LayerOutputs:
-        """Return all rows."""
-        if self.positions is not None and self.count != len(self.positions):
-            raise InputError(f"expected {len(self.positions)} rows as in the given order, got {self.count}")
-        held = self.placed or {name: store.result() for name, store in self.stores.items()}
-        output = held.pop(_LOGITS, None)
-        labels, indices = (join(column) if column else None for column in self.columns)
-        return LayerOutputs({name: held[name].shape[1] for name in held}, held, output, labels, indices)
+def _with_logits(batch: LayerBatch) -> dict[str, Tensor]:
+    return batch.outputs if batch.logits is None else {**batch.outputs, LOGITS: batch.logits}
 
 
 def _send_own_batches(extractor: Extractor, data: Any) -> None:
@@ -406,33 +341,96 @@ def _send_own_batches(extractor: Extractor, data: Any) -> None:
     if first is None:
         return
 
-    def batches() -> Iterator[Any]:
-        yield first
-        yield from own
-
     def send(batch: LayerBatch) -> None:
-        send_to_first(torch.as_tensor(np.asarray(batch.indices)))
-        for rows in [*batch.outputs.values(), batch.logits]:
-            if rows is not None:
-                send_to_first(rows.float().cpu())
+        send_to_first(batch.positions)
+        for rows in _with_logits(batch).values():
+            send_to_first(rows.float().cpu())
 
-    extractor.run(batches(), send)
+    extractor.run(chain([first], own), send)
 
 
-def _with_other_processes(data: Any, collector: RowCollector) -> Iterator[Any]:
+def _receive_other_batches(data: Any, collector: RowCollector) -> Iterator[Any]:
     """Yield the first process's batches and collect the outputs that the other processes send in between."""
     for number, batch in enumerate(data):
         if (source := number % world_size()) == 0:
             yield batch
             continue
-        indices = np.asarray(batch[2])
-        theirs = receive(source, indices.shape, torch.int64)
-        if not np.array_equal(theirs.numpy(), indices):
+        indices = receive(source, (len(batch[2]),), torch.int64)
+        if not np.array_equal(indices.numpy(), np.asarray(batch[2])):
             raise InputError(
                 "the processes of the job read the data in different orders, so that they cannot share the "
                 "batches: use shuffle=False, or a generator with the same seed in the loader of each process"
             )
-        shapes = {name: rows.shape[1] for name, rows in collector.placed.items()}
-        values = {name: receive(source, (len(indices), d)) for name, d in shapes.items()}
-        collector.place(theirs, values)
-        collector.count += len(indices)
+        rows = {name: receive(source, (len(indices), d)) for name, d in collector.dimensions.items()}
+        collector.add(rows, None, indices)
+
+
+class _Share:
+    """Every world_size-th row of the data, for one process of a job, without padding.
+
+    Attributes
+    ----------
+    batches
+        What :func:`layerprobe.capture` takes.
+    is_dummy : bool
+        Whether the process has no row. It then gets one that only shows what the layers are.
+    """
+
+    def __init__(self, source: Any, batch_size: int) -> None:
+        self.is_dummy = False
+        if not is_whole(source) and (not isinstance(source, Dataset) or isinstance(source, IterableDataset)):
+            self.batches: Any = self._of_batches(source)
+            return
+        n = rows_in(source) or 0
+        own = shard(n)
+        self.is_dummy = not own
+        if is_whole(source):
+            self.batches = _take(
+                source, slice(0, 1) if self.is_dummy else slice(rank(), None, world_size()), n
+            )
+        else:
+            self.batches = DataLoader(Subset(source, own or [0]), batch_size=batch_size)
+
+    def _of_batches(self, source: Any) -> Iterator[Any]:
+        start, first, given = 0, None, False
+        for batch in source:
+            n, indices = _size_and_indices(batch)
+            if indices is None and not keeps_order(source):
+                raise InputError(
+                    "the loader may shuffle, differently in each process of this job, and gives no indices; "
+                    "use shuffle=False, or a data set of (x, y, index)"
+                )
+            positions = np.arange(start, start + n) if indices is None else indices
+            own = np.flatnonzero(positions % world_size() == rank())
+            first = batch if first is None else first
+            start += n
+            if len(own):
+                given = True
+                yield _take(batch, own, n)
+        if not given and first is not None:
+            self.is_dummy = True
+            yield _take(first, slice(0, 1), _size_and_indices(first)[0])
+
+
+def _size_and_indices(batch: Any) -> tuple[int, np.ndarray | None]:
+    if isinstance(batch, Mapping):
+        indices, value = batch.get("index"), next(iter(batch.values()))
+    else:
+        values = list(batch) if isinstance(batch, tuple | list) else [batch]
+        indices, value = values[2] if len(values) == 3 else None, values[0]
+    while isinstance(value, Mapping | tuple | list):
+        value = next(iter(value.values() if isinstance(value, Mapping) else value))
+    return len(value), None if indices is None else np.asarray(indices)
+
+
+def _take(value: Any, rows: Any, n: int) -> Any:
+    """Return some of the n rows of everything in a nested value that has n rows."""
+    if isinstance(value, Mapping):
+        return {key: _take(item, rows, n) for key, item in value.items()}
+    if isinstance(value, list) and len(value) == n and not hasattr(value[0], "__len__"):
+        return np.asarray(value)[rows]
+    if isinstance(value, tuple | list):
+        return type(value)(_take(item, rows, n) for item in value)
+    if isinstance(value, Tensor):
+        return value[torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows]
+    return np.asarray(value)[rows] if hasattr(value, "__array__") and np.ndim(value) else value

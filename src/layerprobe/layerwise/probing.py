@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from math import nan
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import Column, is_whole, keeps_order, read_batches
-from layerprobe.layerwise.engine import Accuracies, FittedProbe, fit_layer, new_sums, streams
+from layerprobe.layers.batches import is_whole, keeps_order
+from layerprobe.layers.capturing import RowCollector
+from layerprobe.layerwise.engine import Accuracies, FittedProbe, count_correct, fit_layer, new_sums, streams
 from layerprobe.layerwise.label_sets import LabelSets, class_indices, given_labels, read_label_sets
-from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch, RowCollector
+from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch, rows_in
 from layerprobe.layerwise.planning import ProbePlan, reads_of
-from layerprobe.layerwise.shards import Shard, own_positions, rows_in
 from layerprobe.probes.naming import Probes, named_probes
 from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
@@ -161,13 +161,26 @@ def probe(
         0 if test is None else rows_in(test) or 0,
         memory,
     )
-    _require_sums_in_a_job(task.probes)
+    if world_size() > 1 and (refused := [name for name, one in task.probes.items() if not streams(one)]):
+        raise InputError(
+            f"expected probes that need only sums, as {world_size()} processes share the rows: "
+            "masc below a variance of 1 and without noise=, velpic, ncm, lda, ridge or shrinkage_lda; got "
+            f"{', '.join(refused)}, which need all rows in one process"
+        )
     training = _TrainingPass(task)
-    task.extractor.run(training.shard.batches, training.add)
-    training.finish()
-    fitted, splits = training.fit()
+    task.extractor.run(train, training.add, shared=True)
+    fitted, split = training.fit()
+    splits = {"train": split}
     if test is not None:
-        splits["test"] = _score_test(task, training.labels, fitted, test)
+        labels = training.labels
+        splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted)
+
+        def score(batch: LayerBatch) -> None:
+            given = given_labels(batch.labels, "test")
+            splits["test"].add(batch, class_indices(labels.classes, given)[None], [given])
+
+        task.extractor.run(test, score, shared=True)
+        splits["test"].sum_over_processes()
     return _table(fitted, splits)
 
 
@@ -190,72 +203,76 @@ class _Task:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
         return int(SHARE * free_memory()) // here
 
-
-def _require_sums_in_a_job(probes: Mapping[str, ClassifierMixin]) -> None:
-    """Refuse probes that need all rows where each process of a job has a part of them."""
-    if world_size() > 1 and (refused := [name for name, one in probes.items() if not streams(one)]):
-        raise InputError(
-            f"expected probes that need only sums, as {world_size()} processes share the rows: "
-            "masc below a variance of 1 and without noise=, velpic, ncm, lda, ridge or shrinkage_lda; got "
-            f"{', '.join(refused)}, which need all rows in one process"
+    def plan(self, batch: LayerBatch, rows: int, labels: LabelSets | None) -> ProbePlan:
+        """Count bytes and operations; the batch gives the dimensions."""
+        return ProbePlan(
+            {layer: X.shape[1] for layer, X in batch.outputs.items()},
+            rows,
+            self.test_rows,
+            min(rows, ASSUMED_CLASSES) if labels is None else len(labels.classes),
+            1 if labels is None else len(labels.names),
+            reads_of(self.probes.values()),
+            changed=1.0 if self.named is None else self.named.changed,
+            itemsize=max((X.itemsize for X in batch.outputs.values()), default=4),
         )
 
+    def all_can_hold(self, plan: ProbePlan) -> bool:
+        """Return whether each process of the job has memory for the outputs of its rows."""
+        elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
+        fits = torch.tensor(int(plan.held - elsewhere <= self.memory_limit))
+        return int(sum_over_processes(fits)) == world_size()
 
-@dataclass(eq=False)
-class _OutputAccuracy:
-    """Accuracy of the network's own output against S sets of labels."""
-
-    num_sets: int
-    rows: int = 0
-    correct: list[int] = field(init=False)
-    foreign: list[int] = field(init=False)  # labels that are no output of the network
-
-    def __post_init__(self) -> None:
-        self.correct, self.foreign = [0] * self.num_sets, [0] * self.num_sets
-
-    def update(self, predicted: Tensor, K: int, labels: Sequence[np.ndarray]) -> None:
-        """Add rows: outputs 0..K-1 predicted by the network, (b,), and S arrays of labels (b,)."""
-        self.rows += len(predicted)
-        for s, values in enumerate(labels):
-            if values.dtype.kind in "iu":
-                self.correct[s] += int((predicted.cpu().numpy() == values).sum())
-                self.foreign[s] += int(((values < 0) | (values >= K)).sum())
-            else:
-                self.foreign[s] += len(values)
-
-    def sum_over_processes(self) -> None:
-        """Add the counts of the other processes of the job."""
-        counts = torch.tensor([self.rows, *self.correct, *self.foreign], dtype=torch.int64)
-        self.rows, *rest = sum_over_processes(counts).tolist()
-        self.correct, self.foreign = rest[: self.num_sets], rest[self.num_sets :]
-
-    def shares(self) -> list[float | None]:
-        """Return the accuracy against each set; None where labels are not outputs of the network."""
-        return [
-            None if foreign or not self.rows else correct / self.rows
-            for correct, foreign in zip(self.correct, self.foreign, strict=True)
-        ]
+    def require_same_everywhere(self, rows: int | None) -> None:
+        """Raise unless all processes of the job have the same network, labels and number of rows."""
+        if rows is None and self.named is None:
+            raise InputError(
+                "each process of a job reads a part of an iterator's labels; give train_labels=, or data of "
+                "known length: arrays, a Dataset, or a loader"
+            )
+        require_same("network", *self.extractor.model.state_dict().values())
+        require_same("number of training rows", torch.tensor(-1 if rows is None else rows))
+        if self.named is not None:
+            require_same("training labels", self.named.y)
+        elif is_whole(self.train):
+            text = repr(read_label_sets(self.train, rows or 1).values()[0].tolist()).encode()
+            require_same("training labels", torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
 
 class _Split:
-    """Accuracies on one split of all probes of all layers, and of the network."""
+    """Accuracies on one split of all probes of all layers, and of the network's own output."""
 
     def __init__(self, label_names: Sequence[str], fitted: Mapping[str, Sequence[FittedProbe]]) -> None:
         self.label_names = label_names
         self.layers = {layer: Accuracies(probes, len(label_names)) for layer, probes in fitted.items()}
-        self.network = _OutputAccuracy(len(label_names))
+        self.network = Accuracies(["correct", "labels that are no output of the network"], len(label_names))
 
     def add(self, batch: LayerBatch, y: Tensor, labels: Sequence[np.ndarray]) -> None:
         """Add a batch, its class indices (S, b) and its labels, S arrays (b,)."""
         if batch.logits is not None:
-            self.network.update(batch.logits.argmax(1), batch.logits.shape[1], labels)
+            self.add_network(batch.logits.argmax(1), batch.logits.shape[1], labels)
         for layer, X in batch.outputs.items():
             self.layers[layer].update(X, y)
 
+    def add_network(self, predicted: Tensor, K: int, labels: Sequence[np.ndarray]) -> None:
+        """Add rows for which the network predicts its outputs 0..K-1, (b,), and S arrays of labels (b,)."""
+        self.network.rows += len(predicted)
+        for s, values in enumerate(labels):
+            numbers = values if values.dtype.kind in "iu" else np.full(len(values), -1)
+            self.network.correct[0, s] += int((predicted.cpu().numpy() == numbers).sum())
+            self.network.correct[1, s] += int(((numbers < 0) | (numbers >= K)).sum())
+
     def sum_over_processes(self) -> None:
-        for accuracies in self.layers.values():
+        for accuracies in (*self.layers.values(), self.network):
             accuracies.sum_over_processes()
-        self.network.sum_over_processes()
+
+    def network_rows(self, split: str) -> list[tuple]:
+        """Return the rows of the network's own output; none for labels that are no outputs of it."""
+        correct, foreign = self.network.shares
+        return [
+            (OUTPUT, "network", "", split, labels, float(correct[s]), nan, nan)
+            for s, labels in enumerate(self.label_names)
+            if self.network.rows and not foreign[s]
+        ]
 
 
 class _TrainingPass:
@@ -263,211 +280,122 @@ class _TrainingPass:
 
     def __init__(self, task: _Task) -> None:
         self.task = task
-        self.shard = Shard(task.train, task.extractor.batch_size)
-        self.ordered = keeps_order(task.train)
         self.known: LabelSets | None = task.named
-        self.rows = 0
         self.collector: RowCollector | None = None
         self.sums: dict[str, LayerSums] = {}
         self.seconds: dict[str, float] = {}
-        self.predicted: list[Tensor] = []  # the network's own, while outputs are held
+        self.positions: list[Tensor] = []  # of the rows that are held
+        self.indexed = False
+        self.predicted: list[Tensor] = []  # the network's own predictions for them
         self.num_outputs = 0
 
     @property
     def labels(self) -> LabelSets:
-        """The sets of training labels, which are known after the pass."""
+        """The sets of training labels."""
         assert self.known is not None
         return self.known
 
     def add(self, batch: LayerBatch) -> None:
         """Take in one batch."""
-        if not self.rows and self.collector is None and not self.sums:
-            self._check_order(batch.indices)
+        if self.task.named is not None and batch.indices is None and not keeps_order(self.task.train):
+            raise InputError(
+                "train_labels are in the order of the rows, but the training loader may shuffle and gives no "
+                "indices; use shuffle=False, or a data set of (x, y, index)"
+            )
+        if self.collector is None and not self.sums:
             self._begin(batch)
-        if self.shard.is_dummy:  # no row of its own, but this process takes part in every sum
-            batch = _without_rows(batch)
-        positions = self.shard.positions(len(batch))
-        self.rows += len(batch)
         if self.collector is None:
-            y, _ = self._labels_of(batch, positions)
+            y = self._labels_of(batch).y
             for layer, X in batch.outputs.items():
                 start = time.perf_counter()
                 self.sums[layer].update(X, y)
                 self.seconds[layer] += time.perf_counter() - start
             return
+        self.positions.append(batch.positions)
+        self.indexed |= batch.indices is not None
         if batch.logits is not None:
             self.predicted.append(batch.logits.argmax(1).cpu())
             self.num_outputs = batch.logits.shape[1]
-        self.collector.add(replace(batch, logits=None))
+        self.collector.add(batch.outputs, batch.labels, batch.indices)
         if rows_in(self.task.train) is None and (needed := self.collector.nbytes) > self.task.memory_limit:
             require_memory(
                 needed,
-                f"the layers' outputs for the first {self.rows:,} rows",
+                f"the layers' outputs for the first {self.collector.count:,} rows",
                 "give a loader of known length, choose fewer layers by layers=, or pool them by pool=",
                 self.task.memory_limit,
             )
 
-    def finish(self) -> None:
-        """Check the number of rows after the pass."""
-        total = int(sum_over_processes(torch.tensor(self.rows)))
-        if self.task.named is not None and self.collector is not None and not self.collector.has_indices:
-            self.task.named.require_length(total)
-
-    def fit(self) -> tuple[dict[str, list[FittedProbe]], dict[str, _Split]]:
+    def fit(self) -> tuple[dict[str, list[FittedProbe]], _Split]:
         """Fit all probes of all layers; return them, and their accuracies on the training data."""
+        fitted: dict[str, list[FittedProbe]] = {}
         if self.collector is not None:
-            return self._fit_held(self.collector)
-        fitted = {
-            layer: fit_layer(
-                layer, self.task.probes, self.labels, sums=self.sums.pop(layer), seconds=self.seconds[layer]
-            )
-            for layer in list(self.sums)  # sums are released when the layer is fitted
-        }
+            return fitted, self._fit_held(self.collector, fitted)
+        for layer in list(self.sums):  # sums are released when the layer is fitted
+            sums, seconds = self.sums.pop(layer), self.seconds[layer]
+            fitted[layer] = fit_layer(layer, self.task.probes, self.labels, sums=sums, seconds=seconds)
         split = _Split(self.labels.names, fitted)
-        shard = Shard(self.task.train, self.task.extractor.batch_size)
 
         def score(batch: LayerBatch) -> None:
-            if not shard.is_dummy:
-                split.add(batch, *self._labels_of(batch, shard.positions(len(batch))))
+            labels = self._labels_of(batch)
+            split.add(batch, labels.y, labels.values())
 
-        self.task.extractor.run(shard.batches, score)
+        self.task.extractor.run(self.task.train, score, shared=True)
         split.sum_over_processes()
-        return fitted, {"train": split}
+        return fitted, split
 
-    def _fit_held(self, collector: RowCollector) -> tuple[dict[str, list[FittedProbe]], dict[str, _Split]]:
-        outputs = collector.result()
-        if self.task.named is not None:
-            rows = own_positions(0, self.rows)
-            if outputs.indices is not None:
-                rows = torch.as_tensor(np.asarray(outputs.indices))
-            labels = self.task.named.take(rows, "rows" if outputs.indices is None else "indices")
+    def _fit_held(self, collector: RowCollector, fitted: dict[str, list[FittedProbe]]) -> _Split:
+        captured, named = collector.result(), self.task.named
+        if named is None:
+            given = given_labels(captured.labels, "training")
+            labels = LabelSets.of({"given": given}) if self.known is None else self.known.recode(given)
         else:
-            given = {"given": given_labels(outputs.labels, "training")}
-            labels = LabelSets.of(given) if self.known is None else self.known.recode(given)
+            total = int(sum_over_processes(torch.tensor(collector.count)))
+            for name, length in zip(named.names, named.lengths, strict=True):
+                if length != total and not self.indexed:
+                    raise InputError(f"train_labels[{name!r}] has {length} labels for {total} training rows")
+            labels = named.take(torch.cat(self.positions))
         self.known = self.known or labels
-        fitted: dict[str, list[FittedProbe]] = {}
-        split = _Split(labels.names, fitted)
-        for layer in outputs:
-            X = outputs.pop(layer)
+        split = _Split(labels.names, {})
+        for layer in list(captured.outputs):
+            X = captured.outputs.pop(layer)  # released when the layer is scored
             fitted[layer] = fit_layer(layer, self.task.probes, labels, X, shared=world_size() > 1)
-            split.layers[layer] = Accuracies(fitted[layer], len(labels.names))
-            split.layers[layer].update(X, labels.y)
+            split.layers[layer] = count_correct(fitted[layer], X, labels.y)
         if self.predicted:
-            split.network.update(torch.cat(self.predicted), self.num_outputs, labels.values())
+            split.add_network(torch.cat(self.predicted), self.num_outputs, labels.values())
         split.sum_over_processes()
-        return fitted, {"train": split}
+        return split
 
     def _begin(self, batch: LayerBatch) -> None:
         """Decide whether to keep rows or sums, when the first batch has shown the layers' dimensions."""
         task, rows = self.task, rows_in(self.task.train)
         if world_size() > 1:
-            self._require_same_everywhere(rows)
-        hold = True  # an iterator of unknown length may serve one pass only
-        if is_whole(task.train) and self.known is None:
+            task.require_same_everywhere(rows)
+        if self.known is None and is_whole(task.train):
             self.known = read_label_sets(task.train, rows or 1)
+        hold = True  # an iterator of unknown length may serve one pass only
         if rows is not None:
-            hold = self._all_can_hold(self._plan(batch, rows))
+            hold = task.all_can_hold(task.plan(batch, rows, self.known))
             if self.known is None and not (hold and world_size() == 1):
                 self.known = read_label_sets(task.train, task.extractor.batch_size)
-                hold = self._all_can_hold(self._plan(batch, rows))
-            if not hold:
-                self._plan(batch, rows).require(task.memory_limit)
+                hold = task.all_can_hold(task.plan(batch, rows, self.known))
         if hold:
             self.collector = RowCollector(None if rows is None else -(-rows // world_size()))
             return
-        self.sums = {layer: new_sums(X, self.labels, task.probes, rows) for layer, X in batch.outputs.items()}
-        self.seconds = dict.fromkeys(self.sums, 0.0)
+        task.plan(batch, rows or 0, self.known).require(task.memory_limit)
+        for layer, X in batch.outputs.items():
+            self.sums[layer] = new_sums(X, self.labels, task.probes, rows)
+            self.seconds[layer] = 0.0
 
-    def _plan(self, batch: LayerBatch, rows: int) -> ProbePlan:
-        known = self.known
-        return ProbePlan(
-            {layer: X.shape[1] for layer, X in batch.outputs.items()},
-            rows,
-            self.task.test_rows,
-            min(rows, ASSUMED_CLASSES) if known is None else len(known.classes),
-            1 if known is None else len(known.names),
-            reads_of(self.task.probes.values()),
-            changed=1.0 if self.task.named is None else self.task.named.changed,
-            itemsize=max((X.itemsize for X in batch.outputs.values()), default=4),
-        )
-
-    def _all_can_hold(self, plan: ProbePlan) -> bool:
-        """Return whether each process of the job has memory for the outputs of its rows."""
-        elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
-        fits = torch.tensor(int(plan.held - elsewhere <= self.task.memory_limit))
-        return int(sum_over_processes(fits)) == world_size()
-
-    def _require_same_everywhere(self, rows: int | None) -> None:
-        """Raise unless all processes have the same network, labels and number of rows."""
-        task = self.task
-        if rows is None and task.named is None:
-            raise InputError(
-                "each process of a job reads a part of an iterator's labels; give train_labels=, or data of "
-                "known length: arrays, a Dataset, or a loader"
-            )
-        require_same("network", *task.extractor.model.state_dict().values())
-        require_same("number of training rows", torch.tensor(-1 if rows is None else rows))
-        if task.named is not None:
-            require_same("training labels", task.named.y)
-        elif is_whole(task.train):
-            labels = next(read_batches(task.train, rows or 1)).labels
-            text = repr(given_labels(labels, "training").tolist()).encode()
-            require_same("training labels", torch.frombuffer(bytearray(text), dtype=torch.uint8))
-
-    def _check_order(self, indices: Column | None) -> None:
-        if self.task.named is not None and indices is None and not self.ordered:
-            raise InputError(
-                "train_labels are in the order of the rows, but the training loader may shuffle and gives no "
-                "indices; use shuffle=False, or a data set of (x, y, index)"
-            )
-
-    def _labels_of(self, batch: LayerBatch, positions: Tensor) -> tuple[Tensor, list[np.ndarray]]:
-        """Return the class indices (S, b) of a batch and its labels, S arrays (b,)."""
-        if self.task.named is None:
-            given = given_labels(batch.labels, "training")
-            return class_indices(self.labels.classes, given)[None], [given]
-        self._check_order(batch.indices)
-        rows = positions if batch.indices is None else torch.as_tensor(np.asarray(batch.indices))
-        labels = self.labels.take(rows, "rows" if batch.indices is None else "indices")
-        return labels.y, labels.values()
-
-
-def _without_rows(batch: LayerBatch) -> LayerBatch:
-    return LayerBatch(
-        {layer: X[:0] for layer, X in batch.outputs.items()},
-        None if batch.logits is None else batch.logits[:0],
-        None if batch.labels is None else batch.labels[:0],
-        None if batch.indices is None else batch.indices[:0],
-        batch.output_shape,
-        0,
-    )
-
-
-def _score_test(
-    task: _Task, labels: LabelSets, fitted: Mapping[str, Sequence[FittedProbe]], test: Any
-) -> _Split:
-    """Run the model over the test data and count the correct predictions."""
-    split = _Split(["true" if "true" in labels.names else "given"], fitted)
-    shard = Shard(test, task.extractor.batch_size)
-
-    def score(batch: LayerBatch) -> None:
-        if not shard.is_dummy:
-            given = given_labels(batch.labels, "test")
-            split.add(batch, class_indices(labels.classes, given)[None], [given])
-
-    task.extractor.run(shard.batches, score)
-    split.sum_over_processes()
-    return split
+    def _labels_of(self, batch: LayerBatch) -> LabelSets:
+        """Return the labels of a batch."""
+        if self.task.named is not None:
+            return self.task.named.take(batch.positions)
+        return self.labels.recode(given_labels(batch.labels, "training"))
 
 
 def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Split]) -> ProbeTable:
+    network = [row for name, split in splits.items() for row in split.network_rows(name)]
     rows: list[tuple] = []
-    network = [
-        (OUTPUT, "network", "", name, labels, accuracy, nan, nan)
-        for name, split in splits.items()
-        for labels, accuracy in zip(split.label_names, split.network.shares(), strict=True)
-        if accuracy is not None
-    ]
     for layer, probes in fitted.items():
         if layer == OUTPUT:
             rows += network
@@ -478,6 +406,4 @@ def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Sp
                 for labels, accuracy in zip(split.label_names, accuracies.shares[position], strict=True):
                     key = (layer, one.name, one.fitted_on, name, labels)
                     rows.append((*key, float(accuracy), one.components, seconds))
-    if OUTPUT not in fitted:
-        rows += network
-    return ProbeTable(rows, columns=COLUMNS)
+    return ProbeTable(rows if OUTPUT in fitted else rows + network, columns=COLUMNS)
