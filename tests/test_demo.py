@@ -42,7 +42,7 @@ def run(tmp_path_factory):
     )
 
 
-def test_a_network_memorises_its_noisy_labels_and_masc_reads_more_from_its_layers(run):
+def test_network_memorises_noisy_labels_and_masc_on_a_layer_is_more_accurate(run):
     assert run.history["train_accuracy"].iloc[-1] >= 0.999
     assert run.history["true_accuracy"].iloc[-1] == pytest.approx(0.46, abs=0.03)
     network = run.rows[run.rows["probe"] == "network"].set_index(["split", "labels"])["accuracy"]
@@ -53,7 +53,7 @@ def test_a_network_memorises_its_noisy_labels_and_masc_reads_more_from_its_layer
     assert tests["fc1", "masc", "true"] > 0.95
 
 
-def test_rows_and_history_are_tidy_and_hold_every_probe(run):
+def test_rows_and_history_are_tidy_and_contain_every_probe(run):
     assert list(run.rows.columns[:4]) == ["corruption", "seed", "layer", "probe"]
     assert list(run.history.columns[:4]) == ["corruption", "seed", "epoch", "loss"]
     assert run.rows["layer"].unique().tolist() == ["input", "fc1", "fc2", "fc3", "output"]
@@ -62,12 +62,12 @@ def test_rows_and_history_are_tidy_and_hold_every_probe(run):
     assert not run.rows.duplicated(["layer", "probe", "fitted_on", "split", "labels"]).any()
 
 
-def test_the_variance_reaches_masc(run):
+def test_variance_option_reaches_masc(run):
     components = run.rows[(run.rows["probe"] == "masc") & (run.rows["layer"] == "input")]["components"]
     assert components.between(1, 20).all()  # 99 % would keep about 32 of 64
 
 
-def test_it_writes_its_files_together_and_leaves_others_alone(run):
+def test_demo_writes_its_files_and_keeps_others(run):
     assert sorted(path.name for path in run.out.iterdir()) == sorted([*FILES, "mine.txt"])
     assert [path.name for path in run.out.parent.iterdir()] == ["demo"]
     made_of = json.loads((run.out / "run.json").read_text())
@@ -76,7 +76,7 @@ def test_it_writes_its_files_together_and_leaves_others_alone(run):
     assert run.summary["finding"] in (run.out / "report.html").read_text("utf-8")
 
 
-def test_the_summary_agrees_with_the_rows_and_progress_is_a_few_lines(run):
+def test_summary_agrees_with_the_rows_and_progress_is_short(run):
     assert run.summary["finding"].startswith("With 60 % of its training labels redrawn")
     assert run.summary["networks"][0]["epochs"] == len(run.history)
     assert run.summary["networks"][0]["memorised"] is True
@@ -102,7 +102,7 @@ def demo_of(rows_of_seeds, reached):
     return demo.Demo(demo.Spec(seeds=2), rows_of_seeds, history, seconds=4.0)
 
 
-def test_networks_tell_the_last_and_the_best_epoch_and_who_fell_short(run):
+def test_networks_table_shows_last_and_best_epoch(run):
     networks = demo_of(run.rows, reached=0.98).networks().set_index("seed")
     assert networks["memorised"].tolist() == [False, True]
     assert networks["epochs"].tolist() == [2, 2]
@@ -111,19 +111,19 @@ def test_networks_tell_the_last_and_the_best_epoch_and_who_fell_short(run):
     assert networks["test_accuracy"].tolist() == [0.6, 0.5]
 
 
-def test_the_command_shows_table_and_finding_and_who_fell_short(run, tmp_path, monkeypatch, capsys):
+def test_command_prints_table_finding_and_unfinished_networks(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "run_demo", lambda spec, out: demo_of(run.rows, reached=0.98))
     assert main(["demo", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "Test accuracy in %" in printed
-    assert "Seed 0 did not reach its target" in printed
-    assert "Seed 1 did not" not in printed
+    assert "The network of seed 0 did not reach its target" in printed
+    assert "seed 1 did not" not in printed
     assert "reached 80.0 %" in printed
     assert "With 60 % of its training labels redrawn" in printed
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_whatever_ends_it_nothing_half_written_is_left(tmp_path, monkeypatch, error):
+def test_interrupted_demo_leaves_no_files(tmp_path, monkeypatch, error):
     class Stopped:
         def __init__(self, **_):
             pass
@@ -147,17 +147,17 @@ def test_whatever_ends_it_nothing_half_written_is_left(tmp_path, monkeypatch, er
         ({"variance": 0.0}, "variance.*above 0 and up to 1, got 0.0"),
     ],
 )
-def test_a_spec_that_cannot_be_is_refused_at_once(arguments, message):
+def test_invalid_settings_raise(arguments, message):
     with pytest.raises(InputError, match=message):
         demo.Spec(**arguments)
 
 
-def test_a_file_in_the_way_is_found_before_the_work(tmp_path):
+def test_file_instead_of_folder_raises_before_training(tmp_path):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "demo"):
         with pytest.raises(InputError, match="file is a file"):
             demo.run_demo(demo.Spec(), out)
 
 
-def test_the_demo_trains_as_the_issue_asks():
+def test_recipe_of_the_demo():
     assert Recipe("adam", learning_rate=1e-3, batch_size=32, target=0.999, max_epochs=500) == demo.RECIPE

@@ -1,4 +1,4 @@
-"""The main job on real data that needs no download: decode networks that memorised shuffled digits."""
+"""The demo: probe every layer of networks that memorised noisy labels of handwritten digits."""
 
 import json
 import tempfile
@@ -21,6 +21,7 @@ from layerprobe.probes import available, create
 from layerprobe.report import accuracies, by_layer, by_probe, finding
 from layerprobe.report.progress import Board, Stage, show_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
+from layerprobe.utils.files import require_folder
 
 __all__ = ["Demo", "Spec", "run_demo", "show"]
 
@@ -31,17 +32,16 @@ RECIPE = Recipe("adam", learning_rate=1e-3, batch_size=32)
 
 @dataclass(frozen=True)
 class Spec:
-    """What a demo runs.
+    """Settings of a demo.
 
     Attributes
     ----------
     corruption : float
-        Probability p in [0, 1] that a training label is redrawn uniformly from all classes.
+        Probability in [0, 1] that a training label is redrawn uniformly from all classes.
     seeds : int
-        Independent repetitions; the noise, initialisation and order seeds of repetition s derive from s.
+        Number of networks. The noise, initialisation and order seeds of network s derive from s.
     variance : float
-        Share of each class's variance, in (0, 1], that MASC's subspaces keep: 1 is all of it, not one
-        component.
+        Share in (0, 1] of the variance of each class that the subspaces of MASC keep.
     """
 
     corruption: float = 0.6
@@ -52,19 +52,19 @@ class Spec:
         if not 0 <= self.corruption <= 1:
             raise InputError(f"corruption must be a probability in [0, 1], got {self.corruption}")
         if self.seeds < 1:
-            raise InputError(f"seeds must be the number of networks to train, at least 1, got {self.seeds}")
+            raise InputError(f"seeds must be the number of networks, at least 1, got {self.seeds}")
         if not 0 < self.variance <= 1:
             raise InputError(f"variance must be a share above 0 and up to 1, got {self.variance}")
 
 
 @dataclass(frozen=True, eq=False)
 class Demo:
-    """What a demo found.
+    """Results of a demo.
 
     Attributes
     ----------
     spec : Spec
-        What was run.
+        Its settings.
     rows : DataFrame
         Columns corruption and seed, then those of `layerprobe.layerwise.probe`.
     history : DataFrame
@@ -79,7 +79,7 @@ class Demo:
     seconds: float
 
     def networks(self) -> pd.DataFrame:
-        """Return one row a network: how its training ended, and its best epoch as the test data tell it."""
+        """Return one row per network: its last epoch, and its best epoch by test accuracy."""
         by_seed = self.history.groupby("seed")
         last = by_seed.last()
         best = self.history.loc[by_seed["test_accuracy"].idxmax()].set_index("seed")
@@ -97,7 +97,7 @@ class Demo:
         return table.reset_index()
 
     def provenance(self) -> dict[str, Any]:
-        """Return how the results came about, JSON-able: spec, seeds, data, versions, kind of host, time."""
+        """Return how the results were made, as JSON values: settings, seeds, data, versions, host, time."""
         return {
             "spec": asdict(self.spec) | {"data": DATA, "hidden": HIDDEN, "recipe": asdict(RECIPE)},
             "seeds": {seed: asdict(Seeds.derive(seed)) for seed in range(self.spec.seeds)},
@@ -107,7 +107,7 @@ class Demo:
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return the results for a machine, JSON-able: the finding, the networks, accuracies over seeds."""
+        """Return the results as JSON values: the finding, the networks, accuracies over seeds."""
         return {
             "finding": finding(self.rows),
             "networks": self.networks().to_dict("records"),
@@ -129,10 +129,8 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     from joblib import Parallel, cpu_count, delayed
 
     start = time.perf_counter()
+    require_folder(out)
     out = out.resolve()
-    taken = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if taken:
-        raise InputError(f"the results need a folder, but {taken} is a file; choose another folder")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
@@ -197,7 +195,7 @@ def run_seed(spec: Spec, seed: int, board: Board) -> tuple[pd.DataFrame, pd.Data
 
 
 def write_files(demo: Demo, folder: Path) -> None:
-    """Write everything that a demo leaves behind."""
+    """Write all files of a demo."""
     demo.rows.to_csv(folder / "rows.csv", index=False)
     demo.history.to_csv(folder / "history.csv", index=False)
     (folder / "run.json").write_text(json.dumps(demo.provenance(), indent=2) + "\n", encoding="utf-8")
@@ -210,17 +208,17 @@ def write_files(demo: Demo, folder: Path) -> None:
     networks.columns = networks.columns.str.replace("_", " ")
     write_report(
         folder / "report.html",
-        title="What a network that memorised its labels still knows, layer by layer",
+        title="Accuracy of probes on every layer of a network that memorised noisy labels",
         finding=finding(demo.rows),
         figures={
-            "MASC on each layer's output (solid) and the network itself (dashed). Left: subspaces from the "
-            "noisy labels that the network was trained on; right: from the true labels. Best layers and "
-            "epochs are chosen by test accuracy, as in the paper: an upper bound where there are no test "
-            "labels.": figure
+            "Accuracy of MASC on the output of each layer (solid) and of the network itself (dashed). Left: "
+            "subspaces from the noisy training labels. Right: subspaces from the true labels. The best "
+            "layers and epochs are chosen by test accuracy, as in the paper: an upper bound where there are "
+            "no test labels.": figure
         },
         tables={
-            "Test accuracy in %, layer by layer: mean (range over seeds)": by_layer(demo.rows),
-            "Test accuracy in %, every probe: mean over seeds": by_probe(demo.rows),
+            "Test accuracy in % per layer: mean (range over seeds)": by_layer(demo.rows),
+            "Test accuracy in % per probe: mean over seeds": by_probe(demo.rows),
             "The networks: accuracies in %, last epoch and best epoch on the test data": networks,
         },
         appendix={"All rows": demo.rows},
@@ -229,7 +227,7 @@ def write_files(demo: Demo, folder: Path) -> None:
 
 
 def show(result: Demo, out: Path) -> None:
-    """Print the table, the networks that fell short, and the finding."""
+    """Print the table, the networks that did not reach their target, and the finding."""
     from rich.console import Console
     from rich.table import Table
 
@@ -241,8 +239,8 @@ def show(result: Demo, out: Path) -> None:
         table.add_row(*row)
     Console().print(table)
     for seed in networks.loc[~networks["memorised"], "seed"]:
-        print(f"Seed {seed} did not reach its target; history.csv shows how far it got.")
+        print(f"The network of seed {seed} did not reach its target accuracy; see history.csv.")
     best = 100 * networks["best_test_accuracy"].mean()
-    print(f"At their best epochs, which only clean labels can name, the networks reached {best:.1f} %.")
+    print(f"At their best epochs, known only from test labels, the networks reached {best:.1f} %.")
     print(finding(result.rows))
-    print(f"Everything is in {out}; begin with {out / 'report.html'}.")
+    print(f"All results are in {out}; start with {out / 'report.html'}.")

@@ -143,7 +143,7 @@ def test_json_is_the_only_output(data, capsys):
         (["--data", "train.npz", "--probes", "mask"], "mask"),
         (["--data", "train.npz", "--layers", "fc9"], "fc9"),
         (["--data", "train.npz", "--variances", "99"], "variance"),
-        (["--data", "train.npz", "--out", "train.npz"], "is a file; choose another --out"),
+        (["--data", "train.npz", "--out", "train.npz"], "is a file; choose another folder"),
         (["--data", "named.npz", "--test", "test.npz", "--class-names", "cat", "ant"], "'bee'"),
     ],
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from layerprobe.cli.jobs import one_job
-from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions, require_folder
+from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions
 from layerprobe.cli.output import as_json, print_table, printable, write_csv
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def add_audit(app: "SubcommandApp") -> None:
         """
         from layerprobe import auditing
         from layerprobe.auditing.method.policies import check_policy
+        from layerprobe.utils.files import require_folder
 
         with one_job(options.device) as first:
             given = {"holdout": holdout, "trusted": trusted, "test": test}

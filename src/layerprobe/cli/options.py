@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from layerprobe.errors import InputError
-
 if TYPE_CHECKING:
     from torch import nn
 
     from layerprobe.auditing.dataset.labelled import LabelledDataset
 
-__all__ = ["DATA", "DEFAULTS", "MODEL", "NetworkOptions", "require_folder"]
+__all__ = ["DATA", "DEFAULTS", "MODEL", "NetworkOptions"]
 
 MODEL = "PKG.MOD:NAME of a torch.nn.Module, or of a class or function that returns one without arguments."
 DATA = (
@@ -105,11 +103,3 @@ class NetworkOptions:
 
 
 DEFAULTS = NetworkOptions()
-
-
-def require_folder(out: Path) -> None:
-    """Raise InputError if a path cannot become a folder, before anything is computed."""
-    place = out.resolve()
-    taken = next((path for path in (place, *place.parents) if path.exists() and not path.is_dir()), None)
-    if taken:
-        raise InputError(f"the results need a folder, but {taken} is a file; choose another --out")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from layerprobe.cli.jobs import one_job
-from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions, require_folder
+from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions
 from layerprobe.cli.output import as_json, printable, write_csv
 from layerprobe.errors import InputError
 
@@ -63,6 +63,7 @@ def add_probe(app: "SubcommandApp") -> None:
         from layerprobe.layerwise import plan as plan_probes
         from layerprobe.layerwise import probe as probe_network
         from layerprobe.probes.naming import named_probes
+        from layerprobe.utils.files import require_folder
         from layerprobe.utils.memory_limit import as_bytes
 
         with one_job(options.device) as first:

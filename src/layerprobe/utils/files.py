@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError
 
-__all__ = ["read_tensors", "replace_file", "write_tensors"]
+__all__ = ["read_tensors", "replace_file", "require_folder", "write_tensors"]
 
 KEY = "layerprobe"
 
@@ -74,3 +74,17 @@ def read_tensors(
         raise DataError(f"{path}: expected a file of kind {kind!r} that can be read ({error}).") from error
     except (safetensors.SafetensorError, ValueError) as error:
         raise DataError(f"{path}: not a safetensors file of ours, or cut short ({error}).") from error
+
+
+def require_folder(path: str | os.PathLike[str]) -> None:
+    """Raise before any work if a path is not a folder and cannot become one.
+
+    Raises
+    ------
+    InputError
+        If the path or a part of it is a file.
+    """
+    place = Path(path).resolve()
+    file = next((part for part in (place, *place.parents) if part.exists() and not part.is_dir()), None)
+    if file:
+        raise InputError(f"the results need a folder, but {file} is a file; choose another folder")
