@@ -1,4 +1,4 @@
-"""layerprobe: find the layer of a trained network that knows better than its head."""
+"""layerprobe: find the layer of a trained network that predicts better than its head."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -67,7 +67,7 @@ _RENAMED = {"probing": "layerwise", "planning": "layerwise"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: ``layerprobe --help`` need not wait for torch."""
+    """Import a public name at its first use, so that ``layerprobe --help`` does not import torch."""
     if name in _RENAMED:
         warn(f"layerprobe.{name} is now layerprobe.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
         name = _RENAMED[name]

@@ -1,4 +1,4 @@
-"""The exception family: every error says what was expected, what came, and what to do."""
+"""Exceptions and warnings. Each message states what was expected, what was given, and what to do."""
 
 __all__ = [
     "DataError",
@@ -13,32 +13,32 @@ __all__ = [
 
 
 class LayerprobeError(Exception):
-    """Base of every error that layerprobe raises on purpose."""
+    """Base class of the errors that layerprobe raises."""
 
 
 class InputError(LayerprobeError, ValueError):
-    """An argument, an array or a label that cannot be used as it is."""
+    """Raised for an invalid argument, array or label."""
 
 
 class LayerError(LayerprobeError, LookupError):
-    """A layer that the model does not have, or that cannot be captured."""
+    """Raised for a layer that the model does not have, or that cannot be captured."""
 
 
 class DataError(LayerprobeError, OSError):
-    """A data set that is missing, incomplete or not what its publisher ships."""
+    """Raised for a file or data set that is missing, incomplete or different from the published one."""
 
 
 class ExperimentError(LayerprobeError, RuntimeError):
-    """An experiment that cannot be done on a run."""
+    """Raised for an experiment that is not possible on a run."""
 
 
 class ProcessError(LayerprobeError, RuntimeError):
-    """Another process of the same job ended, or did not answer in time."""
+    """Raised if another process of the same job ended, or did not answer in time."""
 
 
 class LayerprobeWarning(UserWarning):
-    """Base of every warning that layerprobe gives."""
+    """Base class of the warnings of layerprobe."""
 
 
 class DegenerateWarning(LayerprobeWarning):
-    """The answer is defined but carries little information (an empty class, saturated subspaces)."""
+    """The result is defined but not informative, for example for an empty class or saturated subspaces."""

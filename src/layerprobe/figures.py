@@ -275,7 +275,15 @@ def _legend(figure: "Figure", measured: list[tuple[str, str]], *, network: bool,
 
 
 def headline(figure: "Figure", title: str) -> None:
-    """Put a title above all panels."""
+    """Put a title above all panels.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        Changed in place.
+    title : str
+        The title; without one the figure stays as it is.
+    """
     if title:
         figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
 
@@ -297,7 +305,19 @@ def quiet_grid(ax: "Axes") -> None:
 
 
 def slants(names: Sequence[str], room: int) -> bool:
-    """Return whether names must be slanted where about `room` characters fit side by side."""
+    """Return whether names along an axis must be slanted.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Names at equal distances.
+    room : int
+        Number of characters that fit side by side.
+
+    Returns
+    -------
+    bool
+    """
     distance = room / max(len(names), 1)  # characters from the middle of one name to that of the next
     touching = any((len(a) + len(b)) / 2 + 1 > distance for a, b in pairwise(names))
     return touching or sum(map(len, names)) > room
@@ -325,7 +345,19 @@ def name_positions(ax: "Axes", names: list[str], *, apart: bool = False, room: i
 
 
 def png(figure: "Figure", dpi: int = 180) -> bytes:
-    """Return the figure as a PNG file; equal rows give equal files."""
+    """Return the figure as a PNG file; equal rows give equal files.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure to encode.
+    dpi : int
+        Resolution in dots per inch.
+
+    Returns
+    -------
+    bytes
+    """
     return _encode(figure, "png", dpi=dpi)
 
 

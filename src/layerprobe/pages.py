@@ -90,7 +90,18 @@ def write_html(path: str | Path, template: str, **values: Any) -> None:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a template of this package as HTML; see :func:`write_html`."""
+    """Return a rendered template.
+
+    Parameters
+    ----------
+    template, **values
+        As for :func:`write_html`.
+
+    Returns
+    -------
+    str
+        HTML in which every text from `values` is escaped.
+    """
     return _environment().get_template(template).render(values)
 
 

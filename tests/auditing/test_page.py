@@ -67,7 +67,7 @@ def test_candidates_start_with_the_decoder_and_long_tables_are_folded(tmp_path):
     audit = make_audit()
     audit.layers["chosen"] = audit.layers.index == 4  # the worst candidate of the input
     page = show(audit, tmp_path)
-    rows = cells(page, "Layers, probes and strengths")
+    rows = cells(page, "Candidates")
     member, best = audit.layers.loc[4], audit.layers.loc[audit.layers["criterion"].idxmax()]
     assert len(rows) == 10
     assert rows[0][:4] == ["input", "VeLPIC", "\u2013", f"{100 * member['criterion']:.1f}"]
@@ -95,7 +95,7 @@ def test_audit_of_features_has_no_gain_and_no_baselines(tmp_path):
     audit.controls = audit.controls[:0]
     audit.layers[["gain", "gain_low", "gain_high"]] = np.nan
     page = show(audit, tmp_path)
-    assert cells(page, "Layers, probes and strengths")[0][5:7] == ["\u2013", "\u2013"]
+    assert cells(page, "Candidates")[0][5:7] == ["\u2013", "\u2013"]
     assert re.search(r"<h2>Baselines</h2>\s*<p>[^<]*</p>\s*<p>None.</p>", page)
     assert "dashed line" not in page
     assert "dashed line" in show(make_audit(), tmp_path)

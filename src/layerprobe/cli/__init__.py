@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-DESCRIPTION = """Find the layer of a trained network that knows better than its head.
+DESCRIPTION = """Find the layer of a trained network that predicts better than its head.
 
 For help on one command: layerprobe COMMAND --help. For the version: layerprobe --version."""
 

@@ -115,8 +115,8 @@ def _show_plan(plan: "AuditPlan", *, json: bool) -> None:
         table.add_row(Text(printable(layer)), f"{dimension:,}")
     print_table(table)
     probes = (
-        f"{name} with {len(strengths)} strengths" if strengths else name
-        for name, strengths in plan.candidates.items()
+        f"{name} with {len(values)} hyperparameter values" if values else name
+        for name, values in plan.candidates.items()
     )
     selection = f"{plan.held_out:,} rows" if plan.held_out else "views of the training rows"
     print(f"{plan.rows:,} training rows of {len(plan.classes)} classes; selection by {selection}.")

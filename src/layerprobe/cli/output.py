@@ -68,10 +68,17 @@ def _plain(value: Any) -> Any:
 
 
 def write_csv(frame: "pd.DataFrame", path: Path) -> None:
-    """Write a table without its index, all or nothing, so that a spreadsheet runs none of its cells.
+    """Write a table without its index, all or nothing, so that a spreadsheet evaluates none of its cells.
 
     Texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return get an apostrophe in front. A
     carriage return becomes a line feed, which stays inside its quoted cell.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The table.
+    path : Path
+        The file to write.
 
     Raises
     ------

@@ -117,7 +117,7 @@ def _note(best: pd.Series, chosen: pd.DataFrame) -> str:
 
 
 def candidate(row: pd.Series) -> str:
-    """Return the probe of a candidate and its strength, if it has one."""
+    """Return the probe of a candidate and the value of its hyperparameter, if it has one."""
     title = PROBE_TITLES.get(row["probe"], str(row["probe"]))
     return title if pd.isna(row["strength"]) else f"{title} {row['strength']:g}"
 

@@ -86,7 +86,7 @@ def _candidates(audit: Any) -> pd.DataFrame:
         {
             "layer": frame["layer"],
             "probe": frame["probe"].map(lambda name: PROBE_TITLES.get(name, name)),
-            "strength": [DASH if pd.isna(value) else f"{value:g}" for value in frame["strength"]],
+            "hyperparameter": [DASH if pd.isna(value) else f"{value:g}" for value in frame["strength"]],
             "accuracy, %": (100 * frame["criterion"]).round(1),
             "95 % interval": list(map(_interval, frame["low"], frame["high"])),
             "gain, points": (100 * frame["gain"]).map(SIGNED.format).where(frame["gain"].notna(), DASH),
