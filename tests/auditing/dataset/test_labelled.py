@@ -245,6 +245,11 @@ def test_class_names_of_the_data_are_kept_for_class_indices():
     assert read_rows(data).class_names == read_rows(DataLoader(data)).class_names == ("ant", "bee", "cat")
     data.classes = ["ant", "bee"]
     assert read_rows(data).class_names is None
+    levels = ["low", "medium", "high"]
+    for labels in (pd.Categorical.from_codes(Y, levels), pd.Series(pd.Categorical.from_codes(Y, levels))):
+        for rows in (read_rows((X, labels)), read_rows(X, labels)):
+            assert rows.class_names == tuple(levels)
+            assert rows.labels.tolist() == [levels[k] for k in Y]
     assert read_rows((X, Y)).class_names is None
 
 
@@ -369,3 +374,24 @@ def test_fingerprints_of_texts_and_of_padded_tokens():
     padded = read_rows(wide).fingerprints()
     assert np.array_equal(read_rows(narrow).fingerprints(), padded)
     assert len(set(padded.tolist())) == N - 1
+
+
+class Augmented(Items):
+    """A dataset that adds random numbers to each row."""
+
+    def __getitem__(self, i):
+        x, y, *index = super().__getitem__(i)
+        return x + torch.randn(3, 2, 2), y, *index
+
+
+@pytest.mark.parametrize("index", [None, np.arange(N)[::-1].copy()])
+def test_random_augmentation_is_refused(index):
+    rows = read_rows(DataLoader(Augmented(X, index=index), batch_size=3, shuffle=index is not None))
+    with pytest.raises(InputError, match=r"content of the data changed between two passes.*augmentation"):
+        rows.fingerprints()
+
+
+def test_workers_that_repeat_an_iterable_dataset_are_refused():
+    with pytest.raises(InputError, match=r"each worker of the loader may give all rows.*num_workers=0"):
+        read_rows(DataLoader(Stream(), batch_size=2, num_workers=2))
+    assert read_rows(DataLoader(Stream(), batch_size=2, num_workers=1)).n == N

@@ -7,16 +7,19 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from layerprobe.auditing.dataset.display import ChannelRange, display_values
 from layerprobe.auditing.dataset.fingerprints import hash_inputs, hash_texts
-from layerprobe.auditing.dataset.inputs import batch_content, input_function, is_texts
+from layerprobe.auditing.dataset.inputs import batch_content, input_function, is_texts, map_tensors
 from layerprobe.auditing.dataset.labels import escape_surrogates
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import Batch, join, keeps_order, named_tensors, read_batches
 from layerprobe.probes.base import label_array
 
 __all__ = ["LabelledDataset"]
+
+_COMPARED = 8  # rows of the first batch whose content is compared in every pass
 
 
 class LabelledDataset:
@@ -44,7 +47,7 @@ class LabelledDataset:
     index : ndarray of shape (n,)
         The rows' ids: positions, the data's indices, or the paths of files.
     class_names : tuple of str or None
-        The names of the classes 0..K-1, if labels are class indices and the data have names.
+        The names of the classes 0..K-1, if the data have names and labels are such names or class indices.
     """
 
     def __init__(
@@ -69,10 +72,13 @@ class LabelledDataset:
         self.index = escape_surrogates(self._names if index is None else index)
         self.labels = self._checked_labels(self._given if labels is None else labels)
         self.class_names: tuple[str, ...] | None = None
-        if class_names is not None and self.labels.dtype.kind in "iu":
-            fits = 0 <= self.labels.min() <= self.labels.max() < len(class_names)
-            names = escape_surrogates(np.array(list(map(str, class_names))))
-            self.class_names = tuple(names.tolist()) if fits else None
+        if class_names is not None:
+            names = escape_surrogates(np.array(list(map(str, class_names)))).tolist()
+            if self.labels.dtype.kind in "iu":
+                fits = 0 <= self.labels.min() <= self.labels.max() < len(names)
+            else:
+                fits = set(self.labels.tolist()) <= set(names)
+            self.class_names = tuple(names) if fits else None
 
     def __len__(self) -> int:
         return self.n
@@ -174,6 +180,13 @@ class LabelledDataset:
                     "the loader may shuffle and gives no indices, so its rows have no stable ids: use "
                     "shuffle=False, or a dataset of (x, y, index)"
                 )
+            if batch.indices is None and _may_repeat_rows(self._source):
+                raise InputError(
+                    "each worker of the loader may give all rows of the IterableDataset: use num_workers=0, "
+                    "or a dataset of (x, y, index)"
+                )
+            if not self.n:
+                sample = _row_hashes(batch, np.arange(min(batch.size, _COMPARED)))
             for _, tensor in named_tensors(batch.inputs):
                 # The sum is ten times faster than isnan and is NaN too; inf - inf needs the second check.
                 if tensor.is_floating_point() and tensor.sum().isnan() and tensor.isnan().any():
@@ -194,6 +207,8 @@ class LabelledDataset:
         if index is not None:
             self._names, self._order = _sorted(np.asarray(index))
             self._given = self._given if self._given is None else self._given[self._order]
+        positions = self._order.argsort()[: len(sample)]
+        self._sample = dict(zip(positions.tolist(), sample.tolist(), strict=True))
 
     def _batches(self, batch_size: int) -> Iterator[Batch]:
         if batch_size < 1:
@@ -215,6 +230,13 @@ class LabelledDataset:
                 raise InputError(
                     "the data changed between two passes: another order, other rows or other labels. Remove "
                     "random operations, or give each row's index, as (x, y, index)"
+                )
+            compared = np.flatnonzero(np.isin(positions, list(self._sample)))
+            expected = [self._sample[i] for i in positions[compared].tolist()]
+            if len(compared) and _row_hashes(batch, compared).tolist() != expected:
+                raise InputError(
+                    "the content of the data changed between two passes: remove random operations such as "
+                    "augmentation; transforms that keep the label can be given as views="
                 )
             seen += batch.size
             yield batch, positions
@@ -271,6 +293,24 @@ def _sorted(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             "leave it out; if a sampler repeats rows, use one without replacement"
         )
     return index, order
+
+
+def _may_repeat_rows(source: Any) -> bool:
+    return (
+        isinstance(source, DataLoader)
+        and isinstance(source.dataset, IterableDataset)
+        and source.num_workers > 1
+    )
+
+
+def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
+    """Hash some rows of a batch, before ``inputs=`` if they are texts or one array."""
+    content = batch_content(batch.raw)
+    if is_texts(content):
+        return hash_texts([content[i] for i in rows])
+    values = content if isinstance(content, Tensor) else batch.inputs
+    chosen = map_tensors(values, lambda _, x: x[rows] if x.shape[:1] == (batch.size,) else x)
+    return hash_inputs(chosen, len(rows))
 
 
 def _same(given: np.ndarray | None, labels: Any, positions: np.ndarray) -> bool:

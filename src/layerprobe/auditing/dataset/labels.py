@@ -58,7 +58,10 @@ class Classes:
         if class_names is not None:
             names = escape_surrogates(label_array(list(class_names)))
             if outputs is not None and len(names) != outputs:
-                raise InputError(f"class_names has {len(names)} names for {outputs} outputs of the network")
+                raise InputError(
+                    f"class_names has {len(names)} names for {outputs} outputs of the network: give one name "
+                    "per output (the default are the class names of the data)"
+                )
         elif labels.dtype.kind in "iu" and outputs is not None:
             names = np.arange(outputs)
         else:

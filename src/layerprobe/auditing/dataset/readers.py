@@ -69,7 +69,7 @@ def read_rows(
         * a `LabelledDataset`, which stays unchanged.
     labels : sequence of n labels, optional
         They replace the labels of the data: in the order of the rows or, if the data have indices, the label
-        of row i is ``labels[index[i]]``.
+        of row i is ``labels[index[i]]``. Categories of pandas keep their order as classes.
     inputs : callable, optional
         Converts a batch's content to the model's inputs, a tensor, tuple or dict. The content is a list of
         texts, pixels (b, h, w) or (b, h, w, 3) as a uint8 tensor, or else the data's own x. The function must
@@ -113,6 +113,12 @@ def read_rows(
         return data if labels is None else data.with_labels(labels)
     else:
         names = getattr(getattr(data, "dataset", data), "classes", None)
+        column = data[1] if labels is None and isinstance(data, tuple) and len(data) > 1 else labels
+        categories = getattr(
+            getattr(column, "dtype", None), "categories", None
+        )  # in the order of their codes
+        if categories is not None and all(isinstance(name, str) for name in categories):
+            names = list(categories)
         return LabelledDataset(
             _as_arrays(data), labels, inputs=inputs, class_names=names, batch_size=batch_size
         )
