@@ -1,4 +1,7 @@
-"""edit_head(): a linear probe becomes the last layer of a network, without training (the follow-up study)."""
+"""edit_head(): replace the last layer of a network by a linear probe, without training.
+
+The weight edit of the follow-up study, arXiv 2603.19865.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -30,33 +33,33 @@ def edit_head(
 ) -> nn.Module:
     """Return a copy of a network whose last linear layer is a linear probe of the last hidden layer.
 
-    The probe is fitted on what the last linear layer gets for the training data, in evaluation mode; its
-    rows replace that layer's. Nothing is trained.
+    The probe is fitted on the inputs of the last linear layer for the training data, in evaluation mode; its
+    weights replace those of the layer. Nothing is trained.
 
     Parameters
     ----------
     model : nn.Module
-        Any network whose output (n, K) is that of an ``nn.Linear``; it is left as it was.
+        A network whose output (n, K) is that of an ``nn.Linear``; it is not changed.
     train : (x, y), DataLoader, Dataset or iterable of batches
-        As for :func:`layerprobe.capture`, with labels 0..K-1, each at least once: a class without rows has
-        no direction, and could not be kept from winning.
+        As for :func:`layerprobe.capture`, with labels 0..K-1, each at least once, since a class without rows
+        has no direction.
     probe : str or LinearProbe
         "velpic", "ncm", "logistic", "lda", "ridge", "shrinkage_lda", or such a probe, which is cloned.
     bias : {"probe", "keep", "zero"}
-        "probe": the probe's own, so that the edited network predicts as the probe does; for VeLPIC and the
-        nearest class mean that is zero. "keep": the network's.
+        "probe": the bias of the probe, so that the edited network predicts as the probe does; it is zero for
+        VeLPIC and the nearest class mean. "keep": the bias of the network.
     batch_size : int
         Rows of a batch cut from whole arrays.
 
     Returns
     -------
     nn.Module
-        An edited deep copy, its training flags those of `model`.
+        An edited deep copy with the training flags of `model`.
 
     Raises
     ------
     InputError
-        If there is no such linear layer, the labels do not fit, or the probe is not linear.
+        If the network has no last linear layer, the labels do not fit, or the probe is not linear.
 
     Examples
     --------
@@ -69,14 +72,14 @@ def edit_head(
     """
     fitted = linear_probe(probe)
     first = train
-    if isinstance(train, Iterator):  # which would lack its first batch afterwards
+    if isinstance(train, Iterator):  # find_head uses up its first batch
         first = list(islice(train, 1))
         train = chain(first, train)
     edited = copy.deepcopy(model)
     head = find_head(edited, first)
     hook = head.register_forward_hook(lambda head, inputs, output: inputs[0])
     try:
-        # What the head "puts out" is now what it gets, by whatever name the last hidden layer goes.
+        # with the hook, capturing the head gives its input, whatever the name of the last hidden layer
         name = next((name for name, module in edited.named_modules() if module is head and name), "output")
         captured = capture(edited, train, name, batch_size=batch_size)
     finally:
@@ -90,13 +93,7 @@ def edit_head(
 
 
 def linear_probe(probe: str | LinearProbe) -> LinearProbe:
-    """Return an unfitted linear probe by its name, or a clone of one.
-
-    Raises
-    ------
-    InputError
-        If there is none of that name, or it is not linear.
-    """
+    """Return an unfitted linear probe by its name, or a clone of one; InputError if it is not linear."""
     candidate = create(probe) if isinstance(probe, str) else probe
     if not isinstance(candidate, LinearProbe):
         linear = [name for name, kind in REGISTRY.items() if issubclass(kind, LinearProbe)]
@@ -112,14 +109,14 @@ def find_head(model: nn.Module, batch: Any) -> nn.Linear:
     Parameters
     ----------
     model : nn.Module
-        Any; it is left as it was.
+        Not changed.
     batch : array, tuple, dict or DataLoader
         As for :func:`layerprobe.list_layers`.
 
     Raises
     ------
     InputError
-        If there is none.
+        If there is no such layer.
     """
     listed = list_layers(model, batch)
     modules = dict(model.named_modules())
@@ -134,19 +131,19 @@ def find_head(model: nn.Module, batch: Any) -> nn.Linear:
     if "weight" not in own or (head.bias is not None and "bias" not in own):
         raise InputError(
             f"the weights of the last linear layer {listed.head!r} are computed from others "
-            "(a parametrisation), so that they cannot be set; remove it first"
+            "(a parametrisation) and cannot be set; remove the parametrisation first"
         )
     return head
 
 
 def check_bias(bias: object) -> None:
-    """Raise InputError if this is no way of choosing the bias."""
+    """Raise an InputError unless `bias` is one of the options of `edit_head`."""
     if bias not in get_args(Bias):
         raise InputError(f"bias must be 'probe', 'keep' or 'zero', got {bias!r}")
 
 
 def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None:
-    """Make a linear layer, in place, predict as a fitted probe does.
+    """Set the weights of a linear layer, in place, to those of a fitted probe.
 
     Parameters
     ----------
@@ -160,13 +157,13 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
     Raises
     ------
     InputError
-        If sizes differ, or the probe's bias has no place in a layer without one.
+        If sizes differ, or the probe has a bias and the layer has none.
     """
     check_bias(bias)
     weight, own_bias = fitted.linear_
     if weight.shape != head.weight.shape:
         raise InputError(
-            f"expected a probe of weights {tuple(head.weight.shape)}, as the last linear layer's; "
+            f"expected a probe of weights {tuple(head.weight.shape)}, as in the last linear layer; "
             f"{type(fitted).__name__} has {tuple(weight.shape)}"
         )
     if bias == "probe" and head.bias is None and own_bias.any():
@@ -180,7 +177,7 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
 
 
 def _like(values: Tensor, old: Tensor) -> nn.Parameter:
-    """Return a new parameter: the old one may be shared with another layer, which keeps it."""
+    """Return a new parameter, since the old one may be shared with another layer."""
     return nn.Parameter(values.detach().to(old, copy=True), requires_grad=old.requires_grad)
 
 

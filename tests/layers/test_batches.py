@@ -55,7 +55,7 @@ class Stream(IterableDataset):
         DataLoader(TensorDataset(X, Y, torch.arange(5)), batch_sampler=[[0, 1], [2, 3, 4]]),
     ],
 )
-def test_every_form_gives_the_same(batches):
+def test_every_form_of_data_gives_the_same_outputs(batches):
     captured = capture(Same(), batches, "input", batch_size=2)
     torch.testing.assert_close(captured.outputs["input"].float(), X)
     assert captured.labels.dtype is torch.int64
@@ -70,7 +70,7 @@ def test_inputs_alone():
         assert captured.labels is None
 
 
-def test_labels_that_are_strings_come_back_as_an_array():
+def test_string_labels_are_returned_as_an_array():
     names = ["cat", "elephant", "dog", "cat", "dog"]
     for labels in (names, np.array(names), pd.Series(names)):
         captured = capture(Same(), (X, labels), batch_size=2)
@@ -79,7 +79,7 @@ def test_labels_that_are_strings_come_back_as_an_array():
 
 
 @pytest.mark.parametrize("claimed", [2, 50])
-def test_a_sampler_that_lies_about_its_length(claimed):
+def test_sampler_of_wrong_length(claimed):
     class Liar(list):
         def __len__(self):
             return claimed
@@ -107,6 +107,6 @@ def test_a_sampler_that_lies_about_its_length(claimed):
         ([{"labels": Y}], "expected an array of n rows as input, got dict"),
     ],
 )
-def test_bad_batches(batches, message):
+def test_invalid_batches_are_refused(batches, message):
     with pytest.raises(InputError, match=message):
         capture(Same(), batches)

@@ -30,7 +30,7 @@ def expected(mlp, x):
     }
 
 
-def test_every_layer_has_its_values_in_order_of_execution(mlp, x):
+def test_outputs_of_every_layer_in_order_of_execution(mlp, x):
     captured = capture(mlp, x, "*")
     assert list(captured.outputs) == ["input", "fc1", "act", "fc2", "F.relu", "fc3", "output"]
     for name, values in expected(mlp, x).items():
@@ -42,7 +42,7 @@ def test_the_default_is_the_input_and_every_nonlinearity(mlp, x):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10, 512])
-def test_streaming_equals_one_batch_and_runs_one_forward_a_batch(mlp, x, batch_size):
+def test_streaming_equals_one_batch_with_one_forward_per_batch(mlp, x, batch_size):
     captured = capture(mlp, x, "*", batch_size=batch_size)
     assert mlp.forwards == -(-10 // batch_size)
     for name, values in expected(mlp, x).items():
@@ -56,7 +56,7 @@ def test_a_generator_of_batches_of_unknown_length(mlp, x):
     assert captured.indices is None
 
 
-def test_a_shuffling_loader_brings_its_labels_and_indices(mlp, x):
+def test_shuffling_loader_returns_labels_and_indices(mlp, x):
     y = torch.arange(10) % 3
     loader = DataLoader(
         TensorDataset(x, y, torch.arange(10)),
@@ -90,7 +90,7 @@ def test_consume_gets_every_batch_and_nothing_is_held(mlp, x):
     torch.testing.assert_close(rows, expected(mlp, x)["act"])
 
 
-def test_only_what_is_chosen_is_copied(mlp, x):
+def test_only_chosen_layers_are_copied(mlp, x):
     copied = []
 
     def spy(rows):
@@ -164,7 +164,7 @@ def assert_state(model, before):
     assert hooks == before[2]
 
 
-def test_batch_norm_and_dropout_run_in_eval_mode_and_the_model_is_left_as_it_was(normed, x):
+def test_eval_mode_and_unchanged_model(normed, x):
     before = state_of(normed)
     captured = capture(normed, x, ["body.3", "output"], batch_size=4)
     assert_state(normed, before)
@@ -174,7 +174,7 @@ def test_batch_norm_and_dropout_run_in_eval_mode_and_the_model_is_left_as_it_was
         torch.testing.assert_close(captured.outputs["output"], normed(x))
 
 
-def test_an_exception_in_forward_is_the_users_own_and_restores_the_model(normed, x):
+def test_exception_in_forward_is_raised_and_restores_the_model(normed, x):
     before = state_of(normed)
     normed.fail = True
     with pytest.raises(ZeroDivisionError, match="from the user's forward"):
@@ -200,13 +200,13 @@ def test_an_exception_in_consume_or_pool_restores_the_model(normed, x):
         assert_state(normed, before)
 
 
-def test_consume_sees_the_model_as_its_owner_left_it(normed, x):
+def test_consume_sees_the_training_flags_of_the_user(normed, x):
     flags = []
     capture(normed, x, consume=lambda *_: flags.append((normed.training, torch.is_inference_mode_enabled())))
     assert flags == [(True, False)]
 
 
-def test_the_forward_runs_under_inference_mode_but_the_outputs_serve_autograd(mlp, x):
+def test_forward_in_inference_mode_and_outputs_usable_by_autograd(mlp, x):
     modes = []
     mlp.act.register_forward_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
     rows = capture(mlp, x, "act").outputs["act"]
@@ -218,7 +218,7 @@ def test_the_forward_runs_under_inference_mode_but_the_outputs_serve_autograd(ml
     nn.Linear(5, 1)(consumed[0]).sum().backward()
 
 
-def test_the_users_data_is_never_written_to(x):
+def test_data_of_the_user_is_not_changed(x):
     model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2))
     given, array = x.clone(), x.numpy().copy()
     array.flags.writeable = False
@@ -240,7 +240,7 @@ def test_the_users_data_is_never_written_to(x):
         (torch.float64, torch.float32, torch.float32, torch.float32),
     ],
 )
-def test_inputs_take_the_models_dtype_and_outputs_at_least_float32(
+def test_inputs_have_the_dtype_of_the_model_and_outputs_at_least_float32(
     mlp, x, model_dtype, data_dtype, asked, result
 ):
     mlp.to(model_dtype)
@@ -250,7 +250,7 @@ def test_inputs_take_the_models_dtype_and_outputs_at_least_float32(
         torch.testing.assert_close(rows, mlp.act(mlp.fc1(x.to(model_dtype))).to(result))
 
 
-def test_images_of_bytes_are_features_and_token_ids_only_on_demand():
+def test_uint8_images_are_default_and_token_ids_are_not():
     embed = nn.Sequential(nn.Embedding(9, 3), nn.ReLU())
     tokens = torch.tensor([[1, 2], [3, 8]])
     assert list(capture(embed, tokens).outputs) == ["1"]
@@ -268,7 +268,7 @@ def test_images_of_bytes_are_features_and_token_ids_only_on_demand():
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_model_on_another_device_is_not_moved_and_outputs_come_back(mlp, x):
+def test_model_on_gpu_is_not_moved_and_outputs_are_on_cpu(mlp, x):
     before = expected(mlp, x)["act"]
     mlp.cuda()
     devices = []
@@ -322,7 +322,7 @@ def test_a_model_that_needs_two_inputs(x):
     assert by_place.labels.tolist() == by_keyword.labels.tolist() == list(range(10))
 
 
-def test_a_type_error_of_the_users_own_stays_one(x):
+def test_type_error_inside_forward_is_not_replaced(x):
     class Wrong(nn.Module):
         def forward(self, x):
             return x + "1"
@@ -366,7 +366,7 @@ def test_a_dimension_that_changes_between_batches():
     assert capture(model, batches, "1", pool=lambda x: x.mean(2)).outputs["1"].shape == (4, 2)
 
 
-def test_what_it_returns_prints_short(mlp, x):
+def test_captured_has_a_short_repr(mlp, x):
     assert repr(capture(mlp, x, ["input", "act"])) == "Captured(input (10, 4), act (10, 5))"
     assert repr(capture(mlp, x, "act", consume=lambda *_: None)) == "Captured(no outputs held)"
 

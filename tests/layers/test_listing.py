@@ -30,7 +30,7 @@ class Net(nn.Module):
         return self.classifier(torch.flatten(self.features(x), 1))
 
 
-def test_it_prints_as_an_aligned_table():
+def test_list_prints_as_an_aligned_table():
     assert repr(list_layers(Net(), torch.zeros(2, 1, 4, 4))) == TABLE
 
 
@@ -52,7 +52,7 @@ def test_rows_are_frozen_and_the_list_is_a_sequence():
         (nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3)), nn.Softmax(1)), None),
     ],
 )
-def test_the_head_is_the_linear_layer_that_makes_the_output(model, head):
+def test_head_is_the_linear_layer_that_makes_the_output(model, head):
     layers = list_layers(model, torch.zeros(5, 4))
     assert layers.head == head
     assert sum(row.is_head for row in layers) == (head is not None)
@@ -90,7 +90,7 @@ def test_a_leaf_with_several_outputs_is_default_once():
     assert [row.name for row in layers if row.is_default] == ["input", "lstm"]
 
 
-def test_it_takes_whatever_capture_takes_and_runs_one_batch(mlp, x):
+def test_list_layers_takes_all_forms_of_data_and_runs_one_batch(mlp, x):
     loader = DataLoader(TensorDataset(x, torch.zeros(10)), batch_size=4)
     assert list_layers(mlp, loader) == list_layers(mlp, (x.numpy(), ["a"] * 10)) == list_layers(mlp, [x])
     assert mlp.forwards == 3

@@ -50,13 +50,13 @@ def test_a_convolution_after_pooling_and_flattening():
     torch.testing.assert_close(capture(model, IMAGES, "1", pool="mean").outputs["1"], maps.mean((2, 3)))
 
 
-def test_pooling_is_no_operation_of_the_model():
+def test_pooling_is_not_recorded_as_a_layer():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     assert list(capture(model, IMAGES, "*", pool="mean").outputs) == ["input", "0", "1", "output"]
 
 
 @pytest.mark.parametrize("pool", ["first", "last"])
-def test_one_token_does_not_hold_the_others(pool):
+def test_first_token_does_not_keep_other_tokens_in_memory(pool):
     sizes = []
     capture(
         nn.ReLU(),
@@ -85,6 +85,6 @@ def test_half_precision_is_pooled_in_float32():
         ({"inputs": "mean"}, LayerError, "no layer matches 'inputs'; near it are 'input'"),
     ],
 )
-def test_bad_choices(pool, error, message):
+def test_invalid_pool_is_refused(pool, error, message):
     with pytest.raises(error, match=message):
         capture(nn.ReLU(), IMAGES, "input", pool=pool)

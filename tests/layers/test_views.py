@@ -18,7 +18,7 @@ def test_flip_is_its_own_inverse():
 @pytest.mark.parametrize(
     ("name", "dim", "sign"), [("left", 3, -1), ("right", 3, 1), ("up", 2, -1), ("down", 2, 1)]
 )
-def test_the_others_move_by_two_pixels_and_repeat_the_edge(name, dim, sign):
+def test_shifts_move_by_two_pixels_and_repeat_the_edge(name, dim, sign):
     seen = apply_view(name, VIEWS[name], X)
     size = X.shape[dim]
     places = (torch.arange(size) - 2 * sign).clamp(0, size - 1)
@@ -47,7 +47,7 @@ def test_views_are_found_by_name():
     assert named == {"mirror": VIEWS["flip"], "own": torch.neg}
 
 
-def test_callables_go_by_their_names():
+def test_callables_are_named_by_their_function():
     class Blur:
         def __call__(self, x):
             return x
@@ -60,7 +60,7 @@ def test_callables_go_by_their_names():
 
 
 @pytest.mark.parametrize("views", ["turn", ["flip", "flip"], [lambda x: x, lambda x: -x], {"a": 3}, [None]])
-def test_what_is_no_set_of_views_is_refused(views):
+def test_invalid_views_are_refused(views):
     with pytest.raises(InputError, match="views"):
         resolve_views(views)
 
@@ -87,5 +87,5 @@ def test_a_view_of_several_inputs_keeps_their_rows():
     cut = apply_view("cut", lambda x: {key: value[:, :5] for key, value in x.items()}, tokens)
     assert cut["ids"].shape == (4, 5)  # a text may lose words
     for view in (lambda x: {key: value[:3] for key, value in x.items()}, lambda x: None, lambda x: {}):
-        with pytest.raises(InputError, match="'mine' must give as many rows"):
+        with pytest.raises(InputError, match="'mine' must keep the number of rows"):
             apply_view("mine", view, tokens)

@@ -24,7 +24,7 @@ def model():
     return nn.Sequential(nn.Linear(12, 30), nn.ReLU(), nn.Linear(30, 20), nn.ReLU(), nn.Linear(20, 4))
 
 
-def test_every_row_is_what_probing_by_hand_gives(model):
+def test_rows_equal_probes_fitted_by_hand(model):
     table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS, probes=["masc", "ncm"])
     assert list(table.columns) == [
         "layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds",
@@ -44,7 +44,7 @@ def test_every_row_is_what_probing_by_hand_gives(model):
     assert table[table.probe == "ncm"]["components"].isna().all()
 
 
-def test_the_networks_own_accuracy_stands_beside(model):
+def test_table_has_the_accuracy_of_the_network(model):
     table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS)
     own = table[table.probe == "network"].set_index(["split", "labels"])["accuracy"].to_dict()
     with torch.inference_mode():
@@ -56,14 +56,14 @@ def test_the_networks_own_accuracy_stands_beside(model):
     }
 
 
-def test_without_named_labels_those_of_the_data_are_given(model):
+def test_default_labels_come_with_the_data(model):
     table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE))
     assert set(table["fitted_on"]) == {"given", ""}
     assert set(table["labels"]) == {"given"}
     assert set(probe(model, (X, NOISY))["split"]) == {"train"}
 
 
-def test_string_labels_leave_out_only_the_network(model):
+def test_string_labels_omit_only_the_network(model):
     names = np.array(["ant", "bee", "cat", "dog"])
     table = probe(model, (X, names[NOISY]), (TEST_X, names[TEST_TRUE]))
     numbers = probe(model, (X, NOISY), (TEST_X, TEST_TRUE))
@@ -82,7 +82,7 @@ def test_a_shuffling_loader_needs_indices_for_named_labels(model):
     np.testing.assert_allclose(shuffled["accuracy"], in_order["accuracy"])
 
 
-def test_a_shuffling_batch_sampler_is_found_out_too(model):
+def test_shuffling_batch_sampler_is_detected(model):
     data = TensorDataset(X, NOISY)
     shuffled = BatchSampler(RandomSampler(data), 32, drop_last=False)
     with pytest.raises(InputError, match="may shuffle"):
@@ -92,7 +92,7 @@ def test_a_shuffling_batch_sampler_is_found_out_too(model):
     np.testing.assert_allclose(table["accuracy"], probe(model, (X, NOISY), train_labels=SETS)["accuracy"])
 
 
-def test_only_one_score_a_class_is_a_prediction(model):
+def test_output_without_class_scores_has_no_accuracy(model):
     grid = nn.Sequential(model, nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))
     assert "network" not in set(probe(grid, (X, NOISY), layers="0.1")["probe"])
 
@@ -109,14 +109,14 @@ def test_a_model_without_rows_in_its_output_can_still_be_probed(model):
     assert set(probe(Loss(), (X, NOISY), layers="inner.1")["layer"]) == {"inner.1"}
 
 
-def test_the_output_is_a_layer_where_it_is_asked_for(model):
+def test_output_can_be_chosen_as_a_layer(model):
     for layers in ("outp*", ["output"]):
         table = probe(model, (X, NOISY), layers=layers, probes="ncm")
         assert set(table["probe"]) == {"network", "ncm"}
         assert set(table["layer"]) == {"output"}
 
 
-def test_layers_probes_and_pooling_by_choice():
+def test_chosen_layers_probes_and_pooling():
     torch.manual_seed(0)
     images = torch.randn(200, 1, 6, 6)
     model = nn.Sequential(nn.Conv2d(1, 5, 3), nn.ReLU(), nn.Flatten(), nn.Linear(80, 4))
@@ -132,7 +132,7 @@ def test_layers_probes_and_pooling_by_choice():
     assert table.query("probe == 'half'")["components"].max() <= 5
 
 
-def test_a_model_may_name_the_layers_to_probe(model):
+def test_probed_layers_of_a_model_are_the_default(model):
     model.probed_layers = {"hidden": "3", "first": "1"}
     table = probe(model, (X, NOISY))
     assert list(table["layer"].unique()) == ["first", "hidden", "output"]
@@ -141,7 +141,7 @@ def test_a_model_may_name_the_layers_to_probe(model):
     assert table["accuracy"].tolist() == by_path["accuracy"].tolist()
 
 
-def test_the_table_reads_well_and_its_parts_are_plain_frames(model):
+def test_repr_of_the_table_and_plain_frames_as_parts(model):
     table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS)
     assert isinstance(table, ProbeTable)
     text = repr(table)
@@ -152,7 +152,7 @@ def test_the_table_reads_well_and_its_parts_are_plain_frames(model):
     assert type(table[table.layer == "input"]) is pd.DataFrame
 
 
-def test_it_draws_itself(model):
+def test_table_plots_accuracy_over_layers(model):
     figure = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS).plot()
     assert [ax.get_title(loc="left") for ax in figure.axes] == [
         "MASC fitted on noisy labels",
@@ -160,7 +160,7 @@ def test_it_draws_itself(model):
     ]
 
 
-def test_the_model_is_as_it_was(model):
+def test_probe_does_not_change_the_model(model):
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     probe(model, (X, NOISY), (TEST_X, TEST_TRUE))

@@ -1,15 +1,15 @@
-"""The layer outputs of any nn.Module: which there are, and what they hold for a data set.
+"""List and capture the layer outputs of any nn.Module.
 
-How layers are named
-    ``input``              what the model is given
-    ``fc1``, ``layer1.0``  what a submodule returns, by its path in ``model.named_modules()``
-    ``layer1.0.F.relu``    what a functional operation returns, below the module whose forward calls it
-    ``output``             what the model returns (its ``logits`` if it names them, else the first tensor)
+Names of layers
+    ``input``              the model's input
+    ``fc1``, ``layer1.0``  the output of a submodule, by its path in ``model.named_modules()``
+    ``layer1.0.F.relu``    the result of a functional operation, below the module whose forward calls it
+    ``output``             the model's output (its ``logits`` if it names them, else the first tensor)
 
-A name that is taken gets ``:2``, ``:3``, ... in order of execution: the second call of a module, the second
-``F.relu`` in one forward, a submodule that is itself called ``output``. If a value holds several tensors,
-each is named by its place, ``lstm.0`` and ``lstm.1.0``, ``output.hidden``, and the plain name stands for
-the main one: ``logits`` if there is such a key, else the first floating-point tensor.
+A repeated name gets ``:2``, ``:3``, ... in order of execution: the second call of a module, the second
+``F.relu`` in one forward, a submodule that is itself called ``output``. If a value has several tensors, each
+is named by its key or position, ``lstm.0`` and ``lstm.1.0``, ``output.hidden``, and the plain name is the
+main one: ``logits`` if there is such a key, else the first floating-point tensor.
 """
 
 from layerprobe.layers.capturing import Captured, capture

@@ -1,4 +1,4 @@
-"""What a user may call batches, brought into one form: inputs, labels, indices."""
+"""Read data of any supported form as batches of inputs, labels and indices."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
@@ -24,14 +24,22 @@ __all__ = [
 ]
 
 Column = Tensor | np.ndarray
-"""One value a row: numbers as a CPU tensor (integers as int64), anything else as a NumPy array."""
+"""One value per row: numbers as a CPU tensor (integers as int64), anything else as a NumPy array."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`inputs`, ready for the model, is a tensor, a tuple of positional or a dict of keyword arguments.
+    """One batch.
 
-    `raw` is what the source gave in their place.
+    Attributes
+    ----------
+    inputs
+        For the model: a tensor, a tuple of positional or a dict of keyword arguments.
+    labels, indices : Tensor (b,), ndarray (b,) or None
+    size : int
+        Number of rows b.
+    raw
+        The inputs as the source gave them.
     """
 
     inputs: Any
@@ -43,14 +51,14 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Batches that are made anew in every pass, always in the same order.
+    """Batches that can be read several times, in the same order each time.
 
     Attributes
     ----------
     make : callable
-        Called with nothing, gives an iterator of batches.
+        Without arguments; returns an iterator of batches.
     rows : int
-        How many rows they have in all.
+        Number of rows of all batches.
     """
 
     make: Callable[[], Iterator[Any]]
@@ -67,11 +75,30 @@ def read_batches(
     dtype: torch.dtype | None = None,
     prepare: Callable[[Any], Any] | None = None,
 ) -> Iterator[Batch]:
-    """Iterate over the batches of whole arrays, of a Dataset, or of an iterable of batches.
+    """Yield the batches of whole arrays, of a Dataset, or of an iterable of batches.
 
-    `prepare` makes the model's inputs of what a batch holds in their place. Every input array is copied to
-    the device, floating-point ones also to the dtype. Always a copy: a model whose first operation works in
-    place must not write into the user's data.
+    Parameters
+    ----------
+    source : array, tuple of arrays, mapping, Dataset or iterable
+        As for :func:`layerprobe.capture`.
+    batch_size : int
+        Rows of a batch cut from whole arrays or a Dataset.
+    device : torch.device, optional
+        Where the inputs go. They are always copied: a model whose first operation works in place must not
+        write into the user's data.
+    dtype : torch.dtype, optional
+        Of floating-point inputs.
+    prepare : callable, optional
+        From a batch's inputs as the source gives them to inputs of the model.
+
+    Yields
+    ------
+    Batch
+
+    Raises
+    ------
+    InputError
+        If the source has no batches, or one of another form.
     """
     if is_whole(source):
         source = _cut(source, batch_size)
@@ -93,7 +120,7 @@ def read_batches(
 
 
 def count_rows(source: Any) -> int | None:
-    """Count the rows that `source` will give, or return None where only reading it would tell."""
+    """Return the number of rows of `source`, or None where only reading it would show it."""
     if is_whole(source):
         return len(next(iter(_columns(source).values())))
     if isinstance(source, Batches):
@@ -101,14 +128,14 @@ def count_rows(source: Any) -> int | None:
     if isinstance(source, DataLoader) and type(source.batch_sampler) is BatchSampler:
         try:
             rows = len(source.batch_sampler.sampler)  # type: ignore[arg-type]
-        except TypeError:  # an endless sampler, as for an IterableDataset
+        except TypeError:  # a sampler without length, as for an IterableDataset
             return None
         return rows - rows % source.batch_sampler.batch_size if source.drop_last else rows
     return None
 
 
 def keeps_order(source: Any) -> bool:
-    """Tell whether rows come in the order of the data, as far as a loader tells; arrays and lists do."""
+    """Return whether rows come in the order of the data: False for a loader that may shuffle."""
     if not isinstance(source, DataLoader) or isinstance(source.dataset, IterableDataset):
         return True
     batches = source.batch_sampler
@@ -118,7 +145,7 @@ def keeps_order(source: Any) -> bool:
 
 
 def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
-    """Name the tensors in a value: ``""`` for the main one and, if it is nested, ``".key"`` for each."""
+    """Return the tensors of a value by name: ``""`` for the main one and, if nested, ``".key"`` for each."""
     if isinstance(value, Tensor):
         return [("", value)]
     leaves = list(_leaves(value, ""))
@@ -131,7 +158,7 @@ def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
 
 
 def join(columns: list[Column | None]) -> Column | None:
-    """Put the labels (or indices) of all batches one after the other."""
+    """Concatenate the labels (or indices) of all batches; None if no batch has any."""
     given = [column for column in columns if column is not None]
     if not given:
         return None
@@ -143,7 +170,7 @@ def join(columns: list[Column | None]) -> Column | None:
 
 
 def is_whole(source: Any) -> bool:
-    """Tell whole data (an array, a tuple that starts with one, a mapping) from an iterable of batches."""
+    """Return whether the source is whole data: an array, a tuple that starts with one, or a mapping."""
     first = source[0] if isinstance(source, tuple) and source else source
     return _is_array(first) or isinstance(source, Mapping)
 
@@ -159,7 +186,7 @@ def _items(whole: Any) -> dict[Any, Any]:
 
 
 def _columns(whole: Any) -> dict[Any, Any]:
-    """Return what runs along the rows of whole data; other items (flags, None) are left out."""
+    """Return the items of whole data that have one value per row; other items (flags, None) are left out."""
     columns = {
         key: item if isinstance(item, Tensor | list) else np.asarray(item)
         for key, item in _items(whole).items()
@@ -240,7 +267,7 @@ def _column(values: Any, size: int, what: str) -> Column | None:
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     if isinstance(value, Tensor):
         yield name, value
-    elif isinstance(value, Mapping):  # includes the ModelOutput of transformers
+    elif isinstance(value, Mapping):  # among them the ModelOutput of transformers
         for key, item in value.items():
             yield from _leaves(item, f"{name}.{key}")
     elif isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""The layer outputs of a model over a data set, in one pass."""
+"""capture(): the outputs of chosen layers of a model for a data set, in one pass."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -21,17 +21,20 @@ Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
 
 
 class OptionalPattern(str):
-    """A pattern that may match nothing."""
+    """A pattern of layer names that need not match any layer."""
 
     __slots__ = ()
 
 
 class Selection:
-    """The layers that are meant: settled by the first batch, demanded of every other.
+    """The chosen layers: found in the first batch, required in every other.
 
-    `layers` is a name, a glob pattern, several, or None for the default: the input (unless it is token ids)
-    and the output of every nonlinearity; in a model without any, of every module without children, except
-    the head. Among several, ``...`` stands for the default.
+    Parameters
+    ----------
+    layers : str, iterable of str or ..., or None
+        Names or glob patterns. None or ``...`` is the default: the input (unless it is token ids) and the
+        output of every nonlinearity; in a model without any, of every module without children, except the
+        head.
     """
 
     def __init__(self, layers: str | Iterable[str | EllipsisType] | None) -> None:
@@ -50,7 +53,7 @@ class Selection:
         self._seen_nonlinearity = False
 
     def wants(self, site: LayerSite) -> bool:
-        """Tell, while the forward pass still runs, whether this site is or may yet be chosen."""
+        """Return whether a layer is or may be chosen, while the forward pass still runs."""
         if self.names is not None:
             return site.name in self.names
         if any(matches(site.name, pattern) for pattern in self.patterns):
@@ -61,19 +64,32 @@ class Selection:
         return site.nonlinear or _is_features(site) or (site.leaf and not self._seen_nonlinearity)
 
     def settle(self, trace: Trace, number: int) -> list[str]:
-        """Name the chosen layers in order of execution, the same ones in every batch (`number` counts)."""
+        """Return the names of the chosen layers in order of execution.
+
+        Parameters
+        ----------
+        trace : Trace
+            Of one batch.
+        number : int
+            Number of the batch, from 1.
+
+        Raises
+        ------
+        LayerError
+            If a pattern matches no layer, or the layers differ from those of the first batch.
+        """
         if self.names is None:
             require_matches(self.patterns, trace.sites)
             self.names = self._choose(trace)
-        now = self._choose(trace)
+        chosen = self._choose(trace)
         for name in self.names:
-            if name not in now:
+            if name not in chosen:
                 reason = next((site.obstacle for site in trace.sites if site.name == name), "it did not run")
                 raise LayerError(
                     f"layer {name!r} gave rows in batch 1 but not in batch {number}: {reason}; "
                     "choose layers that every batch runs"
                 )
-        if extra := [name for name in now if name not in self.names]:
+        if extra := [name for name in chosen if name not in self.names]:
             raise LayerError(
                 f"layer {extra[0]!r} gave rows in batch {number} but not in batch 1; "
                 "choose layers that every batch runs"
@@ -96,7 +112,14 @@ class Selection:
 
 
 def require_matches(patterns: Iterable[str], sites: list[LayerSite]) -> None:
-    """Raise a LayerError if a pattern means no layer, or only layers that cannot be captured."""
+    """Raise a LayerError if a pattern matches no layer, or only layers that cannot be captured.
+
+    Parameters
+    ----------
+    patterns : iterable of str
+    sites : list of LayerSite
+        All layers that ran.
+    """
     names = [site.name for site in sites if site.obstacle is None]
     for pattern in patterns:
         if isinstance(pattern, OptionalPattern) or any(matches(name, pattern) for name in names):
@@ -113,20 +136,20 @@ def require_matches(patterns: Iterable[str], sites: list[LayerSite]) -> None:
 
 
 def _is_features(site: LayerSite) -> bool:
-    """Tell whether this is the input and holds numbers that mean something, images and not token ids."""
+    """Return whether a layer is the input and holds features, as images do and token ids do not."""
     return site.name == "input" and (site.dtype.is_floating_point or site.dtype is torch.uint8)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Captured:
-    """The outputs of some layers for n samples, in the order of the batches.
+    """Layer outputs for n rows, in the order of the batches.
 
     Attributes
     ----------
     outputs : dict of str to Tensor (n, d)
-        One CPU tensor a layer, in order of execution; empty where a `consume` function took them.
+        One CPU tensor per layer, in order of execution; empty if a `consume` function took them.
     labels, indices : Tensor (n,), numpy.ndarray (n,) or None
-        As the batches gave them: integers as int64, strings as a NumPy array, None if not given.
+        As the batches gave them: integers as int64, strings as a NumPy array; None if not given.
     """
 
     outputs: dict[str, Tensor]
@@ -149,31 +172,32 @@ def capture(
     dtype: torch.dtype | None = None,
     consume: Consumer | None = None,
 ) -> Captured:
-    """Take the outputs of any layers of any model, all of them in one forward pass a batch.
+    """Capture the outputs of any layers of any model, all of them in one forward pass per batch.
 
-    The model runs in eval mode under inference_mode. Its training flags, parameters and buffers are left
-    as they were and its hooks are removed, also when something raises. Outputs are copied when they come
-    out, so that a later in-place operation does not reach them.
+    The model runs in eval mode under inference_mode. Its training flags, parameters and buffers do not change
+    and its hooks are removed, also when an exception is raised. Outputs are copied at once, so that a later
+    in-place operation does not change them.
 
     Parameters
     ----------
     model : nn.Module
         Not moved: the batches go to its device, and floating-point inputs to its dtype.
     batches : array, tuple of arrays, mapping, Dataset, DataLoader or iterable of batches
-        An array x, a tuple (x, y) or (x, y, index) that starts with an array, or a mapping of whole arrays
-        is data and is cut into batches; anything else is iterated over for batches x, (x, y),
-        (x, y, index) or dicts. A dict goes to the model as keyword arguments without ``labels`` or
-        ``label``, and ``index``; a tuple in the place of x as positional arguments. NumPy or torch.
+        An array x, a tuple (x, y) or (x, y, index) of arrays, or a mapping of arrays is whole data and is
+        cut into batches; anything else is iterated over for batches x, (x, y), (x, y, index) or dicts. A
+        dict without ``labels`` or ``label``, and ``index`` becomes the model's keyword arguments; a tuple in
+        place of x its positional arguments. NumPy or torch.
     layers : str or iterable of str or ..., optional
         Names or glob patterns, see `list_layers`. Default: the input (unless it is token ids) and the
         output of every nonlinearity; in a model without any, of every module without children, except the
-        head; ``...`` among several patterns stands for it. ``"output"`` is the network's own output, its
-        logits.
+        head; ``...`` among several patterns is this default. ``"output"`` is the network's own output.
     pool : str, callable or mapping, optional
         Default: flatten each output to (n, d). ``"mean"`` or ``"max"`` over the positions of (n, c, h, w)
-        or the tokens of (n, t, c), ``"first"`` or ``"last"`` token; outputs (n, c) have nothing to pool. A
-        callable gets the output, n rows, and returns n rows: needed where channels come first in (n, c, l).
-        A mapping from layer patterns to choices: the first that matches counts, else flatten.
+        or the tokens of (n, t, c); ``"first"`` or ``"last"`` token; ``"compact"``: the mean of the tokens
+        under the batch's ``attention_mask``, and feature maps of more than 1,024 numbers averaged over
+        neighbouring positions. Outputs (n, c) are not pooled. A callable takes the output, n rows, and
+        returns n rows: needed where channels come first in (n, c, l). A mapping from layer patterns to
+        policies: the first match counts, else flatten.
     batch_size : int
         Rows of a batch cut from whole arrays.
     device : torch.device or str, optional
@@ -181,8 +205,8 @@ def capture(
     dtype : torch.dtype, optional
         Of the outputs. Default: float32 for half precision and integer inputs, else the output's own.
     consume : callable, optional
-        Called as ``consume(outputs, labels, indices)`` after each batch; the outputs, on the model's
-        device, are then not held. Feeds a `ClassMoments` without ever storing the activations.
+        Called as ``consume(outputs, labels, indices)`` after each batch, with outputs on the model's device;
+        they are then not held. Streams them to a `ClassMoments`, for example.
 
     Returns
     -------
@@ -221,7 +245,7 @@ def _run(
 
     def visit(site: LayerSite, tensor: Tensor) -> None:
         if selection.wants(site):
-            # Outside inference_mode, so that the copy is a normal tensor that autograd can use later.
+            # outside inference_mode the copy is a normal tensor, which autograd can use
             with torch.inference_mode(False), torch.no_grad():
                 copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
                 outputs[site.name] = to_rows(copied, pool_for(pool, site.name), site.name, mask)

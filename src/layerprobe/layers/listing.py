@@ -1,4 +1,4 @@
-"""Which layers a model has: a table that reads well and holds frozen rows."""
+"""list_layers(): a table of the layers of a model."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class LayerRow:
     dimension : int
         d, the number of features when flattened.
     is_head : bool
-        Whether this is the network's own answer: the last Linear if it makes the output, else the output.
+        Whether the layer is the last Linear, if that makes the network's output, or else the output.
     is_default : bool
         Whether ``capture(..., layers=None)`` takes it.
     """
@@ -56,7 +56,7 @@ class LayerList(tuple[LayerRow, ...]):
 
     @property
     def head(self) -> str | None:
-        """The name of the head, or None where no layer is known to be the network's answer."""
+        """The name of the head; None if no layer is known to be it."""
         return next((row.name for row in self if row.is_head), None)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""One forward pass that shows every layer output to a visitor, and leaves no trace in the model."""
+"""One forward pass that passes every layer output to a visitor and leaves the model as it was."""
 
 import inspect
 from collections import Counter
@@ -60,10 +60,22 @@ _ACTIVATION_MODULES = tuple(
 
 @dataclass(frozen=True)
 class LayerSite:
-    """One place of the forward pass where a tensor comes out.
+    """One output of a module or functional operation in the forward pass.
 
-    `shape` is that of one row. `nonlinear` marks an activation function, `leaf` a module without children.
-    `obstacle` says why the tensor cannot be captured, or is None.
+    Attributes
+    ----------
+    name : str
+    kind : str
+        Class of the module, or "F." and the function's name, or "input".
+    shape : tuple of int
+        Of one row.
+    dtype : torch.dtype
+    nonlinear : bool
+        Whether it is the output of an activation function.
+    leaf : bool
+        Whether it is the main output of a module without children.
+    obstacle : str or None
+        Reason why the tensor cannot be captured.
     """
 
     name: str
@@ -77,7 +89,7 @@ class LayerSite:
 
 @dataclass(frozen=True)
 class Trace:
-    """The sites in order of execution, and the name of the one that is the network's head."""
+    """All layer outputs in order of execution, and the name of the network's head."""
 
     sites: list[LayerSite]
     head: str | None
@@ -87,25 +99,36 @@ Visitor = Callable[[LayerSite, Tensor], None]
 
 
 def device_and_dtype(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
-    """Return the device and the floating-point dtype that the model computes with, where it has any."""
+    """Return the device and the floating-point dtype of the model's tensors; None where it has none."""
     tensors = [*model.parameters(), *model.buffers()]
     dtypes = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
     return tensors[0].device if tensors else None, next(dtypes, None)
 
 
 def observe(model: nn.Module, batch: Batch, visit: Visitor) -> Trace:
-    """Run `model` on one batch, in eval mode under inference_mode, and show each usable output to `visit`.
+    """Run a model on one batch, in eval mode under inference_mode, and call a visitor with each output.
 
-    The visitor sees a tensor at the moment when it comes out; a later in-place operation may overwrite it.
+    Parameters
+    ----------
+    model : nn.Module
+        Left as it was, also if it raises.
+    batch : Batch
+    visit : callable
+        Called with the `LayerSite` and the tensor of each output that can be captured, as soon as it is
+        computed; a later in-place operation may overwrite the tensor.
+
+    Returns
+    -------
+    Trace
     """
-    model = getattr(model, "_orig_mod", model)  # what torch.compile wraps: its graphs would not run our hooks
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose graphs would not run hooks
     recorder = _Recorder(model, batch.size, visit)
     training = {module: module.training for module in model.modules()}
     handles = []
     try:
         for module in training:
-            module.training = False  # not .eval(): models override it, and .train() could not undo that
-            if module is not model and not isinstance(module, torch.jit.ScriptModule):  # those take no hooks
+            module.training = False  # not .eval(), which models may override
+            if module is not model and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                 handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True))
                 handles.append(module.register_forward_hook(recorder.leave, always_call=True))
         with torch.inference_mode(), recorder:
@@ -118,7 +141,7 @@ def observe(model: nn.Module, batch: Batch, visit: Visitor) -> Trace:
 
 
 class _Event(NamedTuple):
-    """What was reported last: the value, where it comes from, and the module that was then running."""
+    """A reported value, its source, and the module that was running."""
 
     value: Any
     source: nn.Module | str | None
@@ -126,7 +149,7 @@ class _Event(NamedTuple):
 
 
 class _Recorder(TorchFunctionMode):
-    """Follows the running modules by their hooks, functional operations by torch's function mode."""
+    """Records module outputs by hooks and functional operations by torch's function mode."""
 
     def __init__(self, model: nn.Module, size: int, visit: Visitor) -> None:
         super().__init__()
@@ -135,7 +158,7 @@ class _Recorder(TorchFunctionMode):
         self.running = [model]
         self.reporting = False
         self.sites: list[LayerSite] = []
-        self.calls = Counter(output=1)  # the plain name is kept for the model's own output
+        self.calls = Counter(output=1)  # the plain name is reserved for the model's own output
         self.last = _Event(None, None, None)
         self.last_linear: tuple[str, Tensor] | None = None
 
@@ -146,7 +169,7 @@ class _Recorder(TorchFunctionMode):
         source: nn.Module = self.model
         last = self.last.source
         if isinstance(last, nn.Module) and self.paths[last] == "output" and self.last.value is result:
-            source = last  # a submodule that is called output: one layer, not two
+            source = last  # a submodule called output is one layer with the output, not two
             self.sites.pop()
         self.report("output", result, source)
         return Trace(self.sites, self._head(result))
@@ -167,7 +190,7 @@ class _Recorder(TorchFunctionMode):
         return result
 
     def report(self, name: str, value: Any, source: nn.Module | str) -> None:
-        self.reporting = True  # what is done with the tensors here is no part of the model
+        self.reporting = True  # operations of the visitor are no part of the model
         nonlinear = self._is_nonlinear(value, source)
         try:
             for key, tensor in named_tensors(value):
@@ -182,9 +205,9 @@ class _Recorder(TorchFunctionMode):
         self.last = _Event(value, source, self.running[-1])
 
     def _is_nonlinear(self, value: Any, source: nn.Module | str) -> bool:
-        """Tell whether this is the output of a nonlinearity.
+        """Return whether a value is the output of a nonlinearity.
 
-        A module that returns what its own ``F.relu`` gave stands for it: ``fc1`` instead of ``fc1.F.relu``.
+        A module that returns the result of its own ``F.relu`` replaces it: ``fc1`` instead of ``fc1.F.relu``.
         """
         if isinstance(source, str):
             return source.removeprefix("F.") in NONLINEARITIES
@@ -247,7 +270,7 @@ def _call(model: nn.Module, inputs: Any) -> Any:
 
 
 def _misfit(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> str | None:
-    """Say how the arguments do not fit forward's signature, or return None where they do."""
+    """Return a message if the arguments do not fit forward's signature, else None."""
     try:
         signature = inspect.signature(model.forward)
     except (TypeError, ValueError):  # not a Python function
@@ -261,12 +284,12 @@ def _misfit(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> str | N
 
 
 def _is_torch_leaf(module: nn.Module) -> bool:
-    """Tell whether the module's inner operations are its own business: nn.ReLU calls F.relu."""
+    """Return whether to hide a module's inner calls: nn.ReLU calls F.relu, which is no layer of its own."""
     return type(module).__module__.startswith("torch.nn.") and not any(module.children())
 
 
 def _is_view(one: Tensor, other: Tensor) -> bool:
-    """Tell whether two living tensors are the same numbers, maybe in another shape."""
+    """Return whether two tensors share all their numbers, possibly in another shape."""
     return (
         one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
         and one.numel() == other.numel()

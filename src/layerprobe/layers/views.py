@@ -1,4 +1,4 @@
-"""Label-preserving views of a model's inputs: the same thing, seen a little differently."""
+"""Views: small changes of a model's inputs that keep the label."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
@@ -13,18 +13,18 @@ from layerprobe.layers.batches import named_tensors
 __all__ = ["VIEWS", "View", "apply_view", "resolve_views"]
 
 View: TypeAlias = Callable[[Any], Any]
-"""Takes a batch of inputs as the model takes them, gives such a batch back."""
+"""A function from a batch of the model's inputs to a changed batch of the same form."""
 
 SHIFT = 2  # pixels
 
 
 def flip(x: Tensor) -> Tensor:
-    """Mirror images (n, c, h, w) left to right."""
+    """Mirror images (n, c, h, w) horizontally."""
     return x.flip(-1)
 
 
 def _moved(x: Tensor, down: int, right: int) -> Tensor:
-    """Move images so many pixels; the edge is repeated."""
+    """Shift images by pixels and repeat the edge."""
     padded = pad(x, (SHIFT,) * 4, mode="replicate")
     height, width = x.shape[-2:]
     return padded[..., SHIFT - down :, SHIFT - right :][..., :height, :width]
@@ -37,8 +37,8 @@ VIEWS: dict[str, View] = {
     "up": partial(_moved, down=-SHIFT, right=0),
     "down": partial(_moved, down=SHIFT, right=0),
 }
-"""Views of images by name: mirrored, or moved by two pixels. One pixel is too little for a network to forget
-the row's label, and two in both directions are too much for many to know the row again."""
+"""Views of images by name: mirrored, or shifted by two pixels. After a shift of one pixel networks still
+recall the memorised label of a row; after two pixels in both directions many do not recognise the row."""
 
 
 def resolve_views(views: str | View | Iterable[str | View] | Mapping[str, View]) -> dict[str, View]:
@@ -47,12 +47,12 @@ def resolve_views(views: str | View | Iterable[str | View] | Mapping[str, View])
     Parameters
     ----------
     views : str, callable, several of them, or a mapping of names to callables
-        Names are those of `VIEWS`, which are for images (n, c, h, w).
+        Names are keys of `VIEWS`, for images (n, c, h, w).
 
     Raises
     ------
     InputError
-        If there is no view of that name, two have one name, or something is not callable.
+        For an unknown name, two views of one name, or a view that is not callable.
     """
     if isinstance(views, Mapping):
         named = [(str(name), view) for name, view in views.items()]
@@ -66,24 +66,36 @@ def resolve_views(views: str | View | Iterable[str | View] | Mapping[str, View])
                 raise InputError(f"expected views of {', '.join(VIEWS)}, or callables; got {view!r}")
             view = VIEWS[view]
         if not callable(view) or name in resolved:
-            raise InputError(f"expected callables of different names as views; {name!r} is not, or is twice")
+            raise InputError(f"expected views of different names, all callable; {name!r} is not, or is twice")
         resolved[name] = view
     return resolved
 
 
 def apply_view(name: str, view: View, x: Any) -> Any:
-    """Return a view of a batch of inputs.
+    """Apply a view to a batch of inputs.
+
+    Parameters
+    ----------
+    name : str
+        For error messages.
+    view : callable
+    x : Tensor, tuple or mapping
+        Inputs as the model takes them.
+
+    Returns
+    -------
+    Changed inputs of the same form.
 
     Raises
     ------
     InputError
-        If the inputs are no images and the view is for images, or the view changes their shape or type.
+        If a view of images gets other inputs, or the view changes shape, type or number of rows.
     """
     if view in VIEWS.values() and not (isinstance(x, Tensor) and x.ndim == 4 and min(x.shape[2:]) > SHIFT):
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(
             f"the view {name!r} is for images (n, c, h, w) of more than {SHIFT} pixels a side, got {got}; "
-            "leave it out, or give a callable that suits these inputs"
+            "leave it out, or give a callable for these inputs"
         )
     seen = view(x)
     if isinstance(x, Tensor) and (
@@ -95,5 +107,5 @@ def apply_view(name: str, view: View, x: Any) -> Any:
         )
     sizes = {tensor.shape[:1] for _, tensor in named_tensors(seen) if tensor.ndim}
     if sizes != {tensor.shape[:1] for _, tensor in named_tensors(x) if tensor.ndim}:
-        raise InputError(f"the view {name!r} must give as many rows as it is given, and of the same kind")
+        raise InputError(f"the view {name!r} must keep the number of rows and the form of the inputs")
     return seen

@@ -23,7 +23,7 @@ def test_names_and_globs_in_order_of_execution(mlp, x, layers, names):
     assert list(capture(mlp, x, layers).outputs) == names
 
 
-def test_a_name_with_brackets_means_itself(x):
+def test_name_with_brackets_matches_itself(x):
     model = nn.Sequential()
     model.add_module("act[0]", nn.ReLU())
     torch.testing.assert_close(capture(model, x, "act[0]").outputs["act[0]"], x.relu())
@@ -40,7 +40,7 @@ def test_a_name_with_brackets_means_itself(x):
         ("conv*", r"no layer matches 'conv\*'"),
     ],
 )
-def test_a_pattern_that_matches_nothing_names_its_neighbours(mlp, x, layers, message):
+def test_error_for_an_unknown_pattern_names_similar_layers(mlp, x, layers, message):
     with pytest.raises(LayerError, match=message):
         capture(mlp, x, layers)
     with pytest.raises(LookupError):
@@ -52,7 +52,7 @@ def test_no_pattern_at_all(mlp, x):
         capture(mlp, x, [])
 
 
-def test_a_layer_that_stops_to_hold_the_batch(x):
+def test_layer_that_lacks_rows_in_a_later_batch(x):
     class Fixed(nn.Module):
         def forward(self, x):
             return torch.relu(x[:4])

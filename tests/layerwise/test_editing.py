@@ -45,14 +45,14 @@ def hidden(model, x):
 
 
 @pytest.mark.parametrize("probe", ["velpic", "ncm", "logistic", "lda", "ridge", "shrinkage_lda"])
-def test_the_edited_network_is_the_probe(model, probe):
+def test_edited_network_predicts_as_the_probe(model, probe):
     edited = edit_head(model, (X, LABELS), probe)
     fitted = create(probe).fit(hidden(model, X), LABELS)
     assert torch.equal(edited(HELD_OUT).argmax(1), fitted.predict(hidden(model, HELD_OUT)))
     assert len(set(edited(HELD_OUT).argmax(1).tolist())) == K
 
 
-def test_the_rows_are_the_directions_and_the_bias_is_as_asked(model):
+def test_weights_are_the_directions_and_bias_is_the_chosen_one(model):
     directions = VeLPIC().fit(hidden(model, X), LABELS).directions_
     kept, zero, own = (edit_head(model, (X, LABELS), bias=bias) for bias in ("keep", "zero", "probe"))
     assert torch.equal(kept.head.weight, directions)
@@ -63,7 +63,7 @@ def test_the_rows_are_the_directions_and_the_bias_is_as_asked(model):
     assert not own.head.bias.any()
 
 
-def test_the_model_is_left_as_it_was_and_shares_nothing(model):
+def test_original_model_is_unchanged_and_shares_no_tensors(model):
     before = copy.deepcopy(model)
     flags = [module.training for module in model.modules()]
     edited = edit_head(model, (X, LABELS))
@@ -96,12 +96,12 @@ def test_a_head_without_bias_behind_an_unnamed_layer():
     edit_head(model, (X, LABELS), "logistic", bias="zero")
 
 
-def test_a_linear_network_is_all_head():
+def test_network_that_is_one_linear_layer():
     edited = edit_head(nn.Linear(9, K), (X, LABELS))
     assert torch.equal(edited.weight, VeLPIC().fit(X, LABELS).directions_)
 
 
-def test_weights_that_the_head_shares_are_untied(model):
+def test_shared_weights_of_the_head_are_untied(model):
     model.twin = nn.Identity()
     model.twin.weight = model.head.weight
     edited = edit_head(model, (X, LABELS))
@@ -152,6 +152,6 @@ def test_half_precision_stays_half(model):
         (lambda m: set_head(m.head, VeLPIC().fit(X, LABELS)), r"\(4, 16\).*VeLPIC has \(4, 9\)"),
     ],
 )
-def test_what_cannot_be_edited_says_why(model, make, message):
+def test_networks_that_cannot_be_edited_raise_clear_errors(model, make, message):
     with pytest.raises(InputError, match=message):
         make(model)

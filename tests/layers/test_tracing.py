@@ -25,7 +25,7 @@ class From(nn.Module):
         return self.function(self, x)
 
 
-def test_an_in_place_relu_does_not_reach_the_layer_before_it(x):
+def test_in_place_relu_does_not_change_the_layer_before(x):
     model = nn.Sequential(nn.Linear(4, 5), nn.ReLU(inplace=True))
     outputs = capture(model, x, ["0", "1"]).outputs
     with torch.no_grad():
@@ -96,7 +96,7 @@ def test_functional_operations(name, function):
     )
 
 
-def test_what_a_torch_module_does_inside_is_its_own_business(x):
+def test_inner_calls_of_torch_modules_are_hidden(x):
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.GELU(), nn.Softmax(1))
     assert list_layers(model, x).names == ["input", "0", "1", "2", "3", "output"]
     assert list_layers(nn.Linear(4, 2), x).names == ["input", "output"]
@@ -155,7 +155,7 @@ def test_a_residual_block_with_in_place_add_and_relu():
         torch.testing.assert_close(outputs[name], values.flatten(1))
 
 
-def test_a_module_that_passes_its_input_on_is_no_nonlinearity(x):
+def test_identity_module_is_not_a_nonlinearity(x):
     model = From(lambda self, x: self.drop(torch.relu(x)), drop=nn.Dropout())
     assert [row.name for row in list_layers(model, x) if row.is_default] == ["input", "F.relu"]
 
@@ -204,14 +204,14 @@ def test_the_main_tensor_of_a_tuple_is_not_the_loss(x):
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 @pytest.mark.parametrize("convert", [lambda x: torch.nested.nested_tensor(list(x)), torch.Tensor.to_sparse])
-def test_a_tensor_that_is_not_dense(x, convert):
+def test_sparse_tensors_are_not_captured(x, convert):
     model = From(lambda self, x: {"odd": convert(x), "logits": x * 2})
     assert list_layers(model, x).names == ["input", "F.mul", "output", "output.logits"]
     with pytest.raises(LayerError, match=r"'output\.odd' cannot be captured: it is not a dense tensor"):
         capture(model, x, "output.odd")
 
 
-def test_complex_numbers_are_no_features(x):
+def test_complex_outputs_are_not_captured(x):
     with pytest.raises(LayerError, match=r"'input' cannot be captured: it holds torch\.complex64"):
         capture(From(lambda self, x: x.real), x.to(torch.complex64), "input")
 
@@ -223,7 +223,7 @@ def test_no_tensor_in_the_output(x):
 
 
 @pytest.mark.parametrize("place", ["forward", "hook"])
-def test_an_exception_that_the_model_catches_leaves_the_names_right(x, place):
+def test_names_are_right_after_an_exception_that_the_model_catches(x, place):
     def fail(*_):
         raise ArithmeticError
 
@@ -254,7 +254,7 @@ def test_submodules_that_are_called_input_and_output(x):
     torch.testing.assert_close(outputs["output"], outputs["output:2"] * 2)
 
 
-def test_a_transformer_layer_shows_its_inner_layers():
+def test_inner_layers_of_a_fused_transformer_layer_are_listed():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
     model = nn.Sequential(layer, nn.Linear(4, 2))
@@ -269,7 +269,7 @@ def test_a_transformer_layer_shows_its_inner_layers():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_compiled_model_is_run_as_it_was_written(mlp, x):
+def test_compiled_model_runs_without_compilation(mlp, x):
     assert list_layers(torch.compile(mlp), x) == list_layers(mlp, x)
 
 
