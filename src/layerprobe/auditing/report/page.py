@@ -120,7 +120,7 @@ def _pairs(audit: Any) -> pd.DataFrame:
     given = Counter(audit.issues["given_label"])
     return pd.DataFrame(
         [(one, other, count, round(100 * count / given[one], 1)) for (one, other), count in pairs],
-        columns=["given label", "suggested label", "flagged", "share of the rows with this given label, %"],
+        columns=["given label", "suggested label", "flagged", "share of the given label, %"],
     )
 
 
