@@ -32,7 +32,7 @@ def files(folder):
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_one_call_trains_measures_and_writes(done):
+def test_reproduce_trains_measures_and_writes(done):
     wanted, place, failed = done
     assert failed == []
     out = place / "out"
@@ -49,14 +49,14 @@ def test_one_call_trains_measures_and_writes(done):
     assert "Table 1" in page
 
 
-def test_the_second_call_trains_and_measures_nothing(done):
+def test_second_call_computes_nothing(done):
     wanted, place, _ = done
     before = files(place / "runs")
     assert reproduce(wanted, place / "runs", place / "out", jobs=1) == []
     assert files(place / "runs") == before
 
 
-def test_what_was_removed_is_measured_again_and_the_rest_is_kept(done):
+def test_removed_rows_are_measured_again(done):
     wanted, place, _ = done
     path = next((place / "runs").glob("*/p0.4-s0-*/rows/noisy_subspaces.csv"))
     rows = pd.read_csv(path)
@@ -67,7 +67,7 @@ def test_what_was_removed_is_measured_again_and_the_rest_is_kept(done):
     pd.testing.assert_frame_equal(again[~took], rows[~took])
 
 
-def test_as_is_writes_what_is_there_and_trains_nothing(tmp_path, capsys, monkeypatch):
+def test_as_is_writes_existing_results_without_training(tmp_path, capsys, monkeypatch):
     root, out = tmp_path / "runs", tmp_path / "out"
     command = [
         "reproduce",
@@ -92,14 +92,14 @@ def test_as_is_writes_what_is_there_and_trains_nothing(tmp_path, capsys, monkeyp
     assert main([*command, "--dry-run"]) == 2
 
 
-def test_a_table_shows_the_runs_it_is_of_and_no_others(done):
+def test_table_shows_only_its_own_runs(done):
     _, place, _ = done
     table = pd.read_csv(place / "out" / "tables" / "table1.csv")
     assert sorted(table["corruption"].unique()) == [0.2, 0.4, 0.6, 0.8]  # not the clean runs of "latent"
     assert set(table["verdict"]) == {"not published"}
 
 
-def test_what_nobody_measured_is_left_out_and_said(done):
+def test_missing_experiments_are_left_out_with_a_reason(done):
     _, place, _ = done
     results = Results.of_root(place / "runs")
     written = write_tables(results, ["cost", "table1"], place / "few")
@@ -113,7 +113,7 @@ def test_what_nobody_measured_is_left_out_and_said(done):
         Results.of_root(place / "nothing")
 
 
-def test_a_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
+def test_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
     wanted = plan(["table1"], TINY, ["mlp-digits"])
     spoilt = next(iter(wanted.work))
     folder = reproduction.run_folder(tmp_path / "runs", spoilt)
@@ -126,7 +126,7 @@ def test_a_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch)
     assert len(table) == 12  # the network, MASC, the gain and MASC without the input, of three degrees
 
 
-def test_the_finding_counts_cells_whatever_they_show():
+def test_finding_counts_cells():
     numbers = {"network": [0.5, 0.5, 0.1], "masc": [0.6, 0.4, 0.2], "masc_hidden": [0.5, 0.4, 0.2]}
     cells = [("mlp-mnist", 0.2), ("mlp-mnist", 0.4), ("mlp-mnist", 1.0)]
     rows = [
@@ -139,7 +139,7 @@ def test_the_finding_counts_cells_whatever_they_show():
     assert "in 0 of them on a hidden layer too" in said
 
 
-def test_a_plan_is_announced_with_its_price(done, tmp_path):
+def test_announcement_states_work_time_and_disk_space(done, tmp_path):
     wanted, place, _ = done
     said = announce(wanted, tmp_path, 2)
     assert "missing" in said
@@ -148,7 +148,7 @@ def test_a_plan_is_announced_with_its_price(done, tmp_path):
     assert "nothing to train" in announce(wanted, place / "runs", 2)
 
 
-def test_the_command_says_what_it_would_do_and_does_nothing(capsys, tmp_path):
+def test_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
     root = tmp_path / "runs"
     command = ["reproduce", "table1", "--pair", "mlp-digits", "--root", str(root), "--dry-run", "--json"]
     assert main(command) == 0
@@ -162,12 +162,12 @@ def test_the_command_says_what_it_would_do_and_does_nothing(capsys, tmp_path):
     ("arguments", "named"),
     [(["reproduce", "tabel1"], "tabel1"), (["paper", "tables", "--root", "no"], "no runs")],
 )
-def test_the_commands_name_what_is_wrong(capsys, arguments, named):
+def test_invalid_name_or_folder_is_reported(capsys, arguments, named):
     assert main(arguments) == 2
     assert named in capsys.readouterr().err
 
 
-def test_tables_and_figures_of_a_root_by_command(done, tmp_path, capsys):
+def test_tables_and_figures_commands(done, tmp_path, capsys):
     _, place, _ = done
     for kind, registry in (("tables", TABLES), ("figures", FIGURES)):
         out = tmp_path / kind
@@ -179,7 +179,7 @@ def test_tables_and_figures_of_a_root_by_command(done, tmp_path, capsys):
             assert name in written or f"{name} is left out" in printed.err
 
 
-def test_figures_are_saved_in_the_formats_that_are_asked_for(done, tmp_path):
+def test_figures_are_saved_in_the_given_formats(done, tmp_path):
     _, place, _ = done
     drawn = FIGURES["figure2"].draw(Results.of_root(place / "runs").rows)
     assert [path.suffix for path in save(drawn, tmp_path / "f", formats=("pdf", "png"))] == [".pdf", ".png"]
