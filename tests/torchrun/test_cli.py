@@ -42,7 +42,7 @@ def job(torchrun, tmp_path_factory):
     return folder, *(json.loads((folder / f"{k}.json").read_text()) for k in (0, 1))
 
 
-def test_two_processes_train_a_grid_and_one_writes_and_speaks(job, tmp_path, capsys, monkeypatch):
+def test_two_processes_train_a_grid_and_only_the_first_writes_and_prints(job, tmp_path, capsys, monkeypatch):
     folder, first, second = job
     code, said, told = first["train"]
     assert (code, second["train"]) == (0, [0, "", ""])
@@ -62,13 +62,13 @@ def test_two_processes_train_a_grid_and_one_writes_and_speaks(job, tmp_path, cap
         assert len(b.record["sessions"]) == 1
 
 
-def test_what_is_done_stays_as_it_is(job):
+def test_finished_grid_is_not_changed(job):
     _, first, second = job
     assert json.loads(first["again"][1])["runs"] == json.loads(first["train"][1])["runs"]
     assert second["again"] == [0, "", ""]
 
 
-def test_one_process_goes_on_with_what_two_began(job):
+def test_one_process_resumes_the_grid_of_two(job):
     folder, first, second = job
     assert first["interrupted"] is second["interrupted"] is True
     run = execute(INTERRUPTED, folder / "runs")
@@ -77,7 +77,7 @@ def test_one_process_goes_on_with_what_two_began(job):
     assert len(run.history) == 2
 
 
-def test_what_several_processes_do_not_share_is_refused(job):
+def test_commands_that_processes_cannot_share_are_refused(job):
     for said in job[1:]:
         assert said["jobs"][0] == said["stacked"][0] == said["demo"][0] == 2
         assert "leave out --jobs" in said["jobs"][2]
@@ -86,7 +86,7 @@ def test_what_several_processes_do_not_share_is_refused(job):
     assert not (job[0] / "demo").exists()
 
 
-def test_two_processes_audit_and_one_writes_and_speaks(job, tmp_path, capsys, monkeypatch):
+def test_two_processes_audit_and_only_the_first_writes_and_prints(job, tmp_path, capsys, monkeypatch):
     folder, first, second = job
     code, said, told = first["audit"]
     assert (code, second["audit"]) == (0, [0, "", ""])
@@ -105,7 +105,7 @@ def test_two_processes_audit_and_one_writes_and_speaks(job, tmp_path, capsys, mo
         assert (folder / "audit" / name).read_bytes() == (tmp_path / "audit" / name).read_bytes()
 
 
-def test_two_processes_probe_as_one_does(job, tmp_path, capsys, monkeypatch):
+def test_two_processes_probe_like_one(job, tmp_path, capsys, monkeypatch):
     _, first, second = job
     assert (first["probe"][0], second["probe"]) == (0, [0, "", ""])
     monkeypatch.chdir(here(tmp_path))
