@@ -14,7 +14,7 @@ from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import View, apply_view
 from layerprobe.layerwise.outputs import OUTPUT, Extractor
 
-__all__ = ["Features", "LabelledFeatures", "NetworkReader", "check_matrix"]
+__all__ = ["Features", "LabelledFeatures", "NetworkReader", "check_matrix", "features_of", "with_views"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,31 +120,8 @@ class NetworkReader:
         InputError
             If a view changes no output, or the network outputs NaN.
         """
-        own, logits = self._pass(rows, None, layers)
-        probabilities = None if logits is None else logits.softmax(1)
-        if not self.views:
-            return Features(own, own, logits, probabilities)
-        mean = {layer: outputs.clone() for layer, outputs in own.items()}
-        kept = np.empty(0, np.int64) if kept is None else kept
-        index = torch.from_numpy(kept)
-        views = {}
-        for name in self.views:
-            outputs, view_logits = self._pass(rows, name, layers)
-            unchanged = all(torch.equal(own[layer], outputs[layer]) for layer in own)
-            if logits is not None and view_logits is not None:
-                unchanged &= torch.equal(logits, view_logits)
-            if unchanged and (own or logits is not None):
-                raise InputError(f"the view {name!r} does not change any layer's output; leave it out")
-            for layer, total in mean.items():
-                total += outputs[layer]
-            if probabilities is not None and view_logits is not None:
-                probabilities += view_logits.softmax(1)
-            if len(kept) and own:
-                part = {layer: X[index] for layer, X in outputs.items()}
-                views[name] = Features(part, part, None if view_logits is None else view_logits[index])
-        for total in [*mean.values(), *([] if probabilities is None else [probabilities])]:
-            total /= 1 + len(self.views)
-        return Features(own, mean, logits, probabilities, views, kept)
+        own = self._pass(rows, None, layers)
+        return with_views(own, ((view, self._pass(rows, view, layers)) for view in self.views), kept)
 
     def dimensions(self, x: Any) -> tuple[dict[str, int], int]:
         """Return the number of features of each layer and the number of outputs of the network.
@@ -176,10 +153,8 @@ class NetworkReader:
             raise InputError("the audit was loaded without its network: pass it, Audit.load(path, model)")
         return Extractor(self.model, self.layers, self.pool, self.batch_size, self.device, "compact")
 
-    def _pass(
-        self, rows: RowSource, view: str | None, layers: Iterable[str] | None
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Run the network over all rows once; return the layer outputs and the logits."""
+    def _pass(self, rows: RowSource, view: str | None, layers: Iterable[str] | None) -> Features:
+        """Run the network over all rows once."""
 
         def batches() -> Iterator[tuple[Any, None, np.ndarray]]:
             for x, positions in rows.batches(self.batch_size):
@@ -193,7 +168,66 @@ class NetworkReader:
                 f"the network outputs NaN for {int(bad.sum())} of {rows.n} rows, so the audit has no head to "
                 "compare with: use other weights, or leave out these rows"
             )
-        return {layer: outputs[layer] for layer in outputs if layer != OUTPUT}, logits
+        return features_of({layer: outputs[layer] for layer in outputs if layer != OUTPUT}, logits)
+
+
+def features_of(outputs: dict[str, Tensor], logits: Tensor | None) -> Features:
+    """Return features without views.
+
+    Parameters
+    ----------
+    outputs : dict of str to Tensor (n, d)
+    logits : Tensor (n, K) or None
+    """
+    return Features(outputs, outputs, logits, None if logits is None else logits.softmax(1))
+
+
+def with_views(
+    own: Features, views: Iterable[tuple[str, Features]], kept: np.ndarray | None = None
+) -> Features:
+    """Average features over views.
+
+    Parameters
+    ----------
+    own : Features
+        Of the rows without views.
+    views : iterable of (str, Features)
+        Of all rows; only one is held at a time.
+    kept : ndarray of int64, optional
+        Positions of the rows whose single views are kept.
+
+    Returns
+    -------
+    Features
+
+    Raises
+    ------
+    InputError
+        If a view changes no output.
+    """
+    kept = np.empty(0, np.int64) if kept is None else kept
+    index, parts = torch.from_numpy(kept), {}
+    sums: dict[str, Tensor] = {}
+    probabilities, count = own.probabilities, 1
+    for name, view in views:
+        outputs = [(X, view.own[layer]) for layer, X in own.own.items()]
+        if own.logits is not None and view.logits is not None:
+            outputs.append((own.logits, view.logits))
+        if outputs and all(torch.equal(before, after) for before, after in outputs):
+            raise InputError(f"the view {name!r} does not change any layer's output; leave it out")
+        sums = sums or {layer: X.clone() for layer, X in own.own.items()}
+        for layer, total in sums.items():
+            total += view.own[layer]
+        if probabilities is not None and view.probabilities is not None:
+            probabilities = probabilities + view.probabilities
+        if len(kept) and view.own:
+            logits = None if view.logits is None else view.logits[index]
+            parts[name] = features_of({layer: X[index] for layer, X in view.own.items()}, logits)
+        count += 1
+    for total in sums.values():
+        total /= count
+    averaged = None if probabilities is None else probabilities / count
+    return Features(own.own, sums or own.own, own.logits, averaged, parts, kept)
 
 
 def check_matrix(values: Any, what: str, dim: int | None = None) -> Tensor:

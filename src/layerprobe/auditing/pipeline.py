@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.distributed import check_sendable, receive_audit, send_audit
 from layerprobe.auditing.findings import Findings, baseline_table, candidate_table, recommend
 from layerprobe.auditing.issues import relabel
 from layerprobe.auditing.method.baselines import (
@@ -43,6 +42,7 @@ from layerprobe.auditing.preparation import (
     features_of_arrays,
 )
 from layerprobe.auditing.result import Audit
+from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import View, resolve_views
 from layerprobe.utils.distributed import rank
@@ -163,8 +163,11 @@ def audit(
     timer.start("layer outputs")
     features = network.extract()
     if rank():
-        return receive_audit(**own, inputs=inputs)
-    return send_audit(replace(_audit(features, options, timer), **own))
+        found = Audit(**receive_audit())
+        return replace(found, settings={**found.settings, "inputs": inputs}, **own)
+    found = replace(_audit(features, options, timer), **own)
+    send_audit(found)
+    return found
 
 
 def audit_features(

@@ -18,7 +18,14 @@ from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.dataset.labels import Classes
 from layerprobe.auditing.dataset.leakage import check_disjoint
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.features import Features, LabelledFeatures, NetworkReader, check_matrix
+from layerprobe.auditing.features import (
+    Features,
+    LabelledFeatures,
+    NetworkReader,
+    check_matrix,
+    features_of,
+    with_views,
+)
 from layerprobe.auditing.method.baselines import untrained_copy
 from layerprobe.auditing.method.candidates import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
 from layerprobe.auditing.method.policies import MAX_VIEW_ROWS, check_policy
@@ -372,8 +379,8 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
         outputs, view_logits = _check_layers(view, f"views[{i}]", own)
         if (m := len(next(iter(outputs.values())))) != n:
             raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {m}")
-        views.append(_select(outputs, view_logits, rows))
-    train = _with_views(_select(own, logits, rows), views)
+        views.append((str(i), _sorted(outputs, view_logits, rows)))
+    train = with_views(_sorted(own, logits, rows), views, view_rows(n))
     held_out = None
     if (what := options.held_out_name) is not None:
         held_out = _held_out_arrays(options.held_out, what, own, classes)
@@ -400,38 +407,18 @@ def _held_out_arrays(pair: Any, what: str, own: Mapping[str, Tensor], classes: C
     hashes = _hash_layers(outputs, m)
     order = sort_order(hashes, y)
     rows = torch.from_numpy(order)
-    return LabelledFeatures(_select(outputs, logits, rows), y[rows], hashes[order])
+    return LabelledFeatures(_sorted(outputs, logits, rows), y[rows], hashes[order])
 
 
 def _hash_layers(outputs: Mapping[str, Tensor], n: int) -> np.ndarray:
     return hash_inputs({layer: outputs[layer] for layer in sorted(outputs)}, n)
 
 
-def _select(outputs: Mapping[str, Tensor], logits: Tensor | None, rows: Tensor) -> Features:
-    """Return some rows, in this order, as features without views."""
-    own = {layer: X[rows] for layer, X in outputs.items()}
-    if logits is None:
-        return Features(own, own)
-    return Features(own, own, logits[rows], logits[rows].softmax(1))
-
-
-def _with_views(train: Features, views: Sequence[Features]) -> Features:
-    """Return the features with their views and the means over them."""
-    kept = view_rows(len(next(iter(train.own.values()))))
-    if not views:
-        return replace(train, kept=kept)
-    mean = {layer: X.clone() for layer, X in train.own.items()}
-    probabilities = None if train.probabilities is None else train.probabilities.clone()
-    parts = {}
-    for i, view in enumerate(views):
-        for layer, total in mean.items():
-            total += view.own[layer]
-        if probabilities is not None and view.probabilities is not None:
-            probabilities += view.probabilities
-        parts[str(i)] = _select(view.own, view.logits, torch.from_numpy(kept))
-    for total in [*mean.values(), *([] if probabilities is None else [probabilities])]:
-        total /= 1 + len(views)
-    return Features(train.own, mean, train.logits, probabilities, parts, kept)
+def _sorted(outputs: Mapping[str, Tensor], logits: Tensor | None, rows: Tensor) -> Features:
+    """Return the features of the rows in this order."""
+    return features_of(
+        {layer: X[rows] for layer, X in outputs.items()}, None if logits is None else logits[rows]
+    )
 
 
 def _check_layers(

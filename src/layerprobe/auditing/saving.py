@@ -1,4 +1,4 @@
-"""Save an audit as one safetensors file with a JSON header. Reading a file cannot run code.
+"""Save an audit as one safetensors file with a JSON header, or send it to the processes of a job.
 
 Values are packed by closed tables of classes, dtypes and views; a file cannot name anything else. The
 network, the rows and the user's functions are not stored.
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
@@ -32,12 +33,23 @@ from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import VIEWS, View, resolve_views
-from layerprobe.probes import REGISTRY
+from layerprobe.probes import REGISTRY, Probe
+from layerprobe.utils.distributed import from_first, world_size
 from layerprobe.utils.files import read_tensors, write_tensors
 
-__all__ = ["MissingCallable", "pack", "read_audit", "unpack", "write_audit"]
+__all__ = [
+    "MissingCallable",
+    "check_sendable",
+    "pack",
+    "read_audit",
+    "receive_audit",
+    "send_audit",
+    "unpack",
+    "write_audit",
+]
 
 KIND = "layerprobe.audit.2"
+HEADER = "packed"  # the JSON header among the tensors that are sent
 
 
 class MissingCallable:
@@ -207,6 +219,38 @@ def read_audit(
     reader = replace(reader, model=model, views=given["views"], pool=given["pool"])
     _check_network(reader, settings, len(arguments["class_set"]))
     return {**arguments, "reader": reader, "settings": {**settings, "inputs": given["inputs"]}}
+
+
+def check_sendable(probes: Mapping[str, Probe]) -> None:
+    """Raise an InputError if a probe cannot be sent to the other processes of a job.
+
+    Parameters
+    ----------
+    probes : mapping of str to Probe
+    """
+    for name, probe in probes.items() if world_size() > 1 else ():
+        if reason := not_storable(probe):
+            raise InputError(
+                f"an audit on several processes sends its decoder to all of them, and {name!r} cannot be "
+                f"sent ({reason}); use probes of layerprobe only, or one process"
+            )
+
+
+def send_audit(audit: Any) -> None:
+    """Send an audit, without its reader, to the other processes of the job, if there are any."""
+    if world_size() > 1:
+        tensors: dict[str, Tensor] = {}
+        header = json.dumps(pack(state_of(replace(audit, reader=None)), tensors)).encode()
+        content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        content[HEADER] = torch.tensor([*header], dtype=torch.uint8)
+        from_first(safetensors.torch.save(content))
+
+
+def receive_audit() -> dict[str, Any]:
+    """Return the arguments of `Audit` that the first process of the job sends."""
+    tensors = safetensors.torch.load(from_first(None))
+    header = tensors.pop(HEADER).numpy().tobytes()
+    return arguments_from(unpack(json.loads(header), tensors))
 
 
 def not_storable(value: Any) -> str | None:
