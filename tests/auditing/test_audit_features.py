@@ -291,8 +291,8 @@ def bad(layer, i, value):
 
 NO_HELD = {"policy": "unseen_views", "holdout": None}
 BAD = {
-    "NaN": ({"rows": bad("middle", 7, torch.nan)}, "'middle' have NaN or infinity, first in row 7"),
-    "infinity": ({"rows": bad("last", 3, torch.inf)}, "'last' have NaN or infinity, first in row 3"),
+    "NaN": ({"rows": bad("middle", 7, torch.nan)}, "'middle' contain NaN or infinity, first in row 7"),
+    "infinity": ({"rows": bad("last", 3, torch.inf)}, "'last' contain NaN or infinity, first in row 3"),
     "NaN held out": ({"held": {**HELD, "middle": HELD["middle"] * torch.nan}}, "holdout of layer 'middle'"),
     "no layers": ({"rows": {}}, "mapping of layer to array"),
     "an array": ({"rows": ROWS["middle"]}, "mapping of layer to array"),
@@ -301,7 +301,7 @@ BAD = {
     "texts": ({"rows": {"middle": np.array([["a"]] * N)}}, "'middle' as numbers"),
     "ragged": ({"rows": {"middle": [[1.0], [1.0, 2.0]]}}, "'middle' as numbers"),
     "the output alone": ({"rows": {"output": ROWS["output"]}}, "besides the output"),
-    "layers of different rows": ({"rows": {**ROWS, "last": ROWS["last"][1:]}}, "as many rows of every layer"),
+    "layers of different rows": ({"rows": {**ROWS, "last": ROWS["last"][1:]}}, "the same number of rows for every layer"),
     "labels too short": ({"given": GIVEN[1:]}, "a label for each of 300 rows, got 299"),
     "labels out of range": ({"given": GIVEN + 1}, "labels hold 3"),
     "a class of one row": (
@@ -313,7 +313,7 @@ BAD = {
     "held labels unknown": ({"held_given": HELD_GIVEN + 1}, "labels of holdout= hold 3"),
     "held layer missing": ({"held": {"middle": HELD["middle"]}}, "as in training"),
     "held layer of another width": ({"held": {**HELD, "last": HELD["input"]}}, "as in training"),
-    "held outputs of other classes": ({"held": {**HELD, "output": HELD["input"]}}, "3 outputs a row"),
+    "held outputs of other classes": ({"held": {**HELD, "output": HELD["input"]}}, "3 outputs per row"),
     "held out as no pair": ({"holdout": HELD}, r"\(features, labels\)"),
     "overlap": (
         {"held": {k: torch.cat([ROWS[k][:2], v[2:]]) for k, v in HELD.items()}},
