@@ -301,7 +301,10 @@ BAD = {
     "texts": ({"rows": {"middle": np.array([["a"]] * N)}}, "'middle' as numbers"),
     "ragged": ({"rows": {"middle": [[1.0], [1.0, 2.0]]}}, "'middle' as numbers"),
     "the output alone": ({"rows": {"output": ROWS["output"]}}, "besides the output"),
-    "layers of different rows": ({"rows": {**ROWS, "last": ROWS["last"][1:]}}, "the same number of rows for every layer"),
+    "layers of different rows": (
+        {"rows": {**ROWS, "last": ROWS["last"][1:]}},
+        "same number of rows",
+    ),
     "labels too short": ({"given": GIVEN[1:]}, "a label for each of 300 rows, got 299"),
     "labels out of range": ({"given": GIVEN + 1}, "labels hold 3"),
     "a class of one row": (
