@@ -35,24 +35,13 @@ _PIXELS = 3 * _SIDE * _SIDE  # bytes of one image
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a set.
-
-    Attributes
-    ----------
-    folder : str
-    train, test : tuple of str
-        The files.
-    columns : tuple of (str, tuple of str)
-        For each label byte of a record: the file of its class names, and the default names.
-    parts : tuple of (str, int)
-        The files that may hold a part of the published records, and the number of published records.
-    """
+    """The files of a set."""
 
     folder: str
     train: tuple[str, ...]
     test: tuple[str, ...]
-    columns: tuple[tuple[str, tuple[str, ...]], ...]
-    parts: tuple[tuple[str, int], ...] = ()
+    columns: tuple[tuple[str, tuple[str, ...]], ...]  # per label byte: the file of class names, default names
+    parts: tuple[tuple[str, int], ...] = ()  # files that may be partial: name, number of published records
 
 
 def read_cifar(

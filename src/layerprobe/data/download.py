@@ -5,18 +5,13 @@ import os
 import tarfile
 import zipfile
 import zlib
-from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from layerprobe.data.folders import data_folder
-from layerprobe.data.progress import reporting
+from layerprobe.data.progress import Progress, reporting
 from layerprobe.data.registry import Source, check_sizes, registered
 from layerprobe.errors import DataError, InputError
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 __all__ = ["fetch", "fetch_files", "unpack"]
 
@@ -156,21 +151,20 @@ def fetch_files(source: Source, folder: Path, *, progress: bool = False) -> None
     level = log.level
     log.setLevel("WARNING")  # pooch's line per file would break the progress bars
     try:
-        with _bars() if progress else nullcontext() as bars:
-            for file in source.md5:
-                _fetch_file(source, folder, file, bars)
+        for file in source.md5:
+            with reporting(progress, file, in_bytes=True) as report:
+                _fetch_file(source, folder, file, report)
     finally:
         log.setLevel(level)
 
 
-def _fetch_file(source: Source, folder: Path, file: str, bars: "Progress | None") -> None:
+def _fetch_file(source: Source, folder: Path, file: str, report: Progress) -> None:
     import pooch
 
     failures = []
     for url in source.urls:
         address = f"{url.rstrip('/')}/{file}"
-        bar = False if bars is None else _Bar(bars, file)
-        downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16)
+        downloader = pooch.HTTPDownloader(progressbar=_ByteCount(report), chunk_size=2**16)
         try:
             pooch.retrieve(address, f"md5:{source.md5[file]}", file, folder, downloader=downloader)
             return
@@ -185,27 +179,20 @@ def _fetch_file(source: Source, folder: Path, file: str, bars: "Progress | None"
     )
 
 
-def _bars() -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+class _ByteCount:
+    """Pass the bytes that pooch downloads to a progress function."""
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
-class _Bar:
-    """One bar of a rich display, with the methods that pooch calls."""
-
-    def __init__(self, bars: "Progress", file: str):
+    def __init__(self, report: Progress):
         self.total = 0  # bytes; pooch sets it, and leaves 0 if the server does not send it
-        self._bars = bars
-        self._task = bars.add_task(file, total=None, visible=False)  # no bar for an existing file
+        self._report = report
+        self._done = 0
 
     def update(self, size: int) -> None:
-        self._bars.update(self._task, advance=size, total=self.total or None, visible=True)
+        self._done += size
+        self._report(self._done, self.total)
 
-    def reset(self) -> None:
-        self._bars.reset(self._task)
+    def reset(self) -> None:  # pooch calls it before it sets the bar to the total once more
+        self._done = 0
 
     def close(self) -> None:
-        self._bars.stop_task(self._task)
+        """Do nothing: the bar belongs to the caller."""

@@ -22,47 +22,24 @@ __all__ = ["REGISTRY", "Entry", "Source", "available", "check_sizes", "load", "r
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set is published.
+    """Where a set is published: as single files, or as one .tar.gz or .zip file of the set's folder."""
 
-    Attributes
-    ----------
-    urls : tuple of str
-        Base addresses, tried in this order.
-    md5 : mapping of str to str
-        The MD5 of each file by name.
-    members : tuple of str
-        Empty if the files are read as they are. Otherwise the source is one .tar.gz or .zip file that holds
-        the set's folder, and these files and folders in it are unpacked; "." stands for all.
-    """
-
-    urls: tuple[str, ...]
-    md5: Mapping[str, str]
-    members: tuple[str, ...] = ()
+    urls: tuple[str, ...]  # base addresses, tried in this order
+    md5: Mapping[str, str]  # the MD5 of each file by name
+    members: tuple[str, ...] = ()  # files and folders to unpack from an archive; "." for all of them
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How a set is read and where it is published.
+    """How a set is read and where it is published."""
 
-    Attributes
-    ----------
-    read : callable
-        ``read(name, root / folder, progress)`` returns the ImageSet.
-    folder : str
-        The publisher's name of the set's folder; empty for a set that comes with a library.
-    files : mapping of str to int
-        The required files in the folder and their published sizes in bytes; 0 if the size is not fixed.
-    parts : bool
-        Whether a file may hold a part of the published rows if ``STEM_index.npy`` beside it lists them.
-    source : Source, optional
-        None if there is nothing to fetch.
-    """
-
-    read: Callable[[str, Path, bool | Progress], ImageSet]
-    folder: str = ""
-    files: Mapping[str, int] = field(default_factory=dict)
-    parts: bool = False
-    source: Source | None = None
+    read: Callable[[str, Path, bool | Progress], ImageSet]  # read(name, root / folder, progress)
+    folder: str = ""  # the publisher's name of the set's folder; empty for a set that comes with a library
+    files: Mapping[str, int] = field(
+        default_factory=dict
+    )  # required files and sizes in bytes; 0 for any size
+    parts: bool = False  # whether a file may hold a part of the rows if STEM_index.npy beside it lists them
+    source: Source | None = None  # None if there is nothing to fetch
 
 
 def load(

@@ -21,20 +21,11 @@ __all__ = ["read_labels", "read_rows"]
 
 
 class RawDataset(NamedTuple):
-    """The content of a file, a folder or a Hugging Face dataset.
+    """The content of a file, a folder or a Hugging Face dataset of n rows."""
 
-    Attributes
-    ----------
-    content : ndarray
-        Pixels (n, h, w[, 3]) uint8, texts (n,) or numbers (n, ...).
-    labels : sequence of n labels
-    ids : ndarray of shape (n,), optional
-    class_names : sequence of str, optional
-    """
-
-    content: np.ndarray
-    labels: Sequence[Any] | np.ndarray
-    ids: np.ndarray | None = None
+    content: np.ndarray  # pixels (n, h, w[, 3]) uint8, texts (n,) or numbers (n, ...)
+    labels: Sequence[Any] | np.ndarray  # (n,)
+    ids: np.ndarray | None = None  # (n,)
     class_names: Sequence[str] | None = None
 
 
