@@ -234,7 +234,7 @@ def main() -> None:
     rows: list[dict] = []
     for d in arguments.shapes:
         n, K = SHAPES[d]
-        problem = Problem(n, d, K)
+        problem = Problem(d, n, K)
         with threadpool_limits(1):
             rows += table_rows(problem, time_jobs(problem, arguments.repeats))
         if d == 784:

@@ -10,7 +10,6 @@ from sklearn.decomposition import PCA
 
 from layerprobe.core import ClassMoments, fit_subspaces
 from layerprobe.core.linalg import eigenpairs
-from layerprobe.core.subspaces import second_moment
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import reference
@@ -37,7 +36,7 @@ def relu_features(n: int, d: int, K: int, seed: int = 0) -> tuple[torch.Tensor, 
 class Problem:
     """Data of one shape, and every job on them."""
 
-    def __init__(self, n: int, d: int, K: int) -> None:
+    def __init__(self, d: int, n: int, K: int) -> None:
         self.n, self.d, self.K = n, d, K
         self.X, codes = relu_features(n + TEST_ROWS, d, K)
         self.codes, self.train = codes[:n], self.X[:n]
@@ -49,7 +48,7 @@ class Problem:
     def matrix(self) -> torch.Tensor:
         """What is decomposed for one class."""
         rows = self.train[self.codes == 0].double()
-        return second_moment(rows.T) if self.gram else second_moment(rows)
+        return rows @ rows.T if self.gram else rows.T @ rows
 
     def fit(self) -> object:
         """Fit our subspaces."""

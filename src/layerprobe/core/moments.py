@@ -24,7 +24,7 @@ __all__ = ["ClassMoments", "SecondMoment", "joint_subspaces"]
 
 
 class SecondMoment:
-    """A sum X^T X over batches of rows, kept on and below the diagonal in about 4.25 d^2 bytes.
+    """A sum X^T X over batches of rows, kept on and below the diagonal in about 4.3 d^2 bytes.
 
     Products are of the rows' precision over blocks of rows; the sums are float64, as in
     :func:`layerprobe.core.subspaces.second_moment`.

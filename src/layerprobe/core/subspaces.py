@@ -109,8 +109,11 @@ def fit_subspaces(
     if exact:
         X = X.double()
 
+    members = y.argsort(stable=True).split(y.bincount(minlength=num_classes).tolist())
+
     def fit_class(k: int) -> ClassBasis:
-        return basis_from_rows(X[y == k], variance=variance, components=components)
+        X_k = X.index_select(0, members[k])  # (n_k, d)
+        return basis_from_rows(X_k, variance=variance, components=components)
 
     n, d = X.shape
     m = min(max(n // num_classes, 1), d)  # side of a matrix that is decomposed
@@ -189,9 +192,9 @@ def basis_from_moment(
 def stripes(dim: int) -> list[tuple[int, int]]:
     """Return the rows [start, stop) of a (d, d) matrix that one product computes, up to column stop.
 
-    What lies on and below the diagonal is computed, and no more than a sixteenth above it for d > 128.
+    Products cover the triangle below the diagonal, and above it less than a twelfth for d > 192.
     """
-    width = min(128, max(8, dim // 16))
+    width = min(128, max(16, dim // 12))
     return [(start, min(start + width, dim)) for start in range(0, dim, width)]
 
 
