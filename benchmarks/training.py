@@ -1,13 +1,13 @@
-"""An epoch of our training loop against the loop that everybody writes, and two processes against one.
+"""Benchmark one training epoch against a plain PyTorch loop, and two processes against one.
 
     python benchmarks/training.py [--samples 2000] [--repeats 3] [--out benchmarks/training.csv]
-    python benchmarks/training.py --grid          # on a machine of two or more cores that does nothing else
+    python benchmarks/training.py --grid          # on an idle machine of two or more cores
 
-Random uint8 images; the same networks, batch sizes and optimisers (METHOD section 3). One thread; CPU seconds
-an epoch, the median of interleaved repeats. Floating point operations are those of matrix products and
-convolutions, forward and backward; the peak is that of one large float32 matrix product in the same run,
-which convolutions can exceed where their library (oneDNN) suits the processor better than that of products.
-The plain loop's data set spares itself the detour over PIL that torchvision's make.
+The images are random uint8. Both loops use the paper's networks, batch sizes and optimisers, and one thread.
+Times are CPU seconds per epoch, the median of interleaved repeats. Floating point operations are those of
+matrix products and convolutions, forward and backward. The peak is that of one large float32 matrix product
+in the same run, which convolutions can exceed where oneDNN is faster than the library of matrix products. The
+plain loop's data set does not convert images through PIL, as those of torchvision do.
 """
 
 import argparse
@@ -27,14 +27,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerprobe.runs.pairs import pair
+from layerprobe.paper import pair
 from layerprobe.training import seeded, train
 
 PAIRS = {"mlp-mnist": (28, 28), "cnn-fashion-mnist": (28, 28), "cnn-cifar10": (32, 32, 3)}  # image shapes
 
 
 class PlainDataset(Dataset):
-    """One sample at a time through ToTensor and Normalize((0.5,), (0.5,)), as torchvision does them."""
+    """Return one sample at a time, through torchvision's ToTensor and Normalize((0.5,), (0.5,))."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels
@@ -53,7 +53,7 @@ class PlainDataset(Dataset):
 def plain_epoch(
     model: nn.Module, loader: DataLoader, optimizer: torch.optim.Optimizer
 ) -> tuple[float, float]:
-    """Mean loss and accuracy of one epoch, each step waited for."""
+    """Return mean loss and accuracy of one epoch; each step is waited for."""
     model.train()
     loss_sum, correct, seen = 0.0, 0, 0
     for x, y in loader:
@@ -93,7 +93,7 @@ def our_training(name: str, images: Tensor, labels: Tensor, epochs: int = 1) -> 
 
 
 def operations(name: str, images: Tensor) -> int:
-    """Floating point operations of one epoch's matrix products and convolutions."""
+    """Return the floating point operations of one epoch's matrix products and convolutions."""
     model = network(name)
     with FlopCounterMode(display=False) as counter:
         model(pair(name).scale()(images[:1])).sum().backward()
@@ -136,7 +136,7 @@ def measure(name: str, samples: int, repeats: int) -> dict:
     }
 
 
-def wall_seconds_an_epoch(name: str, samples: int, threads: int, epochs: int = 5) -> float:
+def wall_seconds_per_epoch(name: str, samples: int, threads: int, epochs: int = 5) -> float:
     torch.set_num_threads(threads)
     images, labels = random_images(name, samples)
     our_training(name, images, labels)()  # warms up
@@ -146,15 +146,15 @@ def wall_seconds_an_epoch(name: str, samples: int, threads: int, epochs: int = 5
     return (time.perf_counter() - start) / epochs
 
 
-def epochs_a_second(name: str, samples: int, processes: int, threads: int) -> float:
-    """Throughput of so many processes at once, each training a network of its own."""
+def epochs_per_second(name: str, samples: int, processes: int, threads: int) -> float:
+    """Return the epochs per second of several processes at once, each with a network of its own."""
     command = [sys.executable, __file__, "--samples", str(samples), "--worker", name, str(threads)]
     started = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
     return sum(1 / float(process.communicate()[0]) for process in started)
 
 
 def measure_grid(name: str, samples: int) -> dict:
-    two, one = (epochs_a_second(name, samples, *how) for how in ((2, 1), (1, 2)))
+    two, one = (epochs_per_second(name, samples, *numbers) for numbers in ((2, 1), (1, 2)))
     return {
         "pair": name,
         "samples": samples,
@@ -169,13 +169,13 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--pairs", nargs="+", choices=PAIRS, default=list(PAIRS))
-    parser.add_argument("--grid", action="store_true", help="epochs a second of two processes and of one")
+    parser.add_argument("--grid", action="store_true", help="epochs per second of two processes and of one")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--out", help="also write the table there as CSV")
+    parser.add_argument("--out", help="also write the table to this CSV file")
     arguments = parser.parse_args()
     if arguments.worker:
         name, threads = arguments.worker
-        print(wall_seconds_an_epoch(name, arguments.samples, int(threads)))
+        print(wall_seconds_per_epoch(name, arguments.samples, int(threads)))
         return
     torch.set_num_threads(1)
     if arguments.grid:

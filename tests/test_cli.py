@@ -7,9 +7,9 @@ from layerprobe import data, demo
 from layerprobe.cli import main
 from layerprobe.errors import DataError
 from layerprobe.paper import RunSpec, execute, run_folder
-from layerprobe.report import running
-from layerprobe.runs import grid
+from layerprobe.runs import grid, scheduler
 from layerprobe.runs.grid import Outcome
+from layerprobe.runs.progress import Progress
 
 
 def test_version(capsys):
@@ -143,22 +143,21 @@ def test_training_hands_over_what_is_left_and_reports_what_failed(capsys, tmp_pa
     kept, *left = [digits(p, seed) for p in (0, 0.4) for seed in (0, 1)]
     execute(kept, tmp_path)
 
-    def train_grid(specs, root, *, tell, **options):
+    def train_grid(specs, root, *, report, **options):
         assert specs == left
         assert options == {
             "jobs": 3,
-            "cluster": None,
             "device": "cpu",
             "stacked": False,
             "data_root": tmp_path / "data",
             "checkpoints": True,
         }
         execute(left[0], root)
-        tell(0, "done", 1, 0.5)
+        report(0, Progress("done", 1, 0.5))
         failed = [Outcome(spec, "failed", "no disk", "Traceback ...") for spec in left[1:]]
         return [Outcome(left[0], "trained"), *failed]
 
-    monkeypatch.setattr(running, "train_grid", train_grid)
+    monkeypatch.setattr(grid, "train_grid", train_grid)
     options = [*DIGITS, "0", "1", "--root", str(tmp_path), "--jobs", "3", "--checkpoints", "--json"]
     assert main(["paper", "train", *options, "--data", str(tmp_path / "data")]) == 1
     printed = capsys.readouterr()
@@ -195,8 +194,8 @@ def test_on_a_gpu_runs_are_stacked_unless_asked_otherwise(tmp_path, monkeypatch,
         asked.append(stacked)
         return [Outcome(spec, "trained") for spec in specs]
 
-    monkeypatch.setattr(running, "train_grid", train_grid)
-    monkeypatch.setattr(grid, "jobs_on", lambda device, jobs, cluster: 1)
+    monkeypatch.setattr(grid, "train_grid", train_grid)
+    monkeypatch.setattr(scheduler, "jobs_on", lambda device, jobs: 1)
     command = ["paper", "train", *DIGITS, "0", "--device", "cuda", "--root", str(tmp_path), *options]
     assert main(command) == 0
     assert asked == [stacked]
@@ -239,7 +238,7 @@ def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
     def train_grid(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(running, "train_grid", train_grid)
+    monkeypatch.setattr(grid, "train_grid", train_grid)
     assert main(["paper", "train", *DIGITS, "0", "--root", str(tmp_path)]) == 130
     printed = capsys.readouterr()
     assert f"kept in {tmp_path}; the same command goes on from there.\n" in printed.err

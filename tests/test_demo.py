@@ -128,10 +128,13 @@ def test_interrupted_demo_leaves_no_files(tmp_path, monkeypatch, error):
         def __init__(self, **_):
             pass
 
-        def __call__(self, _):
+        def map(self, *_):
             raise error
 
-    monkeypatch.setattr("joblib.Parallel", Stopped)
+        def shutdown(self, **_):
+            pass
+
+    monkeypatch.setattr("loky.ProcessPoolExecutor", Stopped)
     with pytest.raises(error):
         demo.run_demo(demo.Spec(), tmp_path / "demo")
     assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import json
 import tempfile
 import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from layerprobe.networks import MLP
 from layerprobe.pages import write_report
 from layerprobe.probes import available, create
 from layerprobe.report import accuracies, by_layer, by_probe, finding
-from layerprobe.report.progress import Board, Stage, show_progress
+from layerprobe.report.progress import show_progress
+from layerprobe.runs.progress import Progress, State, follow_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
-from layerprobe.utils.files import require_folder
+from layerprobe.utils.files import replace_file, require_folder
 
 __all__ = ["Demo", "Spec", "run_demo", "show"]
 
@@ -126,7 +128,7 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     InputError
         If `out` or something above it is a file, or cannot be written to.
     """
-    from joblib import Parallel, cpu_count, delayed
+    from loky import ProcessPoolExecutor, cpu_count
 
     start = time.perf_counter()
     require_folder(out)
@@ -138,10 +140,16 @@ def run_demo(spec: Spec, out: Path) -> Demo:
         reason = f"cannot write to {out.parent} ({error.strerror})"
         raise InputError(f"{reason}; choose another folder for the results") from error
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
-        board = Board.create(Path(name, "board"), spec.seeds)
-        with show_progress(board, [f"seed {seed}" for seed in range(spec.seeds)]):
-            parallel = Parallel(n_jobs=min(spec.seeds, cpu_count()), backend="loky")
-            results = parallel(delayed(run_seed)(spec, seed, board) for seed in range(spec.seeds))
+        seeds, folder = range(spec.seeds), Path(name)
+        with (
+            show_progress([f"seed {seed}" for seed in seeds]) as report,
+            follow_progress(partial(_read_progress, folder), seeds, report),
+        ):
+            pool = ProcessPoolExecutor(max_workers=min(spec.seeds, cpu_count()))
+            try:
+                results = list(pool.map(partial(run_seed, spec, folder=folder), seeds))
+            finally:
+                pool.shutdown(kill_workers=True)
         rows, history = (pd.concat(frames, ignore_index=True) for frames in zip(*results, strict=True))
         demo = Demo(spec, rows, history, seconds=time.perf_counter() - start)
         files = Path(name, "files")
@@ -153,8 +161,23 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     return demo
 
 
-def run_seed(spec: Spec, seed: int, board: Board) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train one network on noisy digits and probe its layers; return its rows and its history."""
+def run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train one network on noisy digits and probe its layers.
+
+    Parameters
+    ----------
+    spec : Spec
+        The demo.
+    seed : int
+        The seed from which all others are derived.
+    folder : Path
+        Where the progress is written.
+
+    Returns
+    -------
+    rows, history : DataFrame
+        Those of `Demo`.
+    """
     torch.set_num_threads(1)  # bit for bit repeatable, and several small runs beside each other are faster
     seeds = Seeds.derive(seed)
     digits = load(DATA)
@@ -168,8 +191,9 @@ def run_seed(spec: Spec, seed: int, board: Board) -> tuple[pd.DataFrame, pd.Data
     with seeded(seeds.init):
         model = MLP(x[0].numel(), HIDDEN, digits.num_classes)
 
-    def tell(epoch: Epoch, stage: Stage = Stage.TRAINING) -> None:
-        board.write(seed, stage, epoch.epoch, epoch.train_accuracy)
+    def write_progress(epoch: Epoch, state: State = "training") -> None:
+        progress = Progress(state, epoch.epoch, epoch.train_accuracy)
+        replace_file(_progress_path(folder, seed), json.dumps(asdict(progress)).encode())
 
     history = train(
         model,
@@ -179,19 +203,28 @@ def run_seed(spec: Spec, seed: int, board: Board) -> tuple[pd.DataFrame, pd.Data
         order_seed=seeds.order,
         true_labels=torch.tensor(true),
         test=test,
-        on_epoch=tell,
+        on_epoch=write_progress,
     )
-    tell(history[-1], Stage.PROBING)
+    write_progress(history[-1], "probing")
     every_probe = {name: create(name) for name in available()} | {
         "masc": create("masc", variance=spec.variance)
     }
     rows = probe(model, (x, noisy), test, train_labels={"noisy": noisy, "true": true}, probes=every_probe)
-    tell(history[-1], Stage.DONE)
+    write_progress(history[-1], "done")
     frames = pd.DataFrame(rows), pd.DataFrame(map(asdict, history))
     for frame in frames:
         frame.insert(0, "corruption", spec.corruption)
         frame.insert(1, "seed", seed)
     return frames
+
+
+def _progress_path(folder: Path, seed: int) -> Path:
+    return folder / f"progress-{seed}.json"
+
+
+def _read_progress(folder: Path, seed: int) -> Progress | None:
+    path = _progress_path(folder, seed)
+    return Progress(**json.loads(path.read_text())) if path.exists() else None
 
 
 def write_files(demo: Demo, folder: Path) -> None:

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from layerprobe.paper import RunSpec, execute
+from layerprobe.paper import PAIRS, RunSpec
 from layerprobe.runs.clusters import Cluster
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
@@ -79,41 +80,52 @@ def cluster(request):
 
 @pytest.fixture
 def spec_of():
-    def make(seed, **changes):
-        return RunSpec.of("mlp-digits", 0.4, seed, **({"subset": 100, "max_epochs": 2} | changes))
+    def make(pair, **changes):
+        return RunSpec.of(pair, 0.4, 0, **({"subset": 100, "max_epochs": 2} | changes))
 
     return make
 
 
 @pytest.fixture
-def noted(tmp_path):
-    """A trainer for workers that notes what it begins; of some seeds it dies once, after so many epochs.
+def deadly_pair(tmp_path):
+    """Register a pair whose network kills the worker that trains it.
 
-    Of no epoch it dies every time.
+    It dies before batch `batch` of a worker's first attempt; without `batch`, at every attempt. `attempts`
+    counts them.
     """
-    notes = tmp_path / "notes"
+    notes, parent, names = tmp_path / "notes", os.getpid(), []
     notes.mkdir()
+    digits = PAIRS["mlp-digits"]
 
-    def train_with(dies_after):
-        def train(spec, root, *, on_epoch, **options):
-            begun = sum(1 for _ in notes.glob(f"{spec.seed}-*"))
-            (notes / f"{spec.seed}-{begun}").touch()
+    def attempts(name):
+        return sum(1 for _ in notes.glob(f"{name}-*"))
 
-            def die(epochs):
-                if dies_after.get(spec.seed) == epochs and (epochs == 0 or begun == 0):
+    def make(name, batch=None):
+        def build(**options):
+            network, batches = digits.build(**options), []
+            if os.getpid() == parent:
+                return network
+            attempt = attempts(name)
+            (notes / f"{name}-{attempt}").touch()
+            if batch is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            def before(module, _):
+                batches.extend([None] * module.training)
+                if len(batches) == batch and attempt == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            def on_epoch_then_die(epoch):
-                on_epoch(epoch)
-                die(epoch.epoch)
+            network.register_forward_pre_hook(before)
+            return network
 
-            die(0)
-            return execute(spec, root, on_epoch=on_epoch_then_die, **options)
+        PAIRS[name] = replace(digits, name=name, build=build)
+        names.append(name)
+        return name
 
-        return train
-
-    train_with.begun = lambda: sorted(int(path.name.split("-")[0]) for path in notes.iterdir())
-    return train_with
+    make.attempts = attempts
+    yield make
+    for name in names:
+        del PAIRS[name]
 
 
 def _address(head):

@@ -5,7 +5,7 @@ from layerprobe.paper import BusyError, RunSpec, execute, run_folder
 from layerprobe.paper.analysis import analyse, analyse_grid, gather, histories, missing
 from layerprobe.paper.rows import COLUMNS, read_rows
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.runs.leases import locked
+from layerprobe.runs.leases import acquire
 
 SPEC = RunSpec.of("mlp-digits", 0.4, 0, subset=64, test_subset=50, max_epochs=2)
 WANTED = ["noisy_subspaces", "true_subspaces", "latent_memorisation"]
@@ -56,19 +56,19 @@ def test_an_unknown_experiment_is_named(root):
 
 
 def test_a_run_in_other_hands_is_left_alone(root):
-    with locked(run_folder(root, SPEC)), pytest.raises(BusyError):
+    with acquire(run_folder(root, SPEC)), pytest.raises(BusyError):
         analyse(SPEC, root, WANTED)
 
 
 def test_a_grid_goes_on_when_one_run_fails(root):
     absent = RunSpec.of("mlp-digits", 0.4, 1, subset=64, max_epochs=2)
-    told = []
+    reports = []
     outcomes = analyse_grid({absent: WANTED, SPEC: WANTED}, root, jobs=1)
     assert [outcome.state for outcome in outcomes] == ["failed", "trained"]
     assert "Train it first" in outcomes[0].error
-    outcomes = analyse_grid({SPEC: WANTED}, root, jobs=1, tell=lambda *what: told.append(what))
+    outcomes = analyse_grid({SPEC: WANTED}, root, jobs=1, report=lambda *progress: reports.append(progress))
     assert [outcome.state for outcome in outcomes] == ["kept"]
-    assert told == []
+    assert reports == []
 
 
 def test_gathered_rows_know_their_runs(root):

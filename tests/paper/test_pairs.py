@@ -6,7 +6,8 @@ from layerprobe.data import available
 from layerprobe.errors import InputError
 from layerprobe.paper import PAIRS, pair
 
-# METHOD section 3: data set, parameters, optimiser, step size, momentum, batch, target, (c, h, w), K.
+# Supplementary Table 1:
+# data set, parameters, optimiser, step size, momentum, batch, target, (c, h, w), K.
 TABLE = {
     "mlp-mnist": ("mnist", 5_433_994, "sgd", 1e-3, 0.9, 32, 0.999, (1, 28, 28), 10),
     "mlp-cifar10": ("cifar-10", 5_726_858, "sgd", 1e-3, 0.9, 32, 1.0, (3, 32, 32), 10),
@@ -19,13 +20,13 @@ TABLE = {
 }
 
 
-def test_the_pairs_are_the_papers_and_one_that_needs_no_download():
+def test_registry_has_the_papers_pairs_and_mlp_digits():
     assert list(PAIRS) == [*TABLE, "mlp-digits"]
     assert all(name == pair(name).name for name in PAIRS)
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_a_pair_is_as_published(name):
+def test_pair_is_as_published(name):
     dataset, parameters, optimizer, learning_rate, momentum, batch_size, target, size, classes = TABLE[name]
     found = pair(name)
     assert found.dataset == dataset
@@ -49,7 +50,7 @@ def test_inputs_span_the_published_range(name):
     assert pair(name).scale()(black_and_white).flatten().tolist() == [low, 1.0]
 
 
-def test_the_digits_pair_fits_its_images():
+def test_digits_pair_fits_its_images():
     digits = pair("mlp-digits")
     images = torch.full((2, 8, 8), 16, dtype=torch.uint8)
     x = digits.scale(max_value=16)(images)
@@ -59,6 +60,6 @@ def test_the_digits_pair_fits_its_images():
     assert [m.out_features for m in network if isinstance(m, nn.Linear)] == [256, 512, 512, 10]
 
 
-def test_an_unknown_pair_is_named_with_those_there_are():
+def test_unknown_pair_raises_and_lists_the_registered():
     with pytest.raises(InputError, match=r"Unknown pair 'mlp'. Available: mlp-mnist, .*mlp-digits"):
         pair("mlp")

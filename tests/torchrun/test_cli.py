@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from layerprobe.cli import main
-from layerprobe.paper import execute, read_run
-from layerprobe.runs.execution import load_model
+from layerprobe.paper import execute, load_model, read_run
 
 from .cli_job import AUDIT, INTERRUPTED, PROBE, TRAIN
 

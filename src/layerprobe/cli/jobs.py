@@ -1,19 +1,77 @@
-"""Commands as one job of several processes, which torchrun starts."""
+"""Where commands run: in worker processes, on a cluster, or as one job of torchrun's processes."""
 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-__all__ = ["JOBS", "one_job", "refuse_alone"]
+from layerprobe.errors import InputError
+
+if TYPE_CHECKING:
+    from layerprobe.runs.scheduler import Jobs
+
+__all__ = ["JOBS", "Workers", "one_job", "refuse_alone"]
 
 JOBS = (("audit",), ("probe",), ("paper", "train"))
-"""Commands that several processes do together."""
+"""Commands that the processes of a torchrun job share."""
 TIMEOUT = 24 * 3600.0  # seconds; a process that ends is noticed at once, this is for one that hangs
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where runs are trained and measured.
+
+    Attributes
+    ----------
+    jobs
+        Number of processes, of one thread each. By default one per usable core, or one on a GPU.
+    backend
+        loky: processes on this machine; dask, ray: a running cluster, as many runs at a time as it has
+        workers.
+    address
+        Address of the cluster: tcp://HOST:8786 of dask's scheduler; auto, HOST:6379 or ray://HOST:10001.
+    device
+        Where to train.
+    data
+        Folder of the data sets. By default LAYERPROBE_DATA, or else the user's cache folder.
+    """
+
+    jobs: int | None = None
+    backend: Literal["loky", "dask", "ray"] = "loky"
+    address: str | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+    data: Path | None = None
+
+    def resolve(self) -> "Jobs":
+        """Return the number of processes or the cluster.
+
+        Raises
+        ------
+        InputError
+            If the options contradict each other, or this machine does not have the device.
+        """
+        from layerprobe.runs.clusters import Cluster
+        from layerprobe.runs.scheduler import jobs_on
+
+        cluster = Cluster.of(self.backend, self.address)
+        if cluster and self.jobs is not None:
+            raise InputError(
+                f"--jobs counts processes of this machine, but {cluster} trains as many runs at a time as it "
+                "has workers; leave out --jobs"
+            )
+        return jobs_on(self.device, cluster or self.jobs)
 
 
 @contextmanager
 def one_job(device: str | None) -> Iterator[bool]:
-    """Join the processes that torchrun started, if any did; all but the first keep quiet.
+    """Join the processes that torchrun started, if any; all but the first print nothing.
+
+    Parameters
+    ----------
+    device : str, optional
+        Where the command computes.
 
     Yields
     ------
@@ -32,7 +90,7 @@ def one_job(device: str | None) -> Iterator[bool]:
 
 
 def refuse_alone(arguments: Sequence[str]) -> str:
-    """Say why a command is none for torchrun; nothing if it is, or torchrun did not start it."""
+    """Return why torchrun cannot start a command; empty if it can, or did not start this process."""
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if not several or any(tuple(arguments[: len(job)]) == job for job in JOBS):
         return ""

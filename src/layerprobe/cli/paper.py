@@ -1,4 +1,4 @@
-"""`layerprobe paper`: train grids of networks, see where they stand, make tables and figures of them."""
+"""`layerprobe paper`: train grids of networks, show their states, write tables and figures."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from layerprobe.cli.jobs import one_job
+from layerprobe.cli.jobs import Workers, one_job
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -14,14 +14,13 @@ if TYPE_CHECKING:
 
     from layerprobe.paper import RunSpec
     from layerprobe.report.reproduction import Written
-    from layerprobe.runs.clusters import Cluster
 
 __all__ = ["Grid", "add_paper"]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which runs of the paper: every pair with every corruption degree and every seed.
+    """Runs of the paper: every pair with every corruption degree and every seed.
 
     Attributes
     ----------
@@ -31,31 +30,31 @@ class Grid:
     corruption
         Probabilities, 0 to 1, that a training label is redrawn from all classes.
     seeds
-        Each gives one network its own noise, initial weights and batch order.
+        Each seed gives one network its own noise, initial weights and batch order.
     noise
-        Labels that people gave, as cifar-10n:worst, instead of drawn ones; --corruption is then not used.
+        Human labels, as cifar-10n:worst, instead of drawn ones; --corruption is then not used.
     subset
-        Train on so many images, as many of each class, instead of on all.
+        Number of training images, balanced over the classes. By default all.
     test_subset
-        Test on so many images, as many of each class, instead of on all.
+        Number of test images, balanced over the classes. By default all.
     protocol
         published: the published noise draw, shared by all seeds, and batches that are never shuffled.
     max_epochs
-        Stop here at the latest, instead of at 500.
+        Maximum number of epochs. By default 500.
     target
-        Stop when the running training accuracy reaches this, instead of the pair's own target.
+        Stop when the running training accuracy reaches this. By default the target of the pair.
     optimizer
-        Instead of the pair's own.
+        By default that of the pair.
     learning_rate
-        Instead of the pair's own.
+        By default that of the pair.
     batch_size
-        Instead of the pair's own.
+        By default that of the pair.
     dropout
-        Probability with which a CNN drops units; a variant, as the paper's networks have none.
+        Probability with which a CNN drops units; a variant, since the paper's networks have none.
     maxpool
         A ResNet-18 without its max-pooling; a variant.
     edit_epoch
-        After this epoch the last layer becomes the VeLPIC probe of the last hidden one, and training goes on.
+        After this epoch, replace the last layer by the VeLPIC probe of the last hidden layer, and train on.
     root
         Folder of all runs.
     """
@@ -78,22 +77,12 @@ class Grid:
     root: Path = Path("runs")
 
     def specs(self) -> "list[RunSpec]":
-        """Return the runs, each once."""
+        """Return the specs of the runs, each once."""
         from layerprobe.paper import Edit, RunSpec
 
+        names = ("protocol", "noise", "subset", "test_subset", "max_epochs", "target", "optimizer")
         changes: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in (
-                "protocol",
-                "noise",
-                "subset",
-                "test_subset",
-                "max_epochs",
-                "target",
-                "optimizer",
-                "learning_rate",
-                "batch_size",
-            )
+            name: getattr(self, name) for name in (*names, "learning_rate", "batch_size")
         }
         changes["options"] = {} if self.dropout is None else {"dropout": self.dropout}
         changes["options"] |= {} if self.maxpool else {"maxpool": False}
@@ -104,7 +93,7 @@ class Grid:
 
 
 def add_paper(app: "SubcommandApp") -> None:
-    """Add the commands to the application; their signatures and docstrings are their help."""
+    """Add the commands to the application; signatures and docstrings are the help texts."""
     from tyro.conf import Positional, arg
     from tyro.extras import SubcommandApp
 
@@ -114,72 +103,94 @@ def add_paper(app: "SubcommandApp") -> None:
     @paper.command
     def train(
         grid: Annotated[Grid, arg(name="")],
+        workers: Annotated[Workers, arg(name="")],
         *,
-        jobs: int | None = None,
-        backend: Literal["loky", "dask", "ray"] = "loky",
-        address: str | None = None,
-        device: Literal["cpu", "cuda"] = "cpu",
         stacked: bool = False,
         separate: bool = False,
-        data: Annotated[Path | None, arg(metavar="FOLDER")] = None,
         checkpoints: bool = False,
         dry_run: bool = False,
         json: bool = False,
     ) -> None:
         """Train a grid of networks on corrupted labels, several at a time.
 
-        A run that is there already is not repeated, and one that was interrupted goes on after its last
-        complete epoch: after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1
-        if a run failed; the others are finished nevertheless.
+        A run that is done is not repeated. A run that was interrupted resumes after its last complete epoch:
+        after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1 if a run failed;
+        the others are finished nevertheless.
 
-        Started by torchrun, its processes train one run after the other together, each its share of every
-        batch: torchrun --standalone --nproc-per-node 2 -m layerprobe paper train ... A run that fails then
-        ends all.
+        Started by torchrun, its processes train one run after another together, each with its share of every
+        batch: torchrun --standalone --nproc-per-node 2 -m layerprobe paper train ... There the first failure
+        ends the command.
 
         Args:
-            grid: Which runs.
-            jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
-            backend: loky: processes on this machine; dask, ray: a cluster that exists, as many runs at a
-                time as it has workers.
-            address: Of the cluster: tcp://HOST:8786 of dask's scheduler; auto, HOST:6379 or ray://HOST:10001.
-            device: Where to train.
-            stacked: Train all runs of a pair as one batched model, as on a GPU by default.
-            separate: Train each run by itself, on a GPU too.
-            data: Folder of the data sets. Without it, LAYERPROBE_DATA or else the user's cache folder.
+            grid: The runs.
+            workers: Where they are trained.
+            stacked: Train all runs of a pair as one batched model, the default on a GPU.
+            separate: Train each run by itself, also on a GPU.
             checkpoints: Keep the weights of epochs 0, 1, every 2nd below 20 and every 5th after.
-            dry_run: Train nothing; print the runs, which are there, and the disk space that the others need.
+            dry_run: Train nothing; print the runs, their states, and the disk space that the rest needs.
             json: Print the outcome as JSON on stdout, and nothing else there.
         """
-        from layerprobe.utils.distributed import world_size
-
         if stacked and separate:
             raise InputError("runs are trained either stacked or separate; leave out one of the two")
-        from layerprobe.runs.clusters import Cluster
+        with one_job(workers.device):
+            from layerprobe.report.run_tables import counts, disk, failures, run_progress, show_grid
+            from layerprobe.runs.clusters import Cluster
+            from layerprobe.runs.grid import train_grid
+            from layerprobe.runs.states import disk_needed, status
+            from layerprobe.utils.distributed import world_size
 
-        cluster = Cluster.of(backend, address)
-        with one_job(device):
-            stacked = stacked or (device == "cuda" and not separate and world_size() == 1)
-            _train(
-                grid,
-                jobs,
-                cluster,
-                device,
-                stacked,
-                data,
-                checkpoints=checkpoints,
-                dry_run=dry_run,
-                json=json,
-            )
+            root, specs, several = grid.root, grid.specs(), world_size() > 1
+            if not specs:
+                raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
+            given = {"--stacked": stacked, "--backend": workers.address, "--jobs": workers.jobs is not None}
+            if several and any(given.values()):
+                raise InputError(
+                    f"the {world_size()} processes that torchrun started train one run at a time; leave out "
+                    f"{next(name for name in given if given[name])}, or start the command without torchrun"
+                )
+            jobs = 1 if several else workers.resolve()
+            stacked = stacked or (workers.device == "cuda" and not separate and not several)
+            rows = status(root, specs)
+            left = [spec for spec, state in zip(specs, rows["state"], strict=True) if state != "done"]
+            if isinstance(jobs, Cluster):
+                at_once, number = len(left), f"as many at a time as {jobs} has workers"
+            else:
+                at_once, number = jobs, f"{jobs} at a time"
+            needed = disk_needed(left, jobs=len(left) if stacked else at_once, checkpoints=checkpoints)
+            number = f"Those of a pair as one, {number}" if stacked else number[0].upper() + number[1:]
+            shared = f" on {world_size()} processes" if several else ""
+            print(f"{counts(rows)}. {number}{shared}, {disk(needed, root)}.", file=sys.stderr)
+            if dry_run:
+                show_grid(root, rows, json=json)
+                return
+            # A torchrun job gets all runs: another process may see a run end later than the first.
+            todo = specs if several else left
+            with run_progress(todo, root, training=True) as report:
+                outcomes = train_grid(
+                    todo,
+                    root,
+                    jobs=jobs,
+                    device=workers.device,
+                    data_root=workers.data,
+                    checkpoints=checkpoints,
+                    stacked=stacked,
+                    report=report,
+                )
+            show_grid(root, status(root, specs), outcomes, json=json)
+            for line in failures(outcomes):
+                print(f"layerprobe: {line}", file=sys.stderr)
+            if any(outcome.state == "failed" for outcome in outcomes):
+                raise SystemExit(1)
 
     @paper.command
     def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
-        """Show where runs stand: done, running, resumable or missing, with accuracies and durations.
+        """Show the state of runs: done, running, resumable or missing, with accuracies and durations.
 
-        Without --pair: every run that is there, and what is missing among each pair's corruption degrees and
-        seeds. Train accuracies are against the corrupted labels, test accuracies against true ones.
+        Without --pair: every run in the folder, and those that are missing among each pair's corruption
+        degrees and seeds. Train accuracies refer to the corrupted labels, test accuracies to true ones.
 
         Args:
-            grid: Which runs.
+            grid: The runs.
             json: Print JSON on stdout, and nothing else there.
         """
         from layerprobe.report.run_tables import show_grid
@@ -187,7 +198,7 @@ def add_paper(app: "SubcommandApp") -> None:
 
         if not grid.pair and grid != replace(type(grid)(), root=grid.root):
             raise InputError(
-                "only runs of named pairs can be chosen; add --pair, or leave out all but --root"
+                "options choose runs of named pairs only; add --pair, or leave out all but --root"
             )
         show_grid(grid.root, status(grid.root, grid.specs() or None), json=json)
 
@@ -198,13 +209,13 @@ def add_paper(app: "SubcommandApp") -> None:
         root: Path = Path("runs"),
         out: Path = Path("tables"),
     ) -> None:
-        """Write tables of everything that was measured, as CSV, Markdown and LaTeX.
+        """Write tables of all measurements, as CSV, Markdown and LaTeX.
 
-        They are made of the rows that the runs keep; nothing is trained or measured. A table whose
-        experiments nobody did is left out, and named.
+        Tables are made from the rows in the folders of the runs; nothing is trained or measured. A table
+        without the rows of its experiments is left out, and named on stderr.
 
         Args:
-            names: table1, table2, ...; without any, all of them.
+            names: table1, table2, ...; by default all.
             root: Folder of all runs.
             out: Folder for the tables.
         """
@@ -221,13 +232,13 @@ def add_paper(app: "SubcommandApp") -> None:
         root: Path = Path("runs"),
         out: Path = Path("figures"),
     ) -> None:
-        """Draw figures of everything that was measured, as PNG, SVG and PDF.
+        """Draw figures of all measurements, as PNG, SVG and PDF.
 
-        They are made of the rows that the runs keep; nothing is trained or measured. A figure whose
-        experiments nobody did is left out, and named.
+        Figures are made from the rows in the folders of the runs; nothing is trained or measured. A figure
+        without the rows of its experiments is left out, and named on stderr.
 
         Args:
-            names: figure2, figure3, ...; without any, all of them.
+            names: figure2, figure3, ...; by default all.
             root: Folder of all runs.
             out: Folder for the figures.
         """
@@ -239,62 +250,9 @@ def add_paper(app: "SubcommandApp") -> None:
 
 
 def _show_written(written: "Written", out: Path) -> None:
-    """Say what was written and what was not; an exit code of 1 if it was nothing."""
+    """Print what was written and what was left out; exit with code 1 if nothing was written."""
     for name, reason in written.left_out.items():
         print(f"layerprobe: {name} is left out: {reason}", file=sys.stderr)
     if not written.made:
         raise SystemExit(1)
     print(f"{', '.join(written.made)}: in {out}.")
-
-
-def _train(
-    grid: Grid,
-    jobs: int | None,
-    cluster: "Cluster | None",
-    device: str,
-    stacked: bool,
-    data: Path | None,
-    *,
-    checkpoints: bool,
-    dry_run: bool,
-    json: bool,
-) -> None:
-    """Say what is to be done, train with progress on stderr, and show how it ended and what failed."""
-    from layerprobe.report.run_tables import counts, disk, failures, show_grid
-    from layerprobe.report.running import train_with_progress
-    from layerprobe.runs.grid import jobs_on
-    from layerprobe.runs.states import disk_needed, status
-    from layerprobe.utils.distributed import world_size
-
-    root, specs = grid.root, grid.specs()
-    if not specs:
-        raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
-    together = world_size() > 1
-    if together and (jobs is not None or stacked or cluster):
-        needless = "--stacked" if stacked else "--backend" if cluster else "--jobs"
-        raise InputError(
-            f"the {world_size()} processes that torchrun started train one run at a time; leave out "
-            f"{needless}, or start the command without torchrun"
-        )
-    at_once = jobs_on(device, 1 if together else jobs, cluster) or len(specs)
-    rows = status(root, specs)
-    left = [spec for spec, state in zip(specs, rows["state"], strict=True) if state != "done"]
-    needed = disk(disk_needed(left, jobs=len(left) if stacked else at_once, checkpoints=checkpoints), root)
-    number = f"{at_once} at a time" if cluster is None else f"as many at a time as {cluster} has workers"
-    as_one = "Those of a pair as one, " if stacked else ""
-    shared = f" on {world_size()} processes" if together else ""
-    words = f"{as_one}{number}{shared}, {needed}."
-    print(f"{counts(rows)}. {words[0].upper()}{words[1:]}", file=sys.stderr)
-    if dry_run:
-        show_grid(root, rows, json=json)
-        return
-    options: dict[str, Any] = {"device": device, "data_root": data, "checkpoints": checkpoints}
-    if not together:
-        options |= {"jobs": jobs, "cluster": cluster, "stacked": stacked}
-    # Together all of them: the first process tells which are left, as the others may look later than it.
-    outcomes = train_with_progress(specs if together else left, root, **options)
-    show_grid(root, status(root, specs), outcomes, json=json)
-    for line in failures(outcomes):
-        print(f"layerprobe: {line}", file=sys.stderr)
-    if any(outcome.state == "failed" for outcome in outcomes):
-        raise SystemExit(1)

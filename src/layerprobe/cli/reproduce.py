@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from layerprobe.cli.jobs import Workers
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -20,17 +21,13 @@ def add_reproduce(app: "SubcommandApp") -> None:
 
     @app.command
     def reproduce(
+        workers: Annotated[Workers, arg(name="")],
         names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = ("table1",),
         *,
         pair: tuple[str, ...] = (),
         scale: Literal["small", "full"] = "small",
         root: Path = Path("runs"),
         out: Path = Path("reproduction"),
-        jobs: int | None = None,
-        backend: Literal["loky", "dask", "ray"] = "loky",
-        address: str | None = None,
-        device: Literal["cpu", "cuda"] = "cpu",
-        data: Annotated[Path | None, arg(metavar="FOLDER")] = None,
         dry_run: bool = False,
         as_is: bool = False,
         json: bool = False,
@@ -42,18 +39,13 @@ def add_reproduce(app: "SubcommandApp") -> None:
         failed; what is there is written nevertheless.
 
         Args:
+            workers: Where runs are trained and measured.
             names: table1, figure2, ..., probes, thresholds, ...; or all.
             pair: Networks and data sets; without it the eight of the paper.
             scale: small: fixed subsets of the training images and fewer seeds, for two cores; full: the
                 paper's, for a GPU. --dry-run says how long it takes.
             root: Folder of all runs.
             out: Folder for what is written.
-            jobs: Processes, of one thread each. Without it, one a usable core, or one on a GPU.
-            backend: loky: processes on this machine; dask, ray: a cluster that exists, as many runs at a
-                time as it has workers.
-            address: Of the cluster: tcp://HOST:8786 of dask's scheduler; auto, HOST:6379 or ray://HOST:10001.
-            device: Where networks are trained.
-            data: Folder of the data sets. Without it, LAYERPROBE_DATA or else the user's cache folder.
             dry_run: Do nothing; print the runs, and about how much time and disk space they need.
             as_is: Train and measure nothing; write tables, figures and report from what is there.
             json: Print the state of all runs as JSON on stdout, and nothing else there.
@@ -63,26 +55,22 @@ def add_reproduce(app: "SubcommandApp") -> None:
         from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
         from layerprobe.report.run_tables import failures, show_grid
-        from layerprobe.runs.clusters import Cluster
-        from layerprobe.runs.grid import jobs_on
         from layerprobe.runs.states import status
 
         if dry_run and as_is:
             raise InputError(
                 "--dry-run writes nothing and --as-is writes what is there; leave out one of the two"
             )
-        cluster = Cluster.of(backend, address)
+        jobs = workers.resolve()
         plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
         if not as_is:
-            print(announce(plan, root, jobs_on(device, jobs, cluster), cluster), file=sys.stderr)
+            print(announce(plan, root, jobs), file=sys.stderr)
         failed: list[Outcome] = []
         if as_is:
             if not write_all(plan, root, out):
                 raise InputError(f"there is nothing to write: no run in {root} shows {', '.join(names)}")
         elif not dry_run:
-            failed = reproduce_plan(
-                plan, root, out, jobs=jobs, cluster=cluster, device=device, data_root=data
-            )
+            failed = reproduce_plan(plan, root, out, jobs=jobs, device=workers.device, data_root=workers.data)
         if dry_run or json:
             show_grid(root, status(root, list(plan.work)), failed, json=json)
         if not dry_run and not json and (out / "report.html").exists():

@@ -1,11 +1,12 @@
-"""The paper's experiments: pairs of network and data set, and runs that survive whatever interrupts them."""
+"""The paper: pairs of network and data set, runs that survive interruptions, experiments on them."""
 
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.runs.execution import execute
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.grid import train_grid
 from layerprobe.runs.head_edit import Edit
 from layerprobe.runs.leases import BusyError
-from layerprobe.runs.pairs import PAIRS, Pair, pair
+from layerprobe.runs.pairs import Pair, pair
 from layerprobe.runs.specs import Protocol, RunSpec, run_data
 from layerprobe.runs.stacked_runs import execute_together
 from layerprobe.runs.states import status

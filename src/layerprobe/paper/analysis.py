@@ -3,10 +3,9 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,12 +13,11 @@ from layerprobe.errors import DataError, ExperimentError, InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.runs.clusters import Cluster
 from layerprobe.runs.folders import DONE, RECORD, Run, read_run, run_folder
-from layerprobe.runs.grid import Outcome, jobs_on
-from layerprobe.runs.leases import Sweep, is_locked, locked
-from layerprobe.runs.processes import failure
-from layerprobe.runs.scheduler import Location, Tell, data_for, sweep_through
+from layerprobe.runs.grid import Outcome
+from layerprobe.runs.leases import Session, acquire, is_leased
+from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
+from layerprobe.runs.scheduler import Jobs, Location, jobs_on, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch
 
@@ -52,7 +50,7 @@ def analyse(
     data_root: Location | None = None,
     device: str = "cpu",
     on_experiment: Callable[[str], object] | None = None,
-    sweep: Sweep | None = None,
+    session: Session | None = None,
 ) -> None:
     """Do those experiments on a finished run that suit it and were not done before.
 
@@ -73,8 +71,8 @@ def analyse(
         Where networks run.
     on_experiment : callable, optional
         Called with each experiment's name before it begins.
-    sweep : Sweep, optional
-        The command that this is part of, whose lost workers' runs are taken over.
+    session : Session, optional
+        The command that this is part of; runs of its lost workers are taken over.
 
     Raises
     ------
@@ -88,7 +86,7 @@ def analyse(
     folder = run_folder(root, spec)
     if not (folder / DONE).exists():
         raise DataError(f"{folder}: this run is not done, so nothing can be measured on it. Train it first.")
-    with locked(folder, sweep) as claim:
+    with acquire(folder, session) as lease:
         names = missing(spec, root, experiments)
         finished = FinishedRun.of(spec, root, data_root=data_root, device=device) if names else None
         failed: list[Exception] = []
@@ -101,10 +99,10 @@ def analyse(
                 rows = EXPERIMENTS[name].measure(finished)  # type: ignore[arg-type]  # there is one for a name
             except Exception as error:  # what is wrong with one experiment must not end the others
                 failed.append(error)
-                said.append(f"{name}: {failure(error)[0]}")
+                said.append(f"{name}: {Outcome.of(spec, error).error}")
                 continue
             took = {"experiment": name, "metric": "experiment_seconds", "value": time.perf_counter() - start}
-            claim.check()
+            lease.check()
             write_rows(folder, name, pd.concat([rows, tidy([took])], ignore_index=True))
     if failed:
         raise ExperimentError("; ".join(said)) from failed[0]
@@ -114,11 +112,10 @@ def analyse_grid(
     work: Mapping[RunSpec, Sequence[str]],
     root: Location,
     *,
-    jobs: int | None = None,
-    cluster: Cluster | None = None,
+    jobs: Jobs | None = None,
     data_root: Location | None = None,
     device: str = "cpu",
-    tell: Tell | None = None,
+    report: ProgressCallback | None = None,
 ) -> list[Outcome]:
     """Do experiments on many runs, each run in a process of one thread; a failure does not disturb others.
 
@@ -126,80 +123,65 @@ def analyse_grid(
     ----------
     work : mapping of RunSpec to sequence of str
         The experiments to do on each run.
-    root, jobs, cluster, data_root, device
+    root, jobs, data_root, device
         As for `layerprobe.paper.train_grid`.
-    tell : Tell, optional
-        Called as runs begin, with each experiment's position, and as they end; must be picklable.
+    report : ProgressCallback, optional
+        Called in this process while runs are analysed and when they end.
 
     Returns
     -------
     list of Outcome
         One for each run, in order; "kept" where nothing was missing.
     """
-    jobs = jobs_on(device, jobs, cluster)
-    root = Path(root).absolute() if cluster else root
-    outcomes: dict[RunSpec, Outcome] = {}
-    left: list[_Missing] = []
-    for position, (spec, experiments) in enumerate(work.items()):
-        if names := missing(spec, root, experiments):
-            left.append(_Missing(position, spec, names))
-        else:
-            outcomes[spec] = Outcome(spec, "kept")
-    of_position = {unit.position: unit for unit in left}
-    swept = sweep_through(
-        partial(_analyse_one, root=root, data_root=data_for(cluster, data_root), device=device),
-        left,
-        root,
-        jobs=jobs,
-        cluster=cluster,
-        device=device,
-        where=lambda position: _where(root, of_position[position]),
-        positions=of_position,
-        tell=tell,
-    )
-    with closing(swept):
-        for unit, result, told in swept:
-            error, trace, busy = failure(result) if isinstance(result, Exception) else result
-            state: Any = "busy" if busy else "failed" if error else "trained"
-            outcomes[unit.spec] = Outcome(unit.spec, state, error, trace)
-            told(unit.position, "failed" if error else "done", 0, 1.0)
-    return [outcomes[spec] for spec in work]
-
-
-@dataclass(frozen=True)
-class _Missing:
-    """The experiments that a run lacks."""
-
-    position: int
-    spec: RunSpec
-    names: list[str]
+    jobs = jobs_on(device, jobs)
+    root, data_root = shared_places(jobs, root, data_root)
+    specs = list(work)
+    wanted = {spec: names for spec in specs if (names := missing(spec, root, work[spec]))}
+    outcomes = {spec: Outcome(spec, "kept") for spec in specs if spec not in wanted}
+    analyse_one = partial(_analyse_one, root=root, data_root=data_root, device=device)
+    positions = [specs.index(spec) for spec in wanted]
+    with (
+        follow_progress(partial(_progress, root, specs, wanted), positions, report) as update,
+        closing(run_tasks(analyse_one, list(wanted.items()), root, jobs, device)) as results,
+    ):
+        for (spec, _), result in results:
+            outcomes[spec] = Outcome.of(spec, result) if isinstance(result, Exception) else result
+            update(specs.index(spec), Progress("failed" if outcomes[spec].error else "done", share=1.0))
+    return [outcomes[spec] for spec in specs]
 
 
 def _analyse_one(
-    unit: _Missing, *, root: Location, data_root: Location | None, device: str, sweep: Sweep, tell: Tell
-) -> tuple[str, str, bool]:
-    begun = 0
-
-    def on_experiment(_: str) -> None:
-        nonlocal begun
-        begun += 1
-        sweep.check()  # nobody may wait for this run any more
-        tell(unit.position, "analysing", begun, (begun - 1) / len(unit.names))
-
-    options = {"data_root": data_root, "device": device, "on_experiment": on_experiment, "sweep": sweep}
+    task: tuple[RunSpec, Sequence[str]],
+    *,
+    root: Location,
+    data_root: Location | None,
+    device: str,
+    session: Session,
+) -> Outcome:
+    spec, names = task
     try:
-        analyse(unit.spec, root, unit.names, **options)  # type: ignore[arg-type]
+        analyse(
+            spec,
+            root,
+            names,
+            data_root=data_root,
+            device=device,
+            on_experiment=lambda _: session.check(),
+            session=session,
+        )
     except Exception as error:  # one run's failure must not end the others
-        return failure(error)
-    return failure(None)
+        return Outcome.of(spec, error)
+    return Outcome(spec, "trained")
 
 
-def _where(root: Location, unit: _Missing) -> tuple[str, int, float] | None:
-    """Return what a run's folder says of its experiments; None if nobody does them."""
-    if not is_locked(run_folder(root, unit.spec)):
+def _progress(
+    root: Location, specs: Sequence[RunSpec], wanted: Mapping[RunSpec, Sequence[str]], position: int
+) -> Progress | None:
+    spec = specs[position]
+    if not is_leased(run_folder(root, spec)):
         return None
-    done = len(unit.names) - len(missing(unit.spec, root, unit.names))
-    return "analysing", done + 1, done / len(unit.names)
+    done = len(wanted[spec]) - len(missing(spec, root, wanted[spec]))
+    return Progress("analysing", done + 1, done / len(wanted[spec]))
 
 
 def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from layerprobe.runs.pairs import PAIRS
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.runs.specs import RunSpec
 
 __all__ = ["DEGREES", "PAPER_PAIRS", "SCALES", "StudyScale"]

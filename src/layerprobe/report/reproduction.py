@@ -14,18 +14,17 @@ from layerprobe.errors import InputError
 from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
-from layerprobe.paper.analysis import gather, histories, missing
+from layerprobe.paper.analysis import analyse_grid, gather, histories, missing
 from layerprobe.paper.estimates import seconds_left
 from layerprobe.paper.figures import FIGURES, FigureSpec
 from layerprobe.paper.plans import Plan
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.progress import in_words
-from layerprobe.report.run_tables import counts, disk
-from layerprobe.report.running import analyse_with_progress, train_with_progress
+from layerprobe.report.run_tables import counts, disk, run_progress
 from layerprobe.runs.clusters import Cluster
 from layerprobe.runs.folders import DONE, run_folder
-from layerprobe.runs.grid import Outcome
-from layerprobe.runs.scheduler import Location
+from layerprobe.runs.grid import Outcome, train_grid
+from layerprobe.runs.scheduler import Jobs, Location
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import disk_needed, runs_in, status
 from layerprobe.training import provenance
@@ -177,18 +176,19 @@ def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -
     return list(dict.fromkeys(names))
 
 
-def announce(plan: Plan, root: Path, jobs: int, cluster: Cluster | None = None) -> str:
+def announce(plan: Plan, root: Path, jobs: Jobs) -> str:
     """Return in words what a plan will take here or on a cluster: runs, experiments, time and disk space."""
     specs = list(plan.work)
     left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
     to_measure = sum(len(missing(spec, root, names)) for spec, names in plan.work.items())
     kept = [spec for spec in left if spec in plan.checkpoints]
     others = [spec for spec in left if spec not in plan.checkpoints]
-    at_once = jobs or len(left)
+    cluster = jobs if isinstance(jobs, Cluster) else None
+    at_once = len(left) if isinstance(jobs, Cluster) else jobs
     needed = disk_needed(others, jobs=at_once, checkpoints=False) + disk_needed(
         kept, jobs=at_once, checkpoints=True
     )
-    seconds = seconds_left(left, root) / max(1, min(jobs, len(left)))
+    seconds = seconds_left(left, root) / (1 if cluster else max(1, min(at_once, len(left))))
     where = "here" if cluster is None else "on one core like this one's"
     training = (
         f"about {in_words(seconds)} of training {where} (a rough guess), experiments beside"
@@ -205,8 +205,7 @@ def reproduce(
     root: Path,
     out: Path,
     *,
-    jobs: int | None = None,
-    cluster: Cluster | None = None,
+    jobs: Jobs | None = None,
     device: str = "cpu",
     data_root: Location | None = None,
 ) -> list[Outcome]:
@@ -223,7 +222,7 @@ def reproduce(
         The folder of all runs.
     out : Path
         Gets tables/, figures/, report.html, rows.csv, history.csv and provenance.json.
-    jobs, cluster, device, data_root
+    jobs, device, data_root
         As for `layerprobe.paper.train_grid`.
 
     Returns
@@ -234,10 +233,18 @@ def reproduce(
     start = time.perf_counter()
     specs = list(plan.work)
     left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
-    options = {"jobs": jobs, "cluster": cluster, "device": device, "data_root": data_root}
-    outcomes = train_with_progress(left, root, checkpoints=plan.checkpoints, **options) if left else []
-    done = {spec: names for spec, names in plan.work.items() if (run_folder(root, spec) / DONE).exists()}
-    outcomes += analyse_with_progress(done, root, **options)
+    options: dict[str, Any] = {"jobs": jobs, "device": device, "data_root": data_root}
+    outcomes: list[Outcome] = []
+    if left:
+        with run_progress(left, root, training=True) as report:
+            outcomes += train_grid(left, root, checkpoints=plan.checkpoints, report=report, **options)
+    work = {
+        spec: names
+        for spec, wanted in plan.work.items()
+        if (run_folder(root, spec) / DONE).exists() and (names := missing(spec, root, wanted))
+    }
+    with run_progress(list(work), root, training=False) as report:
+        outcomes += analyse_grid(work, root, report=report, **options)
     write_all(plan, root, out, seconds=time.perf_counter() - start)
     return [outcome for outcome in outcomes if outcome.error]
 

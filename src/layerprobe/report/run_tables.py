@@ -1,39 +1,81 @@
-"""A grid of runs in words: what is to be done, where it stands, what failed."""
+"""A grid of runs on the terminal: names, states, progress, failures."""
 
 import json as jsonlib
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from layerprobe.report.progress import in_words
+from layerprobe.report.progress import in_words, show_progress
 from layerprobe.runs.folders import run_folder
 from layerprobe.runs.grid import Outcome
+from layerprobe.runs.progress import ProgressCallback
 from layerprobe.runs.specs import RunSpec
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["counts", "disk", "document", "failures", "run_name", "show_grid", "tables"]
+__all__ = ["counts", "disk", "document", "failures", "run_name", "run_progress", "show_grid", "tables"]
+
+
+@contextmanager
+def run_progress(
+    specs: Sequence[RunSpec], root: str | os.PathLike[str], *, training: bool
+) -> Iterator[ProgressCallback]:
+    """Show the progress of runs on stderr; when interrupted, print how to resume.
+
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        The runs.
+    root : path
+        The folder of all runs.
+    training : bool
+        Whether they are trained, or analysed.
+
+    Yields
+    ------
+    ProgressCallback
+        To be called with positions in `specs`.
+    """
+    last_epochs = [spec.recipe.max_epochs for spec in specs] if training else None
+    names = [run_name(spec) for spec in specs]
+    try:
+        with show_progress(names, last_epochs=last_epochs, training_share=1) as report:
+            yield report
+    except KeyboardInterrupt:
+        print(f"What is complete is kept in {root}; the same command goes on from there.", file=sys.stderr)
+        raise
 
 
 def run_name(spec: RunSpec) -> str:
-    """Return what a run is called in one line."""
+    """Return the name of a run in messages."""
     degree = spec.noise if spec.corruption is None else f"p = {spec.corruption:g}"
     seed = "" if spec.seed is None else f", seed {spec.seed}"
     return f"{spec.pair}, {degree}{seed}"
 
 
 def counts(rows: pd.DataFrame) -> str:
-    """Return how many runs are in which state, as "3 runs: 1 done, 2 missing"."""
+    """Return the number of runs per state, as "3 runs: 1 done, 2 missing"."""
     states = rows["state"].value_counts(sort=False)
     runs = "1 run" if len(rows) == 1 else f"{len(rows)} runs"
     return f"{runs}: {', '.join(f'{number} {state}' for state, number in states.items())}"
 
 
 def disk(needed: int, root: Path) -> str:
-    """Return the disk space that runs need beside what is free where they will be."""
+    """Return the disk space that runs need and the free space in words.
+
+    Parameters
+    ----------
+    needed : int
+        Bytes that the runs need at most.
+    root : Path
+        The folder of all runs, which may not exist yet.
+    """
     import shutil
 
     place = next(path for path in (root.resolve(), *root.resolve().parents) if path.exists())
@@ -43,7 +85,7 @@ def disk(needed: int, root: Path) -> str:
 
 
 def tables(rows: pd.DataFrame) -> "list[Table]":
-    """Return the rows of `layerprobe.runs.states.status` for a terminal, one table a variant."""
+    """Return the rows of `layerprobe.runs.states.status` for a terminal, one table per variant."""
     return [_table(of_variant, variant) for variant, of_variant in rows.groupby("variant", sort=False)]
 
 
@@ -77,29 +119,47 @@ def _state(row: Any) -> str:
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return one line for each error, with the runs that it befell."""
-    befell: dict[str, list[Outcome]] = {}
+    """Return one line per error, with the runs that failed by it."""
+    failed: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         if outcome.error:
-            befell.setdefault(outcome.error, []).append(outcome)
+            failed.setdefault(outcome.error, []).append(outcome)
     return [
         run_name(runs[0].spec) + (f" and {len(runs) - 1} more: " if len(runs) > 1 else ": ") + error
-        for error, runs in befell.items()
+        for error, runs in failed.items()
     ]
 
 
 def document(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return a grid for a machine, JSON-able: its rows; a failed run also has an error and a traceback."""
+    """Return a grid as a dictionary for JSON; a failed run also has an error and a traceback.
+
+    Parameters
+    ----------
+    root : Path
+        The folder of all runs.
+    rows : DataFrame
+        What `layerprobe.runs.states.status` returns.
+    outcomes : sequence of Outcome
+        The outcomes of some of the runs.
+    """
     runs = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    went_wrong = {str(run_folder("", outcome.spec)): outcome for outcome in outcomes if outcome.error}
+    errors = {str(run_folder("", outcome.spec)): outcome for outcome in outcomes if outcome.error}
     for run in runs:
-        if run["state"] != "done" and (outcome := went_wrong.get(run["folder"])):
+        if run["state"] != "done" and (outcome := errors.get(run["folder"])):
             run |= {"error": outcome.error, "traceback": outcome.traceback}
     return {"root": str(root), "runs": runs}
 
 
 def show_grid(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome] = (), *, json: bool) -> None:
-    """Print where a grid stands, as a table or as JSON."""
+    """Print the states of a grid's runs, as a table or as JSON.
+
+    Parameters
+    ----------
+    root, rows, outcomes
+        As for `document`.
+    json : bool
+        Print JSON.
+    """
     if json:
         print(jsonlib.dumps(document(root, rows, outcomes), indent=2))
     elif rows.empty:

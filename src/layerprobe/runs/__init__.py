@@ -1,1 +1,1 @@
-"""Training runs: from a spec to a folder that survives interruption, many at once."""
+"""Training runs: one spec, one folder; leases, resuming, grids, clusters and states."""

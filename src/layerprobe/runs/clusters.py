@@ -1,38 +1,37 @@
-"""Work on a cluster that exists already, sent through joblib's backends for dask and Ray."""
+"""Tasks on a dask or Ray cluster that exists already."""
 
 import logging
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from layerprobe.errors import InputError, LayerprobeError
-from layerprobe.runs.leases import Sweep
-from layerprobe.runs.processes import ATTEMPTS
+from layerprobe.runs.leases import AbandonedError, Session
+from layerprobe.runs.pairs import PAIRS, Pair
 from layerprobe.utils.threads import one_thread
 
-__all__ = ["Cluster", "on_cluster"]
+__all__ = ["Cluster", "run_on_cluster"]
 
-Unit = TypeVar("Unit")
-PATIENCE = 10  # seconds until an address counts as wrong
-_ALONE = Lock()  # a training run draws random numbers and sets threads for its whole process
-FEWEST = 2  # workers, as joblib is told: with one it would do the work here, in the command's own process
+Task = TypeVar("Task")
+TIMEOUT = 10  # seconds until an address counts as wrong
+ATTEMPTS = 3  # of a task on Ray; dask has its own setting, `distributed.scheduler.allowed-failures`
+_ONE_TASK = Lock()  # a training run sets threads and draws random numbers for its whole process
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster, and where it is.
+    """A cluster and its address.
 
     Attributes
     ----------
     backend : {"dask", "ray"}
-        Which kind.
+        The kind of cluster.
     address : str
-        Of dask's scheduler, as tcp://host:8786; of Ray, "auto" on one of its machines, host:6379, or
-        ray://host:10001 from elsewhere.
+        The address of dask's scheduler, as tcp://host:8786. For Ray: "auto" on one of its machines,
+        host:6379, or ray://host:10001 from elsewhere.
     """
 
     backend: Literal["dask", "ray"]
@@ -45,7 +44,7 @@ class Cluster:
         Raises
         ------
         InputError
-            If one of the two flags is there without the other.
+            If one of the two flags is given without the other.
         """
         if backend == "loky":
             if address is not None:
@@ -57,171 +56,131 @@ class Cluster:
         return cls(backend, address)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
-        """Return what it is called in one line."""
+        """Return the cluster's name in messages."""
         return f"the {self.backend} cluster at {self.address}"
 
 
-def on_cluster(
-    work: Callable[[Unit], Any], units: Sequence[Unit], cluster: Cluster, sweep: Sweep, device: str
-) -> Iterator[tuple[Unit, Any]]:
-    """Yield every unit of work and what became of it, its result or an exception, as they end.
+def run_on_cluster(
+    work: Callable[..., Any], tasks: Sequence[Task], cluster: Cluster, session: Session, device: str
+) -> Generator[tuple[Task, Any]]:
+    """Yield each task with its result or an exception, in the order in which they end.
 
-    Dask and Ray decide where and when each is done, in the order given, on workers that are there now or come
-    later, and try again elsewhere what was lost with a worker. On a GPU Ray gives each unit one of its own;
-    each worker of dask has to have one.
+    The cluster's scheduler gives the tasks, in their order, to workers that are there or join later. It tries
+    a task again if its worker is lost. On a GPU, Ray gives each task one of its own; each dask worker must
+    have one.
 
     Parameters
     ----------
     work : callable
-        Done on the workers, which have this package and see the sweep's folder; it must be picklable.
-    units : sequence
-        What to do; picklable.
+        Called on a worker, which must have this package installed, with a task and `session`.
+    tasks : sequence
+        Picklable.
     cluster : Cluster
-        Where.
-    sweep : Sweep
-        The command that waits for it.
+        The cluster.
+    session : Session
+        The session of the command, whose folder every worker must see.
     device : str
-        Where each worker does it.
+        Where each worker trains.
 
     Raises
     ------
     InputError
         If the extra is not installed, or no cluster answers at this address.
     """
-    from joblib import Parallel, delayed
-
-    connect = {"dask": _dask, "ray": _ray}[cluster.backend]
-    with connect(cluster.address, device) as backend:
-        # All at once, one a task: their scheduler sees what is to be done and can call for more workers.
-        parallel = Parallel(
-            backend=backend, batch_size=1, pre_dispatch="all", return_as="generator_unordered"
-        )
-        tasks = [delayed(_on_worker)(position, unit, work, sweep) for position, unit in enumerate(units)]
-        for position, result in parallel(tasks):
-            yield units[position], result
+    run = {"dask": _run_on_dask, "ray": _run_on_ray}[cluster.backend]
+    yield from run(_WorkerTask(work, session, dict(PAIRS)), tasks, cluster.address, device)
 
 
-def _on_worker(position: int, unit: Unit, work: Callable[[Unit], Any], sweep: Sweep) -> tuple[int, Any]:
-    root = sweep.folder.parent.parent
+@dataclass(frozen=True)
+class _WorkerTask:
+    """Do a task on a worker; return an exception instead of raising it."""
+
+    work: Callable[..., Any]
+    session: Session
+    pairs: dict[str, Pair]
+
+    def __call__(self, task: Any) -> Any:
+        root = self.session.folder.parent.parent
+        try:
+            if not self.session.folder.exists():
+                raise InputError(
+                    f"{socket.gethostname()} does not see {root} as the command that sent this work does; "
+                    "name a --root on storage that all workers share"
+                )
+            with _ONE_TASK, one_thread():
+                PAIRS.update(self.pairs)
+                return self.work(task, session=self.session)
+        except (Exception, AbandonedError) as error:
+            return error
+
+
+def _run_on_dask(
+    work: Callable[[Task], Any], tasks: Sequence[Task], address: str, device: str
+) -> Generator[tuple[Task, Any]]:
     try:
-        if not sweep.folder.exists():
-            raise InputError(
-                f"{socket.gethostname()} does not see {root} as the command that sent this work does; "
-                "name a --root on storage that all workers share"
-            )
-        with _ALONE, one_thread():
-            return position, work(unit)
-    except Exception as error:  # joblib would end everything
-        return position, error
-
-
-def _given_up(func: Any, error: BaseException) -> list[tuple[int, Any]]:
-    """Return, in the form of its result, that a task was lost, so that joblib goes on with the others."""
-    (_, (position, *_), _), *_ = func.items
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return [(position, LayerprobeError(f"the cluster gave it up ({said}); the same command goes on with it"))]
-
-
-@contextmanager
-def _dask(address: str, device: str) -> Iterator[Any]:
-    try:
-        from distributed import Client
-        from joblib._dask import DaskDistributedBackend
+        from distributed import Client, as_completed
     except ImportError as error:
         raise _no_extra("dask", error) from error
-
-    class Backend(DaskDistributedBackend):
-        """joblib's own, but for two things.
-
-        That waits for ever for a task that the scheduler has given up, and does not wait for workers.
-        """
-
-        def submit(self, func: Any, callback: Any = None) -> Any:
-            def told(out: Any) -> None:
-                callback(_given_up(func, out) if isinstance(out, BaseException) else out)
-
-            future = super().submit(func, told)
-            future.add_done_callback(lambda ended: told(ended.exception()) if ended.exception() else None)
-            return future
-
-        def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(FEWEST, sum(self.client.ncores().values()))
-
-    _reach(address, 8786)
+    _connect(address, 8786)
     try:
-        client = Client(address, timeout=PATIENCE, set_as_default=False)
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise _wrong_address("dask scheduler", address, error) from error
     with client:
-        yield Backend(client=client)
+        pending = {client.submit(work, task, pure=False): task for task in tasks}
+        try:
+            for future in as_completed(list(pending)):
+                lost = future.exception()  # such as KilledWorker; other exceptions are results
+                yield pending.pop(future), _lost(lost) if lost else future.result()
+        finally:
+            client.cancel(list(pending))
 
 
-@contextmanager
-def _ray(address: str, device: str) -> Iterator[Any]:
+def _run_on_ray(
+    work: Callable[[Task], Any], tasks: Sequence[Task], address: str, device: str
+) -> Generator[tuple[Task, Any]]:
     try:
         import ray
     except ImportError as error:
         raise _no_extra("ray", error) from error
-    from joblib._parallel_backends import ParallelBackendBase
-
-    needs = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else 1, "max_retries": ATTEMPTS - 1}
-    remote: Any = ray.remote  # whose types know single arguments alone
-    task = remote(**needs)(lambda func: func())
-
-    class Backend(ParallelBackendBase):
-        """Each unit a task of Ray's own scheduler.
-
-        Ray's backend for joblib sends work to its processes in turn, whether they are at work or not, so that
-        short runs wait behind a long one while others idle; and the death of one process ends the work of
-        all.
-        """
-
-        supports_retrieve_callback = True
-
-        def configure(self, n_jobs: int = 1, parallel: Any = None, **_: Any) -> int:
-            self.parallel, self.sent = parallel, list[Any]()
-            return self.effective_n_jobs(n_jobs)
-
-        def effective_n_jobs(self, n_jobs: int) -> int:
-            return max(FEWEST, int(ray.cluster_resources().get("CPU", 1)))
-
-        def submit(self, func: Any, callback: Any = None) -> Any:
-            def told(ended: Any) -> None:
-                error = ended.exception()
-                callback(_given_up(func, error) if error else ended.result())
-
-            sent = task.remote(func)
-            self.sent.append(sent)
-            future = sent.future()
-            future.add_done_callback(told)
-            return future
-
-        def retrieve_result_callback(self, out: Any) -> Any:
-            return out
-
-        def abort_everything(self, ensure_ready: bool = True) -> None:
-            for sent in self.sent:
-                ray.cancel(sent, force=True)
-
     if address != "auto":
-        _reach(address, 6379)
+        _connect(address, 6379)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # of many kinds
         raise _wrong_address("Ray cluster", address, error) from error
     try:
-        yield Backend()
+        remote: Any = ray.remote  # whose type stub does not know these arguments
+        needs = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else 1, "max_retries": ATTEMPTS - 1}
+        function = remote(**needs)(lambda task: work(task))
+        pending = {function.remote(task): task for task in tasks}
+        try:
+            while pending:
+                (ended,), _ = ray.wait(list(pending))
+                try:
+                    result = ray.get(ended)
+                except Exception as error:  # other exceptions are results
+                    result = _lost(error)
+                yield pending.pop(ended), result
+        finally:
+            for reference in pending:
+                ray.cancel(reference, force=True)
     finally:
         ray.shutdown()
 
 
-def _reach(address: str, port: int) -> None:
-    """Raise InputError unless somebody listens at an address; clients wait much longer."""
+def _lost(error: BaseException) -> LayerprobeError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return LayerprobeError(f"the cluster gave the run up ({reason}); the same command resumes it")
+
+
+def _connect(address: str, port: int) -> None:
+    """Raise InputError unless a server listens at an address; the clients wait much longer."""
     try:
         parts = urlsplit(address if "//" in address else f"//{address}")
         if not parts.hostname:
-            raise ValueError("it names no host")
-        socket.create_connection((parts.hostname, parts.port or port), timeout=PATIENCE).close()
+            raise ValueError("the address names no host")
+        socket.create_connection((parts.hostname, parts.port or port), timeout=TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise _wrong_address("cluster", address, error) from error
 
@@ -231,5 +190,5 @@ def _no_extra(backend: str, error: ImportError) -> InputError:
 
 
 def _wrong_address(what: str, address: str, error: Exception) -> InputError:
-    said = " ".join(str(error).split())[:300]
-    return InputError(f"no {what} answers at {address!r} ({said}); start one, or mend --address")
+    reason = " ".join(str(error).split())[:300]
+    return InputError(f"no {what} answers at {address!r} ({reason}); start one, or correct --address")

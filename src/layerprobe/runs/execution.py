@@ -1,4 +1,4 @@
-"""One spec, one folder, one network: trained once, and resumed after whatever interrupted it."""
+"""Train one run in its own folder, or resume it."""
 
 import hashlib
 import os
@@ -24,7 +24,6 @@ from layerprobe.runs.folders import (
     Run,
     build_network,
     epoch_path,
-    load_model,
     read_record,
     read_run,
     run_folder,
@@ -33,7 +32,7 @@ from layerprobe.runs.folders import (
     write_text,
 )
 from layerprobe.runs.head_edit import train_edited
-from layerprobe.runs.leases import BusyError, Claim, Sweep, locked
+from layerprobe.runs.leases import Lease, Session, acquire
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec, run_data
 from layerprobe.training import (
@@ -48,9 +47,9 @@ from layerprobe.training import (
 )
 from layerprobe.utils.distributed import from_first, rank, world_size
 
-__all__ = ["BusyError", "Run", "RunSpec", "execute", "load_model", "read_run", "run_folder"]
+__all__ = ["RunWriter", "common_arguments", "execute", "unfinished"]
 
-LEFT = b"left to train"
+UNFINISHED = b"unfinished"  # what the first process of a job sends to the others
 
 
 def execute(
@@ -61,15 +60,15 @@ def execute(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[Epoch], object] | None = None,
     checkpoints: bool = False,
-    sweep: Sweep | None = None,
+    session: Session | None = None,
 ) -> Run:
-    """Train what a spec says, or finish it, in its own folder under `root`.
+    """Train a run in its own folder under `root`, or resume it.
 
-    Whatever interrupts it, the same call goes on after the last complete epoch, and in one thread on a CPU
-    ends with the same bits as an undisturbed run. A run that is done is returned as it is.
+    After any interruption the same call resumes after the last complete epoch. In one thread on a CPU the
+    result has the same bits as that of an undisturbed run. A run that is done is returned as it is.
 
-    In a job of several processes (`layerprobe.utils.distributed.group`) all of them call this and train it
-    together, as `train` says; the first alone locks the folder and writes, the others have to see it.
+    In a job of several processes (`layerprobe.utils.distributed.group`) all of them call this and train
+    together, as `train` does. The first one alone holds the lease and writes; the others must see the folder.
 
     Parameters
     ----------
@@ -78,15 +77,15 @@ def execute(
     root : path
         The folder of all runs.
     data_root : path, optional
-        As in `layerprobe.data.load`.
+        As for `layerprobe.data.load`.
     device : torch.device or str
         Where to train. Initial weights and batch orders are drawn on the CPU, the same for every device.
     on_epoch : callable, optional
         Called with each `Epoch` when it is on disk.
     checkpoints : bool
         Keep the weights of `chosen_epochs`, of those that this call trains.
-    sweep : Sweep, optional
-        The command that this is part of, whose lost workers' runs are taken over.
+    session : Session, optional
+        The command that this is part of; runs of its lost workers are taken over.
 
     Returns
     -------
@@ -95,96 +94,98 @@ def execute(
     Raises
     ------
     BusyError
-        If another process trains it.
+        If another process trains the run.
     DataError
-        If the data set is missing, or the folder was begun by another spec or with other data.
+        If the data set is missing, or the folder was begun with another spec or other data.
     """
     device = torch.device(device)
-    with _unfinished_for_all(spec, root, sweep) as claim:
-        if claim and is_trained(claim.folder):
-            if rank() == 0:
-                seal(claim.folder)
-        elif claim:
+    with unfinished(spec, root, session) as lease:
+        if lease:
             images, labels = run_data(spec, data_root)
-            session = Session.begin(spec, claim, images, labels, device, checkpoints)
-            trained = partial(train_edited, spec.edit) if spec.edit else train
-            history = trained(
-                session.model,
+            writer = RunWriter.begin(spec, lease, images, labels, device, checkpoints)
+            history = (partial(train_edited, spec.edit) if spec.edit else train)(
+                writer.model,
                 y=torch.tensor(labels, device=device),
                 order_seed=spec.order_seed,
-                resume=session.resume,
-                save=session.save,
+                resume=writer.resume,
+                save=writer.save,
                 on_epoch=on_epoch,
                 **common_arguments(spec, images, device),
             )
-            if rank() == 0:
-                session.finish(history)
+            writer.finish(history)
     return read_run(run_folder(root, spec))
 
 
 @contextmanager
-def _unfinished_for_all(
-    spec: RunSpec, root: str | os.PathLike[str], sweep: Sweep | None
-) -> Iterator[Claim | None]:
-    """Hold the folder as `unfinished` does, in the first process of a job for all of them."""
-    if rank():
-        held_by_first = Claim(run_folder(root, spec), 0)  # which alone writes, and so asks whether it holds
-        yield held_by_first if from_first(None) == LEFT else None
-        from_first(None)
-        return
-    with unfinished(spec, root, sweep) as claim:
-        from_first(LEFT if claim else b"")
-        yield claim
-    from_first(b"")  # now all its files are there
-
-
-@contextmanager
 def unfinished(
-    spec: RunSpec, root: str | os.PathLike[str], sweep: Sweep | None = None
-) -> Iterator[Claim | None]:
-    """Hold the folder of a run that is not done, made if need be and tidied up; None if it is done.
+    spec: RunSpec, root: str | os.PathLike[str], session: Session | None = None
+) -> Iterator[Lease | None]:
+    """Hold the folder of a run that is not done, which is made if necessary; yield None if the run is done.
+
+    In a job of several processes the first one holds it for all of them.
+
+    Parameters
+    ----------
+    spec, root, session
+        As for `execute`.
 
     Raises
     ------
     BusyError
-        If another process trains it.
+        If another process trains the run.
     DataError
-        If the folder was begun by another spec.
+        If the folder was begun with another spec.
     """
     folder = run_folder(root, spec)
+    if rank() > 0:
+        yield Lease(folder, "") if from_first(None) == UNFINISHED else None
+        from_first(None)  # the first process has written everything
+        return
     if (folder / RECORD).exists():
         _check_same("spec", read_run(folder).spec, spec, folder)
     if (folder / DONE).exists():
+        from_first(b"")
         yield None
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder, sweep) as claim:
-        if (folder / DONE).exists():  # it may have ended before the folder was ours
-            yield None
-            return
-        for part in folder.rglob(".*.part"):  # of a process that was killed while it wrote
-            part.unlink()
-        yield claim
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        with acquire(folder, session) as lease:
+            left = not (folder / DONE).exists()  # it may have ended before this process had the lease
+            if left:
+                for part in folder.rglob(".*.part"):  # of a process that was killed while it wrote
+                    part.unlink()
+                if (folder / MODEL).exists() and (folder / RECORD).exists():
+                    _seal(folder)
+                    left = False
+            from_first(UNFINISHED if left else b"")
+            yield lease if left else None
+    from_first(b"")
 
 
-def is_trained(folder: Path) -> bool:
-    """Return whether only the marker is missing."""
-    return (folder / MODEL).exists() and (folder / RECORD).exists()
-
-
-def seal(folder: Path) -> None:
-    """Do what is left to do when the weights are there; the marker comes last."""
+def _seal(folder: Path) -> None:
+    """Complete a run whose weights are written; the marker comes last."""
     write_record(folder, {**read_record(folder), "finished": _now()})
     (folder / CHECKPOINT).unlink(missing_ok=True)
     write_text(folder / DONE, "")
 
 
 def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> dict[str, Any]:
-    """Return those arguments of `train` that runs of one pair, recipe and subset share."""
+    """Return the arguments of `train` that runs of one pair, recipe and subset share.
 
-    def on_device(array: Any) -> Tensor:
-        return torch.tensor(array, device=device)
+    Parameters
+    ----------
+    spec : RunSpec
+        One of the runs.
+    images : ImageSet
+        The images of all of them.
+    device : torch.device
+        Where to put the images.
 
+    Returns
+    -------
+    dict
+        The arguments x, recipe, true_labels, test and inputs.
+    """
+    on_device = partial(torch.tensor, device=device)
     return {
         "x": on_device(images.train_images),
         "recipe": spec.recipe,
@@ -194,12 +195,26 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
     }
 
 
-@dataclass
-class Session:
-    """One stretch of a run's training, from its last checkpoint, if any, until it ends or is cut off."""
+@dataclass(frozen=True)
+class RunWriter:
+    """Write a run's folder while the run is trained.
+
+    Attributes
+    ----------
+    spec : RunSpec
+        The run.
+    lease : Lease
+        The lease of its folder.
+    model : Module
+        The network, on its device.
+    resume : TrainingState or None
+        The last checkpoint, on the CPU.
+    chosen : list of int
+        The epochs whose weights are kept.
+    """
 
     spec: RunSpec
-    claim: Claim
+    lease: Lease
     model: nn.Module
     resume: TrainingState | None
     chosen: list[int]
@@ -208,22 +223,33 @@ class Session:
     def begin(
         cls,
         spec: RunSpec,
-        claim: Claim,
+        lease: Lease,
         images: ImageSet,
         labels: np.ndarray,
         device: torch.device,
         checkpoints: bool,
     ) -> Self:
-        """Build the network and read the checkpoint; note in run.json who goes on from where.
+        """Build the network, read the checkpoint, and record this stretch of training in run.json.
+
+        Parameters
+        ----------
+        spec, device, checkpoints
+            As for `execute`.
+        lease : Lease
+            The lease of the folder.
+        images : ImageSet
+            The images to train on and to test on.
+        labels : array of shape (n,), int64
+            The labels to train on.
 
         Raises
         ------
         DataError
             If the run was begun with other data, or its checkpoint is damaged.
         """
-        folder = claim.folder
+        folder = lease.folder
         checkpoint = folder / CHECKPOINT
-        # It is held as long as the session: better in the host's memory than in the device's.
+        # On the CPU: it is held as long as the run is trained.
         try:
             resume = load_checkpoint(checkpoint) if checkpoint.exists() else None
         except DataError as error:
@@ -236,38 +262,35 @@ class Session:
             "test_images": len(images.test_images),
         }
         if rank() == 0:
-            _note_session(spec, folder, data, device, resume)
+            _record_session(spec, folder, data, device, resume)
         model = build_network(spec).to(device)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
-        chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []
-        session = cls(spec, claim, model, resume, chosen)
-        if resume is None:
-            session._keep(model.state_dict(), 0)
-        return session
-
-    @property
-    def folder(self) -> Path:
-        """Where it is written."""
-        return self.claim.folder
+        writer = cls(spec, lease, model, resume, chosen_epochs(spec.recipe.max_epochs) if checkpoints else [])
+        if resume is None and rank() == 0:
+            writer._keep(model.state_dict(), 0)
+        return writer
 
     def save(self, state: TrainingState) -> None:
-        """Write all that an epoch leaves, if the folder is still ours."""
-        self.claim.check()
-        # The chosen epochs' weights before the checkpoint, after which they would not come again.
+        """Write an epoch, if this process still holds the lease; raise BusyError otherwise."""
+        self.lease.check()
+        # The weights of a chosen epoch before the checkpoint, from which training would not repeat the epoch.
         self._keep(state.model, len(state.history))
-        save_checkpoint(self.folder / CHECKPOINT, state)
-        write_history(self.folder, state.history)
+        save_checkpoint(self.lease.folder / CHECKPOINT, state)
+        write_history(self.lease.folder, state.history)
 
     def finish(self, history: Sequence[Epoch]) -> None:
-        """Write what remains when training has ended, if the folder is still ours."""
-        self.claim.check()
-        write_history(self.folder, history)  # once more: it may have been cut off after the last checkpoint
-        self._write_weights(self.folder / MODEL, self.model.state_dict(), len(history))
-        seal(self.folder)
+        """Write the trained network, if this process still holds the lease; raise BusyError otherwise."""
+        if rank() > 0:
+            return
+        self.lease.check()
+        folder = self.lease.folder
+        write_history(folder, history)  # the last call may have been interrupted after its last checkpoint
+        self._write_weights(folder / MODEL, self.model.state_dict(), len(history))
+        _seal(folder)
 
     def _keep(self, weights: Mapping[str, Tensor], epoch: int) -> None:
-        if epoch in self.chosen and rank() == 0:
-            path = epoch_path(self.folder, epoch)
+        if epoch in self.chosen:
+            path = epoch_path(self.lease.folder, epoch)
             path.parent.mkdir(exist_ok=True)
             self._write_weights(path, weights, epoch)
 
@@ -275,10 +298,10 @@ class Session:
         save_weights(path, weights, {"spec": self.spec.to_dict(), "epoch": epoch})
 
 
-def _note_session(
+def _record_session(
     spec: RunSpec, folder: Path, data: dict[str, Any], device: torch.device, resume: TrainingState | None
 ) -> None:
-    """Note in run.json who goes on from where; refuse data other than those that the run began with."""
+    """Add this stretch of training to run.json; raise DataError if the run was begun with other data."""
     sessions = []
     if (folder / RECORD).exists():
         record = read_record(folder)

@@ -1,16 +1,16 @@
-"""A run's folder, and reading it.
+"""The folder of a run.
 
-| file | what |
+| file | contents |
 | --- | --- |
-| run.json | the spec, the data's fingerprint, and for each session: versions, kind of host, start |
-| history.csv | one row an epoch |
-| checkpoint.safetensors | while it trains: weights, optimiser and history after the last epoch |
-| checkpoints/epoch-0005.safetensors | weights of chosen epochs, if asked for; 0 is the initial network |
-| model.safetensors | the last epoch's weights |
+| run.json | the spec, the fingerprint of the data, and for each session: versions, kind of host, start |
+| history.csv | one row per epoch |
+| checkpoint.safetensors | during training: weights, optimiser and history after the last epoch |
+| checkpoints/epoch-0005.safetensors | optional: weights of chosen epochs; 0 is the initial network |
+| model.safetensors | weights after the last epoch |
 | done | empty, written last |
-| lock-1, lock-2, ... | who trains it, see `layerprobe.runs.leases`; lock-2.free: nobody |
+| lease | during training: the process that trains the run, see `layerprobe.runs.leases` |
 
-Each is replaced at once, so that none is ever half-written.
+Files are replaced as a whole, so none is ever half-written.
 """
 
 import json
@@ -25,7 +25,7 @@ import torch
 from torch import nn
 
 from layerprobe.errors import DataError
-from layerprobe.runs.leases import is_locked
+from layerprobe.runs.leases import is_leased
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch, load_weights, seeded
@@ -60,20 +60,20 @@ Location = str | os.PathLike[str]
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What a run's folder says.
+    """A run as its folder records it.
 
     Attributes
     ----------
     folder : Path
-        Where it is.
+        The folder.
     spec : RunSpec
-        What is trained.
+        The run.
     history : DataFrame
-        One row an epoch so far; the columns are the fields of `layerprobe.training.Epoch`.
+        One row per complete epoch; the columns are the fields of `layerprobe.training.Epoch`.
     done : bool
         Whether training has ended.
     record : dict
-        All of run.json.
+        The contents of run.json.
     """
 
     folder: Path
@@ -84,12 +84,12 @@ class Run:
 
     @property
     def running(self) -> bool:
-        """Whether a process, here or on another machine, trains it at this moment."""
-        return is_locked(self.folder)
+        """Whether a process, here or on another machine, trains the run at this moment."""
+        return is_leased(self.folder)
 
     @property
     def seconds(self) -> float:
-        """Wall time of all epochs."""
+        """Wall time of all epochs, in seconds."""
         return float(self.history["seconds"].sum())
 
     @property
@@ -100,23 +100,23 @@ class Run:
 
 
 def run_folder(root: Location, spec: RunSpec) -> Path:
-    """Return the folder of a spec's run, there or not."""
+    """Return the folder of a run, whether it exists or not."""
     return Path(root) / spec.pair / spec.folder_name
 
 
 def epoch_path(folder: Path, epoch: int) -> Path:
-    """Return where the weights of a chosen epoch are kept."""
+    """Return the path of the weights of a chosen epoch."""
     return folder / "checkpoints" / f"epoch-{epoch:04}.safetensors"
 
 
 def kept_epochs(folder: Path) -> list[int]:
-    """Return the epochs whose weights a run has kept, in order; 0 is the initial network."""
+    """Return the epochs whose weights are in a run's folder, in order; 0 is the initial network."""
     kept = folder.glob("checkpoints/epoch-*.safetensors")
     return sorted(int(path.stem.removeprefix("epoch-")) for path in kept)
 
 
 def build_network(spec: RunSpec) -> nn.Module:
-    """Return a run's network as it is before training, on the CPU."""
+    """Return the initial network of a run, on the CPU."""
     with seeded(spec.init_seed):
         return pair(spec.pair).network(spec.options)
 
@@ -127,7 +127,7 @@ def read_run(folder: Location) -> Run:
     Raises
     ------
     DataError
-        If there is no run in this folder, or what is there cannot be read.
+        If there is no run in this folder, or its files cannot be read.
     """
     folder = Path(folder)
     record = read_record(folder)
@@ -146,22 +146,25 @@ def load_model(folder: Location, epoch: int | None = None, device: torch.device 
     folder : path
         The run's folder.
     epoch : int, optional
-        One of the epochs that were kept; 0 is the initial network. By default the last epoch of a run that
-        is done.
+        One of `kept_epochs`; 0 is the initial network. By default the last epoch of a run that is done.
     device : torch.device or str
-        Where to put it.
+        Where to put the network.
+
+    Returns
+    -------
+    Module
 
     Raises
     ------
     DataError
-        If there is no run in this folder, or the weights asked for are not there.
+        If there is no run in this folder, or it does not have these weights.
     """
     run = read_run(folder)
     path = run.folder / MODEL if epoch is None else epoch_path(run.folder, epoch)
     if not path.exists():
-        what = "its last epoch" if epoch is None else f"epoch {epoch}"
-        how = "Train it with checkpoints, which keep chosen epochs"
+        what, how = f"epoch {epoch}", "Train it with checkpoints, which keep chosen epochs"
         if epoch is None:
+            what = "its last epoch"
             how = "They are gone: remove the folder and train anew" if run.done else "Finish it"
         raise DataError(f"{run.folder}: this run has no weights of {what} ({path.name}). {how}.")
     model = build_network(run.spec)
@@ -170,12 +173,12 @@ def load_model(folder: Location, epoch: int | None = None, device: torch.device 
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return what run.json says, or raise DataError."""
+    """Return the contents of run.json, or raise DataError."""
     try:
         return json.loads((folder / RECORD).read_text("utf-8"))
     except FileNotFoundError as error:
         raise DataError(f"{folder}: no run here, expected {RECORD}.") from error
-    except ValueError as error:  # no JSON, or not even text
+    except ValueError as error:  # no JSON, or no text
         raise _damaged(folder, error) from error
 
 
@@ -187,7 +190,9 @@ def _damaged(folder: Path, error: Exception) -> DataError:
 def _read_history(folder: Path) -> pd.DataFrame:
     columns = [field.name for field in fields(Epoch)]
     try:
-        history = pd.read_csv(folder / HISTORY, dtype=str)  # pandas' own parser may miss the last bit
+        history = pd.read_csv(
+            folder / HISTORY, dtype=str
+        )  # pandas' own parser of floats can err in the last bit
     except FileNotFoundError:  # no epoch yet
         history = pd.DataFrame(columns=columns)
     return history.astype(dict.fromkeys(columns, float) | {"epoch": int})
@@ -199,7 +204,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def write_history(folder: Path, history: Iterable[Epoch]) -> None:
-    """Replace history.csv; its numbers are exact."""
+    """Replace history.csv; its numbers have all their digits."""
     write_text(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False))
 
 

@@ -1,31 +1,30 @@
-"""Many runs at once, each in a process of one thread or stacked on a GPU, whatever happens to the others."""
+"""Train many runs: in processes of one thread each, on a cluster, stacked on a GPU, or by a torchrun job."""
 
-from collections.abc import Callable, Collection, Sequence
+import traceback
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 
-from layerprobe.errors import DataError, InputError
-from layerprobe.runs.clusters import Cluster
-from layerprobe.runs.execution import execute as execute_run
+from layerprobe.errors import DataError, LayerprobeError
+from layerprobe.runs.execution import execute
 from layerprobe.runs.folders import DONE, MODEL, read_run, run_folder
-from layerprobe.runs.leases import Sweep, is_locked
+from layerprobe.runs.leases import BusyError, Session, is_leased
 from layerprobe.runs.pairs import pair
-from layerprobe.runs.processes import failure
-from layerprobe.runs.scheduler import Location, Tell, data_for, sweep_through
+from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
+from layerprobe.runs.scheduler import Jobs, Location, jobs_on, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
-from layerprobe.runs.stacked_runs import execute_together as execute_runs_together
-from layerprobe.runs.stacked_runs import groups
+from layerprobe.runs.stacked_runs import execute_together, groups
 from layerprobe.runs.states import so_far, untrained_network
 from layerprobe.training import Epoch
+from layerprobe.utils.distributed import rank, world_size
 
-__all__ = ["Outcome", "Tell", "cost", "jobs_on", "operations", "train_grid"]
+__all__ = ["Outcome", "operations", "train_grid"]
 
-# Training images, test images and shape of one, to judge how long a run takes before any image is read.
+# Training images, test images and shape of one image: the cost of a run is estimated before images are read.
 SIZES = {
     "digits": (1_437, 360, (1, 8, 8)),
     "mnist": (60_000, 10_000, (1, 28, 28)),
@@ -45,12 +44,12 @@ class Outcome:
     spec : RunSpec
         The run.
     state : {"kept", "trained", "busy", "failed"}
-        Done before, done now, in the hands of another process, or failed. A failed run goes on after its last
-        complete epoch when the grid is trained again.
+        Done before, done by this call, in the hands of another process, or failed. A failed run resumes after
+        its last complete epoch when the grid is trained again.
     error : str
-        What is wrong, in one line.
+        The error in one line.
     traceback : str
-        Where in the code it went wrong, if it was an exception.
+        The traceback of an exception.
     """
 
     spec: RunSpec
@@ -58,26 +57,41 @@ class Outcome:
     error: str = ""
     traceback: str = ""
 
+    @classmethod
+    def of(cls, spec: RunSpec, result: object) -> Self:
+        """Return the outcome of a run of which `result` is an exception, or anything else if it is done."""
+        if not isinstance(result, Exception):
+            return cls(spec, "trained")
+        kind = "" if isinstance(result, LayerprobeError) else f"{type(result).__name__}: "
+        state: Literal["busy", "failed"] = "busy" if isinstance(result, BusyError) else "failed"
+        error = kind + " ".join(str(result).split())
+        return cls(spec, state, error, "".join(traceback.format_exception(result)))
+
+    @property
+    def progress(self) -> State:
+        """The state for a `Progress`."""
+        return "done" if self.state in ("kept", "trained") else "busy" if self.state == "busy" else "failed"
+
 
 def train_grid(
     specs: Sequence[RunSpec],
     root: Location,
     *,
-    jobs: int | None = None,
-    cluster: Cluster | None = None,
+    jobs: Jobs | None = None,
     device: str = "cpu",
     data_root: Location | None = None,
     checkpoints: bool | Collection[RunSpec] = False,
-    tell: Tell | None = None,
-    execute: Callable[..., object] = execute_run,
     stacked: bool | None = None,
-    execute_together: Callable[..., Sequence[object]] = execute_runs_together,
+    report: ProgressCallback | None = None,
 ) -> list[Outcome]:
-    """Train every run of a grid that is not done yet; go on with those that were interrupted.
+    """Train every run of a grid that is not done, and resume those that were interrupted.
 
-    A run that fails does not disturb the others; one whose process is killed, or whose machine is lost, is
-    tried again. On KeyboardInterrupt all processes are killed, which costs each run at most the epoch it is
-    in (runs on a dask cluster end after it), and the exception goes on.
+    A run that fails does not disturb the others. A run whose process is killed, or whose machine is lost, is
+    tried again. On KeyboardInterrupt all processes are killed, which costs each run at most its current epoch
+    (runs on a dask cluster end after it), and the exception is raised again.
+
+    In a job of several processes (`layerprobe.utils.distributed.group`) all of them call this with equal
+    arguments and train one run after another together. There the first failure ends the job.
 
     Parameters
     ----------
@@ -85,27 +99,20 @@ def train_grid(
         What to train.
     root : path
         The folder of all runs; for a cluster, on storage that all its machines see.
-    jobs : int, optional
-        How many processes, of one thread each; `jobs_on` the device if not given.
-    cluster : Cluster, optional
-        Train there instead, as many runs at a time as it has workers.
+    jobs : int or Cluster, optional
+        The number of processes of one thread each, by default that of `jobs_on`; or the cluster to train on,
+        as many runs at a time as it has workers.
     device : str
         Where to train.
     data_root : path, optional
-        As in `layerprobe.data.load`. On a cluster, LAYERPROBE_DATA is that of the calling process if it has
-        one.
+        As for `layerprobe.data.load`. On a cluster, the folder of the calling process if it has set one.
     checkpoints : bool or collection of RunSpec
-        Keep the weights of chosen epochs, of all runs or of these and those stacked with them.
-    tell : Tell, optional
-        Called as runs begin, after each epoch and as they end; in their processes, so it must be picklable.
-        On a cluster it is called here, with what the runs' folders show every few seconds.
-    execute : callable
-        Trains one run, as `layerprobe.paper.execute` does.
+        Keep the weights of chosen epochs, of all runs, or of these and those stacked with them.
     stacked : bool, optional
-        Train all runs of a pair that differ in corruption, noise and seeds alone as one batched model in one
-        process. If not given: on a GPU, where it is meant for; on a CPU separate processes are faster.
-    execute_together : callable
-        Trains such runs, as `layerprobe.paper.execute_together` does.
+        Train all runs of a pair that differ only in corruption, noise and seeds as one batched model in one
+        process. By default on a GPU only; on a CPU separate processes are faster.
+    report : ProgressCallback, optional
+        Called in this process while runs are trained and when they end.
 
     Returns
     -------
@@ -115,76 +122,90 @@ def train_grid(
     Raises
     ------
     InputError
-        If `jobs` is not at least 1, or given for a cluster; if there is no such device; if the cluster does
-        not answer or its packages are not installed.
+        If `jobs` is below 1, this machine does not have the device, the cluster does not answer, or its
+        packages are not installed.
     """
-    jobs = jobs_on(device, jobs, cluster)
-    root = Path(root).absolute() if cluster else root
-    outcomes = {spec: outcome for spec in specs if (outcome := _of_done(root, spec))}
-    left = sorted({spec: 0 for spec in specs if spec not in outcomes}, key=cost, reverse=True)
+    kept = frozenset(specs if checkpoints is True else checkpoints or ())
+    if world_size() > 1:
+        return _train_in_turn(specs, root, kept, report, device=device, data_root=data_root)
+    jobs = jobs_on(device, jobs)
+    root, data_root = shared_places(jobs, root, data_root)
+    outcomes = {spec: outcome for spec in specs if (outcome := _finished(root, spec))}
+    left = sorted({spec: 0 for spec in specs if spec not in outcomes}, key=_cost, reverse=True)
     stacked = torch.device(device).type == "cuda" if stacked is None else stacked
-    kept = set(specs if checkpoints is True else checkpoints or ())
-    units = [
-        _Group([specs.index(spec) for spec in group], group, checkpoints=not kept.isdisjoint(group))
-        for group in (groups(left) if stacked else [[spec] for spec in left])
-    ]
-    work = partial(
-        _train_group,
-        root=root,
-        execute=execute,
-        execute_together=execute_together,
-        options={"data_root": data_for(cluster, data_root), "device": device},
-    )
-    swept = sweep_through(
-        work,
-        units,
-        root,
-        jobs=jobs,
-        cluster=cluster,
-        device=device,
-        where=lambda position: _where(root, specs[position]),
-        positions=[position for unit in units for position in unit.positions],
-        tell=tell,
-    )
-    with closing(swept):
-        for group, result, told in swept:
-            ended = [failure(result)] * len(group.specs) if isinstance(result, Exception) else result
-            for position, spec, (error, trace, busy) in zip(group.positions, group.specs, ended, strict=True):
-                if not error or (run_folder(root, spec) / DONE).exists():
-                    outcomes[spec] = Outcome(spec, "trained")
-                else:
-                    outcomes[spec] = Outcome(spec, "busy" if busy else "failed", error, trace)
-                stages = {"trained": "done", "busy": "elsewhere", "failed": "failed"}
-                told(position, stages[outcomes[spec].state], *so_far(root, spec))
+    tasks = groups(left) if stacked else [[spec] for spec in left]
+    work = partial(_train_group, root=root, kept=kept, device=device, data_root=data_root)
+    positions = [specs.index(spec) for spec in left]
+    with (
+        follow_progress(partial(_progress, root, specs), positions, report) as update,
+        closing(run_tasks(work, tasks, root, jobs, device)) as results,
+    ):
+        for group, result in results:
+            ended = [Outcome.of(spec, result) for spec in group] if isinstance(result, Exception) else result
+            for spec, outcome in zip(group, ended, strict=True):
+                done = (run_folder(root, spec) / DONE).exists()
+                outcomes[spec] = Outcome(spec, "trained") if done else outcome
+                update(specs.index(spec), Progress(outcomes[spec].progress, *so_far(root, spec)))
     return [outcomes[spec] for spec in specs]
 
 
-def jobs_on(device: str, jobs: int | None = None, cluster: Cluster | None = None) -> int:
-    """Return how many processes train here: on a CPU one for each usable core, on another device one.
+def _train_group(
+    group: list[RunSpec],
+    *,
+    root: Location,
+    kept: Collection[RunSpec],
+    device: str,
+    data_root: Location | None,
+    session: Session,
+) -> list[Outcome]:
+    """Train one run, or several as one model."""
+    options: dict[str, Any] = {"device": device, "data_root": data_root, "session": session}
+    options |= {"checkpoints": any(spec in kept for spec in group)}
+    try:
+        if len(group) > 1:
+            results: Sequence[object] = execute_together(
+                group, root, on_epoch=lambda *_: session.check(), **options
+            )
+        else:
+            results = [execute(group[0], root, on_epoch=lambda _: session.check(), **options)]
+    except Exception as error:
+        results = [error] * len(group)
+    return [Outcome.of(spec, result) for spec, result in zip(group, results, strict=True)]
 
-    Where there is a cluster it is 0.
 
-    Raises
-    ------
-    InputError
-        If `jobs` is not at least 1, or is given for a cluster, or there is no such device.
-    """
-    from joblib import cpu_count
+def _train_in_turn(
+    specs: Sequence[RunSpec],
+    root: Location,
+    kept: Collection[RunSpec],
+    report: ProgressCallback | None,
+    **options: Any,
+) -> list[Outcome]:
+    """Train one run after another by all processes of a job; the first process reports."""
 
-    if cluster and jobs is not None:
-        raise InputError("jobs are those of this machine; a cluster trains as many runs as it has workers")
-    if cluster:
-        return 0
+    def update(position: int, state: State, epoch: int, accuracy: float) -> None:
+        if report and rank() == 0:
+            report(position, Progress(state, epoch, accuracy))
 
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs must be at least 1, got {jobs}; leave it out for one a core")
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device {device!r} needs a GPU that this installation of torch can use; take 'cpu'")
-    return jobs or (cpu_count() if device == "cpu" else 1)
+    def on_epoch(position: int, epoch: Epoch) -> None:
+        update(position, "training", epoch.epoch, epoch.train_accuracy)
+
+    outcomes = []
+    for position, spec in enumerate(specs):
+        done = (run_folder(root, spec) / DONE).exists()
+        update(position, "training", *so_far(root, spec))
+        execute(spec, root, on_epoch=partial(on_epoch, position), checkpoints=spec in kept, **options)
+        update(position, "done", *so_far(root, spec))
+        outcomes.append(Outcome(spec, "kept" if done else "trained"))
+    return outcomes
 
 
-def _of_done(root: Location, spec: RunSpec) -> Outcome | None:
-    """Return the outcome of a run that is done, kept if all of it can be read; None if it is not done."""
+def _progress(root: Location, specs: Sequence[RunSpec], position: int) -> Progress | None:
+    spec = specs[position]
+    return Progress("training", *so_far(root, spec)) if is_leased(run_folder(root, spec)) else None
+
+
+def _finished(root: Location, spec: RunSpec) -> Outcome | None:
+    """Return the outcome of a run that is done, "kept" if all of it can be read; None if it is not done."""
     folder = run_folder(root, spec)
     if not (folder / DONE).exists():
         return None
@@ -197,23 +218,8 @@ def _of_done(root: Location, spec: RunSpec) -> Outcome | None:
     return Outcome(spec, "kept")
 
 
-@cache
-def _operations(pair_name: str, options: tuple[tuple[str, Any], ...]) -> float:
-    """Return the floating point operations of one forward pass of one image."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    *_, shape = SIZES[pair(pair_name).dataset]
-    network = untrained_network(pair_name, options).eval()
-    with FlopCounterMode(display=False) as counter, torch.device("meta"):
-        network(torch.empty(1, *shape))
-    return counter.get_total_flops()
-
-
-def cost(spec: RunSpec) -> float:
-    """Return what orders runs by how long they take: the operations of an epoch, more for more false labels.
-
-    A run on a data set of unknown size counts as the largest.
-    """
+def _cost(spec: RunSpec) -> float:
+    """Return what orders runs by duration: the operations of an epoch, more for more wrong labels."""
     return operations(spec) * (1 + (spec.corruption or 0))
 
 
@@ -222,49 +228,17 @@ def operations(spec: RunSpec) -> float:
     if pair(spec.pair).dataset not in SIZES:
         return float("inf")
     n, m, _ = SIZES[pair(spec.pair).dataset]
-    passes = 3 * (spec.subset or n) + (spec.test_subset or m)  # a backward pass is two forward passes
-    return _operations(spec.pair, spec.options) * passes
+    passes = 3 * (spec.subset or n) + (spec.test_subset or m)  # a backward pass costs two forward passes
+    return _forward_operations(spec.pair, spec.options) * passes
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Runs that one process trains: one, or several as one model."""
+@cache
+def _forward_operations(pair_name: str, options: tuple[tuple[str, Any], ...]) -> float:
+    """Return the floating point operations of one forward pass of one image."""
+    from torch.utils.flop_counter import FlopCounterMode
 
-    positions: list[int]
-    specs: list[RunSpec]
-    checkpoints: bool
-
-
-def _train_group(
-    group: _Group,
-    *,
-    root: Location,
-    execute: Callable[..., object],
-    execute_together: Callable[..., Sequence[object]],
-    options: dict[str, Any],
-    sweep: Sweep,
-    tell: Tell,
-) -> list[tuple[str, str, bool]]:
-    """Train one run, or several as one; return how each ended, as `failure` says it."""
-
-    def on_epoch(member: int, epoch: Epoch) -> None:
-        tell(group.positions[member], "training", epoch.epoch, epoch.train_accuracy)
-        sweep.check()  # nobody may wait for this run any more; it is on disk
-
-    for position, spec in zip(group.positions, group.specs, strict=True):
-        tell(position, "training", *so_far(root, spec))
-    options = {**options, "checkpoints": group.checkpoints, "sweep": sweep}
-    ended: Sequence[object]
-    try:
-        if len(group.specs) > 1:
-            ended = execute_together(group.specs, root, on_epoch=on_epoch, **options)
-        else:
-            ended = [execute(group.specs[0], root, on_epoch=partial(on_epoch, 0), **options)]
-    except Exception as error:  # one run's failure must not end the others
-        ended = [error] * len(group.specs)
-    return [failure(end) for end in ended]
-
-
-def _where(root: Location, spec: RunSpec) -> tuple[str, int, float] | None:
-    """Return what a run's folder says of its progress; None if nobody trains it."""
-    return ("training", *so_far(root, spec)) if is_locked(run_folder(root, spec)) else None
+    *_, shape = SIZES[pair(pair_name).dataset]
+    network = untrained_network(pair_name, options).eval()
+    with FlopCounterMode(display=False) as counter, torch.device("meta"):
+        network(torch.empty(1, *shape))
+    return counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""Training with an edit of the last layer on the way (METHOD section 5)."""
+"""Training with an edit of the last layer after some epochs (arXiv 2603.19865)."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,18 +14,18 @@ from layerprobe.training.loop import Inputs
 
 __all__ = ["Edit", "train_edited"]
 
-BATCH = 512  # samples that go through the network at a time for the edit
+BATCH = 512  # samples per forward pass of the edit
 NEVER = 2.0  # a training accuracy that is not reached
 
 
 @dataclass(frozen=True)
 class Edit:
-    """An edit of a network's last layer while it trains; training goes on with a fresh optimiser.
+    """An edit of a network's last layer during training, which continues with a fresh optimiser.
 
     Attributes
     ----------
     epoch : int
-        After which epoch, from 1 on. The recipe's target ends only what comes after.
+        The edit follows this epoch, from 1 on. The target of the recipe applies to later epochs only.
     probe, bias : str
         As for `layerprobe.edit_head`. The probe is fitted on the labels that the network is trained on.
     """
@@ -53,15 +53,15 @@ def train_edited(
     resume: TrainingState | None = None,
     **arguments: Any,
 ) -> list[Epoch]:
-    """Train as `train` does, with an edit on the way.
+    """Train as `train` does, with an edit of the last layer after some epochs.
 
-    A state of up to `edit.epoch` epochs is that of the network before the edit, one of more epochs that of
-    the edited network: so however often training is interrupted, the network is edited once.
+    A state of at most `edit.epoch` epochs is that of the network before the edit, one of more epochs that of
+    the edited network. So the network is edited once, however often training is interrupted.
 
     Parameters
     ----------
     edit : Edit
-        What is edited, and when.
+        The edit.
     model, x, y, recipe, inputs, resume, **arguments
         As for `layerprobe.training.train`.
 

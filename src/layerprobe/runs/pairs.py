@@ -1,14 +1,12 @@
-"""The paper's pairs of network and data set, and how each is trained (METHOD section 3)."""
+"""Pairs of a network and a data set, registered by name."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from torch import nn
 
 from layerprobe.errors import InputError
-from layerprobe.networks import MLP, build
 from layerprobe.training import Recipe, Scale
 
 __all__ = ["PAIRS", "Pair", "pair"]
@@ -16,22 +14,22 @@ __all__ = ["PAIRS", "Pair", "pair"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A network, the data set that it learns, and the recipe.
+    """A network, the data set it is trained on, and the training recipe.
 
     Attributes
     ----------
     name : str
-        The pair's name, as in `PAIRS`.
+        The name of the pair, its key in `PAIRS`.
     dataset : str
-        The name that `layerprobe.data.load` knows the images by.
+        The name of the data set for `layerprobe.data.load`.
     train_size : int
-        Training images of the whole set, n.
+        Number n of training images in the whole data set.
     recipe : Recipe
-        Optimiser, batch size, stop rule.
+        Optimiser, batch size and stopping rule.
     build : callable
-        Makes the network with PyTorch's default initialisation; its keywords are the network's options.
+        Build the network with PyTorch's default initialisation. Its keywords are the options of the network.
     input_range : (float, float)
-        What no intensity and full intensity become.
+        Inputs of the network for zero intensity and for full intensity.
     """
 
     name: str
@@ -42,12 +40,12 @@ class Pair:
     input_range: tuple[float, float] = (-1.0, 1.0)
 
     def network(self, options: Iterable[tuple[str, Any]] = ()) -> nn.Module:
-        """Make the network with these options.
+        """Build the network with these options.
 
         Raises
         ------
         InputError
-            If it has no such option.
+            If the network does not have one of the options.
         """
         try:
             return self.build(**dict(options))
@@ -55,32 +53,12 @@ class Pair:
             raise InputError(f"{self.name} cannot be built with {dict(options)}: {error}") from error
 
     def scale(self, max_value: float = 255) -> Scale:
-        """Return what turns the data set's images, full intensity `max_value`, into inputs."""
+        """Return the map from images with full intensity `max_value` to inputs of the network."""
         return Scale(*self.input_range, max_value)
 
 
-def _published(name: str, dataset: str, train_size: int, recipe: Recipe, low: float = -1.0) -> Pair:
-    return Pair(name, dataset, train_size, recipe, partial(build, name), (low, 1.0))
-
-
-# fmt: off
-PAIRS: dict[str, Pair] = {
-    pair.name: pair
-    for pair in (
-        _published("mlp-mnist", "mnist", 60_000, Recipe("sgd", 1e-3, 32, momentum=0.9, target=0.999)),
-        _published("mlp-cifar10", "cifar-10", 50_000, Recipe("sgd", 1e-3, 32, momentum=0.9, target=1.0)),
-        _published("cnn-mnist", "mnist", 60_000, Recipe("adam", 2e-4, 128, target=0.999)),
-        _published("cnn-fashion-mnist", "fashion-mnist", 60_000, Recipe("adam", 2e-4, 128, target=0.991)),
-        _published("cnn-cifar10", "cifar-10", 50_000, Recipe("adam", 2e-4, 32, target=1.0)),
-        _published("alexnet-cifar100", "cifar-100", 50_000, Recipe("adam", 1e-4, 128, target=0.991)),
-        _published("alexnet-tiny-imagenet", "tiny-imagenet", 100_000, Recipe("adam", 1e-4, 500, target=0.999),
-                   low=0.0),
-        _published("resnet18-cifar10", "cifar-10", 50_000, Recipe("sgd", 1e-3, 32, momentum=0.9, target=1.0)),
-        # Not the paper's: needs no download and memorises in seconds, for trying everything out.
-        Pair("mlp-digits", "digits", 1437, Recipe("adam", 1e-3, 32), partial(MLP, 64, (256, 512, 512))),
-    )
-}
-# fmt: on
+PAIRS: dict[str, Pair] = {}
+"""The registered pairs. Worker processes and clusters get those of the process that sends them work."""
 
 
 def pair(name: str) -> Pair:
@@ -89,7 +67,7 @@ def pair(name: str) -> Pair:
     Raises
     ------
     InputError
-        If there is none.
+        If no pair of this name is registered.
     """
     if name not in PAIRS:
         raise InputError(f"Unknown pair {name!r}. Available: {', '.join(PAIRS)}.")

@@ -1,111 +1,140 @@
-"""One command's work on many runs: on this machine or a cluster, with progress from the runs' folders."""
+"""Tasks in processes of this machine or on a cluster; a lost process does not disturb the other tasks."""
 
 import os
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
-from threading import Event, Lock, Thread
+from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
+
 from layerprobe.data.folders import data_folder
-from layerprobe.runs.clusters import Cluster, on_cluster
-from layerprobe.runs.leases import Sweep
-from layerprobe.runs.processes import in_processes
+from layerprobe.errors import InputError, LayerprobeError
+from layerprobe.runs.clusters import ATTEMPTS, Cluster, run_on_cluster
+from layerprobe.runs.leases import AbandonedError, Session
+from layerprobe.runs.pairs import PAIRS, Pair
 
-__all__ = ["Tell", "Where", "data_for", "sweep_through"]
+__all__ = ["Jobs", "Location", "jobs_on", "run_tasks", "shared_places"]
 
-Unit = TypeVar("Unit")
+Task = TypeVar("Task")
+IDLE = 60  # seconds after which a process without a task ends, also if its parent was killed
 Location = str | os.PathLike[str]
-Tell = Callable[[int, str, int, float], object]
-"""Called with (position of the run, "training" | "done" | "failed", epoch, accuracy on its labels)."""
-Where = Callable[[int], tuple[str, int, float] | None]
-"""Returns, for a position, what its run's folder says to `Tell`; None if nobody is at work there."""
-
-LOOK = 5.0  # seconds between two looks at the folders
-ENDS = {"done", "failed", "elsewhere"}
+Jobs = int | Cluster
+"""How many processes of this machine, or a cluster, which has as many as it has workers."""
 
 
-def sweep_through(
-    work: Callable[..., Any],
-    units: Sequence[Unit],
-    root: Location,
-    *,
-    jobs: int,
-    cluster: Cluster | None,
-    device: str,
-    where: Where,
-    positions: Collection[int],
-    tell: Tell | None,
-) -> Generator[tuple[Unit, Any, Tell]]:
-    """Yield every unit of work as it ends, what became of it, and whom to tell.
+def jobs_on(device: str, jobs: Jobs | None = None) -> Jobs:
+    """Return how many processes train on a device; by default one per usable CPU core, or one on a GPU.
+
+    Parameters
+    ----------
+    device : str
+        As for `torch.device`.
+    jobs : int or Cluster, optional
+        The caller's choice, which is checked.
+
+    Raises
+    ------
+    InputError
+        If `jobs` is below 1, or this machine does not have the device.
+    """
+    from loky import cpu_count
+
+    if isinstance(jobs, Cluster):
+        return jobs
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}; leave it out for one per core")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {device!r} needs a GPU that this installation of torch can use; take 'cpu'")
+    return jobs or (cpu_count() if device == "cpu" else 1)
+
+
+def shared_places(jobs: Jobs, root: Location, data_root: Location | None) -> tuple[Location, Location | None]:
+    """Return the folders of runs and of data as workers have to name them.
+
+    On a cluster both are absolute, and the folder of data is that of this process if it is set here.
+    """
+    if not isinstance(jobs, Cluster):
+        return root, data_root
+    if data_root or os.environ.get("LAYERPROBE_DATA"):
+        data_root = data_folder(data_root).absolute()
+    return Path(root).absolute(), data_root
+
+
+def run_tasks(
+    work: Callable[..., Any], tasks: Sequence[Task], root: Location, jobs: Jobs, device: str
+) -> Generator[tuple[Task, Any]]:
+    """Yield each task with its result or an exception, in the order in which they end.
+
+    A task whose process is killed is tried again, `ATTEMPTS` times in all. Each process of this machine is a
+    loky pool of its own: in a shared pool the death of one process ends the tasks of all, and the failing
+    task is unknown. Closing the generator kills the processes.
 
     Parameters
     ----------
     work : callable
-        Called with a unit, with `sweep` and with `tell`.
-    units : sequence
-        What to do, what takes longest first.
+        Called in another process with a task and `session`, the `Session` of this call.
+    tasks : sequence
+        The longest first.
     root : path
         The folder of all runs.
-    jobs : int
-        How many processes at a time, where there is no cluster.
-    cluster : Cluster, optional
-        Where it is done if not in processes here.
+    jobs : int or Cluster
+        As `jobs_on` returns it.
     device : str
-        Where runs are trained.
-    where : callable
-        Progress as the folders show it.
-    positions : collection of int
-        Of which runs.
-    tell : Tell, optional
-        Hears of progress: from the processes here, which it must be picklable for, or from the folders.
+        Where tasks run.
     """
-    if not units:
+    if not tasks:
         return
-    with Sweep.begin(root) as sweep:
-        if cluster is None:
-            told = tell or _tell_nobody
-            for unit, result in in_processes(partial(work, sweep=sweep, tell=told), units, jobs):
-                yield unit, result, told
+    with Session.begin(root) as session:
+        if isinstance(jobs, Cluster):
+            yield from run_on_cluster(work, tasks, jobs, session, device)
             return
-        with _following(where, positions, tell or _tell_nobody) as told:
-            work = partial(work, sweep=sweep, tell=_tell_nobody)
-            for unit, result in on_cluster(work, units, cluster, sweep, device):
-                yield unit, result, told
+        from loky import BrokenProcessPool, ProcessPoolExecutor
+
+        one_thread = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
+        run = partial(_run_task, work=work, session=session, pairs=dict(PAIRS))
+        start = partial(
+            ProcessPoolExecutor, max_workers=1, timeout=IDLE, initializer=_prepare, env=one_thread
+        )
+        waiting, deaths = deque(range(len(tasks))), Counter[int]()
+        idle = [start() for _ in range(min(jobs, len(tasks)))]
+        busy: dict[Future[Any], tuple[ProcessPoolExecutor, int]] = {}
+        try:
+            while waiting or busy:
+                while waiting and idle:
+                    process, position = idle.pop(), waiting.popleft()
+                    busy[process.submit(run, tasks[position])] = process, position
+                for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                    process, position = busy.pop(future)
+                    error = future.exception()
+                    if not isinstance(error, BrokenProcessPool):
+                        idle.append(process)
+                        yield tasks[position], error or future.result()
+                        continue
+                    idle.append(start())
+                    deaths[position] += 1
+                    if deaths[position] < ATTEMPTS:
+                        waiting.appendleft(position)
+                        continue
+                    killed = f"its process was killed {ATTEMPTS} times, maybe for lack of memory"
+                    yield tasks[position], LayerprobeError(f"{killed}; the same command resumes the run")
+        finally:
+            for process in [*idle, *(process for process, _ in busy.values())]:
+                process.shutdown(kill_workers=True)
 
 
-def data_for(cluster: Cluster | None, data_root: Location | None) -> Location | None:
-    """Return where workers look for data: on a cluster where this command would, if it was told."""
-    if cluster is None or not (data_root or os.environ.get("LAYERPROBE_DATA")):
-        return data_root
-    return data_folder(data_root).absolute()
+def _prepare() -> None:
+    """Set one thread, and leave Ctrl-C, which reaches all processes, to the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
 
 
-def _tell_nobody(*_: object) -> None: ...
-
-
-@contextmanager
-def _following(where: Where, positions: Collection[int], tell: Tell) -> Iterator[Tell]:
-    """Tell of runs that others train, until they end; yields whom to tell of their ends."""
-    over, one_at_a_time = Event(), Lock()
-    ended: set[int] = set()
-
-    def told(position: int, stage: str, epoch: int, accuracy: float) -> None:
-        with one_at_a_time:
-            if position not in ended:
-                ended.update({position} if stage in ENDS else ())
-                tell(position, stage, epoch, accuracy)
-
-    def watch() -> None:
-        while not over.wait(LOOK):
-            for position in set(positions) - ended:
-                if state := where(position):
-                    told(position, *state)
-
-    watcher = Thread(target=watch, name="following", daemon=True)
-    watcher.start()
+def _run_task(task: Any, *, work: Callable[..., Any], session: Session, pairs: dict[str, Pair]) -> Any:
+    PAIRS.update(pairs)
     try:
-        yield told
-    finally:
-        over.set()
-        watcher.join()
+        return work(task, session=session)
+    except AbandonedError:
+        os._exit(1)  # the command was killed: nothing else ends a process that has lost its parent

@@ -1,4 +1,4 @@
-"""What one training run is, to the last number: a frozen record, its canonical JSON, and a key from that."""
+"""The specification of one training run: a frozen record, its canonical JSON, and the key of that JSON."""
 
 import hashlib
 import json
@@ -21,41 +21,41 @@ __all__ = ["Protocol", "RunSpec", "run_data"]
 
 Protocol = Literal["independent", "published"]
 Location = str | os.PathLike[str] | None
-_WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
-# Fields that a spec's record leaves out where they are None: runs from before they existed keep their keys.
-_LATER = ("test_subset", "edit")
+WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
+# Fields that are left out of the record where they are None, which keeps the keys of runs without them.
+OPTIONAL = ("test_subset", "edit")
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One network to train. Equal specs train equal networks; use `of` to make one from a single seed.
+    """One network to train. Equal specs train equal networks. `of` derives all seeds from one.
 
     Attributes
     ----------
     pair : str
-        One of `layerprobe.runs.pairs.PAIRS`.
+        A name in `layerprobe.runs.pairs.PAIRS`.
     corruption : float or None
         Probability p in [0, 1] that a training label is redrawn uniformly; None for human labels.
     recipe : Recipe
         Optimiser, batch size, stop rule and whether batches are shuffled.
     init_seed, order_seed : int
-        Draw the initial weights; the batch order and dropout.
+        Seeds of the initial weights, and of the batch order and dropout.
     noise_seed : int or None
-        Draws the corrupted labels. None for the noise kinds that draw none.
+        Seed of uniform noise; None for the other kinds of noise.
     noise : str
         "uniform" (`noise.uniform`), "published" (`noise.published`, the draw that all published runs share),
         or human labels as "cifar-10n:worst".
     subset : int or None
-        Train on so many images, a fixed choice balanced over the true classes; None takes them all. Noise is
+        Number of training images, a fixed choice balanced over the true classes; None for all. Noise is
         drawn for the whole set first, so an image has the same label in every subset.
     test_subset : int, optional
-        Test on so many test images, a fixed choice balanced over the classes; None takes them all.
-    options : tuple of (str, value)
-        The network's options, as dropout; a mapping is taken as well.
+        Number of test images, a fixed choice balanced over the classes; None for all.
+    options : tuple of (str, value), or mapping
+        Options of the network, such as dropout.
     seed : int or None
-        The one seed that the others derive from, if they do.
+        The seed from which the others are derived, if they are.
     edit : Edit, optional
-        An edit of the last layer on the way.
+        An edit of the last layer during training.
     """
 
     pair: str
@@ -93,10 +93,10 @@ class RunSpec:
                 "noise_seed must be given for uniform noise and None for any other, "
                 f"got {self.noise_seed!r} with noise {self.noise!r}"
             )
-        for name in _WHOLE:
+        for name in WHOLE:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, Integral) or value < 0):
-                raise InputError(f"{name} must not be negative and a whole number, got {value!r}")
+                raise InputError(f"{name} must be a whole number of at least 0, got {value!r}")
         if self.seed is not None:
             derived = Seeds.derive(self.seed)
             drawn = derived.noise if self.noise == "uniform" else None
@@ -106,15 +106,17 @@ class RunSpec:
             raise InputError(
                 f"the edit's epoch must be below max_epochs, {self.recipe.max_epochs}, got {self.edit.epoch}"
             )
-        self._spell_numbers()
+        self._normalise_numbers()
 
-    def _spell_numbers(self) -> None:
-        """Give every number one spelling: 1, 1.0 and NumPy's 1.0 are the same run and need the same key."""
+    def _normalise_numbers(self) -> None:
+        """Give every number one type: 1, 1.0 and NumPy's 1.0 are the same run and need the same key."""
         exact: dict[str, Any] = {
-            name: None if getattr(self, name) is None else int(getattr(self, name)) for name in _WHOLE
+            name: None if getattr(self, name) is None else int(getattr(self, name)) for name in WHOLE
         }
         exact["corruption"] = None if self.corruption is None else float(self.corruption) + 0.0  # -0.0 is 0.0
-        exact["options"] = tuple(sorted((name, _frozen(value)) for name, value in dict(self.options).items()))
+        exact["options"] = tuple(
+            sorted((name, _as_tuples(value)) for name, value in dict(self.options).items())
+        )
         for name, value in exact.items():
             object.__setattr__(self, name, value)
 
@@ -133,23 +135,27 @@ class RunSpec:
         edit: Edit | None = None,
         **overrides: Any,
     ) -> Self:
-        """Return the spec of a pair's run by one of the two protocols.
+        """Return the spec of a run by one of the two protocols.
 
         Parameters
         ----------
         pair : str
-            One of `layerprobe.runs.pairs.PAIRS`.
+            A name in `layerprobe.runs.pairs.PAIRS`.
         corruption : float or None
             As in the class.
         seed : int
-            The noise, initialisation and order seeds are those of ``Seeds.derive(seed)``.
+            The seed from which ``Seeds.derive`` derives those of noise, initial weights and batch order.
         protocol : {"independent", "published"}
             "independent": each run draws its own noise, initial weights and batch order. "published": the
-            noise is the published draw and the batches are never shuffled; the initial weights alone differ.
+            noise is the published draw and batches are never shuffled; only the initial weights differ.
         noise, subset, test_subset, options, edit
-            As in the class; `noise` is the protocol's if not given.
+            As in the class; by default `noise` is that of the protocol.
         **overrides
-            Fields of `Recipe` to change, as ``optimizer="adam"``; None leaves the pair's own.
+            Fields of `Recipe` to change, as ``optimizer="adam"``; None keeps the value of the pair.
+
+        Returns
+        -------
+        RunSpec
 
         Raises
         ------
@@ -188,23 +194,23 @@ class RunSpec:
 
     @property
     def protocol(self) -> Protocol:
-        """The protocol that noise and batch order follow together."""
+        """The protocol of noise and batch order."""
         published = self.noise == "published" and not self.recipe.shuffle
         return "published" if published else "independent"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON-able form that `from_dict` takes back."""
+        """Return the spec as a dictionary for JSON."""
         record = asdict(self) | {"options": dict(self.options)}
-        return {name: value for name, value in record.items() if value is not None or name not in _LATER}
+        return {name: value for name, value in record.items() if value is not None or name not in OPTIONAL}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> Self:
-        """Return the spec that `to_dict` made this of."""
+        """Return the spec of a dictionary that `to_dict` returned."""
         edit = record.get("edit") and Edit(**record["edit"])
         return cls(**{**record, "recipe": Recipe(**record["recipe"]), "edit": edit})
 
     def canonical_json(self) -> str:
-        """Return the one JSON text of this spec: sorted keys, no spaces, shortest exact numbers."""
+        """Return the JSON text with sorted keys, no spaces, and the shortest exact numbers."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
 
     @property
@@ -214,34 +220,48 @@ class RunSpec:
 
     @property
     def folder_name(self) -> str:
-        """A name that people can read and that no other spec has, as "p0.8-s0-1f0c3a5b7d9e"."""
+        """The unique name of the run's folder, as "p0.8-s0-1f0c3a5b7d9e"."""
         noise = self.noise.replace(":", "-") if self.corruption is None else f"p{self.corruption:g}"
         seed = [] if self.seed is None else [f"s{self.seed}"]
         return "-".join([noise, *seed, self.key[:12]])
 
 
-def _frozen(value: Any) -> Any:
-    """Turn the lists of a network's option, as JSON has them, into tuples."""
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
+def _as_tuples(value: Any) -> Any:
+    """Turn lists, as JSON has them, into tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def run_data(spec: RunSpec, data_root: Location = None) -> tuple[ImageSet, np.ndarray]:
-    """Return the images that a run trains on and tests on, and the labels (n,), int64, that it learns.
+    """Return the images of a run and the labels that it is trained on.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The run.
+    data_root : path, optional
+        As for `layerprobe.data.load`.
+
+    Returns
+    -------
+    images : ImageSet
+        The images to train on and to test on, with their true labels.
+    labels : array of shape (n,), int64
+        The labels to train on.
 
     Raises
     ------
     DataError
-        If the data set is not there; see `layerprobe.data.load`.
+        If the data set is missing; see `layerprobe.data.load`.
     InputError
-        If only a part of the data set is here and the spec does not name a subset, if that part is too small
-        for the published draw or the subset, or if human labels are not of this data set.
+        If only a part of the data set is present and the spec does not name a subset, if that part is too
+        small for the published draw or the subset, or if human labels belong to another data set.
     """
     pair = pair_of(spec.pair)
     images = load(pair.dataset, data_root)
     if spec.subset is None and len(images.train_labels) != pair.train_size:
         raise InputError(
             f"{pair.name} trains on {pair.train_size} images, but only {len(images.train_labels)} of "
-            f"{images.name!r} are here: name a subset of at most so many, or get the whole set"
+            f"{images.name!r} are present: name a subset of at most that many, or get the whole set"
         )
     if spec.corruption is None:
         labels = _human_labels(spec, images, data_root)
@@ -260,8 +280,8 @@ def run_data(spec: RunSpec, data_root: Location = None) -> tuple[ImageSet, np.nd
 def _published_labels(degree: float, images: ImageSet, whole: int) -> np.ndarray:
     if len(images.train_labels) != whole:
         raise InputError(
-            f"The published draw is one for all {whole} training images of {images.name!r}; here are "
-            f"{len(images.train_labels)}. Get the whole set, or use uniform noise."
+            f"The published draw needs all {whole} training images of {images.name!r}, but only "
+            f"{len(images.train_labels)} are present. Get the whole set, or use uniform noise."
         )
     return noise.published(images.train_labels, degree, images.num_classes).labels
 
@@ -271,5 +291,5 @@ def _human_labels(spec: RunSpec, images: ImageSet, data_root: Location) -> np.nd
     given = human_labels(name, annotation, data_root)
     same_size = given.labels.shape == images.train_labels.shape
     if not (same_size and np.array_equal(given.changed, given.labels != images.train_labels)):
-        raise InputError(f"The human labels {spec.noise!r} are not of the images {images.name!r}.")
+        raise InputError(f"The human labels {spec.noise!r} do not belong to the images {images.name!r}.")
     return given.labels

@@ -1,4 +1,4 @@
-"""Several runs as one batched model, each in its own folder, as if it had been trained alone."""
+"""Train several runs as one batched model, each in its own folder, as if it had been trained alone."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import torch
 
+from layerprobe.data import ImageSet
 from layerprobe.errors import InputError, LayerprobeError
-from layerprobe.runs.execution import Session, common_arguments, is_trained, seal, unfinished
+from layerprobe.runs.execution import RunWriter, common_arguments, unfinished
 from layerprobe.runs.folders import DONE, Run, read_run, run_folder
-from layerprobe.runs.leases import Sweep
+from layerprobe.runs.leases import Session
 from layerprobe.runs.specs import RunSpec, run_data
 from layerprobe.runs.states import untrained_network
 from layerprobe.training import Epoch, TrainingState, stackable, train_stacked
@@ -26,29 +27,29 @@ def execute_together(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[int, Epoch], object] | None = None,
     checkpoints: bool = False,
-    sweep: Sweep | None = None,
+    session: Session | None = None,
 ) -> list[Run | LayerprobeError]:
-    """Train runs that differ in corruption, noise and seeds alone as one model, or finish them.
+    """Train runs that differ only in corruption, noise and seeds as one model, or resume them.
 
-    Their folders are those of `execute`: either function goes on with what the other began. Weights and
-    histories are those of separate runs within the tolerance that `train_stacked` states. Runs that stand at
-    different epochs first catch up with the furthest, and each is done when it ends, not when the last does.
-    The images lie on the device once; each run adds its labels, its weights and what the optimiser keeps.
+    The folders are those of `execute`: each function resumes runs of the other. Weights and histories equal
+    those of separate runs within the tolerance that `train_stacked` states. Runs at different epochs first
+    catch up with the furthest. Each run is done when it ends, not when the last one does. The images are on
+    the device once; each run adds its labels, its weights and its optimiser state.
 
     Parameters
     ----------
     specs : sequence of RunSpec
         What to train; one of `groups`.
-    root, data_root, device, checkpoints, sweep
+    root, data_root, device, checkpoints, session
         As for `execute`.
     on_epoch : callable, optional
-        Called with the position in `specs` and each `Epoch`, when every run's epoch is on disk.
+        Called with the position in `specs` and each `Epoch`, when the epoch of every run is on disk.
 
     Returns
     -------
     list of Run or LayerprobeError
-        For each spec its run or, where it could not begin (a BusyError if another process trains it, a
-        DataError if its folder is not its own), the reason; the others are trained nevertheless.
+        For each spec its run or, where it could not begin (BusyError if another process trains it, DataError
+        if its folder was begun with another spec), the reason. The other runs are trained nevertheless.
 
     Raises
     ------
@@ -57,39 +58,39 @@ def execute_together(
     """
     if len(groups(specs)) > 1 or any(spec.edit for spec in specs):
         raise InputError(
-            "runs can be trained as one if they differ in corruption, noise and seeds alone and have no "
+            "runs can be trained as one model if they differ only in corruption, noise and seeds and have no "
             f"dropout and no edit; got {', '.join(spec.folder_name for spec in specs)}. Train the groups "
             "that groups() returns, those of one run with execute()."
         )
     device = torch.device(device)
     refused: dict[int, LayerprobeError] = {}
-    sessions: dict[int, Session] = {}
-    ys, images = [], None
-    with ExitStack() as locks:
+    writers: dict[int, RunWriter] = {}
+    ys: list[torch.Tensor] = []
+    images: ImageSet | None = None
+    with ExitStack() as leases:
         for member, spec in enumerate(specs):
             try:
-                claim = locks.enter_context(unfinished(spec, root, sweep))
-                if claim and is_trained(claim.folder):
-                    seal(claim.folder)
-                elif claim:
-                    its_images, labels = run_data(spec, data_root)
-                    images = images or its_images  # equal, and let go of all but the first
-                    sessions[member] = Session.begin(spec, claim, images, labels, device, checkpoints)
+                lease = leases.enter_context(unfinished(spec, root, session))
+                if lease:
+                    own_images, labels = run_data(spec, data_root)
+                    images = images or own_images  # they are equal; keep one copy
+                    writers[member] = RunWriter.begin(spec, lease, images, labels, device, checkpoints)
                     ys.append(torch.tensor(labels, device=device))
             except LayerprobeError as error:
                 refused[member] = error
-        if images and sessions:
-            _train(sessions, ys, common_arguments(specs[0], images, device), on_epoch)
+        if images and writers:
+            _train(writers, ys, images, device, on_epoch)
     return [refused.get(member) or read_run(run_folder(root, spec)) for member, spec in enumerate(specs)]
 
 
 def _train(
-    sessions: dict[int, Session],
+    writers: dict[int, RunWriter],
     ys: list[torch.Tensor],
-    arguments: dict,
+    images: ImageSet,
+    device: torch.device,
     on_epoch: Callable[[int, Epoch], object] | None,
 ) -> None:
-    members, runs = list(sessions), list(sessions.values())
+    members, runs = list(writers), list(writers.values())
 
     def save(r: int, state: TrainingState) -> None:
         runs[r].save(state)
@@ -103,15 +104,15 @@ def _train(
         resume=[run.resume for run in runs],
         save=save,
         on_epoch=on_epoch and (lambda r, epoch: on_epoch(members[r], epoch)),
-        **arguments,
+        **common_arguments(runs[0].spec, images, device),
     )
     for run, history in zip(runs, histories, strict=True):
-        if not (run.folder / DONE).exists():  # it had ended before, and was cut off before its last files
+        if not (run.lease.folder / DONE).exists():  # interrupted earlier, after its last epoch
             run.finish(history)
 
 
 def groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
-    """Group the runs that `execute_together` takes: alike but for corruption, noise and seeds.
+    """Return the groups of runs for `execute_together`: equal but for corruption, noise and seeds.
 
     A run with dropout or an edit is a group of its own, for `execute`.
     """

@@ -1,4 +1,4 @@
-"""Where the runs of a grid stand, and the disk space that they need."""
+"""The states of runs, and the disk space that they need."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -24,28 +24,28 @@ ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
 
 
 def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFrame:
-    """Return where runs stand.
+    """Return the state of each run.
 
     Parameters
     ----------
     root : path
         The folder of all runs.
     specs : iterable of RunSpec, optional
-        The runs to look for. Without it: every run that is there, and what is missing between them to make
-        each pair's corruption degrees and seeds a full grid.
+        The runs. By default every run in the folder, and those that are missing to make the corruption
+        degrees and seeds of each pair a full grid.
 
     Returns
     -------
     DataFrame
-        One row a run: pair, corruption, seed; variant, in words what differs from the pair's own recipe and
-        data; state ("done", "running", "resumable", "missing", or "damaged" if its folder cannot be read);
-        epochs; memorised, whether the target was reached; train_accuracy (against the labels trained on),
-        true_accuracy and test_accuracy, as the last epoch showed them; seconds, the time of all epochs;
-        folder, in `root`.
+        One row per run: pair, corruption, seed; variant, the differences from the pair's own recipe and data
+        in words; state ("done", "running", "resumable", "missing", or "damaged" if its folder cannot be
+        read); epochs; memorised, whether the target was reached; train_accuracy (on the labels trained on),
+        true_accuracy and test_accuracy of the last epoch; seconds, the time of all epochs; folder, in
+        `root`.
     """
     root, damaged = Path(root), list[Path]()
     if specs is None:
-        specs, damaged = _found(root)
+        specs, damaged = _full_grids(root)
     rows = [_row(root, spec) for spec in specs]
     rows += [
         {"pair": folder.parent.name, "state": "damaged", "epochs": 0, "folder": str(folder.relative_to(root))}
@@ -84,7 +84,7 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
 
 
 def variant(spec: RunSpec) -> str:
-    """Return in words what differs from the pair's own recipe and data; empty if nothing does."""
+    """Return the differences from the pair's own recipe and data in words; empty if there are none."""
     own, usual = asdict(spec.recipe), asdict(pair(spec.pair).recipe)
     changed = {name: value for name, value in own.items() if value != usual[name]} | dict(spec.options)
     changed |= {
@@ -105,29 +105,29 @@ def runs_in(root: Location) -> list[RunSpec]:
 
 def _readable(root: Path) -> tuple[list[RunSpec], list[Path]]:
     """Return the spec of every run under `root`, and the folders that cannot be read."""
-    found: list[RunSpec] = []
+    specs: list[RunSpec] = []
     damaged: list[Path] = []
     for record in sorted(root.glob(f"*/*/{RECORD}")):
         try:
-            found.append(read_run(record.parent).spec)
+            specs.append(read_run(record.parent).spec)
         except DataError:
             damaged.append(record.parent)
-    return found, damaged
+    return specs, damaged
 
 
-def _found(root: Path) -> tuple[list[RunSpec], list[Path]]:
-    """Return the spec of every run under `root` and of those missing in their grid; damaged folders."""
+def _full_grids(root: Path) -> tuple[list[RunSpec], list[Path]]:
+    """Return the spec of every run under `root` and of those missing in its grid, and damaged folders."""
     specs, damaged = _readable(root)
-    found = dict.fromkeys(specs)
+    grid = dict.fromkeys(specs)
     families: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:
         if spec.seed is not None and spec.corruption is not None:
             families.setdefault(_with(spec, 0.0, 0), []).append(spec)
     for family, members in families.items():
         degrees, seeds = {spec.corruption for spec in members}, {spec.seed for spec in members}
-        found |= dict.fromkeys(_with(family, degree, seed) for degree, seed in product(degrees, seeds))
+        grid |= dict.fromkeys(_with(family, degree, seed) for degree, seed in product(degrees, seeds))
     order = sorted(
-        found, key=lambda spec: (spec.pair, spec.noise, _none_last(spec.corruption), _none_last(spec.seed))
+        grid, key=lambda spec: (spec.pair, spec.noise, _none_last(spec.corruption), _none_last(spec.seed))
     )
     return order, damaged
 
@@ -146,7 +146,7 @@ def _none_last(value: float | None) -> float:
 
 
 def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
-    """Return how many epochs a run has behind it, and its last accuracy on the labels that it learns."""
+    """Return the number of complete epochs of a run, and the last accuracy on the labels trained on."""
     try:
         history = read_run(run_folder(root, spec)).history
     except DataError:
@@ -155,13 +155,23 @@ def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
 
 
 def untrained_network(pair_name: str, options: tuple[tuple[str, Any], ...]) -> nn.Module:
-    """Return a pair's network without memory for its weights."""
+    """Return a pair's network on the meta device, without memory for its weights."""
     with torch.device("meta"):
         return pair(pair_name).network(options)
 
 
 def disk_needed(specs: Sequence[RunSpec], *, jobs: int, checkpoints: bool) -> int:
-    """Return the bytes that runs take at most while `jobs` of them train at a time, without those there."""
+    """Return the disk space in bytes that runs need at most, without that which they already take.
+
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        The runs.
+    jobs : int
+        How many of them are trained at a time.
+    checkpoints : bool
+        Whether the weights of chosen epochs are kept.
+    """
     lasting, training = 0, []
     for spec in specs:
         network = untrained_network(spec.pair, spec.options)

@@ -42,6 +42,8 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_bytes(content)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())  # before the rename, or a power cut could leave an empty file
         part.replace(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error

@@ -9,8 +9,8 @@ import pandas as pd
 from layerprobe.errors import InputError
 from layerprobe.paper.figures.layout import finish
 from layerprobe.paper.figures.selection import named
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
-from layerprobe.runs.pairs import PAIRS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,12 +5,12 @@ from functools import partial
 import pandas as pd
 
 from layerprobe.paper import published
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import independent
 from layerprobe.paper.selection import GROUP, PAPER, TEST, at_best_layer, hidden_layers, means, select
 from layerprobe.paper.tables.comparing import beside_published, published_quantities
 from layerprobe.paper.tables.joining import quantities
 from layerprobe.paper.tables.spec import Table
-from layerprobe.runs.pairs import PAIRS
 
 __all__ = ["COMPARED_TABLES", "SUBSPACES", "masc_at_best_layer", "network_accuracy"]
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 import pandas as pd
 
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.selection import GROUP, accuracies, means
-from layerprobe.runs.pairs import PAIRS
 
 __all__ = ["by_accuracy", "joined", "ordered", "quantities", "scale", "side_by_side"]
 

@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import BusyError, RunSpec, execute, execute_together, read_run, run_folder
-from layerprobe.runs import stacked_runs as together
-from layerprobe.runs.leases import locked
+from layerprobe.runs import stacked_runs
+from layerprobe.runs.leases import acquire
 from layerprobe.runs.stacked_runs import groups
 
 EPOCHS = 3
@@ -31,8 +31,8 @@ def separate(tmp_path_factory):
 
 
 def files_of(folder):
-    """Return all but its claims, of which every attempt leaves one."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("lock-")]
+    """Return the paths of all files but the lease, which exists while the run is trained."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lease"]
     return sorted(path.relative_to(folder) for path in files)
 
 
@@ -63,12 +63,12 @@ def stop_at(number, of_member=0):
     return stop
 
 
-def test_one_model_gives_the_folders_of_separate_runs(tmp_path, separate):
-    told = []
+def test_stacked_runs_write_the_folders_of_separate_runs(tmp_path, separate):
+    calls = []
     runs = execute_together(
-        SPECS, tmp_path, checkpoints=True, on_epoch=lambda member, epoch: told.append((member, epoch.epoch))
+        SPECS, tmp_path, checkpoints=True, on_epoch=lambda member, epoch: calls.append((member, epoch.epoch))
     )
-    assert told == [(member, epoch) for epoch in range(1, EPOCHS + 1) for member in range(3)]
+    assert calls == [(member, epoch) for epoch in range(1, EPOCHS + 1) for member in range(3)]
     assert [run.folder for run in runs] == [run_folder(tmp_path, spec) for spec in SPECS]
     assert_equal_runs(runs, separate)
     (session,) = runs[0].record["sessions"]
@@ -77,11 +77,11 @@ def test_one_model_gives_the_folders_of_separate_runs(tmp_path, separate):
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
-def test_stopped_after_any_epoch_it_goes_on_from_there_together_or_alone(tmp_path, separate, epoch):
+def test_runs_stopped_after_any_epoch_resume_stacked_or_separate(tmp_path, separate, epoch):
     with pytest.raises(KeyboardInterrupt):
         execute_together(SPECS, tmp_path, checkpoints=True, on_epoch=stop_at(epoch))
     halves = [read_run(run_folder(tmp_path, spec)) for spec in SPECS]
-    # No run's epoch is lost, though the first was told of alone; what has reached its last epoch is done.
+    # No epoch is lost, though only the first was reported. A run at its last epoch is done.
     assert [len(half.history) for half in halves] == [epoch] * 3
     assert [half.done for half in halves] == [epoch == EPOCHS] * 3
     alone = execute(SPECS[1], tmp_path, checkpoints=True)
@@ -91,18 +91,18 @@ def test_stopped_after_any_epoch_it_goes_on_from_there_together_or_alone(tmp_pat
     assert [session["epochs_before"] for session in runs[0].record["sessions"]] == [0, *going_on]
 
 
-def test_runs_that_stand_at_different_epochs_catch_up(tmp_path, separate):
+def test_runs_at_different_epochs_catch_up(tmp_path, separate):
     with suppress(KeyboardInterrupt):
         execute(SPECS[1], tmp_path, checkpoints=True, on_epoch=lambda e: stop_at(2)(0, e))
-    told = []
+    calls = []
     runs = execute_together(
-        SPECS, tmp_path, checkpoints=True, on_epoch=lambda member, epoch: told.append((member, epoch.epoch))
+        SPECS, tmp_path, checkpoints=True, on_epoch=lambda member, epoch: calls.append((member, epoch.epoch))
     )
-    assert told == [(0, 1), (2, 1), (0, 2), (2, 2), (0, 3), (1, 3), (2, 3)]
+    assert calls == [(0, 1), (2, 1), (0, 2), (2, 2), (0, 3), (1, 3), (2, 3)]
     assert_equal_runs(runs, separate)
 
 
-def test_a_run_is_done_when_it_ends_and_not_when_the_last_does(tmp_path):
+def test_run_is_done_when_it_ends(tmp_path):
     specs = [spec_of(0, 0, target=0.6, max_epochs=30), spec_of(1, 1, target=0.6, max_epochs=30)]
     done = []
 
@@ -116,24 +116,26 @@ def test_a_run_is_done_when_it_ends_and_not_when_the_last_does(tmp_path):
     assert_equal_runs([easy], [execute(specs[0], tmp_path / "alone")])
 
 
-def test_a_run_that_is_done_is_left_as_it_is(tmp_path, separate):
+def test_finished_run_is_not_changed(tmp_path, separate):
     done = execute(SPECS[0], tmp_path, checkpoints=True)
     before = {path: path.stat().st_mtime_ns for path in done.folder.rglob("*")}
-    told = []
-    runs = execute_together(SPECS, tmp_path, checkpoints=True, on_epoch=lambda member, _: told.append(member))
+    calls = []
+    runs = execute_together(
+        SPECS, tmp_path, checkpoints=True, on_epoch=lambda member, _: calls.append(member)
+    )
     assert {path: path.stat().st_mtime_ns for path in done.folder.rglob("*")} == before
-    assert set(told) == {1, 2}
+    assert set(calls) == {1, 2}
     assert_equal_runs(runs, separate)
 
 
-def test_a_folder_that_is_refused_leaves_the_others_to_be_trained(tmp_path, separate):
+def test_refused_folder_does_not_stop_the_other_runs(tmp_path, separate):
     folder = run_folder(tmp_path, SPECS[0])
     folder.mkdir(parents=True)
     begun_by_another = run_folder(tmp_path, SPECS[2])
     execute(SPECS[1], tmp_path / "other").folder.rename(tmp_path / "moved")
     begun_by_another.parent.mkdir(exist_ok=True)
     (tmp_path / "moved").rename(begun_by_another)
-    with locked(folder):
+    with acquire(folder):
         busy, trained, other = execute_together(SPECS, tmp_path, checkpoints=True)
     assert isinstance(busy, BusyError)
     assert isinstance(other, DataError)
@@ -141,7 +143,7 @@ def test_a_folder_that_is_refused_leaves_the_others_to_be_trained(tmp_path, sepa
     assert_equal_runs([trained], separate[1:2])
 
 
-def test_all_folders_are_held_while_it_trains(tmp_path):
+def test_all_folders_are_leased_during_training(tmp_path):
     seen = []
 
     def look(member, epoch):
@@ -152,7 +154,7 @@ def test_all_folders_are_held_while_it_trains(tmp_path):
     assert not any(run.running for run in runs)
 
 
-def test_a_disk_that_fails_at_any_write_leaves_runs_that_can_be_finished(tmp_path, separate, monkeypatch):
+def test_runs_resume_after_a_disk_error_at_any_write(tmp_path, separate, monkeypatch):
     write_bytes, count = Path.write_bytes, 0
 
     def write(path, blob):
@@ -173,7 +175,7 @@ def test_a_disk_that_fails_at_any_write_leaves_runs_that_can_be_finished(tmp_pat
         assert_equal_runs(execute_together(SPECS, root, checkpoints=True), separate)
 
 
-def test_runs_are_grouped_by_all_but_corruption_noise_and_seeds(tmp_path, monkeypatch):
+def test_groups_differ_only_in_corruption_noise_and_seeds(tmp_path, monkeypatch):
     other_subset, adam = spec_of(0.2, 0, subset=100), spec_of(0.2, 0, learning_rate=0.1)
     published = spec_of(0.2, 0, noise="published")
     assert groups([SPECS[0], other_subset, SPECS[1], adam, published]) == [
@@ -183,7 +185,7 @@ def test_runs_are_grouped_by_all_but_corruption_noise_and_seeds(tmp_path, monkey
     ]
     dropout = [RunSpec.of("cnn-mnist", p, 0, options={"dropout": 0.5}) for p in (0.2, 0.4)]
     assert groups(dropout) == [[spec] for spec in dropout]
-    monkeypatch.setattr(together, "run_data", None)  # refused before any folder is made
+    monkeypatch.setattr(stacked_runs, "run_data", None)  # refused before any folder is made
     for unlike in (dropout, [SPECS[0], other_subset]):
         with pytest.raises(InputError, match="differ in corruption, noise and seeds alone"):
             execute_together(unlike, tmp_path)

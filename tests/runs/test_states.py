@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from layerprobe.paper import RunSpec, execute, run_folder
-from layerprobe.runs.leases import locked
+from layerprobe.runs.leases import acquire
 from layerprobe.runs.states import disk_needed, so_far, status, untrained_network
 
 
@@ -23,7 +23,7 @@ def train(spec, root, *, stop_after=None):
         return None
 
 
-def test_every_state_is_told_with_its_numbers(tmp_path):
+def test_status_of_every_state(tmp_path):
     done, begun, damaged, missing = specs = [spec_of(seed=seed) for seed in range(4)]
     run = train(done, tmp_path)
     train(begun, tmp_path, stop_after=1)
@@ -41,13 +41,13 @@ def test_every_state_is_told_with_its_numbers(tmp_path):
     assert rows.loc[0, "memorised"] is not pd.NA
     assert not rows.loc[0, "memorised"]
     assert tmp_path / rows.loc[0, "folder"] == run.folder
-    with locked(run_folder(tmp_path, begun)):
+    with acquire(run_folder(tmp_path, begun)):
         assert status(tmp_path, [begun])["state"].item() == "running"
     assert so_far(tmp_path, done) == (2, last["train_accuracy"])
     assert so_far(tmp_path, missing) == (0, 0.0)
 
 
-def test_without_specs_a_damaged_run_is_shown_too(tmp_path):
+def test_status_without_specs_shows_damaged_runs(tmp_path):
     train(spec_of(), tmp_path, stop_after=1)
     train(spec_of(seed=1), tmp_path, stop_after=1)
     folder = run_folder(tmp_path, spec_of(seed=1))
@@ -58,7 +58,7 @@ def test_without_specs_a_damaged_run_is_shown_too(tmp_path):
     assert tmp_path / rows["folder"].iloc[1] == folder
 
 
-def test_without_specs_it_shows_what_is_there_and_the_holes_between(tmp_path):
+def test_status_without_specs_completes_the_grid(tmp_path):
     for spec in (spec_of(0.2, 0), spec_of(0.6, 1), spec_of(0.6, 0, batch_size=16)):
         train(spec, tmp_path, stop_after=1)
     rows = status(tmp_path)
@@ -71,7 +71,7 @@ def test_without_specs_it_shows_what_is_there_and_the_holes_between(tmp_path):
         (0.6, 1, usual, "resumable"),
         (0.6, 0, other, "resumable"),
     }
-    # What is missing is exactly the run that training would make.
+    # A missing run is exactly the run that training would write.
     missing = rows[rows["state"] == "missing"]
     assert set(missing["folder"]) == {
         f"mlp-digits/{s.folder_name}" for s in (spec_of(0.2, 1), spec_of(0.6, 0))
@@ -79,7 +79,7 @@ def test_without_specs_it_shows_what_is_there_and_the_holes_between(tmp_path):
     assert status(tmp_path / "nowhere").empty
 
 
-def test_the_variant_names_what_differs_from_the_pairs_own_recipe(tmp_path):
+def test_variant_names_differences_from_the_recipe(tmp_path):
     rows = status(
         tmp_path, [RunSpec.of("cnn-mnist", 0, 0), RunSpec.of("cnn-mnist", 0, 0, protocol="published")]
     )
@@ -87,7 +87,7 @@ def test_the_variant_names_what_differs_from_the_pairs_own_recipe(tmp_path):
 
 
 @pytest.mark.parametrize("checkpoints", [False, True])
-def test_runs_fit_the_disk_space_that_was_told(tmp_path, checkpoints):
+def test_runs_fit_the_estimated_disk_space(tmp_path, checkpoints):
     specs = [spec_of(seed=seed) for seed in range(2)]
     weights = sum(value.nbytes for value in untrained_network("mlp-digits", ()).state_dict().values())
     needed = disk_needed(specs, jobs=1, checkpoints=checkpoints)

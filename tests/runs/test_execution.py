@@ -24,9 +24,8 @@ from layerprobe.paper import (
     run_data,
     run_folder,
 )
-from layerprobe.runs import execution as runs
-from layerprobe.runs import specs
-from layerprobe.runs.leases import locked
+from layerprobe.runs import execution, specs
+from layerprobe.runs.leases import acquire
 from layerprobe.training import accuracy
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=64, max_epochs=3)
@@ -41,8 +40,8 @@ def undisturbed(tmp_path_factory):
 
 
 def files_of(folder):
-    """Return all but its claims, of which every attempt leaves one."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("lock-")]
+    """Return the paths of all files but the lease, which exists while the run is trained."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "lease"]
     return sorted(str(path.relative_to(folder)) for path in files)
 
 
@@ -57,7 +56,7 @@ def assert_same_run(run, expected):
         assert (run.folder / file).read_bytes() == (expected.folder / file).read_bytes(), file
 
 
-def test_a_finished_folder_holds_all_that_the_run_was(undisturbed):
+def test_finished_folder_records_the_whole_run(undisturbed):
     run = undisturbed
     assert run.folder == run_folder(run.folder.parents[1], SPEC)
     assert files_of(run.folder) == sorted([*FILES, *KEPT])
@@ -81,7 +80,7 @@ def test_a_finished_folder_holds_all_that_the_run_was(undisturbed):
     assert session["started"] <= run.record["finished"]
 
 
-def test_the_history_is_that_of_the_network_on_disk(undisturbed):
+def test_history_equals_accuracies_of_saved_weights(undisturbed):
     digits = load("digits")
     x = torch.tensor(digits.test_images).unsqueeze(1) / 16 * 2 - 1
     model = load_model(undisturbed.folder)
@@ -98,12 +97,12 @@ def test_epoch_0_is_the_initial_network(undisturbed):
         assert torch.equal(p, q)
 
 
-def test_weights_that_were_not_kept_are_named(undisturbed):
+def test_missing_weights_raise_an_error_that_names_them(undisturbed):
     with pytest.raises(DataError, match=r"no weights of epoch 3 .*Train it with checkpoints"):
         load_model(undisturbed.folder, epoch=3)
 
 
-def test_a_run_that_is_done_is_left_as_it_is(undisturbed, monkeypatch):
+def test_finished_run_is_not_changed(undisturbed, monkeypatch):
     monkeypatch.setattr(specs, "load", None)  # not even its data are read
     folder = undisturbed.folder
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*")}
@@ -112,7 +111,7 @@ def test_a_run_that_is_done_is_left_as_it_is(undisturbed, monkeypatch):
     pd.testing.assert_frame_equal(again.history, undisturbed.history, check_exact=True)
 
 
-def test_it_memorises(tmp_path):
+def test_run_reaches_its_target(tmp_path):
     run = execute(RunSpec.of("mlp-digits", 0.6, 0, subset=100), tmp_path)
     assert run.memorised
     assert run.history["train_accuracy"].iloc[-1] >= 0.999
@@ -128,7 +127,7 @@ def stop_at(number):
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])
-def test_stopped_after_any_epoch_it_goes_on_from_there(tmp_path, undisturbed, epoch):
+def test_run_stopped_after_any_epoch_resumes_with_the_same_bits(tmp_path, undisturbed, epoch):
     with pytest.raises(KeyboardInterrupt):
         execute(SPEC, tmp_path, checkpoints=True, on_epoch=stop_at(epoch))
     half = read_run(run_folder(tmp_path, SPEC))
@@ -158,7 +157,7 @@ class Faults:
 
         def guarded(change):
             def guard(path, *args, **kwargs):
-                if self.is_due():
+                if path.name != "lease" and self.is_due():  # its loss is tested with the leases
                     self.fail()
                 return change(path, *args, **kwargs)
 
@@ -199,7 +198,7 @@ def run_with_fault(root, fail_at, fail, on_epoch=None):
 
 
 def run_killed(root, fail_at):
-    """Run it in a process that is killed; return the epochs that it had told of as done."""
+    """Run it in a process that is killed; return the number of epochs that it reported."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -210,8 +209,8 @@ def run_killed(root, fail_at):
     os.close(writer)
     _, status = os.waitpid(child, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
-    with os.fdopen(reader, "rb") as told:
-        return len(told.read())
+    with os.fdopen(reader, "rb") as reported:
+        return len(reported.read())
 
 
 @pytest.fixture(scope="module")
@@ -220,13 +219,13 @@ def changes(tmp_path_factory):
     return run_with_fault(root, 0, disk_full)
 
 
-def test_all_that_is_written_is_among_the_changes(changes):
+def test_fault_injection_covers_every_write(changes):
     # Written, moved and tidied up: run.json twice, checkpoint and history of three epochs, the last history,
     # the weights of four epochs, the marker. Besides, the checkpoint is removed.
     assert changes > 3 * (2 + 3 * 2 + 1 + 4 + 1) + 1
 
 
-def test_a_disk_that_fails_at_any_change_leaves_a_run_that_can_be_finished(tmp_path, undisturbed, changes):
+def test_run_resumes_after_a_disk_error_at_any_change(tmp_path, undisturbed, changes):
     for fail_at in range(1, changes + 1):
         root = tmp_path / str(fail_at)
         assert run_with_fault(root, fail_at, disk_full) == 0
@@ -234,17 +233,17 @@ def test_a_disk_that_fails_at_any_change_leaves_a_run_that_can_be_finished(tmp_p
         shutil.rmtree(root)
 
 
-def test_a_process_killed_at_any_change_loses_no_epoch_that_it_told_of(tmp_path, undisturbed, changes):
+def test_process_killed_at_any_change_loses_no_reported_epoch(tmp_path, undisturbed, changes):
     for fail_at in range(1, changes + 1):
         root = tmp_path / str(fail_at)
-        told = run_killed(root, fail_at)
+        reported = run_killed(root, fail_at)
         trained_again = []
         assert_same_run(execute(SPEC, root, checkpoints=True, on_epoch=trained_again.append), undisturbed)
-        assert told + len(trained_again) <= 3
+        assert reported + len(trained_again) <= 3
         shutil.rmtree(root)
 
 
-def test_a_convolutional_network_with_dropout_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+def test_convolutional_network_with_dropout_resumes_with_the_same_bits(tmp_path, monkeypatch):
     """Its weights lie channels-last in memory and contiguous in files."""
     generator = np.random.default_rng(0)
     pixels, labels = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60) % 10
@@ -261,28 +260,28 @@ def test_a_convolutional_network_with_dropout_goes_on_with_the_same_bits(tmp_pat
     assert weights[0] == weights[1]
 
 
-def test_only_one_process_at_a_time(tmp_path):
+def test_busy_folder_is_refused(tmp_path):
     folder = run_folder(tmp_path, SPEC)
     folder.mkdir(parents=True)
-    with locked(folder), pytest.raises(BusyError, match=folder.name):
+    with acquire(folder), pytest.raises(BusyError, match=folder.name):
         execute(SPEC, tmp_path)
     assert files_of(folder) == []
 
 
-def test_a_run_shows_as_running_while_it_trains(tmp_path):
+def test_run_is_running_while_it_trains(tmp_path):
     seen = []
     execute(SPEC, tmp_path, on_epoch=lambda _: seen.append(read_run(run_folder(tmp_path, SPEC)).running))
     assert seen == [True] * 3
 
 
-def test_a_folder_of_another_spec_is_refused(tmp_path, undisturbed):
+def test_folder_of_another_spec_is_refused(tmp_path, undisturbed):
     other = replace(SPEC, corruption=0.4)
     shutil.copytree(undisturbed.folder, run_folder(tmp_path, other))
     with pytest.raises(DataError, match=r"begun with the spec .*0\.6.* cannot go on with .*0\.4"):
         execute(other, tmp_path)
 
 
-def test_other_data_are_refused(tmp_path, monkeypatch):
+def test_other_images_are_refused(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         execute(SPEC, tmp_path, on_epoch=stop_at(1))
     digits = load("digits")
@@ -292,22 +291,22 @@ def test_other_data_are_refused(tmp_path, monkeypatch):
         execute(SPEC, tmp_path)
 
 
-def test_other_labels_than_those_begun_with_are_refused(tmp_path, monkeypatch):
+def test_other_labels_are_refused(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         execute(SPEC, tmp_path, on_epoch=stop_at(1))
     images, labels = run_data(SPEC)
-    monkeypatch.setattr(runs, "run_data", lambda spec, root: (images, labels[::-1].copy()))
+    monkeypatch.setattr(execution, "run_data", lambda spec, root: (images, labels[::-1].copy()))
     with pytest.raises(DataError, match=r"begun with the data .* cannot go on"):
         execute(SPEC, tmp_path)
 
 
-def test_options_that_are_lists_in_json_are_the_same_run(tmp_path):
+def test_options_survive_json(tmp_path):
     spec = RunSpec.of("mlp-digits", 0.4, 0, subset=20, max_epochs=1, options={"num_classes": 10})
     assert execute(spec, tmp_path).spec == spec
     assert execute(spec, tmp_path).done
 
 
-def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path):
+def test_damaged_checkpoint_names_the_remedy(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         execute(SPEC, tmp_path, on_epoch=stop_at(1))
     checkpoint = run_folder(tmp_path, SPEC) / "checkpoint.safetensors"
@@ -318,7 +317,7 @@ def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path):
     assert execute(SPEC, tmp_path).done
 
 
-def test_a_folder_without_a_run_and_a_damaged_record_are_named(tmp_path):
+def test_unreadable_folders_are_named(tmp_path):
     with pytest.raises(DataError, match=r"no run here, expected run\.json"):
         read_run(tmp_path)
     execute(SPEC, tmp_path)
@@ -343,12 +342,12 @@ def test_a_folder_without_a_run_and_a_damaged_record_are_named(tmp_path):
         read_run(folder)
 
 
-def test_checkpoints_are_kept_only_where_asked_for(tmp_path):
+def test_checkpoints_are_optional(tmp_path):
     run = execute(SPEC, tmp_path)
     assert files_of(run.folder) == FILES
 
 
-def test_the_record_is_plain_json_that_names_no_place(undisturbed):
+def test_record_is_json_without_paths(undisturbed):
     text = (undisturbed.folder / "run.json").read_text()
     assert RunSpec.from_dict(json.loads(text)["spec"]) == SPEC
     assert str(undisturbed.folder) not in text

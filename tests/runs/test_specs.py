@@ -14,14 +14,14 @@ from layerprobe.training import Seeds
 SPEC = RunSpec.of("mlp-digits", 0.6, 0)
 
 
-def test_the_seeds_derive_from_one():
+def test_seeds_derive_from_one_seed():
     seeds = Seeds.derive(7)
     spec = RunSpec.of("mlp-mnist", 0.2, 7)
     assert (spec.noise_seed, spec.init_seed, spec.order_seed) == (seeds.noise, seeds.init, seeds.order)
     assert spec.recipe == pair("mlp-mnist").recipe
 
 
-def test_the_published_protocol_shares_its_noise_and_does_not_shuffle():
+def test_published_protocol_shares_noise_and_does_not_shuffle():
     spec = RunSpec.of("mlp-mnist", 0.2, 7, protocol="published")
     assert (spec.noise, spec.noise_seed, spec.recipe.shuffle) == ("published", None, False)
     assert spec.protocol == "published"
@@ -29,7 +29,7 @@ def test_the_published_protocol_shares_its_noise_and_does_not_shuffle():
     assert RunSpec.of("mlp-mnist", 0.2, 7, noise="published").protocol == "independent"
 
 
-def test_overrides_change_the_recipe_and_none_leaves_it():
+def test_overrides_change_the_recipe_unless_none():
     spec = RunSpec.of("mlp-mnist", 0.4, 0, optimizer="adam", batch_size=None, max_epochs=9)
     assert (spec.recipe.optimizer, spec.recipe.momentum) == ("adam", 0.0)  # which Adam has not
     assert (spec.recipe.batch_size, spec.recipe.max_epochs) == (32, 9)
@@ -47,7 +47,7 @@ def test_canonical_json_and_key_are_fixed():
     assert SPEC.folder_name == "p0.6-s0-6656bc5121ad"
 
 
-def test_a_spec_comes_back_from_its_json():
+def test_spec_survives_json():
     spec = RunSpec.of("cnn-mnist", 0.2, 3, options={"dropout": 0.5}, subset=500, protocol="published")
     back = RunSpec.from_dict(json.loads(spec.canonical_json()))
     assert back == spec
@@ -55,14 +55,14 @@ def test_a_spec_comes_back_from_its_json():
     assert back.key == spec.key
 
 
-def test_one_run_has_one_key_however_its_numbers_are_spelt():
+def test_key_does_not_depend_on_types_of_numbers():
     a = RunSpec.of("mlp-digits", 1, 0, target=1, subset=100, options={"num_classes": 10})
     b = RunSpec.of("mlp-digits", np.float64(1), np.int64(0), target=1.0, subset=np.int64(100))
     b = replace(b, options={"num_classes": 10})
     assert a.key == b.key
 
 
-def test_whatever_differs_has_another_key_and_folder():
+def test_different_specs_have_different_keys_and_folders():
     others = [
         RunSpec.of("mlp-digits", 0.4, 0),
         RunSpec.of("mlp-digits", 0.6, 1),
@@ -89,19 +89,19 @@ def test_whatever_differs_has_another_key_and_folder():
         (lambda: RunSpec.of("mlp-digits", 0.2, 0, noise="salt"), "noise must be.*got 'salt'"),
         (lambda: RunSpec.of("mlp-digits", 0.2, 0, protocol="none"), "protocol must be.*got 'none'"),
         (lambda: RunSpec.of("mlp-digits", 0.2, 0, batches=3), "Unknown: batches. A recipe has optimizer"),
-        (lambda: RunSpec.of("mlp-digits", 0.2, 0, subset=-1), "subset must not be negative"),
+        (lambda: RunSpec.of("mlp-digits", 0.2, 0, subset=-1), "subset must be a whole number"),
         (lambda: replace(SPEC, noise_seed=None), "noise_seed must be given"),
         (lambda: replace(SPEC, noise="published"), "None for any other"),
         (lambda: replace(SPEC, init_seed=1), "seed must be None unless"),
-        (lambda: replace(SPEC, seed=None, order_seed=-1), "order_seed must not be negative"),
+        (lambda: replace(SPEC, seed=None, order_seed=-1), "order_seed must be a whole number"),
     ],
 )
-def test_a_spec_that_cannot_be_is_refused(make, message):
+def test_invalid_spec_is_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
 
 
-def test_the_labels_are_those_of_the_noise_asked_for():
+def test_labels_are_those_of_the_noise():
     digits = load("digits")
     images, labels = run_data(SPEC)
     assert images.fingerprint == digits.fingerprint
@@ -111,7 +111,7 @@ def test_the_labels_are_those_of_the_noise_asked_for():
 
 
 @pytest.mark.parametrize("kind", ["uniform", "published"])
-def test_an_image_has_the_same_label_in_a_subset(kind):
+def test_image_has_the_same_label_in_every_subset(kind):
     whole, all_labels = run_data(RunSpec.of("mlp-digits", 0.6, 0, noise=kind))
     images, labels = run_data(RunSpec.of("mlp-digits", 0.6, 0, noise=kind, subset=200))
     assert len(labels) == len(images.train_images) == 200
@@ -121,14 +121,14 @@ def test_an_image_has_the_same_label_in_a_subset(kind):
     assert len(images.test_images) == len(whole.test_images)
 
 
-def test_the_published_draw_needs_the_whole_set(monkeypatch):
+def test_published_draw_needs_the_whole_set(monkeypatch):
     part = load("digits").subset(500)
     monkeypatch.setattr(specs, "load", lambda name, root: part)
-    with pytest.raises(InputError, match="one for all 1437 training images of 'digits'; here are 500"):
+    with pytest.raises(InputError, match="needs all 1437 training images of 'digits', but only 500"):
         run_data(RunSpec.of("mlp-digits", 0.6, 0, protocol="published", subset=100))
 
 
-def test_a_part_of_the_data_does_not_pass_for_the_whole(monkeypatch):
+def test_incomplete_data_set_is_refused(monkeypatch):
     part = load("digits").subset(500)
     monkeypatch.setattr(specs, "load", lambda name, root: part)
     with pytest.raises(InputError, match=r"trains on 1437 images, but only 500 .* name a subset"):
@@ -136,7 +136,7 @@ def test_a_part_of_the_data_does_not_pass_for_the_whole(monkeypatch):
     assert len(run_data(RunSpec.of("mlp-digits", 0.6, 0, subset=500))[1]) == 500
 
 
-def test_one_run_has_one_spelling():
+def test_equal_specs_have_equal_json():
     usual = RunSpec.of("mlp-mnist", 0.0, 0, options={"hidden": (5, 6)})
     others = [
         RunSpec.of("mlp-mnist", -0.0, 0, options={"hidden": [5, 6]}),
@@ -162,17 +162,17 @@ def test_one_run_has_one_spelling():
     ],
     ids=str,
 )
-def test_numbers_that_make_no_sense_are_refused(changes, message):
+def test_invalid_numbers_are_refused(changes, message):
     with pytest.raises(InputError, match=message):
         RunSpec.of("mlp-mnist", 0.4, 0, **changes)
 
 
-def test_options_that_a_network_lacks_are_named():
+def test_unknown_network_option_is_named():
     with pytest.raises(InputError, match=r"mlp-digits cannot be built with .*dropout"):
         build_network(RunSpec.of("mlp-digits", 0.4, 0, options={"dropout": 0.5}))
 
 
-def test_human_labels_are_taken_for_the_images_that_they_are_of(monkeypatch):
+def test_human_labels_of_other_images_are_refused(monkeypatch):
     digits = load("digits")
     given = (digits.train_labels + (np.arange(1437) % 3 == 0)) % 10
     record = Noise(given, given != digits.train_labels, {})
@@ -192,5 +192,5 @@ def test_human_labels_are_taken_for_the_images_that_they_are_of(monkeypatch):
     )
     for other in (shuffled, digits.subset(100)):
         monkeypatch.setattr(specs, "load", lambda name, root, other=other: other)
-        with pytest.raises(InputError, match="'digits-n:worst' are not of the images"):
+        with pytest.raises(InputError, match="'digits-n:worst' do not belong to the images"):
             run_data(spec)

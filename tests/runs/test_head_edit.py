@@ -22,8 +22,7 @@ from layerprobe.paper import (
     run_data,
     run_folder,
 )
-from layerprobe.runs import head_edit as midway
-from layerprobe.runs import specs
+from layerprobe.runs import head_edit, specs
 from layerprobe.runs.stacked_runs import groups
 from layerprobe.runs.states import variant
 from layerprobe.training import Recipe, TrainingState, seeded, train
@@ -51,7 +50,7 @@ def assert_same_weights(model, expected):
         assert torch.equal(value, other), name
 
 
-def test_the_run_is_training_edit_and_training_by_hand(tmp_path, undisturbed):
+def test_run_equals_training_edit_and_training_by_hand(tmp_path, undisturbed):
     plain = execute(replace(PLAIN, recipe=replace(PLAIN.recipe, max_epochs=EDIT)), tmp_path, checkpoints=True)
     images, labels = run_data(SPEC)
     scaled = pair("mlp-digits").scale(images.max_value)(torch.tensor(images.train_images))
@@ -85,9 +84,9 @@ def test_the_run_is_training_edit_and_training_by_hand(tmp_path, undisturbed):
 
 
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
-def test_stopped_after_any_epoch_it_goes_on_with_the_same_bits(tmp_path, undisturbed, epoch, monkeypatch):
+def test_run_stopped_after_any_epoch_resumes_with_the_same_bits(tmp_path, undisturbed, epoch, monkeypatch):
     edits = []
-    monkeypatch.setattr(midway, "edit_head", lambda *args: edits.append(1) or edit_head(*args))
+    monkeypatch.setattr(head_edit, "edit_head", lambda *args: edits.append(1) or edit_head(*args))
     with pytest.raises(KeyboardInterrupt):
         execute(SPEC, tmp_path, checkpoints=True, on_epoch=stop_at(epoch))
     assert len(edits) == (epoch > EDIT)
@@ -104,7 +103,7 @@ def test_stopped_after_any_epoch_it_goes_on_with_the_same_bits(tmp_path, undistu
         assert (resumed.folder / file).read_bytes() == (undisturbed.folder / file).read_bytes(), file
 
 
-def test_a_convolutional_network_goes_on_with_the_same_bits(tmp_path, monkeypatch):
+def test_convolutional_network_resumes_with_the_same_bits(tmp_path, monkeypatch):
     """Its weights lie channels-last in memory, and its head has no bias."""
     generator = np.random.default_rng(0)
     pixels, labels = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60) % 10
@@ -121,7 +120,7 @@ def test_a_convolutional_network_goes_on_with_the_same_bits(tmp_path, monkeypatc
     assert weights[0] == weights[1]
 
 
-def test_the_target_ends_only_what_comes_after_the_edit(tmp_path):
+def test_target_applies_after_the_edit_only(tmp_path):
     always = replace(PLAIN.recipe, target=1e-9)  # each epoch reaches it
     run = execute(replace(SPEC, recipe=always), tmp_path)
     assert run.history["epoch"].tolist() == [1, 2, 3]
@@ -133,7 +132,7 @@ def test_the_target_ends_only_what_comes_after_the_edit(tmp_path):
     assert execute(half.spec, tmp_path / "half").history["epoch"].tolist() == [1, 2, 3]
 
 
-def test_a_network_that_is_lost_is_not_edited(tmp_path):
+def test_network_with_infinite_loss_is_not_edited(tmp_path):
     lost = replace(SPEC, recipe=Recipe("sgd", learning_rate=1e30, batch_size=32, max_epochs=EPOCHS))
     run = execute(lost, tmp_path)
     assert run.done
@@ -141,7 +140,7 @@ def test_a_network_that_is_lost_is_not_edited(tmp_path):
     assert not math.isfinite(run.history["loss"].iloc[-1])
 
 
-def test_train_goes_on_from_earlier_epochs_with_a_fresh_optimiser():
+def test_train_continues_earlier_epochs_with_a_fresh_optimiser():
     torch.manual_seed(0)  # the first epoch must get a row right
     x, y = torch.eye(4).repeat(4, 1), torch.arange(16) % 4
     recipe = Recipe("sgd", learning_rate=0.1, batch_size=4, momentum=0.9, max_epochs=5, target=1e-9)
@@ -156,14 +155,14 @@ def test_train_goes_on_from_earlier_epochs_with_a_fresh_optimiser():
     assert isinstance(states[0], TrainingState)
 
 
-def test_keys_of_runs_without_an_edit_are_as_before():
+def test_keys_of_runs_without_an_edit_are_fixed():
     """The key of a spec from before there were edits."""
     spec = RunSpec.of("mlp-mnist", 0.8, 0)
     assert spec.key.startswith("c74a4505ba6d")
     assert "edit" not in spec.to_dict()
 
 
-def test_a_spec_with_an_edit_is_another_run_and_survives_json():
+def test_spec_with_an_edit_is_another_run_and_survives_json():
     others = [Edit(2), Edit(3), Edit(2, "ncm"), Edit(2, bias="keep")]
     edited = [replace(PLAIN, edit=edit) for edit in others]
     assert len({spec.key for spec in [PLAIN, *edited]}) == 5
@@ -176,7 +175,7 @@ def test_a_spec_with_an_edit_is_another_run_and_survives_json():
     assert variant(SPEC).endswith("edit velpic after epoch 2")
 
 
-def test_runs_with_an_edit_are_trained_alone(tmp_path):
+def test_runs_with_an_edit_are_not_stacked(tmp_path):
     other = replace(SPEC, corruption=0.2, noise_seed=3, seed=None)
     assert groups([PLAIN, SPEC, other]) == [[PLAIN], [SPEC], [other]]
     with pytest.raises(InputError, match="no edit"):
@@ -193,6 +192,6 @@ def test_runs_with_an_edit_are_trained_alone(tmp_path):
         (lambda: replace(PLAIN, edit=Edit(EPOCHS)), "below max_epochs, 5, got 5"),
     ],
 )
-def test_edits_that_cannot_be_are_refused(make, message):
+def test_invalid_edits_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()

@@ -1,0 +1,93 @@
+"""Progress of runs, read from their folders, wherever the runs are trained."""
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Event, Lock, Thread
+from typing import Literal
+
+__all__ = ["Progress", "ProgressCallback", "State", "follow_progress"]
+
+State = Literal["waiting", "training", "probing", "analysing", "done", "failed", "busy"]
+INTERVAL = 1.0  # seconds between two looks at the folders
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The progress of one run.
+
+    Attributes
+    ----------
+    state : str
+        "waiting", "training", "probing", "analysing", "done", "failed", or "busy" if another process has it.
+    step : int
+        The last complete epoch; while analysing, the number of the experiment, from 1.
+    share : float
+        Accuracy in [0, 1] on the labels trained on; while analysing, the share of experiments done.
+    """
+
+    state: State
+    step: int = 0
+    share: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run ended, well or not, for the command that waits for it."""
+        return self.state in ("done", "failed", "busy")
+
+
+ProgressCallback = Callable[[int, Progress], object]
+"""Called with the position of a run and its progress."""
+
+
+@contextmanager
+def follow_progress(
+    read: Callable[[int], Progress | None], positions: Collection[int], report: ProgressCallback | None
+) -> Iterator[ProgressCallback]:
+    """Report the progress of runs in other processes while the block runs.
+
+    Parameters
+    ----------
+    read : callable
+        Return the progress of the run at a position, or None if no process works on it. Called in a thread.
+    positions : collection of int
+        The runs to follow.
+    report : ProgressCallback, optional
+        Called with what has changed, from one thread at a time.
+
+    Yields
+    ------
+    ProgressCallback
+        Reports the progress of a run that the caller knows, such as its end. No progress follows an end.
+    """
+    lock, over = Lock(), Event()
+    latest: dict[int, Progress] = {}
+
+    def update(position: int, progress: Progress) -> None:
+        with lock:
+            before = latest.get(position)
+            if report is None or progress == before or (before and before.ended):
+                return
+            latest[position] = progress
+            report(position, progress)
+
+    def look() -> None:
+        for position in positions:
+            ended = position in latest and latest[position].ended
+            if not ended and (progress := read(position)):
+                update(position, progress)
+
+    def watch() -> None:
+        while not over.wait(INTERVAL):
+            look()
+
+    watcher = Thread(target=watch, name="progress", daemon=True)
+    if report is not None:
+        watcher.start()
+    try:
+        yield update
+    finally:
+        over.set()
+        if report is not None:
+            watcher.join()
+            look()
