@@ -5,10 +5,8 @@
     fitted = fit_layer(layer, probes, labels, X)        every probe on every set of labels
     accuracies = count_correct(fitted, X_test, y_test)
 
-or `predictions`, or `FittedProbe.staged_scores` in place of the second line.
-
-Probes that need only sums over rows (`MomentProbe`) share them; all variances of MASC share one fit and one
-projection.
+or `predictions`, or `FittedProbe.staged_scores` in place of the second line. Probes that need only sums over
+rows (`MomentProbe`) share them; all variances of MASC share one fit and one projection.
 """
 
 import time
@@ -71,8 +69,8 @@ class FittedProbe:
     estimator: ClassifierMixin
     present: Tensor
     classes: np.ndarray
-    components: float
-    seconds: float
+    components: float = np.nan
+    seconds: float = 0.0
 
     def __str__(self) -> str:
         return f"probe {self.name!r} on layer {self.layer!r}, fitted on {self.fitted_on} labels"
@@ -85,11 +83,11 @@ class FittedProbe:
             predicted = label_array(np.asarray(self.estimator.predict(X.cpu().numpy())))
         except ValueError as error:
             raise InputError(f"{self}: {error}") from error
-        places = class_indices(self.classes, predicted)
-        return torch.where(places < 0, -1, self.present[places])
+        positions = class_indices(self.classes, predicted)
+        return torch.where(positions < 0, -1, self.present[positions])
 
     def scores(self, X: Tensor) -> Tensor:
-        """Return the score of each class, (n, K'), for the rows of X, (n, d); only for own probes."""
+        """Return the score of each class, (n, K'), for the rows of X, (n, d); only for layerprobe probes."""
         if not isinstance(self.estimator, Probe):
             raise InputError(f"{self}: expected a probe of layerprobe, got {type(self.estimator).__name__}")
         return self.estimator.class_scores(X)
@@ -158,83 +156,65 @@ def fit_layer(
         If a probe refuses the rows or the labels.
     """
     start = time.perf_counter()
-    if sums is None and X is not None and any(map(streams, probes.values())):
-        several = len(labels.names) > 1 and len(X) >= X.shape[1]  # else the rows are smaller than their sums
-        if several or shared:
-            sums = _sums_of_rows(X, labels, probes)
+    # One pass over the rows serves all sets of labels; of fewer rows than features, sums would be larger.
+    by_sums = shared or (X is not None and len(labels.names) > 1 and len(X) >= X.shape[1])
+    if sums is None and X is not None and by_sums and any(map(streams, probes.values())):
+        sums = new_sums(X, labels, probes, rows=0)
+        for rows, y in zip(X.split(SUMMED_ROWS), labels.y.split(SUMMED_ROWS, dim=1), strict=True):
+            sums.update(rows, y)
     if sums is not None:
         sums.finish()
-    fitter = _LayerFitter(layer, labels, X, sums, seconds + time.perf_counter() - start)
-    fitted = {
-        (name, s): fitter.fit(name, probe, s)
-        for name, probe in _largest_variance_first(probes)
-        for s in range(len(labels.names))
-    }
-    return [
-        fitter.with_shared_seconds(fitted[name, s], s) for name in probes for s in range(len(labels.names))
-    ]
+    seconds += time.perf_counter() - start
+
+    fitted: dict[str, list[FittedProbe]] = {name: [] for name in probes}
+    for s, fitted_on in enumerate(labels.names):
+        present = labels.y[s].unique() if sums is None else sums.counts[s].nonzero().squeeze(1).cpu()
+        statistics: Statistics | None = sums.of(s) if sums is not None else None
+        if statistics is None and X is not None:
+            y = torch.searchsorted(present, labels.y[s])
+            statistics = RowStatistics(X, y.to(X.device), len(present))
+        subspace_seconds = seconds  # of all subspaces, which share one fit
+        for name in sorted(probes, key=lambda name: _smaller_subspaces(probes[name])):
+            start = time.perf_counter()
+            one = FittedProbe(layer, name, fitted_on, clone(probes[name]), present, labels.classes[present])
+            one = replace(one, components=_fit(one, statistics, X, labels.y[s], labels.classes))
+            elapsed = time.perf_counter() - start
+            if isinstance(one.estimator, MASC) and streams(one.estimator):
+                subspace_seconds += elapsed
+            elif streams(one.estimator):
+                elapsed += seconds
+            fitted[name].append(replace(one, seconds=elapsed))
+        for name, probe in probes.items():
+            if isinstance(probe, MASC) and streams(probe):
+                fitted[name][s] = replace(fitted[name][s], seconds=subspace_seconds)
+    return [one for ones in fitted.values() for one in ones]
 
 
-class _LayerFitter:
-    """Fits probes to one layer; statistics of the rows are shared by the probes of one set of labels."""
+def _smaller_subspaces(probe: ClassifierMixin) -> float:
+    """Return a sort key by which larger subspaces come first: the smaller ones are parts of them."""
+    return -(probe.variance or 0.0) if isinstance(probe, MASC) and probe.components is None else 0.0
 
-    def __init__(
-        self, layer: str, labels: LabelSets, X: Tensor | None, sums: LayerSums | None, seconds: float
-    ) -> None:
-        self.layer, self.labels, self.X, self.sums = layer, labels, X, sums
-        self.statistics: dict[int, Statistics] = {}
-        self.seconds = seconds  # of sums
-        self.subspace_seconds: dict[int, float] = defaultdict(lambda: seconds)  # with all subspaces of a set
 
-    def fit(self, name: str, probe: ClassifierMixin, s: int) -> FittedProbe:
-        """Fit one probe on set number s."""
-        start = time.perf_counter()
-        estimator: Any = clone(probe)
-        present = self.present(s)
-        classes = self.labels.classes[present.numpy()]
-        fitted = FittedProbe(self.layer, name, self.labels.names[s], estimator, present, classes, np.nan, 0.0)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DegenerateWarning)
-            try:
-                if streams(probe):
-                    estimator.fit_statistics(self.statistics_of(s), classes)
-                else:
-                    assert self.X is not None
-                    y = self.labels.classes[self.labels.y[s].numpy()]
-                    estimator.fit(self.X if isinstance(estimator, Probe) else self.X.numpy(), y)
-            except ValueError as error:
-                raise InputError(f"{fitted}: {error}") from error
-        for warning in caught:
-            warnings.warn(f"{fitted}: {warning.message}", warning.category, stacklevel=4)
-        subspaces = getattr(estimator, "subspaces_", None)
-        components = float(np.mean(subspaces.ranks)) if subspaces is not None else np.nan
-        seconds = time.perf_counter() - start
-        if isinstance(probe, MASC) and streams(probe):
-            self.subspace_seconds[s] += seconds
-        elif streams(probe):
-            seconds += self.seconds
-        return replace(fitted, components=components, seconds=seconds)
-
-    def with_shared_seconds(self, fitted: FittedProbe, s: int) -> FittedProbe:
-        """Give the subspaces of all variances the time of their one fit."""
-        shares = isinstance(fitted.estimator, MASC) and streams(fitted.estimator)
-        return replace(fitted, seconds=self.subspace_seconds[s]) if shares else fitted
-
-    def present(self, s: int) -> Tensor:
-        """Return the indices of the classes that have rows in set number s."""
-        if self.sums is None:
-            return self.labels.y[s].unique()
-        return self.sums.counts[s].nonzero().squeeze(1).cpu()
-
-    def statistics_of(self, s: int) -> Statistics:
-        if s not in self.statistics:
-            if self.sums is not None:
-                self.statistics[s] = self.sums.of(s)
+def _fit(
+    one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: Tensor, classes: np.ndarray
+) -> float:
+    """Fit the estimator in place; return its mean number of components per class, else NaN."""
+    estimator: Any = one.estimator
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DegenerateWarning)
+        try:
+            if streams(estimator):
+                estimator.fit_statistics(statistics, one.classes)
+            elif X is None:
+                raise InputError("the probe needs rows, and only sums over them are at hand")
             else:
-                assert self.X is not None
-                y = torch.searchsorted(self.present(s), self.labels.y[s])
-                self.statistics[s] = RowStatistics(self.X, y.to(self.X.device), len(self.present(s)))
-        return self.statistics[s]
+                estimator.fit(X if isinstance(estimator, Probe) else X.numpy(), classes[y])
+        except ValueError as error:
+            raise InputError(f"{one}: {error}") from error
+    for warning in caught:
+        warnings.warn(f"{one}: {warning.message}", warning.category, stacklevel=4)
+    subspaces = getattr(estimator, "subspaces_", None)
+    return np.nan if subspaces is None else float(np.mean(subspaces.ranks))
 
 
 def new_sums(
@@ -248,9 +228,9 @@ def new_sums(
         Gives dimension, dtype and device.
     labels : LabelSets
     probes : mapping of str to estimator
-        What they need is summed.
+        Sums are kept of what they need.
     rows : int, optional
-        Number of rows that will come; 0 if each update is large, so that nothing has to be buffered.
+        Expected number of rows; 0 if each update is large, so that nothing has to be buffered.
     """
     reads = frozenset().union(*(p.reads for p in probes.values() if isinstance(p, MomentProbe) and p.streams))
     return LayerSums(
@@ -264,23 +244,6 @@ def new_sums(
         device=X.device,
         expected=rows,
     )
-
-
-def _sums_of_rows(X: Tensor, labels: LabelSets, probes: Mapping[str, ClassifierMixin]) -> LayerSums:
-    sums = new_sums(X, labels, probes, rows=0)
-    for rows, y in zip(X.split(SUMMED_ROWS), labels.y.split(SUMMED_ROWS, dim=1), strict=True):
-        sums.update(rows, y)
-    return sums
-
-
-def _largest_variance_first(probes: Mapping[str, ClassifierMixin]) -> list[tuple[str, ClassifierMixin]]:
-    """Order probes so that the largest subspaces come first: the smaller ones are parts of them."""
-
-    def key(item: tuple[str, ClassifierMixin]) -> float:
-        probe = item[1]
-        return -(probe.variance or 0.0) if isinstance(probe, MASC) and probe.components is None else 0.0
-
-    return sorted(probes.items(), key=key)
 
 
 def predictions(fitted: Sequence[FittedProbe], X: Tensor) -> Iterator[tuple[int, Tensor, float]]:
@@ -301,7 +264,7 @@ def predictions(fitted: Sequence[FittedProbe], X: Tensor) -> Iterator[tuple[int,
     seconds : float
         Time of the prediction.
     """
-    groups: dict[int, list[int]] = defaultdict(list)  # subspaces with the same columns are of one fit
+    groups: dict[int, list[int]] = defaultdict(list)  # subspaces of one fit have the same columns
     for position, one in enumerate(fitted):
         if isinstance(one.estimator, MASC):
             groups[id(one.estimator.subspaces_.columns)].append(position)
@@ -316,25 +279,6 @@ def predictions(fitted: Sequence[FittedProbe], X: Tensor) -> Iterator[tuple[int,
         seconds = time.perf_counter() - start
         for position, y in zip(positions, staged, strict=True):
             yield position, fitted[position].present[y], seconds
-
-
-def count_correct(fitted: Sequence[FittedProbe], X: Tensor, y: Tensor) -> "Accuracies":
-    """Count the correct predictions of all probes of a layer against several sets of labels.
-
-    Parameters
-    ----------
-    fitted : sequence of FittedProbe
-    X : Tensor of shape (n, d)
-    y : Tensor of shape (S, n), int64
-        Class indices; -1 for a label of no class, which no prediction equals.
-
-    Returns
-    -------
-    Accuracies
-    """
-    counts = Accuracies(fitted, len(y))
-    counts.update(X, y)
-    return counts
 
 
 class Accuracies:
@@ -372,6 +316,7 @@ class Accuracies:
         ----------
         X : Tensor of shape (n, d)
         y : Tensor of shape (S, n), int64
+            Class indices; -1 for a label of no class, which no prediction equals.
         """
         self.rows += len(X)
         if not len(X):
@@ -386,3 +331,18 @@ class Accuracies:
         counts = torch.cat([torch.tensor([self.rows]), self.correct.flatten()])
         rows, *correct = sum_over_processes(counts).tolist()
         self.rows, self.correct = rows, torch.tensor(correct, dtype=torch.int64).view_as(self.correct)
+
+
+def count_correct(fitted: Sequence[FittedProbe], X: Tensor, y: Tensor) -> Accuracies:
+    """Return the accuracies of all probes of a layer on these rows.
+
+    Parameters
+    ----------
+    fitted : sequence of FittedProbe
+    X : Tensor of shape (n, d)
+    y : Tensor of shape (S, n), int64
+        Class indices in S sets of labels.
+    """
+    counts = Accuracies(fitted, len(y))
+    counts.update(X, y)
+    return counts
