@@ -21,21 +21,21 @@ LIMITS = {
     # call trips, measured at run time; only files of the package count
     "files of MASC.fit": 7,  # 6
     "depth of MASC.fit": 11,  # 7
-    "files of probe()": 23,  # 15
-    "files of audit()": 44,  # 25
+    "files of probe()": 22,  # 15
+    "files of audit()": 43,  # 25
     # structure
-    "files above ten per folder": 7,
-    "duplicate public classes": 6,
+    "files above ten per folder": 3,
+    "duplicate public classes": 0,
     "modules named like their function": 1,
-    "private names used in another file": 4,
-    "private names used in tests": 9,
-    "functions with more than eight arguments": 7,
+    "private names used in another file": 0,
+    "private names used in tests": 7,
+    "functions with more than eight arguments": 5,
     # language
-    "public functions without Parameters": 123,
-    "participles as class names": 8,
-    "docstrings that open with a relative clause": 45,
-    "words that are not plain": 147,
-    "references to METHOD": 6,
+    "public functions without Parameters": 84,
+    "participles as class names": 2,
+    "docstrings that open with a relative clause": 24,
+    "words that are not plain": 71,
+    "references to METHOD": 4,
 }
 
 # Folders that hold a registry of small files of one kind.
