@@ -47,7 +47,29 @@ class Layout:
 def read_cifar(
     name: str, folder: Path, _progress: bool | Progress, *, layout: Layout, column: int = 0
 ) -> ImageSet:
-    """Read a set with the labels of one label byte (`column`); see `Entry.read` for the other parameters."""
+    """Read CIFAR-10 or CIFAR-100 with the labels of one label byte.
+
+    Parameters
+    ----------
+    name : str
+        The name of the image set.
+    folder : Path
+        The publisher's folder of the set.
+    _progress : bool or callable
+        Unused; readers have one signature.
+    layout : Layout
+    column : int
+        The label byte of each record.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged.
+    """
     class_names = _read_class_names(folder, *layout.columns[column])
     records = {file: _records(folder / file, layout) for file in (*layout.train, *layout.test)}
     _check_distinct(folder, records)
@@ -62,7 +84,25 @@ def read_cifar(
 
 
 def read_cifar_labels(folder: Path, *, layout: Layout, column: int = 0) -> np.ndarray:
-    """Read only the training labels (n,), int64, of one label byte of each record."""
+    """Read the training labels without the images.
+
+    Parameters
+    ----------
+    folder : Path
+        The publisher's folder of the set.
+    layout : Layout
+    column : int
+        The label byte of each record.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged.
+    """
     return _labels([_records(folder / file, layout) for file in layout.train], column)
 
 

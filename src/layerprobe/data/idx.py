@@ -96,7 +96,27 @@ def read_labelled_images(
 def read_idx_set(
     name: str, folder: Path, _progress: bool | Progress, *, class_names: tuple[str, ...]
 ) -> ImageSet:
-    """Read a set of the four files `IDX_FILES`; the parameters are those of `Entry.read`."""
+    """Read an image set of the four files `IDX_FILES`.
+
+    Parameters
+    ----------
+    name : str
+        The name of the image set.
+    folder : Path
+        The publisher's folder of the set.
+    _progress : bool or callable
+        Unused; readers have one signature.
+    class_names : tuple of str
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged.
+    """
     paths = [folder / file for file in IDX_FILES]
     train_images, train_labels = read_labelled_images(paths[0], paths[1], len(class_names))
     test_images, test_labels = read_labelled_images(paths[2], paths[3], len(class_names))

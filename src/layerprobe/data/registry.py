@@ -102,7 +102,20 @@ def registered(name: str) -> Entry:
 
 
 def check_sizes(name: str, folder: Path) -> None:
-    """Raise DataError if a file of a set is missing from its folder or has not its published size."""
+    """Check the files of a set by their sizes.
+
+    Parameters
+    ----------
+    name : str
+        The name of the image set.
+    folder : Path
+        The publisher's folder of the set.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or has another size than the published one.
+    """
     entry = registered(name)
     for file, expected in entry.files.items():
         path = folder / file
@@ -134,7 +147,21 @@ def _check_md5(name: str, source: Source, folder: Path) -> None:
 
 
 def read_digits(name: str, _folder: Path, _progress: bool | Progress) -> ImageSet:
-    """Split scikit-learn's 1,797 images of 8x8 digits, pixels 0..16, into 1,437 train and 360 test images."""
+    """Split scikit-learn's 1,797 images of 8x8 digits, pixels 0..16, into 1,437 train and 360 test images.
+
+    Parameters
+    ----------
+    name : str
+        The name of the image set.
+    _folder : Path
+        Unused; readers have one signature.
+    _progress : bool or callable
+        Unused.
+
+    Returns
+    -------
+    ImageSet
+    """
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

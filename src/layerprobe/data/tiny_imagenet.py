@@ -37,7 +37,26 @@ _SHAPE = (64, 64, 3)
 
 
 def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> ImageSet:
-    """Read train/ as training set and val/ as test set; the parameters are those of `Entry.read`."""
+    """Read train/ as training set and val/ as test set.
+
+    Parameters
+    ----------
+    name : str
+        The name of the image set.
+    folder : Path
+        The publisher's folder of the set.
+    progress : bool or callable
+        Progress of decoding, as for `load`.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged, a class has no images, or the cache cannot be written.
+    """
     wnids = sorted(set(_lines(folder / "wnids.txt")))
     if not wnids:
         raise DataError(f"{folder / 'wnids.txt'} lists no classes. Unpack the archive again.")

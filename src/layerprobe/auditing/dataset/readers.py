@@ -105,11 +105,9 @@ def read_rows(
     else:
         names = getattr(getattr(data, "dataset", data), "classes", None)
         column = data[1] if labels is None and isinstance(data, tuple) and len(data) > 1 else labels
-        categories = getattr(
-            getattr(column, "dtype", None), "categories", None
-        )  # in the order of their codes
+        categories = getattr(getattr(column, "dtype", None), "categories", None)
         if categories is not None and all(isinstance(name, str) for name in categories):
-            names = list(categories)
+            names = list(categories)  # in the order of the class indices
         return LabelledDataset(
             _as_arrays(data), labels, inputs=inputs, class_names=names, batch_size=batch_size
         )
