@@ -1,4 +1,4 @@
-"""Where commands run: in worker processes, on a cluster, or as one job of torchrun's processes."""
+"""Options of worker processes and clusters, and commands that torchrun starts."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ TIMEOUT = 24 * 3600.0  # seconds; a process that ends is noticed at once, this i
 
 @dataclass(frozen=True)
 class Workers:
-    """Where runs are trained and measured.
+    """Worker processes or a cluster that train and measure runs.
 
     Attributes
     ----------

@@ -39,7 +39,14 @@ class Cluster:
 
     @classmethod
     def of(cls, backend: str, address: str | None) -> Self | None:
-        """Return the cluster that command line flags name; None for the backend "loky", this machine.
+        """Return the cluster of command line flags; None for the backend "loky", this machine.
+
+        Parameters
+        ----------
+        backend : {"loky", "dask", "ray"}
+            The flag --backend.
+        address : str, optional
+            The flag --address.
 
         Raises
         ------

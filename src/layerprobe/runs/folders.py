@@ -100,7 +100,15 @@ class Run:
 
 
 def run_folder(root: Location, spec: RunSpec) -> Path:
-    """Return the folder of a run, whether it exists or not."""
+    """Return the folder of a run, whether it exists or not.
+
+    Parameters
+    ----------
+    root : path
+        The folder of all runs.
+    spec : RunSpec
+        The run.
+    """
     return Path(root) / spec.pair / spec.folder_name
 
 

@@ -37,7 +37,7 @@ SIZES = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one run of a grid ended.
+    """The outcome of one run of a grid.
 
     Attributes
     ----------
@@ -59,7 +59,15 @@ class Outcome:
 
     @classmethod
     def of(cls, spec: RunSpec, result: object) -> Self:
-        """Return the outcome of a run of which `result` is an exception, or anything else if it is done."""
+        """Return the outcome of a run from its result.
+
+        Parameters
+        ----------
+        spec : RunSpec
+            The run.
+        result : object
+            An exception if the run failed.
+        """
         if not isinstance(result, Exception):
             return cls(spec, "trained")
         kind = "" if isinstance(result, LayerprobeError) else f"{type(result).__name__}: "

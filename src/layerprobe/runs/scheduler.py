@@ -53,9 +53,16 @@ def jobs_on(device: str, jobs: Jobs | None = None) -> Jobs:
 
 
 def shared_places(jobs: Jobs, root: Location, data_root: Location | None) -> tuple[Location, Location | None]:
-    """Return the folders of runs and of data as workers have to name them.
+    """Return the folders of runs and of data for the workers.
 
-    On a cluster both are absolute, and the folder of data is that of this process if it is set here.
+    Parameters
+    ----------
+    jobs : int or Cluster
+        As `jobs_on` returns it. For a cluster both folders are absolute.
+    root : path
+        The folder of all runs.
+    data_root : path, optional
+        As for `layerprobe.data.load`. For a cluster, LAYERPROBE_DATA of this process takes its place.
     """
     if not isinstance(jobs, Cluster):
         return root, data_root

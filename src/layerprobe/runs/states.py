@@ -146,7 +146,15 @@ def _none_last(value: float | None) -> float:
 
 
 def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
-    """Return the number of complete epochs of a run, and the last accuracy on the labels trained on."""
+    """Return the number of complete epochs of a run, and the last accuracy on the labels trained on.
+
+    Parameters
+    ----------
+    root : path
+        The folder of all runs.
+    spec : RunSpec
+        The run, whose folder may not exist.
+    """
     try:
         history = read_run(run_folder(root, spec)).history
     except DataError:
@@ -155,7 +163,15 @@ def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
 
 
 def untrained_network(pair_name: str, options: tuple[tuple[str, Any], ...]) -> nn.Module:
-    """Return a pair's network on the meta device, without memory for its weights."""
+    """Return a pair's network on the meta device, without memory for its weights.
+
+    Parameters
+    ----------
+    pair_name : str
+        A name in `layerprobe.runs.pairs.PAIRS`.
+    options : tuple of (str, value)
+        Options of the network.
+    """
     with torch.device("meta"):
         return pair(pair_name).network(options)
 
