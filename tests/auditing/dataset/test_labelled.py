@@ -293,8 +293,8 @@ LATE_NAN[5, 0, 1, 1] = torch.nan
         ((np.array(["a", np.nan] + 5 * ["b"], object), Y), {"inputs": len}, "expected texts only, got nan"),
         ((TEXTS, Y), {"inputs": lambda t: torch.zeros(1, 3)}, "return 7 rows for 7, got 1"),
         ((X, Y), {"inputs": lambda x: x[1:].numpy()}, "return 7 rows for 7, got 6"),
-        ((X, Y), {"label_column": "y"}, "label_column is for files and Hugging Face datasets"),
-        ((X, Y), {"resize": 3}, "resize is for files"),
+        ((X, Y), {"label_column": "y"}, "label_column does not apply to data of the type tuple"),
+        ((X, Y), {"resize": 3}, "resize does not apply to data of the type tuple"),
         (read_rows((X, Y)), {"inputs": len}, "this dataset was read before"),
     ],
 )

@@ -157,10 +157,10 @@ def test_options_that_do_not_apply_are_refused(tree, tmp_path):
     np.savez(tmp_path / "data.npz", x=PIXELS, y=np.arange(5))
     table = write_csv(tmp_path, "path,text,label\nimages/ant/0.png,t,1\n")
     for path, options, message in (
-        (tree, {"path_column": "p"}, r"path_column is for a \.csv file"),
-        (tree, {"label_column": "p"}, r"columns can be chosen for a \.csv file"),
-        (tmp_path / "data.npz", {"text_column": "p"}, r"columns can be chosen for a \.csv file"),
-        (tmp_path / "data.npz", {"resize": 3}, "resize is for image files"),
+        (tree, {"path_column": "p"}, "path_column does not apply to the folder of images"),
+        (tree, {"label_column": "p"}, "label_column does not apply to the folder"),
+        (tmp_path / "data.npz", {"text_column": "p"}, "text_column does not apply to the .npz file"),
+        (tmp_path / "data.npz", {"resize": 3}, "resize does not apply to the .npz file"),
         (table, {"path_column": "path", "text_column": "text"}, "leave out path_column or text_column"),
         (tree, {"resize": 0}, "resize must be one or two integers"),
     ):
@@ -230,7 +230,11 @@ def test_hub_datasets_are_read_by_their_features():
             {},
             r"image column is not clear: a, b.*select_columns",
         ),
-        (FakeHub(a=(TEXT, ["a"]), y=(CLASSES, [0])), {"resize": 3}, "resize is for files"),
+        (
+            FakeHub(a=(TEXT, ["a"]), y=(CLASSES, [0])),
+            {"resize": 3},
+            "resize does not apply to a Hugging Face dataset",
+        ),
         (FakeHub(a=(TEXT, ["a"]), y=(CLASSES, [0])), {}, "the data are texts"),
     ],
 )

@@ -86,23 +86,25 @@ def read_rows(
     DataError
         If files are missing or cannot be read.
     """
-    columns = {"path_column": path_column, "text_column": text_column, "label_column": label_column}
-    given = [name for name, value in {**columns, "resize": resize}.items() if value is not None]
+    given = {
+        "path_column": path_column,
+        "text_column": text_column,
+        "label_column": label_column,
+        "resize": resize,
+    }
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if isinstance(data, str | os.PathLike):
-        raw = _read_path(Path(data).expanduser(), columns, as_size(resize))
+        raw = _read_path(Path(data).expanduser(), options)
     elif _is_hub(data):
-        if path_column is not None or resize is not None:
-            raise InputError(f"{given[0]} is for files; leave it out for a Hugging Face dataset")
-        raw = _read_hub(data, text_column, label_column)
-    elif given:
-        raise InputError(
-            f"{given[0]} is for files and Hugging Face datasets; leave it out for {type(data).__name__}"
-        )
+        _check_options(options, _HUB_OPTIONS, "a Hugging Face dataset")
+        raw = _read_hub(data, **options)
     elif isinstance(data, LabelledDataset):
+        _check_options(options, (), "a LabelledDataset")
         if inputs is not None:
             raise InputError("this dataset was read before: give inputs= to the first call of read_rows")
         return data if labels is None else data.with_labels(labels)
     else:
+        _check_options(options, (), f"data of the type {type(data).__name__}")
         names = getattr(getattr(data, "dataset", data), "classes", None)
         column = data[1] if labels is None and isinstance(data, tuple) and len(data) > 1 else labels
         categories = getattr(getattr(column, "dtype", None), "categories", None)
@@ -164,32 +166,35 @@ def read_labels(path: Path, column: str = "label") -> np.ndarray:
     return labels
 
 
-def _read_path(path: Path, columns: Mapping[str, str | None], size: tuple[int, int] | None) -> RawDataset:
+_HUB_OPTIONS = ("text_column", "label_column")
+
+
+def _check_options(options: Mapping[str, Any], allowed: tuple[str, ...], what: str) -> None:
+    if refused := [name for name in options if name not in allowed]:
+        raise InputError(f"{refused[0]} does not apply to {what}; leave it out.")
+
+
+def _read_path(path: Path, options: Mapping[str, Any]) -> RawDataset:
     """Read a file or folder by its kind."""
     if not path.exists():
         raise DataError(f"{path} does not exist: expected a folder, a .csv or an .npz file.")
-    saved = path.is_dir() and any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
-    kind = path.suffix.lower() if path.is_file() else "folder"
-    if kind not in (".csv", ".npz", "folder"):
+    readers: dict[str, tuple[Callable[..., RawDataset], tuple[str, ...], str]] = {
+        "saved": (_read_saved, _HUB_OPTIONS, "the saved dataset"),
+        "folder": (_read_folder, ("resize",), "the folder of images"),
+        ".csv": (_read_csv, ("path_column", "text_column", "label_column", "resize"), "the .csv file"),
+        ".npz": (_read_npz, (), "the .npz file"),
+    }
+    saved = any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
+    kind = path.suffix.lower() if path.is_file() else "saved" if saved else "folder"
+    if kind not in readers:
         raise InputError(f"{path}: expected a folder, a .csv or an .npz file, got a file {path.suffix!r}.")
-    path_column, text_column, label_column = columns.values()
-    if kind != ".csv" and path_column is not None:
-        raise InputError(f"path_column is for a .csv file; leave it out for {path}.")
-    if not saved and kind != ".csv" and (text_column is not None or label_column is not None):
-        raise InputError(
-            f"columns can be chosen for a .csv file and a saved Hugging Face dataset; leave them out "
-            f"for {path}."
-        )
-    if size is not None and (saved or kind == ".npz"):
-        raise InputError(f"resize is for image files; leave it out for {path}.")
-    if saved:
-        return _read_saved(path, text_column, label_column)
-    if kind == ".csv":
-        return _read_csv(path, columns, size)
-    return _read_npz(path) if kind == ".npz" else _read_folder(path, size)
+    read, allowed, what = readers[kind]
+    _check_options(options, allowed, f"{what} {path}")
+    return read(path, **options)
 
 
-def _read_folder(root: Path, size: tuple[int, int] | None) -> RawDataset:
+def _read_folder(root: Path, resize: int | tuple[int, int] | None = None) -> RawDataset:
+    size = as_size(resize)
     classes = class_files(root)
     paths = [path for files in classes.values() for path in files]
     labels = np.repeat(list(classes), list(map(len, classes.values())))
@@ -197,12 +202,17 @@ def _read_folder(root: Path, size: tuple[int, int] | None) -> RawDataset:
     return RawDataset(_decode(paths, size), labels, index)
 
 
-def _read_csv(path: Path, columns: Mapping[str, str | None], size: tuple[int, int] | None) -> RawDataset:
-    path_column, text_column, label_column = columns.values()
+def _read_csv(
+    path: Path,
+    path_column: str | None = None,
+    text_column: str | None = None,
+    label_column: str = "label",
+    resize: int | tuple[int, int] | None = None,
+) -> RawDataset:
+    size = as_size(resize)
     if path_column is not None and text_column is not None:
         raise InputError("rows are images or texts: leave out path_column or text_column.")
     table = _read_table(path)
-    label_column = label_column or "label"
     is_text = text_column is not None or (path_column is None and "path" not in table and "text" in table)
     content = text_column or path_column or ("text" if is_text else "path")
     _require_columns(path, table, content, label_column)
@@ -272,7 +282,7 @@ def _is_hub(data: Any) -> bool:
     return isinstance(getattr(first, "features", None), Mapping)
 
 
-def _read_saved(path: Path, text_column: str | None, label_column: str | None) -> RawDataset:
+def _read_saved(path: Path, text_column: str | None = None, label_column: str | None = None) -> RawDataset:
     """Read a folder that ``save_to_disk`` wrote."""
     try:
         from datasets import load_from_disk
@@ -289,7 +299,7 @@ def _read_saved(path: Path, text_column: str | None, label_column: str | None) -
     return _read_hub(data, text_column, label_column)
 
 
-def _read_hub(data: Any, text_column: str | None, label_column: str | None) -> RawDataset:
+def _read_hub(data: Any, text_column: str | None = None, label_column: str | None = None) -> RawDataset:
     """Read the only column of images or, without one, of texts, and the only column of type ClassLabel."""
     if isinstance(data, Mapping):
         raise InputError(f"expected one split of the dataset, got all of {', '.join(data)}: choose one.")
