@@ -366,7 +366,7 @@ def test_features_that_know_nothing_change_no_label():
     x, y = rng.normal(size=(900, 20)), rng.integers(3, size=900)
     found = audit_features({"a": x[:600]}, y[:600], policy="noisy_holdout", holdout=({"a": x[600:]}, y[600:]))
     assert found.verdict == "keep"
-    assert "do not tell the classes apart" in found.why
+    assert "do not separate the classes" in found.why
     assert not found.relabel("all").changed.any()
 
 

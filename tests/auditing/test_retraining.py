@@ -242,7 +242,7 @@ def test_tokens_are_padded_to_the_longest_of_all_batches(side):
 
 def test_rows_of_different_shapes_without_a_mask_are_refused():
     batches = [(torch.ones(2, 5), torch.tensor([0, 1])), (torch.ones(2, 6), torch.tensor([0, 1]))]
-    with pytest.raises(InputError, match=r"\(5,\), \(6,\), and no attention_mask"):
+    with pytest.raises(InputError, match=r"\(5,\), \(6,\) in different batches, and no attention_mask"):
         InputStore(read_rows(batches))
 
 
