@@ -1,4 +1,4 @@
-"""A small network that has learnt 40 % wrong labels of the digits by heart, and its audit."""
+"""A small network that has memorised 40 % wrong labels of the digits, and its audit."""
 
 from types import SimpleNamespace
 

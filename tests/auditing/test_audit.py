@@ -1,4 +1,4 @@
-"""The audit of a network that has learnt wrong labels by heart."""
+"""Audit of a network that has memorised wrong labels."""
 
 import copy
 
@@ -47,7 +47,7 @@ def same(other, one):
     assert other.layers["layer"][0] == one.layers["layer"][0]
 
 
-def test_the_decoder_knows_better_than_the_head(memorised, digits, audited):
+def test_decoder_beats_the_head(memorised, digits, audited):
     x, y = digits.test
     assert (memorised(digits.x).argmax(1) == digits.given).double().mean() > 0.95  # by heart
     head = float((memorised(x).argmax(1) == y).double().mean())
@@ -69,7 +69,7 @@ def test_the_decoder_knows_better_than_the_head(memorised, digits, audited):
     assert table["criterion"]["early stopping"] == 0.35
 
 
-def test_it_names_the_wrong_labels(digits, audited):
+def test_wrong_labels_are_flagged(digits, audited):
     wrong = (digits.given != digits.true).numpy()
     assert roc_auc_score(wrong, 1 - audited.issues["label_score"]) > 0.95
     assert wrong[audited.issue_mask()].mean() == pytest.approx(audited.expected_precision, abs=0.06)
@@ -81,14 +81,14 @@ def test_it_names_the_wrong_labels(digits, audited):
     assert audited.example(0).shape == (8, 8)
 
 
-def test_a_repair_is_worth_it(digits, audited):
+def test_repair_reduces_the_wrong_labels(digits, audited):
     repaired = audited.relabel("confident", force=True)
     right = (repaired.labels == digits.true.numpy()).mean()
     assert right > 0.85 > (digits.given == digits.true).double().mean()
     assert 1 - right == pytest.approx(repaired.wrong_after, abs=0.06)
 
 
-def test_the_head_is_edited_on_the_given_labels(memorised, digits, audited):
+def test_edit_head_fits_the_given_labels(memorised, digits, audited):
     x, y = digits.test
     edited = audited.edit_head()
     head = float((memorised(x).argmax(1) == y).double().mean())
@@ -96,7 +96,7 @@ def test_the_head_is_edited_on_the_given_labels(memorised, digits, audited):
     assert torch.equal(edited.linear1.weight, memorised.linear1.weight)
 
 
-def test_everything_is_left_as_it_was(digits, memorised, run):
+def test_model_data_and_random_state_do_not_change(digits, memorised, run):
     model = copy.deepcopy(memorised).train()
     model.fc1.eval()
     handle = model.fc2.register_forward_hook(lambda *_: None)
@@ -117,7 +117,7 @@ def test_everything_is_left_as_it_was(digits, memorised, run):
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_network_that_fails_is_left_as_it_was(digits, run):
+def test_model_is_restored_after_an_error_in_forward(digits, run):
     class Fails(MLP):
         def forward(self, x):
             if len(x) > 2:
@@ -131,13 +131,13 @@ def test_a_network_that_fails_is_left_as_it_was(digits, run):
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_batches_do_not_matter(digits, run, plain):
+def test_batch_size_does_not_change_the_result(digits, run, plain):
     same(run(batch_size=37), plain)
     loader = DataLoader(TensorDataset(digits.x, digits.given), batch_size=50)
     same(run(data=loader, batch_size=1000), plain)
 
 
-def test_workers_and_the_order_of_a_loader_do_not_matter(digits, run, plain):
+def test_loader_workers_and_order_do_not_change_the_result(digits, run, plain):
     data = TensorDataset(digits.x, digits.given, torch.arange(600))
     generator = torch.Generator().manual_seed(3)
     shuffled = run(
@@ -148,7 +148,7 @@ def test_workers_and_the_order_of_a_loader_do_not_matter(digits, run, plain):
     assert shuffled.issues["index"].tolist() == list(range(600))
 
 
-def test_the_order_of_the_rows_does_not_matter(digits, run, plain):
+def test_row_order_does_not_change_the_result(digits, run, plain):
     order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
     shuffled = run(data=(digits.x[order], digits.given[order]))
     assert (shuffled.issue_mask() == plain.issue_mask()[order]).all()
@@ -162,14 +162,14 @@ def test_the_order_of_the_rows_does_not_matter(digits, run, plain):
     assert (other.noise.low, other.noise.high) == pytest.approx((plain.noise.low, plain.noise.high))
 
 
-def test_doubled_rows_do_not_hide_each_other(digits, run):
+def test_duplicate_rows_share_a_fold(digits, run):
     x, given = torch.cat([digits.x, digits.x[:5]]), torch.cat([digits.given, digits.given[:5]])
     found = run(data=(x, given), probes=["velpic", "ncm"])  # out-of-fold probes
     scores = found.issues["label_score"].to_numpy()
     assert scores[:5] == pytest.approx(scores[600:], abs=1e-6)
 
 
-def test_names_of_classes_do_not_matter(memorised, digits, run, plain):
+def test_class_names_do_not_change_the_result(memorised, digits, run, plain):
     names = np.array([f"class {chr(116 - k)}" for k in range(10)])  # sorted the other way round
     held, held_given = digits.holdout
     named = run(
@@ -204,7 +204,7 @@ def test_names_without_class_names_are_the_outputs_in_sorted_order(digits, run, 
     assert (named.issue_mask() == plain.issue_mask()).all()
 
 
-def test_names_come_with_the_data(digits, run, plain):
+def test_class_names_of_the_dataset_are_used(digits, run, plain):
     data = TensorDataset(digits.x, digits.given)
     data.classes = list("abcdefghij")
     named = run(data=data)
@@ -229,7 +229,7 @@ def test_two_classes(digits, train, run):
 
 
 @pytest.mark.parametrize("policy", ["trusted", "test_split"])
-def test_right_labels_may_judge(digits, run, policy):
+def test_policies_with_clean_labels(digits, run, policy):
     found = run(policy=policy, holdout=None, **{policy.removesuffix("_split"): digits.test})
     wrong = (digits.given != digits.true).numpy()
     assert found.controls["criterion"].iloc[-1] > 0.75
@@ -239,7 +239,7 @@ def test_right_labels_may_judge(digits, run, policy):
     assert wrong[found.issue_mask()].mean() == pytest.approx(found.expected_precision, abs=0.06)
 
 
-def test_views_of_the_training_rows_may_judge(memorised, digits, run):
+def test_policy_unseen_views(memorised, digits, run):
     found = run(policy="unseen_views", holdout=None, views={"right": nudge, "left": lambda x: x.roll(-1, 3)})
     assert found.policy == "unseen_views"
     head = [
@@ -269,7 +269,7 @@ def test_expected_precision_by_views_is_right_on_average(digits, train, run):
     assert -0.05 < np.mean(errors) < 0.1
 
 
-def test_views_are_averaged_when_it_predicts(digits, run):
+def test_predictions_are_averaged_over_views(digits, run):
     found = run(views=[nudge, "flip"], layers=["fc2"], probes=["ridge"])
     x = digits.test[0]
     seen = [x, nudge(x), x.flip(-1)]
@@ -289,16 +289,16 @@ def test_prediction_takes_inputs_with_and_without_labels(digits, plain):
     assert (plain.predict_proba(x).argmax(1) == expected).all()
 
 
-def test_rows_of_another_shape_are_refused_in_words(digits, plain):
+def test_rows_of_another_shape_are_refused(digits, plain):
     with pytest.raises(InputError, match=r"expected x \(1, 8, 8\) as in training, got x"):
         plain.predict(digits.test[0][..., :7])
 
 
-def test_an_audit_repeats_itself(run, plain):
+def test_audit_is_deterministic(run, plain):
     assert run().issues.equals(plain.issues)
 
 
-def test_it_tells_what_it_does(run):
+def test_progress_reports_each_step(run):
     steps = []
     found = run(progress=steps.append)
     assert list(dict.fromkeys(steps)) == list(found.cost)
@@ -383,22 +383,22 @@ def test_bad_input_is_one_clear_error(case, digits, run):
 
 
 @pytest.mark.parametrize(("what", "policy"), [("trusted", "trusted"), ("test", "test_split")])
-def test_rows_that_judge_are_not_among_the_training_rows(digits, run, what, policy):
+def test_held_out_rows_among_the_training_rows_are_refused(digits, run, what, policy):
     with pytest.raises(InputError, match=f"5 of the 5 rows of {what}="):
         run(policy=policy, holdout=None, **{what: (digits.x[:5], digits.true[:5])})
 
 
-def test_all_of_it_is_public():
+def test_public_names():
     assert layerprobe.audit is audit
     assert {"audit", "audit_features", "Audit"} <= set(layerprobe.__all__)
 
 
-def test_a_view_that_changes_nothing_is_refused(memorised, digits):
+def test_view_without_effect_is_refused(memorised, digits):
     with pytest.raises(InputError, match="does not change any layer"):
         audit(memorised, (digits.x, digits.given), policy="unseen_views", views={"same": lambda x: x.clone()})
 
 
-def test_class_names_in_another_order_than_the_outputs_are_noticed(memorised, digits):
+def test_class_names_in_the_wrong_order_keep_the_labels(memorised, digits):
     names = [f"class {k}" for k in range(10)]
     x, y = (digits.x, digits.given)
     held, labels = digits.holdout
@@ -413,7 +413,7 @@ def test_class_names_in_another_order_than_the_outputs_are_noticed(memorised, di
     assert "class_names" in found.why
 
 
-def test_labels_that_are_no_classes_are_refused(memorised, digits):
+def test_floating_point_labels_are_refused(memorised, digits):
     x, y = (digits.x, digits.given)
     with pytest.raises(InputError, match="integers or names"):
         audit(memorised, x, y + 0.5, policy="noisy_holdout", holdout=digits.holdout)

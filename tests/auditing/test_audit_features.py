@@ -44,7 +44,7 @@ def found():
     return run()
 
 
-def test_the_layer_that_knows_better_is_found(found):
+def test_best_layer_is_first(found):
     best = found.layers.iloc[0]
     assert best["layer"] == "middle"
     assert best["chosen"]
@@ -58,7 +58,7 @@ def test_the_layer_that_knows_better_is_found(found):
     assert "Audit of 300 rows" in repr(found)
 
 
-def test_controls_are_the_head_and_the_input(found):
+def test_baselines_are_the_head_and_the_input(found):
     table = found.controls.set_index("control")
     assert list(table.index) == ["head", "raw input", "most frequent label", "decoder"]
     right = (HELD["output"].argmax(1) == HELD_GIVEN).double().mean()
@@ -68,7 +68,7 @@ def test_controls_are_the_head_and_the_input(found):
     assert (table["criterion"] <= table["high"]).all()
 
 
-def test_the_noise_is_found(found):
+def test_noise_interval_covers_the_rate(found):
     noise = found.noise
     assert noise.low <= RATE <= noise.high
     assert noise.low < noise.rate < noise.high
@@ -78,7 +78,7 @@ def test_the_noise_is_found(found):
     assert noise.prior == pytest.approx([1 / 3] * 3, abs=0.08)
 
 
-def test_the_flags_are_as_precise_as_they_say():
+def test_precision_of_flags_equals_the_expected_precision():
     hits = flagged = announced = caught = wrong = 0
     for seed in range(4):
         rows, given, held, held_given, true, _ = planted(seed=10 * seed)
@@ -128,7 +128,7 @@ def test_rows_may_come_in_any_order(found):
     assert set(shuffled.issue_indices()) == set(found.issue_indices())
 
 
-def test_rows_held_out_may_come_in_any_order(found):
+def test_held_out_rows_may_come_in_any_order(found):
     order = torch.randperm(M, generator=torch.Generator().manual_seed(1))
     shuffled = run(held={layer: X[order] for layer, X in HELD.items()}, held_given=HELD_GIVEN[order])
     assert (shuffled.issue_mask() == found.issue_mask()).all()
@@ -178,7 +178,7 @@ def test_clean_labels_are_kept():
     assert found.relabel("all", force=True).policy == "all"
 
 
-def test_a_head_that_knows_as_much_keeps_the_labels():
+def test_head_as_good_as_the_decoder_keeps_the_labels():
     rows, held = (
         {**x, "output": 5 * x["middle"][:, :K]} for x in (ROWS, HELD)
     )  # whose head reads the layer that knows
@@ -203,7 +203,7 @@ def test_repair_corrects_more_than_it_breaks(found):
     assert found.relabel("confident", margin=1.0).changed.sum() <= found.relabel("confident").changed.sum()
 
 
-def test_indices_name_the_rows(found):
+def test_index_names_the_rows(found):
     named = run(index=[f"{i}.png" for i in range(N)])
     assert named.issues["index"].is_unique
     assert named.issue_indices().tolist() == [f"{i}.png" for i in found.issue_indices()]
@@ -212,7 +212,7 @@ def test_indices_name_the_rows(found):
     assert named.issue_mask().sum() == len(scores)
 
 
-def test_right_labels_may_judge():
+def test_policies_with_clean_labels():
     trusted = (HELD, HELD_TRUE)
     found = run(policy="trusted", holdout=None, trusted=trusted)
     assert found.layers["layer"][0] == "middle"
@@ -231,7 +231,7 @@ def views_of(rows, seed, own):
     return {**seen, "middle": own, "input": rows["input"] + seen["input"]}
 
 
-def test_views_of_the_rows_may_judge():
+def test_policy_unseen_views():
     fresh = [views_of(ROWS, i, clusters(N, K, seed=50 + i, apart=4.0)[0]) for i in range(2)]
     found = run(policy="unseen_views", holdout=None, views=fresh)
     assert found.layers["layer"][0] == "middle"
@@ -254,7 +254,7 @@ def test_views_of_the_rows_may_judge():
     assert (shuffled.noise.low, shuffled.noise.high) == pytest.approx((found.noise.low, found.noise.high))
 
 
-def test_views_that_judge_are_not_among_what_is_fitted():
+def test_views_are_not_part_of_the_fitted_rows():
     fresh = [{"middle": clusters(N, K, seed=50 + i, apart=1.0)[0]} for i in range(2)]
     own = {"middle": clusters(N, K, seed=60, apart=1.0)[0]}
     found = run(own, GIVEN, policy="unseen_views", holdout=None, views=fresh, probes="velpic")
@@ -266,7 +266,7 @@ def test_views_that_judge_are_not_among_what_is_fitted():
     assert found.predict(HELD).tolist() == scores.argmax(1).tolist()
 
 
-def test_early_stopping_is_one_more_control():
+def test_early_stopping_baseline():
     found = run(history=[0.1, 0.9])
     table = found.controls.set_index("control")
     assert table["criterion"]["early stopping"] == 0.9
@@ -274,7 +274,7 @@ def test_early_stopping_is_one_more_control():
     assert found.verdict == "keep"
 
 
-def test_it_tells_what_it_does():
+def test_progress_reports_each_step():
     steps = []
     found = run(progress=steps.append)
     assert list(dict.fromkeys(steps)) == list(found.cost)
@@ -350,7 +350,7 @@ def test_bad_input_is_one_clear_error(case):
 
 
 @pytest.mark.parametrize("x", [HELD["middle"], {"last": HELD["last"]}, {"middle": HELD["middle"][:, :2]}])
-def test_predicting_needs_the_layers_of_the_decoder(found, x):
+def test_predict_requires_the_layers_of_the_decoder(found, x):
     with pytest.raises(InputError, match="middle"):
         found.predict(x)
 
@@ -361,7 +361,7 @@ def test_features_have_no_network_to_repair(found):
         found.training_rows()
 
 
-def test_features_that_know_nothing_change_no_label():
+def test_uninformative_features_keep_the_labels():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(900, 20)), rng.integers(3, size=900)
     found = audit_features({"a": x[:600]}, y[:600], policy="noisy_holdout", holdout=({"a": x[600:]}, y[600:]))
@@ -370,7 +370,7 @@ def test_features_that_know_nothing_change_no_label():
     assert not found.relabel("all").changed.any()
 
 
-def test_issues_are_the_callers_to_change(found):
+def test_issues_are_a_copy(found):
     frame = found.issues
     frame["label_score"] = 0.0
     assert found.issues["label_score"].max() > 0

@@ -1,4 +1,4 @@
-"""Sharpness and noise are recovered where they are known, with intervals that hold what they say."""
+"""Recovery of planted temperature and noise, with valid intervals."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
 
 
 @pytest.mark.parametrize(("K", "kind"), [(2, "uniform"), (3, "uniform"), (4, "pair")])
-def test_a_planted_matrix_and_sharpness_are_recovered(K, kind):
+def test_planted_matrix_and_temperature_are_recovered(K, kind):
     T = noise_matrix(K, 0.25, kind)
     scores, _, given = scored_rows(2500, K, 5.0, T, seed=1)
     found = calibrate(scores, given)
@@ -21,7 +21,7 @@ def test_a_planted_matrix_and_sharpness_are_recovered(K, kind):
     torch.testing.assert_close(found.matrix.sum(1), torch.ones(K).double())
 
 
-def test_the_interval_of_the_noise_covers_the_truth_as_often_as_it_says():
+def test_noise_interval_has_nominal_coverage():
     T = torch.tensor([[0.7, 0.3], [0.2, 0.8]], dtype=torch.float64)
     expected = drawn = width = 0
     for seed in range(20):
@@ -35,7 +35,7 @@ def test_the_interval_of_the_noise_covers_the_truth_as_often_as_it_says():
     assert width < 0.2
 
 
-def test_probabilities_say_how_often_they_are_right():
+def test_probabilities_are_calibrated():
     T = noise_matrix(3, 0.3)
     found = calibrate(*scored_rows(5000, 3, 4.0, T, seed=0)[::2])
     scores, true, given = scored_rows(5000, 3, 4.0, T, seed=1)  # other rows
@@ -62,7 +62,7 @@ def test_a_posterior_is_bayes_rule():
     torch.testing.assert_close(known.probabilities(scores), scores.exp())
 
 
-def test_copies_of_a_row_are_no_further_evidence():
+def test_grouped_views_do_not_narrow_the_interval():
     scores, _, given = scored_rows(200, 2, 6.0, noise_matrix(2, 0.2), seed=3)
     four, labels, groups = scores.repeat(4, 1), given.repeat(4), torch.arange(200).repeat(4) + 7
     together = calibrate(four, labels, groups=groups).rates
@@ -70,7 +70,7 @@ def test_copies_of_a_row_are_no_further_evidence():
     assert float(together.std()) > 1.5 * float(apart.std())
 
 
-def test_names_of_classes_and_the_level_of_scores_do_not_matter():
+def test_class_order_and_row_offsets_do_not_change_the_result():
     scores, _, given = scored_rows(600, 3, 5.0, noise_matrix(3, 0.2, "pair"), seed=2)
     order = torch.tensor([2, 0, 1])  # new class k is old class order[k]
     plain = calibrate(scores, given)
@@ -80,7 +80,7 @@ def test_names_of_classes_and_the_level_of_scores_do_not_matter():
     torch.testing.assert_close(renamed.rates, plain.rates, atol=0.01, rtol=0)
 
 
-def test_sharpness_from_rows_whose_labels_are_right():
+def test_temperature_from_clean_labels():
     scores, true, _ = scored_rows(4000, 4, 3.0, noise_matrix(4, 0), seed=0)
     beta = inverse_temperature_of_clean(scores, true)
     assert beta == pytest.approx(3.0, rel=0.1)
@@ -92,7 +92,7 @@ def test_sharpness_from_rows_whose_labels_are_right():
 
 
 @pytest.mark.parametrize("K", [2, 10])
-def test_scores_that_are_always_right_stay_finite(K):
+def test_perfect_scores_stay_finite(K):
     y = torch.arange(60) % K
     scores = 20.0 * torch.nn.functional.one_hot(y, K) + torch.randn(60, K).sigmoid()
     found = calibrate(scores, y)
@@ -103,7 +103,7 @@ def test_scores_that_are_always_right_stay_finite(K):
     assert (found.posterior(scores, other).argmax(1) == y).all()
 
 
-def test_a_seed_repeats_itself():
+def test_same_seed_gives_the_same_result():
     scores, _, given = scored_rows(100, 2, 5.0, noise_matrix(2, 0.2), seed=3)
     first, again, other = (calibrate(scores, given, seed=seed).rates for seed in (0, 0, 1))
     assert torch.equal(first, again)
@@ -120,6 +120,6 @@ def test_a_seed_repeats_itself():
     ids=["no matrix", "labels missing", "no rows"],
 )
 @pytest.mark.parametrize("function", [calibrate, inverse_temperature_of_clean])
-def test_scores_that_do_not_fit_their_labels(function, scores, given):
+def test_scores_and_labels_of_different_length_are_refused(function, scores, given):
     with pytest.raises(InputError, match="a label for each of"):
         function(scores, given)

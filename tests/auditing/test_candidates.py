@@ -1,4 +1,4 @@
-"""Every probe on every layer at every strength, judged by rows that the network has not seen."""
+"""Scores of every probe on every layer at every hyperparameter, on held-out rows."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ def test_probes_are_named():
     [[], {}, ["ridge", "ridge"], [Ridge(), Ridge(2.0)], [LogisticRegression()], "mask", [None]],
     ids=["none", "no mapping", "twice", "two of a kind", "another library's", "unknown", "nothing"],
 )
-def test_what_is_no_set_of_probes_is_refused(probes):
+def test_invalid_probes_are_refused(probes):
     with pytest.raises(InputError):
         named_probes(probes)
 
@@ -66,7 +66,7 @@ def test_staged_candidates_score_as_refits(probe):
         assert one.criterion == pytest.approx(alone.score(H, HY), abs=1 / 60 + 1e-6)
 
 
-def test_a_layer_that_knows_is_told_from_one_that_does_not():
+def test_informative_layer_scores_higher():
     layers, copies = {"blind": BLIND, "seen": X}, [{"blind": BLIND[:60], "seen": H}]
     results = scored(["ridge", "ncm"], layers, copies)
     assert max(results, key=lambda one: one.criterion).candidate.layer == "seen"
@@ -74,7 +74,7 @@ def test_a_layer_that_knows_is_told_from_one_that_does_not():
     assert [t.candidate.hyperparameter for t in results if t.candidate.probe == "ncm"] == [None, None]
 
 
-def test_scores_are_kept_of_the_best_strength_alone():
+def test_only_scores_of_the_best_hyperparameter_are_kept():
     torch.manual_seed(0)
     few = {"seen": X, "again": torch.cat([X, torch.randn(90, 80)], 1)}  # where weak ridges fit the noise
     held = {"seen": H, "again": torch.cat([H, torch.randn(60, 80)], 1)}
@@ -92,7 +92,7 @@ def test_scores_are_kept_of_the_best_strength_alone():
         assert one.scores[0].shape == (60, 3)
 
 
-def test_copies_of_a_row_share_its_vote():
+def test_correctness_is_averaged_over_views():
     far = {"seen": H.roll(1, 0)}  # of another class, always
     (plain,), (other,), (both,) = (
         scored(["velpic"], views=c) for c in ([{"seen": H}], [far], [{"seen": H}, far])
@@ -104,7 +104,7 @@ def test_copies_of_a_row_share_its_vote():
     torch.testing.assert_close(staged.correct, (once.correct + twice.correct) / 2)
 
 
-def test_a_candidate_is_fitted_at_its_strength():
+def test_candidate_is_fitted_at_its_hyperparameter():
     for candidate, expected in (
         (Candidate("seen", "ridge", 30), Ridge(30)),
         (Candidate("seen", "shrinkage_lda", 0.6), ShrinkageLDA(0.6)),
@@ -116,7 +116,7 @@ def test_a_candidate_is_fitted_at_its_strength():
 
 
 @pytest.mark.parametrize("probe", [MASC(variance=0.3), MASC(components=1), Ridge(7.0)], ids=repr)
-def test_a_probe_that_the_user_has_set_up_stays_as_it_is(probe):
+def test_parameters_of_a_configured_probe_are_kept(probe):
     (one,) = scored({"mine": probe})
     assert one.candidate.hyperparameter is None
     assert one.criterion == pytest.approx(type(probe)(**probe.get_params()).fit(X, Y).score(H, HY), abs=1e-6)
@@ -140,7 +140,7 @@ def test_two_classes_have_two_scores():
             assert one.criterion > 0.8
 
 
-def test_features_that_cannot_be_fitted_are_named():
+def test_error_names_probe_and_layer():
     bad = X.clone()
     bad[3, 1] = torch.nan
     with pytest.raises(InputError, match=r"probe 'ridge' on layer 'seen'.* row 3"):

@@ -1,4 +1,4 @@
-"""What every layer puts out for the rows: as they are, averaged over views, and view by view."""
+"""Layer outputs of rows, averaged over views and view by view."""
 
 import copy
 
@@ -8,11 +8,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerprobe import capture
+from layerprobe import audit, capture
 from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import NetworkReader, check_matrix
 from layerprobe.auditing.preparation import SortedRows
 from layerprobe.errors import InputError, LayerError
+from layerprobe.layers.views import resolve_views
 from layerprobe.networks import CNN, MLP
 
 N = 23
@@ -35,7 +36,7 @@ def close(a, b):
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
 
-def test_it_reads_the_probed_layers_and_the_network_s_answer(mlp):
+def test_probed_layers_and_logits_are_read(mlp):
     read = NetworkReader(mlp).read(ROWS)
     assert {layer: outputs.shape for layer, outputs in read.own.items()} == {
         "input": (N, 64),
@@ -48,7 +49,7 @@ def test_it_reads_the_probed_layers_and_the_network_s_answer(mlp):
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 512])
-def test_rows_lie_in_the_order_that_is_asked_for(mlp, batch_size):
+def test_outputs_follow_the_sorted_rows(mlp, batch_size):
     read = NetworkReader(mlp, batch_size=batch_size).read(SORTED)
     close(read.logits, mlp(X[ORDER]).detach())
     close(read.own["input"], X[ORDER].flatten(1))
@@ -79,7 +80,7 @@ def test_views_are_averaged_and_kept_one_by_one(mlp):
     assert read.kept.tolist() == keep.tolist()
 
 
-def test_the_network_is_left_as_it_was(mlp):
+def test_network_does_not_change(mlp):
     mlp.train()
     mlp.fc1.eval()
     before = copy.deepcopy(mlp.state_dict())
@@ -92,7 +93,7 @@ def test_the_network_is_left_as_it_was(mlp):
     assert all(torch.equal(value, before[key]) for key, value in mlp.state_dict().items())
 
 
-def test_dimensions_are_those_of_the_outputs(mlp):
+def test_dimensions_match_the_outputs(mlp):
     for model in (mlp, CNN(1, 8, num_classes=3)):
         dimensions, outputs = NetworkReader(model).dimensions(X)
         assert outputs == 3
@@ -138,7 +139,7 @@ def test_large_maps_are_averaged_over_positions_and_tokens_over_the_text():
     assert NetworkReader(Maps(), pool="max").read(read_rows(x, Y)).own["maps"].shape == (N, 3)
 
 
-def test_tokens_that_do_not_count_are_left_out():
+def test_masked_tokens_are_left_out():
     x, mask = torch.randn(N, 6, generator=GENERATOR), torch.ones(N, 6, dtype=torch.int64)
     mask[:, 2:] = 0
     rows = read_rows({"x": x, "attention_mask": mask, "labels": Y})
@@ -173,7 +174,7 @@ def test_a_network_without_a_head(output):
         NetworkReader(Puts(output)).dimensions(X)
 
 
-def test_an_answer_in_a_dict_is_a_head():
+def test_logits_in_a_dict_are_a_head():
     assert NetworkReader(Puts(lambda h: {"loss": h.sum(), "logits": h[:, :3]})).dimensions(X)[1] == 3
 
 
@@ -188,7 +189,7 @@ def test_a_layer_that_is_not_there(mlp):
         NetworkReader(mlp, ["fc9"]).dimensions(X)
 
 
-def test_an_answer_of_nan_is_no_answer():
+def test_nan_logits_are_refused():
     def diverged(h):
         return torch.where(h[:, :1] > 0, h[:, :3], torch.nan)
 
@@ -208,3 +209,43 @@ def test_features_must_be_finite_matrices():
     ):
         with pytest.raises(InputError, match=message):
             check_matrix(values, "features", 3)
+
+
+ROWS6, LABELS = torch.randn(60, 6, generator=GENERATOR), torch.arange(60) % 3
+
+
+def test_pooling_may_name_layers_that_are_not_read():
+    reader = NetworkReader(MLP(6, hidden=(5, 4), num_classes=3), pool={"fc1": "mean", "*": None})
+    rows = read_rows(ROWS6, LABELS)
+    every, one = reader.read(rows).mean, reader.read(rows, layers=["fc2"]).mean
+    assert list(one) == ["fc2"]
+    assert torch.equal(one["fc2"], every["fc2"])
+
+
+def test_layers_iterator_and_array_of_class_names():
+    model = MLP(6, hidden=(5,), num_classes=3)
+    held = torch.randn(30, 6, generator=GENERATOR), LABELS[:30]
+    found = audit(
+        model,
+        (ROWS6, LABELS),
+        policy="noisy_holdout",
+        holdout=held,
+        layers=(name for name in ["input", "fc1"]),  # used up after one pass
+        class_names=np.array(["a", "b", "c"]),
+        probes="ncm",
+        controls=False,
+    )
+    assert sorted(found.layers["layer"]) == ["fc1", "input"]
+    assert found.classes.tolist() == ["a", "b", "c"]
+    assert found.predict(ROWS6).shape == (60,)
+
+
+def test_probabilities_are_averaged_over_views():
+    x = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = MLP(64, hidden=(16,)).eval()
+    read = NetworkReader(model, layers=["output"], views=resolve_views("flip")).read(
+        read_rows((x, torch.arange(8)))
+    )
+    with torch.inference_mode():
+        expected = (model(x).softmax(1) + model(x.flip(-1)).softmax(1)) / 2
+    assert torch.allclose(read.probabilities, expected, atol=1e-6)

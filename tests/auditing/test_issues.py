@@ -1,12 +1,20 @@
-"""Which labels are flagged, what is suggested, and how sure that is."""
+"""Flags, suggestions, and repaired labels."""
 
 import numpy as np
 import pytest
 import torch
 
 from auditing.planted import draw, noise_matrix, scored_rows
-from layerprobe.auditing.issues import COLUMNS, find_issues, flag, score_text
+from layerprobe.auditing.issues import (
+    COLUMNS,
+    RELABEL_POLICIES,
+    find_issues,
+    flag,
+    relabel,
+    score_text,
+)
 from layerprobe.auditing.method.calibration import Calibration
+from layerprobe.errors import InputError
 
 CLASSES = np.array(["cat", "dog", "owl"])
 
@@ -17,7 +25,7 @@ def posterior(scores, given, beta, T):
     return known.posterior(scores, given)
 
 
-def test_the_table_by_hand():
+def test_issue_table_equals_the_hand_computed_one():
     given = torch.tensor([0, 0, 1, 2])
     chances = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.8, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).double()
     scores = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 5.0, 1.0], [0.0, 1.0, 1.0]])
@@ -33,7 +41,7 @@ def test_the_table_by_hand():
     assert expected == pytest.approx(0.9)
 
 
-def test_as_many_of_a_pair_are_flagged_as_errors_are_expected():
+def test_number_of_flags_equals_the_expected_errors():
     given = torch.zeros(10, dtype=torch.int64)
     chances = torch.tensor([[0.45, 0.55, 0.0]]).repeat(10, 1).double()
     chances[3] = torch.tensor([0.1, 0.9, 0.0])
@@ -90,7 +98,7 @@ def test_clean_labels_are_not_flagged():
     ("score", "text"),
     [(0.0, "0.000"), (7e-11, "< 0.001"), (0.0005, "0.001"), (0.25, "0.250")],
 )
-def test_a_score_in_words(score, text):
+def test_score_text(score, text):
     assert score_text(score) == text
 
 
@@ -105,3 +113,74 @@ def test_neither_order_nor_names_of_classes_matter():
     assert torch.equal(flag(chances[rows], given[rows]), flags[rows])
     order = torch.tensor([2, 0, 1])
     assert torch.equal(flag(chances[:, order], order.argsort()[given]), flags)
+
+
+GIVEN = torch.tensor([0, 0, 1, 2])
+POSTERIOR = torch.tensor([[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.8, 0.1, 0.1], [0.0, 0.0, 1.0]]).double()
+BLIND = torch.tensor([[0.2, 0.8, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]).double()
+FLAGS = torch.tensor([False, False, True, False])
+
+
+def repaired(policy, **options):
+    return relabel(policy, BLIND, POSTERIOR, GIVEN, FLAGS, CLASSES, **options)
+
+
+@pytest.mark.parametrize(
+    ("policy", "labels", "right"),
+    [
+        ("all", ["dog", "dog", "cat", "owl"], [0.1, 0.6, 0.8, 1.0]),  # as the decoder predicts
+        ("confident", ["cat", "cat", "cat", "owl"], [0.9, 0.3, 0.8, 1.0]),  # 0.6 is no half above 0.3
+        ("soft", ["cat", "dog", "cat", "owl"], [0.9, 0.6, 0.8, 1.0]),
+        ("keep", ["cat", "cat", "dog", "owl"], [0.9, 0.3, 0.1, 1.0]),
+    ],
+)
+def test_labels_and_expected_errors_by_policy(policy, labels, right):
+    result = repaired(policy)
+    assert result.policy == policy
+    assert result.labels.tolist() == labels
+    assert result.changed.tolist() == [a != b for a, b in zip(labels, CLASSES[GIVEN], strict=True)]
+    assert result.kept.all()
+    assert result.wrong_before == pytest.approx(1 - (0.9 + 0.3 + 0.1 + 1.0) / 4)
+    assert result.wrong_after == pytest.approx(1 - sum(right) / 4)
+    expected = POSTERIOR.numpy() if policy == "soft" else (np.array(labels)[:, None] == CLASSES)
+    np.testing.assert_allclose(result.targets, expected)
+
+
+def test_prune_leaves_flagged_rows_out_and_the_others_as_they_are():
+    result = repaired("prune")
+    assert result.kept.tolist() == [True, True, False, True]
+    assert result.labels.tolist() == CLASSES[GIVEN].tolist()
+    assert not result.changed.any()
+    assert result.wrong_after == pytest.approx(1 - (0.9 + 0.3 + 1.0) / 3)
+    nothing = relabel("prune", BLIND, POSTERIOR, GIVEN, torch.ones(4, dtype=torch.bool), CLASSES)
+    assert np.isnan(nothing.wrong_after)
+
+
+@pytest.mark.parametrize(
+    ("margin", "changed"), [(0, [1, 2]), (0.3, [1, 2]), (0.31, [2]), (0.7, [2]), (1, [])]
+)
+def test_margin_is_a_difference_of_probabilities(margin, changed):
+    assert np.flatnonzero(repaired("confident", margin=margin).changed).tolist() == changed
+
+
+def test_a_tie_keeps_the_label():
+    even = torch.tensor([[0.5, 0.5, 0.0]]).double()
+    for given in (0, 1):
+        result = relabel("confident", even, even, torch.tensor([given]), FLAGS[:1], CLASSES, margin=0)
+        assert result.wrong_after == pytest.approx(0.5)
+    assert not relabel("confident", even, even, torch.tensor([0]), FLAGS[:1], CLASSES).changed.any()
+
+
+@pytest.mark.parametrize("policy", RELABEL_POLICIES)
+def test_relabel_does_not_change_its_arguments(policy):
+    given = GIVEN.clone()
+    relabel(policy, BLIND, POSTERIOR, given, FLAGS, CLASSES)
+    assert torch.equal(given, GIVEN)
+
+
+def test_unknown_policy_or_margin_is_refused():
+    with pytest.raises(InputError, match=r"confident.*'best'"):
+        repaired("best")
+    for margin in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="margin"):
+            repaired("confident", margin=margin)

@@ -1,4 +1,4 @@
-"""The noise from layers that never saw a label, and by how much a weak decoder overestimates it."""
+"""Noise from label-free layers, and the bias of a weak probe."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def measurement(scores, labels, *, of_training_rows=False, clean=False):
     return SelectionSet({}, [{}], labels, clean, [], None, of_training_rows)
 
 
-def test_the_layer_that_agrees_most_is_scorer():
+def test_layer_with_the_highest_agreement_is_selected():
     X, _, given = hard()
     found = LabelFreeScorer.select({"nothing": torch.randn(X.shape), "the raw input": X}, given, seed=0)
     assert found.source == "the raw input, which does not depend on the labels"
@@ -36,7 +36,7 @@ def test_relabelled_is_the_fit_to_the_other_labels():
     assert torch.equal(first.codes_, y)  # the first fit is as it was
 
 
-def test_taking_the_bias_out_comes_nearer_to_the_truth():
+def test_bias_correction_reduces_the_error():
     plain_errors, errors, covered = [], [], 0
     for seed in range(4):
         X, y, given = hard(seed=10 * seed)
@@ -59,7 +59,7 @@ def test_taking_the_bias_out_comes_nearer_to_the_truth():
     assert covered >= 3
 
 
-def test_a_better_decoder_than_the_blind_one_lowers_the_low_end_alone():
+def test_label_free_bias_lowers_only_the_low_end():
     X, _, given = hard()
     scorer = LabelFreeScorer.select({"the raw input": X}, given, seed=0)
     scores, _, labels = scored_rows(3000, 5, 3.0, noise_matrix(5, 0.3), seed=3)
@@ -71,7 +71,7 @@ def test_a_better_decoder_than_the_blind_one_lowers_the_low_end_alone():
     assert (beside.rate, beside.high) == (alone.rate, alone.high)
 
 
-def test_the_same_twice():
+def test_bias_correction_is_deterministic():
     X, _, given = hard()
     scorer = [LabelFreeScorer.select({"the raw input": X}, given, seed=0) for _ in range(2)]
     first, second = (one.bias_corrected(given, seed=1) for one in scorer)

@@ -65,7 +65,7 @@ def weights(model):
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_a_network_that_learns_right_labels_is_better(held_out, trained, fresh):
+def test_retraining_on_true_labels_improves_the_network(held_out, trained, fresh):
     before, flags = weights(trained), [module.training for module in trained.modules()]
     repaired = held_out.retrain(truth(), fresh=fresh, recipe=FAST, max_epochs=15)
     assert right(repaired.model) > right(trained) + 0.1
@@ -84,7 +84,7 @@ def test_soft_labels_are_the_default(held_out):
     assert not torch.equal(weights(hard.model), weights(default.model))
 
 
-def test_the_history_tells_of_every_epoch_and_the_best_is_restored(held_out):
+def test_history_has_every_epoch_and_the_best_is_restored(held_out):
     seen = []
     repaired = held_out.retrain(truth(), recipe=FAST, max_epochs=12, patience=2, on_epoch=seen.append)
     history = repaired.history
@@ -105,7 +105,7 @@ def test_no_patience_trains_to_the_end(held_out):
 
 
 @pytest.mark.parametrize("fresh", [True, False])
-def test_it_repeats_bit_for_bit(held_out, fresh):
+def test_retraining_is_deterministic(held_out, fresh):
     def once(seed):
         torch.rand(3)  # the global generator does not matter
         return held_out.retrain(truth(), fresh=fresh, recipe=FAST, max_epochs=3, seed=seed)
@@ -116,7 +116,7 @@ def test_it_repeats_bit_for_bit(held_out, fresh):
     assert not torch.equal(weights(one.model), weights(other.model))
 
 
-def test_a_network_that_cannot_get_better_stays_as_it_was(held_out, trained):
+def test_network_that_does_not_improve_keeps_its_weights(held_out, trained):
     good = memorised_truth()
     rows = replace(held_out.reader, model=good)
     worse = relabel(
@@ -138,7 +138,7 @@ def memorised_truth():
     return model
 
 
-def test_views_leave_a_tenth_of_the_rows_to_judge(by_views):
+def test_unseen_views_validates_on_a_tenth_of_the_rows(by_views):
     labels = truth()
     repaired = by_views.retrain(labels, recipe=FAST, max_epochs=10)
     assert repaired.judged_by == "15 training rows, left out of training, by their repaired labels"
@@ -152,12 +152,12 @@ def test_views_leave_a_tenth_of_the_rows_to_judge(by_views):
     assert told.history["loss"][1] == repaired.history["loss"][1]
 
 
-def test_going_on_by_views_the_network_as_it_was_does_not_count(by_views):
+def test_initial_network_does_not_count_for_unseen_views(by_views):
     repaired = by_views.retrain(truth(), fresh=False, recipe=Recipe("sgd", 1e-12, 16), max_epochs=2)
     assert repaired.best_epoch == 1
 
 
-def test_a_split_of_test_rows_chooses_by_a_fifth_and_measures_by_the_rest(trained):
+def test_test_split_validates_on_a_fifth_and_measures_the_rest(trained):
     found = audit(trained, (X[TRAIN], NOISY[TRAIN]), policy="test_split", test=(X[TEST], TRUE[TEST]), **QUICK)
     repaired = found.retrain(truth(), recipe=FAST, max_epochs=4)
     chooses = int(repaired.judged_by.split()[0])
@@ -246,14 +246,14 @@ def test_rows_of_different_shapes_without_a_mask_are_refused():
         InputStore(read_rows(batches))
 
 
-def test_what_is_taken_goes_where_the_model_is():
+def test_inputs_are_moved_to_device_and_dtype():
     gathered = InputStore(read_rows(torch.arange(6).view(3, 2).double(), [0, 1, 1]))
     taken = gathered.take(torch.tensor([2, 0]), torch.device("meta"), torch.float32)
     assert (taken.device.type, taken.dtype, taken.shape) == ("meta", torch.float32, (2, 2))
     assert gathered.take(torch.tensor([2, 0])).tolist() == [[4, 5], [0, 1]]
 
 
-def test_a_blank_input_has_the_form_of_the_data_and_no_memory():
+def test_dummy_input_has_the_form_of_the_data():
     inputs = {"x": torch.rand(5, 3), "flag": True, "pair": (torch.arange(5), torch.rand(4))}
     empty = dummy_input(inputs, 5)
     assert empty["x"].shape == (2, 3)
@@ -262,7 +262,7 @@ def test_a_blank_input_has_the_form_of_the_data_and_no_memory():
     assert empty["flag"] is True
 
 
-def test_labels_that_nothing_was_done_to_are_refused(held_out):
+def test_unrepaired_labels_are_refused(held_out):
     kept = replace(held_out, verdict_=held_out.verdict_._replace(verdict="keep"))
     for labels in ([], [kept.relabel("all")]):
         with pytest.raises(InputError, match=r"keep your labels .*pass audit\.relabel\(\.\.\., force=True\)"):
@@ -281,7 +281,7 @@ def test_labels_that_nothing_was_done_to_are_refused(held_out):
         (truth(), {"recipe": Recipe("sgd", 1e30, 16)}, "loss of the first epoch is (nan|inf): lower"),
     ],
 )
-def test_what_cannot_be_retrained_is_refused(held_out, labels, options, message):
+def test_invalid_arguments_are_refused(held_out, labels, options, message):
     with pytest.raises(InputError, match=message):
         held_out.retrain(labels, **options)
 
@@ -294,7 +294,7 @@ def test_a_frozen_network_is_refused(held_out, trained):
         found.retrain(truth())
 
 
-def test_it_trains_where_gradients_are_switched_off(held_out):
+def test_retraining_under_no_grad(held_out):
     with torch.inference_mode():
         inside = held_out.retrain(truth(), recipe=FAST, max_epochs=2)
     outside = held_out.retrain(truth(), recipe=FAST, max_epochs=2)

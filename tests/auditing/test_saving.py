@@ -102,7 +102,7 @@ def test_a_loaded_audit_is_the_saved_one(plain, trained, path):
     assert again.predict(X[NEW]).tolist() == plain.predict(X[NEW]).tolist()
 
 
-def test_what_was_loaded_can_be_saved_again(personal, trained, path, tmp_path):
+def test_loaded_audit_can_be_saved_again(personal, trained, path, tmp_path):
     personal.save(path)
     Audit.load(path).save(tmp_path / "again")
     with pytest.raises(InputError, match=r"views= \(brighter\), pool= \(halved\), inputs= \(standardised\)"):
@@ -114,7 +114,7 @@ def test_what_was_loaded_can_be_saved_again(personal, trained, path, tmp_path):
     np.testing.assert_array_equal(loaded.predict_scores(X[NEW]), personal.predict_scores(X[NEW]))
 
 
-def test_without_the_network_it_says_what_it_cannot_do(plain, path):
+def test_audit_without_network_refuses_predictions(plain, path):
     plain.save(path)
     loaded = Audit.load(path)
     with pytest.raises(InputError, match=r"loaded without its network: Audit\.load\(path, model\)"):
@@ -125,7 +125,7 @@ def test_without_the_network_it_says_what_it_cannot_do(plain, path):
     assert loaded.example(0) is None
 
 
-def test_functions_must_be_given_again_and_are_named(personal, trained, path):
+def test_missing_functions_are_named(personal, trained, path):
     personal.save(path)
     with pytest.raises(InputError, match=r"views= \(brighter\), pool= \(halved\), inputs= \(standardised\)"):
         Audit.load(path, trained)
@@ -179,7 +179,7 @@ def test_the_same_network_with_other_weights_is_refused(plain, trained, path):
     assert Audit.load(path, trained).predict(X[NEW]).tolist() == plain.predict(X[NEW]).tolist()
 
 
-def test_what_is_no_network_is_refused(plain, path):
+def test_model_of_wrong_type_is_refused(plain, path):
     plain.save(path)
     with pytest.raises(InputError, match=r"expected the network as an nn\.Module, got str"):
         Audit.load(path, "network")
@@ -188,7 +188,7 @@ def test_what_is_no_network_is_refused(plain, path):
 @pytest.mark.parametrize(
     "probe", [*available(), MASC(noise=0.3), MASC(noise=np.full((3, 3), 0.1) + 0.7 * np.eye(3))]
 )
-def test_every_probe_comes_back(probe, path):
+def test_every_probe_is_restored(probe, path):
     features = {"layer": X[TRAIN]}
     found = audit_features(
         features,
@@ -286,7 +286,7 @@ def test_a_missing_folder_is_named(plain, tmp_path):
     ],
     ids=str,
 )
-def test_values_come_back(value):
+def test_values_are_restored(value):
     tensors = {}
     back = unpack(json.loads(json.dumps(pack(value, tensors))), tensors)
     assert type(back) is type(value)
@@ -307,7 +307,7 @@ def test_values_come_back(value):
         torch.ones(3, dtype=torch.bool),
     ],
 )
-def test_tensors_come_back_as_they_lie_in_memory(tensor):
+def test_strides_are_restored(tensor):
     tensors = {}
     back = unpack(pack(tensor, tensors), tensors)
     assert back.dtype == tensor.dtype
@@ -346,6 +346,6 @@ def test_a_crafted_file_cannot_name_anything_outside_the_tables(packed):
 
 
 @pytest.mark.parametrize("value", [brighter, object(), {1: {2}}, np.zeros((2, 2), object), torch.Size([2])])
-def test_what_no_table_names_is_not_stored(value):
+def test_values_outside_the_tables_are_refused(value):
     with pytest.raises(InputError, match="cannot be stored"):
         pack(value, {})

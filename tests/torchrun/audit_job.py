@@ -77,7 +77,7 @@ def of_a_shuffling_loader(seed=0):
 AUDITS = {"holdout": of_holdout, "views": of_views, "loader": of_a_shuffling_loader}
 
 
-def told(audit):
+def results_of(audit):
     """Every number of an audit, and what it says."""
     tables = [audit.layers, audit.controls, audit.issues]
     return {
@@ -106,7 +106,7 @@ def main(folder):
         for name, work in AUDITS.items():
             ran.clear()
             result = work()
-            found[name] = told(result)
+            found[name] = results_of(result)
             found["rows"] = result.rows.n
             found[f"{name} ran"] = sum(ran)
             if number == 0:  # alone: the finished audit asks nothing of the others

@@ -4,7 +4,7 @@ import pytest
 
 from layerprobe.utils.threads import one_thread
 
-from .audit_job import AUDITS, HELD, X, told
+from .audit_job import AUDITS, HELD, X, results_of
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -15,7 +15,7 @@ def as_many_threads_as_the_job():
 
 @pytest.fixture(scope="module")
 def job(torchrun, tmp_path_factory):
-    """What each of two processes was told."""
+    """Return the results that each of two processes wrote."""
     folder = tmp_path_factory.mktemp("job")
     result = torchrun("audit_job.py", folder)
     assert result.returncode == 0, result.stderr
@@ -27,7 +27,7 @@ def test_two_processes_find_what_one_finds(job, name):
     """To the last bit: every batch is run as by one process, and one process decides."""
     first, second = job
     alone = AUDITS[name]()
-    expected = json.loads(json.dumps(told(alone)))
+    expected = json.loads(json.dumps(results_of(alone)))
     assert str(first[name]) == str(expected)  # NaN is NaN
     assert str(second[name]) == str(expected)
     assert first[f"{name} predicted"] == alone.predict(X[HELD]).tolist()
@@ -49,5 +49,5 @@ def test_what_differs_between_processes_is_refused(job):
     for seen in job:
         assert "'Fresh' cannot be sent" in seen["probe"]
         assert seen["labels"].startswith("InputError: expected the same rows and labels in every process")
-    assert "InputError: the data come in another order in every process" in first["orders"]
+    assert "InputError: the processes of the job read the data in different orders" in first["orders"]
     assert second["orders"].startswith("ProcessError: process 1 waited")

@@ -103,7 +103,17 @@ class ProbeEnsemble:
 
 
 def standardise(scores: Tensor, scale: float) -> Tensor:
-    """Centre scores (m, K) per row and divide them by a scale; float64."""
+    """Centre scores per row and divide them by a scale.
+
+    Parameters
+    ----------
+    scores : Tensor (m, K)
+    scale : float
+
+    Returns
+    -------
+    Tensor (m, K), float64
+    """
     return (scores - scores.mean(1, keepdim=True)).double() / scale
 
 

@@ -226,6 +226,13 @@ def view_set(train: Features, y: Tensor) -> SelectionSet:
     """Return the views of the training rows, with their noisy labels, as a selection set.
 
     Candidates are fitted on the rows without views.
+
+    Parameters
+    ----------
+    train : Features
+        With their views.
+    y : Tensor (n,), int64
+        Given labels of all training rows.
     """
     views = list(train.views.values())
     logits = [view.logits for view in views if view.logits is not None]

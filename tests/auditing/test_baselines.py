@@ -1,4 +1,4 @@
-"""What an audit has to beat."""
+"""Baselines of an audit."""
 
 import copy
 from dataclasses import replace
@@ -29,7 +29,7 @@ def held_out(logits=None, averaged=None):
     return held_out_set(Features({"fc": X}, {"fc": X}), held, HY, clean=False)
 
 
-def test_the_head_and_its_mean_over_views_and_the_input():
+def test_head_averaged_head_and_input_baselines():
     right = nn.functional.one_hot(HY, 3).float()
     wrong = right.roll(1, 1)
     half = torch.where(torch.arange(30)[:, None] < 15, right, wrong)
@@ -43,7 +43,7 @@ def test_the_head_and_its_mean_over_views_and_the_input():
     assert [control.comparable for control in network_and_input(views, None)] == [True, False]
 
 
-def test_the_untrained_control_is_the_best_ridge():
+def test_untrained_baseline_is_the_best_ridge():
     control = untrained_baseline(held_out(), Y)
     best = max(Ridge(strength).fit(X, Y).score(H, HY) for strength in (1e-3, 1e-2, 0.1, 1, 10, 100))
     assert control.name == "untrained copy"
@@ -87,7 +87,7 @@ def learnt(model, seed=0):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_an_untrained_copy_has_learnt_nothing(network):
+def test_untrained_copy_has_new_weights(network):
     model = learnt(NETWORKS[network]()).train()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
     fresh = untrained_copy(model, seed=0)
@@ -104,14 +104,14 @@ def test_an_untrained_copy_has_learnt_nothing(network):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_what_is_drawn_depends_on_the_seed_alone():
+def test_untrained_copy_depends_only_on_the_seed():
     model = learnt(CNN(1, 8))
     first, again, other = (untrained_copy(model, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["linear1.weight"], other["linear1.weight"])
 
 
-def test_modules_draw_as_they_are_made_to():
+def test_untrained_copy_uses_reset_parameters():
     fresh = untrained_copy(learnt(nn.Sequential(nn.Linear(400, 30), nn.LayerNorm(30))), seed=0)
     assert 0.9 * 400**-0.5 < fresh[0].weight.abs().max() <= 400**-0.5
     assert torch.equal(fresh[1].weight, torch.ones(30))
@@ -134,6 +134,6 @@ def test_early_stopping_is_the_best_epoch():
 
 
 @pytest.mark.parametrize("history", [[], [0.5, 61.0], [-0.1], [float("nan")]])
-def test_a_history_is_of_shares(history):
+def test_invalid_history_is_refused(history):
     with pytest.raises(InputError, match="accuracy on the noisy hold-out"):
         early_stopping(history, 10)

@@ -1,4 +1,4 @@
-"""What is memorised_share is told from what is understood, on rows where both are planted."""
+"""Recovery of planted memorised shares and accuracies."""
 
 import numpy as np
 import pytest
@@ -30,14 +30,14 @@ def planted(memory, accuracy, *, seed=0, n=N, noise=0.4, blind=0.6):
 
 @pytest.mark.parametrize("accuracy", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("memory", [0.0, 0.2, 0.45])
-def test_memory_is_measured_and_taken_out(memory, accuracy):
+def test_memorised_share_and_accuracy_are_recovered(memory, accuracy):
     given, posterior, predicted, understood = planted(memory, accuracy)
     assert memorised_share(predicted, given, posterior) == pytest.approx(memory, abs=0.03)
     without = float(memorisation_corrected(predicted, given, posterior).mean())
     assert without == pytest.approx(float((understood == given).double().mean()), abs=0.02)
 
 
-def test_rows_carry_the_uncertainty_of_their_mean():
+def test_row_values_give_a_valid_interval():
     means, halves = [], []
     for seed in range(40):
         given, posterior, predicted, _ = planted(0.3, 0.6, seed=seed, n=2000)
@@ -47,7 +47,7 @@ def test_rows_carry_the_uncertainty_of_their_mean():
     assert np.mean(halves) / 1.96 == pytest.approx(np.std(means), rel=0.3)
 
 
-def test_the_better_of_two_is_the_one_that_remembers_less():
+def test_less_memorised_candidate_is_better():
     given, posterior, remembering, _ = planted(0.45, 0.4)
     *_, understanding = planted(0.0, 0.6)
     plain = [(predicted == given).double().mean() for predicted in (remembering, understanding)]
@@ -56,7 +56,7 @@ def test_the_better_of_two_is_the_one_that_remembers_less():
     assert taken[0] < taken[1]
 
 
-def test_without_memory_rows_count_as_they_are():
+def test_correction_without_memorisation_is_the_identity():
     given, posterior, _, understood = planted(0.0, 0.9)
     wrong = (given + 1) % K  # agrees with nothing: less than no memory
     assert torch.equal(memorisation_corrected(wrong, given, posterior), torch.zeros(N, dtype=torch.float64))
@@ -64,13 +64,13 @@ def test_without_memory_rows_count_as_they_are():
     assert memorised_share(understood, given, posterior) < 0.02
 
 
-def test_what_repeats_the_labels_is_at_chance():
+def test_fully_memorised_predictions_are_at_chance():
     given, posterior, _, _ = planted(0.0, 0.9)
     assert memorised_share(given, given, posterior) == pytest.approx(1)
     assert memorisation_corrected(given, given, posterior).unique().tolist() == [1 / K]
 
 
-def test_a_posterior_that_knows_no_more_than_the_labels_takes_nothing_out():
+def test_uninformative_posterior_corrects_nothing():
     given, _, predicted, _ = planted(0.3, 0.6)
     nothing = torch.full((N, K), 0.4 / (K - 1), dtype=torch.float64)
     nothing[torch.arange(N), given] = 0.6

@@ -1,4 +1,4 @@
-"""When an audit says "repair", and when "keep your labels"."""
+"""Conditions for the verdicts "repair" and "keep"."""
 
 from types import SimpleNamespace
 
@@ -30,7 +30,7 @@ def findings(
     )
 
 
-def test_what_is_better_in_every_way_is_worth_repairing():
+def test_strong_evidence_recommends_repair():
     verdict = recommend(findings(), wrong_after=0.1, wrong_before=0.3)
     assert verdict.verdict == "repair"
     assert "30% of the labels are wrong (25% to 35%)" in verdict.finding
@@ -64,7 +64,7 @@ def test_weak_evidence_keeps_the_labels(options, after, reason):
     assert reason in verdict.finding
 
 
-def test_what_cannot_be_compared_need_not_be_beaten():
+def test_incomparable_baseline_need_not_be_beaten():
     name = "head, averaged over views"
     better = {"controls": {**CONTROLS, name: 0.9}}
     assert recommend(findings(**better), 0.1, 0.3).verdict == "keep"
@@ -77,7 +77,7 @@ def test_all_reasons_are_given_and_the_first_is_the_finding():
     assert verdict.finding.count(";") == 0
 
 
-def test_a_head_at_chance_on_its_own_labels_is_asked_about():
+def test_untrained_head_is_reported():
     verdict = recommend(findings(head_fit=0.11), 0.1, 0.3)
     assert verdict.verdict == "keep"
     assert "class_names" in verdict.finding

@@ -1,4 +1,4 @@
-"""Several probes as one, and scores of each row that have not seen its label."""
+"""Ensembles of probes, and out-of-fit scores."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,9 @@ def test_ridge_scores_each_row_by_the_fit_without_it():
     for i in range(0, 60, 7):
         rest = torch.arange(60) != i
         alone = Ridge(0.1).fit(X[rest], Y[rest])
-        torch.testing.assert_close(raw[i : i + 1], centred(alone._scores(X[i : i + 1])), atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            raw[i : i + 1], centred(alone.class_scores(X[i : i + 1])), atol=1e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize("candidate", [RIDGE, Candidate("a", "whitened_knn", 25)], ids=lambda c: c.probe)
@@ -48,7 +50,9 @@ def test_a_row_s_own_label_is_not_in_its_score(candidate):
     moved = (after - before).abs().amax(1)
     assert (moved > 1e-4).sum() > 5  # its neighbours' scores do change
     assert not torch.allclose(  # and so does its own, by the fit with it
-        flipped.members[0].probe._scores(X[5:6]), decoder.members[0].probe._scores(X[5:6]), atol=1e-3
+        flipped.members[0].probe.class_scores(X[5:6]),
+        decoder.members[0].probe.class_scores(X[5:6]),
+        atol=1e-3,
     )
 
 
@@ -61,11 +65,11 @@ def test_a_probe_without_leave_one_out_is_scored_out_of_fold(candidate, probe):
     for fold in range(FOLDS):
         inside = folds == fold
         alone = type(probe)(**probe.get_params()).fit(X[~inside], Y[~inside])
-        expected = centred(alone._scores(X[inside]))
+        expected = centred(alone.class_scores(X[inside]))
         torch.testing.assert_close(left_out[inside] * decoder.members[0].scale, expected, atol=1e-5, rtol=0)
 
 
-def test_it_is_the_mean_of_scores_in_units_of_their_spread():
+def test_ensemble_scores_are_means_of_standardised_scores():
     decoder, left_out = fit([RIDGE, VELPIC])
     alone = [fit([candidate]) for candidate in (RIDGE, VELPIC)]
     torch.testing.assert_close(left_out, (alone[0][1] + alone[1][1]) / 2)
@@ -84,13 +88,13 @@ def test_layers_are_named_once():
     assert torch.equal(standardise(torch.tensor([[3.0, 1.0]]), 2.0), torch.tensor([[0.5, -0.5]]).double())
 
 
-def test_a_layer_that_is_always_the_same_adds_nothing_and_breaks_nothing():
+def test_constant_layer_gives_finite_scores():
     decoder, left_out = fit([Candidate("a", "ncm", None)], outputs={"a": torch.zeros(60, 4)})
     assert left_out.isfinite().all()
     assert decoder.scores({"a": torch.ones(2, 4)}).isfinite().all()
 
 
-def test_folds_are_even_in_every_class_and_keep_doubles_together():
+def test_folds_are_balanced_per_class_and_keep_duplicates_together():
     codes = np.repeat([0, 1, 2], [50, 25, 2])
     fingerprints = np.append(prints(76), 7).astype(np.uint64)
     fingerprints[49] = fingerprints[0]  # a double of one class
@@ -102,7 +106,7 @@ def test_folds_are_even_in_every_class_and_keep_doubles_together():
     assert len(set(folds[codes == 2])) == 2  # a class of two rows has one in every fit
 
 
-def test_folds_know_neither_the_order_of_the_rows_nor_the_names_of_the_classes():
+def test_folds_do_not_depend_on_row_or_class_order():
     order = np.random.default_rng(0).permutation(60)
     folds = fold_of(Y.numpy(), PRINTS)
     assert np.array_equal(fold_of(Y.numpy()[order], PRINTS[order]), folds[order])
@@ -131,7 +135,7 @@ def halves(seed=0, n=300):
     return {"first": first + noise[0], "second": second + noise[1], "blind": noise[2]}, y
 
 
-def test_members_are_what_helps_the_sum():
+def test_selected_members_raise_the_accuracy_of_the_sum():
     layers, y = halves()
     held, held_y = halves(1)
     tried = score_candidates(named_probes(["ridge"]), layers, y, [held], right_of(held_y))
@@ -154,7 +158,7 @@ def one_class_right(k):
     return CandidateScore(Candidate(str(k), "ncm", None), torch.eye(4)[k], [scores])
 
 
-def test_members_have_an_end(monkeypatch):
+def test_selection_stops(monkeypatch):
     pool, right = [one_class_right(k) for k in range(4)], right_of(torch.arange(4))
     assert select_members(pool, right) == pool
     monkeypatch.setattr(module, "MAX_MEMBERS", 2)
