@@ -19,8 +19,8 @@ import torch
 
 LIMITS = {
     # call trips, measured at run time; only files of the package count
-    "files of MASC.fit": 7,  # 6
-    "depth of MASC.fit": 11,  # 7
+    "files of MASC.fit": 6,
+    "depth of MASC.fit": 7,
     "files of probe()": 22,  # 15
     "files of audit()": 43,  # 25
     # structure

@@ -70,7 +70,6 @@ def test_a_wide_matrix_takes_the_fast_path_and_gives_the_same_subspace():
     X = relu_rows(1300, 1250)
     moment = X.T @ X
     assert serves_eigh_leading(moment)
-    assert not serves_eigh_leading(moment[:500, :500])
     values, vectors = torch.linalg.eigh(moment.double())
     fast = basis_from_moment(moment.double(), 1300, variance=0.99)
     torch.testing.assert_close(fast.eigenvalues, values.flip(0).clamp(min=0), rtol=0, atol=1e-9 * values[-1])

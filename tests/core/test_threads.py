@@ -71,18 +71,13 @@ def test_settings_are_restored_after_several_python_threads():
 
 
 def test_the_last_of_several_users_restores_a_setting():
-    seen = []
-
-    def change():
-        seen.append("changed")
-        return lambda: seen.append("restored")
-
-    setting = Setting(change)
+    values = [[4, 2]]
+    setting = Setting(lambda: values[-1], values.append, 1)
     with setting:
         with setting:
-            assert seen == ["changed"]
-        assert seen == ["changed"]
-    assert seen == ["changed", "restored"]
+            assert values[-1] == [1, 1]
+        assert values[-1] == [1, 1]
+    assert values == [[4, 2], [1, 1], [4, 2]]
 
 
 def test_small_work_is_done_in_order_in_one_thread():

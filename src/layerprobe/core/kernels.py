@@ -18,9 +18,7 @@ __all__ = ["Pairs", "eigh_leading", "eigh_nonzero", "serves_eigh_leading"]
 
 Pairs: TypeAlias = tuple[Tensor, Callable[[int], Tensor]]  # eigenvalues descending; r -> first r vectors
 
-SMALLEST = 1200  # features; below, all eigenvectors cost less than 1.3 times as much as the leading ones
 FEW = 6  # up to d / 6 eigenvectors are found singly, more by divide and conquer, which finds all
-NONZERO = 0.9  # share of nonzero features above which leaving out the others gains less than 1.3
 
 
 def eigh_nonzero(matrix: Tensor, eigh: Callable[[Tensor], Pairs]) -> Pairs:
@@ -41,7 +39,7 @@ def eigh_nonzero(matrix: Tensor, eigh: Callable[[Tensor], Pairs]) -> Pairs:
     d = len(matrix)
     nonzero = (matrix != 0).any(1)
     n_nonzero = int(nonzero.sum())
-    if not 0 < n_nonzero <= NONZERO * d:
+    if not n_nonzero:
         return eigh(matrix)
     values, inner = eigh(matrix[nonzero][:, nonzero])
 
@@ -56,8 +54,8 @@ def eigh_nonzero(matrix: Tensor, eigh: Callable[[Tensor], Pairs]) -> Pairs:
 
 
 def serves_eigh_leading(matrix: Tensor) -> bool:
-    """Return whether :func:`eigh_leading` takes this matrix and is the faster route."""
-    return matrix.device.type == "cpu" and len(matrix) >= SMALLEST and _has_int_interface()
+    """Return whether :func:`eigh_leading` can decompose this matrix on this machine."""
+    return matrix.device.type == "cpu" and _has_int_interface()
 
 
 def eigh_leading(matrix: Tensor) -> Pairs:

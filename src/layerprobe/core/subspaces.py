@@ -111,13 +111,14 @@ def fit_subspaces(
 
     members = y.argsort(stable=True).split(y.bincount(minlength=num_classes).tolist())
 
-    def fit_class(k: int) -> ClassBasis:
-        X_k = X.index_select(0, members[k])  # (n_k, d)
-        return basis_from_rows(X_k, variance=variance, components=components)
-
     n, d = X.shape
     m = min(max(n // num_classes, 1), d)  # side of a matrix that is decomposed
-    bases = parallel(fit_class, range(num_classes), X.device, operations=n * d * m + 10 * num_classes * m**3)
+    bases = parallel(
+        lambda index: basis_from_rows(X.index_select(0, index), variance=variance, components=components),
+        members,
+        X.device,
+        operations=n * d * m + 10 * num_classes * m**3,
+    )
     return Subspaces.build(bases, classes, components)
 
 
@@ -145,7 +146,7 @@ def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int
     if n < d:
         eigenvalues, basis = gram_eigenpairs(X.double())
         full = int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum())
-        rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+        rank = _rank(eigenvalues, variance, components, full)
         return ClassBasis(eigenvalues, basis(rank).to(X.dtype), rank, full, n)
     moment = second_moment(X)
     found = basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
@@ -184,7 +185,7 @@ def basis_from_moment(
     """
     eigenvalues, basis = eigenpairs(moment)
     full = int((eigenvalues > rounding_error(moment.diagonal(), n_rows, dtype)).sum())
-    rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+    rank = _rank(eigenvalues, variance, components, full)
     kept = len(moment) if 2 * rank > len(moment) else rank
     return ClassBasis(eigenvalues, basis(kept).to(dtype), rank, full, n_rows)
 
@@ -287,8 +288,12 @@ def choose_rank(eigenvalues, *, variance=None, components=None, full=None):  # t
     check_strength(variance, components)
     if full is None:
         full = int((eigenvalues > rounding_error(eigenvalues, len(eigenvalues), torch.float64)).sum())
-    if components is not None:
-        return min(int(components), full)
+    return _rank(eigenvalues, variance, components, full)
+
+
+def _rank(eigenvalues: Tensor, variance: float | None, components: int | None, full: int) -> int:
+    if variance is None:
+        return min(int(components or 0), full)
     if variance == 1.0 or full == 0:
         return full
     cumulative = eigenvalues.double().cumsum(0)

@@ -1,8 +1,9 @@
-"""Tensors with a JSON header in one safetensors file: reading one can run no code."""
+"""Files of tensors with a JSON header, by safetensors: reading a file runs no code."""
 
 import contextlib
 import json
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,22 @@ KEY = "layerprobe"
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a JSON-able header, all or nothing."""
+    """Write tensors and a header as a whole.
+
+    Parameters
+    ----------
+    path : path
+    tensors : mapping of str to Tensor
+    kind : str
+        Kind and version of the file, checked by :func:`read_tensors`.
+    header : mapping
+        Values that JSON can hold.
+
+    Raises
+    ------
+    DataError
+        As :func:`replace_file`.
+    """
     blob = safetensors.torch.save(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         {KEY: json.dumps({"kind": kind, **header})},
@@ -31,7 +47,13 @@ def write_tensors(
 
 
 def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write beside the place, then move into it at once: a reader finds the old file or the new one.
+    """Write a file as a whole: a reader finds the old file or the new one, also after a power cut.
+
+    Parameters
+    ----------
+    path : path
+        File to write or replace; its folder must exist.
+    content : bytes
 
     Raises
     ------
@@ -39,19 +61,32 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         If the folder does not exist, or the file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
-        part.write_bytes(content)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())  # before the rename, or a power cut could leave an empty file
-        part.replace(path)
+        try:
+            with part.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+                part.unlink()
     except FileNotFoundError as error:
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
-    finally:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-            part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renamed file permanent, on systems where folders can be synchronised."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def read_tensors(
@@ -59,10 +94,23 @@ def read_tensors(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors and the header that :func:`write_tensors` wrote.
 
+    Parameters
+    ----------
+    path : path
+    kind : str
+        Kind and version that is expected.
+    device : torch.device or str
+        Device of the tensors.
+
+    Returns
+    -------
+    tuple of dict
+        Tensors by name, and the header.
+
     Raises
     ------
     DataError
-        If the file is missing, cut short, or holds another kind of thing.
+        If the file is missing, cut short or of another kind.
     """
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:

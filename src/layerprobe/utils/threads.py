@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ContextDecorator, contextmanager
-from functools import cache
 from math import inf
 from threading import Lock, local
 from typing import Any, TypeVar
@@ -26,25 +25,30 @@ class Setting(ContextDecorator):
 
     Parameters
     ----------
-    change : callable
-        Changes the setting and returns a callable that restores it.
+    read : callable
+        Returns the present values.
+    write : callable
+        Takes as many values and sets them.
+    value : object
+        Value inside the block.
     """
 
-    def __init__(self, change: Callable[[], Callable[[], None]]) -> None:
-        self._change, self._lock, self._users = change, Lock(), 0
-        self._restore: Callable[[], None] = lambda: None
+    def __init__(self, read: Callable[[], list], write: Callable[[list], None], value: object) -> None:
+        self._read, self._write, self._value = read, write, value
+        self._lock, self._users, self._before = Lock(), 0, []  # type: ignore[var-annotated]
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._users:
-                self._restore = self._change()
+                self._before = self._read()
+                self._write([self._value] * len(self._before))
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:
-                self._restore()
+                self._write(self._before)
 
 
 def full_precision() -> Setting:
@@ -55,22 +59,23 @@ def full_precision() -> Setting:
     return _PRECISION
 
 
-def _set_full_precision() -> Callable[[], None]:
-    backends: Any = torch.backends
-    if not hasattr(backends.cuda.matmul, "fp32_precision"):  # torch < 2.9
-        earlier = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("highest")
-        return lambda: torch.set_float32_matmul_precision(earlier)
-    products = [backends.cuda.matmul, backends.mkldnn.matmul]  # the older setting sets these, too
-    before = [product.fp32_precision for product in products]
-    for product in products:
-        product.fp32_precision = "ieee"
+def _read_precision() -> list:
+    if _OLD_TORCH:
+        return [torch.get_float32_matmul_precision()]
+    return [product.fp32_precision for product in _PRODUCTS]
 
-    def restore() -> None:
-        for product, precision in zip(products, before, strict=True):
-            product.fp32_precision = precision
 
-    return restore
+def _write_precision(values: list) -> None:
+    if _OLD_TORCH:
+        torch.set_float32_matmul_precision("highest" if values == ["ieee"] else values[0])
+        return
+    for product, precision in zip(_PRODUCTS, values, strict=True):
+        product.fp32_precision = precision
+
+
+_PRODUCTS: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+_OLD_TORCH = not all(hasattr(product, "fp32_precision") for product in _PRODUCTS)  # torch < 2.9
+_PRECISION = Setting(_read_precision, _write_precision, "ieee")
 
 
 @contextmanager
@@ -90,29 +95,24 @@ def one_thread() -> Iterator[int]:
             _HERE.single = False
 
 
-def _set_one_thread() -> Callable[[], None]:
+def _read_threads() -> list[int]:
     _THREADS[0] = torch.get_num_threads()
-    libraries = _blas().lib_controllers
-    before = [library.num_threads for library in libraries]
-
-    def set_all(counts: Sequence[int]) -> None:
-        for library, count in zip(libraries, counts, strict=True):
-            # threadpoolctl lets only one Python thread change OpenBLAS; the lock of Setting does the same.
-            release = getattr(library, "clear_controlling_thread", lambda force: None)
-            release(force=True)
-            library.set_num_threads(count)
-            release(force=True)
-
-    set_all([1] * len(before))
-    return lambda: set_all(before)
+    if not _LIBRARIES:
+        _LIBRARIES.extend(ThreadpoolController().select(user_api="blas").lib_controllers)  # takes 10 ms
+    return [library.num_threads for library in _LIBRARIES]
 
 
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")  # once: looking for the libraries takes 10 ms
+def _write_threads(counts: list[int]) -> None:
+    for library, count in zip(_LIBRARIES, counts, strict=True):
+        # threadpoolctl lets only one Python thread change OpenBLAS; the lock of Setting does the same.
+        release = getattr(library, "clear_controlling_thread", lambda force: None)
+        release(force=True)
+        library.set_num_threads(count)
+        release(force=True)
 
 
-_SINGLE, _PRECISION = Setting(_set_one_thread), Setting(_set_full_precision)
+_LIBRARIES: list[Any] = []
+_SINGLE = Setting(_read_threads, _write_threads, 1)
 _THREADS = [0]  # torch's number of threads before the first user changed it
 _HERE = local()  # `single`: whether this Python thread is inside of `one_thread`, or works for one that is
 
