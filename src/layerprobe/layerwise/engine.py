@@ -203,7 +203,10 @@ def _fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DegenerateWarning)
         try:
-            if streams(estimator):
+            # with rows at hand only subspaces share their fit; others may keep more of the rows than sums
+            if streams(estimator) and (
+                isinstance(estimator, MASC) or not isinstance(statistics, RowStatistics)
+            ):
                 estimator.fit_statistics(statistics, one.classes)
             elif X is None:
                 raise InputError("the probe needs rows, and only sums over them are at hand")

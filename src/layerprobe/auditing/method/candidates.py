@@ -9,6 +9,8 @@ from sklearn.base import clone
 from torch import Tensor
 
 from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.layerwise.engine import fit_layer
+from layerprobe.layerwise.label_sets import LabelSets
 from layerprobe.probes import REGISTRY, Probe, create
 from layerprobe.probes.base import StagedProbe
 
@@ -121,7 +123,7 @@ def score_candidates(
     for layer, X in fitted_on.items():
         for name, probe in probes.items():
             values = _hyperparameters(name, probe)
-            fitted = _fit(probe, X, y, f"probe {name!r} on layer {layer!r}", staged=bool(values))
+            fitted = _fit((layer, name), probe, X, y, staged=bool(values))
             best: CandidateScore | None = None
             for value, scores in _staged_scores(values, fitted, [view[layer] for view in views]):
                 one = CandidateScore(Candidate(layer, name, value), correct(scores).float(), scores)
@@ -152,8 +154,7 @@ def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> P
         If the probe cannot be fitted to these outputs.
     """
     staged = candidate.hyperparameter is not None
-    where = f"probe {candidate.probe!r} on layer {candidate.layer!r}"
-    fitted = _fit(probe, X, y, where, staged=staged)
+    fitted = _fit((candidate.layer, candidate.probe), probe, X, y, staged=staged)
     return fitted.at(candidate.hyperparameter) if isinstance(fitted, StagedProbe) and staged else fitted
 
 
@@ -163,17 +164,16 @@ def _hyperparameters(name: str, probe: Probe) -> tuple[float, ...]:
     return () if fixed or not isinstance(probe, StagedProbe) else HYPERPARAMETERS.get(name, ())
 
 
-def _fit(probe: Probe, X: Tensor, y: Tensor, where: str, *, staged: bool) -> Probe:
-    fitted = clone(probe)
-    if staged and isinstance(fitted, StagedProbe) and fitted.stage == "variance":
-        fitted.set_params(variance=max(HYPERPARAMETERS["masc"]))  # one fit serves all smaller values
-    try:
-        with warnings.catch_warnings():
-            if staged:  # the largest value may saturate a small layer; smaller values are candidates too
-                warnings.simplefilter("ignore", DegenerateWarning)
-            return fitted.fit(X, y)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from error
+def _fit(candidate: tuple[str, str], probe: Probe, X: Tensor, y: Tensor, *, staged: bool) -> Probe:
+    """Fit the probe of a candidate (layer, name); at the largest value if its hyperparameter is staged."""
+    layer, name = candidate
+    if staged and isinstance(probe, StagedProbe) and probe.stage == "variance":
+        probe = clone(probe).set_params(variance=max(HYPERPARAMETERS["masc"]))
+    with warnings.catch_warnings():
+        if staged:  # the largest value may saturate a small layer; smaller values are candidates too
+            warnings.simplefilter("ignore", DegenerateWarning)
+        (fitted,) = fit_layer(layer, {name: probe}, LabelSets.of({"given": y}), X)
+    return fitted.estimator
 
 
 def _staged_scores(
