@@ -18,8 +18,7 @@ from PIL import Image
 from layerprobe.figures import png
 from layerprobe.paper import published
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.plans import plan
-from layerprobe.paper.scales import PAPER_PAIRS, SCALES
+from layerprobe.paper.plans import PAPER_PAIRS, SCALES, plan
 from layerprobe.paper.tables import TABLES
 from layerprobe.report.reproduction import Results, record, write_tables
 

@@ -3,11 +3,18 @@ from dataclasses import replace
 import pytest
 
 from layerprobe.errors import InputError
-from layerprobe.paper.estimates import epochs_expected, seconds_left
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.plans import DEGREES, FAMILIES, plan, targets
-from layerprobe.paper.scales import PAPER_PAIRS, SCALES
+from layerprobe.paper.plans import (
+    DEGREES,
+    FAMILIES,
+    PAPER_PAIRS,
+    SCALES,
+    epochs_expected,
+    plan,
+    seconds_left,
+    targets,
+)
 from layerprobe.paper.tables import TABLES
 from layerprobe.runs.grid import operations
 from layerprobe.runs.specs import RunSpec

@@ -9,8 +9,7 @@ from layerprobe.errors import InputError
 from layerprobe.figures import save
 from layerprobe.paper import execute
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.plans import plan
-from layerprobe.paper.scales import SCALES, StudyScale
+from layerprobe.paper.plans import SCALES, StudyScale, plan
 from layerprobe.paper.tables import TABLES
 from layerprobe.report import reproduction
 from layerprobe.report.reproduction import Results, announce, finding, reproduce, write_figures, write_tables

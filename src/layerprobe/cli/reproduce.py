@@ -50,8 +50,8 @@ def add_reproduce(app: "SubcommandApp") -> None:
             as_is: Train and measure nothing; write tables, figures and report from what is there.
             json: Print the state of all runs as JSON on stdout, and nothing else there.
         """
+        from layerprobe.paper.plans import PAPER_PAIRS, SCALES
         from layerprobe.paper.plans import plan as plan_of
-        from layerprobe.paper.scales import PAPER_PAIRS, SCALES
         from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
         from layerprobe.report.run_tables import failures, show_grid

@@ -1,4 +1,4 @@
-"""Experiments on finished runs: each run's missing rows are measured once and kept in its folder."""
+"""Experiments on finished runs: missing rows are measured once and kept in the folder of the run."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,16 @@ __all__ = ["analyse", "analyse_grid", "gather", "histories", "missing"]
 
 
 def missing(spec: RunSpec, root: Location, experiments: Sequence[str]) -> list[str]:
-    """Return which of these experiments suit a run and have no rows yet, in the registry's order.
+    """Return the experiments that apply to a run and have no rows yet, in the order of the registry.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The run.
+    root : path
+        The folder of all runs.
+    experiments : sequence of str
+        Names in `EXPERIMENTS`.
 
     Raises
     ------
@@ -52,10 +61,10 @@ def analyse(
     on_experiment: Callable[[str], object] | None = None,
     session: Session | None = None,
 ) -> None:
-    """Do those experiments on a finished run that suit it and were not done before.
+    """Do the missing experiments on a finished run.
 
-    One capture pass serves all of them. Each experiment's rows are on disk as soon as it ends, with the
-    seconds that it took as a row of the metric "experiment_seconds".
+    One capture pass serves all of them. The rows of an experiment are written when it ends, with its duration
+    as a row of the metric "experiment_seconds".
 
     Parameters
     ----------
@@ -70,18 +79,18 @@ def analyse(
     device : str
         Where networks run.
     on_experiment : callable, optional
-        Called with each experiment's name before it begins.
+        Called with the name of each experiment before it starts.
     session : Session, optional
         The command that this is part of; runs of its lost workers are taken over.
 
     Raises
     ------
     BusyError
-        If another process has this run in its hands.
+        If another process works on this run.
     DataError
-        If the run is not done, or its data are not there.
+        If the run is not done, or its data are missing.
     ExperimentError
-        If experiments cannot be done on this run; the others are done and kept.
+        If an experiment failed; the others are done and kept.
     """
     folder = run_folder(root, spec)
     if not (folder / DONE).exists():
@@ -96,8 +105,8 @@ def analyse(
                 on_experiment(name)
             start = time.perf_counter()
             try:
-                rows = EXPERIMENTS[name].measure(finished)  # type: ignore[arg-type]  # there is one for a name
-            except Exception as error:  # what is wrong with one experiment must not end the others
+                rows = EXPERIMENTS[name].measure(finished)  # type: ignore[arg-type]  # read if there are names
+            except Exception as error:  # a failed experiment must not end the others
                 failed.append(error)
                 said.append(f"{name}: {Outcome.of(spec, error).error}")
                 continue
@@ -117,7 +126,7 @@ def analyse_grid(
     device: str = "cpu",
     report: ProgressCallback | None = None,
 ) -> list[Outcome]:
-    """Do experiments on many runs, each run in a process of one thread; a failure does not disturb others.
+    """Do experiments on many runs, each run in a process of one thread; a failure does not end the others.
 
     Parameters
     ----------
@@ -169,7 +178,7 @@ def _analyse_one(
             on_experiment=lambda _: session.check(),
             session=session,
         )
-    except Exception as error:  # one run's failure must not end the others
+    except Exception as error:  # a failed run must not end the others
         return Outcome.of(spec, error)
     return Outcome(spec, "trained")
 
@@ -185,7 +194,7 @@ def _progress(
 
 
 def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
-    """Return the rows of all experiments done on these runs, with all of `layerprobe.paper.rows.COLUMNS`."""
+    """Return the rows of all experiments on these runs in the folder `root`, with the columns `COLUMNS`."""
     frames = []
     for spec in specs:
         folder = run_folder(root, spec)
@@ -196,7 +205,7 @@ def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
 
 
 def _readable(folder: Path) -> Run | None:
-    """Return a run; None if its files are damaged, which `layerprobe.paper.status` shows."""
+    """Return a run, or None if its files are damaged; `layerprobe.paper.status` reports damage."""
     try:
         return read_run(folder)
     except DataError:
@@ -204,12 +213,20 @@ def _readable(folder: Path) -> Run | None:
 
 
 def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
-    """Return the training histories of those of these runs that are done, one row an epoch.
+    """Return the training histories of the finished runs among these, one row per epoch.
 
-    The last epoch so far of a run that goes on is nobody's result.
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        The runs; unfinished ones are left out.
+    root : path
+        The folder of all runs.
 
-    Columns: those that say which run it is, those of `layerprobe.training.Epoch`, and target, the running
-    training accuracy at which the run was to stop.
+    Returns
+    -------
+    DataFrame
+        The columns of `RUN`, those of `layerprobe.training.Epoch`, and target, the running training accuracy
+        at which training stops.
     """
     frames = []
     for spec in specs:

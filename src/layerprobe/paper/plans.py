@@ -1,51 +1,134 @@
-"""From the tables and figures that somebody wants to the runs and experiments that they are made of."""
+"""The runs and experiments that tables and figures need, at the paper's scale or a small one.
 
-from collections.abc import Callable, Sequence
+The scale `small` trains the same networks on a fixed, class-balanced subset of the training images, with
+fewer seeds and with optimiser settings that memorise few images quickly. Its numbers are not comparable with
+the paper's, and every table and figure made from them says so.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Any
+
+import torch
 
 from layerprobe.errors import InputError
+from layerprobe.paper import published
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.scales import DEGREES, StudyScale
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.tables import TABLES
+from layerprobe.runs.grid import operations
 from layerprobe.runs.head_edit import Edit
-from layerprobe.runs.pairs import pair as pair_of
+from layerprobe.runs.scheduler import Location
 from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.states import so_far
 from layerprobe.training import Seeds
+from layerprobe.utils.threads import one_thread
 
-__all__ = ["FAMILIES", "Plan", "plan", "targets"]
+__all__ = [
+    "DEGREES",
+    "FAMILIES",
+    "PAPER_PAIRS",
+    "SCALES",
+    "ReproductionPlan",
+    "StudyScale",
+    "epochs_expected",
+    "plan",
+    "seconds_left",
+    "targets",
+]
 
-Family = Callable[[StudyScale, Sequence[str]], list[RunSpec]]
-ONE_DEGREE = 0.4  # where one degree has to stand for all
-HUMAN = {  # natural noise is studied on these pairs; `layerprobe paper train --noise` takes any other
+DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
+ONE_DEGREE = 0.4  # of experiments at a single degree
+PAPER_PAIRS = tuple(name for name in PAIRS if name != "mlp-digits")
+# Pairs with human labels; `layerprobe paper train --noise` trains any other.
+HUMAN = {
     "cnn-cifar10": ("cifar-10n:aggre", "cifar-10n:random1", "cifar-10n:worst"),
     "alexnet-cifar100": ("cifar-100n:noisy",),
 }
-FOLLOWED = ("mlp-mnist", "cnn-cifar10", "mlp-digits")  # whose checkpoints are kept for the dynamics
-EDITED = "cnn-cifar10"
-EDIT_EPOCHS, LAST_EPOCH = (10, 40), 100  # of the midway edit (METHOD section 5)
+DYNAMICS_PAIRS = ("mlp-mnist", "cnn-cifar10", "mlp-digits")  # pairs whose checkpoints are kept
+EDITED_PAIR = "cnn-cifar10"
+EDIT_EPOCHS, LAST_EPOCH = (10, 40), 100  # of the edit midway in the follow-up study (arXiv 2603.19865)
+EFFICIENCY = 0.6  # training speed over matrix-product speed, between that of the MLPs and of the CNNs
 
 
-def _cells(degrees: Sequence[float]) -> Family:
-    def family(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-        return [scale.spec(pair, p, seed) for pair in pairs for p in degrees for seed in scale.seeds_of(pair)]
+@dataclass(frozen=True)
+class StudyScale:
+    """The size of the runs of a study.
 
-    return family
+    Attributes
+    ----------
+    name : {"small", "full"}
+    seeds : int
+        Independent seeds per cell, for pairs without an entry in `settings`.
+    settings : mapping of str to mapping
+        Differences from a pair's own recipe and data: keywords of `RunSpec.of`, and possibly "seeds".
+    """
+
+    name: str
+    seeds: int
+    settings: Mapping[str, Mapping[str, Any]]
+
+    def seeds_of(self, pair: str) -> range:
+        """Return the seeds of the cells of a pair."""
+        return range(self.settings.get(pair, {}).get("seeds", self.seeds))
+
+    def spec(self, pair: str, corruption: float | None, seed: int, **changes: Any) -> RunSpec:
+        """Return a run of this scale.
+
+        Parameters
+        ----------
+        pair, corruption, seed
+            As in `RunSpec.of`.
+        **changes
+            Further keywords of `RunSpec.of`.
+        """
+        own = {name: value for name, value in self.settings.get(pair, {}).items() if name != "seeds"}
+        return RunSpec.of(pair, corruption, seed, **{**own, **changes})
+
+    def specs(self, pairs: Sequence[str], degrees: Sequence[float | None], **changes: Any) -> list[RunSpec]:
+        """Return the runs of pairs at corruption degrees with all seeds; `changes` as in `spec`."""
+        cells = ((pair, p, seed) for pair in pairs for p in degrees for seed in self.seeds_of(pair))
+        return [self.spec(*cell, **changes) for cell in cells]
+
+
+_MLP = {"subset": 1000, "test_subset": 2000, "learning_rate": 1e-2, "target": 0.99}
+_CNN = {"subset": 1000, "test_subset": 2000, "learning_rate": 1e-3, "batch_size": 64, "target": 0.99}
+# AlexNet starts with a long plateau; small batches leave it after fewer images.
+_ALEXNET = {"test_subset": 1000, "learning_rate": 5e-4, "batch_size": 25, "target": 0.99, "seeds": 1}
+_RESNET = {"subset": 500, "test_subset": 500, "learning_rate": 1e-2, "target": 0.99, "seeds": 1}
+SCALES = {
+    "full": StudyScale("full", 3, {}),
+    "small": StudyScale(
+        "small",
+        2,
+        {
+            "mlp-mnist": _MLP,
+            "mlp-cifar10": _MLP,
+            "cnn-mnist": _CNN,
+            "cnn-fashion-mnist": _CNN,
+            "cnn-cifar10": _CNN,
+            "alexnet-cifar100": {**_ALEXNET, "subset": 1000},
+            # The first 20 of 200 classes, for 25 images per class instead of two or three.
+            "alexnet-tiny-imagenet": {**_ALEXNET, "subset": 500, "options": {"num_classes": 20}},
+            "resnet18-cifar10": _RESNET,
+            # Not a pair of the paper: for a trial of everything within a minute.
+            "mlp-digits": {"subset": 300, "test_subset": 200, "target": 0.99},
+        },
+    ),
+}
 
 
 def _adam(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the MLPs with Adam instead of SGD."""
-    mlps = [pair for pair in pairs if pair_of(pair).recipe.optimizer == "sgd" and pair.startswith("mlp")]
-    return [
-        scale.spec(pair, ONE_DEGREE, seed, optimizer="adam", learning_rate=1e-4)
-        for pair in mlps
-        for seed in scale.seeds_of(pair)
-    ]
+    """Return the MLPs trained with Adam instead of SGD."""
+    mlps = [name for name in pairs if name.startswith("mlp") and PAIRS[name].recipe.optimizer == "sgd"]
+    return scale.specs(mlps, [ONE_DEGREE], optimizer="adam", learning_rate=1e-4)
 
 
 def _one_seed_varied(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the first pair with its noise, initial weights or batch order drawn anew and the rest kept."""
+    """Return runs of the first pair in which the seed of noise, initial weights or batch order differs."""
     base = scale.spec(pairs[0], ONE_DEGREE, 0)
     specs = [base]
     for other in range(1, 3):
@@ -59,75 +142,61 @@ def _one_seed_varied(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
 
 
 def _human(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
+    """Return runs on human labels."""
     return [
-        scale.spec(pair, None, seed, noise=noise)
+        spec
         for pair in pairs
         for noise in HUMAN.get(pair, ())
-        for seed in scale.seeds_of(pair)
+        for spec in scale.specs([pair], [None], noise=noise)
     ]
 
 
-def _followed(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the runs that keep checkpoints, whatever they are trained for."""
-    return [scale.spec(pair, ONE_DEGREE, 0) for pair in pairs if pair in FOLLOWED]
+def _checkpointed(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
+    """Return the runs whose weights are kept during training."""
+    return [scale.spec(pair, ONE_DEGREE, 0) for pair in pairs if pair in DYNAMICS_PAIRS]
 
 
 def _midway(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return runs whose head is edited midway, and one without an edit, all to the same last epoch."""
-    edited = EDITED if EDITED in pairs else pairs[0]
-    never = {"target": 2.0, "max_epochs": LAST_EPOCH}
-    return [
-        scale.spec(edited, ONE_DEGREE, 0, **never, **({"edit": Edit(epoch)} if epoch else {}))
-        for epoch in (None, *EDIT_EPOCHS)
-    ]
+    """Return runs whose last layer is edited midway, and one without an edit, all to the same last epoch."""
+    pair = EDITED_PAIR if EDITED_PAIR in pairs else pairs[0]
+    unreachable = {"target": 2.0, "max_epochs": LAST_EPOCH}
+    edits = [scale.spec(pair, ONE_DEGREE, 0, **unreachable, edit=Edit(epoch)) for epoch in EDIT_EPOCHS]
+    return [scale.spec(pair, ONE_DEGREE, 0, **unreachable), *edits]
 
 
-FAMILIES: dict[str, Family] = {
-    "clean": _cells([0.0]),
-    "grid": _cells(DEGREES),
-    "shuffled": _cells([1.0]),
+# Families of runs, each a function from a scale and pairs to runs.
+FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
+    "clean": lambda scale, pairs: scale.specs(pairs, [0.0]),
+    "grid": lambda scale, pairs: scale.specs(pairs, DEGREES),
+    "shuffled": lambda scale, pairs: scale.specs(pairs, [1.0]),
     "adam": _adam,
     "seeds": _one_seed_varied,
     "human": _human,
-    "followed": _followed,
+    "checkpoints": _checkpointed,
     "midway": _midway,
 }
-_ALL_DEGREES = ("clean", "grid", "shuffled")
-# The families of runs that a table or figure shows, where that is not the grid of Table 1.
+# Families of runs by the tables and figures that show them; all others show "grid".
+_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
 _SHOWN: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(
-        [
-            "table2",
-            "table3",
-            "figure2",
-            "figure3",
-            "figure12",
-            "figure13",
-            "figure15",
-            "figure17",
-            "components",
-        ],
-        _ALL_DEGREES,
-    ),
-    **dict.fromkeys(["layers", "thresholds", "probes"], ("clean", "grid")),
+    **dict.fromkeys([*_EVERY_DEGREE, "components"], ("clean", "grid", "shuffled")),
+    **dict.fromkeys(["layers", "thresholds", "probes", "similarity"], ("clean", "grid")),
     "latent": ("clean",),
-    "similarity": ("clean", "grid"),
     "controls": ("grid", "adam"),
     "sensitivity": ("seeds", "grid"),
     "natural": ("human",),
-    "dynamics": ("followed",),
+    "dynamics": ("checkpoints",),
     "midway": ("midway",),
 }
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a reproduction does.
+class ReproductionPlan:
+    """The runs, experiments, tables and figures of a reproduction.
 
     Attributes
     ----------
     scale : StudyScale
-        Its size.
+        The size of its runs.
     targets : tuple of str
         The tables and figures that it writes.
     work : dict of RunSpec to tuple of str
@@ -146,61 +215,102 @@ class Plan:
 
 
 def targets(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the tables and figures of these names, each once; "all" is every one.
+    """Return the tables and figures of these names without repeats; "all" stands for every one.
 
     Raises
     ------
     InputError
         If there is no such table or figure.
     """
-    known = [*TABLES, *(name for name in FIGURES if name not in TABLES)]
+    known = dict.fromkeys([*TABLES, *FIGURES])
     if unknown := [name for name in names if name not in (*known, "all")]:
         raise InputError(f"Unknown: {', '.join(unknown)}. Available: all, {', '.join(known)}.")
     return tuple(known) if "all" in names else tuple(dict.fromkeys(names))
 
 
-def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Plan:
-    """Return what tables and figures of these names take.
+def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> ReproductionPlan:
+    """Return the runs and experiments that tables and figures need.
 
     Parameters
     ----------
     names : sequence of str
-        Of tables and figures, or "all".
+        Names of tables and figures, or "all".
     scale : StudyScale
-        How large.
+        The size of the runs.
     pairs : sequence of str
-        Networks and data sets.
+        Pairs of network and data set.
+
+    Returns
+    -------
+    ReproductionPlan
 
     Raises
     ------
     InputError
-        If a name is unknown or there is no pair.
+        If a name is unknown, or there is no pair or nothing to do.
     """
     if not pairs:
         raise InputError("expected at least one pair of network and data set")
     chosen = targets(names)
-    wanted: dict[RunSpec, dict[str, None]] = {}
+    needed: dict[RunSpec, set[str]] = {}
     shown: dict[str, tuple[RunSpec, ...]] = {}
     for name in chosen:
-        needs = chain.from_iterable(
-            registry[name].needs for registry in (TABLES, FIGURES) if name in registry
-        )
-        experiments = dict.fromkeys(needs)
+        entries = [registry[name] for registry in (TABLES, FIGURES) if name in registry]
         families = (FAMILIES[family](scale, pairs) for family in _SHOWN.get(name, ("grid",)))
         shown[name] = tuple(dict.fromkeys(chain.from_iterable(families)))
         for spec in shown[name]:
-            wanted.setdefault(spec, {}).update(experiments)
-    if not wanted:
+            needed.setdefault(spec, set()).update(*(entry.needs for entry in entries))
+    if not needed:
         raise InputError(
             f"{', '.join(chosen)} shows other pairs; there is nothing to do for {', '.join(pairs)}"
         )
-    followed = frozenset(_followed(scale, pairs)) & wanted.keys()
+    checkpoints = frozenset(_checkpointed(scale, pairs)) & needed.keys()
     work = {
         spec: tuple(
             name
             for name, experiment in EXPERIMENTS.items()
-            if name in experiments and experiment.suits(spec) and (name != "dynamics" or spec in followed)
+            if name in experiments and experiment.suits(spec) and (name != "dynamics" or spec in checkpoints)
         )
-        for spec, experiments in wanted.items()
+        for spec, experiments in needed.items()
     }
-    return Plan(scale, chosen, work, followed, shown)
+    return ReproductionPlan(scale, chosen, work, checkpoints, shown)
+
+
+def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:
+    """Return an estimate of the seconds that one core of this machine needs to finish these runs.
+
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        The runs.
+    root : path
+        The folder of all runs; epochs done there are not counted.
+    """
+    rate = EFFICIENCY * _operations_per_second() if specs else 1.0
+    left = ((max(0, epochs_expected(spec) - so_far(root, spec)[0]), operations(spec)) for spec in specs)
+    return sum(epochs * per_epoch / rate for epochs, per_epoch in left)
+
+
+def epochs_expected(spec: RunSpec) -> float:
+    """Return an estimate of the epochs of a run: those of the published runs, or those of ours for subsets.
+
+    Small subsets were memorised after about 20 epochs without noise and 100 at p = 0.8.
+    """
+    degree = 0.4 if spec.corruption is None else spec.corruption
+    guess = 20 + 100 * degree
+    if spec.subset is None:
+        rows = published.training()
+        same = rows[(rows["pair"] == spec.pair) & ((rows["corruption"] - degree).abs() < 0.11)]
+        guess = float(same["last_epoch"].mean()) if len(same) else 200.0
+    return min(guess, spec.recipe.max_epochs) if spec.recipe.target <= 1 else spec.recipe.max_epochs
+
+
+def _operations_per_second() -> float:
+    """Return the speed of float32 matrix products on one thread."""
+    x = torch.ones(1024, 1024)
+    with one_thread():
+        x @ x
+        start = time.perf_counter()
+        for _ in range(3):
+            x @ x
+        return 3 * 2 * 1024**3 / (time.perf_counter() - start)

@@ -1,18 +1,20 @@
-"""Tidy rows: what an experiment measured on a run, one number a row; tables and figures read nothing else.
+"""Tidy rows: the measurements of an experiment on a run, one number per row.
 
-| column | what |
+Tables and figures read nothing else.
+
+| column | meaning |
 | --- | --- |
 | pair, corruption, noise, seed, noise_seed, init_seed, order_seed, subset, variant, key | the run |
 | experiment | a name of `layerprobe.paper.experiments.EXPERIMENTS` |
 | layer | the paper's name of a layer; "output" is the network's own output |
-| probe | a name of the probe registry; "network" is the network itself |
-| setting | what was varied: a variance ("0.99"), one component ("1pc"), a protocol; empty otherwise |
-| fitted_on | the training labels that the probe was fitted on: "noisy", "true" or none |
+| probe | a name in the probe registry; "network" is the network itself |
+| setting | the varied setting: a variance ("0.99"), one component ("1pc"), a protocol; empty otherwise |
+| fitted_on | the training labels of the probe: "noisy", "true" or empty |
 | split | "train", "test"; retraining splits the test data into "validation" (20 %) and "evaluation" (80 %) |
-| labels | the labels that an accuracy is against: "noisy" or "true" |
-| degree | corruption degree of "noisy" labels where it is not the run's own |
-| class | position of a class, for numbers of one class |
-| epoch | of training, for numbers of one epoch |
+| labels | the reference labels of an accuracy: "noisy" or "true" |
+| degree | corruption degree of the noisy labels, if it is not that of the run |
+| class | position of the class, for numbers per class |
+| epoch | epoch of training, for numbers per epoch |
 | metric | "accuracy", a share in [0, 1]; "components"; "seconds"; ... |
 | value | the number |
 """
@@ -54,7 +56,7 @@ WHOLE = [*SEEDS, "subset", "class", "epoch"]
 
 
 def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return records, each a mapping of some of `MEASURE`, as a frame of all of them.
+    """Return records as a frame with all columns of `MEASURE`; missing values are empty.
 
     Examples
     --------
@@ -65,28 +67,45 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def rows_path(folder: Path, experiment: str) -> Path:
-    """Return where a run keeps the rows of an experiment."""
+    """Return the path of the rows of an experiment in the folder of a run."""
     return folder / "rows" / f"{experiment}.csv"
 
 
 def write_rows(folder: Path, experiment: str, rows: pd.DataFrame) -> None:
-    """Write an experiment's rows into a run's folder, all or nothing; numbers are exact."""
+    """Write the rows of an experiment into the folder of a run, atomically and with exact numbers.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    experiment : str
+        Name of the experiment.
+    rows : DataFrame
+        Rows of `tidy`.
+    """
     path = rows_path(folder, experiment)
     path.parent.mkdir(exist_ok=True)
     replace_file(path, rows[MEASURE].to_csv(index=False).encode())
 
 
 def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
-    """Read what `write_rows` wrote.
+    """Read the rows that `write_rows` wrote.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    experiment : str
+        Name of the experiment.
 
     Raises
     ------
     DataError
-        If it is missing or damaged.
+        If the file is missing or damaged.
     """
     path = rows_path(folder, experiment)
     try:
-        # pandas' own parser of numbers may miss the last bit
+        # the parser of pandas may lose the last bit of a number
         return _typed(pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str, keep_default_na=False)[MEASURE])
     except (FileNotFoundError, ValueError, KeyError) as error:
         raise DataError(
@@ -95,12 +114,12 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
 
 
 def of_run(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a run's rows with the columns that say which run it is."""
+    """Return the rows of a run with the columns of `RUN` in front."""
     return with_run(run.spec, rows)[COLUMNS]
 
 
 def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame behind the columns `RUN`, which say which run it is of."""
+    """Return a frame with the columns of `RUN` in front, which identify its run."""
     which = {
         "pair": spec.pair,
         "corruption": spec.corruption,
@@ -120,15 +139,15 @@ def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def independent(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of runs whose seeds all derive from one: only those are independent of each other.
+    """Return the rows of runs whose seeds all derive from one seed; these runs are independent.
 
-    Runs that share some of their seeds, as those in which one alone varies, serve the sensitivity table.
+    Runs that share some of their seeds are used in the sensitivity table only.
     """
     return rows[rows["seed"].notna()]
 
 
 def _typed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame whose columns have one type each, whatever it was made of."""
+    """Return a frame with one type per column, as listed in `WHOLE`, `NUMBERS` and `TEXTS`."""
     result = pd.DataFrame(index=rows.index)
     for name, column in rows.items():
         if name in WHOLE or name in NUMBERS or name == "corruption":

@@ -6,7 +6,7 @@ Where the outputs of all layers together exceed the memory limit, each layer is 
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
-from layerprobe.layers import capture
+from layerprobe.errors import InputError
+from layerprobe.layerwise.outputs import Extractor
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec, run_data
@@ -46,45 +47,30 @@ class RunOutputs(Mapping[str, LayerData]):
     train, test : Tensor of shape (n, c, h, w)
         Inputs as the network takes them.
     memory : float
-        Limit of the bytes of outputs held at a time. If all outputs fit, one capture pass serves every layer.
+        Limit of the bytes of outputs held at a time. If all outputs fit, one pass serves every layer.
 
     Attributes
     ----------
-    layers : dict of str to str
-        Module names by the paper's layer names.
     logits : LayerData
         The output of the network.
     """
 
     def __init__(self, model: nn.Module, train: Tensor, test: Tensor, memory: float = MEMORY_LIMIT) -> None:
-        self.layers: dict[str, str] = dict(model.probed_layers)  # type: ignore[arg-type]
-        self.logits: LayerData
-        self._model, self._train, self._test = model, train, test
-        self._held: dict[str, LayerData] = {}
-        one = capture(model, test[:1], [*self.layers.values(), "output"])
-        bytes_per_row = 4 * sum(rows.shape[1] for rows in one.outputs.values())
-        all_fit = bytes_per_row * (len(train) + len(test)) <= memory
-        self._capture(list(self.layers) if all_fit else [])
+        extractor = Extractor(model)
+        per_row = memory / (len(train) + len(test))
+        self._train, self._test = (extractor.extract(x, memory=per_row * len(x)) for x in (train, test))
+        if self._train.output is None or self._test.output is None:
+            raise InputError("expected a network with one score per class as its output")
+        self.logits = LayerData(self._train.output, self._test.output)
 
     def __getitem__(self, layer: str) -> LayerData:
-        if layer not in self._held:
-            if layer not in self.layers:
-                raise KeyError(layer)
-            self._held.clear()
-            self._capture([layer])
-        return self._held[layer]
+        return LayerData(self._train[layer], self._test[layer])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
+        return iter(self._train)
 
     def __len__(self) -> int:
-        return len(self.layers)
-
-    def _capture(self, names: Sequence[str]) -> None:
-        modules = [*(self.layers[name] for name in names), "output"]
-        train, test = (capture(self._model, x, modules).outputs for x in (self._train, self._test))
-        self._held = {name: LayerData(train[self.layers[name]], test[self.layers[name]]) for name in names}
-        self.logits = LayerData(train["output"], test["output"])
+        return len(self._train)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,10 @@
-"""The paper again, in one go: train, measure, then tables, figures and one page with all of it."""
+"""A reproduction of the paper: train, measure, and write tables, figures and one page."""
 
 import json as jsonlib
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,8 @@ from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
 from layerprobe.paper.analysis import analyse_grid, gather, histories, missing
-from layerprobe.paper.estimates import seconds_left
 from layerprobe.paper.figures import FIGURES, FigureSpec
-from layerprobe.paper.plans import Plan
+from layerprobe.paper.plans import ReproductionPlan, seconds_left
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.progress import in_words
 from layerprobe.report.run_tables import counts, disk, run_progress
@@ -34,7 +33,9 @@ __all__ = [
     "Results",
     "Written",
     "announce",
+    "finding",
     "known",
+    "record",
     "reproduce",
     "write_all",
     "write_figures",
@@ -43,20 +44,20 @@ __all__ = [
 
 SMALL = (
     "Small scale: fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
-    "These numbers are ours and not comparable to the published ones without this in mind. "
+    "These numbers are ours and cannot be compared directly with the published ones. "
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What was measured on runs.
+    """Measurements on runs.
 
     Attributes
     ----------
     rows : DataFrame
-        Of all experiments, with the columns `layerprobe.paper.rows.COLUMNS`.
+        Rows of all experiments, with the columns `layerprobe.paper.rows.COLUMNS`.
     history : DataFrame
-        Of all training, one row an epoch.
+        Training histories, one row per epoch.
     """
 
     rows: pd.DataFrame
@@ -64,17 +65,17 @@ class Results:
 
     @property
     def pairs(self) -> set[str]:
-        """The pairs of which something was trained or measured."""
+        """The pairs that were trained or measured."""
         return {*self.rows["pair"], *self.history["pair"]}
 
     @classmethod
     def of_runs(cls, specs: Sequence[RunSpec], root: Location) -> "Results":
-        """Read what is there of these runs."""
+        """Read the rows and histories of runs in the folder `root`, as far as they exist."""
         return cls(gather(specs, root), histories(specs, root))
 
     @classmethod
     def of_root(cls, root: Location) -> "Results":
-        """Read every run under a root.
+        """Read every run in a folder.
 
         Raises
         ------
@@ -87,12 +88,12 @@ class Results:
         return cls.of_runs(specs, root)
 
     def only(self, specs: Sequence[RunSpec]) -> "Results":
-        """Return what was measured on these runs."""
+        """Return the results of these runs."""
         keys = [spec.key[:12] for spec in specs]
         return Results(*(frame[frame["key"].isin(keys)] for frame in (self.rows, self.history)))
 
     def lacks(self, entry: Table | FigureSpec) -> str:
-        """Return in words what is missing for a table or a figure, or nothing."""
+        """Return what is missing for a table or a figure, or an empty text."""
         absent = sorted(set(entry.needs) - set(self.rows["experiment"]))
         if absent:
             return f"there are no rows of {', '.join(absent)}"
@@ -102,13 +103,13 @@ class Results:
 
 @dataclass(frozen=True)
 class Written:
-    """What was written, by name, and why the rest was left out."""
+    """Tables or figures by name, and the reasons why others are missing."""
 
-    made: dict[str, Any]
-    left_out: dict[str, str]
+    made: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
 
-    def add(self, other: "Written") -> None:
-        """Take in what another call wrote."""
+    def update(self, other: "Written") -> None:
+        """Add the result of another call."""
         self.made.update(other.made)
         self.left_out.update(other.left_out)
 
@@ -116,59 +117,82 @@ class Written:
 def write_tables(
     results: Results, names: Sequence[str] | None, out: Location, pairs: Collection[str] | None = None
 ) -> Written:
-    """Write tables as CSV, Markdown and LaTeX; None means all whose experiments were done.
+    """Write tables as CSV, Markdown and LaTeX.
 
-    A table shows these pairs, with what was published of them; by default those that something was done on.
+    Parameters
+    ----------
+    results : Results
+        Measurements.
+    names : sequence of str, optional
+        Names of tables; None writes all whose experiments were done.
+    out : path
+        Folder of the files.
+    pairs : collection of str, optional
+        Pairs to show, with their published numbers; by default those of the results.
 
     Raises
     ------
     InputError
         If there is no such table.
     """
-    written = Written({}, {})
-    for name in known(names, TABLES, "table"):
-        table = TABLES[name]
-        if reason := results.lacks(table):
-            written.left_out[name] = reason
-            continue
-        frame = table.build(results.rows, results.history)
-        frame = frame[frame["pair"].isin(results.pairs if pairs is None else pairs)].reset_index(drop=True)
+    shown = results.pairs if pairs is None else pairs
+
+    def write(name: str) -> pd.DataFrame:
+        frame = TABLES[name].build(results.rows, results.history)
+        frame = frame[frame["pair"].isin(shown)].reset_index(drop=True)
         if frame.empty:
-            written.left_out[name] = "no run shows it"
-            continue
+            raise InputError("no run shows it")
         write_table(name, frame, out)
-        written.made[name] = frame
-    return written
+        return frame
+
+    return _write(results, known(names, TABLES, "table"), TABLES, write)
 
 
 def write_figures(results: Results, names: Sequence[str] | None, out: Location) -> Written:
-    """Draw figures as PNG, SVG and PDF; None means all whose experiments were done.
+    """Draw figures as PNG, SVG and PDF.
+
+    Parameters
+    ----------
+    results : Results
+        Measurements.
+    names : sequence of str, optional
+        Names of figures; None draws all whose experiments were done.
+    out : path
+        Folder of the files.
 
     Raises
     ------
     InputError
         If there is no such figure.
     """
-    written = Written({}, {})
-    for name in known(names, FIGURES, "figure"):
-        figure = FIGURES[name]
-        if reason := results.lacks(figure):
-            written.left_out[name] = reason
-            continue
-        beside = published.table1() if figure.published else None
-        try:
-            drawn = figure.draw(results.rows, results.history, published=beside)
-        except InputError as error:
-            written.left_out[name] = str(error)
-            continue
+
+    def write(name: str) -> Any:
+        beside = published.table1() if FIGURES[name].published else None
+        figure = FIGURES[name].draw(results.rows, results.history, published=beside)
         Path(out).mkdir(parents=True, exist_ok=True)
-        save(drawn, Path(out, name), formats=("png", "svg", "pdf"))
-        written.made[name] = drawn
-    return written
+        save(figure, Path(out, name), formats=("png", "svg", "pdf"))
+        return figure
+
+    return _write(results, known(names, FIGURES, "figure"), FIGURES, write)
 
 
 def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -> list[str]:
-    """Return these names, each once, or all; raise InputError if one is not in the registry."""
+    """Return names without repeats, or all names of a registry.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Names; None is all.
+    registry : mapping of str
+        Its keys are the known names.
+    kind : str
+        Noun for the error message.
+
+    Raises
+    ------
+    InputError
+        If a name is not in the registry.
+    """
     if names is None:
         return list(registry)
     if unknown := [name for name in names if name not in registry]:
@@ -176,54 +200,52 @@ def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -
     return list(dict.fromkeys(names))
 
 
-def announce(plan: Plan, root: Path, jobs: Jobs) -> str:
-    """Return in words what a plan will take here or on a cluster: runs, experiments, time and disk space."""
-    specs = list(plan.work)
-    left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
-    to_measure = sum(len(missing(spec, root, names)) for spec, names in plan.work.items())
-    kept = [spec for spec in left if spec in plan.checkpoints]
-    others = [spec for spec in left if spec not in plan.checkpoints]
-    cluster = jobs if isinstance(jobs, Cluster) else None
-    at_once = len(left) if isinstance(jobs, Cluster) else jobs
-    needed = disk_needed(others, jobs=at_once, checkpoints=False) + disk_needed(
-        kept, jobs=at_once, checkpoints=True
-    )
-    seconds = seconds_left(left, root) / (1 if cluster else max(1, min(at_once, len(left))))
-    where = "here" if cluster is None else "on one core like this one's"
-    training = (
-        f"about {in_words(seconds)} of training {where} (a rough guess), experiments beside"
-        if left
-        else "nothing to train"
-    )
-    words = f"Scale {plan.scale.name}. {counts(status(root, specs))}. {to_measure} experiments to do. "
-    number = f"{jobs} at a time" if cluster is None else f"As many at a time as {cluster} has workers"
-    return f"{words}{number}: {training}, {disk(needed, root)}."
-
-
-def reproduce(
-    plan: Plan,
-    root: Path,
-    out: Path,
-    *,
-    jobs: Jobs | None = None,
-    device: str = "cpu",
-    data_root: Location | None = None,
-) -> list[Outcome]:
-    """Do everything of a plan that is missing, and write its tables, figures and report.
-
-    Whatever interrupts it, the same call goes on where it was. Tables and figures are written at the end,
-    from what is there: runs that failed appear as "not run".
+def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
+    """Return one line on the runs, experiments, time and disk space of a plan.
 
     Parameters
     ----------
-    plan : Plan
-        What to do.
+    plan : ReproductionPlan
+        The plan.
+    root : Path
+        The folder of all runs.
+    jobs : int or Cluster
+        Runs at a time here, or the cluster that runs them.
+    """
+    left = _untrained(plan, root)
+    to_measure = sum(len(missing(spec, root, names)) for spec, names in plan.work.items())
+    cluster = jobs if isinstance(jobs, Cluster) else None
+    at_once = len(left) if isinstance(jobs, Cluster) else jobs
+    needed = 0
+    for checkpoints in (False, True):
+        specs = [spec for spec in left if (spec in plan.checkpoints) == checkpoints]
+        needed += disk_needed(specs, jobs=at_once, checkpoints=checkpoints)
+    training = "nothing to train"
+    if left:
+        seconds = seconds_left(left, root) / (1 if cluster else max(1, min(at_once, len(left))))
+        where = "here" if cluster is None else "on one core like this one's"
+        training = f"about {in_words(seconds)} of training {where} (a rough guess), experiments beside"
+    number = f"{jobs} at a time" if cluster is None else f"As many at a time as {cluster} has workers"
+    state = f"Scale {plan.scale.name}. {counts(status(root, list(plan.work)))}."
+    return f"{state} {to_measure} experiments to do. {number}: {training}, {disk(needed, root)}."
+
+
+def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> list[Outcome]:
+    """Do everything of a plan that is missing, and write its tables, figures and report.
+
+    An interrupted reproduction continues when called again. Tables and figures are written at the end from
+    the runs that exist; failed runs appear as "not run".
+
+    Parameters
+    ----------
+    plan : ReproductionPlan
+        The plan.
     root : Path
         The folder of all runs.
     out : Path
-        Gets tables/, figures/, report.html, rows.csv, history.csv and provenance.json.
-    jobs, device, data_root
-        As for `layerprobe.paper.train_grid`.
+        Folder for tables/, figures/, report.html, rows.csv, history.csv and provenance.json.
+    **options
+        jobs, device and data_root, as for `layerprobe.paper.train_grid`.
 
     Returns
     -------
@@ -231,17 +253,15 @@ def reproduce(
         The runs and experiments that failed.
     """
     start = time.perf_counter()
-    specs = list(plan.work)
-    left = [spec for spec in specs if not (run_folder(root, spec) / DONE).exists()]
-    options: dict[str, Any] = {"jobs": jobs, "device": device, "data_root": data_root}
     outcomes: list[Outcome] = []
-    if left:
+    if left := _untrained(plan, root):
         with run_progress(left, root, training=True) as report:
             outcomes += train_grid(left, root, checkpoints=plan.checkpoints, report=report, **options)
+    untrained = set(_untrained(plan, root))
     work = {
         spec: names
         for spec, wanted in plan.work.items()
-        if (run_folder(root, spec) / DONE).exists() and (names := missing(spec, root, wanted))
+        if spec not in untrained and (names := missing(spec, root, wanted))
     }
     with run_progress(list(work), root, training=False) as report:
         outcomes += analyse_grid(work, root, report=report, **options)
@@ -249,17 +269,30 @@ def reproduce(
     return [outcome for outcome in outcomes if outcome.error]
 
 
-def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> bool:
-    """Write tables, figures and report of a plan from what is there; return whether there was anything."""
+def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float = 0.0) -> bool:
+    """Write the tables, figures and report of a plan from the runs that exist.
+
+    Parameters
+    ----------
+    plan, root, out
+        As for `reproduce`.
+    seconds : float
+        Duration of the reproduction, for its provenance.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to write.
+    """
     results = Results.of_runs(list(plan.work), root)
-    tables, figures = Written({}, {}), Written({}, {})
+    tables, figures = Written(), Written()
     pairs = {spec.pair for spec in plan.work}
     for name in plan.targets:
         own = results.only(plan.shown[name])
         if name in TABLES:
-            tables.add(write_tables(own, [name], out / "tables", pairs))
+            tables.update(write_tables(own, [name], out / "tables", pairs))
         if name in FIGURES:
-            figures.add(write_figures(own, [name], out / "figures"))
+            figures.update(write_figures(own, [name], out / "figures"))
     for name, reason in {**tables.left_out, **figures.left_out}.items():
         print(f"{name} is left out: {reason}", file=sys.stderr)
     if not tables.made and not figures.made:
@@ -278,7 +311,7 @@ def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> boo
             f"{FIGURES[name].title}. {FIGURES[name].caption}": drawn for name, drawn in figures.made.items()
         },
         tables={
-            "Beside the published numbers": comparisons(tables.made),
+            "Beside the published numbers": _comparisons(tables.made),
             **{caption(name, frame): readable(frame) for name, frame in tables.made.items()},
         },
         provenance={name: value for name, value in how.items() if name != "runs"},
@@ -288,45 +321,76 @@ def write_all(plan: Plan, root: Path, out: Path, *, seconds: float = 0.0) -> boo
 
 
 def finding(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Say in a sentence or two how MASC stands beside the network itself, whatever it is."""
-    said = []
+    """Return a sentence on how often MASC is better than the network, from Tables 1 and 5 by name."""
+    sentences = []
     for name, labels in (("table1", "the noisy labels"), ("table5", "the true labels")):
         if name in tables:
             cells = tables[name].dropna(subset="ours")
             cells = cells[(cells["corruption"] > 0) & (cells["corruption"] < 1)]
             wide = cells.pivot_table("ours", ["pair", "corruption", "variant"], "quantity")
             best, hidden = ((wide[which] > wide["network"]).sum() for which in ("masc", "masc_hidden"))
-            said.append(
+            sentences.append(
                 f"MASC fitted on {labels} is right more often than the network itself in {best} of "
                 f"{len(wide)} cells with noise below 100 %; in {hidden} of them on a hidden layer too, the "
                 "raw input left out."
             )
-    return " ".join(said) or "Every table and figure that was asked for."
+    return " ".join(sentences) or "The tables and figures of this reproduction."
 
 
-def comparisons(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return how the comparisons with published numbers end, table by table."""
-    said = {name: verdict_counts(frame) for name, frame in tables.items()}
-    rows = [
-        {"table": TABLES[name].title, "verdicts": part}
-        for name, words in said.items()
-        for part in filter(None, words.split("; "))
-    ]
-    return pd.DataFrame(rows, columns=["table", "verdicts"])
+def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the provenance of the results of a plan, JSON-able.
 
-
-def record(plan: Plan, root: Path, measured: pd.DataFrame) -> dict[str, Any]:
-    """Return how the results of a plan came about, JSON-able; `measured` are its rows."""
-    rows = status(root, list(plan.work))
-    took = measured.loc[measured["metric"] == "experiment_seconds", "value"]
+    Parameters
+    ----------
+    plan : ReproductionPlan
+        The plan.
+    root : Path
+        The folder of all runs.
+    rows : DataFrame
+        The rows measured on its runs.
+    """
+    states = status(root, list(plan.work))
+    seconds = rows.loc[rows["metric"] == "experiment_seconds", "value"]
     return {
         "scale": plan.scale.name,
         "targets": list(plan.targets),
         "runs": [
             {"pair": spec.pair, "key": spec.key, "state": state, "spec": spec.to_dict()}
-            for spec, state in zip(plan.work, rows["state"], strict=True)
+            for spec, state in zip(plan.work, states["state"], strict=True)
         ],
-        "training_seconds": round(float(rows["seconds"].sum())),
-        "experiment_seconds": round(float(took.sum())),
+        "training_seconds": round(float(states["seconds"].sum())),
+        "experiment_seconds": round(float(seconds.sum())),
         **provenance(),
     }
+
+
+def _untrained(plan: ReproductionPlan, root: Path) -> list[RunSpec]:
+    return [spec for spec in plan.work if not (run_folder(root, spec) / DONE).exists()]
+
+
+def _write(
+    results: Results,
+    names: Iterable[str],
+    registry: Mapping[str, Table | FigureSpec],
+    write: Callable[[str], Any],
+) -> Written:
+    """Write tables or figures; what cannot be made is left out with the reason."""
+    written = Written()
+    for name in names:
+        try:
+            if reason := results.lacks(registry[name]):
+                raise InputError(reason)
+            written.made[name] = write(name)
+        except InputError as error:
+            written.left_out[name] = str(error)
+    return written
+
+
+def _comparisons(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the counts of verdicts table by table."""
+    rows = [
+        {"table": TABLES[name].title, "verdicts": part}
+        for name, frame in tables.items()
+        for part in filter(None, verdict_counts(frame).split("; "))
+    ]
+    return pd.DataFrame(rows, columns=["table", "verdicts"])

@@ -239,7 +239,7 @@ def test_runs_edited_midway_stand_beside_those_that_were_not(history, drawn):
     means = 0.07 * np.arange(1, 8)
     assert plain == pytest.approx(means[: len(plain)])
     assert edited - plain == pytest.approx([0, 0, *[0.1] * (len(plain) - 2)])
-    with pytest.raises(InputError, match="nothing that this figure shows"):
+    with pytest.raises(InputError, match="no point of this figure"):
         FIGURES["midway"].draw(None, history)  # nobody edited
 
 

@@ -126,7 +126,7 @@ def test_no_human_labels(rows):
 
 def test_rows_that_hold_no_point_of_a_figure(rows):
     of = rows[(rows["experiment"] != "retraining") | (rows["setting"] == "early_stopping")]
-    with pytest.raises(InputError, match="nothing that this figure shows"):
+    with pytest.raises(InputError, match="no point of this figure"):
         FIGURES["figure28"].draw(of)
 
 

@@ -1,7 +1,7 @@
-"""One look for all figures of the paper: panels of lines, a legend below them, a headline and a footer.
+"""The layout of all figures of the paper: panels of lines, one legend, a headline and a footer.
 
-A figure says what to draw as `Panel`s of `Line`s; `sheet` draws them. Every line has its own marker, so that
-lines keep apart in grey; the network itself is dashed and hollow, published numbers are grey and hollow.
+`draw_panels` draws `Panel`s of `Line`s. Every line has its own marker, so lines differ in grey too. The
+network itself is dashed and hollow, published numbers are grey and hollow.
 """
 
 import textwrap
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Line", "Panel", "Style", "finish", "sheet"]
+__all__ = ["Kind", "Line", "Panel", "Style", "add_headline_and_footer", "draw_panels"]
 
 Style = tuple[str, str]  # colour and marker
+Kind = Literal["probe", "network", "published"]
 NEUTRAL: Style = ("#555555", "o")
 PUBLISHED = "#8a8a8a"
-MARKERS = 9  # so many fit onto a line
+MARKERS = 9  # at most about so many per line
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Line:
     Attributes
     ----------
     label : str
-        What the legend calls it; lines of one label and several styles are named once, in grey.
+        Its name in the legend; lines with one label and several styles have one grey entry.
     style : (str, str)
         Colour and marker.
     span : DataFrame
@@ -42,13 +43,13 @@ class Line:
     kind : {"probe", "network", "published"}
         Solid with a shaded range; dashed and hollow with bars; hollow grey markers without a line.
     at_end : bool
-        Whether only the last point has a marker.
+        Whether the last point alone has a marker.
     """
 
     label: str
     style: Style
     span: pd.DataFrame
-    kind: Literal["probe", "network", "published"] = "probe"
+    kind: Kind = "probe"
     at_end: bool = False
 
     def look(self, style: Style) -> dict[str, Any]:
@@ -56,12 +57,8 @@ class Line:
         color, marker = style
         common = {"color": color, "marker": marker, "markersize": 6, "linewidth": 2}
         if self.kind == "network":
-            return common | {
-                "linestyle": DASHED,
-                "linewidth": 1.3,
-                "markersize": 7,
-                "markerfacecolor": "white",
-            }
+            dashed = {"linestyle": DASHED, "linewidth": 1.3}
+            return common | dashed | {"markersize": 7, "markerfacecolor": "white"}
         if self.kind == "published":
             hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8}
             return common | hollow | {"color": PUBLISHED, "linestyle": "none"}
@@ -75,17 +72,17 @@ class Panel:
     Attributes
     ----------
     title : str
-        Written above it.
+        Text above the panel.
     lines : list of Line
-        What it shows; without any it says that nothing was measured.
+        Its lines; a panel without lines shows "not measured".
     ylabel : str
-        Names the vertical axis.
+        Label of the vertical axis.
     names : list of str
-        Names of the horizontal positions 0, 1, ...; without them the axis counts epochs.
+        Names of the horizontal positions 0, 1, ...; without names the axis counts epochs.
     xlabel : str
-        Names the horizontal axis of positions, where their names do not.
+        Label of the axis of positions.
     apart : bool
-        Whether the last position is set apart from the others.
+        Whether the last position is shaded.
     yscale : {"percent", "share", "linear", "log"}
         The vertical axis: 0 to 100 %, 0 to 1, from 0 on, logarithmic.
     xscale : {"linear", "symlog"}
@@ -102,7 +99,7 @@ class Panel:
     xscale: Literal["linear", "symlog"] = "linear"
 
 
-def sheet(
+def draw_panels(
     panels: Sequence[Panel], columns: int | None = None, *, spread: str = "range over runs"
 ) -> "Figure":
     """Draw panels as a grid, row by row.
@@ -110,11 +107,11 @@ def sheet(
     Parameters
     ----------
     panels : sequence of Panel
-        What to draw.
+        The panels.
     columns : int, optional
-        Panels in a row; by default at most three.
+        Panels per row; by default at most three.
     spread : str
-        What the shades and bars span, for the legend.
+        Meaning of shades and bars, for the legend.
 
     Returns
     -------
@@ -131,7 +128,7 @@ def sheet(
 
     lines = [line for panel in panels for line in panel.lines]
     if not lines:
-        raise InputError("the rows hold nothing that this figure shows: measure its experiments on more runs")
+        raise InputError("the rows have no point of this figure: measure its experiments on more runs")
     columns = min(columns or (2 if len(panels) == 4 else 3), len(panels))
     height = -(-len(panels) // columns)
     with rc_context(RC):
@@ -162,18 +159,26 @@ def sheet(
 
 
 def _width(panel: Panel) -> float:
-    """Return inches for a panel: room for its names, but slanted names need no more than their number."""
+    """Return inches for a panel: room for its names; slanted names need room by their number alone."""
     across = min(0.095 * sum(len(name) + 1 for name in panel.names), 0.55 * len(panel.names))
     return max(3.5, across + 1.0)
 
 
 def _slant(panel: Panel, room: int) -> float:
-    """Return inches that slanted names take below a panel."""
+    """Return the inches that slanted names take below a panel."""
     return 0.055 * max(map(len, panel.names)) if slants(panel.names, room) else 0.0
 
 
-def finish(figure: "Figure", title: str, footer: str) -> "Figure":
-    """Put a headline above the panels of any figure and a footer below its legend."""
+def add_headline_and_footer(figure: "Figure", title: str, footer: str) -> "Figure":
+    """Return the figure with a headline above its panels and a footer below its legend.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        A figure of `draw_panels` or of `layerprobe.figures`; it is changed.
+    title, footer : str
+        The texts; both are wrapped.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -186,7 +191,7 @@ def finish(figure: "Figure", title: str, footer: str) -> "Figure":
         share = inches / figure.get_figheight()
         style: dict[str, Any] = {"fontsize": 9.5, "color": "#333333", "va": "center", "linespacing": 1.3}
         figure.text(0.012, share / 2, "\n".join(lines), **style)
-        # The layout makes room for a legend at the very bottom only: here it is told how much is taken.
+        # The layout engine leaves room for a legend at the very bottom only; reserve the rest by hand.
         renderer = FigureCanvasAgg(figure).get_renderer()
         taken = share
         for legend in figure.legends:
@@ -197,7 +202,7 @@ def finish(figure: "Figure", title: str, footer: str) -> "Figure":
 
 
 def _draw(ax: "Axes", panel: Panel, room: int) -> None:
-    """Draw one panel; `room` is about how many letters fit below it."""
+    """Draw one panel; about `room` letters fit below it."""
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
     ax.set_title(textwrap.fill(panel.title, max(34, room)))

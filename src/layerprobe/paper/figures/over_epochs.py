@@ -1,60 +1,67 @@
-"""Figures over the epochs of training: how probes follow the network, and the histories of training."""
+"""Figures over epochs: probes during training, histories, the edit midway, and retraining."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerprobe.figures import PROBE_TITLES, STYLES, training_history
-from layerprobe.paper.figures.layout import Line, Panel, sheet
-from layerprobe.paper.figures.probes import LAST_EPOCH, PROBE_STYLES
-from layerprobe.paper.figures.selection import accuracies, conditions, families, of_best_layer, span
+from layerprobe.figures import STYLES, training_history
+from layerprobe.paper.figures.layout import Panel, draw_panels
+from layerprobe.paper.figures.lines import (
+    NETWORK_STYLES,
+    condition_styles,
+    conditions,
+    families,
+    lines_by,
+    probe_lines,
+)
+from layerprobe.paper.figures.spec import FigureSpec
+from layerprobe.paper.selection import accuracies, at_best_layer, hidden_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["dynamics", "histories", "midway"]
+__all__ = ["EPOCH_FIGURES"]
 
-EDIT_PART = r"(?:^|, )edit (?P<what>[^,]*)"
+EDIT_PART = r"(?:^|, )edit (?P<what>[^,]*)"  # as in layerprobe.runs.states.variant
 NO_EDIT = "no edit"
 
 
-def dynamics(rows: pd.DataFrame) -> "Figure":
+def _dynamics(rows: pd.DataFrame) -> "Figure":
     """Draw test accuracy over the kept epochs, each probe at its best hidden layer at the last of them."""
+    network = {"network": NETWORK_STYLES["last_epoch"]}
     panels = []
     for title, of in families(accuracies(rows[rows["experiment"] == "dynamics"])):
         for condition in conditions(of):
             here = of[of["condition"] == condition]
-            lines = [
-                Line(
-                    PROBE_TITLES.get(probe, probe),
-                    style,
-                    span(_at_best_layer(here[here["probe"] == probe]), "epoch"),
-                )
-                for probe, style in PROBE_STYLES.items()
-                if (here["probe"] == probe).any()
-            ]
-            network = here[here["probe"] == "network"]
-            if len(network):
-                lines.append(Line("network itself", LAST_EPOCH, span(network, "epoch"), "network"))
+            probes = here[here["probe"] != "network"]
+            hidden = hidden_layers(probes)
+            probes = probes if hidden.empty else hidden
+            last = probes.groupby("probe")["epoch"].transform("max")
+            best = at_best_layer(probes[probes["epoch"] == last], ["probe"])
+            chosen = probes.merge(best[["probe", "layer"]].drop_duplicates())
+            lines = probe_lines(chosen, "epoch")
+            own = {"network": "network itself"}
+            lines += lines_by(here, "probe", network, "epoch", None, own, "network")
             panels.append(Panel(f"{title}, {condition}", lines, "test accuracy", xscale="symlog"))
-    return sheet(panels)
+    return draw_panels(panels)
 
 
-def histories(history: pd.DataFrame) -> "Figure":
-    """Draw the accuracies of training, one panel a family and condition."""
+def _histories(history: pd.DataFrame) -> "Figure":
+    """Draw the accuracies of training, one panel per family and condition."""
     ordered = pd.concat(
         of[of["condition"] == condition].assign(pair=f"{title}, {condition}")
         for title, of in families(history)
         for condition in conditions(of)
     )
-    # Runs count within their panel, whether or not their seeds derive from one.
+    # Runs are numbered within their panel, whether or not their seeds derive from one.
     runs = ordered.groupby("pair")["key"].transform(lambda key: pd.factorize(key)[0])
     return training_history(ordered.assign(seed=runs).drop(columns="corruption"))
 
 
-def midway(history: pd.DataFrame) -> "Figure":
-    """Draw test accuracy over the epochs of runs that were edited midway, beside those that were not."""
-    edit = history["variant"].str.extract(EDIT_PART)  # how `layerprobe.runs.states.variant` says it
+def _midway(history: pd.DataFrame) -> "Figure":
+    """Draw test accuracy during training of runs that were edited midway, and of those that were not."""
+    edit = history["variant"].str.extract(EDIT_PART)
     runs = history.assign(
         edit=edit["what"].str.replace("^velpic", "edit", regex=True).fillna(NO_EDIT),
         variant=history["variant"].str.replace(EDIT_PART, "", regex=True).str.strip(", "),
@@ -64,14 +71,68 @@ def midway(history: pd.DataFrame) -> "Figure":
     for (pair, condition, _), of in runs.groupby(["pair", "condition", "variant"], sort=False):
         edits = sorted(of["edit"].unique(), key=lambda what: (what != NO_EDIT, what))
         if edits != [NO_EDIT]:
-            styled = zip(edits, STYLES, strict=False)
-            lines = [Line(what, style, span(of[of["edit"] == what], "epoch")) for what, style in styled]
+            lines = lines_by(of, "edit", dict(zip(edits, STYLES, strict=False)), "epoch")
             panels.append(Panel(f"{pair}, {condition}", lines, "test accuracy"))
-    return sheet(panels)
+    return draw_panels(panels)
 
 
-def _at_best_layer(rows: pd.DataFrame) -> pd.DataFrame:
-    hidden = rows[rows["layer"] != "input"]  # which no epoch changes
-    rows = rows if hidden.empty else hidden
-    last = of_best_layer(rows[rows["epoch"] == rows["epoch"].max()])
-    return rows[rows["layer"].isin(last["layer"])]
+def _retraining(rows: pd.DataFrame, *, fitted_on: str, split: str) -> "Figure":
+    """Draw an accuracy after each of ten epochs of retraining without early stopping."""
+    label = "training accuracy, true labels" if split == "train" else "accuracy on 80 % of test"
+    ten = rows[rows["experiment"].eq("retraining") & rows["fitted_on"].eq(fitted_on)]
+    ten = ten[ten["setting"].eq("ten_epochs") & ten["probe"].eq("network")]
+    panels = [
+        Panel(title, lines_by(of, "condition", condition_styles(of), "epoch"), label)
+        for title, of in families(accuracies(ten, split))
+    ]
+    return draw_panels(panels)
+
+
+_SPLITS = {
+    "evaluation": ("evaluation", "Accuracy on 80 % of the test data"),
+    "train": ("training", "Accuracy on the training data against their true labels"),
+}
+EPOCH_FIGURES = [
+    *(
+        FigureSpec(
+            name,
+            f"Retraining, {fitted_on} subspaces: {_SPLITS[split][0]} accuracy by epoch",
+            f"{_SPLITS[split][1]} after each of ten epochs of retraining without early stopping; epoch 0 is "
+            "the network before retraining.",
+            ("retraining",),
+            partial(_retraining, fitted_on=fitted_on, split=split),
+        )
+        for name, fitted_on, split in (
+            ("figure28", "noisy", "evaluation"),
+            ("figure29", "true", "evaluation"),
+            ("figure30", "noisy", "train"),
+            ("figure31", "true", "train"),
+        )
+    ),
+    FigureSpec(
+        "dynamics",
+        "Test accuracy over the epochs of training",
+        "The network, and probes fitted on the noisy labels, each at its best hidden layer at the last "
+        "epoch. Epoch 0 is the untrained network.",
+        ("dynamics",),
+        _dynamics,
+    ),
+    FigureSpec(
+        "midway",
+        "Training with an edit of the last layer",
+        "Test accuracy during training on corrupted labels. The edit replaces the last layer by a probe of "
+        "the last hidden layer, fitted on the same labels, and restarts the optimiser. The epoch after the "
+        "edit is the first that shows it.",
+        (),
+        _midway,
+        history=True,
+    ),
+    FigureSpec(
+        "history",
+        "Training histories",
+        "Accuracies during training. A network that has stopped keeps its last accuracies.",
+        (),
+        _histories,
+        history=True,
+    ),
+]

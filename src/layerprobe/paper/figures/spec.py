@@ -1,4 +1,4 @@
-"""What one figure is, and drawing it: what it needs is checked, and its scale is written below it."""
+"""The description of one figure: it checks the rows, draws the figure and writes its scale below it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from layerprobe.errors import InputError
-from layerprobe.paper.figures.layout import finish
-from layerprobe.paper.figures.selection import named
+from layerprobe.paper.figures.layout import add_headline_and_footer
+from layerprobe.paper.figures.lines import with_names
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
 
@@ -29,15 +29,15 @@ class FigureSpec:
     name : str
         Its name in `FIGURES`.
     title, caption : str
-        A headline, and what is seen.
+        The headline, and a description of what it shows.
     needs : tuple of str
-        Names of the experiments whose rows it is drawn from.
-    also : tuple of str
-        Experiments whose rows it shows where there are any.
+        Names of the experiments whose rows it requires.
     plot : callable
-        Draws it from the rows (with `history`: the histories; with `published`: and the published frame).
+        Draws it from the rows, or from the histories (`history`), and the published frame (`published`).
+    also : tuple of str
+        Names of experiments whose rows it shows if there are any.
     history, published : bool
-        Whether it is drawn from training histories; whether published numbers can stand in it.
+        Whether it is drawn from training histories; whether it can show published numbers.
     """
 
     name: str
@@ -64,11 +64,11 @@ class FigureSpec:
         rows : DataFrame, optional
             Tidy rows of any runs and experiments (`layerprobe.paper.rows.COLUMNS`).
         history : DataFrame, optional
-            Histories of runs: the run columns, and those of history.csv.
+            Histories of runs: the columns of the run, and those of history.csv.
         pair : str, optional
-            Draw this pair alone; by default every pair in the rows.
+            Draw this pair; by default every pair in the rows.
         published : DataFrame, optional
-            The published Table 1, for the figure "gains"; others have no place for it.
+            The published Table 1, for the figure "gains"; other figures ignore it.
 
         Returns
         -------
@@ -77,19 +77,19 @@ class FigureSpec:
         Raises
         ------
         InputError
-            If rows or columns that it needs are missing; it says which experiment to run.
+            If required rows or columns are missing; the message names the experiments to run.
         """
         frame = _of_pair(self._frame(rows, history), pair)
-        held = set() if self.history else set(frame["experiment"])
-        if missing := [name for name in self.needs if name not in held]:
+        present = set() if self.history else set(frame["experiment"])
+        if missing := [name for name in self.needs if name not in present]:
             of_pair = f" of {pair}" if pair else ""
             raise InputError(
                 f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no "
                 f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
             )
         shown = frame if self.history else frame[frame["experiment"].isin([*self.needs, *self.also])]
-        drawn = self.plot(named(shown), published) if self.published else self.plot(named(shown))
-        return finish(drawn, self.title, _scale(shown))
+        arguments = (with_names(shown), published) if self.published else (with_names(shown),)
+        return add_headline_and_footer(self.plot(*arguments), self.title, _scale(shown))
 
     def _frame(self, rows: Frame | None, history: Frame | None) -> Frame:
         frame, kind = (history, "training histories") if self.history else (rows, "rows")
@@ -116,7 +116,7 @@ def _of_pair(frame: Frame, pair: str | None) -> Frame:
 
 
 def _scale(frame: Frame) -> str:
-    """Return in words the scale of the runs that rows come from, and how many stand behind a point."""
+    """Return the scale of the runs as text, and the number of runs per point."""
     runs = frame[RUN].drop_duplicates("key")
     small = runs["subset"].notna()
     if small.any():
