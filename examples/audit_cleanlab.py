@@ -1,4 +1,4 @@
-"""The same code for cleanlab's label issues and for those of an audit, and one feeding the other.
+"""Use an audit with cleanlab: equal column names, and the audit's probabilities as input of cleanlab.
 
 Needs cleanlab, ``pip install 'layerprobe[compare]'``; then ``python examples/audit_cleanlab.py``.
 """
@@ -16,13 +16,13 @@ from layerprobe.training import Recipe, seeded, train
 
 
 def most_suspicious(issues: pd.DataFrame, count: int) -> pd.DataFrame:
-    """Return the rows to look at first: written for cleanlab's columns, and the audit has them too."""
+    """Return the rows with the lowest label scores; uses columns that cleanlab and the audit share."""
     flagged = issues[issues["is_label_issue"]]
     return flagged.sort_values("label_score").head(count)[["given_label", "label_score"]]
 
 
 def main() -> None:
-    """Audit a network that learnt digits with wrong labels, and hand its probabilities to cleanlab."""
+    """Audit a network trained on digits with wrong labels, and pass its probabilities to cleanlab."""
     digits = load("digits")
     corrupted = noise.uniform(digits.train_labels, 0.4, num_classes=10, seed=0)
     x = torch.tensor(digits.train_images).float().unsqueeze(1) / 16

@@ -154,7 +154,7 @@ def test_source(check):
         ("layerprobe.novelty", "import numpy"),
     ],
 )
-def test_an_upward_import_is_found(module, source):
+def test_upward_import_is_found(module, source):
     assert len(layering_faults(source, module)) == 1
 
 
@@ -168,7 +168,7 @@ def test_an_upward_import_is_found(module, source):
         ("layerprobe.core.moments", "import torch\nfrom numpy import linalg"),
     ],
 )
-def test_a_downward_import_passes(module, source):
+def test_downward_import_passes(module, source):
     assert layering_faults(source, module) == []
 
 
@@ -182,7 +182,7 @@ def test_a_downward_import_passes(module, source):
         ("if TYPE_CHECKING:\n    from matplotlib.figure import Figure", 0),
     ],
 )
-def test_an_early_import_is_found(source, faults):
+def test_early_import_is_found(source, faults):
     assert len(early_imports(source, "layerprobe.report.figures")) == faults
 
 
@@ -201,7 +201,7 @@ def test_an_early_import_is_found(source, faults):
         ("json.load(file)", 0),
     ],
 )
-def test_an_unsafe_load_is_found(source, faults):
+def test_unsafe_load_is_found(source, faults):
     assert len(unsafe_loads(source, "layerprobe.training.checkpoints")) == faults
 
 
@@ -217,5 +217,5 @@ def test_every_module_imports_without_the_late_packages():
     assert result.returncode == 0, result.stderr
 
 
-def test_the_late_packages_are_really_out_of_reach():
+def test_late_packages_cannot_be_imported_in_this_check():
     assert "rich" in run_without_late("import rich").stderr

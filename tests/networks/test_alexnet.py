@@ -9,7 +9,7 @@ from layerprobe.networks import build
     ("pair", "size", "first", "second"),
     [("alexnet-cifar100", 32, (3, 2, 1), (3, 1)), ("alexnet-tiny-imagenet", 64, (11, 4, 2), (5, 2))],
 )
-def test_it_computes_what_the_method_says(pair, size, first, second):
+def test_outputs_equal_functional_form(pair, size, first, second):
     torch.manual_seed(0)
     model = build(pair)
     weights = model.state_dict()

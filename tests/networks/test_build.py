@@ -39,19 +39,19 @@ def network(pair):
     return build(pair)
 
 
-def test_the_pairs_are_the_papers():
+def test_pairs_of_the_paper():
     assert available() == list(PAIRS)
 
 
 @every_pair
-def test_it_has_the_papers_parameter_count(pair):
+def test_parameter_counts_of_the_paper(pair):
     with torch.device("meta"):
         model = build(pair)
     assert sum(weights.numel() for weights in model.parameters()) == PAIRS[pair][2]
 
 
 @every_pair
-def test_the_probed_layers_are_the_papers_and_non_negative(pair):
+def test_probed_layers_of_the_paper_are_non_negative(pair):
     model, x = network(pair), images(pair)
     dimensions = {row.name: row.dimension for row in list_layers(model, x)}
     probed = {name: dimensions[layer] for name, layer in model.probed_layers.items()}
@@ -63,7 +63,7 @@ def test_the_probed_layers_are_the_papers_and_non_negative(pair):
 
 
 @every_pair
-def test_logits_are_one_a_class_and_the_head_is_linear(pair):
+def test_one_logit_per_class_and_linear_head(pair):
     model = network(pair).eval()
     assert model(images(pair)).shape == (2, PAIRS[pair][1])
     assert list_layers(model, images(pair)).head in ("head", "fc")
@@ -81,7 +81,7 @@ def test_probed_outputs_do_not_depend_on_the_memory_format(pair):
 
 
 @every_pair
-def test_it_computes_in_the_dtype_of_its_weights(pair):
+def test_output_has_dtype_of_weights(pair):
     model = network(pair).double().eval()
     assert model(images(pair).double()).dtype == torch.float64
 
@@ -94,6 +94,6 @@ def test_it_computes_in_the_dtype_of_its_weights(pair):
         ("alexnet-cifar100", {"maxpool": False}, "has the options num_classes, not maxpool"),
     ],
 )
-def test_an_unknown_pair_or_option_is_refused(pair, options, message):
+def test_unknown_pair_or_option_raises(pair, options, message):
     with pytest.raises(InputError, match=message):
         build(pair, **options)

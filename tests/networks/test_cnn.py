@@ -7,7 +7,7 @@ from layerprobe.errors import InputError
 from layerprobe.networks import CNN
 
 
-def test_it_computes_what_the_method_says():
+def test_outputs_equal_functional_form():
     torch.manual_seed(0)
     model = CNN(1, 16).double()
     weights = model.state_dict()
@@ -33,7 +33,7 @@ def test_pooling_before_relu_gives_the_same_gradients():
     assert (a != 0).any()
 
 
-def test_dropout_follows_each_hidden_linear_layer_in_training_alone():
+def test_dropout_after_hidden_linear_layers_in_training_only():
     model = CNN(1, 8, dropout=0.5)
     assert list(model.state_dict()) == list(CNN(1, 8).state_dict())
     names = [name for name, module in model.named_children() if isinstance(module, nn.Dropout)]
@@ -49,6 +49,6 @@ def test_dropout_follows_each_hidden_linear_layer_in_training_alone():
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, float("nan")])
-def test_a_dropout_that_is_no_probability(dropout):
+def test_invalid_dropout_raises(dropout):
     with pytest.raises(InputError, match="0 <= dropout < 1, got"):
         CNN(1, 8, dropout=dropout)

@@ -6,7 +6,7 @@ from layerprobe.networks import MLP
 
 
 @pytest.mark.parametrize(("in_features", "parameters"), [(784, 5_433_994), (3072, 5_726_858)])
-def test_the_papers_networks_have_the_papers_parameter_counts(in_features, parameters):
+def test_parameter_counts_of_the_paper(in_features, parameters):
     with torch.device("meta"):
         model = MLP(in_features)
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -17,7 +17,7 @@ def test_state_dict_keys_are_plain():
     assert list(MLP(4, (3, 2)).state_dict()) == weights
 
 
-def test_it_computes_a_relu_network_whose_probed_modules_give_outputs_after_relu():
+def test_outputs_and_probed_layers_of_relu_network():
     torch.manual_seed(0)
     model = MLP(6, (5, 4), num_classes=3)
     x = torch.randn(7, 2, 3)
@@ -33,7 +33,7 @@ def test_it_computes_a_relu_network_whose_probed_modules_give_outputs_after_relu
     assert (logits < 0).any()
 
 
-def test_the_layers_probed_by_default_are_the_papers():
+def test_default_layers_of_the_paper():
     layers = list_layers(MLP(784, (128, 512)), torch.rand(2, 1, 28, 28))
     assert [(row.name, row.dimension) for row in layers if row.is_default] == [
         ("input", 784),
@@ -43,5 +43,5 @@ def test_the_layers_probed_by_default_are_the_papers():
     assert [row.name for row in layers if row.is_head] == ["head"]
 
 
-def test_probe_reads_the_papers_layers_for_any_depth():
+def test_probed_layers_for_any_depth():
     assert MLP(4, (3, 2)).probed_layers == {"input": "input", "fc1": "fc1", "fc2": "fc2"}

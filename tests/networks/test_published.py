@@ -33,7 +33,7 @@ def published():
     return PublishedCNN()
 
 
-def test_a_cnn_with_published_weights_computes_the_same(published):
+def test_published_cnn_weights_give_equal_outputs(published):
     model, x = CNN(1, 28), torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(1))
     load_published(model, published.state_dict())
     assert set(published.state_dict()) == {
@@ -45,14 +45,14 @@ def test_a_cnn_with_published_weights_computes_the_same(published):
     torch.testing.assert_close(model(x), published(x))
 
 
-def test_names_of_another_origin_can_be_given():
+def test_other_layer_names():
     theirs = nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
     model, x = MLP(6, (4,), 3), torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     load_published(model, theirs.state_dict(), {"linear1": "1", "head": "3"})
     assert torch.equal(model(x), theirs(x))
 
 
-def test_buffers_come_along():
+def test_buffers_are_copied():
     theirs, model = ResNet18(), ResNet18()
     theirs(torch.rand(2, 3, 32, 32))
     load_published(model, theirs.state_dict())
@@ -75,7 +75,7 @@ def test_buffers_come_along():
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_named_and_nothing_is_loaded(published, spoil, message):
+def test_weights_that_do_not_match_raise_and_change_nothing(published, spoil, message):
     weights, model = published.state_dict(), CNN(1, 28)
     before = model.conv1.weight.clone()
     spoil(weights)

@@ -5,7 +5,7 @@ from layerprobe.layers import capture, list_layers
 from layerprobe.networks import ResNet18
 
 
-def test_it_computes_what_the_method_says():
+def test_outputs_equal_functional_form():
     torch.manual_seed(0)
     model = ResNet18(num_classes=3).double()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -40,7 +40,7 @@ def test_it_computes_what_the_method_says():
         torch.testing.assert_close(seen[name].flatten(1), expected.get(layer, expected["l0"]).flatten(1))
 
 
-def test_keys_are_torchvisions():
+def test_state_dict_keys_of_torchvision():
     keys = list(ResNet18().state_dict())
     assert len(keys) == 122  # as many as torchvision.models.resnet18
     assert keys[0] == "conv1.weight"
@@ -48,7 +48,7 @@ def test_keys_are_torchvisions():
     assert keys[-2:] == ["fc.weight", "fc.bias"]
 
 
-def test_without_maxpool_the_first_layers_have_all_pixels():
+def test_without_maxpool_first_layers_have_full_size():
     model = ResNet18(maxpool=False)
     x = torch.rand(1, 3, 32, 32)
     dimensions = {row.name: row.dimension for row in list_layers(model, x)}
@@ -63,7 +63,7 @@ def test_without_maxpool_the_first_layers_have_all_pixels():
     assert list(model.state_dict()) == list(ResNet18().state_dict())
 
 
-def test_capture_leaves_the_running_statistics_alone():
+def test_capture_does_not_change_running_statistics():
     model = ResNet18()
     capture(model, torch.rand(2, 3, 32, 32), layers=["avgpool"])
     assert model.bn1.num_batches_tracked == 0

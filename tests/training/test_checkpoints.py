@@ -30,7 +30,7 @@ def trained(recipe, **kwargs):
 
 
 @pytest.mark.parametrize("recipe", [ADAM, SGD, replace(SGD, momentum=0.0)])
-def test_a_state_comes_back_from_its_file_bit_for_bit(tmp_path, recipe):
+def test_checkpoint_round_trip_is_exact(tmp_path, recipe):
     path = tmp_path / "state.safetensors"
     states = []
 
@@ -49,7 +49,7 @@ def test_a_state_comes_back_from_its_file_bit_for_bit(tmp_path, recipe):
     assert math.isnan(back.history[0].test_accuracy)  # nothing was given to test on
 
 
-def test_training_goes_on_from_the_file_with_the_same_bits(tmp_path):
+def test_resume_from_checkpoint_is_exact(tmp_path):
     path = tmp_path / "state.safetensors"
     undisturbed, _ = trained(ADAM)
     trained(replace(ADAM, max_epochs=1), save=lambda state: save_checkpoint(path, state))
@@ -59,7 +59,7 @@ def test_training_goes_on_from_the_file_with_the_same_bits(tmp_path):
         assert torch.equal(p, q)
 
 
-def test_a_damaged_or_other_file_is_no_checkpoint(tmp_path):
+def test_damaged_or_other_file_raises(tmp_path):
     path = tmp_path / "state.safetensors"
     trained(ADAM, save=lambda state: save_checkpoint(path, state))
     path.write_bytes(path.read_bytes()[:-1])
@@ -72,7 +72,7 @@ def test_a_damaged_or_other_file_is_no_checkpoint(tmp_path):
         load_checkpoint(tmp_path / "missing")
 
 
-def test_weights_come_back_with_their_header(tmp_path):
+def test_weights_round_trip_with_header(tmp_path):
     model = MLP(6, (5,), 3)
     save_weights(tmp_path / "w", model.state_dict(), {"epoch": 3})
     weights, header = load_weights(tmp_path / "w")
@@ -80,14 +80,14 @@ def test_weights_come_back_with_their_header(tmp_path):
     assert all(torch.equal(weights[name], value) for name, value in model.state_dict().items())
 
 
-def test_chosen_epochs_are_those_of_the_follow_up():
+def test_chosen_epochs():
     assert chosen_epochs(1) == [0, 1]
     assert chosen_epochs(31) == [0, 1, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 25, 30]
     assert chosen_epochs(500)[-2:] == [495, 500]
 
 
 @pytest.mark.parametrize("recipe", [ADAM, SGD, replace(SGD, momentum=0.0)])
-def test_the_budget_is_what_the_files_take(tmp_path, recipe):
+def test_bytes_needed_equals_size_of_files(tmp_path, recipe):
     recipe = replace(recipe, max_epochs=7)
     path = tmp_path / "state"
     with seeded(0):

@@ -85,12 +85,12 @@ def test_stacked_runs_equal_separate_runs(data, make, recipe):
 
 
 @pytest.mark.parametrize("recipe", [SGD, ADAM], ids=["sgd", "adam"])
-def test_in_float32_they_equal_within_rounding(data, recipe):
+def test_stacked_float32_runs_equal_within_rounding(data, recipe):
     x, ys, _, _ = data
     assert_equal_runs(*both(NETWORKS["mlp"], x.float(), ys, recipe, torch.float32), tolerance=1e-5)
 
 
-def test_each_run_stops_at_its_own_epoch_with_the_weights_it_had(data):
+def test_each_run_stops_at_own_epoch(data):
     x, ys, true, test = data
     ys = ys.clone()
     ys[0] = (x[:, 0, 0, 0] > 0).long()  # easy, hence soon over; the others are noise
@@ -104,7 +104,7 @@ def test_each_run_stops_at_its_own_epoch_with_the_weights_it_had(data):
     assert_equal_runs(separate, stacked, histories, histories_stacked, tolerance=1e-8)
 
 
-def test_a_run_that_diverges_ends_and_the_others_go_on(data):
+def test_diverging_run_ends_and_others_continue(data):
     x, ys, _, _ = data
     models = build(NETWORKS["mlp"])
     with torch.no_grad():
@@ -132,7 +132,7 @@ def copy_of(state):
     ],
     ids=["sgd", "adam", "no momentum"],
 )
-def test_runs_go_on_from_any_epochs_together_or_alone(data, make, recipe, epochs):
+def test_runs_resume_from_different_epochs(data, make, recipe, epochs):
     x, ys, true, test = data
     given = {"true_labels": true, "test": test}
     before, after = {}, {}
@@ -164,7 +164,7 @@ def test_runs_go_on_from_any_epochs_together_or_alone(data, make, recipe, epochs
     assert_equal_runs(separate, alone, histories, resumed, tolerance=1e-10)
 
 
-def test_a_run_has_its_weights_when_its_last_state_is_saved(data):
+def test_network_has_final_weights_at_last_save(data):
     x, ys, _, _ = data
     models, equal = build(NETWORKS["mlp"]), []
 
@@ -175,11 +175,11 @@ def test_a_run_has_its_weights_when_its_last_state_is_saved(data):
     assert equal == [False] * 2 * R + [True] * R
 
 
-def test_images_are_scaled_a_batch_at_a_time_and_epochs_are_told_as_they_end():
+def test_scaling_per_batch_and_on_epoch():
     images = torch.randint(256, (N, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     ys = torch.randint(K, (R, N), generator=torch.Generator().manual_seed(1))
     scaled = Scale(-1, 1)(images)
-    a, b, told = build(NETWORKS["cnn"], torch.float32), build(NETWORKS["cnn"], torch.float32), []
+    a, b, epochs_seen = build(NETWORKS["cnn"], torch.float32), build(NETWORKS["cnn"], torch.float32), []
     train_stacked(a, scaled, ys, SGD, order_seeds=range(R), test=(scaled, ys[0]))
     histories = train_stacked(
         b,
@@ -189,14 +189,14 @@ def test_images_are_scaled_a_batch_at_a_time_and_epochs_are_told_as_they_end():
         order_seeds=range(R),
         test=(images, ys[0]),
         inputs=Scale(-1, 1),
-        on_epoch=lambda r, epoch: told.append((r, epoch)),
+        on_epoch=lambda r, epoch: epochs_seen.append((r, epoch)),
     )
-    assert told == [(r, histories[r][e]) for e in range(3) for r in range(R)]
+    assert epochs_seen == [(r, histories[r][e]) for e in range(3) for r in range(R)]
     for p, q in zip(a, b, strict=True):
         torch.testing.assert_close(p.state_dict(), q.state_dict())
 
 
-def test_global_generators_are_left_alone(data):
+def test_global_generators_are_restored(data):
     x, ys, _, _ = data
     before = torch.get_rng_state()
     train_stacked(build(NETWORKS["mlp"]), x, ys, replace(SGD, max_epochs=1), order_seeds=range(R))
@@ -221,7 +221,7 @@ def test_global_generators_are_left_alone(data):
         ({"models": [CNN(1, 8, dropout=0.1) for _ in range(R)]}, "do not support dropout"),
     ],
 )
-def test_what_does_not_fit_is_refused(data, change, message):
+def test_arguments_that_do_not_match_raise(data, change, message):
     x, ys, _, _ = data
     arguments = {"models": build(NETWORKS["mlp"]), "x": x, "ys": ys, "order_seeds": range(R)} | change
     with pytest.raises(InputError, match=message):

@@ -68,12 +68,12 @@ def assert_equal_weights(one, other):
         ([0.5, 0.4, 0.6, 0.4, 0.5, 0.6], True),
     ],
 )
-def test_early_stopping_counts_from_the_first_of_the_best_epochs(accuracies, ends):
+def test_early_stopping_counts_from_first_best_epoch(accuracies, ends):
     history = [Epoch(i, 1.0, 1.0, 1.0, value, 1.0) for i, value in enumerate(accuracies, start=1)]
     assert early_stopping(3)(history) is ends
 
 
-def test_true_labels_bring_back_a_network_that_has_memorised(planted, memorised):
+def test_true_labels_repair_memorised_network(planted, memorised):
     """The classes are about 3 * sqrt(2 * 20) = 19 standard deviations apart: 1 can be reached."""
     retrained = again(memorised, planted)
     before, last = retrained.history[0], retrained.history[-1]
@@ -85,14 +85,14 @@ def test_true_labels_bring_back_a_network_that_has_memorised(planted, memorised)
     assert [measured.epoch for measured in retrained.history] == list(range(len(retrained.history)))
 
 
-def test_both_accuracies_on_the_training_data_are_told_apart(planted, memorised):
+def test_train_and_true_accuracy_differ(planted, memorised):
     last = again(memorised, planted, labels="noisy", patience=None, max_epochs=1).history[-1]
     model = again(memorised, planted, labels="noisy", patience=None, max_epochs=1).last
     assert last.train_accuracy == accuracy(model, planted["x"], planted["noisy"]) > 0.9
     assert last.true_accuracy == accuracy(model, planted["x"], planted["true"]) < 0.8
 
 
-def test_the_given_network_stays_as_it_is(planted, memorised):
+def test_given_network_is_unchanged(planted, memorised):
     before = copy.deepcopy(memorised)
     before.train(memorised.training)
     retrained = again(memorised, planted)
@@ -107,7 +107,7 @@ def _pairs(one, other):
 
 
 @pytest.mark.parametrize("labels", ["true", "noisy"])
-def test_last_and_best_are_the_networks_of_their_epochs(planted, memorised, labels):
+def test_last_and_best_match_history(planted, memorised, labels):
     retrained = again(memorised, planted, labels=labels)
     history = retrained.history
     best = history[retrained.best_epoch]
@@ -123,32 +123,32 @@ def test_last_and_best_are_the_networks_of_their_epochs(planted, memorised, labe
 
 
 @pytest.mark.parametrize("patience", [1, 4])
-def test_it_ends_exactly_patience_epochs_after_the_best(planted, memorised, patience):
+def test_ends_patience_epochs_after_best(planted, memorised, patience):
     retrained = again(memorised, planted, patience=patience)
     assert retrained.history[-1].epoch == retrained.best_epoch + patience < 30
 
 
-def test_where_nothing_changes_the_first_epoch_is_the_best(planted, memorised):
+def test_without_change_first_epoch_is_best(planted, memorised):
     still = replace(RECIPE, learning_rate=1e-12)
     retrained = again(memorised, planted, still, patience=3)
     assert retrained.best_epoch == 1  # not 0, which is before
     assert retrained.history[-1].epoch == 4
 
 
-def test_without_patience_every_epoch_is_trained_whatever_the_recipes_own_ends(planted, memorised):
+def test_without_patience_trains_max_epochs(planted, memorised):
     recipe = replace(RECIPE, target=0.01, max_epochs=1)
     assert len(again(memorised, planted, recipe, patience=None, max_epochs=6).history) == 7
     still = replace(recipe, learning_rate=1e-12)
     assert len(again(memorised, planted, still, patience=3, max_epochs=2).history) == 3
 
 
-def test_it_is_train_on_a_copy_with_a_fresh_optimiser(planted, memorised):
+def test_equals_train_on_copy_with_fresh_optimiser(planted, memorised):
     copied = copy.deepcopy(memorised)
     train(copied, planted["x"], planted["true"], replace(RECIPE, max_epochs=2, target=2), order_seed=7)
     assert_equal_weights(again(memorised, planted, patience=None, max_epochs=2).last, copied)
 
 
-def test_it_repeats_bit_for_bit_and_depends_on_its_seed(planted, memorised):
+def test_repeatable_and_depends_on_seed(planted, memorised):
     one, other = again(memorised, planted), again(memorised, planted)
     assert one.history == other.history
     assert_equal_weights(one.last, other.last)
@@ -169,7 +169,7 @@ def test_it_repeats_bit_for_bit_and_depends_on_its_seed(planted, memorised):
     assert math.isnan(reordered.history[0].true_accuracy)
 
 
-def test_a_run_that_its_stop_rule_ended_does_not_go_on_when_resumed(planted, memorised):
+def test_resumed_run_ended_by_stop_rule_trains_no_epoch(planted, memorised):
     states, epochs = [], []
     arguments = (planted["x"], planted["true"], replace(RECIPE, target=2))
     history = train(
@@ -202,7 +202,7 @@ def test_a_run_that_its_stop_rule_ended_does_not_go_on_when_resumed(planted, mem
         ({"true_labels": torch.zeros(3, dtype=torch.int64)}, r"true_labels needs shape \(200,\)"),
     ],
 )
-def test_bad_input_is_named(planted, memorised, changes, message):
+def test_invalid_input_raises(planted, memorised, changes, message):
     arguments = {"x": planted["x"], "y": planted["true"], "validation": planted["validation"]} | changes
     with pytest.raises(InputError, match=message):
         retrain(memorised, recipe=RECIPE, order_seed=0, **arguments)
