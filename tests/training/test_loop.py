@@ -384,7 +384,7 @@ def test_memorised_network_is_wrong_near_wrong_labels():
 
 
 def test_memorised_random_labels_give_chance_accuracy():
-    """At p = 1 labels are independent of the inputs: a new test label is predicted with probability 1/K = 0.1.
+    """At p = 1 labels do not depend on the inputs: a new test label is predicted with probability 1/K = 0.1.
 
     Tolerance: 4 standard deviations among 2000 test points, 4 sqrt(.1 * .9 / 2000) = 0.027.
     """
