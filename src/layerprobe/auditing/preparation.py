@@ -67,6 +67,8 @@ class AuditOptions:
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
         check_policy(self.policy, self._held_out, views=len(self.views) > 0)
         object.__setattr__(self, "probes", named_probes(self.probes))
 

@@ -33,14 +33,22 @@ def print_error(message: object) -> None:
 
 
 def shell_spelling(message: str) -> str:
-    """Return a message that names shell options: ``holdout=`` becomes ``--holdout``.
+    """Return a message with shell options: ``views=('flip', 'left')`` becomes ``--views flip left``.
 
     A name with an underscore is replaced also without the equals sign, unless it is part of a path.
     """
     names = ARGUMENTS.split()
     compound = "|".join(name for name in names if "_" in name)
-    pattern = rf"(?<![\w./:'\"-])(?:({'|'.join(names)})=|({compound})(?![\w./:'\"=]))"
-    return re.sub(pattern, lambda match: "--" + (match[1] or match[2]).replace("_", "-"), message)
+    value = r"\(([^()]*)\)|'([^']*)'|\"([^\"]*)\""
+    pattern = rf"(?<![\w./:'\"-])(?:({'|'.join(names)})=(?:{value})?|({compound})(?![\w./:'\"=]))"
+
+    def option(match: re.Match[str]) -> str:
+        name, *values, bare = match.groups()
+        words = re.findall(r"[^\s,'\"]+", next(filter(None, values), ""))
+        return " ".join(["--" + (name or bare).replace("_", "-"), *words])
+
+    message = re.sub(r"list_layers\([^()]*\) shows", "--layers '*' --dry-run shows", message)
+    return re.sub(pattern, option, message)
 
 
 def print_table(table: "Table") -> None:
