@@ -1,4 +1,8 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from importlib.metadata import version
 
 import pytest
@@ -7,12 +11,9 @@ from layerprobe import data, demo
 from layerprobe.cli import main
 from layerprobe.errors import DataError
 from layerprobe.paper import RunSpec, execute, run_folder
-from layerprobe.runs import grid, scheduler
-from layerprobe.runs.grid import Outcome
-from layerprobe.runs.progress import Progress
 
 
-def test_version(capsys):
+def test_version_option(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"layerprobe {version('layerprobe')}\n"
 
@@ -26,7 +27,7 @@ def test_help_names_every_command(capsys, arguments):
     assert "paper" in printed
 
 
-def test_the_demos_help_explains_every_option(capsys):
+def test_demo_help_explains_every_option(capsys):
     assert main(["demo", "--help"]) == 0
     printed = capsys.readouterr().out
     for option in ("--corruption", "--seeds", "--variance", "--out", "--json"):
@@ -44,7 +45,7 @@ def test_the_demos_help_explains_every_option(capsys):
         (["data", "fetch"], "NAME"),
     ],
 )
-def test_a_mistyped_command_is_named(capsys, arguments, named):
+def test_mistyped_command_is_named(capsys, arguments, named):
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert named in printed.err
@@ -64,7 +65,7 @@ def test_a_mistyped_command_is_named(capsys, arguments, named):
         (["paper", "status", "--pair", "mlp-nist"], "Available: mlp-mnist"),
     ],
 )
-def test_what_cannot_be_is_one_line_without_a_traceback(capsys, arguments, named):
+def test_invalid_argument_prints_one_line(capsys, arguments, named):
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("layerprobe: ")
@@ -90,13 +91,13 @@ def test_exit_codes(capsys, monkeypatch, error, code, said):
     assert capsys.readouterr().err == f"layerprobe: {said}\n"
 
 
-def test_a_mistake_in_the_code_is_not_hidden(monkeypatch):
+def test_programming_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(demo, "run_demo", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["demo"])
 
 
-def test_fetch_asks_for_the_named_set_and_prints_its_folder(capsys, monkeypatch, tmp_path):
+def test_fetch_prints_the_folder_of_the_data_set(capsys, monkeypatch, tmp_path):
     asked = []
 
     def fetch(name, root, *, progress):
@@ -127,7 +128,7 @@ def digits(corruption, seed):
     return RunSpec.of("mlp-digits", corruption, seed, subset=100, max_epochs=1)
 
 
-def test_a_dry_run_says_what_there_is_and_what_is_needed_and_trains_nothing(capsys, tmp_path):
+def test_dry_run_prints_states_and_disk_space_and_trains_nothing(capsys, tmp_path):
     execute(digits(0.4, 1), tmp_path)
     assert (
         main(["paper", "train", *DIGITS, "0", "1", "--root", str(tmp_path), "--dry-run", "--jobs", "2"]) == 0
@@ -139,40 +140,31 @@ def test_a_dry_run_says_what_there_is_and_what_is_needed_and_trains_nothing(caps
     assert len(list(tmp_path.glob("*/*"))) == 1
 
 
-def test_training_hands_over_what_is_left_and_reports_what_failed(capsys, tmp_path, monkeypatch):
-    kept, *left = [digits(p, seed) for p in (0, 0.4) for seed in (0, 1)]
-    execute(kept, tmp_path)
-
-    def train_grid(specs, root, *, report, **options):
-        assert specs == left
-        assert options == {
-            "jobs": 3,
-            "device": "cpu",
-            "stacked": False,
-            "data_root": tmp_path / "data",
-            "checkpoints": True,
-        }
-        execute(left[0], root)
-        report(0, Progress("done", 1, 0.5))
-        failed = [Outcome(spec, "failed", "no disk", "Traceback ...") for spec in left[1:]]
-        return [Outcome(left[0], "trained"), *failed]
-
-    monkeypatch.setattr(grid, "train_grid", train_grid)
-    options = [*DIGITS, "0", "1", "--root", str(tmp_path), "--jobs", "3", "--checkpoints", "--json"]
-    assert main(["paper", "train", *options, "--data", str(tmp_path / "data")]) == 1
+def test_train_finishes_the_grid_and_reports_failed_runs(capsys, tmp_path):
+    done, missing, broken, _ = (digits(p, seed) for p in (0, 0.4) for seed in (0, 1))
+    execute(done, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in run_folder(tmp_path, done).rglob("*")}
+    run_folder(tmp_path, broken).mkdir(parents=True)
+    (run_folder(tmp_path, broken) / "run.json").write_text("no record")
+    options = [*DIGITS, "0", "1", "--root", str(tmp_path), "--jobs", "2", "--checkpoints", "--json"]
+    assert main(["paper", "train", *options]) == 1
     printed = capsys.readouterr()
     document = json.loads(printed.out)
     assert document["root"] == str(tmp_path)
-    assert [run["state"] for run in document["runs"]] == ["done", "done", "missing", "missing"]
-    assert [run.get("error") for run in document["runs"]] == [None, None, "no disk", "no disk"]
-    assert document["runs"][2]["folder"] == str(run_folder("", left[1]))
-    assert document["runs"][2]["test_accuracy"] is None
-    _, progress, errors = printed.err.splitlines()
-    assert progress == "mlp-digits, p = 0, seed 1: done, epoch 1, 50.0 % of its labels learnt"
-    assert errors == "layerprobe: mlp-digits, p = 0.4, seed 0 and 1 more: no disk"
+    assert [run["state"] for run in document["runs"]] == ["done", "done", "damaged", "done"]
+    errors = [run.get("error") for run in document["runs"]]
+    assert [error is None for error in errors] == [True, True, False, True]
+    assert "files are damaged" in errors[2]
+    assert document["runs"][2]["folder"] == str(run_folder("", broken))
+    assert {path: path.stat().st_mtime_ns for path in run_folder(tmp_path, done).rglob("*")} == before
+    assert list(run_folder(tmp_path, missing).glob("checkpoints/*"))
+    lines = printed.err.splitlines()
+    assert lines[0].startswith("4 runs: ")
+    assert any(line.startswith("mlp-digits, p = 0, seed 1: done, epoch 1, ") for line in lines)
+    assert lines[-1].startswith("layerprobe: mlp-digits, p = 0.4, seed 0: ")
 
 
-def test_stacked_runs_are_those_of_separate_runs(capsys, tmp_path):
+def test_stacked_runs_equal_separate_runs(capsys, tmp_path):
     options = ["paper", "train", "--pair", "mlp-digits", "--corruption", "0", "0.4", "--subset", "200"]
     options += ["--max-epochs", "3", "--json"]
     accuracies = []
@@ -187,18 +179,11 @@ def test_stacked_runs_are_those_of_separate_runs(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(("options", "stacked"), [([], True), (["--stacked"], True), (["--separate"], False)])
-def test_on_a_gpu_runs_are_stacked_unless_asked_otherwise(tmp_path, monkeypatch, options, stacked):
-    asked = []
-
-    def train_grid(specs, root, *, stacked, **_):
-        asked.append(stacked)
-        return [Outcome(spec, "trained") for spec in specs]
-
-    monkeypatch.setattr(grid, "train_grid", train_grid)
-    monkeypatch.setattr(scheduler, "jobs_on", lambda device, jobs: 1)
-    command = ["paper", "train", *DIGITS, "0", "--device", "cuda", "--root", str(tmp_path), *options]
-    assert main(command) == 0
-    assert asked == [stacked]
+def test_runs_on_a_gpu_are_stacked_by_default(capsys, tmp_path, monkeypatch, options, stacked):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    command = ["paper", "train", *DIGITS, "0", "--device", "cuda", "--root", str(tmp_path), "--dry-run"]
+    assert main([*command, *options]) == 0
+    assert ("Those of a pair as one" in capsys.readouterr().err) == stacked
 
 
 @pytest.mark.parametrize(
@@ -210,7 +195,7 @@ def test_on_a_gpu_runs_are_stacked_unless_asked_otherwise(tmp_path, monkeypatch,
         (["status", "--corruption", "0.2"], "add --pair"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_done(capsys, tmp_path, options, message):
+def test_invalid_argument_is_reported_before_any_work(capsys, tmp_path, options, message):
     assert main(["paper", *options, "--root", str(tmp_path / "runs")]) == 2
     captured = capsys.readouterr()
     assert message in captured.err
@@ -218,14 +203,14 @@ def test_what_cannot_be_is_refused_before_anything_is_done(capsys, tmp_path, opt
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_done_run_whose_files_are_gone_is_a_failure(capsys, tmp_path):
+def test_done_run_with_missing_files_is_a_failure(capsys, tmp_path):
     folder = execute(digits(0, 0), tmp_path).folder
     (folder / "model.safetensors").unlink()
     assert main(["paper", "train", *DIGITS, "0", "--root", str(tmp_path)]) == 1
     assert "model.safetensors is gone. Remove the folder" in capsys.readouterr().err
 
 
-def test_training_what_is_done_already_changes_nothing(capsys, tmp_path):
+def test_finished_grid_is_not_changed(capsys, tmp_path):
     execute(digits(0.4, 0), tmp_path)
     execute(digits(0, 0), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -234,15 +219,22 @@ def test_training_what_is_done_already_changes_nothing(capsys, tmp_path):
     assert "2 runs: 2 done." in capsys.readouterr().out
 
 
-def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
-    def train_grid(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(grid, "train_grid", train_grid)
-    assert main(["paper", "train", *DIGITS, "0", "--root", str(tmp_path)]) == 130
-    printed = capsys.readouterr()
-    assert f"kept in {tmp_path}; the same command goes on from there.\n" in printed.err
-    assert printed.out == ""
+def test_interrupted_command_exits_with_130_and_can_be_repeated(tmp_path):
+    options = ["--pair", "mlp-digits", "--corruption", "1", "--seeds", "0", "--root", str(tmp_path)]
+    command = [sys.executable, "-m", "layerprobe", "paper", "train", *options]
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 240
+        while not list(tmp_path.glob("*/*/*")) and time.monotonic() < end:
+            time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
+    assert running.returncode == 130
+    assert f"kept in {tmp_path}; the same command goes on from there.\n" in err
+    assert "Traceback" not in err
+    assert out == ""
 
 
 @pytest.mark.parametrize(
@@ -255,14 +247,14 @@ def test_ctrl_c_says_how_to_go_on(capsys, tmp_path, monkeypatch):
         (["--no-maxpool"], {"options": {"maxpool": False}}),
     ],
 )
-def test_every_option_of_a_grid_reaches_its_runs(capsys, tmp_path, options, changed):
+def test_grid_options_reach_the_runs(capsys, tmp_path, options, changed):
     cell = ["--pair", "cnn-mnist", "--corruption", "0.2", "--seeds", "1", "--root", str(tmp_path), "--json"]
     assert main(["paper", "status", *cell, *options]) == 0
     (run,) = json.loads(capsys.readouterr().out)["runs"]
     assert run["folder"] == str(run_folder("", RunSpec.of("cnn-mnist", 0.2, 1, **changed)))
 
 
-def test_status_shows_where_runs_stand(capsys, tmp_path):
+def test_status_shows_the_state_of_runs(capsys, tmp_path):
     assert main(["paper", "status", "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"No runs in {tmp_path}.\n"
     run = execute(digits(0.4, 0), tmp_path)

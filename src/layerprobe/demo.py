@@ -118,15 +118,26 @@ class Demo:
 
 
 def run_demo(spec: Spec, out: Path) -> Demo:
-    """Train and probe every network, each in a process of one thread, and write the results into a folder.
+    """Train and probe every network, each in a process of one thread, and write the results.
 
-    The folder gets rows.csv, history.csv, figure.png, figure.svg, report.html and run.json once all of them
-    are complete; other files in it are left alone. Progress is shown on stderr.
+    Progress is shown on stderr.
+
+    Parameters
+    ----------
+    spec : Spec
+        The settings.
+    out : Path
+        Folder that gets rows.csv, history.csv, figure.png, figure.svg, report.html and run.json when all of
+        them are complete. Its other files are kept.
+
+    Returns
+    -------
+    Demo
 
     Raises
     ------
     InputError
-        If `out` or something above it is a file, or cannot be written to.
+        If `out` or a folder above it is a file or cannot be written to.
     """
     from loky import ProcessPoolExecutor, cpu_count
 
@@ -178,7 +189,9 @@ def run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.D
     rows, history : DataFrame
         Those of `Demo`.
     """
-    torch.set_num_threads(1)  # bit for bit repeatable, and several small runs beside each other are faster
+    torch.set_num_threads(
+        1
+    )  # reproducible to the last bit, and faster when several small networks train at once
     seeds = Seeds.derive(seed)
     digits = load(DATA)
     true = digits.train_labels
@@ -228,7 +241,15 @@ def _read_progress(folder: Path, seed: int) -> Progress | None:
 
 
 def write_files(demo: Demo, folder: Path) -> None:
-    """Write all files of a demo."""
+    """Write all files of a demo.
+
+    Parameters
+    ----------
+    demo : Demo
+        The results.
+    folder : Path
+        An existing folder.
+    """
     demo.rows.to_csv(folder / "rows.csv", index=False)
     demo.history.to_csv(folder / "history.csv", index=False)
     (folder / "run.json").write_text(json.dumps(demo.provenance(), indent=2) + "\n", encoding="utf-8")
@@ -260,7 +281,15 @@ def write_files(demo: Demo, folder: Path) -> None:
 
 
 def show(result: Demo, out: Path) -> None:
-    """Print the table, the networks that did not reach their target, and the finding."""
+    """Print the table, the networks that did not reach their target, and the finding.
+
+    Parameters
+    ----------
+    result : Demo
+        The results.
+    out : Path
+        Folder with the files, which is named at the end.
+    """
     from rich.console import Console
     from rich.table import Table
 
