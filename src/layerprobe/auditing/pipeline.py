@@ -45,7 +45,7 @@ from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import View, resolve_views
-from layerprobe.utils.distributed import rank
+from layerprobe.utils.distributed import rank, world_size
 
 __all__ = ["audit", "audit_features", "plan_audit"]
 
@@ -150,7 +150,8 @@ def audit(
         device=device,
         seed=seed,
     )
-    check_sendable(options.probes)
+    if world_size() > 1:
+        check_sendable(options.probes)
     timer = StepTimer(None if rank() else progress)
     timer.start("reading")
     network = NetworkInputs.read(model, data, labels, options)
@@ -163,11 +164,12 @@ def audit(
     timer.start("layer outputs")
     features = network.extract()
     if rank():
-        found = Audit(**receive_audit())
-        return replace(found, settings={**found.settings, "inputs": inputs}, **own)
-    found = replace(_audit(features, options, timer), **own)
-    send_audit(found)
-    return found
+        result = Audit(**receive_audit())
+        return replace(result, settings={**result.settings, "inputs": inputs}, **own)
+    result = replace(_audit(features, options, timer), **own)
+    if world_size() > 1:
+        send_audit(result)
+    return result
 
 
 def audit_features(

@@ -34,7 +34,7 @@ from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import VIEWS, View, resolve_views
 from layerprobe.probes import REGISTRY, Probe
-from layerprobe.utils.distributed import from_first, world_size
+from layerprobe.utils.distributed import from_first
 from layerprobe.utils.files import read_tensors, write_tensors
 
 __all__ = [
@@ -228,7 +228,7 @@ def check_sendable(probes: Mapping[str, Probe]) -> None:
     ----------
     probes : mapping of str to Probe
     """
-    for name, probe in probes.items() if world_size() > 1 else ():
+    for name, probe in probes.items():
         if reason := not_storable(probe):
             raise InputError(
                 f"an audit on several processes sends its decoder to all of them, and {name!r} cannot be "
@@ -237,13 +237,12 @@ def check_sendable(probes: Mapping[str, Probe]) -> None:
 
 
 def send_audit(audit: Any) -> None:
-    """Send an audit, without its reader, to the other processes of the job, if there are any."""
-    if world_size() > 1:
-        tensors: dict[str, Tensor] = {}
-        header = json.dumps(pack(state_of(replace(audit, reader=None)), tensors)).encode()
-        content = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        content[HEADER] = torch.tensor([*header], dtype=torch.uint8)
-        from_first(safetensors.torch.save(content))
+    """Send an audit, without its reader, to the other processes of the job."""
+    tensors: dict[str, Tensor] = {}
+    header = json.dumps(pack(state_of(replace(audit, reader=None)), tensors)).encode()
+    content = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content[HEADER] = torch.tensor([*header], dtype=torch.uint8)
+    from_first(safetensors.torch.save(content))
 
 
 def receive_audit() -> dict[str, Any]:
