@@ -1,4 +1,4 @@
-"""Sixty-four bits of each row's content, the same whatever form or batch the row comes in."""
+"""Hashes of rows and networks that depend on their content only, not on form, batch or order."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ __all__ = ["hash_inputs", "hash_network", "hash_texts"]
 
 
 def hash_network(model: nn.Module) -> str:
-    """Hash all weights and buffers of a network in their order, whatever their names and device."""
+    """Return the SHA-256 of a network's weights and buffers in their order, without names and device."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         if isinstance(tensor, Tensor):
@@ -25,15 +25,16 @@ def hash_network(model: nn.Module) -> str:
 def hash_inputs(inputs: Any, size: int) -> np.ndarray:
     """Hash the rows of a model's input.
 
-    Numbers count, shapes and types do not: floats are taken as float32 and whole numbers as int64, so that
-    an array and a loader of the same rows agree. Of tokens that come with an ``attention_mask``, those that
-    it leaves out do not count either: how far a row is padded depends on its batch.
+    The hash depends on values only: floats are converted to float32 and integers to int64, and shapes are
+    ignored, so an array and a loader of the same rows agree. Tokens that ``attention_mask`` excludes are
+    ignored, since padding depends on the batch.
 
     Parameters
     ----------
     inputs : Tensor, or tuple or dict of them
-        What runs along the `size` rows is hashed, item by item in the order of their names.
+        Tensors with `size` rows are hashed in the order of their names.
     size : int
+        The number of rows.
 
     Returns
     -------
@@ -41,7 +42,7 @@ def hash_inputs(inputs: Any, size: int) -> np.ndarray:
     """
     named = dict(named_tensors(inputs))
     if len(named) > 1:
-        del named[""]  # the main tensor, which has a name of its own too
+        del named[""]  # the main tensor, listed a second time under its own name
     mask = named.get(".attention_mask")
     kept = None if mask is None else mask.cpu().numpy() != 0  # (size, t)
     columns = [_numbers(tensor) for _, tensor in sorted(named.items()) if tensor.shape[:1] == (size,)]
@@ -50,7 +51,7 @@ def hash_inputs(inputs: Any, size: int) -> np.ndarray:
 
 
 def hash_texts(texts: Sequence[str]) -> np.ndarray:
-    """Hash texts, (n,) uint64."""
+    """Return the hash of each text, (n,) uint64."""
     return np.fromiter(
         (_digest(text.encode("utf-8", "surrogatepass")) for text in texts), np.uint64, len(texts)
     )
