@@ -136,7 +136,7 @@ def _run_on_dask(
     with client:
         pending = {client.submit(work, task, pure=False): task for task in tasks}
         try:
-            for future in as_completed(list(pending)):
+            for future in as_completed(list(pending), loop=client.loop):
                 lost = future.exception()  # such as KilledWorker; other exceptions are results
                 yield pending.pop(future), _lost(lost) if lost else future.result()
         finally:
