@@ -79,7 +79,7 @@ class FittedProbe:
         """Return the predicted class index of each row of X, (n, d): (n,) int64, -1 for an unknown class."""
         try:
             if isinstance(self.estimator, Probe):
-                return self.present[self.estimator.predict_codes(X).cpu()]
+                return self.present[self.estimator.predict_indices(X).cpu()]
             predicted = label_array(np.asarray(self.estimator.predict(X.cpu().numpy())))
         except ValueError as error:
             raise InputError(f"{self}: {error}") from error

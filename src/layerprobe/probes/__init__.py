@@ -1,4 +1,4 @@
-"""Probes: classifiers that read a layer's outputs. One file and one line here for each."""
+"""Probes: classifiers of the outputs of a layer. Each has one file and one line in the registry here."""
 
 from typing import Any
 
@@ -50,12 +50,25 @@ REGISTRY: dict[str, type[Probe]] = {
 
 
 def available() -> list[str]:
-    """Names of all probes."""
+    """Return the names of all probes."""
     return list(REGISTRY)
 
 
 def create(name: str, **parameters: Any) -> Probe:
-    """Make an unfitted probe by its name, say ``create("masc", variance=0.9)``."""
+    """Return an unfitted probe by its name.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`available`.
+    **parameters
+        Arguments of the probe's constructor, for example ``create("masc", variance=0.9)``.
+
+    Raises
+    ------
+    InputError
+        For an unknown name.
+    """
     if name not in REGISTRY:
-        raise InputError(f"Expected a probe of {', '.join(REGISTRY)}, got {name!r}.")
+        raise InputError(f"Expected one of the probes {', '.join(REGISTRY)}, got {name!r}.")
     return REGISTRY[name](**parameters)

@@ -1,4 +1,4 @@
-"""The face that every probe shows: scikit-learn's contract over NumPy arrays and torch tensors."""
+"""Base classes of all probes: scikit-learn's contract over NumPy arrays and torch tensors."""
 
 import contextlib
 import copy
@@ -22,12 +22,12 @@ __all__ = ["MomentProbe", "Probe", "StagedProbe"]
 
 
 class Probe(ClassifierMixin, BaseEstimator):
-    """Base of all probes: takes arrays or tensors, names classes, and gives the same kind back.
+    """Base of all probes: accept arrays or tensors and labels of any kind; return the same kind.
 
-    A new probe is a subclass with two methods over tensors, and one line in ``probes/__init__.py``:
+    A subclass defines two methods over tensors, and is named in ``probes/__init__.py``:
 
-    ``_fit(X, codes, num_classes)``
-        Learn from X (n, d), float32 or float64, and codes (n,) int64 in 0..K-1.
+    ``_fit(X, y, num_classes)``
+        Fit to X (n, d), float32 or float64, and class indices y (n,) int64 in 0..K-1.
     ``_scores(X)``
         Scores (n, K); the largest wins, the first of equals.
 
@@ -54,8 +54,8 @@ class Probe(ClassifierMixin, BaseEstimator):
         self
         """
         rows, labels = self._training_rows(X, y, reset=True)
-        self.classes_, codes = encode(labels)
-        self._fit(rows, torch.from_numpy(codes).to(rows.device), len(self.classes_))
+        self.classes_, indices = encode(labels)
+        self._fit(rows, torch.from_numpy(indices).to(rows.device), len(self.classes_))
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -68,8 +68,8 @@ class Probe(ClassifierMixin, BaseEstimator):
         Returns
         -------
         array or Tensor of shape (n, K)
-            The largest wins. For two classes of shape (n,), the second's score less the first's, as
-            scikit-learn has it.
+            The largest wins. For two classes (n,): the score of the second less that of the first, as in
+            scikit-learn.
         """
         scores = self._scores(self._query_rows(X))
         return like(scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores, X)
@@ -99,14 +99,14 @@ class Probe(ClassifierMixin, BaseEstimator):
         array or Tensor of shape (n,)
             A tensor on X's device for a tensor, unless the labels are no numbers.
         """
-        return self._name(self.predict_codes(X), X)
+        return self._name(self.predict_indices(X), X)
 
-    def predict_codes(self, X: Any) -> Tensor:
-        """Predict places in ``classes_``, (n,) int64."""
+    def predict_indices(self, X: Any) -> Tensor:
+        """Predict positions in ``classes_``, (n,) int64, for the rows of X, (n, d)."""
         return self._scores(self._query_rows(X)).argmax(1)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """Share of rows whose label is predicted, for labels of any kind.
+        """Return the accuracy, for labels of any kind.
 
         Parameters
         ----------
@@ -123,13 +123,13 @@ class Probe(ClassifierMixin, BaseEstimator):
         return float(np.average(predicted == truth, weights=sample_weight))
 
     def __sklearn_tags__(self) -> Tags:
-        """Tell scikit-learn that a probe shows what a layer holds, however little that is."""
+        """Mark probes as possibly poor classifiers: a layer may hold little information."""
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True
         return tags
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        raise NotImplementedError(f"{type(self).__name__} must define _fit(X, codes, num_classes).")
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define _fit(X, y, num_classes).")
 
     def _scores(self, X: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define _scores(X).")
@@ -158,13 +158,13 @@ class Probe(ClassifierMixin, BaseEstimator):
             labels = targets
         return to_tensor(array), labels
 
-    def _fitted_rows(self, X: Any, y: Any, codes: Tensor) -> Tensor:
-        """Give the rows of X after checking that there are as many as were fitted, with the same labels."""
+    def _fitted_rows(self, X: Any, y: Any, indices: Tensor) -> Tensor:
+        """Return the rows of X; raise unless X and y are as many rows as in fitting, with the same labels."""
         rows, labels = self._training_rows(X, y, reset=False)
         classes, given = encode(labels)
-        if list(classes) != list(self.classes_) or given.tolist() != codes.tolist():
+        if list(classes) != list(self.classes_) or given.tolist() != indices.tolist():
             raise InputError(
-                f"Expected the very {len(codes)} rows and labels that the probe was fitted on, in their "
+                f"Expected the very {len(indices)} rows and labels that the probe was fitted on, in their "
                 f"order; got {len(given)} rows, or other labels. Fit a probe to these rows first."
             )
         return rows
@@ -185,25 +185,25 @@ class Probe(ClassifierMixin, BaseEstimator):
         check_finite(rows)
         return rows
 
-    def _name(self, codes: Tensor, X: Any) -> Any:
-        """Turn codes (n,) into labels of the kind of X."""
+    def _name(self, indices: Tensor, X: Any) -> Any:
+        """Return the labels of class indices, (n,), as a tensor for a tensor X of numbers."""
         if isinstance(X, Tensor) and self.classes_.dtype.kind in "biuf":
-            return torch.from_numpy(self.classes_).to(X.device)[codes.to(X.device)]
-        return self.classes_[codes.cpu().numpy()]
+            return torch.from_numpy(self.classes_).to(X.device)[indices.to(X.device)]
+        return self.classes_[indices.cpu().numpy()]
 
 
 class MomentProbe(Probe):
-    """A probe that needs no rows, only what sums over them hold: it can be fitted batch by batch.
+    """A probe that is fitted to sums over rows, and therefore batch by batch.
 
-    A subclass defines ``_fit_statistics(statistics)`` in the place of ``_fit``, and names in `reads` what
-    that asks for: the classes' "moments", their "means", the "scatter" of all rows.
+    A subclass defines ``_fit_statistics(statistics)`` in place of ``_fit``. `reads` names the sums that it
+    needs: the "moments" of the classes, their "means", the "scatter" of all rows.
     """
 
     reads: ClassVar[frozenset[str]]
 
     @property
     def streams(self) -> bool:
-        """Whether the arguments allow it."""
+        """Whether sums over rows are enough for these arguments."""
         return True
 
     def fit_statistics(self, statistics: Statistics, classes: np.ndarray) -> Self:
@@ -213,7 +213,7 @@ class MomentProbe(Probe):
         ----------
         statistics : Statistics
         classes : ndarray of shape (K,)
-            Names of the classes, in the order of their codes.
+            Names of the classes, in the order of their indices.
 
         Returns
         -------
@@ -223,18 +223,18 @@ class MomentProbe(Probe):
         self._fit_statistics(statistics)
         return self
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        self._fit_statistics(RowStatistics(X, codes, num_classes))
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+        self._fit_statistics(RowStatistics(X, y, num_classes))
 
     def _fit_statistics(self, statistics: Statistics) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define _fit_statistics(statistics).")
 
 
 class StagedProbe(Probe):
-    """A probe whose one fit serves every value of one constructor argument, that called :attr:`stage`.
+    """A probe of which one fit serves all values of one constructor argument, named by :attr:`stage`.
 
-    A subclass names it and defines ``_check_stage()``, which refuses values that make no sense, and
-    ``_restage()``, which renews what a fit leaves and the argument changes, if there is any such thing.
+    A subclass defines ``_check_stage()``, which raises for invalid values, and ``_restage()``, which updates
+    fitted attributes that depend on the argument.
     """
 
     stage: ClassVar[str]
@@ -246,7 +246,7 @@ class StagedProbe(Probe):
         ----------
         X : array or Tensor of shape (n, d)
         values : sequence
-            Of values of the argument; at least one.
+            At least one value of the argument.
 
         Yields
         ------
@@ -256,7 +256,7 @@ class StagedProbe(Probe):
         Raises
         ------
         InputError
-            For no value, or one that the fit cannot serve.
+            For no value, or a value that the fit does not serve.
         """
         rows = self._query_rows(X)
         if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str) or not len(values):
@@ -264,7 +264,7 @@ class StagedProbe(Probe):
         return (like(scores, X) for scores in self._staged_scores(rows, [self.at(value) for value in values]))
 
     def at(self, value: Any) -> Self:
-        """Give this fitted probe with the argument at another value: a shallow copy, nothing is fitted.
+        """Return this fitted probe at another value of the argument: a shallow copy, without another fit.
 
         Parameters
         ----------
@@ -273,7 +273,7 @@ class StagedProbe(Probe):
         Raises
         ------
         InputError
-            For a value that the fit cannot serve.
+            For a value that the fit does not serve.
         """
         check_is_fitted(self)
         probe = copy.copy(self)
@@ -286,10 +286,10 @@ class StagedProbe(Probe):
         raise NotImplementedError(f"{type(self).__name__} must define _check_stage().")
 
     def _restage(self) -> None:
-        """Renew what depends on the argument; nothing does where scoring reads the argument itself."""
+        """Update fitted attributes that depend on the argument; there are none by default."""
 
     def _staged_scores(self, X: Tensor, stages: Sequence[Self]) -> Iterator[Tensor]:
-        """Give the scores (n, K) of this probe's stages, which `at` made, one after the other."""
+        """Yield the scores (n, K) of this probe at each stage, as `at` returns them."""
         return (stage._scores(X) for stage in stages)
 
 
@@ -299,7 +299,7 @@ def _plain(X: Any) -> Any:
 
 
 def label_array(y: Any) -> np.ndarray:
-    """Give labels as a 1-d array, (n,); those that are not all strings or all numbers stay as they are."""
+    """Return labels as a 1-d array, (n,); of objects unless all are strings or all are numbers."""
     if isinstance(y, Tensor):
         y = y.detach().cpu()
         return column_or_1d((y.float() if y.dtype == torch.bfloat16 else y).numpy(), warn=True)
@@ -311,7 +311,7 @@ def label_array(y: Any) -> np.ndarray:
 
 
 def _kind(label: Any) -> type:
-    """Give the kind within which labels compare; types of their own for all that may not."""
+    """Return the kind within which labels compare, or the type of labels that may not."""
     return next((kind for kind in (str, tuple, Real) if isinstance(label, kind)), type(label))
 
 
@@ -322,10 +322,10 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
 
 
 def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the distinct labels, sorted if they compare, else in order of appearance; and each one's code."""
+    """Return the distinct labels, sorted if they compare, else in order of appearance; and class indices."""
     if labels.dtype != object:
-        classes, codes = np.unique(labels, return_inverse=True)
-        return classes, codes.astype(np.int64)
+        classes, indices = np.unique(labels, return_inverse=True)
+        return classes, indices.astype(np.int64)
     distinct = list(dict.fromkeys(labels))
     if len(kinds := {_kind(label) for label in distinct}) == 1 and kinds <= {str, tuple, Real}:
         with contextlib.suppress(TypeError):  # tuples of what does not compare
@@ -335,11 +335,11 @@ def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """Share a NumPy array's memory, or copy it where torch cannot."""
+    """Return a tensor that shares the memory of an array, or a copy of an array that is read-only."""
     array = np.ascontiguousarray(array)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def like(result: Tensor, X: Any) -> Any:
-    """Give a result as a tensor on X's device for a tensor, as a NumPy array for anything else."""
+    """Return a result as a tensor on the device of X if X is a tensor, else as a NumPy array."""
     return result.to(X.device) if isinstance(X, Tensor) else result.cpu().numpy()

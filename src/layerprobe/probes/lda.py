@@ -38,11 +38,11 @@ class LDA(SklearnProbe, MomentProbe, LinearProbe):
 
     @property
     def streams(self) -> bool:
-        """Whether the arguments are those that sums over rows serve."""
+        """Whether sums over rows are enough for these arguments."""
         return self.solver == "svd" and self.shrinkage is None
 
     def _fit_statistics(self, statistics: Statistics) -> None:
-        """Do what the solver "svd" does with rows by the moments of these rows, in float64."""
+        """Fit as the solver "svd" does, from moments of the rows in float64."""
         n, K, mean = statistics.n, len(statistics.counts), statistics.mean
         if not 1 < K < n:
             raise InputError(
@@ -55,7 +55,7 @@ class LDA(SklearnProbe, MomentProbe, LinearProbe):
             raise InputError(f"LDA cannot be fitted: {SAME_ROWS}")
         within = (vectors * eigenvalues) @ vectors.T / n
         scale = within.diagonal().clamp(min=0).sqrt()
-        # A feature that is the same on all rows of a class has a variance of rounding here, and none in rows.
+        # A feature that is constant within each class has only rounding error as its variance here.
         scale[within.diagonal() <= len(mean) * torch.finfo(torch.float64).eps * within.trace()] = 1
         variances, basis = eigenpairs(within / scale.outer(scale))
         kept = int((variances.sqrt() > self._estimator().tol).sum())

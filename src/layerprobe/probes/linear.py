@@ -1,4 +1,4 @@
-"""What linear probes share: a weight matrix and a bias that can serve as the last layer of a network."""
+"""Base of linear probes: a weight matrix and a bias that can replace the last layer of a network."""
 
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ __all__ = ["LinearProbe"]
 
 
 class LinearProbe(Probe):
-    """A probe that predicts argmax_k (w_k . x + b_k): a subclass has ``_fit`` and ``_weight_and_bias``."""
+    """A probe that predicts argmax_k (w_k . x + b_k); subclasses define ``_fit``, ``_weight_and_bias``."""
 
     @property
     def linear_(self) -> tuple[Tensor, Tensor]:

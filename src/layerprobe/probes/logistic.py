@@ -37,7 +37,7 @@ class LogisticRegression(LinearProbe):
         self.batch_size = batch_size
         self.random_state = random_state
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
         if self.epochs < 0 or self.batch_size < 1:
             raise InputError(
                 f"expected epochs >= 0 and batch_size >= 1, got {self.epochs} and {self.batch_size}"
@@ -57,7 +57,7 @@ class LogisticRegression(LinearProbe):
                 for batch in torch.randperm(n, generator=generator).to(X.device).split(self.batch_size):
                     optimizer.zero_grad()
                     logits = nn.functional.linear(X[batch], weight, bias)
-                    nn.functional.cross_entropy(logits, codes[batch]).backward()
+                    nn.functional.cross_entropy(logits, y[batch]).backward()
                     optimizer.step()
         self.coef_, self.intercept_ = weight.detach(), bias.detach()
 

@@ -26,18 +26,18 @@ DEFAULT_VARIANCE = 0.99  # the paper's
 class MASC(StagedProbe, MomentProbe):
     """Minimum Angle Subspace Classifier (Algorithms 1-3 of the paper).
 
-    Per class, the PCA subspace through the origin of a layer's outputs; a point gets the class whose
-    subspace makes the smallest angle with it. Rescaling a point changes nothing.
+    The outputs of a layer for each class span a PCA subspace through the origin. A point gets the class whose
+    subspace makes the smallest angle with it. The scale of a point has no effect.
 
     Parameters
     ----------
     variance : float in (0, 1], default 0.99
         Each class keeps the fewest components that hold more than this share of its second moment.
     components : int, optional
-        Keep exactly this many components instead. Replaces the default variance; beside any other
-        variance it is refused.
+        Keep exactly this many components instead. Replaces the default variance; an error beside any other
+        variance.
     noise : float or array of shape (K, K), optional
-        What is known of the noise in the labels, to be taken out of the second moments. A float p in [0, 1):
+        Label noise to subtract from the second moments. A float p in [0, 1):
         each label was redrawn uniformly from all K classes with this probability, so that p (1 - 1/K) of them
         are wrong. A matrix: in row i, column j the probability of the label j for a row of true class i, in
         the order of ``classes_``. The noise must not depend on the row otherwise.
@@ -54,8 +54,8 @@ class MASC(StagedProbe, MomentProbe):
 
     Notes
     -----
-    Second moments are linear in the noise: see ``core/correction.py``. Corrected ones hold sampling error in
-    every direction, so a smaller variance than the paper's suits them, or ``components=``.
+    Second moments are linear in the noise: see ``core/correction.py``. Corrected ones have sampling error in
+    every direction: use a smaller variance than that of the paper, or ``components=``.
 
     References
     ----------
@@ -88,16 +88,16 @@ class MASC(StagedProbe, MomentProbe):
         self.exact = exact
 
     def partial_fit(self, X: Any, y: Any, classes: Sequence | np.ndarray | None = None) -> Self:
-        """Add a batch; the subspaces are those of all batches together, whatever the split.
+        """Add a batch; the subspaces are those of all batches together, for any split.
 
-        ``fit`` keeps no moments, so after it the first call starts anew, and warns that it does.
+        ``fit`` keeps no moments: the first call after it starts anew, with a warning.
 
         Parameters
         ----------
         X : array or Tensor of shape (n, d)
         y : sequence of n labels
         classes : sequence of K labels
-            All classes that will come, needed in the first call of an unfitted probe.
+            All classes; required in the first call of an unfitted probe.
 
         Returns
         -------
@@ -109,37 +109,37 @@ class MASC(StagedProbe, MomentProbe):
             self._start(rows, classes)
         elif classes is not None and list(encode(label_array(classes))[0]) != list(self.classes_):
             raise InputError(f"classes= must stay those of the first call, {self.classes_.tolist()}.")
-        code_of = {label: k for k, label in enumerate(self.classes_.tolist())}
+        index_of = {label: k for k, label in enumerate(self.classes_.tolist())}
         try:
-            codes = torch.tensor([code_of[label] for label in labels.tolist()])
+            indices = torch.tensor([index_of[label] for label in labels.tolist()])
         except KeyError as error:
             raise InputError(f"y has the label {error}, which classes= did not name.") from None
-        self.moments_.update(rows, codes)
+        self.moments_.update(rows, indices)
         self._subspaces = None
         return self
 
-    def predict_codes(self, X: Any) -> Tensor:
-        """Predict places in ``classes_``, (n,); float64 decides where float32 cannot."""
+    def predict_indices(self, X: Any) -> Tensor:
+        """Predict positions in ``classes_``, (n,); float64 decides between nearly equal angles."""
         return self.subspaces_.predict(self._query_rows(X))
 
     def squared_cosines(self, X: Any) -> Any:
-        """Squared cosine of the angle to each class's subspace, (n, K), also for two classes."""
+        """Return the squared cosine of the angle to the subspace of each class, (n, K)."""
         return like(self._scores(self._query_rows(X)), X)
 
     def angles(self, X: Any) -> Any:
-        """Angle to each class's subspace in radians, (n, K)."""
+        """Return the angle to the subspace of each class in radians, (n, K)."""
         return like(self.subspaces_.angles(self._query_rows(X)), X)
 
     def staged_predict(
         self, X: Any, variances: Sequence[float] = (), components: Sequence[int] = ()
     ) -> Iterator[Any]:
-        """Predict at several strengths from one projection.
+        """Predict at several variances or numbers of components from one projection.
 
         Parameters
         ----------
         X : array or Tensor of shape (n, d)
         variances : sequence of float
-            None above the fitted variance.
+            At most the fitted variance each.
         components : sequence of int
             Numbers of components, after the variances.
 
@@ -155,12 +155,12 @@ class MASC(StagedProbe, MomentProbe):
         rows, subspaces = self._query_rows(X), self.subspaces_
         stages = [subspaces.ranks_at(variance=v) for v in variances]
         stages += [subspaces.ranks_at(components=c) for c in components]
-        for codes in subspaces.staged_predict(rows, stages):
-            yield self._name(codes, X)
+        for indices in subspaces.staged_predict(rows, stages):
+            yield self._name(indices, X)
 
     @property
     def subspaces_(self) -> Subspaces:
-        """The fitted subspaces; after ``partial_fit`` they are made when first asked for."""
+        """The fitted subspaces; after ``partial_fit`` they are fitted at first use."""
         check_is_fitted(self, "_subspaces")
         if self._subspaces is None:
             options = {**self._strength(), "classes": self.classes_.tolist()}
@@ -172,7 +172,7 @@ class MASC(StagedProbe, MomentProbe):
         return self._subspaces
 
     def at(self, value: float) -> Self:
-        """Give this fitted probe at another variance, not above the fitted one; ``components`` is let go.
+        """Return this fitted probe at another variance, at most the fitted one, without ``components``.
 
         Parameters
         ----------
@@ -186,7 +186,7 @@ class MASC(StagedProbe, MomentProbe):
         self.subspaces_  # noqa: B018 (once for all stages, after partial_fit)
         stage = copy.copy(self)
         stage.components = None
-        stage.__dict__.pop("moments_", None)  # they go on with this probe alone
+        stage.__dict__.pop("moments_", None)  # they belong to this probe alone
         return super(MASC, stage).at(value)
 
     def _check_stage(self) -> None:
@@ -200,19 +200,19 @@ class MASC(StagedProbe, MomentProbe):
         ranks = [stage.subspaces_.ranks for stage in stages]
         return iter(self.subspaces_.staged_squared_cosines(X, ranks))
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
         options = {**self._strength(), "classes": self.classes_.tolist()}
         if self.noise is None:
-            self._subspaces = fit_subspaces(X, codes, num_classes, exact=self.exact, **options)
+            self._subspaces = fit_subspaces(X, y, num_classes, exact=self.exact, **options)
         else:
             weights = noise_weights(self.noise, num_classes)
             rows = X.double() if self.exact else X
-            self._subspaces = fit_corrected(rows, codes, num_classes, weights, **options)
+            self._subspaces = fit_corrected(rows, y, num_classes, weights, **options)
         self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
 
     @property
     def streams(self) -> bool:
-        """Whether sums over rows are enough: not for the weakest directions, nor to take noise out."""
+        """Whether sums over rows are enough: not for the weakest directions, nor to correct noise."""
         return self.noise is None and not self.exact and self.variance != 1.0
 
     def _fit_statistics(self, statistics: Statistics) -> None:

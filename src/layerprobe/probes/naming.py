@@ -1,4 +1,4 @@
-"""Which probes are meant, and what they are called in the table."""
+"""Names of probes in tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -17,7 +17,24 @@ Probes: TypeAlias = (
 
 
 def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> dict[str, ClassifierMixin]:
-    """Name every probe; each MASC once a variance, if there are several."""
+    """Return probes by name, each MASC once per variance.
+
+    Parameters
+    ----------
+    probes : str, classifier, sequence or mapping of them
+        Names of ``layerprobe.probes.available()``, or classifiers.
+    variances : sequence of float, optional
+        Variances in (0, 1] for every MASC.
+
+    Returns
+    -------
+    dict of str to classifier
+
+    Raises
+    ------
+    InputError
+        For names that are not distinct, unknown probes or invalid variances.
+    """
     if isinstance(probes, Mapping):
         pairs: list[tuple[str, Any]] = list(probes.items())
     else:
@@ -38,7 +55,7 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
     if variances is None:
         return made
     if isinstance(variances, str) or not isinstance(variances, Iterable) or not (shares := list(variances)):
-        raise InputError(f"expected variances as several floats in (0, 1], got {variances!r}")
+        raise InputError(f"expected variances as a sequence of floats in (0, 1], got {variances!r}")
     for share in shares:
         check_strength(share, None)
     if len(set(shares)) < len(shares) or not any(isinstance(one, MASC) for one in made.values()):

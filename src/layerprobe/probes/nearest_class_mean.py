@@ -20,7 +20,7 @@ class NearestClassMean(MomentProbe, LinearProbe):
     Attributes
     ----------
     means_ : Tensor of shape (K, d)
-        Class means, of the rows' dtype.
+        Class means, of the dtype of the rows.
     classes_ : ndarray of shape (K,)
     n_features_in_ : int
     """

@@ -20,21 +20,21 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
     """Least squares to one-hot targets with a free intercept and a penalty on the weights.
 
     The penalty is `strength` times the mean eigenvalue trace(Xc^T Xc) / d of the centred rows Xc, so that
-    rescaling a layer changes nothing. One symmetric eigendecomposition serves every strength. A layer that
+    the scale of a layer has no effect. One symmetric eigendecomposition serves every strength. A layer that
     is the same on every row predicts the most frequent class.
 
     Parameters
     ----------
     strength : float, default 1.0
-        Above 0. Products of float32 rows tell strengths down to about 1e-3 apart from rounding; give
-        float64 rows for weaker ones.
+        Above 0. Products of float32 rows resolve strengths down to about 1e-3; use float64 rows for
+        smaller ones.
 
     Attributes
     ----------
     coef_ : Tensor of shape (K, d)
     intercept_ : Tensor of shape (K,)
     eigenvalues_ : Tensor of shape (r,)
-        Of Xc^T Xc, descending, in units of their mean over all d; those that stand out of rounding.
+        Of Xc^T Xc, descending, in units of their mean over all d; those above the rounding error.
     vectors_ : Tensor of shape (d, r)
         Their eigenvectors.
     scale_ : float
@@ -50,7 +50,7 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
     >>> from layerprobe.probes import Ridge
     >>> X, y = load_digits(return_X_y=True)
     >>> ridge = Ridge(strength=0.1).fit(X[:1500], y[:1500])
-    >>> left_out = ridge.loo_scores(X[:1500], y[:1500]).argmax(1)  # each row by the fit to all the others
+    >>> left_out = ridge.loo_scores(X[:1500], y[:1500]).argmax(1)  # each row by the fit to the others
     >>> bool((left_out == y[:1500]).mean() > 0.9)
     True
     """
@@ -62,18 +62,18 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
         self.strength = strength
 
     def loo_scores(self, X: Any, y: Any) -> Any:
-        """Score each training row by the fit to all the other rows, exactly and without refitting.
+        """Score each training row by the fit to all other rows, exactly and without refitting.
 
         Parameters
         ----------
         X : array or Tensor of shape (n, d)
         y : sequence of n labels
-            The very rows and labels that the probe was fitted on, in their order.
+            The rows and labels of the fit, in the same order.
 
         Returns
         -------
         array or Tensor of shape (n, K)
-            A column for every class, also for two of them.
+            One column per class, also for two classes.
 
         Raises
         ------
@@ -83,8 +83,9 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
         Notes
         -----
         For row i with target t, fit f and leverage h = 1/n + sum_j z_j^2 / (e_j + penalty), z = V^T (x - m),
-        the fit without the row gives t - (t - f) / (1 - h). f and h are taken at the penalty of the other
-        rows, whose mean eigenvalue is not quite that of all.
+        the fit without the row gives t - (t - f) / (1 - h). f and h use the penalty of the other
+        rows, whose mean eigenvalue differs from that of all. (Leave-one-out of linear smoothers: Hastie,
+        Tibshirani and Friedman, "The Elements of Statistical Learning", section 7.10.)
         """
         rows = self._fitted_rows(X, y, self.codes_)
         n, d = rows.shape
@@ -95,7 +96,7 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
         vectors, eigenvalues = self.vectors_.to(rows), self.eigenvalues_.to(rows)
         projections, shares = self.projections_.to(rows), self.shares_.to(rows)
         scores = rows.new_empty(n, len(shares))
-        for block, codes, out in zip(
+        for block, y, out in zip(
             centred_blocks(rows, self.mean_), self.codes_.split(BLOCK), scores.split(BLOCK), strict=True
         ):
             x = block / self.scale_  # (b, d)
@@ -103,32 +104,32 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
             z = x @ vectors  # (b, r)
             shrunk = z / (eigenvalues + self.strength * rest.clamp(min=0))
             leverage = 1 / n + (shrunk * z).sum(1, keepdim=True)
-            target = torch.nn.functional.one_hot(codes, len(shares)).to(rows)
+            target = torch.nn.functional.one_hot(y, len(shares)).to(rows)
             left_out = target - (target - shares - shrunk @ projections) / (1 - leverage)
-            # Where no other row differs from the rest, the others' fit is the mean of their targets.
+            # Where all other rows are equal, their fit is the mean of their targets.
             others = (n * shares - target) / (n - 1)
             out.copy_(torch.where(rest > d * torch.finfo(rows.dtype).eps, left_out, others))
         return like(scores.to(self.dtype_), X)
 
-    def relabelled(self, X: Tensor, codes: Tensor) -> Self:
-        """Give the fit to other labels of the rows that this probe was fitted on, without decomposing again.
+    def relabelled(self, X: Tensor, y: Tensor) -> Self:
+        """Return the fit to other labels of the same rows, without another decomposition.
 
         Parameters
         ----------
         X : Tensor of shape (n, d)
-            Those rows.
-        codes : Tensor of shape (n,), int64
+            Rows of the fit.
+        y : Tensor of shape (n,), int64
             The other labels as positions in ``classes_``.
         """
         other = copy.copy(self)
-        counts = codes.bincount(minlength=len(self.classes_)).double()
-        other._project(counts, class_means(X, codes, len(self.classes_)))
-        other.codes_ = codes
+        counts = y.bincount(minlength=len(self.classes_)).double()
+        other._project(counts, class_means(X, y, len(self.classes_)))
+        other.codes_ = y
         return other
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
-        super()._fit(X, codes, num_classes)
-        self.codes_ = codes  # for leave-one-out
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+        super()._fit(X, y, num_classes)
+        self.codes_ = y  # for leave-one-out
 
     def _fit_statistics(self, statistics: Statistics) -> None:
         self._check_stage()
@@ -140,7 +141,7 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
         self._project(statistics.n * statistics.shares, statistics.means)
 
     def _project(self, counts: Tensor, means: Tensor) -> None:
-        """Fit to classes of so many rows, (K,), and such means, (K, d)."""
+        """Fit to the row counts, (K,), and means, (K, d), of the classes."""
         self.shares_ = counts / counts.sum()
         # Column k of Xc^T Y is the sum of the rows of class k, each less the mean of all.
         sums = counts[:, None] * (means - self.mean_) / self.scale_  # (K, d)

@@ -18,13 +18,14 @@ class ShrinkageLDA(StagedProbe, MomentProbe, LinearProbe):
     S is pooled over the classes, whose priors are their shares of the rows. One eigendecomposition serves
     every shrinkage. It predicts as scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s)``.
 
-    Where the rows of a class do not differ at all, the spread between the classes takes the place of
-    trace(S) / d; a layer that is the same on every row predicts the most frequent class.
+    Where all rows within each class are equal, the spread between the classes replaces trace(S) / d. A layer
+    with equal outputs on all rows predicts the most frequent class. (Shrinkage: Ledoit and Wolf, "A
+    well-conditioned estimator for large-dimensional covariance matrices", 2004.)
 
     Parameters
     ----------
     shrinkage : float, default 0.1
-        s in [0, 1]. At 0 directions in which no class has any spread are left out.
+        s in [0, 1]. At 0, directions without variance within the classes are left out.
 
     Attributes
     ----------
@@ -34,7 +35,7 @@ class ShrinkageLDA(StagedProbe, MomentProbe, LinearProbe):
         Class means, float64.
     priors_ : Tensor of shape (K,)
     eigenvalues_ : Tensor of shape (r,)
-        Of S, descending; those that stand out of rounding.
+        Of S, descending; those above the rounding error.
     vectors_ : Tensor of shape (d, r)
         Their eigenvectors.
     scale_ : float
@@ -64,13 +65,13 @@ class ShrinkageLDA(StagedProbe, MomentProbe, LinearProbe):
         check_number("shrinkage", self.shrinkage, least=0, most=1)
 
     def _restage(self) -> None:
-        # Less the mean of all: no difference of scores changes, and the products of far means lose nothing.
+        # Subtract the mean of all: differences of scores stay, and products of large means lose no digits.
         mean = self.priors_ @ self.means_
         means = (self.means_ - mean).T  # (d, K)
         floor = self.shrinkage * self.scale_
         inside = self.vectors_.T @ means  # (r, K)
         coef = self.vectors_ @ (inside / ((1 - self.shrinkage) * self.eigenvalues_ + floor)[:, None])
-        if floor:  # what of the means lies where no class has any spread
+        if floor:  # part of the means outside the directions with variance
             coef += (means - self.vectors_ @ inside) / floor
         self.coef_ = coef.T.to(self.dtype_)
         intercept = self.priors_.log() - (means * coef).sum(0) / 2 - mean @ coef

@@ -1,4 +1,4 @@
-"""What the probes that scikit-learn already has share: one estimator inside, tensors outside."""
+"""Base of the probes that wrap an estimator of scikit-learn."""
 
 import re
 import warnings
@@ -18,9 +18,9 @@ SAME_ROWS = "all rows are the same, so no feature tells the classes apart; leave
 
 
 class SklearnProbe(Probe):
-    """A probe that hands its rows to a scikit-learn estimator, on the CPU.
+    """A probe that fits a scikit-learn estimator, on the CPU.
 
-    A subclass defines ``_estimator()``, the estimator to fit on codes 0..K-1.
+    A subclass defines ``_estimator()``, which returns the estimator to fit on class indices 0..K-1.
 
     Attributes
     ----------
@@ -30,19 +30,19 @@ class SklearnProbe(Probe):
     def _estimator(self) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define _estimator().")
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
         rows = X.cpu().numpy()
         # Many small decompositions: on a busy machine several threads are ten times slower than one.
         with warnings.catch_warnings(), one_thread(), threadpool_limits(1, user_api="openmp"):
-            # Dead units make collinear features in every memorised network: nothing to tell the user.
+            # Dead units make collinear features in every memorised network: no reason for a warning.
             warnings.filterwarnings("ignore", message="Variables are collinear")
             try:
-                self.estimator_ = self._estimator().fit(rows, codes.cpu().numpy())
+                self.estimator_ = self._estimator().fit(rows, y.cpu().numpy())
             except (ValueError, IndexError) as error:
                 raise InputError(self._reason(rows, str(error))) from error
 
     def _reason(self, rows: np.ndarray, message: str) -> str:
-        """Say why the estimator refused, in the user's class names instead of codes."""
+        """Return the estimator's error message with class names in place of class indices."""
         if len(rows) > 1 and (rows == rows[0]).all():
             message = SAME_ROWS
         named = re.sub(r"class (\d+)", lambda match: f"class {self.classes_[int(match[1])]!r}", message)

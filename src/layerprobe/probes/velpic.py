@@ -1,4 +1,4 @@
-"""VeLPIC, the linear probe of the follow-up study: one direction a class."""
+"""VeLPIC, the linear probe of the follow-up study: one direction per class."""
 
 import warnings
 from typing import ClassVar
@@ -23,7 +23,7 @@ class VeLPIC(MomentProbe, LinearProbe):
     Attributes
     ----------
     directions_ : Tensor of shape (K, d)
-        v_k in its rows, of the training rows' dtype.
+        Rows v_k, of the dtype of the training rows.
     classes_ : ndarray of shape (K,)
     n_features_in_ : int
 

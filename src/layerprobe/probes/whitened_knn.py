@@ -18,19 +18,19 @@ TIE_BREAK = 1e-3  # of one vote, for all similarities together
 
 
 class WhitenedKNN(StagedProbe):
-    """k nearest neighbours by cosine, after centring and whitening; many neighbours average label noise out.
+    """k nearest neighbours by cosine, after centring and whitening; many neighbours average label noise.
 
-    Rows are whitened by the covariance of all of them, shrunk to (1 - s) C + s trace(C) / d I, and brought
-    to unit length. The score of a class is its share of the votes of the k nearest training rows, plus the
-    sum of its voters' cosines, weighed so that it decides between equal shares and nothing else. One search
-    serves every number of neighbours.
+    Rows are whitened by their covariance C, shrunk to (1 - s) C + s trace(C) / d I (Ledoit and Wolf, 2004,
+    with a given s), and scaled to unit length. The score of a class is its share of the votes of the k
+    nearest training rows, plus the sum of the voters' cosines with a weight that only decides between equal
+    shares. One search serves every number of neighbours.
 
     Parameters
     ----------
     n_neighbors : int, default 100
-        k; brought down to the number of training rows.
+        k; at most the number of training rows is used.
     shrinkage : float, default 0.1
-        s in [0, 1]; 1 only centres. At 0 directions in which the rows do not differ are left out.
+        s in [0, 1]; 1 only centres. At 0, directions without variance are left out.
 
     Attributes
     ----------
@@ -51,20 +51,20 @@ class WhitenedKNN(StagedProbe):
         self.shrinkage = shrinkage
 
     def loo_scores(self, X: Any, y: Any) -> Any:
-        """Score each training row by its nearest neighbours among all the other rows.
+        """Score each training row by its nearest neighbours among all other rows.
 
-        The whitening stays that of all rows: it has seen no label.
+        The whitening is that of all rows: it does not depend on labels.
 
         Parameters
         ----------
         X : array or Tensor of shape (n, d)
         y : sequence of n labels
-            The very rows and labels that the probe was fitted on, in their order.
+            The rows and labels of the fit, in the same order.
 
         Returns
         -------
         array or Tensor of shape (n, K)
-            A column for every class, also for two of them.
+            One column per class, also for two classes.
 
         Raises
         ------
@@ -76,17 +76,17 @@ class WhitenedKNN(StagedProbe):
             raise InputError("leave-one-out scores need at least two rows, got one.")
         return like(self._votes(rows, [self.n_neighbors], leave_out=True)[0], X)
 
-    def _fit(self, X: Tensor, codes: Tensor, num_classes: int) -> None:
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
         self._check_stage()
         check_number("shrinkage", self.shrinkage, least=0, most=1)
-        counts = codes.bincount(minlength=num_classes).double()
-        mean = counts / len(X) @ class_means(X, codes, num_classes)
+        counts = y.bincount(minlength=num_classes).double()
+        mean = counts / len(X) @ class_means(X, y, num_classes)
         eigenvalues, vectors, trace = spectrum(X, mean)
         floor = self.shrinkage * trace / X.shape[1]
         self.mean_ = mean.to(X)
-        # Queries may leave the span of the training rows; that shortens all their cosines alike.
+        # Queries outside the span of the training rows have all cosines reduced by one factor.
         self.whitening_ = (vectors / ((1 - self.shrinkage) * eigenvalues + floor).sqrt()).to(X)
-        self.rows_, self.codes_ = self._whiten(X), codes
+        self.rows_, self.codes_ = self._whiten(X), y
 
     def _check_stage(self) -> None:
         check_count("n_neighbors", self.n_neighbors)
@@ -103,7 +103,7 @@ class WhitenedKNN(StagedProbe):
         return torch.nn.functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny)
 
     def _votes(self, X: Tensor, numbers: Sequence[int], *, leave_out: bool = False) -> Tensor:
-        """Give the scores (S, m, K) of the rows of X, (m, d), at S numbers of neighbours, by one search."""
+        """Return the scores (S, m, K) of the rows of X, (m, d), at S numbers of neighbours, by one search."""
         numbers = [min(int(k), len(self.rows_) - leave_out) for k in numbers]
         scores = self.rows_.new_zeros((len(numbers), len(X), len(self.classes_)), dtype=torch.float64)
         chunk = max(1, SIMILARITIES // len(self.rows_))
@@ -112,8 +112,8 @@ class WhitenedKNN(StagedProbe):
             if leave_out:
                 similarity.diagonal(start).fill_(-torch.inf)
             nearest = similarity.topk(max(numbers))
-            codes = self.codes_[nearest.indices]  # (c, k)
+            y = self.codes_[nearest.indices]  # (c, k)
             for of_stage, k in zip(scores, numbers, strict=True):
                 votes = (1 + TIE_BREAK / k * nearest.values[:, :k].double()) / k
-                of_stage[start : start + chunk].scatter_add_(1, codes[:, :k], votes)
+                of_stage[start : start + chunk].scatter_add_(1, y[:, :k], votes)
         return scores
