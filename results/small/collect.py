@@ -1,10 +1,10 @@
-"""Gather the small-scale reproduction into what is committed here.
+"""Collect the small-scale reproduction into the files of this folder.
 
 python results/small/collect.py RUNS [--pair NAME ...]
 
 RUNS is a root of runs, as `layerprobe reproduce all --root RUNS` leaves it. Writes beside this script tables/
-(CSV and Markdown), figures/ (PNG), rows.csv.gz and provenance.json, all from what is there: runs that are not
-there are "not run".
+(CSV and Markdown), figures/ (PNG), rows.csv.gz and provenance.json from the runs that exist; missing runs are
+"not run".
 """
 
 import argparse
@@ -45,7 +45,7 @@ def main(root: Path, pairs: list[str]) -> None:
 
 
 def draw(figure, path: Path) -> None:
-    """Write a picture of few colours, so that the repository stays small."""
+    """Write a figure as PNG with 64 colours, which keeps the repository small."""
     path.parent.mkdir(exist_ok=True)
     image = Image.open(io.BytesIO(png(figure, dpi=100))).convert("RGB")
     image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)

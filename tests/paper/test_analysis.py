@@ -17,7 +17,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_only_what_suits_the_run_is_done_and_only_once(root, monkeypatch):
+def test_suitable_experiments_are_done_once(root, monkeypatch):
     assert missing(SPEC, root, WANTED) == ["noisy_subspaces", "true_subspaces"]
     begun = []
     analyse(SPEC, root, WANTED, on_experiment=begun.append)
@@ -55,7 +55,7 @@ def test_an_unknown_experiment_is_named(root):
         missing(SPEC, root, ["nope"])
 
 
-def test_a_run_in_other_hands_is_left_alone(root):
+def test_a_run_of_another_process_raises_busy(root):
     with acquire(run_folder(root, SPEC)), pytest.raises(BusyError):
         analyse(SPEC, root, WANTED)
 

@@ -37,18 +37,18 @@ def test_all_is_every_table_and_figure_and_nothing_is_left_undone():
 
 
 @pytest.mark.parametrize("pairs", [["mlp-digits"], ["cnn-mnist"], PAPER_PAIRS])
-def test_every_family_has_runs_of_the_asked_pairs_alone(pairs):
+def test_every_family_has_runs_of_the_given_pairs_only(pairs):
     for family in FAMILIES.values():
         for spec in family(SMALL, pairs):
             assert spec.pair in pairs
 
 
-def test_what_is_planned_at_full_scale_is_the_papers_own_recipe():
+def test_full_scale_uses_the_recipe_of_the_paper():
     for spec in plan(["table1", "table2"], FULL, PAPER_PAIRS).work:
         assert spec == RunSpec.of(spec.pair, spec.corruption, spec.seed)
 
 
-def test_small_scale_says_so_in_every_spec():
+def test_small_scale_uses_subsets_in_every_spec():
     assert all(spec.subset and spec.test_subset for spec in plan(["all"], SMALL, PAPER_PAIRS).work)
 
 

@@ -57,7 +57,7 @@ def test_gains_from_the_rounded_accuracies_are_off_by_rounding_alone():
 
 
 @pytest.mark.parametrize(("name", "length"), FRAMES.items())
-def test_a_frame_is_whole_and_in_our_names(name, length):
+def test_a_frame_is_complete_and_uses_our_names(name, length):
     rows = getattr(published, name)()
     assert len(rows) == length
     assert set(rows["pair"]) <= set(PAIRS)

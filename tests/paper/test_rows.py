@@ -18,7 +18,7 @@ def test_a_number_keeps_its_last_bit(tmp_path):
     assert read_rows(tmp_path, "x")["value"].item() == 0.1 + 0.2
 
 
-def test_what_is_not_given_is_empty():
+def test_missing_values_are_empty():
     rows = tidy([{"metric": "accuracy", "value": 1}])
     assert list(rows) == MEASURE
     assert rows["layer"].item() == ""

@@ -34,21 +34,21 @@ def add_reproduce(app: "SubcommandApp") -> None:
     ) -> None:
         """Reproduce tables and figures of the paper: train, measure, and write them beside published numbers.
 
-        Does everything that is missing and nothing twice; interrupted and repeated, it goes on where it was.
-        Writes tables/, figures/, report.html, rows.csv, history.csv and provenance.json. Exit code 1 if a run
-        failed; what is there is written nevertheless.
+        Does only what is missing; an interrupted reproduction continues when the command is repeated. Writes
+        tables/, figures/, report.html, rows.csv, history.csv and provenance.json. The exit code is 1 if a run
+        failed; the results of the other runs are written.
 
         Args:
             workers: Where runs are trained and measured.
             names: table1, figure2, ..., probes, thresholds, ...; or all.
-            pair: Networks and data sets; without it the eight of the paper.
+            pair: Networks and data sets; by default the eight of the paper.
             scale: small: fixed subsets of the training images and fewer seeds, for two cores; full: the
                 paper's, for a GPU. --dry-run says how long it takes.
             root: Folder of all runs.
-            out: Folder for what is written.
-            dry_run: Do nothing; print the runs, and about how much time and disk space they need.
-            as_is: Train and measure nothing; write tables, figures and report from what is there.
-            json: Print the state of all runs as JSON on stdout, and nothing else there.
+            out: Folder for the results.
+            dry_run: Do nothing; print the runs and an estimate of their time and disk space.
+            as_is: Train and measure nothing; write tables, figures and report from the runs that exist.
+            json: Print the state of all runs as JSON on stdout, and nothing else.
         """
         from layerprobe.paper.plans import PAPER_PAIRS, SCALES
         from layerprobe.paper.plans import plan as plan_of
@@ -59,7 +59,7 @@ def add_reproduce(app: "SubcommandApp") -> None:
 
         if dry_run and as_is:
             raise InputError(
-                "--dry-run writes nothing and --as-is writes what is there; leave out one of the two"
+                "--dry-run writes nothing and --as-is writes existing results; leave out one of the two"
             )
         jobs = workers.resolve()
         plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)

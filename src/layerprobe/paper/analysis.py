@@ -194,7 +194,15 @@ def _progress(
 
 
 def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
-    """Return the rows of all experiments on these runs in the folder `root`, with the columns `COLUMNS`."""
+    """Return the rows of all experiments on runs, with the columns `layerprobe.paper.rows.COLUMNS`.
+
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        The runs; those without rows are left out.
+    root : path
+        The folder of all runs.
+    """
     frames = []
     for spec in specs:
         folder = run_folder(root, spec)

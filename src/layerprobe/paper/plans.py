@@ -89,7 +89,17 @@ class StudyScale:
         return RunSpec.of(pair, corruption, seed, **{**own, **changes})
 
     def specs(self, pairs: Sequence[str], degrees: Sequence[float | None], **changes: Any) -> list[RunSpec]:
-        """Return the runs of pairs at corruption degrees with all seeds; `changes` as in `spec`."""
+        """Return the runs of pairs at corruption degrees with all their seeds.
+
+        Parameters
+        ----------
+        pairs : sequence of str
+            Pairs of network and data set.
+        degrees : sequence of float or None
+            Corruption degrees; None for human labels.
+        **changes
+            As in `spec`.
+        """
         cells = ((pair, p, seed) for pair in pairs for p in degrees for seed in self.seeds_of(pair))
         return [self.spec(*cell, **changes) for cell in cells]
 

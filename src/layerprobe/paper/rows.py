@@ -67,7 +67,15 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def rows_path(folder: Path, experiment: str) -> Path:
-    """Return the path of the rows of an experiment in the folder of a run."""
+    """Return the path of the rows of an experiment.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    experiment : str
+        Name of the experiment.
+    """
     return folder / "rows" / f"{experiment}.csv"
 
 
@@ -114,12 +122,28 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
 
 
 def of_run(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a run with the columns of `RUN` in front."""
+    """Return the rows of a run with the columns of `RUN` in front.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    rows : DataFrame
+        Rows of `tidy`.
+    """
     return with_run(run.spec, rows)[COLUMNS]
 
 
 def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with the columns of `RUN` in front, which identify its run."""
+    """Return a frame with the columns of `RUN` in front, which identify its run.
+
+    Parameters
+    ----------
+    spec : RunSpec
+        The run.
+    frame : DataFrame
+        Rows or a history of this run.
+    """
     which = {
         "pair": spec.pair,
         "corruption": spec.corruption,

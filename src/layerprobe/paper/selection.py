@@ -42,7 +42,15 @@ def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
 
 
 def accuracies(rows: pd.DataFrame, split: str = "test", labels: str = "true") -> pd.DataFrame:
-    """Return the accuracies on a split ("train", "test", ...) against labels ("noisy" or "true")."""
+    """Return the accuracies on a split against labels.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Tidy rows.
+    split : {"train", "test", "validation", "evaluation"}
+    labels : {"noisy", "true", "relabelled"}
+    """
     return rows[(rows["metric"] == "accuracy") & (rows["split"] == split) & (rows["labels"] == labels)]
 
 

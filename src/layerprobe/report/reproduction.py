@@ -70,7 +70,15 @@ class Results:
 
     @classmethod
     def of_runs(cls, specs: Sequence[RunSpec], root: Location) -> "Results":
-        """Read the rows and histories of runs in the folder `root`, as far as they exist."""
+        """Read the rows and histories of runs, as far as they exist.
+
+        Parameters
+        ----------
+        specs : sequence of RunSpec
+            The runs.
+        root : path
+            The folder of all runs.
+        """
         return cls(gather(specs, root), histories(specs, root))
 
     @classmethod

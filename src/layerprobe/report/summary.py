@@ -1,4 +1,4 @@
-"""What rows say about the test data: tables for reading, in percent, and one plain sentence."""
+"""Summaries of test accuracies: tables in percent, and one sentence."""
 
 import pandas as pd
 
@@ -17,7 +17,7 @@ def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a layer: test accuracy of the network, of MASC, and of the best other probe.
+    """Return one row per layer: test accuracy of the network, of MASC, and of the best other probe.
 
     The best other probe is the one of the highest mean among those fitted on the noisy labels. Each cell is
     the mean over seeds in percent, and their range if there are several.
@@ -44,7 +44,7 @@ def by_layer(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_probe(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each probe and label set, one column a layer: mean test accuracy in percent."""
+    """Return one row per probe and label set, one column per layer: mean test accuracy in percent."""
     tests = accuracies(rows).replace({"probe": PROBE_TITLES, "fitted_on": {"": "noisy"}})
     is_network = tests["probe"] == "network"
     layers = [*tests[~is_network]["layer"].unique(), *tests[is_network]["layer"].unique()]
@@ -55,7 +55,7 @@ def by_probe(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def finding(rows: pd.DataFrame) -> str:
-    """Say in one sentence what the rows show, whatever it is.
+    """Return one sentence that compares MASC, the network and the best other probe.
 
     The rows hold one corruption degree, one or more seeds, and probes fitted on "noisy" labels.
     """
@@ -79,7 +79,7 @@ def finding(rows: pd.DataFrame) -> str:
 
 
 def _ahead(rows: pd.DataFrame, layer: str) -> int:
-    """Count the seeds in which MASC at a layer beats the network on the test data."""
+    """Return the number of seeds with which MASC at a layer is better than the network on the test data."""
     tests = rows[rows["split"] == "test"].set_index("seed")
     masc = tests[(tests["probe"] == "masc") & (tests["fitted_on"] == "noisy") & (tests["layer"] == layer)]
     return int((masc["accuracy"] > tests[tests["probe"] == "network"]["accuracy"]).sum())

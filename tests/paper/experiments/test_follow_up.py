@@ -85,7 +85,7 @@ def test_dynamics_at_an_epoch_is_that_of_its_network(subject, dynamics_rows):
     assert of_layer["value"].nunique() > 1
 
 
-def test_dynamics_without_kept_weights_says_what_to_do(tmp_path):
+def test_dynamics_without_kept_weights_raises(tmp_path):
     spec = replace(SPEC, recipe=replace(SPEC.recipe, max_epochs=1))
     execute(spec, tmp_path)
     with pytest.raises(DataError, match=r"kept no weights .*--checkpoints"):
@@ -125,7 +125,7 @@ def test_clean_labels_are_measured_once_and_rows_survive_the_disk(tmp_path):
 
 
 @pytest.mark.parametrize("pair", ["mlp-mnist", "cnn-mnist", "alexnet-cifar100", "resnet18-cifar10"])
-def test_the_last_probed_layer_is_what_the_head_gets(pair):
+def test_the_last_probed_layer_is_the_input_of_the_head(pair):
     """What lets the experiment edit the head alone."""
     model = build(pair).eval()
     size = {"mlp-mnist": (1, 28, 28), "cnn-mnist": (1, 28, 28)}.get(pair, (3, 32, 32))

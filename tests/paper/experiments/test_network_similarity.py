@@ -44,7 +44,7 @@ def test_cka_by_hand(x, y, expected):
 
 
 @pytest.mark.parametrize("shape", [(300, 12), (30, 200)])  # by features, by inputs
-def test_cka_knows_nothing_of_rotation_scale_and_shift(shape):
+def test_cka_is_invariant_to_rotation_scale_and_shift(shape):
     X = gaussian(*shape, seed=0)
     assert linear_cka(X, -3 * X @ rotation(shape[1], 1) + 5) == pytest.approx(1, abs=1e-12)
     stretched = X * torch.arange(1, shape[1] + 1)
@@ -98,7 +98,7 @@ def test_principal_cosines_of_unequal_dimensions():
     assert principal_cosines(axes[:, :0], axes).shape == (0,)
 
 
-def test_chance_is_what_random_subspaces_have():
+def test_chance_cosine_equals_that_of_random_subspaces():
     """40 draws: the mean of r = 5 squared cosines has a deviation below 0.06 each, 4 of its own are 0.04."""
     squares = [
         principal_cosines(gaussian(40, 5, seed=2 * i), gaussian(40, 8, seed=2 * i + 1)).square().mean().item()

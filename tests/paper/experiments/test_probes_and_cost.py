@@ -23,7 +23,7 @@ def test_accuracies_are_those_of_the_probes_themselves(memorised):
             assert len(here) == 3
 
 
-def test_what_would_take_longer_than_the_run_is_worth_is_left_out(memorised):
+def test_qda_is_left_out_where_it_takes_too_long(memorised):
     whole = replace(memorised, run=replace(memorised.run, spec=replace(memorised.spec, subset=None)))
     everything = list(PROBES)
     assert affordable_probes(memorised, 512) == affordable_probes(whole, 2048) == everything
@@ -51,7 +51,7 @@ def test_operations_of_a_fitted_probe_by_hand():
     assert fit_flops(create("knn", n_neighbors=1).fit(X, y), counts, 4) == 0
 
 
-def test_they_are_the_papers_probes_and_its_follow_ups_whatever_else_is_registered():
+def test_probes_are_those_of_the_paper_and_its_follow_up():
     assert PROBES == ("masc", "ncm", "logistic", "lda", "qda", "knn", "velpic")
     assert set(PROBES) < set(REGISTRY)
 
@@ -64,14 +64,14 @@ def test_every_probe_of_the_paper_has_a_formula(memorised):
     assert (rows.loc[rows["metric"].str.endswith("_seconds"), "value"] > 0).all()
 
 
-def test_peak_memory_counts_what_is_allocated_and_let_go():
+def test_peak_memory_counts_freed_allocations():
     peak = peak_bytes(lambda: np.ones(4_000_000).sum())
     if peak is None:
         pytest.skip("this kernel does not tell a process's peak memory")
     assert 30e6 < peak < 45e6
 
 
-def test_where_the_kernel_does_not_tell_the_work_is_done_all_the_same(monkeypatch, tmp_path):
+def test_the_work_is_done_where_peak_memory_is_unknown(monkeypatch, tmp_path):
     done = []
     monkeypatch.setattr(memory, "RESET", tmp_path / "nowhere" / "clear_refs")
     assert peak_bytes(lambda: done.append(1)) is None

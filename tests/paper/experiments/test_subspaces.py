@@ -51,7 +51,7 @@ def test_every_setting_is_that_of_a_probe_fitted_for_it(memorised):
         )
 
 
-def test_the_networks_own_accuracies_stand_beside_them(memorised):
+def test_rows_include_the_accuracies_of_the_network(memorised):
     rows = noisy_subspaces(memorised)
     output = rows[rows["layer"] == "output"]
     assert list(zip(output["split"], output["labels"], strict=True)) == ACCURACIES

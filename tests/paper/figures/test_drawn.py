@@ -176,7 +176,7 @@ def test_controls_show_the_untrained_network_too(drawn):
     assert np.allclose(line(ax, STYLES[4])[1], masc(degrees, 1, 0) - 0.2 + SEED)
 
 
-def test_cost_leaves_out_what_is_free(drawn):
+def test_cost_leaves_out_costs_of_zero(drawn):
     axes = [ax for ax in drawn("cost").axes if ax.axison and ax.get_title(loc="left") == MLP]
     assert [ax.get_ylabel() for ax in axes] == [
         "seconds to fit",
@@ -233,7 +233,7 @@ def test_histories_have_a_panel_for_every_condition_with_human_labels_by_name(dr
     assert np.allclose(y, 0.07 * np.array([1, 2, 3, 4, 5, (5 + 6 + 6) / 3, 6]))
 
 
-def test_runs_edited_midway_stand_beside_those_that_were_not(history, drawn):
+def test_midway_shows_edited_and_unedited_runs(history, drawn):
     ax = panel(drawn("midway"), "cnn-cifar10, p = 0.4")
     plain, edited = (line.get_ydata() for line in ax.lines)
     means = 0.07 * np.arange(1, 8)
@@ -243,7 +243,7 @@ def test_runs_edited_midway_stand_beside_those_that_were_not(history, drawn):
         FIGURES["midway"].draw(None, history)  # nobody edited
 
 
-def test_human_labels_stand_beside_clean_ones(drawn):
+def test_natural_shows_human_and_clean_labels(drawn):
     figure = drawn("natural")
     ax = panel(figure, "cnn-cifar10: noisy subspaces")
     assert legend(figure)[:4] == ["p = 0", *synthetic.HUMAN]

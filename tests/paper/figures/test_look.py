@@ -85,7 +85,7 @@ def test_the_scale_is_written_below():
     assert footer(draw(few)).endswith("Runs behind each point: 1 to 2.")
 
 
-def test_history_says_its_scale_too():
+def test_the_history_has_its_scale_in_the_footer():
     history = synthetic.histories(degrees=(0.4,), subset=300)
     assert footer(FIGURES["history"].draw(None, history)).startswith("small scale: subsets of the training")
 
@@ -130,7 +130,7 @@ def test_rows_that_hold_no_point_of_a_figure(rows):
         FIGURES["figure28"].draw(of)
 
 
-def test_a_pair_without_true_subspaces_says_so(rows):
+def test_a_panel_without_lines_shows_not_measured(rows):
     of = rows[(rows["experiment"] == "noisy_subspaces") & (rows["pair"] == "mlp-mnist")]
     figure = FIGURES["thresholds"].draw(of)
     assert [[text.get_text() for text in ax.texts] for ax in panels(figure)][:2] == [[], ["not measured"]]

@@ -19,7 +19,7 @@ def control_rows(rows_of, best, epoch, **run):
     return rows_of([{**TEST, **record} for record in records], {"experiment": "controls"}, **run)
 
 
-def test_controls_stand_side_by_side(rows_of, subspace_rows, no_history):
+def test_baselines_beside_published_numbers(rows_of, subspace_rows, no_history):
     parts = [control_rows(rows_of, 0.96, 3), control_rows(rows_of, 0.98, 6, seed=1)]
     parts.append(subspace_rows({"input": 0.9, "fc1": 0.8}))
     parts.append(control_rows(rows_of, 0.5, 1, optimizer="adam"))
@@ -41,7 +41,7 @@ def test_controls_stand_side_by_side(rows_of, subspace_rows, no_history):
     assert (here["verdict"] == "not run").sum() == 1  # MASC with true subspaces
 
 
-def test_edits_stand_beside_the_network(rows_of, subspace_rows, no_history):
+def test_edits_beside_the_accuracy_of_the_network(rows_of, subspace_rows, no_history):
     records = [
         {"split": "train", "labels": "noisy", "value": 0.7},
         {"split": "train", "labels": "true", "value": 0.6},

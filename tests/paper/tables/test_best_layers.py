@@ -46,7 +46,7 @@ def test_every_published_cell_appears(subspace_rows, no_history):
     assert (table["verdict"] == "not run").sum() == 3 * 31
 
 
-def test_what_the_network_added_to_the_pixels_leaves_the_input_out(subspace_rows, no_history):
+def test_masc_hidden_leaves_the_input_out(subspace_rows, no_history):
     table = TABLES["table1"].build(subspace_rows({"input": 0.9, "fc1": 0.6, "fc2": 0.7}), no_history)
     masc, hidden = line_of(table, "masc"), line_of(table, "masc_hidden")
     assert (masc["layer"], masc["ours"]) == ("input", 0.9)
@@ -67,7 +67,7 @@ def test_runs_that_share_seeds_do_not_count_as_independent(subspace_rows, no_his
     assert line_of(TABLES["table1"].build(rows, no_history), "masc")["seeds"] == 2
 
 
-def test_a_network_that_did_not_memorise_says_so(subspace_rows, no_history):
+def test_a_network_below_99_percent_is_not_memorised(subspace_rows, no_history):
     rows = pd.concat([subspace_rows({"fc1": 0.9}), subspace_rows({"fc1": 0.9}, seed=1, trained=0.98)])
     assert line_of(TABLES["table1"].build(rows, no_history), "network")["memorised"] == "no"
 

@@ -30,7 +30,7 @@ def test_the_best_layer_is_that_of_the_highest_mean_and_the_first_of_equals():
     assert best["value"].tolist() == [0.9, 0.94]
 
 
-def test_a_join_keeps_the_order_of_the_left_and_knows_equal_nans():
+def test_a_join_keeps_the_order_of_the_left_and_matches_nan():
     left = pd.DataFrame({"k": ["b", "a"], "p": [math.nan, 0.2], "x": [1, 2]})
     right = pd.DataFrame({"k": ["c", "b"], "p": [0.2, math.nan], "y": [3, 4]})
     table = joined(left, right, ["k", "p"])
@@ -38,7 +38,7 @@ def test_a_join_keeps_the_order_of_the_left_and_knows_equal_nans():
     assert table["y"].fillna(0).tolist() == [4, 0, 3]
 
 
-def test_quantities_stand_side_by_side_where_some_are_missing():
+def test_missing_quantities_are_nan_side_by_side():
     rows = pd.DataFrame({"pair": ["a", "b"], "key": ["x", "y"], "value": [0.1, 0.2]})
     table = side_by_side({"one": rows[:1], "two": rows}, ["pair"])
     assert table["pair"].tolist() == ["a", "b"]

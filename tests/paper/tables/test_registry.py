@@ -20,7 +20,7 @@ COMPARED = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_without_any_run_a_table_holds_what_was_published_and_nothing_of_ours(name, no_rows, no_history):
+def test_a_table_without_runs_has_the_published_numbers_only(name, no_rows, no_history):
     table = TABLES[name].build(no_rows, no_history)
     assert list(table)[:4] == FIRST
     assert len(table) == COMPARED.get(name, 0)

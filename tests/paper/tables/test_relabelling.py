@@ -61,7 +61,7 @@ def test_before_and_after_retraining(rows, no_history):
     assert (early["layers"], early["seeds"]) == ("fc1, fc2", 2)
 
 
-def test_true_subspaces_stand_apart(rows, no_history):
+def test_table8_has_true_subspaces_only(rows, no_history):
     table = TABLES["table8"].build(rows, no_history)
     assert set(table["fitted_on"]) == {"true"}
     assert table["last_epoch"].tolist() == [0.65, 0.66]

@@ -45,5 +45,5 @@ def test_each_seed_alone_against_all(subspace_rows, no_history, sharing_runs):
     assert set(network["accuracy_spread"]) == {0}
 
 
-def test_one_run_says_nothing(subspace_rows, no_history):
+def test_one_run_has_no_line(subspace_rows, no_history):
     assert TABLES["sensitivity"].build(subspace_rows({"fc1": 0.5}), no_history).empty

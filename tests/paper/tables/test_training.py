@@ -6,7 +6,7 @@ import pytest
 from layerprobe.paper.tables import TABLES
 
 
-def test_the_last_epoch_is_what_counts(history_of, no_rows):
+def test_accuracies_are_those_of_the_last_epoch(history_of, no_rows):
     history = pd.concat(
         [
             history_of((0.5, 0.99), (0.7, 0.85), (0.9, 0.86), seed=0),

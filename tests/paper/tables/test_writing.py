@@ -68,7 +68,7 @@ def test_latex_is_a_longtable_with_rules_and_escapes():
     assert text.count("{") == text.count("}")
 
 
-def test_the_caption_counts_and_says_what_is_small():
+def test_the_caption_has_verdicts_scale_and_variants():
     text = caption("table3", FRAME)
     assert text.startswith(f"{TABLES['table3'].title}. Verdicts: 1 reproduced, 0 differ, 0 not run. ")
     assert "trained or tested on a part of the images: a difference" in text

@@ -39,7 +39,15 @@ def probes(finished: FinishedRun) -> pd.DataFrame:
 
 
 def affordable_probes(finished: FinishedRun, d: int) -> list[str]:
-    """Return the probes that are fitted to layers of d features; QDA only where K d^3 is below a limit."""
+    """Return the probes to fit on a layer; QDA only where K d^3 is below a limit.
+
+    Parameters
+    ----------
+    finished : FinishedRun
+        The run, which gives the number of classes K and the limit.
+    d : int
+        Number of features of the layer.
+    """
     limit = MOST_CUBES if finished.spec.subset is None else MOST_CUBES_OF_SUBSET
     too_long = finished.images.num_classes * d**3 > limit
     return [name for name in PROBES if name != "qda" or not too_long]

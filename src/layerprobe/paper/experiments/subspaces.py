@@ -106,7 +106,17 @@ def fit_quietly(probe: Probe, X: Tensor, y: np.ndarray) -> Probe:
 
 
 def fit_masc(X: Tensor, y: np.ndarray, variance: float = float(PAPER_SETTING)) -> MASC:
-    """Fit MASC to outputs (n, d) of one layer and labels (n,), by default at the paper's variance."""
+    """Fit MASC as `fit_quietly` does.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+        Outputs of one layer.
+    y : ndarray of shape (n,)
+        Labels.
+    variance : float
+        Share of the variance; by default the paper's.
+    """
     masc = MASC(variance=variance)
     fit_quietly(masc, X, y)
     return masc

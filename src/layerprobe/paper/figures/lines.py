@@ -171,7 +171,15 @@ def lines_by(
 
 
 def probe_lines(rows: pd.DataFrame, x: str, order: Sequence[str] | None = None) -> list[Line]:
-    """Return one line per probe, with x and order as in `span`."""
+    """Return one line per probe.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With the columns probe and value.
+    x, order
+        As in `span`.
+    """
     return lines_by(rows, "probe", PROBE_STYLES, x, order, PROBE_TITLES)
 
 

@@ -119,7 +119,7 @@ EPOCH_FIGURES = [
     ),
     FigureSpec(
         "midway",
-        "Training with an edit of the last layer",
+        "Training with an edit of the last layer on the way",
         "Test accuracy during training on corrupted labels. The edit replaces the last layer by a probe of "
         "the last hidden layer, fitted on the same labels, and restarts the optimiser. The epoch after the "
         "edit is the first that shows it.",

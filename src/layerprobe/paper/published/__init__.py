@@ -1,8 +1,8 @@
-"""The numbers that the paper published, as they are; SOURCE.md beside this file says where they are from.
+"""The published numbers of the paper, unchanged; SOURCE.md beside this file names their source.
 
 Every function returns a fresh frame. Accuracies are shares in [0, 1], rounded to four decimals, and means
-over three runs unless said otherwise. Names of pairs, layers and probes are ours. `CAVEATS` says what to keep
-in mind when comparing with them.
+over three runs unless said otherwise. Names of pairs, layers and probes are ours. `CAVEATS` lists
+limits of a comparison with them.
 """
 
 import io
@@ -13,12 +13,12 @@ import pandas as pd
 
 __all__ = ["CAVEATS", "masc_by_layer", "probes_best_layer", "table1", "thresholds_best_layer", "training"]
 
-PROBES = {"logreg": "logistic"}  # published name: ours, where they differ
+PROBES = {"logreg": "logistic"}  # our names by published names, where they differ
 TEXTS = {"pair", "layer", "best_layer", "probe", "fitted_on", "threshold"}
 
 
 def table1() -> pd.DataFrame:
-    """Return Table 1 and supplementary Table 5: the network beside MASC at its best layer, p from .2 to .8.
+    """Return Tables 1 and 5: the network and MASC at its best layer, p from .2 to .8.
 
     Columns pair, corruption, model_test, masc_noisy_best_layer, masc_true_best_layer, gain_noisy_percent,
     gain_true_percent, model_peak_epoch_test (the network's best epoch; NaN for resnet18-cifar10).
@@ -27,7 +27,7 @@ def table1() -> pd.DataFrame:
 
 
 def training() -> pd.DataFrame:
-    """Return how training ended.
+    """Return the end of training: accuracies and epochs.
 
     Columns pair, corruption, train_noisy (running, in training mode), test, test_min, test_max, last_epoch,
     epoch_train_99 (the first epoch at 99 % on the corrupted labels; NaN if there was none).
@@ -49,7 +49,7 @@ def probes_best_layer() -> pd.DataFrame:
 def thresholds_best_layer() -> pd.DataFrame:
     """Return the first run at other thresholds: pair, corruption, threshold, best_layer, test.
 
-    A threshold is a text as the column `setting` of rows has it: "0.25", "1pc".
+    A threshold is a text as in the column `setting` of rows: "0.25", "1pc".
     """
     return _read("thresholds_best_layer")
 
@@ -62,7 +62,7 @@ def _read(name: str) -> pd.DataFrame:
 def _read_once(name: str) -> pd.DataFrame:
     rows = pd.read_csv(
         io.StringIO(_text(f"{name}.csv")), dtype=str
-    )  # pandas' own parser may miss the last bit
+    )  # the parser of pandas may lose the last bit
     return rows.astype({column: float for column in rows if column not in TEXTS})
 
 
@@ -71,4 +71,4 @@ def _text(name: str) -> str:
 
 
 CAVEATS: str = _text("SOURCE.md").partition("## What to keep in mind")[2].strip()
-"""What to keep in mind when comparing with these numbers, a Markdown list."""
+"""Limits of a comparison with these numbers, a Markdown list."""
