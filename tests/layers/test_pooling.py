@@ -42,6 +42,32 @@ def test_pool(x, pool, rows):
     torch.testing.assert_close(captured.outputs["input"], rows)
 
 
+def test_compact_averages_large_feature_maps_by_blocks():
+    class Same(nn.Module):
+        def forward(self, x):
+            return x * 1
+
+    images = torch.randn(2, 16, 16, 16)
+    rows = capture(Same(), images, "input", pool="compact").outputs["input"]
+    torch.testing.assert_close(rows, nn.functional.adaptive_avg_pool2d(images, 8).flatten(1))
+    small = capture(Same(), IMAGES, "input", pool="compact").outputs["input"]
+    torch.testing.assert_close(small, IMAGES.flatten(1))
+
+
+def test_compact_averages_tokens_under_the_attention_mask():
+    class Text(nn.Module):
+        def forward(self, x, attention_mask):
+            return x * 1
+
+    mask = (torch.arange(7) < torch.tensor([1, 2, 3, 4, 5, 7])[:, None]).long()
+    batch = {"x": TOKENS, "attention_mask": mask}
+    rows = capture(Text(), batch, "output", pool="compact").outputs["output"]
+    expected = torch.stack(
+        [tokens[: int(kept.sum())].mean(0) for tokens, kept in zip(TOKENS, mask, strict=True)]
+    )
+    torch.testing.assert_close(rows, expected)
+
+
 def test_a_convolution_after_pooling_and_flattening():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     with torch.no_grad():

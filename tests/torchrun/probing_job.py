@@ -1,4 +1,4 @@
-"""One `probe` call and one `ClassMoments` as every process of a job sees them, in one file a process."""
+"""Results of `probe` and `ClassMoments` in every process of a job, written to one file per process."""
 
 import json
 import sys
@@ -32,7 +32,7 @@ def network():
 
 def tables():
     X, true, noisy = draw()
-    test = (X[:1] + 0.1, true[:1])  # no row at all for the second process
+    test = (X[:1] + 0.1, true[:1])  # no row for the second process
     options = {
         "probes": ["masc", "velpic", "ncm", "lda", "ridge"],
         "variances": [0.6, 0.9],
@@ -53,12 +53,12 @@ def tables():
             train_labels=sets,
             **options,
         ),
-        "one row": probe(network(), (X[:1], noisy[:1]), test, probes="ncm"),  # the second process has none
+        "one row": probe(network(), (X[:1], noisy[:1]), test, probes="ncm"),  # none for the second process
     }
 
 
 def refused():
-    """What is said where the processes differ in their network, or in their labels."""
+    """Yield the errors where the processes differ in their network, or in their labels."""
     X, true, _ = draw(20)
     with torch.random.fork_rng():
         torch.manual_seed(rank())

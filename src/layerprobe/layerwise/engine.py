@@ -203,10 +203,9 @@ def _fit(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DegenerateWarning)
         try:
-            # with rows at hand only subspaces share their fit; others may keep more of the rows than sums
-            if streams(estimator) and (
-                isinstance(estimator, MASC) or not isinstance(statistics, RowStatistics)
-            ):
+            # of rows only subspaces share a fit; other probes may keep more of the rows than statistics
+            by_statistics = isinstance(estimator, MASC) or not isinstance(statistics, RowStatistics)
+            if streams(estimator) and by_statistics:
                 estimator.fit_statistics(statistics, one.classes)
             elif X is None:
                 raise InputError("the probe needs rows, and only sums over them are at hand")

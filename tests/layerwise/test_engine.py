@@ -1,0 +1,76 @@
+"""fit_layer, predictions and count_correct against probes fitted by hand."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.tree import DecisionTreeClassifier
+
+from layerprobe import MASC
+from layerprobe.errors import InputError
+from layerprobe.layerwise import LabelSets, count_correct, fit_layer, predictions
+from layerprobe.probes import KNN, Ridge, create
+
+generator = torch.Generator().manual_seed(0)
+TRUE = torch.arange(300) % 3
+X = 2 * torch.randn(3, 8, generator=generator)[TRUE] + torch.randn(300, 8, generator=generator)
+NOISY = torch.where(torch.rand(300, generator=generator) < 0.2, (TRUE + 1) % 3, TRUE)
+SETS = LabelSets.of({"noisy": NOISY, "true": TRUE})
+PROBES = {
+    "masc": MASC(0.9),
+    "half": MASC(0.5),
+    "ridge": Ridge(),
+    "knn": KNN(),
+    "tree": DecisionTreeClassifier(),
+}
+
+
+def by_hand(name, labels):
+    probe = create("masc", variance=0.5) if name == "half" else PROBES[name]
+    return probe.fit(X if name != "tree" else X.numpy(), labels.numpy())
+
+
+def test_fitted_probes_predict_as_probes_fitted_by_hand():
+    fitted = fit_layer("fc", PROBES, SETS, X)
+    assert [(one.name, one.fitted_on) for one in fitted] == [
+        (name, labels) for name in PROBES for labels in ("noisy", "true")
+    ]
+    for position, predicted, seconds in predictions(fitted, X):
+        one = fitted[position]
+        expected = np.asarray(by_hand(one.name, {"noisy": NOISY, "true": TRUE}[one.fitted_on]).predict(X))
+        assert (predicted.numpy() == expected).mean() >= 0.99  # sums of batches round differently
+        assert seconds >= 0
+        assert torch.equal(predicted, one.predict(X))
+
+
+def test_labels_of_no_class_are_never_correct():
+    fitted = fit_layer("fc", {"ncm": create("ncm")}, LabelSets.of({"true": TRUE}), X)
+    y = torch.stack([TRUE, torch.full_like(TRUE, -1)])
+    accuracies = count_correct(fitted, X, y)
+    right, unknown = accuracies.shares[0]
+    assert right == create("ncm").fit(X, TRUE).score(X, TRUE)
+    assert unknown == 0
+
+
+def test_staged_scores_come_from_one_fit():
+    (one,) = fit_layer("fc", {"masc": MASC(0.9)}, LabelSets.of({"true": TRUE}), X)
+    for value, scores in zip([0.5, 0.8], one.staged_scores(X, [0.5, 0.8]), strict=True):
+        torch.testing.assert_close(scores, MASC(value).fit(X, TRUE).class_scores(X), rtol=1e-5, atol=1e-5)
+    (tree,) = fit_layer("fc", {"tree": DecisionTreeClassifier()}, LabelSets.of({"true": TRUE}), X)
+    with pytest.raises(InputError, match="has no hyperparameter to vary"):
+        list(tree.staged_scores(X, [1.0]))
+    with pytest.raises(InputError, match="expected a probe of layerprobe"):
+        tree.scores(X)
+
+
+def test_classes_of_one_set_alone_have_their_own_indices():
+    labels = LabelSets.of({"first": ["a", "b"] * 150, "second": ["c", "b"] * 150})
+    assert labels.classes.tolist() == ["a", "b", "c"]
+    assert labels.changed == 0.5
+    first, second = fit_layer("fc", {"ncm": create("ncm")}, labels, X)
+    assert (first.classes.tolist(), second.classes.tolist()) == (["a", "b"], ["b", "c"])
+    assert set(second.predict(X).tolist()) == {1, 2}
+
+
+def test_sums_alone_serve_only_probes_that_need_no_rows():
+    with pytest.raises(InputError, match=r"probe 'knn' on layer 'fc'.* needs rows"):
+        fit_layer("fc", {"knn": KNN()}, SETS)
