@@ -1,11 +1,11 @@
-"""The audit against what else could be done with one memorised network, or with several new ones.
+"""Compare the audit with other methods on one memorised network, or on several new ones.
 
 python benchmarks/audit.py --data DATA --networks FOLDER [--setting NAME ...] [--seeds 0 1 2] [--rivals]
 
-Trains what FOLDER does not hold (`audit_networks.py`), audits it by noisy labels only, and appends one row a
-measure to results/audit/rows.csv; a setting and seed that are there already are not done again. Only this
-script looks at the true labels. `--rivals` adds cleanlab's recipe, out-of-sample probabilities of five
-early-stopped networks, which takes as long as training did. `audit_repair.py` has the parts that repair.
+Trains the networks that FOLDER lacks (`audit_networks.py`), audits them with noisy labels only, and appends
+one row per measure to results/audit/rows.csv. Settings and seeds in this file are skipped. Only this script
+uses the true labels. `--rivals` adds cleanlab's recipe, out-of-sample probabilities of five early-stopped
+networks, which takes as long as training did. `audit_repair.py` has the parts that repair.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main(data_root: Path, folder: Path, names: list[str], seeds: list[int], *, r
 
 
 def audited(data: nets.Data, networks: dict[str, torch.nn.Module], history: list[dict[str, str]]) -> Measured:
-    """Audit by policies that know noisy labels alone, with and without views; measure with true ones."""
+    """Audit with the policies for noisy labels, with and without views; measure with true labels."""
     wrong = (data.given != data.true).numpy()
     test = read_rows((data.test_x, data.test_true))
     views = resolve_views(VIEWS)
@@ -106,7 +106,7 @@ def audited(data: nets.Data, networks: dict[str, torch.nn.Module], history: list
 
 
 def regrets(policy: str, count: int, found, model, data: nets.Data, test) -> Measured:
-    """Compare the candidate that the policy chose with the best one, by test accuracy, at the same views."""
+    """Compare the selected candidate with the best one by test accuracy, with the same views."""
     views = resolve_views(VIEWS[:count])
     train, held = (
         NetworkReader(model, views=views).read(rows) for rows in (read_rows((data.x, data.given)), test)
@@ -134,7 +134,7 @@ def regrets(policy: str, count: int, found, model, data: nets.Data, test) -> Mea
 
 
 def untrained_ridge(model: torch.nn.Module, data: nets.Data, test) -> Measured:
-    """Choose a ridge probe of the untrained network by the noisy hold-out."""
+    """Select a ridge probe on the untrained network with the noisy hold-out."""
     reader = NetworkReader(model)
     train, held, tested = (
         reader.read(rows)
@@ -205,7 +205,7 @@ def share(scores: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def done(name: str, seed: int, part: str) -> bool:
-    """Return whether these measures are there already."""
+    """Return whether these measures exist."""
     if not ROWS.exists():
         return False
     rows = pd.read_csv(ROWS, keep_default_na=False)
@@ -213,7 +213,7 @@ def done(name: str, seed: int, part: str) -> bool:
 
 
 def add(name: str, seed: int, part: str, measured: list[tuple[str, str, int, str, float]]) -> None:
-    """Append measures, all of a part at once."""
+    """Append all measures of a part at once."""
     ROWS.parent.mkdir(parents=True, exist_ok=True)
     rows = pd.DataFrame([(name, seed, *row) for row in measured], columns=COLUMNS).assign(part=part)
     rows.to_csv(ROWS, mode="a", header=not ROWS.exists(), index=False)

@@ -1,8 +1,8 @@
-"""The networks that the audit's benchmark audits: trained on noisy labels until they know them by heart.
+"""Networks for the benchmark of the audit, trained on noisy labels until they have memorised them.
 
 Each setting is a network, a data set, a kind of noise and a number of rows. 3,000 more rows with noise of the
-same kind are set aside before training, as a practitioner would; only the paper's clean test images know the
-truth. A network that is on disk already is read, and one that was interrupted goes on where it was.
+same kind are set aside before training, as a practitioner would; only the clean test images of the
+paper have true labels. A network on disk is read, and an interrupted training is resumed.
 """
 
 import csv
@@ -23,7 +23,7 @@ HOLDOUT = 3000
 
 @dataclass(frozen=True)
 class Setting:
-    """What a network is trained on."""
+    """Network, data set and noise of one benchmark."""
 
     pair: str
     images: str
@@ -34,7 +34,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """A folder's name."""
+        """Name of the folder."""
         degree = f"-{self.degree:g}" if self.degree else ""
         return f"{self.pair}-{self.rows}-{self.kind}{degree}"
 
@@ -54,7 +54,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Inputs (n, c, h, w), the labels given, and the true ones for measuring alone."""
+    """Inputs (n, c, h, w), given labels, and true labels for the measures."""
 
     x: torch.Tensor
     given: torch.Tensor
@@ -92,7 +92,7 @@ def inputs(array: np.ndarray) -> torch.Tensor:
 
 
 def trained_on_test_images(images: ImageSet) -> Data:
-    """Let the test images be trained on, with their labels as published, and training images judge."""
+    """Return test images with published labels as training rows, and training images as hold-out."""
     judges, tests = np.split(images.subset(HOLDOUT + len(images.test_images)).train_index, [HOLDOUT])
     train_y = torch.from_numpy(images.train_labels.copy())
     given = torch.from_numpy(images.test_labels.copy())
@@ -133,7 +133,7 @@ def network(
 
 
 def history(setting: Setting, seed: int, folder: Path) -> list[dict[str, str]]:
-    """Return what `network` measured at every epoch."""
+    """Return the measures of `network` at every epoch."""
     with (folder / f"{setting.name}-s{seed}" / "history.csv").open() as file:
         return list(csv.DictReader(file))
 

@@ -1,4 +1,4 @@
-"""More of the audit's benchmark: a repaired network, MASC without the noise, errors that people confirmed."""
+"""Measure a repaired network, MASC with noise correction, and label errors confirmed by people."""
 
 import json
 from collections.abc import Iterator
@@ -22,13 +22,13 @@ Measured = Iterator[tuple[str, str, int, str, float]]  # policy, method, views, 
 
 
 def by_holdout(model: torch.nn.Module, data: nets.Data) -> Audit:
-    """Audit by the noisy hold-out, over views."""
+    """Audit with the noisy hold-out, averaged over views."""
     held = data.holdout_x, data.holdout_given
     return audit(model, (data.x, data.given), policy="noisy_holdout", holdout=held, views=VIEWS)
 
 
 def repaired(model: torch.nn.Module, data: nets.Data, seed: int) -> Measured:
-    """Train anew on soft and on predicted labels, stopped by the noisy hold-out; measure on clean images."""
+    """Retrain on soft and predicted labels, stop early by the noisy hold-out; measure on clean images."""
     found = by_holdout(model, data)
     for labels in ("soft", "all"):
         again = found.retrain(found.relabel(labels, force=True), seed=seed)
@@ -45,7 +45,7 @@ def repaired(model: torch.nn.Module, data: nets.Data, seed: int) -> Measured:
 
 
 def corrected(model: torch.nn.Module, data: nets.Data) -> Measured:
-    """Fit MASC with and without the noise taken out; layer and variance are chosen by the noisy hold-out."""
+    """Fit MASC with and without noise correction; the noisy hold-out selects layer and variance."""
     matrix = by_holdout(model, data).noise.matrix
     reader = NetworkReader(model, views=resolve_views(VIEWS))
     outputs = [
@@ -70,7 +70,7 @@ def corrected(model: torch.nn.Module, data: nets.Data) -> Measured:
 
 
 def confirmed_errors(model: torch.nn.Module, data: nets.Data, root: Path) -> Measured:
-    """Rank the labels of the test images, and see where those stand that most people did not confirm."""
+    """Rank the labels of the test images, and measure the ranks of labels that most people did not confirm."""
     reviewed = json.loads((root / "label-errors" / "cifar10_mturk.json").read_text())
     index = np.array([item["id"] for item in reviewed])
     wrong = np.zeros(len(data.x), bool)

@@ -1,4 +1,4 @@
-"""What an audit costs beyond the network's own passes: 50,000 rows of one 1,024-wide layer, ten classes.
+"""Measure the cost of an audit without passes of the network: 50,000 rows, 1,024 features, ten classes.
 
 python benchmarks/audit_speed.py [--repeats 3]
 

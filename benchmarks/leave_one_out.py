@@ -1,4 +1,4 @@
-"""What chooses the strength of a ridge probe on a memorised network: four criteria against the test data.
+"""Compare four criteria for the strength of a ridge probe on a memorised network with the test accuracy.
 
 python benchmarks/leave_one_out.py --data DATA --runs ROOT
 
