@@ -70,7 +70,7 @@ def corrected(model: torch.nn.Module, data: nets.Data) -> Measured:
 
 
 def confirmed_errors(model: torch.nn.Module, data: nets.Data, root: Path) -> Measured:
-    """Rank the labels of the test images, and measure the ranks of labels that most people did not confirm."""
+    """Rank the labels of the test images; measure the ranks of labels that people did not confirm."""
     reviewed = json.loads((root / "label-errors" / "cifar10_mturk.json").read_text())
     index = np.array([item["id"] for item in reviewed])
     wrong = np.zeros(len(data.x), bool)

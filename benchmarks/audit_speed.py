@@ -11,8 +11,8 @@ import statistics
 import time
 
 import torch
+from core_jobs import relu_features
 
-from core import relu_features
 from layerprobe import audit_features
 from layerprobe.data import noise
 
