@@ -1,4 +1,4 @@
-"""The examples in README and docs run as they stand, and every link to a file leads somewhere."""
+"""The examples in README and docs run, their links exist, and architecture.md lists every file."""
 
 import re
 from pathlib import Path
@@ -23,3 +23,11 @@ def test_links_exist(page):
     links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
     assert missing == []
+
+
+def test_architecture_lists_every_file():
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `([\w/]+\.py)` \|", text, re.MULTILINE)
+    source = ROOT / "src" / "layerprobe"
+    files = [path for path in source.rglob("*.py") if path.stem not in {"__init__", "__main__"}]
+    assert sorted(listed) == sorted(path.relative_to(source).as_posix() for path in files)

@@ -22,20 +22,20 @@ LIMITS = {
     "files of MASC.fit": 6,
     "depth of MASC.fit": 7,
     "files of probe()": 22,  # 15
-    "files of audit()": 43,  # 25
+    "files of audit()": 44,  # 25
     # structure
-    "files above ten per folder": 3,
+    "files above ten per folder": 2,
     "duplicate public classes": 0,
-    "modules named like their function": 1,
+    "modules named like their function": 0,
     "private names used in another file": 0,
-    "private names used in tests": 7,
-    "functions with more than eight arguments": 5,
+    "private names used in tests": 0,
+    "functions with more than eight arguments": 2,
     # language
-    "public functions without Parameters": 84,
-    "participles as class names": 2,
-    "docstrings that open with a relative clause": 24,
-    "words that are not plain": 71,
-    "references to METHOD": 4,
+    "public functions without Parameters": 33,
+    "participles as class names": 1,
+    "docstrings that open with a relative clause": 9,
+    "words that are not plain": 15,
+    "references to METHOD": 0,
 }
 
 # Folders that hold a registry of small files of one kind.
