@@ -189,9 +189,7 @@ def run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.D
     rows, history : DataFrame
         Those of `Demo`.
     """
-    torch.set_num_threads(
-        1
-    )  # reproducible to the last bit, and faster when several small networks train at once
+    torch.set_num_threads(1)  # reproducible bit for bit, and faster for several small networks
     seeds = Seeds.derive(seed)
     digits = load(DATA)
     true = digits.train_labels

@@ -117,8 +117,7 @@ def _commands() -> "SubcommandApp":
 
         Args:
             name: mnist, fashion-mnist, cifar-10, cifar-100 or tiny-imagenet.
-            root: Folder in which the folder of the data set is made. Without it: the environment variable
-                LAYERPROBE_DATA, or else the cache folder of the user.
+            root: Folder of all data sets. Without it: LAYERPROBE_DATA, or else the cache folder of the user.
         """
         from layerprobe.data import fetch
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from layerprobe.cli.jobs import Workers, one_job
+from layerprobe.cli.output import print_error
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def add_paper(app: "SubcommandApp") -> None:
                 )
             show_grid(root, status(root, specs), outcomes, json=json)
             for line in failures(outcomes):
-                print(f"layerprobe: {line}", file=sys.stderr)
+                print_error(line)
             if any(outcome.state == "failed" for outcome in outcomes):
                 raise SystemExit(1)
 
@@ -252,7 +253,7 @@ def add_paper(app: "SubcommandApp") -> None:
 def _show_written(written: "Written", out: Path) -> None:
     """Print what was written and what was left out; exit with code 1 if nothing was written."""
     for name, reason in written.left_out.items():
-        print(f"layerprobe: {name} is left out: {reason}", file=sys.stderr)
+        print_error(f"{name} is left out: {reason}")
     if not written.made:
         raise SystemExit(1)
     print(f"{', '.join(written.made)}: in {out}.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from layerprobe.cli.jobs import Workers
+from layerprobe.cli.output import print_error
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ def add_reproduce(app: "SubcommandApp") -> None:
         if dry_run or json:
             show_grid(root, status(root, list(plan.work)), failed, json=json)
         if not dry_run and not json and (out / "report.html").exists():
-            print(f"Everything is in {out}; begin with {out / 'report.html'}.")
+            print(f"All results are in {out}; start with {out / 'report.html'}.")
         for line in failures(failed):
-            print(f"layerprobe: {line}", file=sys.stderr)
+            print_error(line)
         if failed:
             raise SystemExit(1)
