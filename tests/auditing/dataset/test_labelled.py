@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from layerprobe import capture
+from layerprobe import auditing, capture
 from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.errors import InputError
@@ -395,3 +395,8 @@ def test_workers_that_repeat_an_iterable_dataset_are_refused():
     with pytest.raises(InputError, match=r"each worker of the loader may give all rows.*num_workers=0"):
         read_rows(DataLoader(Stream(), batch_size=2, num_workers=2))
     assert read_rows(DataLoader(Stream(), batch_size=2, num_workers=1)).n == N
+
+
+def test_the_old_name_of_the_class_warns_once_per_use():
+    with pytest.deprecated_call(match="Rows is deprecated: use LabelledDataset"):
+        assert auditing.Rows is LabelledDataset
