@@ -29,6 +29,11 @@ def check_strength(variance: object, components: object) -> None:
 
     The published code reads a whole number given as the variance as a number of components ("1" is ONE
     component there, not 100 %). Here each argument refuses the type of the other.
+
+    Parameters
+    ----------
+    variance : float in (0, 1] or None
+    components : int or None
     """
     if (variance is None) == (components is None):
         given = "neither" if variance is None else f"variance={variance!r} and components={components!r}"
@@ -55,6 +60,12 @@ def check_rows(X: Tensor, dim: int | None = None) -> Tensor:
     """Return X as an (n, d) float32 or float64 tensor without gradient; raise if it is no such matrix.
 
     float16 and bfloat16 become float32; integers and booleans become float64.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+    dim : int, optional
+        Number of features that is expected.
     """
     if not isinstance(X, Tensor):
         raise InputError(f"X must be a torch tensor of shape (n, d), got {type(X).__name__}.")
@@ -72,7 +83,16 @@ def check_rows(X: Tensor, dim: int | None = None) -> Tensor:
 
 
 def check_y(y: Tensor, n_rows: int, num_classes: int) -> Tensor:
-    """Return class indices as an (n,) int64 tensor with values in 0..K-1; raise if they are not."""
+    """Return class indices as an (n,) int64 tensor with values in 0..K-1; raise if they are not.
+
+    Parameters
+    ----------
+    y : Tensor of shape (n,)
+    n_rows : int
+        Number of rows n.
+    num_classes : int
+        K.
+    """
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
         kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
         raise InputError(
@@ -137,7 +157,16 @@ def check_magnitude(X: Tensor) -> None:
 def check_number(
     name: str, value: object, *, above: float = -inf, least: float = -inf, most: float = inf
 ) -> None:
-    """Raise unless the value is a finite number above `above`, at least `least` and at most `most`."""
+    """Raise unless the value is a finite number above `above`, at least `least` and at most `most`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : object
+    above, least, most : float, optional
+        Bounds.
+    """
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
         if isfinite(number) and above < number and least <= number <= most:
@@ -148,13 +177,29 @@ def check_number(
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise unless the value is a whole number of at least `least`."""
+    """Raise unless the value is a whole number of at least `least`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : object
+    least : int
+    """
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
 
 
 def check_classes(classes: Sequence | None, num_classes: int) -> tuple:
-    """Return one distinct name per class, 0..K-1 by default."""
+    """Return one distinct name per class.
+
+    Parameters
+    ----------
+    classes : sequence of K hashables, optional
+        Default 0..K-1.
+    num_classes : int
+        K.
+    """
     names = tuple(range(num_classes)) if classes is None else tuple(classes)
     if len(names) != num_classes or len(set(names)) != num_classes:
         raise InputError(f"classes must name {num_classes} distinct classes, got {repr(names)[:200]}.")

@@ -1,7 +1,7 @@
 """Subspaces of the true classes from wrong labels: second moments are linear in the label noise.
 
 Let M_i be the second moment (a sum over rows) of the rows whose true class is i, C_j that of the rows
-labelled j, and T[i, j] the probability of the label j for a row of true class i, whatever the row. Then the
+labelled j, and T[i, j] the probability of the label j for any row of true class i. Then the
 expected C_j is sum_i T_ij M_i, so M = T^-T C estimates the true moments without bias. For labels redrawn
 uniformly with probability p this is M_k = (C_k - p mean(C)) / (1 - p), mean(C) over the classes.
 
@@ -26,11 +26,11 @@ from layerprobe.utils.threads import parallel
 
 __all__ = ["correct_moments", "fit_corrected", "noise_weights"]
 
-LARGEST_CONDITION = 1e4  # of T: by as much the correction magnifies the sampling error of the moments
+LARGEST_CONDITION = 1e4  # of T: the factor by which the correction can magnify the sampling error
 
 
 def noise_weights(noise: Any, num_classes: int) -> Tensor:
-    """Give the weights of the labelled classes' moments C_j in the true ones, M_k = sum_j weights[k, j] C_j.
+    """Return the weights that turn moments C_j of labelled classes into true ones: M_k = sum_j w[k, j] C_j.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def noise_weights(noise: Any, num_classes: int) -> Tensor:
     if not condition <= LARGEST_CONDITION:
         raise InputError(
             f"this noise cannot be undone: the condition number of its matrix is {condition:.3g}, expected "
-            f"at most {LARGEST_CONDITION:g}. Labels that hardly depend on the true class say nothing of it."
+            f"at most {LARGEST_CONDITION:g}. Such labels hardly depend on the true class."
         )
     return torch.from_numpy(np.linalg.inv(T).T.copy())
 
@@ -89,23 +89,23 @@ def correct_moments(
     span: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> Subspaces:
-    """Fit one subspace a true class to the moments of the labelled classes.
+    """Fit one subspace per true class to the moments of the labelled classes.
 
     Parameters
     ----------
     moments : ClassMoments
     weights : Tensor of shape (K, K)
-        As :func:`noise_weights` gives them.
+        As :func:`noise_weights` returns them.
     variance, components, classes
         As for :func:`layerprobe.core.subspaces.fit_subspaces`.
     span : Tensor of shape (D, d), float64, optional
         Orthonormal columns, where the moments are those of coordinates in their span: the bases are (D, r_k).
     dtype : torch.dtype, optional
-        Of the bases, default that of the moments.
+        Dtype of the bases, default that of the moments.
 
     Notes
     -----
-    All K moments are in memory at once, 4 K d^2 bytes.
+    All K moments are in memory at once, about 4.3 K d^2 bytes.
     """
     check_strength(variance, components)
     K = moments.num_classes
@@ -156,7 +156,7 @@ def fit_corrected(
     components: int | None = None,
     classes: Sequence[Hashable] | None = None,
 ) -> Subspaces:
-    """Fit one subspace a true class to rows with noisy labels; for fewer rows than features in their span.
+    """Fit one subspace per true class to rows with noisy labels; for n < d in the span of the rows.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ def fit_corrected(
     num_classes, variance, components, classes
         As for :func:`layerprobe.core.subspaces.fit_subspaces`.
     weights : Tensor of shape (K, K)
-        As :func:`noise_weights` gives them.
+        As :func:`noise_weights` returns them.
 
     Raises
     ------

@@ -61,7 +61,7 @@ class SecondMoment:
         itemsize : int
             Bytes of one number of the rows.
         """
-        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * 128 * dim
+        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * 128 * dim  # one stripe
 
     @full_precision()
     def add(self, X: Tensor) -> "SecondMoment":
@@ -72,7 +72,14 @@ class SecondMoment:
         return self
 
     def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
-        """Add another sum, times a weight."""
+        """Add another sum, times a weight.
+
+        Parameters
+        ----------
+        other : SecondMoment
+            Of the same d.
+        weight : float
+        """
         for mine, theirs in zip(self.parts, other.parts, strict=True):
             mine.add_(theirs.to(mine.device), alpha=weight)
         return self

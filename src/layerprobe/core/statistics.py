@@ -116,7 +116,7 @@ def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Spectrum:
 
 
 class Statistics:
-    """What one layer and one set of labels come to.
+    """Statistics of one layer and one set of labels.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class Statistics:
     dim : int
         Number of features d.
     dtype : torch.dtype
-        Of the rows, and of what a probe makes of them.
+        Dtype of the rows and of the fitted probes.
     """
 
     counts: Tensor
@@ -158,7 +158,7 @@ class Statistics:
         components: int | None = None,
         classes: Sequence[Hashable] | None = None,
     ) -> Subspaces:
-        """Fit one subspace a class, or cut down those of an earlier call: ask for the largest first.
+        """Fit one subspace per class, or reduce those of an earlier call: request the largest first.
 
         Parameters
         ----------
@@ -177,11 +177,11 @@ class Statistics:
         return self._fitted
 
     def spectrum_about_mean(self) -> Spectrum:
-        """Spectrum of all rows less their mean."""
+        """Return the spectrum of all rows less their mean."""
         raise NotImplementedError
 
     def spectrum_within(self) -> Spectrum:
-        """Spectrum of all rows less their class means."""
+        """Return the spectrum of all rows less their class means."""
         raise NotImplementedError
 
     def _fit_subspaces(
@@ -191,7 +191,7 @@ class Statistics:
 
 
 class RowStatistics(Statistics):
-    """Of rows X (n, d) and their y (n,), 0..K-1, every class of which has a row."""
+    """Statistics of rows X (n, d) and class indices y (n,), 0..K-1; every class has a row."""
 
     def __init__(self, X: Tensor, y: Tensor, num_classes: int) -> None:
         self.X, self.y, self.dim, self.dtype = X, y, X.shape[1], X.dtype
@@ -203,11 +203,11 @@ class RowStatistics(Statistics):
         return class_means(self.X, self.y, len(self.counts))
 
     def spectrum_about_mean(self) -> Spectrum:
-        """Spectrum of all rows less their mean."""
+        """Return the spectrum of all rows less their mean."""
         return spectrum(self.X, self.mean)
 
     def spectrum_within(self) -> Spectrum:
-        """Spectrum of all rows less their class means."""
+        """Return the spectrum of all rows less their class means."""
         return spectrum(self.X, self.means, self.y)
 
     def _fit_subspaces(
@@ -218,11 +218,11 @@ class RowStatistics(Statistics):
 
 
 class LayerSums:
-    """Sums over batches that hold the `Statistics` of one layer for several sets of labels at once.
+    """Sums over batches, from which the `Statistics` of one layer follow for several sets of labels.
 
-    Rows whose label is the same in all sets go into one `ClassMoments` that the sets share, the others into
-    one a set: where two sets differ in 40 % of the rows, the second costs 40 % of the first. The scatter of
-    all rows, which knows no labels, is float64 throughout, since class means are taken out of it afterwards.
+    Rows with the same label in all sets are summed in one `ClassMoments` that the sets share, the others in
+    one per set: where two sets differ in 40 % of the rows, the second costs 40 % of the first. The scatter of
+    all rows does not depend on labels. It is float64, since class means are subtracted from it later.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ class LayerSums:
     num_sets : int
         Sets of labels S.
     moments, means, scatter : bool
-        What is summed: the classes' second moments, their means, the scatter of all rows.
+        Sums to keep: second moments of the classes, class means, the scatter of all rows.
     dtype, device, expected
         As for :class:`ClassMoments`.
     """
@@ -264,11 +264,11 @@ class LayerSums:
         ]
         self.scatter = SecondMoment(dim, device) if scatter else None
         self.centred: Tensor | None = None  # (d, d), the scatter about the mean of all rows, when finished
-        self.shift: Tensor | None = None  # the first batch's mean: squares of far rows would lose digits
+        self.shift: Tensor | None = None  # mean of the first batch: squares of rows far from 0 lose digits
 
     @property
     def nbytes(self) -> int:
-        """Bytes held now."""
+        """Bytes of all sums."""
         scatter = self.scatter.parts if self.scatter else []
         own = sum(tensor.nbytes for tensor in [self.counts, self.sums, *scatter])
         return own + sum(part.nbytes for part in self.moments)
@@ -314,7 +314,7 @@ class LayerSums:
             self.scatter.add(wide - self.shift)
 
     def finish(self) -> "LayerSums":
-        """Add what the other processes of the job have seen; all of them must call it, once."""
+        """Add the sums of the other processes of the job; all of them must call it, once."""
         n, total = int(self.counts[0].sum()), self.sums[:1].sum((0, 1))  # this process's own
         self.counts = sum_over_processes(self.counts)
         self.sums = sum_over_processes(self.sums)
@@ -330,7 +330,7 @@ class LayerSums:
         return self
 
     def of(self, s: int) -> "Statistics":
-        """Give the statistics of label set number s, its classes those that have a row in it."""
+        """Return the statistics of label set number s; its classes are those with rows in it."""
         return _SumStatistics(self, s)
 
 
@@ -351,7 +351,7 @@ class _SumStatistics(Statistics):
         return self._spectrum((self.means - self.mean) * self.counts.to(self.means)[:, None].sqrt())
 
     def _spectrum(self, between: Tensor) -> Spectrum:
-        """Spectrum of the scatter about the mean of all rows, less what lies between classes, (K, d)."""
+        """Return the spectrum of the scatter about the mean, less that of `between`, (K, d)."""
         if self.of.centred is None:
             raise InputError("These sums have no scatter, or finish() was not called: use scatter=True.")
         with one_thread():

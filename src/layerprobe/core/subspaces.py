@@ -347,7 +347,7 @@ class Subspaces:
         classes : sequence of K hashables, optional
             Names of the classes, default 0..K-1.
         components : int, optional
-            Number of components that was asked for, to be checked against d.
+            Requested number of components, which must be at most d.
 
         Raises
         ------
@@ -571,7 +571,13 @@ class Subspaces:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> "Subspaces":
-        """Read a file that :meth:`save` wrote, onto a device.
+        """Read a file that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : path
+        device : torch.device or str
+            Device of the tensors.
 
         Raises
         ------
@@ -616,7 +622,13 @@ class Projection(NamedTuple):
 
     @classmethod
     def of(cls, subspaces: Subspaces, stages: Sequence[Sequence[int]]) -> "Projection":
-        """Choose the eigenvectors that S choices of K ranks need."""
+        """Choose the eigenvectors that several choices of ranks need.
+
+        Parameters
+        ----------
+        subspaces : Subspaces
+        stages : sequence of S sequences of K int
+        """
         d, parts, chains, width = subspaces.dim, [], [], 0
         for k, vectors in enumerate(subspaces.columns.T.split(subspaces.widths)):  # (r_k or d, d)
             if not subspaces.counts[k]:

@@ -341,5 +341,12 @@ def to_tensor(array: np.ndarray) -> Tensor:
 
 
 def like(result: Tensor, X: Any) -> Any:
-    """Return a result as a tensor on the device of X if X is a tensor, else as a NumPy array."""
+    """Return a result in the kind of the rows.
+
+    Parameters
+    ----------
+    result : Tensor
+    X : array or Tensor
+        Rows: a tensor gives a tensor on its device, anything else a NumPy array.
+    """
     return result.to(X.device) if isinstance(X, Tensor) else result.cpu().numpy()

@@ -1,1 +1,1 @@
-"""What depends on the machine: threads, memory, files, several processes."""
+"""Functions that depend on the machine: threads, memory, files, several processes."""

@@ -1,6 +1,6 @@
-"""One job on several processes: which rows are this process's, and sums over all of them.
+"""One job on several processes: shares of the rows, and sums over all processes.
 
-Everything here works without a process group, as the only process of a job of one, at no cost. The processes
+Without a process group, every function acts as in a job of one process, at no cost. The processes
 are started by torchrun, ``torchrun --standalone --nproc-per-node 2 script.py``, and joined by `group`.
 """
 
@@ -29,7 +29,7 @@ __all__ = [
     "world_size",
 ]
 
-TIMEOUT = 1800.0  # seconds; a process may have to wait while another reads, decides or writes
+TIMEOUT = 1800.0  # seconds; a process may wait while another reads, computes or writes
 JOINING = 600.0  # seconds at most until all processes have started
 _GROUPS = count()
 
@@ -45,10 +45,10 @@ def world_size() -> int:
 
 
 def shard(n: int) -> range:
-    """Return which of n rows are this process's: every world_size()-th from rank() on, maybe none.
+    """Return the indices of this process's rows: every world_size()-th from rank() on, possibly none.
 
-    The shards of all processes are the n rows, each once: nothing is padded, so sums over processes are sums
-    over rows.
+    The shards of all processes contain each of the n rows once, without padding, so that sums over processes
+    are sums over rows.
 
     Examples
     --------
@@ -59,15 +59,15 @@ def shard(n: int) -> range:
 
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Return the sum of every process's tensor, the same on all of them; the argument is left as it was.
+    """Return the sum of every process's tensor, the same on all of them; the argument does not change.
 
     All processes must call it in the same order, with the same shape and type.
 
     Parameters
     ----------
     tensor : Tensor
-        float64 or int64, so that a sum does not depend on the number of processes by more than float64
-        rounding; other types of numbers are added in their own precision.
+        float64 or int64, so that sums for different numbers of processes agree up to float64 rounding.
+        Other types are added in their own precision.
 
     Raises
     ------
@@ -89,7 +89,15 @@ def send_to_first(tensor: Tensor) -> None:
 
 
 def receive(source: int, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return a CPU tensor that another process sends to this, the first one."""
+    """Return a CPU tensor that another process sends to the first one.
+
+    Parameters
+    ----------
+    source : int
+        Rank of the sender.
+    shape : sequence of int
+    dtype : torch.dtype
+    """
     tensor = torch.empty(*shape, dtype=dtype)
     with _other_processes():
         dist.recv(tensor, source)
@@ -97,7 +105,7 @@ def receive(source: int, shape: Sequence[int], dtype: torch.dtype = torch.float3
 
 
 def from_first(content: bytes | None) -> bytes:
-    """Return what the first process passes, in every process; the others pass None, and wait."""
+    """Return the bytes that the first process passes, in every process; the others pass None."""
     if world_size() == 1:
         return content or b""
     length = torch.tensor(0 if content is None else len(content))
@@ -112,7 +120,13 @@ def from_first(content: bytes | None) -> bytes:
 
 
 def require_same(what: str, *tensors: Tensor) -> None:
-    """Demand that every process holds equal tensors, such as a network drawn from the same seed.
+    """Raise unless every process holds equal tensors, such as a network drawn from the same seed.
+
+    Parameters
+    ----------
+    what : str
+        Name of the tensors, for the message.
+    *tensors : Tensor
 
     Raises
     ------
@@ -138,10 +152,10 @@ def require_same(what: str, *tensors: Tensor) -> None:
 
 @contextmanager
 def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator[None]:
-    """Join the processes that torchrun started; part from them at the end.
+    """Join the processes that torchrun started; leave the group at the end.
 
-    Not started by torchrun, or as its only process, there is nobody to join, and a group that exists already
-    is used as it is: the same script runs with ``python`` and with ``torchrun``.
+    Without torchrun, or in its only process, nothing is joined, and an existing group is used: the same
+    script runs with ``python`` and with ``torchrun``.
 
     Parameters
     ----------
@@ -149,8 +163,8 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
         "gloo" for tensors on the CPU; "cpu:gloo,cuda:nccl" also for those on GPUs, of which each process
         gets the one of its LOCAL_RANK as its current device. Default: the latter where CUDA is available.
     timeout_s : float
-        How long to wait for another process before the job is given up, in seconds; for all to start,
-        ten minutes at most. A process that ends is noticed at once where sums are of CPU tensors.
+        Longest wait for another process in seconds; at most ten minutes for all to start. With CPU tensors,
+        the end of a process is noticed at once.
 
     Raises
     ------
@@ -176,8 +190,8 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
         )
     if not timeout_s > 0:
         raise InputError(f"timeout_s must be above 0, got {timeout_s}")
-    # Its functions' defaults keep the group that is there when it is first imported, by an optimizer say;
-    # threads of a group that is kept live until the process ends, which aborted it once in forty times.
+    # The defaults of its functions keep the group of the first import, by an optimizer for example. The
+    # threads of that group live until the process ends, which aborted one process in forty.
     import torch.distributed.nn
 
     chosen = backend or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -186,21 +200,21 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
     with _other_processes():
         meeting = dist.rendezvous("env://", timeout=timedelta(seconds=min(timeout_s, JOINING)))
         store, number, size = next(iter(meeting))
-        # A group of its own name: one that was left before may still be read by a slower process.
+        # Each group has its own name: a slower process may still read an earlier one.
         store = dist.PrefixStore(f"layerprobe {next(_GROUPS)}", store)
         dist.init_process_group(
             chosen, store=store, rank=number, world_size=size, timeout=timedelta(seconds=timeout_s)
         )
     try:
-        # Nobody leaves before all have come: who comes to a group that was left would wait for the timeout.
+        # All processes meet first: one that joins after others left would wait for the timeout.
         sum_over_processes(torch.zeros(1, device="cuda" if chosen == "nccl" else "cpu"))
         yield
     finally:
-        dist.destroy_process_group()  # after an error too: it closes the connections others may wait on
+        dist.destroy_process_group()  # after an error, too: it closes connections on which others may wait
 
 
 def _take_gpu(local_rank: int) -> None:
-    """Make one GPU this process's own."""
+    """Select the GPU of this process."""
     count = torch.cuda.device_count()
     if local_rank >= count:
         raise InputError(
@@ -212,7 +226,7 @@ def _take_gpu(local_rank: int) -> None:
 
 @contextmanager
 def _other_processes() -> Iterator[None]:
-    """Say what a failure in here means: somebody else's."""
+    """Raise a ProcessError for failures of communication with other processes."""
     try:
         yield
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Memory: how much there is, and the one rule that asks for it before it is taken."""
+"""Free memory, and a check of a memory limit before work starts."""
 
 import os
 import re
@@ -21,7 +21,7 @@ MEMINFO, CGROUPS, OWN_CGROUPS = Path("/proc/meminfo"), Path("/sys/fs/cgroup"), P
 
 
 def as_bytes(memory: int | float | str) -> int:
-    """Read an amount of memory, bytes or text such as "8GiB" or "500 MB"."""
+    """Return bytes of an amount of memory: a number, or text such as "8GiB" or "500 MB"."""
     if isinstance(memory, int | float) and not isinstance(memory, bool) and 0 < memory < inf:
         return int(memory)
     text = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", str(memory), re.IGNORECASE)
@@ -31,7 +31,7 @@ def as_bytes(memory: int | float | str) -> int:
 
 
 def readable(amount: float) -> str:
-    """Write an amount of memory as text, in units of 1024."""
+    """Return an amount of memory in bytes as text, in units of 1024."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if amount < 1024:
             return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
@@ -40,7 +40,7 @@ def readable(amount: float) -> str:
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Bytes that this process can still take: of a GPU, or of the machine within the process's cgroups."""
+    """Return the bytes that this process can still allocate, on a GPU or within its cgroups on the CPU."""
     device = torch.device(device)
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
@@ -50,25 +50,30 @@ def free_memory(device: torch.device | str = "cpu") -> int:
 def require_memory(
     needed: int, what: str, alternatives: str, memory: int | float | str | None = None
 ) -> None:
-    """Raise an InputError where more memory is needed than was allowed, or else than is free.
+    """Raise if work needs more memory than is allowed, or than is free.
 
     Parameters
     ----------
     needed : int
         Bytes.
     what : str
-        What needs them.
+        Subject of the message, in the plural or with an auxiliary verb.
     alternatives : str
-        What to do instead.
+        Advice, the end of the message.
     memory : int or str, optional
-        The budget, bytes or text such as "8GiB". Default: 80 % of what is free now.
+        Limit in bytes or as text such as "8GiB". Default: 80 % of the free memory.
+
+    Raises
+    ------
+    InputError
+        If `needed` is above the limit.
     """
-    budget = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
-    if needed > budget:
+    limit = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
+    if needed > limit:
         given = (
-            f"{SHARE:.0%} of what is free here is {readable(budget)}"
+            f"{SHARE:.0%} of what is free here is {readable(limit)}"
             if memory is None
-            else f"the budget is {readable(budget)}"
+            else f"the budget is {readable(limit)}"
         )
         raise InputError(f"{what} need {readable(needed)} of memory, {given}: {alternatives}")
 
@@ -82,12 +87,12 @@ def _machine() -> int:
         pass
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # a system that does not say
+    except (AttributeError, OSError, ValueError):  # not known on this system
         return sys.maxsize
 
 
 def _cgroup_limits() -> Iterator[int]:
-    """Give what is left under each limit of the cgroups that this process is in, version 2 or 1."""
+    """Yield the bytes left under each limit of the cgroups of this process, version 2 or 1."""
     try:
         lines = OWN_CGROUPS.read_text().splitlines()
     except OSError:
@@ -114,7 +119,7 @@ def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
         most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
         if most == "max":
             return None
-        # pages of files that nobody uses are given back when memory is short
+        # the system frees inactive pages of files when memory is short
         stat = re.search(rf"^{cache} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
     except (OSError, ValueError):
         return None

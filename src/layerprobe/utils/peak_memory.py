@@ -1,4 +1,4 @@
-"""The peak memory of a piece of work, as the kernel counts it."""
+"""Peak memory of a function call, as the kernel counts it."""
 
 import contextlib
 import ctypes
@@ -12,14 +12,14 @@ STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_bytes(work: Callable[[], object]) -> int | None:
-    """Do some work; return the largest resident memory of this process meanwhile, less what it had before.
+    """Call a function; return the largest resident memory of this process meanwhile, less that before.
 
-    None where the kernel does not tell: elsewhere than on Linux, or where it may not be asked.
+    Returns None where the kernel does not report it: on other systems than Linux, or without permission.
     """
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # give back what is free, or it would be used again uncounted
+        ctypes.CDLL(None).malloc_trim(0)  # release free memory; its reuse would not be counted
     try:
-        RESET.write_text("5")  # the high-water mark begins anew
+        RESET.write_text("5")  # reset the high-water mark
         before = _status("VmRSS")
     except (OSError, LookupError):
         work()
