@@ -22,7 +22,7 @@ LIMITS = {
     "files of MASC.fit": 6,
     "depth of MASC.fit": 7,
     "files of probe()": 22,  # 15
-    "files of audit()": 44,  # 25
+    "files of audit()": 43,  # 25
     # structure
     "files above ten per folder": 2,
     "duplicate public classes": 0,
@@ -31,10 +31,10 @@ LIMITS = {
     "private names used in tests": 0,
     "functions with more than eight arguments": 2,
     # language
-    "public functions without Parameters": 33,
+    "public functions without Parameters": 17,
     "participles as class names": 1,
-    "docstrings that open with a relative clause": 9,
-    "words that are not plain": 15,
+    "docstrings that open with a relative clause": 6,
+    "words that are not plain": 10,
     "references to METHOD": 0,
 }
 
@@ -47,6 +47,7 @@ MANY_ARGUMENTS = {
     "audit": "public entry point: users pass its options by keyword",
     "audit_features": "public entry point: users pass its options by keyword",
     "plan": "takes the options of probe()",
+    "of": "RunSpec.of, public entry point, called with keywords",
     "train": "public entry point, called with keywords",
     "train_stacked": "public entry point, called with keywords",
     "retrain": "public entry point, called with keywords",

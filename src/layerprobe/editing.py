@@ -79,7 +79,7 @@ def edit_head(
     head = find_head(edited, first)
     hook = head.register_forward_hook(lambda head, inputs, output: inputs[0])
     try:
-        # with the hook, capturing the head gives its input, whatever the name of the last hidden layer
+        # with the hook, capturing the head gives its input; the name of the last hidden layer is not needed
         name = next((name for name, module in edited.named_modules() if module is head and name), "output")
         captured = capture(edited, train, name, batch_size=batch_size)
     finally:

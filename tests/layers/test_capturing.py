@@ -367,8 +367,8 @@ def test_a_dimension_that_changes_between_batches():
 
 
 def test_captured_has_a_short_repr(mlp, x):
-    assert repr(capture(mlp, x, ["input", "act"])) == "Captured(input (10, 4), act (10, 5))"
-    assert repr(capture(mlp, x, "act", consume=lambda *_: None)) == "Captured(no outputs held)"
+    assert repr(capture(mlp, x, ["input", "act"])) == "CaptureResult(input (10, 4), act (10, 5))"
+    assert repr(capture(mlp, x, "act", consume=lambda *_: None)) == "CaptureResult(no outputs held)"
 
 
 def test_a_batch_size_below_one(mlp, x):

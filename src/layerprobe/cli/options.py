@@ -1,4 +1,4 @@
-"""Options that the commands audit and probe share, and what they name: a network and labelled data."""
+"""Options that the commands audit and probe share, and the network and data that they name."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ DATA = (
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """How a network and its data are read.
+    """Options for reading a network and its data.
 
     Attributes
     ----------

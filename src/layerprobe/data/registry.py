@@ -22,7 +22,7 @@ __all__ = ["REGISTRY", "Entry", "Source", "available", "check_sizes", "load", "r
 
 @dataclass(frozen=True)
 class Source:
-    """Where a set is published: as single files, or as one .tar.gz or .zip file of the set's folder."""
+    """Publication of a set: single files, or one .tar.gz or .zip file of the set's folder."""
 
     urls: tuple[str, ...]  # base addresses, tried in this order
     md5: Mapping[str, str]  # the MD5 of each file by name
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Entry:
-    """How a set is read and where it is published."""
+    """Reader and source of a set."""
 
     read: Callable[[str, Path, bool | Progress], ImageSet]  # read(name, root / folder, progress)
     folder: str = ""  # the publisher's name of the set's folder; empty for a set that comes with a library

@@ -12,7 +12,18 @@ is named by its key or position, ``lstm.0`` and ``lstm.1.0``, ``output.hidden``,
 main one: ``logits`` if there is such a key, else the first floating-point tensor.
 """
 
-from layerprobe.layers.capturing import Captured, capture
+from typing import Any
+from warnings import warn
+
+from layerprobe.layers.capturing import CaptureResult, capture
 from layerprobe.layers.listing import LayerList, LayerRow, list_layers
 
-__all__ = ["Captured", "LayerList", "LayerRow", "capture", "list_layers"]
+__all__ = ["CaptureResult", "LayerList", "LayerRow", "capture", "list_layers"]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a renamed class under its old name, with a warning."""
+    if name != "Captured":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn(f"{__name__}.Captured is now {__name__}.CaptureResult", DeprecationWarning, stacklevel=2)
+    return CaptureResult

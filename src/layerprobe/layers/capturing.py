@@ -15,7 +15,7 @@ from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batc
 from layerprobe.layers.pooling import Pool, check_pool, matches, pool_for, to_rows
 from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
 
-__all__ = ["Captured", "OptionalPattern", "RowCollector", "RowStore", "Selection", "capture"]
+__all__ = ["CaptureResult", "OptionalPattern", "RowCollector", "RowStore", "Selection", "capture"]
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
 
@@ -141,7 +141,7 @@ def _is_features(site: LayerSite) -> bool:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Captured:
+class CaptureResult:
     """Layer outputs for n rows, in the order of the batches.
 
     Attributes
@@ -158,7 +158,7 @@ class Captured:
 
     def __repr__(self) -> str:
         layers = ", ".join(f"{name} {tuple(rows.shape)}" for name, rows in self.outputs.items())
-        return f"Captured({layers or 'no outputs held'})"
+        return f"CaptureResult({layers or 'no outputs held'})"
 
 
 def capture(
@@ -171,7 +171,7 @@ def capture(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     consume: Consumer | None = None,
-) -> Captured:
+) -> CaptureResult:
     """Capture the outputs of any layers of any model, all of them in one forward pass per batch.
 
     The model runs in eval mode under inference_mode. Its training flags, parameters and buffers do not change
@@ -210,7 +210,7 @@ def capture(
 
     Returns
     -------
-    Captured
+    CaptureResult
         outputs, name -> (n, d) on the CPU, in order of execution; labels; indices.
 
     Raises
@@ -322,7 +322,7 @@ class RowCollector:
         self.labels.append(labels)
         self.indices.append(indices)
 
-    def result(self) -> "Captured":
+    def result(self) -> "CaptureResult":
         """Return all rows.
 
         Raises
@@ -334,8 +334,8 @@ class RowCollector:
             raise InputError(f"expected {len(self.places)} rows as in the given order, got {self.count}")
         outputs = {name: store.buffer[: store.count] for name, store in self.stores.items()}
         if self.places is not None:
-            return Captured(outputs, None, None)
-        return Captured(outputs, join(self.labels), join(self.indices))
+            return CaptureResult(outputs, None, None)
+        return CaptureResult(outputs, join(self.labels), join(self.indices))
 
 
 class RowStore:
