@@ -1,7 +1,7 @@
-"""Trainings that one process or several do alike; as a script, the process's part, written to a folder.
+"""Trainings that have equal results in one process and in several; the script is one process of a job.
 
-1,000 rows would hide what few rows show: the last batch of 31 rows by five has one, and leaves the second of
-two processes without any.
+The data have few rows on purpose: the last batch of 31 rows by five has one row, and the second of two
+processes gets none.
 """
 
 import json
@@ -49,7 +49,7 @@ def of_soft_labels_and_one_test_row():
 
 
 def of_images():
-    """Float32, convolutions laid out channels last, one layer that is frozen and one that is not used."""
+    """Train in float32 with convolutions in channels-last layout, a frozen layer and an unused parameter."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (41, 6, 6, 3), generator=generator, dtype=torch.uint8)
     y = torch.randint(0, 3, (41,), generator=generator)
@@ -64,7 +64,7 @@ def of_images():
 
 
 def resumed(folder):
-    """Cut off after the first epoch, and gone on with by a network that knows nothing of it."""
+    """Train one epoch, then resume from its checkpoint with another network."""
     path = Path(folder, "checkpoint")
     of_rows(replace(ADAM, max_epochs=1), save=lambda state: save_checkpoint(path, state))
     sum_over_processes(torch.zeros(1))  # the first process has written it
@@ -117,10 +117,10 @@ def normalised():
 def main(folder):
     with group(timeout_s=60):
         number = rank()
-        told, tensors = {}, {}
+        results, tensors = {}, {}
         for name, work in TRAININGS.items():
             model, history = work()
-            told[name] = [astuple(epoch) for epoch in history]
+            results[name] = [astuple(epoch) for epoch in history]
             tensors |= {f"{name}/{key}": value.contiguous() for key, value in model.state_dict().items()}
         saves = []
         of_rows(ADAM, save=lambda state: saves.append(len(state.history)))
@@ -128,20 +128,20 @@ def main(folder):
         seen, again = [], []
         a, _ = dropout(seen)
         b, _ = dropout(again)
-        told["dropout repeats"] = all(
+        results["dropout repeats"] = all(
             torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True)
         )
         tensors["masks"] = torch.cat(seen)
-        told["saves"] = saves
-        told["batch normalisation"] = refused(normalised)
-        told["another network"] = refused(lambda: train(mlp(seed=number), *rows(), ADAM, order_seed=0))
-        told["other data"] = refused(lambda: train(mlp(), *rows(31 + number), ADAM, order_seed=0))
-        told["another order"] = refused(lambda: train(mlp(), *rows(), ADAM, order_seed=number))
+        results["saves"] = saves
+        results["batch normalisation"] = refused(normalised)
+        results["another network"] = refused(lambda: train(mlp(seed=number), *rows(), ADAM, order_seed=0))
+        results["other data"] = refused(lambda: train(mlp(), *rows(31 + number), ADAM, order_seed=0))
+        results["another order"] = refused(lambda: train(mlp(), *rows(), ADAM, order_seed=number))
     tasks = Path("/proc/self/task")
-    told["threads"] = (
+    results["threads"] = (
         [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.exists() else []
     )
-    Path(folder, f"{number}.json").write_text(json.dumps(told))
+    Path(folder, f"{number}.json").write_text(json.dumps(results))
     save_file(tensors, Path(folder, f"{number}.safetensors"))
 
 

@@ -29,7 +29,6 @@ from layerprobe.runs.folders import (
     run_folder,
     write_history,
     write_record,
-    write_text,
 )
 from layerprobe.runs.head_edit import train_edited
 from layerprobe.runs.leases import Lease, Session, acquire
@@ -46,6 +45,7 @@ from layerprobe.training import (
     train,
 )
 from layerprobe.utils.distributed import from_first, rank, world_size
+from layerprobe.utils.files import replace_file
 
 __all__ = ["RunWriter", "common_arguments", "execute", "unfinished"]
 
@@ -165,7 +165,7 @@ def _seal(folder: Path) -> None:
     """Complete a run whose weights are written; the marker comes last."""
     write_record(folder, {**read_record(folder), "finished": _now()})
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    write_text(folder / DONE, "")
+    replace_file(folder / DONE, b"")
 
 
 def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> dict[str, Any]:

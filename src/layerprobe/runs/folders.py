@@ -46,7 +46,6 @@ __all__ = [
     "run_folder",
     "write_history",
     "write_record",
-    "write_text",
 ]
 
 RECORD = "run.json"
@@ -113,7 +112,15 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
 
 
 def epoch_path(folder: Path, epoch: int) -> Path:
-    """Return the path of the weights of a chosen epoch."""
+    """Return the path of the weights of a chosen epoch.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    epoch : int
+        The epoch; 0 is the initial network.
+    """
     return folder / "checkpoints" / f"epoch-{epoch:04}.safetensors"
 
 
@@ -207,15 +214,26 @@ def _read_history(folder: Path) -> pd.DataFrame:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace run.json."""
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    """Replace run.json.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    record : dict
+        Its contents, in JSON types.
+    """
+    replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
 def write_history(folder: Path, history: Iterable[Epoch]) -> None:
-    """Replace history.csv; its numbers have all their digits."""
-    write_text(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False))
+    """Replace history.csv; its numbers have all their digits.
 
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a text file."""
-    replace_file(path, text.encode())
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run.
+    history : iterable of Epoch
+        All epochs so far.
+    """
+    replace_file(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False).encode())

@@ -3,7 +3,7 @@
 A lease is the file ``lease`` of a folder, a `filelock.SoftFileLease`. Only one of many processes can create
 it. It names its holder and a random token. The holder refreshes it every `HEARTBEAT` seconds and removes it
 at the end. If the holder was killed, a process on the same machine detects that and takes over at once. A
-process on another machine takes over after it has seen no refresh for `DURATION` seconds by its own clock.
+process on another machine takes over after it has seen no refresh for `DURATION` seconds of its own time.
 
 A holder that was suspended, or cut off from the storage, for longer than that is superseded: another process
 works in the folder while the first one still runs. Nothing stops the computations of a superseded holder.
@@ -206,7 +206,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _storage_time(folder: Path) -> float:
-    """Return the time by the clock that dates files in a folder; by our own where we cannot write."""
+    """Return the time of the storage of a folder; of this machine if the folder is read-only."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             return os.fstat(file.fileno()).st_mtime
