@@ -187,7 +187,7 @@ def test_groups_differ_only_in_corruption_noise_and_seeds(tmp_path, monkeypatch)
     assert groups(dropout) == [[spec] for spec in dropout]
     monkeypatch.setattr(stacked_runs, "run_data", None)  # refused before any folder is made
     for unlike in (dropout, [SPECS[0], other_subset]):
-        with pytest.raises(InputError, match="differ in corruption, noise and seeds alone"):
+        with pytest.raises(InputError, match="differ only in corruption, noise and seeds"):
             execute_together(unlike, tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert execute_together([], tmp_path) == []
