@@ -29,12 +29,12 @@ LIMITS = {
     "modules named like their function": 0,
     "private names used in another file": 0,
     "private names used in tests": 0,
-    "functions with more than eight arguments": 2,
+    "functions with more than eight arguments": 1,
     # language
-    "public functions without Parameters": 17,
-    "participles as class names": 1,
-    "docstrings that open with a relative clause": 6,
-    "words that are not plain": 10,
+    "public functions without Parameters": 0,
+    "participles as class names": 0,
+    "docstrings that open with a relative clause": 0,
+    "words that are not plain": 0,
     "references to METHOD": 0,
 }
 

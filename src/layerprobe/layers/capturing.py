@@ -358,7 +358,20 @@ class RowStore:
         return self.buffer[: self.count].nbytes
 
     def add(self, rows: Tensor, places: Tensor | None = None) -> None:
-        """Add the rows of the next batch, (b, d), at these places (b,) or after the rows before."""
+        """Add the rows of the next batch.
+
+        Parameters
+        ----------
+        rows : Tensor, shape (b, d)
+            Layer outputs.
+        places : Tensor, shape (b,), int64, optional
+            Positions in the result. Default: after the rows before.
+
+        Raises
+        ------
+        LayerError
+            If the number of features differs from that of the batches before.
+        """
         self.batches += 1
         end = self.count + len(rows)
         if self.batches == 1:

@@ -42,7 +42,7 @@ class MASC(StagedProbe, MomentProbe):
         are wrong. A matrix: in row i, column j the probability of the label j for a row of true class i, in
         the order of ``classes_``. The noise must not depend on the row otherwise.
     exact : bool, default False
-        Multiply, decompose and score in float64 throughout, whatever the rows are. The default multiplies
+        Multiply, decompose and score in float64 throughout, for rows of any dtype. The default multiplies
         float32 rows in float32 and sums and decomposes in float64.
 
     Attributes

@@ -14,7 +14,7 @@ from layerprobe.utils.threads import one_thread
 
 __all__ = ["SAME_ROWS", "SklearnProbe"]
 
-SAME_ROWS = "all rows are the same, so no feature tells the classes apart; leave out this layer"
+SAME_ROWS = "all rows are the same, so no feature separates the classes; leave out this layer"
 
 
 class SklearnProbe(Probe):
