@@ -25,7 +25,7 @@ from sklearn.model_selection import StratifiedKFold
 from layerprobe import audit
 from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import NetworkReader
-from layerprobe.auditing.method.candidates import DEFAULT_PROBES, named_probes, score_candidates
+from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, named_probes, score_candidates
 from layerprobe.auditing.method.policies import held_out_set
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import build

@@ -13,7 +13,7 @@ from layerprobe import MASC, audit
 from layerprobe.auditing import Audit
 from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import NetworkReader
-from layerprobe.auditing.method.candidates import HYPERPARAMETERS
+from layerprobe.auditing.method.ensemble import HYPERPARAMETERS
 from layerprobe.layers.views import resolve_views
 from layerprobe.training.loop import accuracy
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from layerprobe.auditing.method.candidates import HYPERPARAMETERS
+from layerprobe.auditing.method.ensemble import HYPERPARAMETERS
 from layerprobe.data import noise
 from layerprobe.layers import capture
 from layerprobe.layers.views import VIEWS

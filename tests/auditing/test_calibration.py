@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from auditing.planted import noise_matrix, scored_rows
-from layerprobe.auditing.method.calibration import Calibration, calibrate, inverse_temperature_of_clean
+from layerprobe.auditing.method.noise import Calibration, calibrate, inverse_temperature_of_clean
 from layerprobe.errors import InputError
 
 ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)

@@ -6,7 +6,7 @@ from sklearn.linear_model import LogisticRegression
 
 from auditing.planted import clusters, right_of
 from layerprobe import MASC
-from layerprobe.auditing.method.candidates import (
+from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
     HYPERPARAMETERS,
     Candidate,

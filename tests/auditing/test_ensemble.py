@@ -7,8 +7,17 @@ import torch
 from auditing.planted import clusters, corrupted, prints, right_of
 from layerprobe import MASC
 from layerprobe.auditing.method import ensemble as module
-from layerprobe.auditing.method.candidates import Candidate, CandidateScore, named_probes, score_candidates
-from layerprobe.auditing.method.ensemble import FOLDS, ProbeEnsemble, fold_of, select_members, standardise
+from layerprobe.auditing.method.ensemble import (
+    FOLDS,
+    Candidate,
+    CandidateScore,
+    ProbeEnsemble,
+    fold_of,
+    named_probes,
+    score_candidates,
+    select_members,
+    standardise,
+)
 from layerprobe.probes import Ridge, VeLPIC, WhitenedKNN, create
 
 K = 3

@@ -7,8 +7,7 @@ import pytest
 
 from layerprobe.auditing.findings import recommend
 from layerprobe.auditing.method.baselines import Interval
-from layerprobe.auditing.method.candidates import Candidate
-from layerprobe.auditing.method.ensemble import EnsembleMember, ProbeEnsemble
+from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 
 CONTROLS = {"head": 0.5, "head, averaged over views": 0.55, "raw input": 0.6, "early stopping": 0.65}
 

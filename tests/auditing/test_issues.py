@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from auditing.planted import draw, noise_matrix, scored_rows
-from layerprobe.auditing.issues import (
+from layerprobe.auditing.findings import (
     COLUMNS,
     RELABEL_POLICIES,
     find_issues,
@@ -13,7 +13,7 @@ from layerprobe.auditing.issues import (
     relabel,
     score_text,
 )
-from layerprobe.auditing.method.calibration import Calibration
+from layerprobe.auditing.method.noise import Calibration
 from layerprobe.errors import InputError
 
 CLASSES = np.array(["cat", "dog", "owl"])

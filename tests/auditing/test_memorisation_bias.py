@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from layerprobe.auditing.method.baselines import interval
-from layerprobe.auditing.method.memorisation_bias import memorisation_corrected, memorised_share
+from layerprobe.auditing.method.policies import memorisation_corrected, memorised_share
 
 K, N = 10, 20_000
 

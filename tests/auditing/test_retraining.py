@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from layerprobe import audit
-from layerprobe.auditing.dataset.inputs import InputStore, dummy_input
+from layerprobe.auditing.dataset.inputs import dummy_input
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.issues import relabel
+from layerprobe.auditing.findings import relabel
+from layerprobe.auditing.retraining import InputStore
 from layerprobe.errors import InputError
 from layerprobe.networks import MLP
 from layerprobe.probes import Ridge

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.findings import Findings, baseline_table, candidate_table, recommend
-from layerprobe.auditing.issues import relabel
+from layerprobe.auditing.findings import Findings, baseline_table, candidate_table, recommend, relabel
 from layerprobe.auditing.method.baselines import (
     Baseline,
     early_stopping,
@@ -25,13 +24,14 @@ from layerprobe.auditing.method.baselines import (
     network_and_input,
     untrained_baseline,
 )
-from layerprobe.auditing.method.candidates import (
+from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
     CandidateScore,
+    ProbeEnsemble,
     fit_candidate,
     score_candidates,
+    select_members,
 )
-from layerprobe.auditing.method.ensemble import ProbeEnsemble, select_members
 from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
 from layerprobe.auditing.method.policies import SelectionSet, selection_sets
 from layerprobe.auditing.preparation import (

@@ -12,11 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.fingerprints import hash_inputs, hash_network
-from layerprobe.auditing.dataset.inputs import dummy_input
-from layerprobe.auditing.dataset.labelled import LabelledDataset
-from layerprobe.auditing.dataset.labels import Classes
-from layerprobe.auditing.dataset.leakage import check_disjoint
+from layerprobe.auditing.dataset.inputs import dummy_input, hash_inputs, hash_network
+from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, check_disjoint
 from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import (
     Features,
@@ -27,7 +24,7 @@ from layerprobe.auditing.features import (
     with_views,
 )
 from layerprobe.auditing.method.baselines import untrained_copy
-from layerprobe.auditing.method.candidates import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
+from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
 from layerprobe.auditing.method.policies import MAX_VIEW_ROWS, check_policy
 from layerprobe.errors import InputError
 from layerprobe.probes.base import label_array

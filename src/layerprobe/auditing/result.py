@@ -12,12 +12,10 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.labelled import LabelledDataset
-from layerprobe.auditing.dataset.labels import Classes
+from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset
 from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.auditing.features import NetworkReader, check_matrix
-from layerprobe.auditing.findings import Findings, Verdict
-from layerprobe.auditing.issues import MARGIN, RepairedLabels, find_issues, relabel
+from layerprobe.auditing.findings import MARGIN, Findings, RepairedLabels, Verdict, find_issues, relabel
 from layerprobe.auditing.method.noise import NoiseEstimate
 from layerprobe.auditing.retraining import RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.saving import read_audit, write_audit

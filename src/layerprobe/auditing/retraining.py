@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from layerprobe.auditing.dataset.inputs import InputStore
+from layerprobe.auditing.dataset.inputs import map_tensors
 from layerprobe.auditing.dataset.labelled import LabelledDataset
-from layerprobe.auditing.issues import RepairedLabels
+from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.method.baselines import Interval, interval, untrained_copy
 from layerprobe.auditing.method.policies import split_test_rows
 from layerprobe.errors import InputError
@@ -22,10 +23,11 @@ from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict
 
-__all__ = ["DEFAULT_RECIPE", "RetrainedNetwork", "ValidationRows", "retrain"]
+__all__ = ["DEFAULT_RECIPE", "InputStore", "RetrainedNetwork", "ValidationRows", "retrain"]
 
 DEFAULT_RECIPE = Recipe("adam", 1e-3, 128)
 UNREACHABLE = 2.0  # a target accuracy that never ends training
+MASK = ".attention_mask"
 SHARE = 10  # one in ten training rows validates where there are no held-out rows
 
 
@@ -187,6 +189,89 @@ def retrain(
         split.judged_by,
         interval((predicted == split.test_y).double()),
     )
+
+
+class InputStore:
+    """The inputs of several datasets in memory on the CPU, one dataset after the other.
+
+    Tokens that were padded batch by batch are padded to the longest row, on the side where their
+    ``attention_mask`` is zero.
+
+    Parameters
+    ----------
+    *parts : LabelledDataset
+        Datasets of the same model.
+
+    Attributes
+    ----------
+    n : int
+        The number of rows of all parts.
+
+    Raises
+    ------
+    InputError
+        If rows have different shapes and no mask says which tokens are padding.
+    """
+
+    def __init__(self, *parts: LabelledDataset) -> None:
+        self.n = sum(part.n for part in parts)
+        self._form: Any = None  # the first batch; its tensors without a row axis serve every batch
+        pieces: dict[str, list[tuple[Tensor, Tensor]]] = {}
+        start = 0
+        for part in parts:
+            for inputs, positions in part.batches():
+                rows = torch.from_numpy(positions) + start
+                first = self._form is None
+
+                def keep(name: str, tensor: Tensor, rows: Tensor = rows, first: bool = first) -> Tensor:
+                    if name in pieces or (first and tensor.shape[:1] == rows.shape):
+                        pieces.setdefault(name, []).append((rows, tensor.cpu()))
+                    return tensor
+
+                form = map_tensors(inputs, keep)
+                self._form = form if first else self._form
+            start += part.n
+        masks = pieces.get(MASK)
+        left = masks is not None and any((mask[:, 0] == 0).any() for _, mask in masks)
+        self._columns = {
+            name: self._column(pieces.pop(name), left, may_pad=masks is not None) for name in list(pieces)
+        }
+
+    def take(self, rows: Tensor, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
+        """Return the inputs of some rows.
+
+        Parameters
+        ----------
+        rows : Tensor of shape (b,), int64
+            Row numbers in 0..n-1, on any device.
+        device : torch.device, optional
+            By default the CPU.
+        dtype : torch.dtype, optional
+            The type of floating-point inputs; by default that of the data.
+        """
+        index = rows.cpu()
+
+        def choose(name: str, tensor: Tensor) -> Tensor:
+            chosen = self._columns[name][index] if name in self._columns else tensor
+            return chosen.to(device, dtype if chosen.is_floating_point() else None)
+
+        return map_tensors(self._form, choose)
+
+    def _column(self, pieces: list[tuple[Tensor, Tensor]], left: bool, may_pad: bool) -> Tensor:
+        shapes = {tuple(piece.shape[1:]) for _, piece in pieces}
+        if len(shapes) > 1 and not (may_pad and len({shape[1:] for shape in shapes}) == 1):
+            raise InputError(
+                f"expected rows of one shape, got {', '.join(map(str, sorted(shapes)))} in different "
+                "batches, and no attention_mask says which tokens are padding: bring all rows to one shape"
+            )
+        longest = max(shapes)
+        column = pieces[0][1].new_zeros(self.n, *longest)
+        for rows, piece in pieces:
+            missing = longest[0] - piece.shape[1] if len(shapes) > 1 else 0
+            sides = (missing, 0) if left else (0, missing)
+            piece = pad(piece, (0, 0) * (piece.ndim - 2) + sides) if missing else piece
+            column[rows] = piece.to(column.dtype)
+        return column
 
 
 class _LogitsOf(nn.Module):

@@ -20,15 +20,13 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.fingerprints import hash_network
-from layerprobe.auditing.dataset.labels import Classes
+from layerprobe.auditing.dataset.inputs import hash_network
+from layerprobe.auditing.dataset.labelled import Classes
 from layerprobe.auditing.features import NetworkReader
 from layerprobe.auditing.findings import Findings, Verdict
 from layerprobe.auditing.method.baselines import Interval
-from layerprobe.auditing.method.calibration import Calibration
-from layerprobe.auditing.method.candidates import Candidate
-from layerprobe.auditing.method.ensemble import EnsembleMember, ProbeEnsemble
-from layerprobe.auditing.method.noise import NoiseEstimate
+from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
+from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.pooling import Pool

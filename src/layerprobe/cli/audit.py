@@ -178,7 +178,7 @@ def _show_audit(audit: "Audit", out: Path) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from layerprobe.auditing.issues import score_text
+    from layerprobe.auditing.findings import score_text
 
     print(printable(f"{audit.finding}\nVerdict: {audit.verdict}. {audit.why}"))
     flagged = int(audit.issues["is_label_issue"].sum())

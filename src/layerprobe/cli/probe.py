@@ -149,7 +149,7 @@ def _encoder(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.n
     """Return a function from labels to class indices: integers stay, names become their positions."""
     import numpy as np
 
-    from layerprobe.auditing.dataset.labels import Classes
+    from layerprobe.auditing.dataset.labelled import Classes
 
     numbers = given.dtype.kind in "iu" and not class_names
     classes = None if numbers else Classes.from_labels(given, None, class_names or None)

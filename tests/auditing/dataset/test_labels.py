@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerprobe.auditing.dataset.labels import Classes
+from layerprobe.auditing.dataset.labelled import Classes
 from layerprobe.errors import InputError
 
 Fruit = Enum("Fruit", ["PEAR", "APPLE"])

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from layerprobe.auditing.dataset.leakage import check_disjoint
+from layerprobe.auditing.dataset.labelled import check_disjoint
 from layerprobe.auditing.dataset.readers import read_rows
 from layerprobe.errors import InputError
 

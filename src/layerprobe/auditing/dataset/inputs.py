@@ -1,22 +1,28 @@
-"""The model's inputs: made from a batch's content, held in memory, or as a dummy of the same form."""
+"""The content of a batch: as inputs of the model, as fingerprints of its rows, and for display."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import pad
+from torch import Tensor, nn
 
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
 
-if TYPE_CHECKING:
-    from layerprobe.auditing.dataset.labelled import LabelledDataset
-
-__all__ = ["InputStore", "batch_content", "dummy_input", "input_function", "is_texts", "map_tensors"]
-
-MASK = ".attention_mask"
+__all__ = [
+    "ChannelRange",
+    "batch_content",
+    "display_values",
+    "dummy_input",
+    "hash_inputs",
+    "hash_network",
+    "hash_texts",
+    "input_function",
+    "is_texts",
+    "map_tensors",
+]
 
 
 def is_texts(value: Any) -> bool:
@@ -114,89 +120,6 @@ def dummy_input(inputs: Any, size: int) -> Any:
     return map_tensors(inputs, ones)
 
 
-class InputStore:
-    """The inputs of several datasets in memory on the CPU, one dataset after the other.
-
-    Tokens that were padded batch by batch are padded to the longest row, on the side where their
-    ``attention_mask`` is zero.
-
-    Parameters
-    ----------
-    *parts : LabelledDataset
-        Datasets of the same model.
-
-    Attributes
-    ----------
-    n : int
-        The number of rows of all parts.
-
-    Raises
-    ------
-    InputError
-        If rows have different shapes and no mask says which tokens are padding.
-    """
-
-    def __init__(self, *parts: "LabelledDataset") -> None:
-        self.n = sum(part.n for part in parts)
-        self._form: Any = None  # the first batch; its tensors without a row axis serve every batch
-        pieces: dict[str, list[tuple[Tensor, Tensor]]] = {}
-        start = 0
-        for part in parts:
-            for inputs, positions in part.batches():
-                rows = torch.from_numpy(positions) + start
-                first = self._form is None
-
-                def keep(name: str, tensor: Tensor, rows: Tensor = rows, first: bool = first) -> Tensor:
-                    if name in pieces or (first and tensor.shape[:1] == rows.shape):
-                        pieces.setdefault(name, []).append((rows, tensor.cpu()))
-                    return tensor
-
-                form = map_tensors(inputs, keep)
-                self._form = form if first else self._form
-            start += part.n
-        masks = pieces.get(MASK)
-        left = masks is not None and any((mask[:, 0] == 0).any() for _, mask in masks)
-        self._columns = {
-            name: self._column(pieces.pop(name), left, may_pad=masks is not None) for name in list(pieces)
-        }
-
-    def take(self, rows: Tensor, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
-        """Return the inputs of some rows.
-
-        Parameters
-        ----------
-        rows : Tensor of shape (b,), int64
-            Row numbers in 0..n-1, on any device.
-        device : torch.device, optional
-            By default the CPU.
-        dtype : torch.dtype, optional
-            The type of floating-point inputs; by default that of the data.
-        """
-        index = rows.cpu()
-
-        def choose(name: str, tensor: Tensor) -> Tensor:
-            chosen = self._columns[name][index] if name in self._columns else tensor
-            return chosen.to(device, dtype if chosen.is_floating_point() else None)
-
-        return map_tensors(self._form, choose)
-
-    def _column(self, pieces: list[tuple[Tensor, Tensor]], left: bool, may_pad: bool) -> Tensor:
-        shapes = {tuple(piece.shape[1:]) for _, piece in pieces}
-        if len(shapes) > 1 and not (may_pad and len({shape[1:] for shape in shapes}) == 1):
-            raise InputError(
-                f"expected rows of one shape, got {', '.join(map(str, sorted(shapes)))} in different "
-                "batches, and no attention_mask says which tokens are padding: bring all rows to one shape"
-            )
-        longest = max(shapes)
-        column = pieces[0][1].new_zeros(self.n, *longest)
-        for rows, piece in pieces:
-            missing = longest[0] - piece.shape[1] if len(shapes) > 1 else 0
-            sides = (missing, 0) if left else (0, missing)
-            piece = pad(piece, (0, 0) * (piece.ndim - 2) + sides) if missing else piece
-            column[rows] = piece.to(column.dtype)
-        return column
-
-
 def _is_pixels(value: Any) -> bool:
     shaped = isinstance(value, Tensor) and (value.ndim == 3 or value.shape[3:] == (3,))
     return shaped and value.dtype == torch.uint8
@@ -205,3 +128,134 @@ def _is_pixels(value: Any) -> bool:
 def _scaled(pixels: Tensor) -> Tensor:
     channels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     return channels.to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def hash_network(model: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights and buffers in their order, without names and device."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        if isinstance(tensor, Tensor):
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_inputs(inputs: Any, size: int) -> np.ndarray:
+    """Hash the rows of a model's input.
+
+    The hash depends on values only: floats are converted to float32 and integers to int64, and shapes are
+    ignored, so an array and a loader of the same rows agree. Tokens that ``attention_mask`` excludes are
+    ignored, since padding depends on the batch.
+
+    Parameters
+    ----------
+    inputs : Tensor, or tuple or dict of them
+        Tensors with `size` rows are hashed in the order of their names.
+    size : int
+        The number of rows.
+
+    Returns
+    -------
+    ndarray of shape (size,), uint64
+    """
+    named = dict(named_tensors(inputs))
+    if len(named) > 1:
+        del named[""]  # the main tensor, listed a second time under its own name
+    mask = named.get(".attention_mask")
+    kept = None if mask is None else mask.cpu().numpy() != 0  # (size, t)
+    columns = [_numbers(tensor) for _, tensor in sorted(named.items()) if tensor.shape[:1] == (size,)]
+    digests = (_digest(*(_kept(column[i], kept, i).tobytes() for column in columns)) for i in range(size))
+    return np.fromiter(digests, np.uint64, size)
+
+
+def hash_texts(texts: Sequence[str]) -> np.ndarray:
+    """Return the hash of each text, (n,) uint64."""
+    return np.fromiter(
+        (_digest(text.encode("utf-8", "surrogatepass")) for text in texts), np.uint64, len(texts)
+    )
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    wide = torch.float32 if tensor.is_floating_point() else torch.int64
+    return tensor.detach().cpu().to(wide).numpy() + 0  # -0.0 becomes 0.0
+
+
+def _kept(row: np.ndarray, kept: np.ndarray | None, i: int) -> np.ndarray:
+    return row if kept is None or row.shape[:1] != kept.shape[1:] else row[kept[i]]
+
+
+def _digest(*parts: bytes) -> int:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return int.from_bytes(digest.digest()[:8], "little")
+
+
+def display_values(raw: Any, inputs: Any) -> Any:
+    """Return the values of a batch that can be displayed.
+
+    Parameters
+    ----------
+    raw : Any
+        The batch's content before ``inputs=`` was applied.
+    inputs : Tensor, tuple or dict
+        The model's inputs for the same rows.
+
+    Returns
+    -------
+    list of str, Tensor (b, ...) or None
+    """
+    content = batch_content(raw)
+    if isinstance(content, Tensor) or is_texts(content):
+        return content
+    tensors = named_tensors(inputs)
+    return tensors[0][1] if tensors else None
+
+
+class ChannelRange:
+    """The smallest and largest value of every channel, to display floating-point images as pixels.
+
+    Rows of floats are images where their shape is (h, w), (1, h, w) or (3, h, w). Their values may be scaled
+    or normalised: each channel's range over all rows is mapped to 0..255.
+    """
+
+    def __init__(self) -> None:
+        self.low: Tensor | float = torch.inf
+        self.high: Tensor | float = -torch.inf
+
+    def update(self, values: Any) -> Self:
+        """Extend the range by a batch (b, ...). Values that are not images have no effect."""
+        if isinstance(values, Tensor) and len(values) and _is_float_image(values[0]):
+            planes = values if values.ndim == 4 else values[:, None]
+            low, high = planes.amin((0, 2, 3)).cpu(), planes.amax((0, 2, 3)).cpu()  # (c,)
+            self.low = torch.minimum(low, torch.as_tensor(self.low, dtype=low.dtype))
+            self.high = torch.maximum(high, torch.as_tensor(self.high, dtype=high.dtype))
+        return self
+
+    def display(self, value: Any) -> np.ndarray | str | None:
+        """Return one row as uint8 pixels (h, w) or (h, w, 3), as a text, or None if it is neither."""
+        if isinstance(value, str):
+            return value
+        if not isinstance(value, Tensor):
+            return None
+        value = value.detach().cpu()
+        if value.dtype == torch.uint8 and value.ndim in (2, 3):
+            is_last = value.ndim == 2 or value.shape[2] in (1, 3)
+            return _channels_last(value if is_last else value.permute(1, 2, 0))
+        if not _is_float_image(value):
+            return None
+        planes = value if value.ndim == 3 else value[None]
+        low, high = (torch.as_tensor(v, dtype=value.dtype).reshape(-1, 1, 1) for v in (self.low, self.high))
+        levels = 255 * (planes - low) / (high - low).clamp(min=torch.finfo(value.dtype).tiny)
+        return _channels_last(levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0))
+
+
+def _is_float_image(value: Tensor) -> bool:
+    shaped = value.ndim == 2 or (value.ndim == 3 and value.shape[0] in (1, 3))
+    return value.is_floating_point() and shaped and min(value.shape[-2:]) > 1
+
+
+def _channels_last(pixels: Tensor) -> np.ndarray | None:
+    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3):
+        return None
+    array = pixels.numpy()
+    return np.ascontiguousarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.method.candidates import named_probes, score_candidates
+from layerprobe.auditing.method.ensemble import named_probes, score_candidates
 from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.errors import InputError
 from layerprobe.training import seeded

@@ -1,16 +1,198 @@
-"""The ensemble: an equal-weight sum of standardised probe scores over layers."""
+"""Candidates, every probe on every layer at every hyperparameter, and the ensemble of the best ones."""
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import clone
 from torch import Tensor
 
-from layerprobe.auditing.method.candidates import Candidate, CandidateScore, fit_candidate
-from layerprobe.probes import Probe
+from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.layerwise.engine import fit_layer
+from layerprobe.layerwise.label_sets import LabelSets
+from layerprobe.probes import REGISTRY, Probe, create
+from layerprobe.probes.base import StagedProbe
 
-__all__ = ["EnsembleMember", "ProbeEnsemble", "fold_of", "select_members", "standardise"]
+__all__ = [
+    "DEFAULT_PROBES",
+    "HYPERPARAMETERS",
+    "Candidate",
+    "CandidateScore",
+    "EnsembleMember",
+    "ProbeEnsemble",
+    "fit_candidate",
+    "fold_of",
+    "named_probes",
+    "score_candidates",
+    "select_members",
+    "standardise",
+]
+
+HYPERPARAMETERS: dict[str, tuple[float, ...]] = {
+    "ridge": (1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+    "shrinkage_lda": (0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99),
+    "whitened_knn": (25, 50, 100, 200, 500),
+    "masc": (0.25, 0.5, 0.75, 0.9, 0.95, 0.99),
+}
+"""Values of each staged probe's hyperparameter that become candidates."""
+DEFAULT_PROBES = ("ridge", "shrinkage_lda", "masc", "velpic", "ncm")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer, a probe and the value of its hyperparameter; None for a probe without one."""
+
+    layer: str
+    probe: str
+    hyperparameter: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class CandidateScore:
+    """Score of one candidate on the selection set.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    correct : Tensor (m,), float32
+        Each row's share of correct predictions over its views, corrected for memorisation.
+    scores : list of Tensor (m, K), or None
+        Class scores of each view of the rows. Kept only for the best hyperparameter of each layer and probe.
+    """
+
+    candidate: Candidate
+    correct: Tensor
+    scores: list[Tensor] | None
+
+    @property
+    def criterion(self) -> float:
+        """Accuracy on the selection set."""
+        return float(self.correct.double().mean())
+
+
+def named_probes(probes: Any) -> dict[str, Probe]:
+    """Return unfitted probes by name.
+
+    Parameters
+    ----------
+    probes : str, Probe, sequence of them, or mapping of str to them
+
+    Raises
+    ------
+    InputError
+        If there is no probe, two have the same name, or one is not a probe of this library.
+    """
+    if isinstance(probes, Mapping):
+        pairs = list(probes.items())
+    else:
+        listed = [probes] if isinstance(probes, str | Probe) else list(probes)
+        known = {kind: name for name, kind in REGISTRY.items()}
+        pairs = [(p if isinstance(p, str) else known.get(type(p), type(p).__name__), p) for p in listed]
+    named = {name: create(p) if isinstance(p, str) else p for name, p in pairs}
+    wrong = [p for p in named.values() if not isinstance(p, Probe)]
+    if not named or len(named) < len(pairs) or wrong:
+        raise InputError(
+            f"expected probes of different names, from {', '.join(REGISTRY)} or probes of layerprobe; "
+            f"got {probes!r}"
+        )
+    return named
+
+
+def score_candidates(
+    probes: Mapping[str, Probe],
+    fitted_on: Mapping[str, Tensor],
+    y: Tensor,
+    views: Sequence[Mapping[str, Tensor]],
+    correct: Callable[[list[Tensor]], Tensor],
+) -> list[CandidateScore]:
+    """Fit every probe on every layer and score it on the selection set.
+
+    Parameters
+    ----------
+    probes : mapping of str to Probe
+    fitted_on : mapping of str to Tensor (n, d)
+        Outputs of the training rows, by layer.
+    y : Tensor (n,), int64
+        Their given labels.
+    views : sequence of mapping of str to Tensor (m, d)
+        Outputs of the rows to score: one entry, or one per view.
+    correct : callable
+        From the class scores (m, K) of each view to the share of correct predictions per row, (m,).
+
+    Returns
+    -------
+    list of CandidateScore
+    """
+    scored: list[CandidateScore] = []
+    for layer, X in fitted_on.items():
+        for name, probe in probes.items():
+            values = _hyperparameters(name, probe)
+            fitted = _fit((layer, name), probe, X, y, staged=bool(values))
+            best: CandidateScore | None = None
+            for value, scores in _staged_scores(values, fitted, [view[layer] for view in views]):
+                one = CandidateScore(Candidate(layer, name, value), correct(scores).float(), scores)
+                if best is None or one.criterion > best.criterion:
+                    if best is not None:
+                        scored[scored.index(best)] = CandidateScore(best.candidate, best.correct, None)
+                    best = one
+                    scored.append(one)
+                else:
+                    scored.append(CandidateScore(one.candidate, one.correct, None))
+    return scored
+
+
+def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> Probe:
+    """Return the candidate's probe, fitted on the outputs of its layer.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    probe : Probe
+        Unfitted.
+    X : Tensor (n, d)
+    y : Tensor (n,), int64
+
+    Raises
+    ------
+    InputError
+        If the probe cannot be fitted to these outputs.
+    """
+    staged = candidate.hyperparameter is not None
+    fitted = _fit((candidate.layer, candidate.probe), probe, X, y, staged=staged)
+    return fitted.at(candidate.hyperparameter) if isinstance(fitted, StagedProbe) and staged else fitted
+
+
+def _hyperparameters(name: str, probe: Probe) -> tuple[float, ...]:
+    """Return the values to try; none for a probe under another name or with a fixed number of components."""
+    fixed = getattr(probe, "components", None) is not None
+    return () if fixed or not isinstance(probe, StagedProbe) else HYPERPARAMETERS.get(name, ())
+
+
+def _fit(candidate: tuple[str, str], probe: Probe, X: Tensor, y: Tensor, *, staged: bool) -> Probe:
+    """Fit the probe of a candidate (layer, name); at the largest value if its hyperparameter is staged."""
+    layer, name = candidate
+    if staged and isinstance(probe, StagedProbe) and probe.stage == "variance":
+        probe = clone(probe).set_params(variance=max(HYPERPARAMETERS["masc"]))
+    with warnings.catch_warnings():
+        if staged:  # the largest value may saturate a small layer; smaller values are candidates too
+            warnings.simplefilter("ignore", DegenerateWarning)
+        (fitted,) = fit_layer(layer, {name: probe}, LabelSets.of({"given": y}), X)
+    return fitted.estimator
+
+
+def _staged_scores(
+    values: Sequence[float], fitted: Probe, views: Sequence[Tensor]
+) -> Iterator[tuple[float | None, list[Tensor]]]:
+    """Yield the class scores of every view at each value of the hyperparameter."""
+    if not values or not isinstance(fitted, StagedProbe):
+        yield None, [fitted.class_scores(X) for X in views]
+        return
+    for value, *scores in zip(values, *(fitted.staged_scores(X, values) for X in views), strict=True):
+        yield value, scores
+
 
 FOLDS = 5
 MAX_MEMBERS = 8
@@ -135,7 +317,7 @@ def select_members(
     ----------
     scored : sequence of CandidateScore
     correct : callable
-        As for :func:`layerprobe.auditing.method.candidates.score_candidates`.
+        As for :func:`layerprobe.auditing.method.ensemble.score_candidates`.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerprobe.auditing.issues import score_text
+from layerprobe.auditing.findings import score_text
 from layerprobe.errors import InputError
 
 __all__ = ["Card", "Gallery", "Picture", "suspects"]
