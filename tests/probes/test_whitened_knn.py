@@ -129,3 +129,14 @@ def test_arguments_and_rows_that_make_no_sense_are_refused():
         WhitenedKNN().fit(X, codes).loo_scores(X[1:], codes[1:])
     with pytest.raises(InputError, match="at least two rows"):
         WhitenedKNN().fit(X[:1], [0]).loo_scores(X[:1], [0])
+
+
+def test_small_directions_of_float32_rows_are_whitened():
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(400) % 2
+    X = torch.randn(400, 12, generator=generator, dtype=torch.float64)
+    X[:, 0] = 1e-3 * (2 * y - 1 + 0.1 * X[:, 0])  # the classes differ in a direction of 1e-7 of the variance
+    Q = torch.randn(200, 12, generator=generator, dtype=torch.float64)
+    Q[:, 0] = 1e-3 * (2 * (torch.arange(200) % 2) - 1)
+    probe = WhitenedKNN(shrinkage=0).fit(X.float(), y)
+    assert (probe.predict(Q.float()) == torch.arange(200) % 2).all()

@@ -61,7 +61,9 @@ def class_means(X: Tensor, y: Tensor, num_classes: int) -> Tensor:
     return sums / counts.clamp(min=1)[:, None]
 
 
-def centred_blocks(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Iterator[Tensor]:
+def centred_blocks(
+    X: Tensor, centres: Tensor, y: Tensor | None = None, dtype: torch.dtype | None = None
+) -> Iterator[Tensor]:
     """Yield blocks of the rows of X less their centres.
 
     Parameters
@@ -71,17 +73,20 @@ def centred_blocks(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Itera
         One centre of all rows, or one per class.
     y : Tensor of shape (n,), optional
         Class of each row, for centres of classes.
+    dtype : torch.dtype, optional
+        Default: that of X.
     """
-    centres = centres.to(X)
+    centres = centres.to(X.device, dtype or X.dtype)
     for start in range(0, len(X), BLOCK):
         of = centres if y is None else centres[y[start : start + BLOCK]]
-        yield X[start : start + BLOCK] - of
+        yield X[start : start + BLOCK].to(of.dtype) - of
 
 
 def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Spectrum:
     """Decompose the sum of (x - c)(x - c)^T over all rows.
 
-    For fewer rows than features through the n x n Gram matrix in float64, else through the d x d moment.
+    Products and sums are float64, of the n x n Gram matrix for fewer rows than features, else of the d x d
+    moment: small directions matter to whitening and to weak penalties.
 
     Parameters
     ----------
@@ -106,11 +111,11 @@ def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Spectrum:
         vectors = basis(rank)
     else:
         moment = SecondMoment(d, X.device)
-        for block in centred_blocks(X, centres, y):
+        for block in centred_blocks(X, centres, y, torch.float64):
             moment.add(block)
         with one_thread():
             eigenvalues, basis = eigenpairs(moment.matrix())
-            rank = int((eigenvalues > rounding_error(moment.diagonal(), n, X.dtype)).sum())
+            rank = int((eigenvalues > rounding_error(moment.diagonal(), n, torch.float64)).sum())
             vectors = basis(rank)
     return Spectrum(eigenvalues[:rank], vectors, float(eigenvalues.sum()))
 
