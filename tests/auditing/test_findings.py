@@ -1,13 +1,26 @@
-"""Conditions for the verdicts "repair" and "keep"."""
+"""Flags, repaired labels, and the verdict of an audit."""
 
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
-from layerprobe.auditing.findings import recommend
+from auditing.planted import draw, noise_matrix, scored_rows
+from layerprobe.auditing.findings import (
+    COLUMNS,
+    RELABEL_POLICIES,
+    find_issues,
+    flag,
+    recommend,
+    relabel,
+    score_text,
+)
 from layerprobe.auditing.method.baselines import Interval
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
+from layerprobe.auditing.method.noise import Calibration
+from layerprobe.errors import InputError
 
 CONTROLS = {"head": 0.5, "head, averaged over views": 0.55, "raw input": 0.6, "early stopping": 0.65}
 
@@ -80,3 +93,173 @@ def test_untrained_head_is_reported():
     verdict = recommend(findings(head_fit=0.11), 0.1, 0.3)
     assert verdict.verdict == "keep"
     assert "class_names" in verdict.finding
+
+
+CLASSES = np.array(["cat", "dog", "owl"])
+
+
+def posterior(scores, given, beta, T):
+    """What the true sharpness and noise say."""
+    known = Calibration(beta, T, torch.tensor([beta]).double(), T[None], torch.zeros(1))
+    return known.posterior(scores, given)
+
+
+def test_issue_table_equals_the_hand_computed_one():
+    given = torch.tensor([0, 0, 1, 2])
+    chances = torch.tensor([[0.9, 0.1, 0.0], [0.1, 0.8, 0.1], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]).double()
+    scores = torch.tensor([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [0.0, 5.0, 1.0], [0.0, 1.0, 1.0]])
+    index = np.array(["a.png", "b.png", "c.png", "d.png"])
+    frame, expected = find_issues(scores, chances, given, index, CLASSES)
+    assert list(frame.columns) == COLUMNS
+    assert frame["index"].tolist() == index.tolist()
+    assert frame["given_label"].tolist() == ["cat", "cat", "dog", "owl"]
+    assert frame["suggested_label"].tolist() == ["cat", "dog", "dog", "owl"]
+    assert frame["label_score"].tolist() == pytest.approx([0.9, 0.1, 1.0, 1.0])
+    assert frame["is_label_issue"].tolist() == [False, True, False, False]
+    assert frame["margin"].tolist() == [2, -2, 4, 0]
+    assert expected == pytest.approx(0.9)
+
+
+def test_number_of_flags_equals_the_expected_errors():
+    given = torch.zeros(10, dtype=torch.int64)
+    chances = torch.tensor([[0.45, 0.55, 0.0]]).repeat(10, 1).double()
+    chances[3] = torch.tensor([0.1, 0.9, 0.0])
+    flags = flag(chances, given)  # 5.85 errors from dog to cat in all, the surest first
+    assert flags.sum() == 6
+    assert flags[3]
+    assert not flag(torch.tensor([[0.6, 0.4, 0.0]]).repeat(10, 1).double(), given).any()  # none is likely
+
+
+def test_a_flag_suggests_another_label():
+    scores, _, given = scored_rows(500, 3, 3.0, noise_matrix(3, 0.4), seed=0)
+    chances = posterior(scores, given, 3.0, noise_matrix(3, 0.4))
+    frame, _ = find_issues(scores, chances, given, np.arange(500), CLASSES)
+    flagged = frame[frame["is_label_issue"]]
+    assert len(flagged)
+    assert (flagged["given_label"] != flagged["suggested_label"]).all()
+    assert frame["label_score"].between(0, 1).all()
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(0.1, "uniform"), (0.4, "uniform"), (0.2, "pair")])
+@pytest.mark.parametrize("beta", [2.0, 5.0])
+def test_the_expected_precision_is_the_precision(rate, kind, beta):
+    T = noise_matrix(3, rate, kind)
+    scores, true, given = scored_rows(20_000, 3, beta, T, seed=4)
+    frame, expected = find_issues(
+        scores, posterior(scores, given, beta, T), given, np.arange(20_000), CLASSES
+    )
+    wrong = (given != true).numpy()
+    flags = frame["is_label_issue"].to_numpy()
+    assert wrong[flags].mean() == pytest.approx(expected, abs=0.04)
+    assert flags.sum() <= 1.02 * wrong.sum()
+    suggested = frame["suggested_label"][flags] == CLASSES[true.numpy()][flags]
+    assert suggested.mean() > 0.6
+
+
+def test_scores_rank_wrong_labels_first():
+    T = noise_matrix(3, 0.3)
+    scores, true, given = scored_rows(2000, 3, 5.0, T, seed=1)
+    frame, _ = find_issues(scores, posterior(scores, given, 5.0, T), given, np.arange(2000), CLASSES)
+    ranked = (given != true).numpy()[frame["label_score"].argsort().to_numpy()]
+    assert ranked[:300].mean() > 0.9 > 0.1 > ranked[-1000:].mean()
+
+
+def test_clean_labels_are_not_flagged():
+    scores, _, given = scored_rows(2000, 3, 5.0, noise_matrix(3, 0), seed=1)
+    frame, expected = find_issues(
+        scores, posterior(scores, given, 5.0, noise_matrix(3, 0)), given, given, CLASSES
+    )
+    assert not frame["is_label_issue"].any()
+    assert np.isnan(expected)
+
+
+@pytest.mark.parametrize(
+    ("score", "text"),
+    [(0.0, "0.000"), (7e-11, "< 0.001"), (0.0005, "0.001"), (0.25, "0.250")],
+)
+def test_score_text(score, text):
+    assert score_text(score) == text
+
+
+def test_neither_order_nor_names_of_classes_matter():
+    generator = torch.Generator().manual_seed(0)
+    chances = torch.rand(400, 3, generator=generator).double().softmax(1) ** 4
+    chances /= chances.sum(1, keepdim=True)
+    given = draw(chances, generator)
+    flags = flag(chances, given)
+    assert 0 < flags.sum() < 400
+    rows = torch.randperm(400, generator=generator)
+    assert torch.equal(flag(chances[rows], given[rows]), flags[rows])
+    order = torch.tensor([2, 0, 1])
+    assert torch.equal(flag(chances[:, order], order.argsort()[given]), flags)
+
+
+GIVEN = torch.tensor([0, 0, 1, 2])
+POSTERIOR = torch.tensor([[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.8, 0.1, 0.1], [0.0, 0.0, 1.0]]).double()
+BLIND = torch.tensor([[0.2, 0.8, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]).double()
+FLAGS = torch.tensor([False, False, True, False])
+
+
+def repaired(policy, **options):
+    return relabel(policy, BLIND, POSTERIOR, GIVEN, FLAGS, CLASSES, **options)
+
+
+@pytest.mark.parametrize(
+    ("policy", "labels", "right"),
+    [
+        ("all", ["dog", "dog", "cat", "owl"], [0.1, 0.6, 0.8, 1.0]),  # as the decoder predicts
+        ("confident", ["cat", "cat", "cat", "owl"], [0.9, 0.3, 0.8, 1.0]),  # 0.6 is no half above 0.3
+        ("soft", ["cat", "dog", "cat", "owl"], [0.9, 0.6, 0.8, 1.0]),
+        ("keep", ["cat", "cat", "dog", "owl"], [0.9, 0.3, 0.1, 1.0]),
+    ],
+)
+def test_labels_and_expected_errors_by_policy(policy, labels, right):
+    result = repaired(policy)
+    assert result.policy == policy
+    assert result.labels.tolist() == labels
+    assert result.changed.tolist() == [a != b for a, b in zip(labels, CLASSES[GIVEN], strict=True)]
+    assert result.kept.all()
+    assert result.wrong_before == pytest.approx(1 - (0.9 + 0.3 + 0.1 + 1.0) / 4)
+    assert result.wrong_after == pytest.approx(1 - sum(right) / 4)
+    expected = POSTERIOR.numpy() if policy == "soft" else (np.array(labels)[:, None] == CLASSES)
+    np.testing.assert_allclose(result.targets, expected)
+
+
+def test_prune_leaves_flagged_rows_out_and_the_others_as_they_are():
+    result = repaired("prune")
+    assert result.kept.tolist() == [True, True, False, True]
+    assert result.labels.tolist() == CLASSES[GIVEN].tolist()
+    assert not result.changed.any()
+    assert result.wrong_after == pytest.approx(1 - (0.9 + 0.3 + 1.0) / 3)
+    nothing = relabel("prune", BLIND, POSTERIOR, GIVEN, torch.ones(4, dtype=torch.bool), CLASSES)
+    assert np.isnan(nothing.wrong_after)
+
+
+@pytest.mark.parametrize(
+    ("margin", "changed"), [(0, [1, 2]), (0.3, [1, 2]), (0.31, [2]), (0.7, [2]), (1, [])]
+)
+def test_margin_is_a_difference_of_probabilities(margin, changed):
+    assert np.flatnonzero(repaired("confident", margin=margin).changed).tolist() == changed
+
+
+def test_a_tie_keeps_the_label():
+    even = torch.tensor([[0.5, 0.5, 0.0]]).double()
+    for given in (0, 1):
+        result = relabel("confident", even, even, torch.tensor([given]), FLAGS[:1], CLASSES, margin=0)
+        assert result.wrong_after == pytest.approx(0.5)
+    assert not relabel("confident", even, even, torch.tensor([0]), FLAGS[:1], CLASSES).changed.any()
+
+
+@pytest.mark.parametrize("policy", RELABEL_POLICIES)
+def test_relabel_does_not_change_its_arguments(policy):
+    given = GIVEN.clone()
+    relabel(policy, BLIND, POSTERIOR, given, FLAGS, CLASSES)
+    assert torch.equal(given, GIVEN)
+
+
+def test_unknown_policy_or_margin_is_refused():
+    with pytest.raises(InputError, match=r"confident.*'best'"):
+        repaired("best")
+    for margin in (-0.1, 1.1, float("nan")):
+        with pytest.raises(InputError, match="margin"):
+            repaired("confident", margin=margin)

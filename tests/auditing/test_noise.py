@@ -1,11 +1,19 @@
-"""Noise from label-free layers, and the bias of a weak probe."""
+"""Calibration and noise estimates recover planted noise."""
 
+import numpy as np
 import pytest
 import torch
 
 from auditing.planted import clusters, corrupted, noise_matrix, scored_rows
-from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
+from layerprobe.auditing.method.noise import (
+    Calibration,
+    LabelFreeScorer,
+    calibrate,
+    estimate_noise,
+    inverse_temperature_of_clean,
+)
 from layerprobe.auditing.method.policies import SelectionSet
+from layerprobe.errors import InputError
 from layerprobe.probes import Ridge
 
 
@@ -77,3 +85,120 @@ def test_bias_correction_is_deterministic():
     first, second = (one.bias_corrected(given, seed=1) for one in scorer)
     assert first[1] == second[1]
     assert torch.equal(first[0].matrices, second[0].matrices)
+
+
+ENDS = torch.tensor([0.025, 0.975], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("K", "kind"), [(2, "uniform"), (3, "uniform"), (4, "pair")])
+def test_planted_matrix_and_temperature_are_recovered(K, kind):
+    T = noise_matrix(K, 0.25, kind)
+    scores, _, given = scored_rows(2500, K, 5.0, T, seed=1)
+    found = calibrate(scores, given)
+    assert found.beta == pytest.approx(5.0, rel=0.25)
+    torch.testing.assert_close(found.matrix, T, atol=0.06, rtol=0)
+    torch.testing.assert_close(found.matrix.sum(1), torch.ones(K).double())
+
+
+def test_noise_interval_has_nominal_coverage():
+    T = torch.tensor([[0.7, 0.3], [0.2, 0.8]], dtype=torch.float64)
+    expected = drawn = width = 0
+    for seed in range(20):
+        scores, true, given = scored_rows(200, 2, 6.0, T, seed)
+        low, high = calibrate(scores, given, seed=seed).rates.quantile(ENDS).tolist()
+        expected += low <= float((1 - T.diagonal())[true].mean()) <= high
+        drawn += low <= float((true != given).double().mean()) <= high
+        width += (high - low) / 20
+    assert expected >= 16  # 19 in the long run; fewer than 16 once in a hundred
+    assert drawn >= 18  # of the very labels that were drawn
+    assert width < 0.2
+
+
+def test_probabilities_are_calibrated():
+    T = noise_matrix(3, 0.3)
+    found = calibrate(*scored_rows(5000, 3, 4.0, T, seed=0)[::2])
+    scores, true, given = scored_rows(5000, 3, 4.0, T, seed=1)  # other rows
+    for chances, what in (
+        (found.probabilities(scores), true),
+        (found.posterior(scores, given), true),
+    ):
+        torch.testing.assert_close(chances.sum(1), torch.ones(len(scores)).double())
+        best = chances.max(1)
+        for low, high in ((0.34, 0.7), (0.7, 0.95), (0.95, 1.01)):
+            inside = (best.values >= low) & (best.values < high)
+            right = float((best.indices == what)[inside].double().mean())
+            assert right == pytest.approx(float(best.values[inside].mean()), abs=0.06)
+    wrong = 1 - found.posterior(scores, given).gather(1, given[:, None])
+    assert float(wrong.mean()) == pytest.approx(float((given != true).double().mean()), abs=0.04)
+
+
+def test_a_posterior_is_bayes_rule():
+    T = torch.tensor([[0.9, 0.1], [0.4, 0.6]], dtype=torch.float64)
+    known = Calibration(1.0, T, torch.ones(1).double(), T[None], torch.zeros(1, dtype=torch.float64))
+    scores = torch.tensor([[0.8, 0.2]], dtype=torch.float64).log()
+    expected = torch.tensor([[0.8 * 0.1, 0.2 * 0.6]], dtype=torch.float64)
+    torch.testing.assert_close(known.posterior(scores, torch.tensor([1])), expected / expected.sum())
+    torch.testing.assert_close(known.probabilities(scores), scores.exp())
+
+
+def test_grouped_views_do_not_narrow_the_interval():
+    scores, _, given = scored_rows(200, 2, 6.0, noise_matrix(2, 0.2), seed=3)
+    four, labels, groups = scores.repeat(4, 1), given.repeat(4), torch.arange(200).repeat(4) + 7
+    together = calibrate(four, labels, groups=groups).rates
+    apart = calibrate(four, labels).rates
+    assert float(together.std()) > 1.5 * float(apart.std())
+
+
+def test_class_order_and_row_offsets_do_not_change_the_result():
+    scores, _, given = scored_rows(600, 3, 5.0, noise_matrix(3, 0.2, "pair"), seed=2)
+    order = torch.tensor([2, 0, 1])  # new class k is old class order[k]
+    plain = calibrate(scores, given)
+    renamed = calibrate((scores + torch.arange(600)[:, None])[:, order], order.argsort()[given])
+    assert renamed.beta == pytest.approx(plain.beta, rel=0.01)
+    torch.testing.assert_close(renamed.matrix, plain.matrix[order][:, order], atol=0.01, rtol=0)
+    torch.testing.assert_close(renamed.rates, plain.rates, atol=0.01, rtol=0)
+
+
+def test_temperature_from_clean_labels():
+    scores, true, _ = scored_rows(4000, 4, 3.0, noise_matrix(4, 0), seed=0)
+    beta = inverse_temperature_of_clean(scores, true)
+    assert beta == pytest.approx(3.0, rel=0.1)
+    _, _, given = scored_rows(4000, 4, 3.0, noise_matrix(4, 0.4), seed=0)
+    found = calibrate(scores, given, beta=beta)
+    assert found.beta == pytest.approx(beta)
+    assert np.allclose(found.betas, beta)
+    torch.testing.assert_close(found.matrix, noise_matrix(4, 0.4), atol=0.06, rtol=0)
+
+
+@pytest.mark.parametrize("K", [2, 10])
+def test_perfect_scores_stay_finite(K):
+    y = torch.arange(60) % K
+    scores = 20.0 * torch.nn.functional.one_hot(y, K) + torch.randn(60, K).sigmoid()
+    found = calibrate(scores, y)
+    other = (y + 1) % K
+    assert np.isfinite(inverse_temperature_of_clean(scores, y))
+    assert found.rates.max() < 0.01
+    assert found.posterior(scores, other).isfinite().all()
+    assert (found.posterior(scores, other).argmax(1) == y).all()
+
+
+def test_same_seed_gives_the_same_result():
+    scores, _, given = scored_rows(100, 2, 5.0, noise_matrix(2, 0.2), seed=3)
+    first, again, other = (calibrate(scores, given, seed=seed).rates for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("scores", "given"),
+    [
+        (torch.ones(3), torch.ones(3).long()),
+        (torch.ones(3, 2), torch.ones(2).long()),
+        (torch.ones(0, 2),) * 2,
+    ],
+    ids=["no matrix", "labels missing", "no rows"],
+)
+@pytest.mark.parametrize("function", [calibrate, inverse_temperature_of_clean])
+def test_scores_and_labels_of_different_length_are_refused(function, scores, given):
+    with pytest.raises(InputError, match="a label for each of"):
+        function(scores, given)

@@ -44,6 +44,11 @@ class Features:
     views: "dict[str, Features]" = field(default_factory=dict)
     kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return len(next(iter(self.own.values())))
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:

@@ -322,6 +322,7 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
     calibration, noise = estimate_noise(scores, measurement, out_of_fit, y, label_free, seed=options.seed)
     head = measurement.correct(measurement.logits) if measurement.logits else None
     selection_head = selection.correct(selection.logits) if selection.logits else None
+    fitted = None if train.logits is None else (train.logits.argmax(1) == y).double()
     return Findings(
         ensemble,
         out_of_fit,
@@ -329,7 +330,7 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
         noise,
         criterion=interval(correct),
         gain=None if head is None else interval(correct - head),
-        head_fit=float("nan") if train.logits is None else _share(train.logits.argmax(1) == y),
+        head_fit=float("nan") if fitted is None else float(fitted.mean()),
         frequent=float(y.bincount().max() / len(y)),
         layers=candidate_table(scored, members, selection_head),
         controls=baseline_table(baselines, correct),
@@ -356,10 +357,6 @@ def _baselines(
         same_rows = not (measurement.of_training_rows or measurement.clean)  # it is of a noisy hold-out
         baselines.append(early_stopping(options.history, len(measurement.y), comparable=same_rows))
     return baselines
-
-
-def _share(values: Tensor) -> float:
-    return float(values.double().mean())
 
 
 class StepTimer:

@@ -173,7 +173,7 @@ class SortedRows:
 
     def __init__(self, rows: LabelledDataset, y: Tensor) -> None:
         self.rows, self.n = rows, rows.n
-        self.order = sort_order(rows.fingerprints(), y)
+        self.order = _sort_order(rows.fingerprints(), y)
         self.y, self.hashes = y[torch.from_numpy(self.order)], rows.fingerprints()[self.order]
         self._position = np.argsort(self.order)
 
@@ -183,18 +183,12 @@ class SortedRows:
             yield x, self._position[positions]
 
 
-def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
-    """Return the order of rows by fingerprint, then by class.
-
-    Parameters
-    ----------
-    hashes : ndarray (n,), uint64
-    y : Tensor (n,), int64
-    """
+def _sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
+    """Return the order of rows by fingerprint (n,), then by class (n,)."""
     return np.lexsort((y.numpy(), hashes))
 
 
-def view_rows(n: int) -> np.ndarray:
+def _view_rows(n: int) -> np.ndarray:
     """Return the positions of the rows whose views form the selection set: all, or evenly spaced ones."""
     return np.linspace(0, n - 1, min(n, MAX_VIEW_ROWS)).round().astype(np.int64)
 
@@ -299,7 +293,11 @@ class NetworkInputs:
 
         In a job of several processes all of them call it, and the first returns the outputs.
         """
-        (train, held_out), *untrained = (self._outputs(reader) for reader in self._readers())
+        train, held_out = self._outputs(self.reader)
+        untrained = None
+        if self.options.controls:
+            fresh = untrained_copy(self.model, self.options.seed)
+            untrained = self._outputs(replace(self.reader, model=fresh))
         settings = {
             **self.options.settings(),
             "views": list(self.reader.views),
@@ -308,36 +306,18 @@ class NetworkInputs:
             "batch_size": self.reader.batch_size,
             "weights": hash_network(self.model),
         }
-        return AuditFeatures(
-            train,
-            held_out,
-            self.rows.order,
-            self.rows.rows.index,
-            self.classes,
-            settings,
-            untrained[0] if untrained else None,
-        )
+        order, index = self.rows.order, self.rows.rows.index
+        return AuditFeatures(train, held_out, order, index, self.classes, settings, untrained)
 
     def _parts(self) -> list[SortedRows]:
         return [self.rows, self.held_out] if self.held_out else [self.rows]
 
-    def _readers(self) -> Iterator[NetworkReader]:
-        """Yield the reader of the network, and the one of its untrained copy."""
-        yield self.reader
-        if self.options.controls:
-            yield replace(self.reader, model=untrained_copy(self.model, self.options.seed))
-
     def _outputs(self, reader: NetworkReader) -> tuple[LabelledFeatures, LabelledFeatures | None]:
-        kept = view_rows(self.rows.n) if self.held_out is None else None
-        train, *held_out = (
-            LabelledFeatures(
-                reader.read(part, kept if part is self.rows else None),
-                part.y,
-                part.hashes,
-            )
-            for part in self._parts()
-        )
-        return train, held_out[0] if held_out else None
+        kept = _view_rows(self.rows.n) if self.held_out is None else None
+        train = LabelledFeatures(reader.read(self.rows, kept), self.rows.y, self.rows.hashes)
+        if (held_out := self.held_out) is None:
+            return train, None
+        return train, LabelledFeatures(reader.read(held_out), held_out.y, held_out.hashes)
 
 
 def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOptions) -> AuditFeatures:
@@ -354,9 +334,8 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     InputError
         If features, labels and names do not fit together, or held-out rows are among the training rows.
     """
-    own, logits = _check_layers(features, "features")
-    label_column = label_array(labels)
-    n = len(next(iter(own.values())))
+    given = _check_layers(features, "features")
+    label_column, n = label_array(labels), given.n
     if len(label_column) != n:
         raise InputError(f"expected a label for each of {n} rows, got {len(label_column)}")
     names = np.arange(n) if index is None else label_array(index)
@@ -365,65 +344,57 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
             f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
             f"{len(set(names.tolist()))} different ones"
         )
-    classes = Classes.from_labels(
-        label_column, None if logits is None else logits.shape[1], options.class_names
-    )
+    outputs = None if given.logits is None else given.logits.shape[1]
+    classes = Classes.from_labels(label_column, outputs, options.class_names)
     y = classes.indices(label_column, "labels")
     classes.check_counts(y)
-    hashes = _hash_layers(own, n)
-    order = sort_order(hashes, y)
-    rows = torch.from_numpy(order)
+    train, order = _sort_by_content(given, y)
     views = []
     for i, view in enumerate(options.views):
-        outputs, view_logits = _check_layers(view, f"views[{i}]", own)
-        if (m := len(next(iter(outputs.values())))) != n:
-            raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {m}")
-        views.append((str(i), _sorted(outputs, view_logits, rows)))
-    train = with_views(_sorted(own, logits, rows), views, view_rows(n))
+        viewed = _check_layers(view, f"views[{i}]", given.own)
+        if viewed.n != n:
+            raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {viewed.n}")
+        views.append((str(i), _take(viewed, order)))
+    train = replace(train, features=with_views(train.features, views, _view_rows(n)))
     held_out = None
     if (what := options.held_out_name) is not None:
-        held_out = _held_out_arrays(options.held_out, what, own, classes)
-        if shared := int(np.isin(held_out.hashes, hashes).sum()):
+        held_out = _held_out_arrays(options.held_out, what, given.own, classes)
+        if shared := int(np.isin(held_out.hashes, train.hashes).sum()):
             raise InputError(
                 f"{shared} of the {len(held_out.y)} rows of {what}= are among the training rows; remove them"
             )
-    dimensions = {layer: X.shape[1] for layer, X in own.items()}
+    dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
     settings = {**options.settings(), "views": len(views), "layers": dimensions}
-    labelled = LabelledFeatures(train, y[rows], hashes[order])
-    return AuditFeatures(labelled, held_out, order, names, classes, settings)
+    return AuditFeatures(train, held_out, order, names, classes, settings)
 
 
 def _held_out_arrays(pair: Any, what: str, own: Mapping[str, Tensor], classes: Classes) -> LabelledFeatures:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
-    outputs, logits = _check_layers(pair[0], what, own)
-    if logits is not None and logits.shape[1] != len(classes):
-        raise InputError(f"expected {len(classes)} outputs per row in {what}=, got {logits.shape[1]}")
+    given = _check_layers(pair[0], what, own)
+    if given.logits is not None and (outputs := given.logits.shape[1]) != len(classes):
+        raise InputError(f"expected {len(classes)} outputs per row in {what}=, got {outputs}")
     y = classes.indices(label_array(pair[1]), f"labels of {what}=")
-    m = len(next(iter(outputs.values())))
-    if len(y) != m:
-        raise InputError(f"expected a label for each of the {m} rows of {what}=, got {len(y)}")
-    hashes = _hash_layers(outputs, m)
-    order = sort_order(hashes, y)
-    rows = torch.from_numpy(order)
-    return LabelledFeatures(_sorted(outputs, logits, rows), y[rows], hashes[order])
+    if len(y) != given.n:
+        raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {len(y)}")
+    return _sort_by_content(given, y)[0]
 
 
-def _hash_layers(outputs: Mapping[str, Tensor], n: int) -> np.ndarray:
-    return hash_inputs({layer: outputs[layer] for layer in sorted(outputs)}, n)
+def _sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np.ndarray]:
+    """Return the rows in an order that depends only on their content and labels, and this order."""
+    hashes = hash_inputs({layer: features.own[layer] for layer in sorted(features.own)}, features.n)
+    order = _sort_order(hashes, y)
+    return LabelledFeatures(_take(features, order), y[torch.from_numpy(order)], hashes[order]), order
 
 
-def _sorted(outputs: Mapping[str, Tensor], logits: Tensor | None, rows: Tensor) -> Features:
-    """Return the features of the rows in this order."""
-    return features_of(
-        {layer: X[rows] for layer, X in outputs.items()}, None if logits is None else logits[rows]
-    )
+def _take(features: Features, positions: np.ndarray) -> Features:
+    rows = torch.from_numpy(positions)
+    logits = None if features.logits is None else features.logits[rows]
+    return features_of({layer: X[rows] for layer, X in features.own.items()}, logits)
 
 
-def _check_layers(
-    features: Any, what: str, like: Mapping[str, Tensor] | None = None
-) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Check features and return the layers (n, d), and the logits (n, K) if there are any."""
+def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = None) -> Features:
+    """Return checked features: layers (n, d), and the logits (n, K) if there are any."""
     if not isinstance(features, Mapping) or not features:
         raise InputError(
             f"expected {what} as a mapping of layer to array (n, d), got {type(features).__name__}"
@@ -446,4 +417,4 @@ def _check_layers(
             )
     if not matrices:
         raise InputError(f"expected at least one layer in {what} besides the output")
-    return matrices, logits
+    return features_of(matrices, logits)

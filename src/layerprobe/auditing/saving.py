@@ -132,7 +132,7 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
     refused = [
         f"{member.candidate.probe!r} on layer {member.candidate.layer!r}, {reason}"
         for member in audit.findings.ensemble.members
-        if (reason := not_storable(member.probe))
+        if (reason := _not_storable(member.probe))
     ]
     if refused:
         raise InputError(
@@ -140,11 +140,11 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
             "probes of layerprobe only to save it"
         )
     tensors: dict[str, Tensor] = {}
-    packed = pack(state_of(audit), tensors)
+    packed = pack(_state_of(audit), tensors)
     write_tensors(path, tensors, KIND, {"audit": packed, "sha256": _checksum(packed, tensors)})
 
 
-def state_of(audit: Any) -> dict[str, Any]:
+def _state_of(audit: Any) -> dict[str, Any]:
     """Return the fields of an audit by their names in files, without functions of the user."""
     state = {name: getattr(audit, attribute) for name, attribute in AUDIT.items()}
     state["order"] = np.arange(len(audit.y))  # of the rows in `scores`; older files have another one
@@ -162,8 +162,8 @@ def state_of(audit: Any) -> dict[str, Any]:
     return state
 
 
-def arguments_from(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `Audit` from what `state_of` returned."""
+def _arguments_from(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `Audit` from what `_state_of` returned."""
     findings, order = state["decided"], torch.from_numpy(state["order"])
     scores = torch.empty_like(findings.scores)
     scores[order] = findings.scores
@@ -200,7 +200,7 @@ def read_audit(
     try:
         if header["sha256"] != _checksum(header["audit"], tensors):
             raise DataError(f"{path}: damaged, its content is not what was written; save the audit again.")
-        arguments = arguments_from(unpack(header["audit"], tensors))
+        arguments = _arguments_from(unpack(header["audit"], tensors))
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise DataError(f"{path}: an audit that this version cannot read ({error!r}).") from error
     given = {"views": resolve_views(views), "pool": pool, "inputs": inputs}
@@ -227,7 +227,7 @@ def check_sendable(probes: Mapping[str, Probe]) -> None:
     probes : mapping of str to Probe
     """
     for name, probe in probes.items():
-        if reason := not_storable(probe):
+        if reason := _not_storable(probe):
             raise InputError(
                 f"an audit on several processes sends its decoder to all of them, and {name!r} cannot be "
                 f"sent ({reason}); use probes of layerprobe only, or one process"
@@ -237,7 +237,7 @@ def check_sendable(probes: Mapping[str, Probe]) -> None:
 def send_audit(audit: Any) -> None:
     """Send an audit, without its reader, to the other processes of the job."""
     tensors: dict[str, Tensor] = {}
-    header = json.dumps(pack(state_of(replace(audit, reader=None)), tensors)).encode()
+    header = json.dumps(pack(_state_of(replace(audit, reader=None)), tensors)).encode()
     content = {name: tensor.contiguous() for name, tensor in tensors.items()}
     content[HEADER] = torch.tensor([*header], dtype=torch.uint8)
     from_first(safetensors.torch.save(content))
@@ -247,10 +247,10 @@ def receive_audit() -> dict[str, Any]:
     """Return the arguments of `Audit` that the first process of the job sends."""
     tensors = safetensors.torch.load(from_first(None))
     header = tensors.pop(HEADER).numpy().tobytes()
-    return arguments_from(unpack(json.loads(header), tensors))
+    return _arguments_from(unpack(json.loads(header), tensors))
 
 
-def not_storable(value: Any) -> str | None:
+def _not_storable(value: Any) -> str | None:
     """Return why a value cannot be stored; None if it can."""
     try:
         pack(value, {})

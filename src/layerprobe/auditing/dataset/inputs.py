@@ -184,10 +184,7 @@ def _kept(row: np.ndarray, kept: np.ndarray | None, i: int) -> np.ndarray:
 
 
 def _digest(*parts: bytes) -> int:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return int.from_bytes(digest.digest()[:8], "little")
+    return int.from_bytes(hashlib.sha256(b"".join(parts)).digest()[:8], "little")
 
 
 def display_values(raw: Any, inputs: Any) -> Any:

@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 Z = 1.96
-AVERAGED = "head, averaged over views"
 FREQUENT = "most frequent label"
 
 
@@ -84,17 +83,17 @@ def network_and_input(measurement: SelectionSet, input_correct: Tensor | None) -
     input_correct : Tensor (m,) or None
         Correctness per row of the best candidate on the layer "input".
     """
-    rows: list[tuple[str, Tensor]] = []
+    baselines = []
     if measurement.logits:
-        rows.append(("head", measurement.correct(measurement.logits)))
+        correct = measurement.correct(measurement.logits)
+        baselines.append(Baseline("head", interval(correct), correct))
     if measurement.averaged is not None:
-        rows.append((AVERAGED, measurement.correct([measurement.averaged])))
+        correct, fair = measurement.correct([measurement.averaged]), not measurement.of_training_rows
+        baselines.append(Baseline("head, averaged over views", interval(correct), correct, fair))
     if input_correct is not None:
-        rows.append(("raw input", input_correct.double()))
-    inflated = {AVERAGED} if measurement.of_training_rows else set()
-    return [
-        Baseline(name, interval(correct), correct, comparable=name not in inflated) for name, correct in rows
-    ]
+        correct = input_correct.double()
+        baselines.append(Baseline("raw input", interval(correct), correct))
+    return baselines
 
 
 def most_frequent_label(measurement: SelectionSet, y: Tensor) -> Baseline:

@@ -31,13 +31,11 @@ from layerprobe.errors import InputError
 from layerprobe.probes import Ridge
 
 __all__ = [
-    "AVERAGED_DRAWS",
     "Calibration",
     "LabelFreeScorer",
     "NoiseEstimate",
     "calibrate",
     "estimate_noise",
-    "inverse_temperature",
     "inverse_temperature_of_clean",
 ]
 
@@ -171,21 +169,11 @@ def inverse_temperature_of_clean(scores: Tensor, y: Tensor) -> float:
     y : Tensor (m,), int64
     """
     K = _centred(scores, y).shape[1]
-    return inverse_temperature(scores, y, torch.eye(K, dtype=torch.float64))
+    return _inverse_temperature(scores, y, torch.eye(K, dtype=torch.float64))
 
 
-def inverse_temperature(scores: Tensor, y: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
-    """Return the maximum-likelihood inverse temperature for a known transition matrix.
-
-    Parameters
-    ----------
-    scores : Tensor (m, K)
-    y : Tensor (m,), int64
-        Given labels.
-    matrix : Tensor (K, K), float64
-    start : float, optional
-        Where the search starts.
-    """
+def _inverse_temperature(scores: Tensor, y: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
+    """Return the maximum-likelihood inverse temperature for a known transition matrix (K, K), float64."""
     scores = _centred(scores, y)
     begin = _start(scores, y)[0] if start is None else torch.tensor(start).double().log()
     logs = matrix.clamp(min=1e-18).log()
@@ -361,7 +349,7 @@ class LabelFreeScorer:
         if best is None:
             return None
         _, layer, ridge, X, scores = best
-        rows = evenly_spaced(len(y))
+        rows = _evenly_spaced(len(y))
         calibration = calibrate(scores[rows], y[rows], seed=seed)
         source = f"{layer}, which does not depend on the labels"
         return cls(source, scores, calibration, calibration.posterior(scores, y), ridge, X)
@@ -388,7 +376,7 @@ class LabelFreeScorer:
         """
         generator = torch.Generator().manual_seed(seed)
         p = self.calibration.probabilities(self.scores)
-        rows = evenly_spaced(len(y))
+        rows = _evenly_spaced(len(y))
         excess = 0.0
         for _ in range(BIAS_DRAWS):
             true = torch.multinomial(p, 1, generator=generator).squeeze(1)
@@ -406,7 +394,7 @@ class LabelFreeScorer:
             matrices=identity + share * (self.calibration.matrices - identity),
             rates=share * self.calibration.rates,
         )
-        return refit_temperature(corrected, self.scores[rows], y[rows]), bias
+        return _refit_temperature(corrected, self.scores[rows], y[rows]), bias
 
 
 def estimate_noise(
@@ -465,27 +453,19 @@ def estimate_noise(
         beta = inverse_temperature_of_clean(stacked, labels)
         betas = calibration.betas.new_full(calibration.betas.shape, beta)
         return replace(calibration, beta=beta, betas=betas), noise
-    rows = evenly_spaced(len(y))
-    return refit_temperature(calibration, out_of_fit[rows], y[rows]), noise
+    rows = _evenly_spaced(len(y))
+    return _refit_temperature(calibration, out_of_fit[rows], y[rows]), noise
 
 
-def refit_temperature(calibration: Calibration, scores: Tensor, y: Tensor) -> Calibration:
-    """Return the calibration with inverse temperatures refitted to other scores, at its transition matrices.
-
-    Parameters
-    ----------
-    calibration : Calibration
-    scores : Tensor (m, K)
-    y : Tensor (m,), int64
-        Given labels.
-    """
-    beta = inverse_temperature(scores, y, calibration.matrix)
+def _refit_temperature(calibration: Calibration, scores: Tensor, y: Tensor) -> Calibration:
+    """Return the calibration with inverse temperatures refitted to other scores (m, K) and labels (m,)."""
+    beta = _inverse_temperature(scores, y, calibration.matrix)
     matrices = calibration.matrices[:AVERAGED_DRAWS]
-    betas = [inverse_temperature(scores, y, T, start=beta) for T in matrices]
+    betas = [_inverse_temperature(scores, y, T, start=beta) for T in matrices]
     return replace(calibration, beta=beta, betas=torch.tensor(betas, dtype=torch.float64))
 
 
-def evenly_spaced(n: int) -> Tensor:
+def _evenly_spaced(n: int) -> Tensor:
     """Return at most `MAX_ROWS` evenly spaced positions in 0..n-1, int64."""
     return torch.linspace(0, n - 1, min(n, MAX_ROWS)).round().long()
 

@@ -101,12 +101,10 @@ class SelectionSet:
         -------
         Tensor (m,), float64
         """
-        return torch.stack([self._agreement(s.argmax(1)) for s in scores]).mean(0)
-
-    def _agreement(self, predicted: Tensor) -> Tensor:
+        predicted = [s.argmax(1) for s in scores]
         if self.posterior is None:
-            return (predicted == self.y).double()
-        return memorisation_corrected(predicted, self.y, self.posterior)
+            return torch.stack([(p == self.y).double() for p in predicted]).mean(0)
+        return torch.stack([memorisation_corrected(p, self.y, self.posterior) for p in predicted]).mean(0)
 
     def least_memorised_views(self, posterior: Tensor) -> list[int]:
         """Return the positions of the views that the network memorises least, judged by its logits.
