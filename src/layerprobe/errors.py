@@ -8,6 +8,7 @@ __all__ = [
     "LayerError",
     "LayerprobeError",
     "LayerprobeWarning",
+    "MissingRowsError",
     "ProcessError",
 ]
 
@@ -18,6 +19,10 @@ class LayerprobeError(Exception):
 
 class InputError(LayerprobeError, ValueError):
     """Raised for an invalid argument, array or label."""
+
+
+class MissingRowsError(InputError):
+    """Raised for a table or figure without rows to show. The message names the experiments or runs to add."""
 
 
 class LayerError(LayerprobeError, LookupError):

@@ -1,33 +1,44 @@
-"""Figures from tidy rows: they show results and compute none."""
+"""Figures from tidy rows, in one look: they show results and compute none.
 
+`draw_panels` draws `Panel`s of `Line`s. Every line has its own marker, so lines differ in grey too. The
+network itself is dashed and hollow, published numbers are grey and hollow.
+"""
+
+import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import wraps
 from io import BytesIO
 from itertools import cycle, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import pandas as pd
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, MissingRowsError
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
+    "DASHED",
     "PROBE_TITLES",
+    "RC",
     "STYLES",
+    "Kind",
+    "Line",
+    "Panel",
+    "Style",
     "accuracy_over_layers",
+    "add_headline_and_footer",
     "blank_figure",
+    "draw_panels",
     "headline",
-    "name_positions",
     "pdf",
-    "percent_axis",
     "png",
-    "quiet_grid",
     "save",
-    "slants",
     "styled",
     "svg",
     "training_history",
@@ -45,10 +56,17 @@ PROBE_TITLES = {
     "shrinkage_lda": "shrinkage LDA",
     "whitened_knn": "whitened kNN",
 }
+Style = tuple[str, str]  # colour and marker
+Kind = Literal["probe", "network", "published"]
 # Okabe and Ito's colours differ for every kind of colour vision; the markers differ in grey.
-STYLES = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#E69F00", "v")]
-STYLES += [("#56B4E9", "P"), ("#000000", "X"), ("#7F7F7F", "<"), ("#994F00", "h")]
+STYLES: list[Style] = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^")]
+STYLES += [("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#7F7F7F", "<")]
+STYLES += [("#994F00", "h")]
+NEUTRAL: Style = ("#555555", "o")
+PUBLISHED = "#8a8a8a"
 DASHED = (0, (4, 3))
+MARKERS = 8  # at most about so many per line
+RANGE: list[Any] = ["mean", "min", "max"]
 # Columns of a history in the order of the styles, and the (split, labels) that each is measured on.
 HISTORY = {
     "test_accuracy": ("test", "true"),
@@ -117,6 +135,77 @@ def blank_figure(width: float, height: float, *, pad: float = 0.12, space: float
     return Figure((width, height), layout=layout)
 
 
+@dataclass(frozen=True)
+class Line:
+    """One line of a panel.
+
+    Attributes
+    ----------
+    label : str
+        Its name in the legend; lines with one label and several styles have one grey entry.
+    style : (str, str)
+        Colour and marker.
+    span : DataFrame
+        Indexed by the horizontal position; columns mean, min and max.
+    kind : {"probe", "network", "published"}
+        Solid with a shaded range; dashed and hollow with bars; hollow grey markers without a line.
+    at_end : bool
+        Whether the last point alone has a marker.
+    """
+
+    label: str
+    style: Style
+    span: pd.DataFrame
+    kind: Kind = "probe"
+    at_end: bool = False
+
+    def look(self, style: Style) -> dict[str, Any]:
+        """Return the options of matplotlib's Line2D."""
+        color, marker = style
+        common = {"color": color, "marker": marker, "markersize": 6, "linewidth": 2}
+        if self.kind == "network":
+            dashed = {"linestyle": DASHED, "linewidth": 1.3}
+            return common | dashed | {"markersize": 7, "markerfacecolor": "white"}
+        if self.kind == "published":
+            hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8}
+            return common | hollow | {"color": PUBLISHED, "linestyle": "none"}
+        return common
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel.
+
+    Attributes
+    ----------
+    title : str
+        Text above the panel.
+    lines : list of Line
+        Its lines; a panel without lines shows "not measured".
+    ylabel : str
+        Label of the vertical axis.
+    names : list of str
+        Names of the horizontal positions 0, 1, ...; without names the axis counts epochs.
+    xlabel : str
+        Label of the axis of positions.
+    apart : bool
+        Whether the last position is shaded.
+    yscale : {"percent", "share", "linear", "log"}
+        The vertical axis: 0 to 100 %, 0 to 1, from 0 on, logarithmic.
+    xscale : {"linear", "symlog"}
+        The axis of epochs.
+    """
+
+    title: str
+    lines: list[Line]
+    ylabel: str
+    names: list[str] = field(default_factory=list)
+    xlabel: str = ""
+    apart: bool = False
+    yscale: Literal["percent", "share", "linear", "log"] = "percent"
+    xscale: Literal["linear", "symlog"] = "linear"
+
+
 @styled
 def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str = "") -> "Figure":
     """Draw the accuracy of one probe over the layers, as in Figures 2 and 3 of the paper.
@@ -149,29 +238,28 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
         available = ", ".join(map(str, rows["probe"].unique())) or "none"
         raise InputError(f"no rows of the probe {probe!r}; the rows contain: {available}")
     layers = list(of_probe["layer"].unique())
-    fitted_on = of_probe["fitted_on"].unique()
+    names = layers if of_network.empty else [*layers, "network"]
     # Sorting puts test before train: the test data are the subject of the figure.
     measured = sorted(set(zip(of_probe["split"], of_probe["labels"], strict=True)))
-    figure = blank_figure(max(4.4, 0.8 * (len(layers) + 1)) * len(fitted_on) + 0.4, 4.6)
-    axes = figure.subplots(1, len(fitted_on), sharey=True, squeeze=False)[0]
-    for ax, labels in zip(axes, fitted_on, strict=True):
-        here = of_probe[of_probe["fitted_on"] == labels]
+    panels = []
+    for labels in of_probe["fitted_on"].unique():
+        lines: list[Line] = []
+        of_labels = of_probe[of_probe["fitted_on"] == labels]
         for (split, against), style in zip(measured, cycle(STYLES), strict=False):
             curve, own = (
                 part.loc[(part["split"] == split) & (part["labels"] == against)]
-                for part in (here, of_network)
+                for part in (of_labels, of_network)
             )
             if not curve.empty:
-                span = curve.groupby("layer")["accuracy"].agg(["mean", "min", "max"]).reindex(layers)
-                _range_line(ax, span.set_axis(range(len(layers))), style, markersize=6)
+                span = curve.groupby("layer")["accuracy"].agg(RANGE).reindex(layers)
+                lines.append(Line(_measured_on(split, against), style, span.set_axis(range(len(layers)))))
             if not own.empty:
-                _network_line(ax, own["accuracy"], len(layers), style)
-        has_network = not of_network.empty
-        name_positions(ax, [*layers, "network"] if has_network else layers, apart=has_network)
-        percent_axis(ax)
-        ax.set_title(f"{PROBE_TITLES.get(probe, probe)} fitted on {labels} labels")
-    axes[0].set_ylabel("accuracy")
-    _legend(figure, measured, network=not of_network.empty, several_seeds=_several_seeds(rows))
+                ends = pd.DataFrame([own["accuracy"].agg(RANGE)] * 2, index=[0, len(layers)])
+                lines.append(Line("network itself", style, ends, "network", at_end=True))
+        name = f"{PROBE_TITLES.get(probe, probe)} fitted on {labels} labels"
+        panels.append(Panel(name, lines, "accuracy", names, apart=not of_network.empty))
+    figure = blank_figure(max(4.4, 0.8 * (len(layers) + 1)) * len(panels) + 0.4, 4.6)
+    _fill(figure, panels, len(panels), _handles(panels, "range over seeds"), share_y=True)
     headline(figure, title)
     return figure
 
@@ -206,72 +294,212 @@ def training_history(rows: pd.DataFrame, *, title: str = "") -> "Figure":
             f"a history needs at least one row and all accuracy columns; missing: {missing or 'rows'}"
         )
     keys = [name for name in ("pair", "corruption") if name in rows]
-    panels = list(rows.groupby(keys, sort=True)) if keys else [((), rows)]
-    columns = 2 if len(panels) == 4 else min(len(panels), 3)
-    lines = -(-len(panels) // columns)
-    figure = blank_figure(max(4.2 * columns, 6.4) + 0.4, 3.1 * lines + 1.3)
-    axes = figure.subplots(lines, columns, sharey=True, squeeze=False)
-    for ax, (names, of_panel) in zip(axes.flat, panels, strict=False):
-        _history_panel(ax, of_panel)
-        named = zip(keys, names, strict=True)
-        ax.set_title(", ".join(f"p = {name:g}" if key == "corruption" else str(name) for key, name in named))
-    for ax in axes.flat[len(panels) :]:
-        ax.set_axis_off()
-    for ax in axes[:, 0]:
-        ax.set_ylabel("accuracy")
-    _legend(figure, list(HISTORY.values()), network=False, several_seeds=_several_seeds(rows))
+    panels = []
+    for values, of_panel in rows.groupby(keys, sort=True) if keys else [((), rows)]:
+        lines = []
+        for (column, which), style in zip(HISTORY.items(), STYLES, strict=False):
+            by_seed = of_panel.pivot_table(column, "epoch", "seed" if "seed" in rows else None, dropna=False)
+            lines.append(Line(_measured_on(*which), style, by_seed.ffill().agg(RANGE, axis=1)))
+        named = zip(keys, values, strict=True)
+        name = ", ".join(f"p = {value:g}" if key == "corruption" else str(value) for key, value in named)
+        panels.append(Panel(name, lines, "accuracy"))
+    columns = _columns(panels)
+    figure = blank_figure(max(4.2 * columns, 6.4) + 0.4, 3.1 * -(-len(panels) // columns) + 1.3)
+    _fill(figure, panels, columns, _handles(panels, "range over seeds"), share_y=True)
     headline(figure, title)
     return figure
 
 
-def _history_panel(ax: "Axes", rows: pd.DataFrame) -> None:
-    """Draw the three accuracies of one panel over the epochs."""
-    from matplotlib.ticker import MaxNLocator
+def _measured_on(split: str, labels: str) -> str:
+    return "test" if split == "test" else f"training, {labels} labels"
 
-    for column, style in zip(HISTORY, STYLES, strict=False):
-        by_seed = rows.pivot_table(column, "epoch", "seed" if "seed" in rows else None, dropna=False)
-        span = by_seed.ffill().agg(["mean", "min", "max"], axis=1)
-        _range_line(ax, span, style, markersize=5, markevery=max(1, len(span) // 8))
+
+def _columns(panels: Sequence[Panel]) -> int:
+    return 2 if len(panels) == 4 else min(len(panels), 3)
+
+
+@styled
+def draw_panels(
+    panels: Sequence[Panel], columns: int | None = None, *, spread: str = "range over runs"
+) -> "Figure":
+    """Draw panels as a grid, row by row.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        The panels.
+    columns : int, optional
+        Panels per row; by default at most three.
+    spread : str
+        Meaning of shades and bars, for the legend.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingRowsError
+        If no panel has a line.
+    """
+    if not any(panel.lines for panel in panels):
+        raise MissingRowsError("the rows have no point of this figure: measure its experiments on more runs")
+    columns = min(columns or _columns(panels), len(panels))
+    handles = _handles(panels, spread)
+    width = max(columns * max(map(_width, panels)) + 0.5, 6.8)
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    in_a_row = max(1, int(width / (0.085 * longest + 0.62)))
+    legend_rows = -(-len(handles) // in_a_row)
+    row = 2.9 + max(_slant(panel, _room(width, columns)) for panel in panels)
+    height = row * -(-len(panels) // columns) + 0.9 + 0.24 * legend_rows
+    figure = blank_figure(width, height, space=0.03)
+    return _fill(figure, panels, columns, handles, -(-len(handles) // legend_rows))
+
+
+def _fill(
+    figure: "Figure",
+    panels: Sequence[Panel],
+    columns: int,
+    handles: "list[Artist]",
+    legend_columns: int = 0,
+    *,
+    share_y: bool = False,
+) -> "Figure":
+    """Return the figure with its panels and, below them, where it covers no data, its legend."""
+    axes = figure.subplots(-(-len(panels) // columns), columns, sharey=share_y, squeeze=False)
+    room = _room(figure.get_figwidth(), columns)
+    for i, ax in enumerate(axes.flat):
+        if i >= len(panels):
+            ax.set_axis_off()
+            continue
+        _draw(ax, panels[i], room)
+        if i % columns == 0 or panels[i].ylabel != panels[i - 1].ylabel:
+            ax.set_ylabel(panels[i].ylabel)
+    figure.legend(
+        handles=handles,
+        loc="outside lower center",
+        ncols=legend_columns or (len(handles) if figure.get_figwidth() > 9 else 2),
+        frameon=False,
+        handlelength=2.6,
+    )
+    return figure
+
+
+def _room(width: float, columns: int) -> int:
+    """Return the number of letters that fit below a panel."""
+    return int(11.5 * (width / columns - 0.9))
+
+
+def _width(panel: Panel) -> float:
+    """Return inches for a panel: room for its names; slanted names need room by their number alone."""
+    across = min(0.095 * sum(len(name) + 1 for name in panel.names), 0.55 * len(panel.names))
+    return max(3.5, across + 1.0)
+
+
+def _slant(panel: Panel, room: int) -> float:
+    """Return the inches that slanted names take below a panel."""
+    return 0.055 * max(map(len, panel.names)) if _slants(panel.names, room) else 0.0
+
+
+def _draw(ax: "Axes", panel: Panel, room: int) -> None:
+    """Draw one panel; about `room` letters fit below it."""
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    ax.set_title(textwrap.fill(panel.title, max(34, room)))
+    for line in panel.lines:
+        _draw_line(ax, line)
+    if not panel.lines:
+        ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", color="#777777")
+    if panel.yscale == "percent":
+        _percent_axis(ax)
+    elif panel.yscale == "share":
+        ax.set_ylim(-0.02, 1.03)
+    elif panel.yscale == "linear":
+        ax.set_ylim(bottom=0)
+        ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+    elif panel.lines:
+        ax.set_yscale("log")
+    _quiet_grid(ax)
+    if panel.names:
+        _name_positions(ax, panel.names, room, apart=panel.apart)
+        ax.set_xlabel(panel.xlabel)
+        return
     ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    percent_axis(ax)
+    if panel.xscale == "symlog":
+        last = max((line.span.index.max() for line in panel.lines), default=1)
+        ax.set_xscale("symlog", linthresh=1, linscale=0.5)
+        ax.set_xlim(-0.15, 1.08 * last)
+        ax.set_xticks([tick for tick in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500) if tick <= last], minor=False)
+        ax.set_xticks([], minor=True)
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _range_line(ax: "Axes", span: pd.DataFrame, style: tuple[str, str], **marker: Any) -> None:
-    """Draw a line through the means and a shade from min to max over the index of `span`."""
-    color, shape = style
-    ax.fill_between(span.index, span["min"], span["max"], color=color, alpha=0.18, linewidth=0)
-    ax.plot(span.index, span["mean"], color=color, marker=shape, linewidth=2, clip_on=False, **marker)
+def _draw_line(ax: "Axes", line: Line) -> None:
+    """Draw one line with its range."""
+    span, look = line.span, line.look(line.style)
+    marked = [len(span) - 1] if line.at_end else list(range(0, len(span), max(1, len(span) // MARKERS)))
+    if line.kind == "probe":
+        ax.fill_between(span.index, span["min"], span["max"], color=line.style[0], alpha=0.16, linewidth=0)
+    else:
+        ends = span.iloc[marked]
+        ax.vlines(ends.index, ends["min"], ends["max"], color=look["color"], linewidth=1.2)
+    front = 3 if line.kind == "published" else 2
+    ax.plot(span.index, span["mean"], markevery=marked, clip_on=False, zorder=front, **look)
 
 
-def _network_line(ax: "Axes", accuracy: pd.Series, end: int, style: tuple[str, str]) -> None:
-    """Draw the accuracy of the network: dashed over all layers, a hollow marker with its range at the end."""
-    (color, marker), mean = style, accuracy.mean()
-    ax.plot([0, end], [mean, mean], color=color, linestyle=DASHED, linewidth=1.2)
-    ax.plot([end, end], [accuracy.min(), accuracy.max()], color=color, linewidth=1.2)
-    ax.plot(end, mean, color=color, marker=marker, markersize=7, markerfacecolor="white", clip_on=False)
-
-
-def _several_seeds(rows: pd.DataFrame) -> bool:
-    return "seed" in rows and len(rows["seed"].unique()) > 1
-
-
-def _legend(figure: "Figure", measured: list[tuple[str, str]], *, network: bool, several_seeds: bool) -> None:
-    """Put the legend below the panels, where it cannot cover data."""
+def _handles(panels: Sequence[Panel], spread: str) -> "list[Artist]":
+    """Return the entries of the legend: each label once, probes before networks before published numbers."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Line2D | Patch] = []
-    for (split, labels), (color, marker) in zip(measured, cycle(STYLES), strict=False):
-        label = "test" if split == "test" else f"training, {labels} labels"
-        handles.append(Line2D([], [], color=color, marker=marker, linewidth=2, label=label))
-    if network:
-        hollow: dict[str, Any] = {"color": "#555555", "marker": "o", "markerfacecolor": "white"}
-        handles.append(Line2D([], [], linestyle=DASHED, label="network itself", **hollow))
-    if several_seeds:
-        handles.append(Patch(color="#555555", alpha=0.25, linewidth=0, label="range over seeds"))
-    columns = len(handles) if figure.get_figwidth() > 9 else 2
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, handlelength=2.4)
+    lines = [line for panel in panels for line in panel.lines]
+    lines = [line for panel in panels for line in panel.lines]
+    styles: dict[str, list[Line]] = {}
+    for kind in ("probe", "network", "published"):
+        for line in lines:
+            if line.kind == kind:
+                styles.setdefault(line.label, []).append(line)
+    handles: list[Artist] = []
+    for label, of_label in styles.items():
+        first = of_label[0]
+        shared = len({line.style for line in of_label}) > 1
+        handles.append(Line2D([], [], label=label, **first.look(NEUTRAL if shared else first.style)))
+    if any((line.span["min"] < line.span["max"]).any() for line in lines):
+        handles.append(Patch(color=NEUTRAL[0], alpha=0.25, linewidth=0, label=spread))
+    return handles
+
+
+@styled
+def add_headline_and_footer(figure: "Figure", title: str, footer: str) -> "Figure":
+    """Return the figure with a headline above its panels and a footer below its legend.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        A figure of this module; it is changed.
+    title, footer : str
+        The texts; both are wrapped.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    letters = int(9 * figure.get_figwidth())
+    lines = textwrap.wrap(footer, int(1.45 * letters))
+    inches = 0.19 * len(lines) + 0.12
+    headline(figure, textwrap.fill(title, letters))
+    figure.set_figheight(figure.get_figheight() + inches)
+    share = inches / figure.get_figheight()
+    style: dict[str, Any] = {"fontsize": 9.5, "color": "#333333", "va": "center", "linespacing": 1.3}
+    figure.text(0.012, share / 2, "\n".join(lines), **style)
+    # The layout engine leaves room for a legend at the very bottom only; reserve the rest by hand.
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    taken = share
+    for legend in figure.legends:
+        taken += (legend.get_window_extent(renderer).height / figure.dpi + 0.1) / figure.get_figheight()
+        legend.set_bbox_to_anchor((0, share, 1, 1 - share), transform=figure.transFigure)
+    figure.get_layout_engine().set(rect=(0, taken, 1, 1 - taken))  # type: ignore[union-attr, call-arg]
+    return figure
 
 
 def headline(figure: "Figure", title: str) -> None:
@@ -288,57 +516,32 @@ def headline(figure: "Figure", title: str) -> None:
         figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
 
 
-def percent_axis(ax: "Axes") -> None:
-    """Make the vertical axis run from 0 to 100 %, with a light grid."""
+def _percent_axis(ax: "Axes") -> None:
+    """Make the vertical axis run from 0 to 100 %."""
     from matplotlib.ticker import PercentFormatter
 
     ax.set_ylim(-0.02, 1.03)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
-    quiet_grid(ax)
 
 
-def quiet_grid(ax: "Axes") -> None:
+def _quiet_grid(ax: "Axes") -> None:
     """Draw light horizontal lines behind the data instead of ticks."""
     ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(length=0, pad=6)
 
 
-def slants(names: Sequence[str], room: int) -> bool:
-    """Return whether names along an axis must be slanted.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Names at equal distances.
-    room : int
-        Number of characters that fit side by side.
-
-    Returns
-    -------
-    bool
-    """
+def _slants(names: Sequence[str], room: int) -> bool:
+    """Return whether names along an axis, at equal distances, must be slanted to fit into so many letters."""
     distance = room / max(len(names), 1)  # characters from the middle of one name to that of the next
     touching = any((len(a) + len(b)) / 2 + 1 > distance for a, b in pairwise(names))
     return touching or sum(map(len, names)) > room
 
 
-def name_positions(ax: "Axes", names: list[str], *, apart: bool = False, room: int = 60) -> None:
-    """Write names along the horizontal axis, slanted where two neighbours would touch.
-
-    Parameters
-    ----------
-    ax : Axes
-        Changed in place.
-    names : list of str
-        Names of the positions 0, 1, ...
-    apart : bool
-        Whether the last position, for example the network itself, is shaded.
-    room : int
-        Number of characters that fit side by side.
-    """
+def _name_positions(ax: "Axes", names: list[str], room: int, *, apart: bool) -> None:
+    """Write names along the horizontal axis, slanted where two would touch; shade the last one if apart."""
     slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-    ax.set_xticks(range(len(names)), names, **(slant if slants(names, room) else {}))
+    ax.set_xticks(range(len(names)), names, **(slant if _slants(names, room) else {}))
     if apart:
         ax.axvspan(len(names) - 1.5, len(names) - 0.65, color="#f3f3f3", linewidth=0, zorder=0)
     ax.set_xlim(-0.35, len(names) - 0.65)

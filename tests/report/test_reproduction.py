@@ -112,6 +112,14 @@ def test_missing_experiments_are_left_out_with_a_reason(done):
         Results.of_root(place / "nothing")
 
 
+def test_rows_without_a_column_raise_and_are_not_left_out(done):
+    _, place, _ = done
+    results = Results.of_root(place / "runs")
+    damaged = Results(results.rows.drop(columns="variant"), results.history)
+    with pytest.raises(InputError, match=r"figure2 cannot be made: .*missing.*variant"):
+        write_figures(damaged, ["figure2"], place / "damaged")
+
+
 def test_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
     wanted = plan(["table1"], TINY, ["mlp-digits"])
     spoilt = next(iter(wanted.work))

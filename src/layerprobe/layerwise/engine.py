@@ -156,8 +156,10 @@ def fit_layer(
         If a probe refuses the rows or the labels.
     """
     start = time.perf_counter()
-    # One pass over the rows serves all sets of labels; of fewer rows than features, sums would be larger.
-    by_sums = shared or (X is not None and len(labels.names) > 1 and len(X) >= X.shape[1])
+    # One pass over the rows serves all sets of labels; with fewer rows per class than features, the sums, one
+    # (d, d) matrix per class, would be larger than the rows, and slower than Gram matrices.
+    features = 0 if X is None else X.shape[1]
+    by_sums = shared or (X is not None and len(labels.names) > 1 and len(X) >= len(labels.classes) * features)
     if sums is None and X is not None and by_sums and any(map(streams, probes.values())):
         sums = new_sums(X, labels, probes, rows=0)
         for rows, y in zip(X.split(SUMMED_ROWS), labels.y.split(SUMMED_ROWS, dim=1), strict=True):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, MissingRowsError
 from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
@@ -141,7 +141,7 @@ def write_tables(
     Raises
     ------
     InputError
-        If there is no such table.
+        If there is no such table, or one cannot be made for another reason than missing rows.
     """
     shown = results.pairs if pairs is None else pairs
 
@@ -149,7 +149,7 @@ def write_tables(
         frame = TABLES[name].build(results.rows, results.history)
         frame = frame[frame["pair"].isin(shown)].reset_index(drop=True)
         if frame.empty:
-            raise InputError("no run shows it")
+            raise MissingRowsError(f"no rows to show from runs of {', '.join(sorted(shown)) or 'any pair'}")
         write_table(name, frame, out)
         return frame
 
@@ -171,7 +171,7 @@ def write_figures(results: Results, names: Sequence[str] | None, out: Location) 
     Raises
     ------
     InputError
-        If there is no such figure.
+        If there is no such figure, or one cannot be made for another reason than missing rows.
     """
 
     def write(name: str) -> Any:
@@ -382,15 +382,17 @@ def _write(
     registry: Mapping[str, Table | FigureSpec],
     write: Callable[[str], Any],
 ) -> Written:
-    """Write tables or figures; what cannot be made is left out with the reason."""
+    """Write tables or figures; those without rows to show are left out, with what is missing."""
     written = Written()
     for name in names:
         try:
             if reason := results.lacks(registry[name]):
-                raise InputError(reason)
+                raise MissingRowsError(reason)
             written.made[name] = write(name)
-        except InputError as error:
+        except MissingRowsError as error:
             written.left_out[name] = str(error)
+        except InputError as error:
+            raise InputError(f"{name} cannot be made: {error}") from error
     return written
 
 

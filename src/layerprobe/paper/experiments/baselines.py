@@ -6,10 +6,9 @@ learning_rate=1e-4)``.
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from layerprobe.paper.experiments.subspaces import accuracy_records, fit_masc
+from layerprobe.paper.experiments.subspaces import MASC_PROBES, fit_probes, probe_records
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
 
@@ -24,13 +23,8 @@ def controls(finished: FinishedRun) -> pd.DataFrame:
     """
     records: list[dict[str, Any]] = []
     for layer, data in finished.outputs_of(finished.untrained()).items():
-        for fitted_on, labels in finished.label_sets.items():
-            if fitted_on == "true" and np.array_equal(labels, finished.noisy):
-                continue
-            masc = fit_masc(data.train, labels)
-            which = {"layer": layer, "probe": "masc", "setting": "untrained", "fitted_on": fitted_on}
-            predicted = (masc.predict(X) for X in data)
-            records += [{**which, **record} for record in accuracy_records(finished, *predicted)]
+        fitted = fit_probes(finished, layer, data, MASC_PROBES)
+        records += [{"setting": "untrained", **record} for record in probe_records(finished, fitted, data)]
     history = finished.run.history
     best = int(history["test_accuracy"].argmax())  # the first of equals
     for setting, row in (("best_epoch", best), ("last_epoch", len(history) - 1)):

@@ -5,23 +5,26 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from sklearn.base import clone
+import torch
 
 from layerprobe.editing import Bias, find_head, linear_probe, set_head
 from layerprobe.errors import DataError
-from layerprobe.paper.experiments.subspaces import PAPER_SETTING, accuracy_records, fit_quietly
+from layerprobe.layerwise.engine import count_correct
+from layerprobe.paper.experiments.subspaces import (
+    MASC_PROBES,
+    PAPER_SETTING,
+    accuracy_records,
+    fit_probes,
+    network_records,
+)
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.probes import MASC, LogisticRegression, Probe, VeLPIC
+from layerprobe.probes import LogisticRegression, VeLPIC
 from layerprobe.runs.folders import kept_epochs
 
 __all__ = ["dynamics", "weight_edit"]
 
-PROBES: dict[str, tuple[Probe, str]] = {  # of dynamics, with their settings
-    "masc": (MASC(variance=float(PAPER_SETTING)), PAPER_SETTING),
-    "velpic": (VeLPIC(), ""),
-    "logistic": (LogisticRegression(), ""),
-}
+PROBES = {**MASC_PROBES, "velpic": VeLPIC(), "logistic": LogisticRegression()}  # of dynamics
 EDIT_PROBES = ("velpic", "ncm")
 EDIT_SETTINGS: dict[str, Bias] = {"bias_kept": "keep", "bias_zero": "zero"}
 
@@ -60,27 +63,23 @@ def weight_edit(finished: FinishedRun) -> pd.DataFrame:
     head = find_head(finished.model(), finished.inputs.test[:1]).cpu()
     hidden = finished.outputs[list(finished.outputs)[-1]]  # the input of the last layer in every pair
     records: list[dict[str, Any]] = []
-    for fitted_on, labels in finished.label_sets.items():
-        if fitted_on == "true" and finished.spec.corruption == 0:
-            continue
-        for name in EDIT_PROBES:
-            probe = linear_probe(name).fit(hidden.train, labels)
-            for setting, bias in EDIT_SETTINGS.items():
-                edited = copy.deepcopy(head).requires_grad_(False)
-                set_head(edited, probe, bias)
-                which = {"layer": "output", "probe": name, "setting": setting, "fitted_on": fitted_on}
-                predicted = (edited(X).argmax(1) for X in hidden)
-                records += [{**which, **record} for record in accuracy_records(finished, *predicted)]
+    for one in fit_probes(finished, "output", hidden, {name: linear_probe(name) for name in EDIT_PROBES}):
+        for setting, bias in EDIT_SETTINGS.items():
+            edited = copy.deepcopy(head).requires_grad_(False)
+            set_head(edited, one.estimator, bias)
+            which = {"layer": "output", "probe": one.name, "setting": setting, "fitted_on": one.fitted_on}
+            predicted = (edited(X).argmax(1) for X in hidden)
+            records += [{**which, **record} for record in accuracy_records(finished, *predicted)]
     return tidy({"experiment": "weight_edit", **record} for record in records)
 
 
 def _at_epoch(finished: FinishedRun, epoch: int | None) -> Iterator[dict[str, Any]]:
     outputs = finished.outputs_of(finished.model(epoch))
-    for record in accuracy_records(finished, *(logits.argmax(1) for logits in outputs.logits)):
-        yield {"layer": "output", "probe": "network", **record}
+    yield from network_records(finished, outputs)
+    common = {"fitted_on": "noisy", "split": "test", "labels": "true", "metric": "accuracy"}
     for layer, data in outputs.items():
-        for name, (probe, setting) in PROBES.items():
-            fitted = fit_quietly(clone(probe), data.train, finished.noisy)
-            which = {"layer": layer, "probe": name, "setting": setting, "fitted_on": "noisy"}
-            value = fitted.score(data.test, finished.test_labels)
-            yield {**which, "split": "test", "labels": "true", "metric": "accuracy", "value": value}
+        fitted = fit_probes(finished, layer, data, PROBES, ["noisy"])
+        shares = count_correct(fitted, data.test, torch.tensor(finished.test_labels)[None]).shares[:, 0]
+        for one, value in zip(fitted, shares, strict=True):
+            setting = PAPER_SETTING if one.name == "masc" else ""
+            yield {"layer": layer, "probe": one.name, "setting": setting, **common, "value": value}

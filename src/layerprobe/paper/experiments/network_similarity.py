@@ -8,15 +8,15 @@ vector in R^m. Both measures compare the networks there.
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from layerprobe.errors import InputError
-from layerprobe.paper.experiments.subspaces import PAPER_SETTING, fit_masc
+from layerprobe.layerwise.engine import FittedProbe
+from layerprobe.paper.experiments.subspaces import MASC_PROBES, PAPER_SETTING, fit_probes
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.run_outputs import FinishedRun, LayerData
+from layerprobe.paper.run_outputs import FinishedRun
 
 __all__ = ["chance_cosine", "linear_cka", "principal_cosines", "similarity"]
 
@@ -49,10 +49,11 @@ def similarity(finished: FinishedRun) -> pd.DataFrame:
     for layer, data in finished.outputs.items():
         other = generalised[layer]
         records.append({"layer": layer, "metric": "cka", "value": linear_cka(data.test, other.test)})
-        reference = _score_spaces(other, finished.true)
-        for fitted_on, labels in finished.label_sets.items():
-            which = {"layer": layer, "probe": "masc", "setting": PAPER_SETTING, "fitted_on": fitted_on}
-            cosines = _class_cosines(_score_spaces(data, labels), reference)
+        (true,) = fit_probes(finished, layer, other, MASC_PROBES, ["true"])
+        reference = _score_spaces(true, other.test)
+        for one in fit_probes(finished, layer, data, MASC_PROBES):
+            which = {"layer": layer, "probe": "masc", "setting": PAPER_SETTING, "fitted_on": one.fitted_on}
+            cosines = _class_cosines(_score_spaces(one, data.test), reference)
             records += [{**which, **record} for record in cosines]
     return tidy({"experiment": "similarity", "split": "test", **record} for record in records)
 
@@ -155,12 +156,10 @@ def _cosines_of_bases(P: Tensor, Q: Tensor) -> Tensor:
     return torch.linalg.svdvals(P.T @ Q).clamp(max=1)
 
 
-def _score_spaces(data: LayerData, labels: np.ndarray) -> dict[int, Tensor]:
+def _score_spaces(masc: FittedProbe, X: Tensor) -> dict[int, Tensor]:
     """Return an orthonormal basis of S_k in R^m per class."""
-    masc = fit_masc(data.train, labels)
-    X = data.test.double()
-    bases = zip(masc.classes_, masc.subspaces_.bases, strict=True)
-    return {int(k): _orthonormal(X @ U.double()) for k, U in bases}
+    bases = zip(masc.classes, masc.estimator.subspaces_.bases, strict=True)
+    return {int(k): _orthonormal(X.double() @ U.double()) for k, U in bases}
 
 
 def _class_cosines(spaces: dict[int, Tensor], reference: dict[int, Tensor]) -> Iterator[dict[str, Any]]:

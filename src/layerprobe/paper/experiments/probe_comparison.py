@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.paper.experiments.subspaces import accuracy_records, fit_quietly, network_records
+from layerprobe.paper.experiments.subspaces import fit_probes, network_records, probe_records
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import create
@@ -25,16 +25,10 @@ def probes(finished: FinishedRun) -> pd.DataFrame:
     QDA decomposes one (d, d) matrix per class. Layers where this takes too long have no rows of QDA; see
     `affordable_probes`.
     """
-    records: list[dict[str, Any]] = network_records(finished)
+    records: list[dict[str, Any]] = network_records(finished, finished.outputs)
     for layer, data in finished.outputs.items():
-        for fitted_on, labels in finished.label_sets.items():
-            if fitted_on == "true" and finished.spec.corruption == 0:
-                continue  # the noisy labels are the true ones
-            for name in affordable_probes(finished, data.train.shape[1]):
-                probe = fit_quietly(create(name), data.train, labels)
-                which = {"layer": layer, "probe": name, "fitted_on": fitted_on}
-                predicted = (probe.predict(X) for X in data)
-                records += [{**which, **record} for record in accuracy_records(finished, *predicted)]
+        affordable = {name: create(name) for name in affordable_probes(finished, data.train.shape[1])}
+        records += probe_records(finished, fit_probes(finished, layer, data, affordable), data)
     return tidy({"experiment": "probes", **record} for record in records)
 
 

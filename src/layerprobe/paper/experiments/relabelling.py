@@ -5,6 +5,7 @@ continues training on these labels. All results are measured on the other 80 % o
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.paper.experiments.subspaces import fit_masc
+from layerprobe.layerwise.engine import count_correct, predictions
+from layerprobe.paper.experiments.subspaces import MASC_PROBES, fit_probes
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.execution import common_arguments
@@ -68,8 +70,7 @@ def retraining(finished: FinishedRun) -> pd.DataFrame:
             "larger test_subset."
         )
     records: list[dict[str, Any]] = []
-    for fitted_on, labels in finished.label_sets.items():
-        chosen = _best_layer(finished, labels, split.validation)
+    for fitted_on, chosen in _best_layers(finished, split.validation).items():
         common = {"layer": chosen.layer, "fitted_on": fitted_on}
         early = _continue_training(finished, chosen.train, split, MAX_EPOCHS, PATIENCE)
         fixed = early.history
@@ -149,16 +150,19 @@ def relabel_statistics(given: np.ndarray, relabelled: np.ndarray, true: np.ndarr
     return {name: float(part.mean()) if len(part) else float("nan") for name, part in shares.items()}
 
 
-def _best_layer(finished: FinishedRun, labels: np.ndarray, validation: np.ndarray) -> LayerPredictions:
-    """Return the predictions of the layer with the highest MASC accuracy on the validation part."""
-    highest, best = -1.0, None
+def _best_layers(finished: FinishedRun, validation: np.ndarray) -> dict[str, LayerPredictions]:
+    """Return the layer with the highest MASC accuracy on the validation part, by the labels of the fit."""
+    highest: dict[str, float] = {}
+    best: dict[str, LayerPredictions] = {}
     for layer, data in finished.outputs.items():
-        masc = fit_masc(data.train, labels)
-        test = masc.predict(data.test).numpy()
-        accuracy = np.mean(test[validation] == finished.test_labels[validation])
-        if best is None or accuracy > highest:
-            highest, best = accuracy, LayerPredictions(layer, masc.predict(data.train).numpy(), test)
-    if best is None:
+        fitted = fit_probes(finished, layer, data, MASC_PROBES)
+        train, test = ({i: y.numpy() for i, y, _ in predictions(fitted, X)} for X in data)
+        for i, one in enumerate(fitted):
+            accuracy = np.mean(test[i][validation] == finished.test_labels[validation])
+            if accuracy > highest.get(one.fitted_on, -1):
+                highest[one.fitted_on] = accuracy
+                best[one.fitted_on] = LayerPredictions(layer, train[i], test[i])
+    if not best:
         raise DataError(f"{finished.spec.pair} has no probed layers to choose from")
     return best
 
@@ -213,7 +217,9 @@ def _masc_after_retraining(
     finished: FinishedRun, retrained: RetrainingResult, labels: np.ndarray, evaluation: np.ndarray
 ) -> Iterator[dict[str, Any]]:
     which = {"probe": "masc", "setting": "masc_after", "split": "evaluation"}
-    truth = finished.test_labels[evaluation]
+    truth = torch.tensor(finished.test_labels[evaluation])[None]
+    relabelled = replace(finished, noisy=labels)
     for layer, data in finished.outputs_of(retrained.last).items():
-        predicted = fit_masc(data.train, labels).predict(data.test[evaluation]).numpy()
-        yield _accuracy((predicted == truth).mean(), layer=layer, **which)
+        fitted = fit_probes(relabelled, layer, data, MASC_PROBES, ["noisy"])
+        value = count_correct(fitted, data.test[evaluation], truth).shares.item()
+        yield _accuracy(value, layer=layer, **which)

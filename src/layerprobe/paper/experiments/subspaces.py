@@ -4,28 +4,34 @@ Per layer, one fit and one projection give the accuracies at all variance thresh
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from sklearn.base import ClassifierMixin
 from torch import Tensor
 
 from layerprobe.errors import DegenerateWarning
+from layerprobe.layerwise.engine import FittedProbe, fit_layer, predictions
+from layerprobe.layerwise.label_sets import LabelSets
 from layerprobe.paper.rows import tidy
-from layerprobe.paper.run_outputs import FinishedRun, LayerData
-from layerprobe.probes import MASC, Probe
+from layerprobe.paper.run_outputs import FinishedRun, LayerData, RunOutputs
+from layerprobe.probes import MASC
 
 __all__ = [
     "DEGREES",
+    "MASC_PROBES",
     "PAPER_SETTING",
     "SETTINGS",
     "accuracy_records",
-    "fit_masc",
-    "fit_quietly",
+    "fit_probes",
     "latent_memorisation",
     "network_records",
     "noisy_subspaces",
+    "probe_records",
     "true_subspaces",
 ]
 
@@ -41,7 +47,10 @@ SETTINGS: dict[str, float | None] = {
     "1pc": None,
 }
 PAPER_SETTING = "0.99"  # of the paper's main results
-LARGEST = max(filter(None, SETTINGS.values()))  # a fit at this variance contains all smaller subspaces
+SETTING_PROBES = {
+    name: MASC(components=1) if share is None else MASC(variance=share) for name, share in SETTINGS.items()
+}
+MASC_PROBES = {"masc": SETTING_PROBES[PAPER_SETTING]}
 DEGREES = (0.2, 0.4, 0.6, 0.8, 1.0)  # corruption degrees of latent memorisation
 
 
@@ -67,59 +76,73 @@ def latent_memorisation(finished: FinishedRun) -> pd.DataFrame:
     The run has p = 0. The labels of each degree are those that a network trained at this degree with the same
     noise seed learns. The column degree of the rows is the degree of these labels.
     """
-    labels_of = {degree: finished.labels_at(degree) for degree in DEGREES}
-    records = [
-        {"layer": layer, "fitted_on": "noisy", "degree": degree, **record}
-        for layer, data in finished.outputs.items()
-        for degree, noisy in labels_of.items()
-        for record in _accuracies(
-            fit_masc(data.train, noisy, LARGEST),
-            data,
-            {"noisy": noisy, "true": finished.true},
-            finished.test_labels,
-            [PAPER_SETTING],
-        )
-    ]
-    return tidy({"experiment": "latent_memorisation", "probe": "masc", **record} for record in records)
+    records: list[dict[str, Any]] = []
+    corrupted = {degree: replace(finished, noisy=finished.labels_at(degree)) for degree in DEGREES}
+    for layer, data in finished.outputs.items():
+        for degree, run in corrupted.items():
+            fitted = fit_probes(run, layer, data, MASC_PROBES, ["noisy"])
+            records += [{"degree": degree, **record} for record in probe_records(run, fitted, data)]
+    common = {"experiment": "latent_memorisation", "setting": PAPER_SETTING}
+    return tidy({**common, **record} for record in records)
 
 
-def fit_quietly(probe: Probe, X: Tensor, y: np.ndarray) -> Probe:
-    """Fit a probe without the warning about saturated subspaces; the rows of components show saturation.
+def fit_probes(
+    finished: FinishedRun,
+    layer: str,
+    data: LayerData,
+    probes: Mapping[str, ClassifierMixin],
+    fitted_on: Iterable[str] | None = None,
+) -> list[FittedProbe]:
+    """Fit probes on one layer, without warnings of saturated subspaces: rows of components show saturation.
 
     Parameters
     ----------
-    probe : Probe
-        The probe to fit.
-    X : Tensor of shape (n, d)
-        Outputs of one layer.
-    y : ndarray of shape (n,)
-        Labels.
+    finished : FinishedRun
+        The run with its labels.
+    layer : str
+        Name of the layer.
+    data : LayerData
+        Its outputs.
+    probes : mapping of str to estimator
+        Unfitted.
+    fitted_on : iterable of {"noisy", "true"}, optional
+        Labels of the fits; by default both where they differ.
 
     Returns
     -------
-    Probe
-        The same probe, fitted.
+    list of FittedProbe
+        By labels, then by probe.
     """
+    differ = not np.array_equal(finished.noisy, finished.true)
+    names = tuple(fitted_on or (("noisy", "true") if differ else ("noisy",)))
+    y = torch.tensor(np.stack([finished.label_sets[name] for name in names]))  # (S, n)
+    labels = LabelSets(names, np.arange(finished.images.num_classes), y, (y.shape[1],) * len(names))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateWarning)
-        return probe.fit(X, y)
+        fitted = fit_layer(layer, probes, labels, data.train)
+    return sorted(fitted, key=lambda one: names.index(one.fitted_on))
 
 
-def fit_masc(X: Tensor, y: np.ndarray, variance: float = float(PAPER_SETTING)) -> MASC:
-    """Fit MASC as `fit_quietly` does.
+def probe_records(
+    finished: FinishedRun, fitted: Sequence[FittedProbe], data: LayerData
+) -> list[dict[str, Any]]:
+    """Return the accuracies of probes of one layer as records.
 
     Parameters
     ----------
-    X : Tensor of shape (n, d)
-        Outputs of one layer.
-    y : ndarray of shape (n,)
-        Labels.
-    variance : float
-        Share of the variance; by default the paper's.
+    finished : FinishedRun
+        The run with its labels.
+    fitted : sequence of FittedProbe
+        Probes of `fit_probes`.
+    data : LayerData
+        The outputs of the layer.
     """
-    masc = MASC(variance=variance)
-    fit_quietly(masc, X, y)
-    return masc
+    train, test = ({i: y for i, y, _ in predictions(fitted, X)} for X in data)
+    return [
+        {"layer": one.layer, "probe": one.name, "fitted_on": one.fitted_on, **record}
+        for i, one in enumerate(fitted)
+        for record in accuracy_records(finished, train[i], test[i])
+    ]
 
 
 def accuracy_records(finished: FinishedRun, train: Tensor, test: Tensor) -> list[dict[str, Any]]:
@@ -133,11 +156,6 @@ def accuracy_records(finished: FinishedRun, train: Tensor, test: Tensor) -> list
         Labels predicted for the training data; compared with the noisy and with the true labels.
     test : Tensor of shape (m,)
         Labels predicted for the test data.
-
-    Returns
-    -------
-    list of dict
-        Records with split, labels, metric and value.
     """
     compared = [("train", name, train.numpy() == labels) for name, labels in finished.label_sets.items()]
     compared.append(("test", "true", test.numpy() == finished.test_labels))
@@ -147,47 +165,28 @@ def accuracy_records(finished: FinishedRun, train: Tensor, test: Tensor) -> list
     ]
 
 
-def network_records(finished: FinishedRun) -> list[dict[str, Any]]:
-    """Return the accuracies of the network itself, in evaluation mode, as records."""
-    train, test = (logits.argmax(1) for logits in finished.outputs.logits)
+def network_records(finished: FinishedRun, outputs: RunOutputs) -> list[dict[str, Any]]:
+    """Return the accuracies of a network in evaluation mode, with these outputs, as records."""
+    train, test = (logits.argmax(1) for logits in outputs.logits)
     own = {"layer": "output", "probe": "network"}
     return [{**own, **record} for record in accuracy_records(finished, train, test)]
 
 
 def _measure_layers(finished: FinishedRun, fitted_on: str) -> pd.DataFrame:
-    records = network_records(finished)
+    records = network_records(finished, finished.outputs)
     for layer, data in finished.outputs.items():
-        masc = fit_masc(data.train, finished.label_sets[fitted_on], LARGEST)
+        fitted = fit_probes(finished, layer, data, SETTING_PROBES, [fitted_on])
+        accuracies = probe_records(finished, fitted, data)
+        accuracies.sort(key=lambda record: record["split"] == "test")
+        records += [{**record, "setting": record["probe"], "probe": "masc"} for record in accuracies]
         which = {"layer": layer, "probe": "masc", "fitted_on": fitted_on}
-        scores = _accuracies(masc, data, finished.label_sets, finished.test_labels, list(SETTINGS))
-        records += [{**which, **record} for record in [*scores, *_components(masc)]]
+        records += [{**which, **record} for record in _components(fitted)]
     return tidy({"experiment": f"{fitted_on}_subspaces", **record} for record in records)
 
 
-def _accuracies(
-    masc: MASC,
-    data: LayerData,
-    train_labels: Mapping[str, np.ndarray],
-    test_labels: np.ndarray,
-    settings: list[str],
-) -> Iterator[dict[str, Any]]:
-    """Yield accuracies at each setting: training rows against every label set, then test rows."""
-    variances = [share for name in settings if (share := SETTINGS[name]) is not None]
-    components = [1] if "1pc" in settings else []
-    for split, X, label_sets in (
-        ("train", data.train, train_labels),
-        ("test", data.test, {"true": test_labels}),
-    ):
-        for setting, predicted in zip(settings, masc.staged_predict(X, variances, components), strict=True):
-            for labels, y in label_sets.items():
-                value = (predicted.numpy() == y).mean()
-                which = {"setting": setting, "split": split, "labels": labels}
-                yield {**which, "metric": "accuracy", "value": value}
-
-
-def _components(masc: MASC) -> Iterator[dict[str, Any]]:
+def _components(fitted: Sequence[FittedProbe]) -> Iterator[dict[str, Any]]:
     """Yield the number of components per class at each variance threshold."""
-    for setting, share in SETTINGS.items():
-        if share is not None:
-            for label, rank in zip(masc.classes_, masc.subspaces_.ranks_at(variance=share), strict=True):
-                yield {"setting": setting, "class": int(label), "metric": "components", "value": rank}
+    for one in fitted:
+        if SETTINGS[one.name] is not None:
+            for label, rank in zip(one.classes, one.estimator.subspaces_.ranks, strict=True):
+                yield {"setting": one.name, "class": int(label), "metric": "components", "value": rank}

@@ -1,7 +1,7 @@
 """Every figure of the paper and of our own experiments, drawn from rows alone.
 
 A figure is one `FigureSpec`: a title and a caption, the experiments whose rows it needs, and a function from
-these rows to a figure. `layout.py` draws panels of lines; `lines.py` turns rows into lines.
+these rows to a figure. `layerprobe.figures` draws panels of lines; `lines.py` turns rows into lines.
 """
 
 from layerprobe.paper.figures.by_condition import CONDITION_FIGURES

@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerprobe.figures import STYLES
+from layerprobe.figures import STYLES, Panel, Style, draw_panels
 from layerprobe.paper.experiments.subspaces import SETTINGS
-from layerprobe.paper.figures.layout import Panel, Style, draw_panels
 from layerprobe.paper.figures.lines import (
     NETWORK_STYLES,
     condition_styles,

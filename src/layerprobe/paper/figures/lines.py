@@ -5,8 +5,7 @@ from itertools import chain, cycle
 
 import pandas as pd
 
-from layerprobe.figures import PROBE_TITLES, STYLES
-from layerprobe.paper.figures.layout import Kind, Line, Style
+from layerprobe.figures import PROBE_TITLES, STYLES, Kind, Line, Style
 from layerprobe.paper.selection import PAPER
 
 __all__ = [

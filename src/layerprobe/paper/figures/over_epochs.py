@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerprobe.figures import STYLES, training_history
-from layerprobe.paper.figures.layout import Panel, draw_panels
+from layerprobe.figures import STYLES, Panel, draw_panels, training_history
 from layerprobe.paper.figures.lines import (
     NETWORK_STYLES,
     condition_styles,

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerprobe.errors import InputError
-from layerprobe.paper.figures.layout import Line, Panel, draw_panels
+from layerprobe.errors import MissingRowsError
+from layerprobe.figures import Line, Panel, draw_panels
 from layerprobe.paper.figures.lines import (
     HUMAN,
     condition_styles,
@@ -85,7 +85,7 @@ def _human(rows: pd.DataFrame) -> "Figure":
     """Draw noisy and true subspaces of networks trained on human labels, beside p = 0."""
     titles = rows[rows["corruption"].isna()]["family"].unique()
     if not len(titles):
-        raise InputError(
+        raise MissingRowsError(
             "there are no rows of runs on human labels; train some, for example with noise 'cifar-10n:worst'"
         )
     panels = []

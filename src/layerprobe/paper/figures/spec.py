@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from layerprobe.errors import InputError
-from layerprobe.paper.figures.layout import add_headline_and_footer
+from layerprobe.errors import InputError, MissingRowsError
+from layerprobe.figures import add_headline_and_footer
 from layerprobe.paper.figures.lines import with_names
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
@@ -76,14 +76,16 @@ class FigureSpec:
 
         Raises
         ------
+        MissingRowsError
+            If required rows are missing; the message names the experiments to run.
         InputError
-            If required rows or columns are missing; the message names the experiments to run.
+            If required columns are missing.
         """
         frame = _of_pair(self._frame(rows, history), pair)
         present = set() if self.history else set(frame["experiment"])
         if missing := [name for name in self.needs if name not in present]:
             of_pair = f" of {pair}" if pair else ""
-            raise InputError(
+            raise MissingRowsError(
                 f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no "
                 f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
             )
@@ -95,7 +97,7 @@ class FigureSpec:
         frame, kind = (history, "training histories") if self.history else (rows, "rows")
         columns = RUN if self.history else COLUMNS
         if frame is None or frame.empty:
-            raise InputError(
+            raise MissingRowsError(
                 f"{self.name} is drawn from {kind}, and there are none. Train and measure runs first."
             )
         if missing := [name for name in columns if name not in frame]:
@@ -107,9 +109,11 @@ class FigureSpec:
 
 
 def _of_pair(frame: Frame, pair: str | None) -> Frame:
+    if frame.empty:
+        raise MissingRowsError("no row is of a run with a seed; train runs whose seeds derive from one seed")
     chosen = frame if pair is None else frame[frame["pair"] == pair]
     if chosen.empty:
-        raise InputError(
+        raise MissingRowsError(
             f"no rows of the pair {pair!r}; there are rows of {', '.join(frame['pair'].unique())}"
         )
     return chosen
