@@ -226,7 +226,6 @@ def _points(gain: tuple[float, float, float]) -> str:
 
 RELABEL_POLICIES = ("all", "confident", "soft", "prune")
 MARGIN = 0.5  # a suggestion must be more likely than the given label by this much
-COLUMNS = ["index", "given_label", "suggested_label", "label_score", "is_label_issue", "margin"]
 
 
 def find_issues(
@@ -259,16 +258,15 @@ def find_issues(
     flags = flag(posterior, y)
     best_other = scores.scatter(1, y[:, None], -torch.inf).amax(1)
     margin = scores.gather(1, y[:, None]).squeeze(1) - best_other
-    columns = (
-        index,
-        classes[y.numpy()],
-        classes[posterior.argmax(1).numpy()],
-        own.clamp(0, 1).numpy(),
-        flags.numpy(),
-        margin.numpy(),
-    )
-    frame = pd.DataFrame(dict(zip(COLUMNS, columns, strict=True)))
-    return frame, float(1 - own[flags].mean()) if flags.any() else float("nan")
+    columns = {
+        "index": index,
+        "given_label": classes[y.numpy()],
+        "suggested_label": classes[posterior.argmax(1).numpy()],
+        "label_score": own.clamp(0, 1).numpy(),
+        "is_label_issue": flags.numpy(),
+        "margin": margin.numpy(),
+    }
+    return pd.DataFrame(columns), float(1 - own[flags].mean()) if flags.any() else float("nan")
 
 
 def flag(posterior: Tensor, y: Tensor) -> Tensor:
