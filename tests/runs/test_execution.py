@@ -24,7 +24,8 @@ from layerprobe.paper import (
     run_data,
     run_folder,
 )
-from layerprobe.runs import execution, specs
+from layerprobe.runs import data as run_images
+from layerprobe.runs import execution
 from layerprobe.runs.leases import acquire
 from layerprobe.training import accuracy
 
@@ -103,7 +104,7 @@ def test_missing_weights_raise_an_error_that_names_them(undisturbed):
 
 
 def test_finished_run_is_not_changed(undisturbed, monkeypatch):
-    monkeypatch.setattr(specs, "load", None)  # not even its data are read
+    monkeypatch.setattr(run_images, "load", None)  # not even its data are read
     folder = undisturbed.folder
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*.*")}
     again = execute(SPEC, folder.parents[1], checkpoints=True)
@@ -147,13 +148,20 @@ class Faults:
 
     def __init__(self, monkeypatch, fail_at, fail):
         self.count, self.fail_at, self.fail = 0, fail_at, fail
-        write_bytes, replace_, unlink, mkdir = Path.write_bytes, Path.replace, Path.unlink, Path.mkdir
+        open_, replace_, unlink, mkdir = Path.open, Path.replace, Path.unlink, Path.mkdir
 
-        def write(path, blob):
-            if self.is_due():
-                write_bytes(path, blob[: len(blob) // 2])
-                self.fail()
-            return write_bytes(path, blob)
+        def open_file(path, mode="r", *args, **kwargs):
+            file = open_(path, mode, *args, **kwargs)
+            if mode == "xb" and self.is_due():
+                write = file.write
+
+                def write_half(blob):
+                    write(blob[: len(blob) // 2])
+                    file.flush()
+                    self.fail()
+
+                file.write = write_half
+            return file
 
         def guarded(change):
             def guard(path, *args, **kwargs):
@@ -163,7 +171,7 @@ class Faults:
 
             return guard
 
-        monkeypatch.setattr(Path, "write_bytes", write)
+        monkeypatch.setattr(Path, "open", open_file)
         monkeypatch.setattr(Path, "replace", guarded(replace_))
         monkeypatch.setattr(Path, "unlink", guarded(unlink))
         monkeypatch.setattr(Path, "mkdir", guarded(mkdir))
@@ -248,7 +256,7 @@ def test_convolutional_network_with_dropout_resumes_with_the_same_bits(tmp_path,
     generator = np.random.default_rng(0)
     pixels, labels = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60) % 10
     images = ImageSet("noise", pixels, labels, pixels[:20], labels[:20], tuple("0123456789"))
-    monkeypatch.setattr(specs, "load", lambda name, root: images)
+    monkeypatch.setattr(run_images, "load", lambda name, root: images)
     spec = RunSpec.of("cnn-mnist", 0.6, 0, subset=60, batch_size=16, max_epochs=2, options={"dropout": 0.5})
     undisturbed = execute(spec, tmp_path / "undisturbed")
     with pytest.raises(KeyboardInterrupt):
@@ -286,7 +294,7 @@ def test_other_images_are_refused(tmp_path, monkeypatch):
         execute(SPEC, tmp_path, on_epoch=stop_at(1))
     digits = load("digits")
     other = replace(digits, train_images=digits.train_images[::-1], train_labels=digits.train_labels[::-1])
-    monkeypatch.setattr(specs, "load", lambda name, root: other)
+    monkeypatch.setattr(run_images, "load", lambda name, root: other)
     with pytest.raises(DataError, match=r"begun with the data .*digits.* cannot go on"):
         execute(SPEC, tmp_path)
 

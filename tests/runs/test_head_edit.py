@@ -22,8 +22,9 @@ from layerprobe.paper import (
     run_data,
     run_folder,
 )
-from layerprobe.runs import head_edit, specs
-from layerprobe.runs.stacked_runs import groups
+from layerprobe.runs import data as run_images
+from layerprobe.runs import head_edit
+from layerprobe.runs.execution import groups
 from layerprobe.runs.states import variant
 from layerprobe.training import Recipe, TrainingState, seeded, train
 
@@ -108,7 +109,7 @@ def test_convolutional_network_resumes_with_the_same_bits(tmp_path, monkeypatch)
     generator = np.random.default_rng(0)
     pixels, labels = generator.integers(0, 256, (60, 28, 28), dtype=np.uint8), np.arange(60) % 10
     images = ImageSet("noise", pixels, labels, pixels[:20], labels[:20], tuple("0123456789"))
-    monkeypatch.setattr(specs, "load", lambda name, root: images)
+    monkeypatch.setattr(run_images, "load", lambda name, root: images)
     spec = RunSpec.of("cnn-mnist", 0.2, 0, subset=60, batch_size=16, max_epochs=3, edit=Edit(1, "ncm"))
     undisturbed = execute(spec, tmp_path / "undisturbed")
     with pytest.raises(KeyboardInterrupt):

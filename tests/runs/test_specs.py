@@ -8,7 +8,7 @@ from layerprobe.data import ImageSet, load, noise
 from layerprobe.data.noise import Noise
 from layerprobe.errors import InputError
 from layerprobe.paper import RunSpec, build_network, pair, run_data
-from layerprobe.runs import specs
+from layerprobe.runs import data as run_images
 from layerprobe.training import Seeds
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0)
@@ -123,14 +123,14 @@ def test_image_has_the_same_label_in_every_subset(kind):
 
 def test_published_draw_needs_the_whole_set(monkeypatch):
     part = load("digits").subset(500)
-    monkeypatch.setattr(specs, "load", lambda name, root: part)
+    monkeypatch.setattr(run_images, "load", lambda name, root: part)
     with pytest.raises(InputError, match="needs all 1437 training images of 'digits', but only 500"):
         run_data(RunSpec.of("mlp-digits", 0.6, 0, protocol="published", subset=100))
 
 
 def test_incomplete_data_set_is_refused(monkeypatch):
     part = load("digits").subset(500)
-    monkeypatch.setattr(specs, "load", lambda name, root: part)
+    monkeypatch.setattr(run_images, "load", lambda name, root: part)
     with pytest.raises(InputError, match=r"trains on 1437 images, but only 500 .* name a subset"):
         run_data(SPEC)
     assert len(run_data(RunSpec.of("mlp-digits", 0.6, 0, subset=500))[1]) == 500
@@ -156,7 +156,7 @@ def test_equal_specs_have_equal_json():
         ({"target": 99.9}, "share"),
         ({"target": float("nan")}, "share"),
         ({"learning_rate": float("inf")}, "finite"),
-        ({"optimizer": "adam", "momentum": 0.9}, "momentum is SGD's"),
+        ({"optimizer": "adam", "momentum": 0.9}, "momentum applies to SGD only"),
         ({"subset": 100.9}, "whole number"),
         ({"noise": "a:../../x"}, "human labels as"),
     ],
@@ -176,7 +176,7 @@ def test_human_labels_of_other_images_are_refused(monkeypatch):
     digits = load("digits")
     given = (digits.train_labels + (np.arange(1437) % 3 == 0)) % 10
     record = Noise(given, given != digits.train_labels, {})
-    monkeypatch.setattr(specs, "human_labels", lambda name, kind, root: record)
+    monkeypatch.setattr(run_images, "human_labels", lambda name, kind, root: record)
     spec = RunSpec.of("mlp-digits", None, 0, noise="digits-n:worst", subset=100)
     images, labels = run_data(spec)
     assert np.array_equal(labels, given[images.train_index])
@@ -191,6 +191,6 @@ def test_human_labels_of_other_images_are_refused(monkeypatch):
         digits.class_names,
     )
     for other in (shuffled, digits.subset(100)):
-        monkeypatch.setattr(specs, "load", lambda name, root, other=other: other)
+        monkeypatch.setattr(run_images, "load", lambda name, root, other=other: other)
         with pytest.raises(InputError, match="'digits-n:worst' do not belong to the images"):
             run_data(spec)

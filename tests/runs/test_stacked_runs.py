@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.paper import BusyError, RunSpec, execute, execute_together, read_run, run_folder
-from layerprobe.runs import stacked_runs
+from layerprobe.runs import execution
+from layerprobe.runs.execution import groups
 from layerprobe.runs.leases import acquire
-from layerprobe.runs.stacked_runs import groups
 
 EPOCHS = 3
 
@@ -185,7 +185,7 @@ def test_groups_differ_only_in_corruption_noise_and_seeds(tmp_path, monkeypatch)
     ]
     dropout = [RunSpec.of("cnn-mnist", p, 0, options={"dropout": 0.5}) for p in (0.2, 0.4)]
     assert groups(dropout) == [[spec] for spec in dropout]
-    monkeypatch.setattr(stacked_runs, "run_data", None)  # refused before any folder is made
+    monkeypatch.setattr(execution, "run_data", None)  # refused before any folder is made
     for unlike in (dropout, [SPECS[0], other_subset]):
         with pytest.raises(InputError, match="differ only in corruption, noise and seeds"):
             execute_together(unlike, tmp_path)

@@ -127,7 +127,7 @@ def add_paper(app: "SubcommandApp") -> None:
             workers: Where they are trained.
             stacked: Train all runs of a pair as one batched model, the default on a GPU.
             separate: Train each run by itself, also on a GPU.
-            checkpoints: Keep the weights of epochs 0, 1, every 2nd below 20 and every 5th after.
+            checkpoints: Keep the weights of epochs 0, 1, every 2nd below 20 and every 5th from 20 on.
             dry_run: Train nothing; print the runs, their states, and the disk space that the rest needs.
             json: Print the outcome as JSON on stdout, and nothing else there.
         """

@@ -62,7 +62,7 @@ def add_probe(app: "SubcommandApp") -> None:
         from layerprobe.figures import save
         from layerprobe.layerwise import plan as plan_probes
         from layerprobe.layerwise import probe as probe_network
-        from layerprobe.probes.naming import named_probes
+        from layerprobe.probes import named_probes
         from layerprobe.utils.files import require_folder
         from layerprobe.utils.memory_limit import as_bytes
 

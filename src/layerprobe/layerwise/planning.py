@@ -17,11 +17,10 @@ from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import is_whole
 from layerprobe.layers.pooling import Pool
-from layerprobe.layerwise.engine import SCORED_ROWS
-from layerprobe.layerwise.label_sets import read_label_sets
+from layerprobe.layerwise.engine import SCORED_ROWS, read_label_sets
 from layerprobe.layerwise.outputs import Extractor, rows_in
+from layerprobe.probes import Probes, named_probes
 from layerprobe.probes.base import MomentProbe
-from layerprobe.probes.naming import Probes, named_probes
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, readable, require_memory
 
 __all__ = ["LayerPlan", "ProbePlan", "plan", "reads_of"]

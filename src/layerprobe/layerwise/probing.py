@@ -18,11 +18,21 @@ from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import is_whole, keeps_order
 from layerprobe.layers.capturing import RowCollector
-from layerprobe.layerwise.engine import Accuracies, FittedProbe, count_correct, fit_layer, new_sums, streams
-from layerprobe.layerwise.label_sets import LabelSets, class_indices, given_labels, read_label_sets
+from layerprobe.layerwise.engine import (
+    Accuracies,
+    FittedProbe,
+    LabelSets,
+    class_indices,
+    count_correct,
+    fit_layer,
+    given_labels,
+    new_sums,
+    read_label_sets,
+    streams,
+)
 from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch, rows_in
 from layerprobe.layerwise.planning import ProbePlan, reads_of
-from layerprobe.probes.naming import Probes, named_probes
+from layerprobe.probes import Probes, named_probes
 from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
 
@@ -32,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "ProbeTable", "probe"]
 
 COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds"]
-ASSUMED_CLASSES = 1000  # where their number is not known: if outputs fit beside so many, it need not be
+ASSUMED_CLASSES = 1000  # for the plan while labels are unread; they are read first only if it does not fit
 
 
 class ProbeTable(pd.DataFrame):

@@ -1,14 +1,14 @@
 """The paper: pairs of network and data set, runs that survive interruptions, experiments on them."""
 
 from layerprobe.paper.pairs import PAIRS
-from layerprobe.runs.execution import execute
+from layerprobe.runs.data import run_data
+from layerprobe.runs.execution import execute, execute_together
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.grid import train_grid
 from layerprobe.runs.head_edit import Edit
 from layerprobe.runs.leases import BusyError
 from layerprobe.runs.pairs import Pair, pair
-from layerprobe.runs.specs import Protocol, RunSpec, run_data
-from layerprobe.runs.stacked_runs import execute_together
+from layerprobe.runs.specs import Protocol, RunSpec
 from layerprobe.runs.states import status
 
 __all__ = [

@@ -13,7 +13,7 @@ from layerprobe.errors import DataError, ExperimentError, InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.runs.folders import DONE, RECORD, Run, read_run, run_folder
+from layerprobe.runs.folders import RECORD, Run, is_done, read_run, run_folder
 from layerprobe.runs.grid import Outcome
 from layerprobe.runs.leases import Session, acquire, is_leased
 from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
@@ -93,7 +93,7 @@ def analyse(
         If an experiment failed; the others are done and kept.
     """
     folder = run_folder(root, spec)
-    if not (folder / DONE).exists():
+    if not is_done(folder):
         raise DataError(f"{folder}: this run is not done, so nothing can be measured on it. Train it first.")
     with acquire(folder, session) as lease:
         names = missing(spec, root, experiments)

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from layerprobe.data import ImageSet
 from layerprobe.errors import InputError
 from layerprobe.layerwise.outputs import Extractor
+from layerprobe.runs.data import run_data
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.pairs import pair
-from layerprobe.runs.specs import RunSpec, run_data
+from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds
 
 __all__ = ["FinishedRun", "LayerData", "RunOutputs"]

@@ -1,7 +1,11 @@
 """Probes: classifiers of the outputs of a layer. Each has one file and one line in the registry here."""
 
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
 
+from sklearn.base import ClassifierMixin, clone
+
+from layerprobe.core.checks import check_strength
 from layerprobe.errors import InputError
 from layerprobe.probes.base import MomentProbe, Probe, StagedProbe
 from layerprobe.probes.knn import KNN
@@ -26,6 +30,7 @@ __all__ = [
     "MomentProbe",
     "NearestClassMean",
     "Probe",
+    "Probes",
     "Ridge",
     "ShrinkageLDA",
     "StagedProbe",
@@ -33,7 +38,13 @@ __all__ = [
     "WhitenedKNN",
     "available",
     "create",
+    "named_probes",
 ]
+
+Probes: TypeAlias = (
+    str | ClassifierMixin | Iterable[str | ClassifierMixin] | Mapping[str, str | ClassifierMixin]
+)
+"""One or several probes, as arguments give them."""
 
 REGISTRY: dict[str, type[Probe]] = {
     "masc": MASC,
@@ -72,3 +83,65 @@ def create(name: str, **parameters: Any) -> Probe:
     if name not in REGISTRY:
         raise InputError(f"Expected one of the probes {', '.join(REGISTRY)}, got {name!r}.")
     return REGISTRY[name](**parameters)
+
+
+def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> dict[str, ClassifierMixin]:
+    """Return probes by name, each MASC once per variance.
+
+    Parameters
+    ----------
+    probes : str, classifier, sequence or mapping of them
+        Names of ``layerprobe.probes.available()``, or classifiers.
+    variances : sequence of float, optional
+        Variances in (0, 1] for every MASC.
+
+    Returns
+    -------
+    dict of str to classifier
+
+    Raises
+    ------
+    InputError
+        For names that are not distinct, unknown probes or invalid variances.
+    """
+    if isinstance(probes, Mapping):
+        pairs: list[tuple[str, Any]] = list(probes.items())
+    else:
+        if isinstance(probes, type):
+            raise InputError(f"expected a probe, got the class {probes.__name__}; write {probes.__name__}()")
+        listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(probes)
+        pairs = [
+            (candidate if isinstance(candidate, str) else _name_of(candidate), candidate)
+            for candidate in listed
+        ]
+    names = [name for name, _ in pairs]
+    if not names or len(set(names)) < len(names) or "network" in names:
+        raise InputError(
+            f"expected probes of different names, none of them 'network', got {names}; "
+            "a mapping {name: probe} gives them names"
+        )
+    made = {name: create(candidate) if isinstance(candidate, str) else candidate for name, candidate in pairs}
+    if variances is None:
+        return made
+    if isinstance(variances, str) or not isinstance(variances, Iterable) or not (shares := list(variances)):
+        raise InputError(f"expected variances as a sequence of floats in (0, 1], got {variances!r}")
+    for share in shares:
+        check_strength(share, None)
+    if len(set(shares)) < len(shares) or not any(isinstance(one, MASC) for one in made.values()):
+        raise InputError(f"expected different variances, and masc among the probes, got {shares} and {names}")
+    several: dict[str, ClassifierMixin] = {}
+    for name, candidate in made.items():
+        if isinstance(candidate, MASC):
+            several |= {f"{name} {_share(v)}": clone(candidate).set_params(variance=v) for v in shares}
+        else:
+            several[name] = candidate
+    return several
+
+
+def _share(variance: float) -> str:
+    return "1.0" if variance == 1 else f"{variance:g}"  # "masc 1" would look like one component
+
+
+def _name_of(candidate: ClassifierMixin) -> str:
+    registered = {kind: name for name, kind in REGISTRY.items()}
+    return registered.get(type(candidate), type(candidate).__name__)

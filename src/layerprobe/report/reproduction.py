@@ -21,7 +21,7 @@ from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_co
 from layerprobe.report.progress import in_words
 from layerprobe.report.run_tables import counts, disk, run_progress
 from layerprobe.runs.clusters import Cluster
-from layerprobe.runs.folders import DONE, run_folder
+from layerprobe.runs.folders import is_done, run_folder
 from layerprobe.runs.grid import Outcome, train_grid
 from layerprobe.runs.scheduler import Jobs, Location
 from layerprobe.runs.specs import RunSpec
@@ -373,7 +373,7 @@ def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, 
 
 
 def _untrained(plan: ReproductionPlan, root: Path) -> list[RunSpec]:
-    return [spec for spec in plan.work if not (run_folder(root, spec) / DONE).exists()]
+    return [spec for spec in plan.work if not is_done(run_folder(root, spec))]
 
 
 def _write(

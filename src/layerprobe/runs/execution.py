@@ -1,10 +1,10 @@
-"""Train one run in its own folder, or resume it."""
+"""Train runs in their own folders, one at a time or several as one batched model, or resume them."""
 
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError, LayerprobeError
+from layerprobe.runs.data import run_data
 from layerprobe.runs.folders import (
     CHECKPOINT,
     DONE,
@@ -24,6 +25,7 @@ from layerprobe.runs.folders import (
     Run,
     build_network,
     epoch_path,
+    is_done,
     read_record,
     read_run,
     run_folder,
@@ -33,7 +35,8 @@ from layerprobe.runs.folders import (
 from layerprobe.runs.head_edit import train_edited
 from layerprobe.runs.leases import Lease, Session, acquire
 from layerprobe.runs.pairs import pair
-from layerprobe.runs.specs import RunSpec, run_data
+from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.states import untrained_network
 from layerprobe.training import (
     Epoch,
     TrainingState,
@@ -42,12 +45,14 @@ from layerprobe.training import (
     provenance,
     save_checkpoint,
     save_weights,
+    stackable,
     train,
+    train_stacked,
 )
 from layerprobe.utils.distributed import from_first, rank, world_size
 from layerprobe.utils.files import replace_file
 
-__all__ = ["RunWriter", "common_arguments", "execute", "unfinished"]
+__all__ = ["common_arguments", "execute", "execute_together", "groups"]
 
 UNFINISHED = b"unfinished"  # what the first process of a job sends to the others
 
@@ -83,9 +88,9 @@ def execute(
     on_epoch : callable, optional
         Called with each `Epoch` when it is on disk.
     checkpoints : bool
-        Keep the weights of `chosen_epochs`, of those that this call trains.
+        Keep the weights of those `chosen_epochs` that this call trains.
     session : Session, optional
-        The command that this is part of; runs of its lost workers are taken over.
+        The session of the calling command: a run that one of its lost workers holds is taken over.
 
     Returns
     -------
@@ -99,10 +104,10 @@ def execute(
         If the data set is missing, or the folder was begun with another spec or other data.
     """
     device = torch.device(device)
-    with unfinished(spec, root, session) as lease:
+    with _unfinished(spec, root, session) as lease:
         if lease:
             images, labels = run_data(spec, data_root)
-            writer = RunWriter.begin(spec, lease, images, labels, device, checkpoints)
+            writer = _RunWriter.begin(spec, lease, images, labels, device, checkpoints)
             history = (partial(train_edited, spec.edit) if spec.edit else train)(
                 writer.model,
                 y=torch.tensor(labels, device=device),
@@ -117,24 +122,12 @@ def execute(
 
 
 @contextmanager
-def unfinished(
+def _unfinished(
     spec: RunSpec, root: str | os.PathLike[str], session: Session | None = None
 ) -> Iterator[Lease | None]:
     """Hold the folder of a run that is not done, which is made if necessary; yield None if the run is done.
 
-    In a job of several processes the first one holds it for all of them.
-
-    Parameters
-    ----------
-    spec, root, session
-        As for `execute`.
-
-    Raises
-    ------
-    BusyError
-        If another process trains the run.
-    DataError
-        If the folder was begun with another spec.
+    In a job of several processes the first one holds it for all of them. The errors are those of `execute`.
     """
     folder = run_folder(root, spec)
     if rank() > 0:
@@ -143,13 +136,13 @@ def unfinished(
         return
     if (folder / RECORD).exists():
         _check_same("spec", read_run(folder).spec, spec, folder)
-    if (folder / DONE).exists():
+    if is_done(folder):
         from_first(b"")
         yield None
     else:
         folder.mkdir(parents=True, exist_ok=True)
         with acquire(folder, session) as lease:
-            left = not (folder / DONE).exists()  # it may have ended before this process had the lease
+            left = not is_done(folder)  # it may have ended before this process had the lease
             if left:
                 for part in folder.rglob(".*.part"):  # of a process that was killed while it wrote
                     part.unlink()
@@ -196,7 +189,7 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
 
 
 @dataclass(frozen=True)
-class RunWriter:
+class _RunWriter:
     """Write a run's folder while the run is trained.
 
     Attributes
@@ -229,24 +222,7 @@ class RunWriter:
         device: torch.device,
         checkpoints: bool,
     ) -> Self:
-        """Build the network, read the checkpoint, and record this stretch of training in run.json.
-
-        Parameters
-        ----------
-        spec, device, checkpoints
-            As for `execute`.
-        lease : Lease
-            The lease of the folder.
-        images : ImageSet
-            The images to train on and to test on.
-        labels : array of shape (n,), int64
-            The labels to train on.
-
-        Raises
-        ------
-        DataError
-            If the run was begun with other data, or its checkpoint is damaged.
-        """
+        """Build the network, read the checkpoint, and record this session of training in run.json."""
         folder = lease.folder
         checkpoint = folder / CHECKPOINT
         # On the CPU: it is held as long as the run is trained.
@@ -273,7 +249,7 @@ class RunWriter:
     def save(self, state: TrainingState) -> None:
         """Write an epoch, if this process still holds the lease; raise BusyError otherwise."""
         self.lease.check()
-        # The weights of a chosen epoch before the checkpoint, from which training would not repeat the epoch.
+        # Weights first: training resumes after the epoch of the checkpoint and would not write them again.
         self._keep(state.model, len(state.history))
         save_checkpoint(self.lease.folder / CHECKPOINT, state)
         write_history(self.lease.folder, state.history)
@@ -301,7 +277,7 @@ class RunWriter:
 def _record_session(
     spec: RunSpec, folder: Path, data: dict[str, Any], device: torch.device, resume: TrainingState | None
 ) -> None:
-    """Add this stretch of training to run.json; raise DataError if the run was begun with other data."""
+    """Add this session of training to run.json; raise DataError if the run was begun with other data."""
     sessions = []
     if (folder / RECORD).exists():
         record = read_record(folder)
@@ -329,3 +305,110 @@ def _check_same(what: str, found: Any, expected: Any, folder: Path) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def execute_together(
+    specs: Sequence[RunSpec],
+    root: str | os.PathLike[str],
+    *,
+    data_root: str | os.PathLike[str] | None = None,
+    device: torch.device | str = "cpu",
+    on_epoch: Callable[[int, Epoch], object] | None = None,
+    checkpoints: bool = False,
+    session: Session | None = None,
+) -> list[Run | LayerprobeError]:
+    """Train runs that differ only in corruption, noise and seeds as one model, or resume them.
+
+    The folders are those of `execute`: each function resumes runs of the other. Weights and histories equal
+    those of separate runs within the tolerance that `train_stacked` states. Runs at different epochs first
+    catch up with the furthest. Each run is done when it ends, not when the last one does. The images are on
+    the device once; each run adds its labels, its weights and its optimiser state.
+
+    Parameters
+    ----------
+    specs : sequence of RunSpec
+        What to train; one of `groups`.
+    root, data_root, device, checkpoints, session
+        As for `execute`.
+    on_epoch : callable, optional
+        Called with the position in `specs` and each `Epoch`, when the epoch of every run is on disk.
+
+    Returns
+    -------
+    list of Run or LayerprobeError
+        For each spec its run or, where it could not begin (BusyError if another process trains it, DataError
+        if its folder was begun with another spec), the reason. The other runs are trained nevertheless.
+
+    Raises
+    ------
+    InputError
+        If the runs cannot be one model.
+    """
+    if len(groups(specs)) > 1 or any(spec.edit for spec in specs):
+        raise InputError(
+            "runs can be trained as one model if they differ only in corruption, noise and seeds and have no "
+            f"dropout and no edit; got {', '.join(spec.folder_name for spec in specs)}. Train the groups "
+            "that groups() returns, those of one run with execute()."
+        )
+    device = torch.device(device)
+    refused: dict[int, LayerprobeError] = {}
+    writers: dict[int, _RunWriter] = {}
+    ys: list[torch.Tensor] = []
+    images: ImageSet | None = None
+    with ExitStack() as leases:
+        for member, spec in enumerate(specs):
+            try:
+                lease = leases.enter_context(_unfinished(spec, root, session))
+                if lease:
+                    own_images, labels = run_data(spec, data_root)
+                    images = images or own_images  # they are equal; keep one copy
+                    writers[member] = _RunWriter.begin(spec, lease, images, labels, device, checkpoints)
+                    ys.append(torch.tensor(labels, device=device))
+            except LayerprobeError as error:
+                refused[member] = error
+        if images and writers:
+            _train_together(writers, ys, images, device, on_epoch)
+    return [refused.get(member) or read_run(run_folder(root, spec)) for member, spec in enumerate(specs)]
+
+
+def _train_together(
+    writers: dict[int, _RunWriter],
+    ys: list[torch.Tensor],
+    images: ImageSet,
+    device: torch.device,
+    on_epoch: Callable[[int, Epoch], object] | None,
+) -> None:
+    members, runs = list(writers), list(writers.values())
+
+    def save(r: int, state: TrainingState) -> None:
+        runs[r].save(state)
+        if runs[r].spec.recipe.has_ended(state.history):
+            runs[r].finish(state.history)
+
+    histories = train_stacked(
+        [run.model for run in runs],
+        ys=ys,
+        order_seeds=[run.spec.order_seed for run in runs],
+        resume=[run.resume for run in runs],
+        save=save,
+        on_epoch=on_epoch and (lambda r, epoch: on_epoch(members[r], epoch)),
+        **common_arguments(runs[0].spec, images, device),
+    )
+    for run, history in zip(runs, histories, strict=True):
+        if not is_done(run.lease.folder):  # interrupted earlier, after its last epoch
+            run.finish(history)
+
+
+def groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
+    """Return the groups of runs for `execute_together`: equal but for corruption, noise and seeds.
+
+    A run with dropout or an edit is a group of its own, for `execute`.
+    """
+    alike: dict[RunSpec, list[RunSpec]] = {}
+    for spec in specs:
+        same = replace(
+            spec, corruption=0, noise="published", noise_seed=None, init_seed=0, order_seed=0, seed=None
+        )
+        separate = spec.edit is not None or not stackable(untrained_network(spec.pair, spec.options))
+        alike.setdefault(spec if separate else same, []).append(spec)
+    return list(alike.values())

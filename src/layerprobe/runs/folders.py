@@ -36,9 +36,11 @@ __all__ = [
     "DONE",
     "MODEL",
     "RECORD",
+    "Location",
     "Run",
     "build_network",
     "epoch_path",
+    "is_done",
     "kept_epochs",
     "load_model",
     "read_record",
@@ -111,6 +113,11 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
     return Path(root) / spec.pair / spec.folder_name
 
 
+def is_done(folder: Path) -> bool:
+    """Return whether the training of a run has ended and all its files are written."""
+    return (folder / DONE).exists()
+
+
 def epoch_path(folder: Path, epoch: int) -> Path:
     """Return the path of the weights of a chosen epoch.
 
@@ -150,7 +157,7 @@ def read_run(folder: Location) -> Run:
         spec, history = RunSpec.from_dict(record["spec"]), _read_history(folder)
     except (KeyError, TypeError, ValueError) as error:  # our own InputError is a ValueError
         raise _damaged(folder, error) from error
-    return Run(folder, spec, history, (folder / DONE).exists(), record)
+    return Run(folder, spec, history, is_done(folder), record)
 
 
 def load_model(folder: Location, epoch: int | None = None, device: torch.device | str = "cpu") -> nn.Module:

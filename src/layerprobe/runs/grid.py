@@ -10,28 +10,27 @@ from typing import Any, Literal, Self
 import torch
 
 from layerprobe.errors import DataError, LayerprobeError
-from layerprobe.runs.execution import execute
-from layerprobe.runs.folders import DONE, MODEL, read_run, run_folder
+from layerprobe.runs.execution import execute, execute_together, groups
+from layerprobe.runs.folders import MODEL, Location, is_done, read_run, run_folder
 from layerprobe.runs.leases import BusyError, Session, is_leased
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
-from layerprobe.runs.scheduler import Jobs, Location, jobs_on, run_tasks, shared_places
+from layerprobe.runs.scheduler import Jobs, jobs_on, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
-from layerprobe.runs.stacked_runs import execute_together, groups
 from layerprobe.runs.states import so_far, untrained_network
 from layerprobe.training import Epoch
 from layerprobe.utils.distributed import rank, world_size
 
 __all__ = ["Outcome", "operations", "train_grid"]
 
-# Training images, test images and shape of one image: the cost of a run is estimated before images are read.
-SIZES = {
-    "digits": (1_437, 360, (1, 8, 8)),
-    "mnist": (60_000, 10_000, (1, 28, 28)),
-    "fashion-mnist": (60_000, 10_000, (1, 28, 28)),
-    "cifar-10": (50_000, 10_000, (3, 32, 32)),
-    "cifar-100": (50_000, 10_000, (3, 32, 32)),
-    "tiny-imagenet": (100_000, 10_000, (3, 64, 64)),
+# Number of test images and shape of one image: the cost of a run is estimated before images are read.
+TEST_SIZES = {
+    "digits": (360, (1, 8, 8)),
+    "mnist": (10_000, (1, 28, 28)),
+    "fashion-mnist": (10_000, (1, 28, 28)),
+    "cifar-10": (10_000, (3, 32, 32)),
+    "cifar-100": (10_000, (3, 32, 32)),
+    "tiny-imagenet": (10_000, (3, 64, 64)),
 }
 
 
@@ -44,8 +43,8 @@ class Outcome:
     spec : RunSpec
         The run.
     state : {"kept", "trained", "busy", "failed"}
-        Done before, done by this call, in the hands of another process, or failed. A failed run resumes after
-        its last complete epoch when the grid is trained again.
+        "kept": done before this call; "trained": done by this call; "busy": another process trains it. A
+        failed run resumes after its last complete epoch when the grid is trained again.
     error : str
         The error in one line.
     traceback : str
@@ -115,7 +114,8 @@ def train_grid(
     data_root : path, optional
         As for `layerprobe.data.load`. On a cluster, the folder of the calling process if it has set one.
     checkpoints : bool or collection of RunSpec
-        Keep the weights of chosen epochs, of all runs, or of these and those stacked with them.
+        Keep the weights of chosen epochs: of all runs, or of the runs given here and of runs that are stacked
+        with one of them.
     stacked : bool, optional
         Train all runs of a pair that differ only in corruption, noise and seeds as one batched model in one
         process. By default on a GPU only; on a CPU separate processes are faster.
@@ -151,8 +151,7 @@ def train_grid(
         for group, result in results:
             ended = [Outcome.of(spec, result) for spec in group] if isinstance(result, Exception) else result
             for spec, outcome in zip(group, ended, strict=True):
-                done = (run_folder(root, spec) / DONE).exists()
-                outcomes[spec] = Outcome(spec, "trained") if done else outcome
+                outcomes[spec] = Outcome(spec, "trained") if is_done(run_folder(root, spec)) else outcome
                 update(specs.index(spec), Progress(outcomes[spec].progress, *so_far(root, spec)))
     return [outcomes[spec] for spec in specs]
 
@@ -199,7 +198,7 @@ def _train_in_turn(
 
     outcomes = []
     for position, spec in enumerate(specs):
-        done = (run_folder(root, spec) / DONE).exists()
+        done = is_done(run_folder(root, spec))
         update(position, "training", *so_far(root, spec))
         execute(spec, root, on_epoch=partial(on_epoch, position), checkpoints=spec in kept, **options)
         update(position, "done", *so_far(root, spec))
@@ -215,7 +214,7 @@ def _progress(root: Location, specs: Sequence[RunSpec], position: int) -> Progre
 def _finished(root: Location, spec: RunSpec) -> Outcome | None:
     """Return the outcome of a run that is done, "kept" if all of it can be read; None if it is not done."""
     folder = run_folder(root, spec)
-    if not (folder / DONE).exists():
+    if not is_done(folder):
         return None
     try:
         read_run(folder)
@@ -227,16 +226,18 @@ def _finished(root: Location, spec: RunSpec) -> Outcome | None:
 
 
 def _cost(spec: RunSpec) -> float:
-    """Return what orders runs by duration: the operations of an epoch, more for more wrong labels."""
+    """Return a sort key for durations: the operations of an epoch, more for more wrong labels."""
     return operations(spec) * (1 + (spec.corruption or 0))
 
 
 def operations(spec: RunSpec) -> float:
     """Return the floating point operations of one epoch; infinite for a data set of unknown size."""
-    if pair(spec.pair).dataset not in SIZES:
+    one = pair(spec.pair)
+    if one.dataset not in TEST_SIZES:
         return float("inf")
-    n, m, _ = SIZES[pair(spec.pair).dataset]
-    passes = 3 * (spec.subset or n) + (spec.test_subset or m)  # a backward pass costs two forward passes
+    test_size, _ = TEST_SIZES[one.dataset]
+    # A backward pass costs two forward passes.
+    passes = 3 * (spec.subset or one.train_size) + (spec.test_subset or test_size)
     return _forward_operations(spec.pair, spec.options) * passes
 
 
@@ -245,7 +246,7 @@ def _forward_operations(pair_name: str, options: tuple[tuple[str, Any], ...]) ->
     """Return the floating point operations of one forward pass of one image."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    *_, shape = SIZES[pair(pair_name).dataset]
+    _, shape = TEST_SIZES[pair(pair_name).dataset]
     network = untrained_network(pair_name, options).eval()
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
         network(torch.empty(1, *shape))

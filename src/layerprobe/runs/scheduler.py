@@ -14,14 +14,14 @@ import torch
 from layerprobe.data.folders import data_folder
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.runs.clusters import ATTEMPTS, Cluster, run_on_cluster
+from layerprobe.runs.folders import Location
 from layerprobe.runs.leases import AbandonedError, Session
 from layerprobe.runs.pairs import PAIRS, Pair
 
-__all__ = ["Jobs", "Location", "jobs_on", "run_tasks", "shared_places"]
+__all__ = ["Jobs", "jobs_on", "run_tasks", "shared_places"]
 
 Task = TypeVar("Task")
 IDLE = 60  # seconds after which a process without a task ends, also if its parent was killed
-Location = str | os.PathLike[str]
 Jobs = int | Cluster
 """How many processes of this machine, or a cluster, which has as many as it has workers."""
 
@@ -62,7 +62,8 @@ def shared_places(jobs: Jobs, root: Location, data_root: Location | None) -> tup
     root : path
         The folder of all runs.
     data_root : path, optional
-        As for `layerprobe.data.load`. For a cluster, LAYERPROBE_DATA of this process takes its place.
+        As for `layerprobe.data.load`. Without it, a cluster gets the folder that LAYERPROBE_DATA names in
+        this process.
     """
     if not isinstance(jobs, Cluster):
         return root, data_root

@@ -2,25 +2,20 @@
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
-import numpy as np
-
-from layerprobe.data import ImageSet, human_labels, load, noise
 from layerprobe.errors import InputError
 from layerprobe.runs.head_edit import Edit
 from layerprobe.runs.pairs import pair as pair_of
 from layerprobe.training import Recipe, Seeds
 
-__all__ = ["Protocol", "RunSpec", "run_data"]
+__all__ = ["Protocol", "RunSpec"]
 
 Protocol = Literal["independent", "published"]
-Location = str | os.PathLike[str] | None
 WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
 # Fields that are left out of the record where they are None, which keeps the keys of runs without them.
 OPTIONAL = ("test_subset", "edit")
@@ -229,67 +224,3 @@ class RunSpec:
 def _as_tuples(value: Any) -> Any:
     """Turn lists, as JSON has them, into tuples."""
     return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def run_data(spec: RunSpec, data_root: Location = None) -> tuple[ImageSet, np.ndarray]:
-    """Return the images of a run and the labels that it is trained on.
-
-    Parameters
-    ----------
-    spec : RunSpec
-        The run.
-    data_root : path, optional
-        As for `layerprobe.data.load`.
-
-    Returns
-    -------
-    images : ImageSet
-        The images to train on and to test on, with their true labels.
-    labels : array of shape (n,), int64
-        The labels to train on.
-
-    Raises
-    ------
-    DataError
-        If the data set is missing; see `layerprobe.data.load`.
-    InputError
-        If only a part of the data set is present and the spec does not name a subset, if that part is too
-        small for the published draw or the subset, or if human labels belong to another data set.
-    """
-    pair = pair_of(spec.pair)
-    images = load(pair.dataset, data_root)
-    if spec.subset is None and len(images.train_labels) != pair.train_size:
-        raise InputError(
-            f"{pair.name} trains on {pair.train_size} images, but only {len(images.train_labels)} of "
-            f"{images.name!r} are present: name a subset of at most that many, or get the whole set"
-        )
-    if spec.corruption is None:
-        labels = _human_labels(spec, images, data_root)
-    elif spec.noise_seed is None:
-        labels = _published_labels(spec.corruption, images, pair.train_size)
-    else:
-        labels = noise.uniform(
-            images.train_labels, spec.corruption, images.num_classes, spec.noise_seed
-        ).labels
-    if spec.subset is None and spec.test_subset is None:
-        return images, labels
-    chosen = images.subset(spec.subset, test=spec.test_subset)
-    return chosen, labels[np.isin(images.train_index, chosen.train_index)]
-
-
-def _published_labels(degree: float, images: ImageSet, whole: int) -> np.ndarray:
-    if len(images.train_labels) != whole:
-        raise InputError(
-            f"The published draw needs all {whole} training images of {images.name!r}, but only "
-            f"{len(images.train_labels)} are present. Get the whole set, or use uniform noise."
-        )
-    return noise.published(images.train_labels, degree, images.num_classes).labels
-
-
-def _human_labels(spec: RunSpec, images: ImageSet, data_root: Location) -> np.ndarray:
-    name, annotation = spec.noise.split(":", 1)
-    given = human_labels(name, annotation, data_root)
-    same_size = given.labels.shape == images.train_labels.shape
-    if not (same_size and np.array_equal(given.changed, given.labels != images.train_labels)):
-        raise InputError(f"The human labels {spec.noise!r} do not belong to the images {images.name!r}.")
-    return given.labels

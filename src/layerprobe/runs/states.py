@@ -1,6 +1,5 @@
 """The states of runs, and the disk space that they need."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import product
@@ -12,14 +11,13 @@ import torch
 from torch import nn
 
 from layerprobe.errors import DataError
-from layerprobe.runs.folders import MODEL, RECORD, read_run, run_folder
+from layerprobe.runs.folders import MODEL, RECORD, Location, read_run, run_folder
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
 
 __all__ = ["disk_needed", "runs_in", "so_far", "status", "untrained_network", "variant"]
 
-Location = str | os.PathLike[str]
 ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
 
 

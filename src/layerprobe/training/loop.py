@@ -77,7 +77,7 @@ def train(
     save : callable, optional
         Called with the `TrainingState` after each epoch, before `on_epoch`, in the first process only.
     on_epoch : callable, optional
-        Called with each `Epoch` after it, in every process.
+        Called with each `Epoch` after `save`, in every process.
     stop : callable, optional
         Additional stop rule: maps the history to whether training ends. It must depend on the history only,
         so that a resumed run ends at the same epoch.

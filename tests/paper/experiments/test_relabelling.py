@@ -12,7 +12,7 @@ from layerprobe.paper.experiments import retraining
 from layerprobe.paper.experiments.relabelling import relabel_statistics, split_test
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import MASC
-from layerprobe.runs import specs
+from layerprobe.runs import data as run_images
 from layerprobe.training import accuracy
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=300, max_epochs=60)
@@ -70,7 +70,7 @@ def planted():
 
     images = ImageSet("planted", *draw(300), *draw(200), tuple(map(str, range(10))), 16)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(specs, "load", lambda *_: images)
+        patch.setattr(run_images, "load", lambda *_: images)
         yield
 
 

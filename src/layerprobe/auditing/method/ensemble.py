@@ -11,8 +11,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from layerprobe.errors import DegenerateWarning, InputError
-from layerprobe.layerwise.engine import fit_layer
-from layerprobe.layerwise.label_sets import LabelSets
+from layerprobe.layerwise.engine import LabelSets, fit_layer
 from layerprobe.probes import REGISTRY, Probe, create
 from layerprobe.probes.base import StagedProbe
 
