@@ -165,7 +165,15 @@ def accuracy_records(finished: FinishedRun, train: Tensor, test: Tensor) -> list
 
 
 def network_records(finished: FinishedRun, outputs: RunOutputs) -> list[dict[str, Any]]:
-    """Return the accuracies of a network in evaluation mode, with these outputs, as records."""
+    """Return the accuracies of a network in evaluation mode as records.
+
+    Parameters
+    ----------
+    finished : FinishedRun
+        The run, for its labels.
+    outputs : RunOutputs
+        The outputs of the network.
+    """
     train, test = (logits.argmax(1) for logits in outputs.logits)
     own = {"layer": "output", "probe": "network"}
     return [{**own, **record} for record in accuracy_records(finished, train, test)]
