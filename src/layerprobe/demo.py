@@ -25,8 +25,6 @@ from layerprobe.runs.progress import Progress, State, follow_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
 from layerprobe.utils.files import replace_file, require_folder
 
-__all__ = ["Demo", "Spec", "run_demo", "show"]
-
 DATA = "digits"
 HIDDEN = (256, 512, 512)
 RECIPE = Recipe("adam", learning_rate=1e-3, batch_size=32)

@@ -18,8 +18,6 @@ from layerprobe.layers import capture, list_layers
 from layerprobe.probes import REGISTRY, LinearProbe, create
 from layerprobe.probes.base import label_array
 
-__all__ = ["Bias", "check_bias", "edit_head", "find_head", "linear_probe", "set_head"]
-
 Bias: TypeAlias = Literal["probe", "keep", "zero"]
 
 

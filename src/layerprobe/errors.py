@@ -1,17 +1,5 @@
 """Exceptions and warnings. Each message states what was expected, what was given, and what to do."""
 
-__all__ = [
-    "DataError",
-    "DegenerateWarning",
-    "ExperimentError",
-    "InputError",
-    "LayerError",
-    "LayerprobeError",
-    "LayerprobeWarning",
-    "MissingRowsError",
-    "ProcessError",
-]
-
 
 class LayerprobeError(Exception):
     """Base class of the errors that layerprobe raises."""

@@ -22,28 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = [
-    "DASHED",
-    "PROBE_TITLES",
-    "RC",
-    "STYLES",
-    "Kind",
-    "Line",
-    "Panel",
-    "Style",
-    "accuracy_over_layers",
-    "add_headline_and_footer",
-    "blank_figure",
-    "draw_panels",
-    "headline",
-    "pdf",
-    "png",
-    "save",
-    "styled",
-    "svg",
-    "training_history",
-]
-
 PROBE_TITLES = {
     "masc": "MASC",
     "ncm": "nearest class mean",

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
 
-__all__ = ["Column", "render", "table_columns", "write_html", "write_report"]
-
 LONG = 60  # characters of a cell that stay on one line
 
 

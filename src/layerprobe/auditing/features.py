@@ -14,8 +14,6 @@ from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import View, apply_view
 from layerprobe.layerwise.outputs import OUTPUT, Extractor
 
-__all__ = ["Features", "LabelledFeatures", "NetworkReader", "check_matrix", "features_of", "with_views"]
-
 
 @dataclass(frozen=True, eq=False)
 class Features:

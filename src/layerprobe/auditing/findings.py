@@ -14,20 +14,6 @@ from layerprobe.auditing.method.ensemble import CandidateScore, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.errors import InputError
 
-__all__ = [
-    "RELABEL_POLICIES",
-    "Findings",
-    "RepairedLabels",
-    "Verdict",
-    "baseline_table",
-    "candidate_table",
-    "find_issues",
-    "flag",
-    "recommend",
-    "relabel",
-    "score_text",
-]
-
 MIN_NOISE = 0.05  # labels are kept if the interval of the noise rate begins below
 
 

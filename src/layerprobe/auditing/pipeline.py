@@ -47,8 +47,6 @@ from layerprobe.layers.pooling import Pool
 from layerprobe.layers.views import View, resolve_views
 from layerprobe.utils.distributed import rank, world_size
 
-__all__ = ["audit", "audit_features", "plan_audit"]
-
 
 def audit(
     model: nn.Module,

@@ -31,8 +31,6 @@ from layerprobe.probes.base import label_array
 from layerprobe.utils.distributed import require_same, world_size
 from layerprobe.utils.memory_limit import require_memory
 
-__all__ = ["AuditFeatures", "AuditOptions", "AuditPlan", "NetworkInputs", "SortedRows", "features_of_arrays"]
-
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class AuditOptions:

@@ -22,8 +22,6 @@ from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.layers.batches import count_rows, named_tensors
 
-__all__ = ["Audit"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:

@@ -23,8 +23,6 @@ from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict
 
-__all__ = ["DEFAULT_RECIPE", "InputStore", "RetrainedNetwork", "ValidationRows", "retrain"]
-
 DEFAULT_RECIPE = Recipe("adam", 1e-3, 128)
 UNREACHABLE = 2.0  # a target accuracy that never ends training
 MASK = ".attention_mask"

@@ -35,17 +35,6 @@ from layerprobe.probes import REGISTRY, Probe
 from layerprobe.utils.distributed import from_first
 from layerprobe.utils.files import read_tensors, write_tensors
 
-__all__ = [
-    "MissingCallable",
-    "check_sendable",
-    "pack",
-    "read_audit",
-    "receive_audit",
-    "send_audit",
-    "unpack",
-    "write_audit",
-]
-
 KIND = "layerprobe.audit.2"
 HEADER = "packed"  # the JSON header among the tensors that are sent
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from layerprobe.auditing import AuditPlan
     from layerprobe.auditing.result import Audit
 
-__all__ = ["add_audit"]
-
 SHOWN = 10  # rows of the printed table
 POLICY = (
     "How layers and probes are chosen. noisy_holdout: by rows that the network was not trained on, with "

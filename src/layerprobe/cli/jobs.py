@@ -12,8 +12,6 @@ from layerprobe.errors import InputError
 if TYPE_CHECKING:
     from layerprobe.runs.scheduler import Jobs
 
-__all__ = ["JOBS", "Workers", "one_job", "refuse_alone"]
-
 JOBS = (("audit",), ("probe",), ("paper", "train"))
 """Commands that the processes of a torchrun job share."""
 TIMEOUT = 24 * 3600.0  # seconds; a process that ends is noticed at once, this is for one that hangs

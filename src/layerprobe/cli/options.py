@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
     from layerprobe.auditing.dataset.labelled import LabelledDataset
 
-__all__ = ["DATA", "DEFAULTS", "MODEL", "NetworkOptions"]
-
 MODEL = "PKG.MOD:NAME of a torch.nn.Module, or of a class or function that returns one without arguments."
 DATA = (
     "The training data with the labels that the network was trained on: a folder with one subfolder of "

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-__all__ = ["as_json", "print_error", "print_table", "printable", "shell_spelling", "write_csv"]
-
 # Python arguments whose names in an error message become the options of the same name.
 ARGUMENTS = "policy holdout trusted test views layers pool probes variances inputs resize path_column "
 ARGUMENTS += "text_column label_column class_names true_labels batch_size device memory seed jobs checkpoints"

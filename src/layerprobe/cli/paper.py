@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from layerprobe.paper import RunSpec
     from layerprobe.report.reproduction import Written
 
-__all__ = ["Grid", "add_paper"]
-
 
 @dataclass(frozen=True)
 class Grid:

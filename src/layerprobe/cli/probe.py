@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from layerprobe.auditing.dataset.labelled import LabelledDataset
     from layerprobe.layers.batches import Batches
 
-__all__ = ["add_probe"]
-
 
 def add_probe(app: "SubcommandApp") -> None:
     """Add the command to the application; its signature and docstring are its help."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from layerprobe.runs.grid import Outcome
 
-__all__ = ["add_reproduce"]
-
 
 def add_reproduce(app: "SubcommandApp") -> None:
     """Add the command to the application; its signature and docstring are its help."""

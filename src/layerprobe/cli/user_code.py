@@ -13,8 +13,6 @@ from layerprobe.errors import DataError, InputError
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["is_reference", "load_model", "load_object"]
-
 
 def is_reference(text: str) -> bool:
     """Return whether a text has the form ``pkg.mod:name``; otherwise it is a path."""

@@ -9,18 +9,6 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 
-__all__ = [
-    "check_classes",
-    "check_count",
-    "check_finite",
-    "check_fit",
-    "check_magnitude",
-    "check_number",
-    "check_rows",
-    "check_strength",
-    "check_y",
-]
-
 MAGNITUDES = (1e-140, 1e140)  # of float64 rows, so that sums of squares stay normal numbers
 
 

@@ -24,8 +24,6 @@ from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank, gram_e
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.utils.threads import parallel
 
-__all__ = ["correct_moments", "fit_corrected", "noise_weights"]
-
 LARGEST_CONDITION = 1e4  # of T: the factor by which the correction can magnify the sampling error
 
 

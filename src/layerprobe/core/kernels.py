@@ -14,8 +14,6 @@ import scipy.linalg.cython_lapack
 import torch
 from torch import Tensor
 
-__all__ = ["Pairs", "eigh_leading", "eigh_nonzero", "serves_eigh_leading"]
-
 Pairs: TypeAlias = tuple[Tensor, Callable[[int], Tensor]]  # eigenvalues descending; r -> first r vectors
 
 FEW = 6  # up to d / 6 eigenvectors are found singly, more by divide and conquer, which finds all

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from layerprobe.core.kernels import eigh_leading, eigh_nonzero, serves_eigh_leading
 
-__all__ = ["BLOCK", "Basis", "eigenpairs", "rounding_error"]
-
 Basis: TypeAlias = Callable[[int], Tensor]  # r -> the first r eigenvectors, (d, r)
 
 BLOCK = 2048  # rows of one product in the rows' precision; sums over blocks are float64

@@ -20,8 +20,6 @@ from layerprobe.errors import InputError
 from layerprobe.utils.distributed import rank, sum_over_processes, world_size
 from layerprobe.utils.threads import full_precision, parallel
 
-__all__ = ["ClassMoments", "SecondMoment", "joint_subspaces"]
-
 
 class SecondMoment:
     """A sum X^T X over batches of rows, kept on and below the diagonal in about 4.3 d^2 bytes.

@@ -19,16 +19,6 @@ from layerprobe.errors import InputError
 from layerprobe.utils.distributed import sum_over_processes
 from layerprobe.utils.threads import one_thread
 
-__all__ = [
-    "LayerSums",
-    "RowStatistics",
-    "Spectrum",
-    "Statistics",
-    "centred_blocks",
-    "class_means",
-    "spectrum",
-]
-
 
 class Spectrum(NamedTuple):
     """Eigendecomposition of a second moment: the directions above the rounding error."""

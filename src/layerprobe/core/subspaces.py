@@ -30,19 +30,6 @@ from layerprobe.errors import DataError, DegenerateWarning, InputError
 from layerprobe.utils.files import read_tensors, write_tensors
 from layerprobe.utils.threads import full_precision, parallel
 
-__all__ = [
-    "ClassBasis",
-    "Subspaces",
-    "basis_from_moment",
-    "basis_from_rows",
-    "blocks",
-    "choose_rank",
-    "fit_subspaces",
-    "gram_eigenpairs",
-    "second_moment",
-    "stripes",
-]
-
 FORMAT = "layerprobe.subspaces.1"
 SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
 ORTHOGONAL = 1e-12  # largest error of U^T U that is left without a QR decomposition

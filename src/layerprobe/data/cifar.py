@@ -27,8 +27,6 @@ from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.progress import Progress
 from layerprobe.errors import DataError
 
-__all__ = ["CIFAR10", "CIFAR100", "Layout", "read_cifar", "read_cifar_labels", "read_index"]
-
 _SIDE = 32  # pixels
 _PIXELS = 3 * _SIDE * _SIDE  # bytes of one image
 

@@ -13,8 +13,6 @@ from layerprobe.data.progress import Progress, reporting
 from layerprobe.data.registry import Source, check_sizes, registered
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["fetch", "fetch_files", "unpack"]
-
 
 def fetch(
     name: str,

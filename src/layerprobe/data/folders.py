@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-__all__ = ["cache_folder", "data_folder"]
-
 
 def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of all sets: `root`, else LAYERPROBE_DATA, else `cache_folder`."""

@@ -23,8 +23,6 @@ from layerprobe.data.folders import data_folder
 from layerprobe.data.noise import Noise
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["human_labels"]
-
 # Name: its file, the images' layout, and for each annotation its clean labels and their byte in a record.
 _SETS = {
     "cifar-10n": (

@@ -11,8 +11,6 @@ from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.progress import Progress
 from layerprobe.errors import DataError
 
-__all__ = ["IDX_FILES", "read_idx", "read_idx_set", "read_labelled_images"]
-
 IDX_FILES = tuple(
     f"{split}-{kind}-ubyte.gz" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")
 )

@@ -12,8 +12,6 @@ from layerprobe.data.pixels import as_size, stack_images
 from layerprobe.data.progress import Progress
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["class_files", "from_dataset", "from_hf", "hub_column", "image_folder"]
-
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from layerprobe.errors import InputError
 
-__all__ = ["ImageSet"]
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:

@@ -10,8 +10,6 @@ import torch
 
 from layerprobe.errors import InputError
 
-__all__ = ["Noise", "pair_flip", "published", "transition", "uniform"]
-
 Labels = Sequence[int] | np.ndarray | torch.Tensor
 Matrix = Sequence[Sequence[float]] | np.ndarray | torch.Tensor
 

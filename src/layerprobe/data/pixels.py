@@ -13,8 +13,6 @@ from layerprobe.errors import DataError, InputError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["IMAGE_FORMATS", "as_pixels", "as_size", "read_pixels", "rgb", "stack_images"]
-
 # Pillow chooses the decoder by content, not by suffix. Formats with an external interpreter stay excluded.
 IMAGE_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Progress", "reporting"]
-
 Progress = Callable[[int, int], object]
 """Called with (done, total); the total is 0 if it is unknown."""
 

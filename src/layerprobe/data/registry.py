@@ -17,8 +17,6 @@ from layerprobe.data.progress import Progress
 from layerprobe.data.tiny_imagenet import read_tiny_imagenet
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["REGISTRY", "Entry", "Source", "available", "check_sizes", "load", "registered"]
-
 
 @dataclass(frozen=True)
 class Source:

@@ -10,8 +10,6 @@ import numpy as np
 
 from layerprobe.errors import DataError
 
-__all__ = ["TextSet", "docstrings"]
-
 PACKAGES = {
     "asyncio": "asyncio",
     "decimal": "_pydecimal.py",  # decimal.py has only imports

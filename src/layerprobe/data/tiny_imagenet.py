@@ -31,8 +31,6 @@ from layerprobe.data.pixels import read_pixels, rgb
 from layerprobe.data.progress import Progress, reporting
 from layerprobe.errors import DataError
 
-__all__ = ["read_tiny_imagenet"]
-
 _SHAPE = (64, 64, 3)
 
 

@@ -11,18 +11,6 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 
 from layerprobe.errors import InputError
 
-__all__ = [
-    "Batch",
-    "Batches",
-    "Column",
-    "count_rows",
-    "is_whole",
-    "join",
-    "keeps_order",
-    "named_tensors",
-    "read_batches",
-]
-
 Column = Tensor | np.ndarray
 """One value per row: numbers as a CPU tensor (integers as int64), anything else as a NumPy array."""
 

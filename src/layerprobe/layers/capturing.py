@@ -15,8 +15,6 @@ from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batc
 from layerprobe.layers.pooling import Pool, check_pool, matches, pool_for, to_rows
 from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
 
-__all__ = ["CaptureResult", "OptionalPattern", "RowCollector", "RowStore", "Selection", "capture"]
-
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
 
 

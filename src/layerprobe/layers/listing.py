@@ -11,8 +11,6 @@ from layerprobe.layers.batches import read_batches
 from layerprobe.layers.capturing import Selection
 from layerprobe.layers.tracing import device_and_dtype, observe
 
-__all__ = ["LayerList", "LayerRow", "list_layers"]
-
 _MOST_ROWS = 512
 
 

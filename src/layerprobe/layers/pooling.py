@@ -12,8 +12,6 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from layerprobe.errors import InputError
 
-__all__ = ["COMPACT_FEATURES", "Pool", "check_pool", "flatten_output", "matches", "pool_for", "to_rows"]
-
 Pool = str | Callable[[Tensor], Tensor] | None | Mapping[str, Any]
 """One policy for all layers, or a mapping from glob patterns of layer names to policies."""
 

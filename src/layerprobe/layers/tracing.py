@@ -15,8 +15,6 @@ from torch.overrides import TorchFunctionMode
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import Batch, named_tensors
 
-__all__ = ["LayerSite", "Trace", "device_and_dtype", "observe"]
-
 # fmt: off
 NONLINEARITIES = frozenset((
     "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "glu",

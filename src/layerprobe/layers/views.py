@@ -10,8 +10,6 @@ from torch.nn.functional import pad
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
 
-__all__ = ["VIEWS", "View", "apply_view", "resolve_views"]
-
 View: TypeAlias = Callable[[Any], Any]
 """A function from a batch of the model's inputs to a changed batch of the same form."""
 

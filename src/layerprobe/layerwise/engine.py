@@ -28,21 +28,6 @@ from layerprobe.probes import MASC, MomentProbe, Probe
 from layerprobe.probes.base import StagedProbe, encode, label_array
 from layerprobe.utils.distributed import sum_over_processes
 
-__all__ = [
-    "SCORED_ROWS",
-    "Accuracies",
-    "FittedProbe",
-    "LabelSets",
-    "class_indices",
-    "count_correct",
-    "fit_layer",
-    "given_labels",
-    "new_sums",
-    "predictions",
-    "read_label_sets",
-    "streams",
-]
-
 SCORED_ROWS = 8192  # rows that are scored at a time
 SUMMED_ROWS = 16384  # rows that are summed at a time
 

@@ -20,8 +20,6 @@ from layerprobe.layers.capturing import OptionalPattern, RowCollector, capture
 from layerprobe.layers.pooling import Pool, flatten_output, matches
 from layerprobe.utils.distributed import rank, receive, send_to_first, shard, world_size
 
-__all__ = ["OUTPUT", "Dimensions", "Extractor", "LayerBatch", "LayerOutputs", "rows_in"]
-
 OUTPUT = "output"
 LOGITS = "\0logits"  # name of the network's own output among collected rows; no layer can have it
 

@@ -23,8 +23,6 @@ from layerprobe.probes import Probes, named_probes
 from layerprobe.probes.base import MomentProbe
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, readable, require_memory
 
-__all__ = ["LayerPlan", "ProbePlan", "plan", "reads_of"]
-
 # A float64 eigendecomposition of (m, m) takes as long as this many m^3 operations of a float32 product:
 # 14, 10 and 6 were measured for m = 500, 784 and 2048 (docs/performance.md).
 EIGH_OPERATIONS = 10

@@ -39,8 +39,6 @@ from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["COLUMNS", "ProbeTable", "probe"]
-
 COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds"]
 ASSUMED_CLASSES = 1000  # for the plan while labels are unread; they are read first only if it does not fit
 

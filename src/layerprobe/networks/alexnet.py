@@ -4,8 +4,6 @@ from collections import OrderedDict
 
 from torch import nn
 
-__all__ = ["AlexNet"]
-
 
 class AlexNet(nn.Sequential):
     """Five convolutions and two hidden linear layers: RGB images (n, 3, h, w) to logits (n, K).

@@ -6,8 +6,6 @@ from torch import nn
 
 from layerprobe.errors import InputError
 
-__all__ = ["CNN"]
-
 
 class CNN(nn.Sequential):
     """Six 3x3 convolutions and three hidden linear layers: images (n, c, h, w) to logits (n, K).

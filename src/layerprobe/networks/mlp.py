@@ -6,8 +6,6 @@ from itertools import pairwise
 
 from torch import nn
 
-__all__ = ["MLP"]
-
 
 class MLP(nn.Sequential):
     """Fully connected ReLU network: inputs of any shape (n, ...) to logits (n, K).

@@ -6,8 +6,6 @@ from torch import Tensor, nn
 
 from layerprobe.errors import InputError
 
-__all__ = ["load_published"]
-
 
 def load_published(
     model: nn.Module, state_dict: Mapping[str, Tensor], names: Mapping[str, str] | None = None

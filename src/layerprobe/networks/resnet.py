@@ -4,8 +4,6 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-__all__ = ["ResNet18"]
-
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut, with a ReLU after the first convolution and after the sum."""

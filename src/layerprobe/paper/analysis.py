@@ -21,8 +21,6 @@ from layerprobe.runs.scheduler import Jobs, Location, jobs_on, run_tasks, shared
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch
 
-__all__ = ["analyse", "analyse_grid", "gather", "histories", "missing"]
-
 
 def missing(spec: RunSpec, root: Location, experiments: Sequence[str]) -> list[str]:
     """Return the experiments that apply to a run and have no rows yet, in the order of the registry.

@@ -9,8 +9,6 @@ from layerprobe.networks import MLP, build
 from layerprobe.runs.pairs import PAIRS, Pair
 from layerprobe.training import Recipe
 
-__all__ = ["PAIRS"]
-
 
 def _published(name: str, dataset: str, train_size: int, recipe: Recipe, low: float = -1.0) -> Pair:
     return Pair(name, dataset, train_size, recipe, partial(build, name), (low, 1.0))

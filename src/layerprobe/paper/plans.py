@@ -27,19 +27,6 @@ from layerprobe.runs.states import so_far
 from layerprobe.training import Seeds
 from layerprobe.utils.threads import one_thread
 
-__all__ = [
-    "DEGREES",
-    "FAMILIES",
-    "PAPER_PAIRS",
-    "SCALES",
-    "ReproductionPlan",
-    "StudyScale",
-    "epochs_expected",
-    "plan",
-    "seconds_left",
-    "targets",
-]
-
 DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
 ONE_DEGREE = 0.4  # of experiments at a single degree
 PAPER_PAIRS = tuple(name for name in PAIRS if name != "mlp-digits")

@@ -32,20 +32,6 @@ from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import variant
 from layerprobe.utils.files import replace_file
 
-__all__ = [
-    "COLUMNS",
-    "MEASURE",
-    "RUN",
-    "SEEDS",
-    "independent",
-    "of_run",
-    "read_rows",
-    "rows_path",
-    "tidy",
-    "with_run",
-    "write_rows",
-]
-
 SEEDS = ["seed", "noise_seed", "init_seed", "order_seed"]
 RUN = ["pair", "corruption", "noise", *SEEDS, "subset", "variant", "key"]
 TEXTS = ["experiment", "layer", "probe", "setting", "fitted_on", "split", "labels", "metric"]

@@ -25,8 +25,6 @@ from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds
 
-__all__ = ["FinishedRun", "LayerData", "RunOutputs"]
-
 Location = str | os.PathLike[str]
 MEMORY_LIMIT = 8e9  # bytes of layer outputs held at a time
 

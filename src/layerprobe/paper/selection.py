@@ -6,18 +6,6 @@ import pandas as pd
 
 from layerprobe.paper.rows import independent
 
-__all__ = [
-    "GROUP",
-    "PAPER",
-    "TEST",
-    "accuracies",
-    "at_best_layer",
-    "hidden_layers",
-    "means",
-    "network_retraining",
-    "select",
-]
-
 GROUP = ["pair", "corruption", "variant"]  # runs that differ in their seeds only
 TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results

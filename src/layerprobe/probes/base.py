@@ -18,8 +18,6 @@ from layerprobe.core.checks import check_finite, check_rows
 from layerprobe.core.statistics import RowStatistics, Statistics
 from layerprobe.errors import InputError
 
-__all__ = ["MomentProbe", "Probe", "StagedProbe"]
-
 
 class Probe(ClassifierMixin, BaseEstimator):
     """Base of all probes: accept arrays or tensors and labels of any kind; return the same kind.

@@ -6,8 +6,6 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from layerprobe.probes.sklearn_probe import SklearnProbe
 
-__all__ = ["KNN"]
-
 
 class KNN(SklearnProbe):
     """k nearest neighbours by cosine distance, scikit-learn's; scores are shares of the votes.

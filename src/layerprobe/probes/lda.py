@@ -14,8 +14,6 @@ from layerprobe.probes.base import MomentProbe, to_tensor
 from layerprobe.probes.linear import LinearProbe
 from layerprobe.probes.sklearn_probe import SAME_ROWS, SklearnProbe
 
-__all__ = ["LDA"]
-
 
 class LDA(SklearnProbe, MomentProbe, LinearProbe):
     """Linear discriminant analysis, scikit-learn's.

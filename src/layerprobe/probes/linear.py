@@ -5,8 +5,6 @@ from torch import Tensor, nn
 
 from layerprobe.probes.base import Probe
 
-__all__ = ["LinearProbe"]
-
 
 class LinearProbe(Probe):
     """A probe that predicts argmax_k (w_k . x + b_k); subclasses define ``_fit``, ``_weight_and_bias``."""

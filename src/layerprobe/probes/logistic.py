@@ -7,8 +7,6 @@ from layerprobe.errors import InputError
 from layerprobe.probes.linear import LinearProbe
 from layerprobe.utils.threads import one_thread
 
-__all__ = ["LogisticRegression"]
-
 
 class LogisticRegression(LinearProbe):
     """One linear layer under cross entropy, trained with Adam on shuffled batches.

@@ -18,8 +18,6 @@ from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.probes.base import MomentProbe, StagedProbe, encode, label_array, like
 
-__all__ = ["MASC"]
-
 DEFAULT_VARIANCE = 0.99  # the paper's
 
 

@@ -9,8 +9,6 @@ from layerprobe.core.statistics import Statistics
 from layerprobe.probes.base import MomentProbe
 from layerprobe.probes.linear import LinearProbe
 
-__all__ = ["NearestClassMean"]
-
 
 class NearestClassMean(MomentProbe, LinearProbe):
     """Predict the class whose mean makes the largest cosine with the point.

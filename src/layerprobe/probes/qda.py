@@ -6,8 +6,6 @@ from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 
 from layerprobe.probes.sklearn_probe import SklearnProbe
 
-__all__ = ["QDA"]
-
 
 class QDA(SklearnProbe):
     """Quadratic discriminant analysis, scikit-learn's, with shrunk covariances.

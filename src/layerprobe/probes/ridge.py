@@ -13,8 +13,6 @@ from layerprobe.errors import InputError
 from layerprobe.probes.base import MomentProbe, StagedProbe, like
 from layerprobe.probes.linear import LinearProbe
 
-__all__ = ["Ridge"]
-
 
 class Ridge(StagedProbe, MomentProbe, LinearProbe):
     """Least squares to one-hot targets with a free intercept and a penalty on the weights.

@@ -9,8 +9,6 @@ from layerprobe.core.statistics import Statistics
 from layerprobe.probes.base import MomentProbe, StagedProbe
 from layerprobe.probes.linear import LinearProbe
 
-__all__ = ["ShrinkageLDA"]
-
 
 class ShrinkageLDA(StagedProbe, MomentProbe, LinearProbe):
     """Linear discriminant analysis with the within-class covariance (1 - s) S + s trace(S) / d I.

@@ -12,8 +12,6 @@ from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe, to_tensor
 from layerprobe.utils.threads import one_thread
 
-__all__ = ["SAME_ROWS", "SklearnProbe"]
-
 SAME_ROWS = "all rows are the same, so no feature separates the classes; leave out this layer"
 
 

@@ -10,8 +10,6 @@ from layerprobe.errors import DegenerateWarning
 from layerprobe.probes.base import MomentProbe
 from layerprobe.probes.linear import LinearProbe
 
-__all__ = ["VeLPIC"]
-
 
 class VeLPIC(MomentProbe, LinearProbe):
     """Predict the class whose first component has the largest product with the point.

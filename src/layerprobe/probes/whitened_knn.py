@@ -11,8 +11,6 @@ from layerprobe.core.statistics import centred_blocks, class_means, spectrum
 from layerprobe.errors import InputError
 from layerprobe.probes.base import StagedProbe, like
 
-__all__ = ["WhitenedKNN"]
-
 SIMILARITIES = 2**25  # kept at a time: 128 MiB of float32
 TIE_BREAK = 1e-3  # of one vote, for all similarities together
 

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 
 from layerprobe.runs.progress import Progress, ProgressCallback
 
-__all__ = ["in_words", "show_progress"]
-
 TRAINING_SHARE = 0.4  # rough share of a run's time that training takes in the demo; it only moves the bars
 
 

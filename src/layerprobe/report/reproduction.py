@@ -29,19 +29,6 @@ from layerprobe.runs.states import disk_needed, runs_in, status
 from layerprobe.training import provenance
 from layerprobe.utils.files import replace_file
 
-__all__ = [
-    "Results",
-    "Written",
-    "announce",
-    "finding",
-    "known",
-    "record",
-    "reproduce",
-    "write_all",
-    "write_figures",
-    "write_tables",
-]
-
 SMALL = (
     "Small scale: fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
     "These numbers are ours and cannot be compared directly with the published ones. "

@@ -19,8 +19,6 @@ from layerprobe.runs.specs import RunSpec
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["counts", "disk", "document", "failures", "run_name", "run_progress", "show_grid", "tables"]
-
 
 @contextmanager
 def run_progress(

@@ -4,8 +4,6 @@ import pandas as pd
 
 from layerprobe.figures import PROBE_TITLES
 
-__all__ = ["accuracies", "by_layer", "by_probe", "finding"]
-
 
 def accuracies(rows: pd.DataFrame) -> pd.DataFrame:
     """Return test accuracies, shares in [0, 1], as mean, min and max over seeds, in the order of the rows.

@@ -13,8 +13,6 @@ from layerprobe.runs.leases import AbandonedError, Session
 from layerprobe.runs.pairs import PAIRS, Pair
 from layerprobe.utils.threads import one_thread
 
-__all__ = ["Cluster", "run_on_cluster"]
-
 Task = TypeVar("Task")
 TIMEOUT = 10  # seconds until an address counts as wrong
 ATTEMPTS = 3  # of a task on Ray; dask has its own setting, `distributed.scheduler.allowed-failures`

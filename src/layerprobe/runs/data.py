@@ -8,8 +8,6 @@ from layerprobe.runs.folders import Location
 from layerprobe.runs.pairs import pair as pair_of
 from layerprobe.runs.specs import RunSpec
 
-__all__ = ["run_data"]
-
 
 def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet, np.ndarray]:
     """Return the images of a run and the labels that it is trained on.

@@ -52,8 +52,6 @@ from layerprobe.training import (
 from layerprobe.utils.distributed import from_first, rank, world_size
 from layerprobe.utils.files import replace_file
 
-__all__ = ["common_arguments", "execute", "execute_together", "groups"]
-
 UNFINISHED = b"unfinished"  # what the first process of a job sends to the others
 
 

@@ -31,25 +31,6 @@ from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch, load_weights, seeded
 from layerprobe.utils.files import replace_file
 
-__all__ = [
-    "CHECKPOINT",
-    "DONE",
-    "MODEL",
-    "RECORD",
-    "Location",
-    "Run",
-    "build_network",
-    "epoch_path",
-    "is_done",
-    "kept_epochs",
-    "load_model",
-    "read_record",
-    "read_run",
-    "run_folder",
-    "write_history",
-    "write_record",
-]
-
 RECORD = "run.json"
 HISTORY = "history.csv"
 CHECKPOINT = "checkpoint.safetensors"

@@ -21,8 +21,6 @@ from layerprobe.runs.states import so_far, untrained_network
 from layerprobe.training import Epoch
 from layerprobe.utils.distributed import rank, world_size
 
-__all__ = ["Outcome", "operations", "train_grid"]
-
 # Number of test images and shape of one image: the cost of a run is estimated before images are read.
 TEST_SIZES = {
     "digits": (360, (1, 8, 8)),

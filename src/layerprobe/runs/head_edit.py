@@ -12,8 +12,6 @@ from layerprobe.errors import InputError
 from layerprobe.training import Epoch, Recipe, TrainingState, train
 from layerprobe.training.loop import Inputs
 
-__all__ = ["Edit", "train_edited"]
-
 BATCH = 512  # samples per forward pass of the edit
 NEVER = 2.0  # a training accuracy that is not reached
 

@@ -33,8 +33,6 @@ from filelock import SoftFileLease, Timeout
 
 from layerprobe.errors import InputError, LayerprobeError
 
-__all__ = ["AbandonedError", "BusyError", "Lease", "Session", "acquire", "is_leased"]
-
 FILE = "lease"
 SESSIONS = ".sessions"
 DURATION = 120.0  # seconds; longer than several heartbeats and the cache of a network file system

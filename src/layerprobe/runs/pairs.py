@@ -9,8 +9,6 @@ from torch import nn
 from layerprobe.errors import InputError
 from layerprobe.training import Recipe, Scale
 
-__all__ = ["PAIRS", "Pair", "pair"]
-
 
 @dataclass(frozen=True)
 class Pair:

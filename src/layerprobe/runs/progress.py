@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from threading import Event, Lock, Thread
 from typing import Literal
 
-__all__ = ["Progress", "ProgressCallback", "State", "follow_progress"]
-
 State = Literal["waiting", "training", "probing", "analysing", "done", "failed", "busy"]
 INTERVAL = 1.0  # seconds between two looks at the folders
 

@@ -18,8 +18,6 @@ from layerprobe.runs.folders import Location
 from layerprobe.runs.leases import AbandonedError, Session
 from layerprobe.runs.pairs import PAIRS, Pair
 
-__all__ = ["Jobs", "jobs_on", "run_tasks", "shared_places"]
-
 Task = TypeVar("Task")
 IDLE = 60  # seconds after which a process without a task ends, also if its parent was killed
 Jobs = int | Cluster

@@ -13,8 +13,6 @@ from layerprobe.runs.head_edit import Edit
 from layerprobe.runs.pairs import pair as pair_of
 from layerprobe.training import Recipe, Seeds
 
-__all__ = ["Protocol", "RunSpec"]
-
 Protocol = Literal["independent", "published"]
 WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
 # Fields that are left out of the record where they are None, which keeps the keys of runs without them.

@@ -16,8 +16,6 @@ from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
 
-__all__ = ["disk_needed", "runs_in", "so_far", "status", "untrained_network", "variant"]
-
 ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
 
 

@@ -13,16 +13,6 @@ from layerprobe.errors import InputError
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.utils.files import read_tensors, write_tensors
 
-__all__ = [
-    "TrainingState",
-    "bytes_needed",
-    "chosen_epochs",
-    "load_checkpoint",
-    "load_weights",
-    "save_checkpoint",
-    "save_weights",
-]
-
 STATE, WEIGHTS = "training state", "weights"  # kinds of file
 Location = str | os.PathLike[str]
 

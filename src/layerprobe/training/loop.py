@@ -17,8 +17,6 @@ from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.training.reproducibility import seeded
 from layerprobe.utils.distributed import rank, require_same, sum_over_processes, world_size
 
-__all__ = ["Inputs", "Stop", "accuracy", "check_training_data", "predict", "share_equal", "train"]
-
 Inputs = Callable[[Tensor], Tensor]
 Stop = Callable[[Sequence[Epoch]], bool]
 

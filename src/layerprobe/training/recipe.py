@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from layerprobe.errors import InputError
 
-__all__ = ["Epoch", "Recipe", "Scale"]
-
 
 @dataclass(frozen=True)
 class Epoch:

@@ -14,8 +14,6 @@ import torch
 
 from layerprobe.errors import InputError
 
-__all__ = ["Seeds", "provenance", "seeded"]
-
 PACKAGES = ("layerprobe", "torch", "numpy", "scikit-learn", "pandas")
 
 

@@ -11,8 +11,6 @@ from layerprobe.errors import InputError
 from layerprobe.training.loop import Inputs, Stop, accuracy, check_training_data, predict, share_equal, train
 from layerprobe.training.recipe import Epoch, Recipe
 
-__all__ = ["RetrainingEpoch", "RetrainingResult", "early_stopping", "retrain"]
-
 NEVER = 2.0  # a target accuracy that is never reached
 
 

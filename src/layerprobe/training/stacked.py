@@ -20,8 +20,6 @@ from layerprobe.training.loop import Inputs, share_equal
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.training.reproducibility import seeded
 
-__all__ = ["stackable", "train_stacked"]
-
 
 def train_stacked(
     models: Sequence[nn.Module],

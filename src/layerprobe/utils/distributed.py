@@ -17,18 +17,6 @@ from torch import Tensor
 
 from layerprobe.errors import InputError, ProcessError
 
-__all__ = [
-    "from_first",
-    "group",
-    "rank",
-    "receive",
-    "require_same",
-    "send_to_first",
-    "shard",
-    "sum_over_processes",
-    "world_size",
-]
-
 TIMEOUT = 1800.0  # seconds; a process may wait while another reads, computes or writes
 JOINING = 600.0  # seconds at most until all processes have started
 _GROUPS = count()

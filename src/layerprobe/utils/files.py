@@ -15,8 +15,6 @@ from torch import Tensor
 
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["read_tensors", "replace_file", "require_folder", "write_tensors"]
-
 KEY = "layerprobe"
 
 

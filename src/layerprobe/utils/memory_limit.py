@@ -11,8 +11,6 @@ import torch
 
 from layerprobe.errors import InputError
 
-__all__ = ["as_bytes", "free_memory", "readable", "require_memory"]
-
 SHARE = 0.8  # of what is free: allocators, threads and the network itself need some
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4} | {
     "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40

@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["peak_bytes"]
-
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 

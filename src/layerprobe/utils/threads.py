@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["Setting", "full_precision", "one_thread", "parallel"]
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

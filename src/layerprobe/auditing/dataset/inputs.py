@@ -11,19 +11,6 @@ from torch import Tensor, nn
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
 
-__all__ = [
-    "ChannelRange",
-    "batch_content",
-    "display_values",
-    "dummy_input",
-    "hash_inputs",
-    "hash_network",
-    "hash_texts",
-    "input_function",
-    "is_texts",
-    "map_tensors",
-]
-
 
 def is_texts(value: Any) -> bool:
     """Return whether this is a list of texts; a list of tensors is one input of several parts."""

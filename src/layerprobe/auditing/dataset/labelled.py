@@ -24,8 +24,6 @@ from layerprobe.errors import InputError
 from layerprobe.layers.batches import Batch, join, keeps_order, named_tensors, read_batches
 from layerprobe.probes.base import encode, label_array
 
-__all__ = ["Classes", "LabelledDataset", "check_disjoint", "escape_surrogates"]
-
 _COMPARED = 8  # rows of the first batch whose content is compared in every pass
 
 

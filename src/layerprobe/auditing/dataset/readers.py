@@ -17,8 +17,6 @@ from layerprobe.data.image_readers import class_files, hub_column
 from layerprobe.data.pixels import as_size, stack_images
 from layerprobe.errors import DataError, InputError
 
-__all__ = ["read_labels", "read_rows"]
-
 
 class RawDataset(NamedTuple):
     """The content of a file, a folder or a Hugging Face dataset of n rows."""

@@ -13,18 +13,6 @@ from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.errors import InputError
 from layerprobe.training import seeded
 
-__all__ = [
-    "FREQUENT",
-    "Baseline",
-    "Interval",
-    "early_stopping",
-    "interval",
-    "most_frequent_label",
-    "network_and_input",
-    "untrained_baseline",
-    "untrained_copy",
-]
-
 Z = 1.96
 FREQUENT = "most frequent label"
 

@@ -15,21 +15,6 @@ from layerprobe.layerwise.engine import LabelSets, fit_layer
 from layerprobe.probes import REGISTRY, Probe, create
 from layerprobe.probes.base import StagedProbe
 
-__all__ = [
-    "DEFAULT_PROBES",
-    "HYPERPARAMETERS",
-    "Candidate",
-    "CandidateScore",
-    "EnsembleMember",
-    "ProbeEnsemble",
-    "fit_candidate",
-    "fold_of",
-    "named_probes",
-    "score_candidates",
-    "select_members",
-    "standardise",
-]
-
 HYPERPARAMETERS: dict[str, tuple[float, ...]] = {
     "ridge": (1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
     "shrinkage_lda": (0.01, 0.03, 0.1, 0.3, 0.6, 0.9, 0.99),

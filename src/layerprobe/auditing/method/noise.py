@@ -30,15 +30,6 @@ from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.errors import InputError
 from layerprobe.probes import Ridge
 
-__all__ = [
-    "Calibration",
-    "LabelFreeScorer",
-    "NoiseEstimate",
-    "calibrate",
-    "estimate_noise",
-    "inverse_temperature_of_clean",
-]
-
 DRAWS = 40  # of the bootstrap
 AVERAGED_DRAWS = 15  # of these; probabilities are averaged over them
 PSEUDO_ROWS = 1.0  # per class, spread as uniform noise; they regularise rows of T of small classes

@@ -25,18 +25,6 @@ from layerprobe.auditing.features import Features, LabelledFeatures
 from layerprobe.auditing.method.ensemble import fold_of
 from layerprobe.errors import InputError
 
-__all__ = [
-    "POLICIES",
-    "VIEW_TOLERANCE",
-    "SelectionSet",
-    "check_policy",
-    "held_out_set",
-    "memorisation_corrected",
-    "memorised_share",
-    "selection_sets",
-    "split_test_rows",
-]
-
 POLICIES = {
     "noisy_holdout": "holdout",
     "unseen_views": None,

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-__all__ = ["CRITERIA", "MANY", "candidate", "layer_chart", "noise_chart", "percent"]
-
 # The data on which each policy measures accuracy.
 CRITERIA = {
     "noisy_holdout": "held-out rows, against their noisy labels",

@@ -13,8 +13,6 @@ import pandas as pd
 from layerprobe.auditing.findings import score_text
 from layerprobe.errors import InputError
 
-__all__ = ["Card", "Gallery", "Picture", "suspects"]
-
 CHARACTERS = 300  # of a text that a card shows
 SIDE = 128  # pixels of a picture on the page: two of them fit side by side on a narrow screen
 

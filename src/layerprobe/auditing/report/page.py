@@ -12,8 +12,6 @@ from layerprobe.auditing.report.gallery import Gallery, suspects
 from layerprobe.figures import PROBE_TITLES
 from layerprobe.pages import write_html
 
-__all__ = ["write_page"]
-
 SIGNED = "{:+.1f}"
 PAIRS = 200  # largest number of pairs of classes in the table of flagged labels
 DASH = "\u2013"

@@ -12,8 +12,6 @@ from layerprobe.paper.experiments.subspaces import MASC_PROBES, fit_probes, prob
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
 
-__all__ = ["controls"]
-
 
 def controls(finished: FinishedRun) -> pd.DataFrame:
     """Measure MASC at 0.99 on the untrained network, and the network at its best and at its last epoch.

@@ -20,8 +20,6 @@ from layerprobe.paper.run_outputs import FinishedRun, LayerData
 from layerprobe.probes import LinearProbe, LogisticRegression, Probe, create
 from layerprobe.utils.peak_memory import peak_bytes
 
-__all__ = ["cost", "fit_flops", "masc_fit_flops", "predict_flops"]
-
 EIGH = 22 / 3  # operations of a symmetric eigendecomposition over d^3
 
 

@@ -22,8 +22,6 @@ from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import LogisticRegression, VeLPIC
 from layerprobe.runs.folders import kept_epochs
 
-__all__ = ["dynamics", "weight_edit"]
-
 PROBES = {**MASC_PROBES, "velpic": VeLPIC(), "logistic": LogisticRegression()}  # of dynamics
 EDIT_PROBES = ("velpic", "ncm")
 EDIT_SETTINGS: dict[str, Bias] = {"bias_kept": "keep", "bias_zero": "zero"}

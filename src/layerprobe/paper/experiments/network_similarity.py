@@ -18,8 +18,6 @@ from layerprobe.paper.experiments.subspaces import MASC_PROBES, PAPER_SETTING, f
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
 
-__all__ = ["chance_cosine", "linear_cka", "principal_cosines", "similarity"]
-
 
 def similarity(finished: FinishedRun) -> pd.DataFrame:
     """Compare a network with the one trained on clean labels from the same seeds (p = 0), on the test data.

@@ -9,8 +9,6 @@ from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import create
 
-__all__ = ["PROBES", "affordable_probes", "probes"]
-
 # The probes of the paper and of its follow-up. Further probes of the registry are not part of the study.
 PROBES = ("masc", "ncm", "logistic", "lda", "qda", "knn", "velpic")
 

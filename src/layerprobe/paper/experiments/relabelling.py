@@ -21,8 +21,6 @@ from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.execution import common_arguments
 from layerprobe.training import RetrainingEpoch, RetrainingResult, retrain
 
-__all__ = ["VALIDATION", "relabel_statistics", "retraining", "split_test"]
-
 VALIDATION = 0.2  # share of the test data
 SPLIT_SEED = 0
 PATIENCE, MAX_EPOCHS, FIXED_EPOCHS = 3, 30, 10

@@ -20,20 +20,6 @@ from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun, LayerData, RunOutputs
 from layerprobe.probes import MASC
 
-__all__ = [
-    "DEGREES",
-    "MASC_PROBES",
-    "PAPER_SETTING",
-    "SETTINGS",
-    "accuracy_records",
-    "fit_probes",
-    "latent_memorisation",
-    "network_records",
-    "noisy_subspaces",
-    "probe_records",
-    "true_subspaces",
-]
-
 # Variance thresholds by their names in rows; the last setting is one component.
 SETTINGS: dict[str, float | None] = {
     "0.25": 0.25,

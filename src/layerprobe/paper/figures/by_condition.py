@@ -24,8 +24,6 @@ from layerprobe.paper.selection import accuracies, at_best_layer, hidden_layers,
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["CONDITION_FIGURES"]
-
 FITTED_ON = ("noisy", "true")
 # Columns of the published Table 1 by their lines in the figure of gains: label and style.
 GAINS: dict[str, tuple[str, Style]] = {

@@ -8,22 +8,6 @@ import pandas as pd
 from layerprobe.figures import PROBE_TITLES, STYLES, Kind, Line, Style
 from layerprobe.paper.selection import PAPER
 
-__all__ = [
-    "HUMAN",
-    "NETWORK_STYLES",
-    "condition_styles",
-    "conditions",
-    "degree_names",
-    "families",
-    "layers_of",
-    "lines_by",
-    "network_lines",
-    "probe_lines",
-    "span",
-    "subspace_rows",
-    "with_names",
-]
-
 HUMAN = ", human labels"  # suffix of the title of a family trained on human labels
 PAPER_DEGREES = ["p = 0", "p = 0.2", "p = 0.4", "p = 0.6", "p = 0.8", "p = 1"]
 PROBE_STYLES: dict[str, Style] = dict(

@@ -20,8 +20,6 @@ from layerprobe.paper.selection import accuracies, at_best_layer, hidden_layers
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["EPOCH_FIGURES"]
-
 EDIT_PART = r"(?:^|, )edit (?P<what>[^,]*)"  # as in layerprobe.runs.states.variant
 NO_EDIT = "no edit"
 

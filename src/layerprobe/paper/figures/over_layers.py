@@ -24,8 +24,6 @@ from layerprobe.paper.selection import PAPER, accuracies
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LAYER_FIGURES", "OWN_LINE"]
-
 Measured = Mapping[str, tuple[str, str]]  # split and labels of accuracies, by the title of their panels
 ACCURACIES: Measured = {
     "training, noisy labels": ("train", "noisy"),

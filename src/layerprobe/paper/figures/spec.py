@@ -15,8 +15,6 @@ from layerprobe.paper.rows import COLUMNS, RUN, independent
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["FigureSpec"]
-
 Frame = pd.DataFrame
 
 

@@ -12,8 +12,6 @@ from layerprobe.paper.tables.comparing import beside_published, published_quanti
 from layerprobe.paper.tables.joining import quantities
 from layerprobe.paper.tables.spec import Table
 
-__all__ = ["COMPARED_TABLES", "SUBSPACES", "masc_at_best_layer", "network_accuracy"]
-
 Frame = pd.DataFrame
 SUBSPACES = ("noisy_subspaces", "true_subspaces")
 QUANTITY = ["pair", "corruption", "quantity"]

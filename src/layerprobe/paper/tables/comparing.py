@@ -9,8 +9,6 @@ from layerprobe.errors import InputError
 from layerprobe.paper.selection import GROUP
 from layerprobe.paper.tables.joining import joined, ordered
 
-__all__ = ["VERDICTS", "beside_published", "published_quantities", "verdict", "verdict_counts"]
-
 POINTS = 2.0  # a difference up to this counts as reproduced at any spread
 VERDICTS = ("reproduced", "differs", "not run", "not published")
 LAST = ["published", "ours", "ours_spread", "seeds", "difference", "verdict"]

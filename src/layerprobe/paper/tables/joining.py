@@ -13,8 +13,6 @@ import pandas as pd
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.selection import GROUP, accuracies, means
 
-__all__ = ["by_accuracy", "joined", "ordered", "quantities", "scale", "side_by_side"]
-
 PROTOCOL, DATA = {"shuffle", "noise"}, {"subset", "test_subset"}
 
 

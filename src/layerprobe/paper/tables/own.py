@@ -21,8 +21,6 @@ from layerprobe.paper.tables.compared import SUBSPACES, masc_at_best_layer, netw
 from layerprobe.paper.tables.joining import by_accuracy, joined, ordered, side_by_side
 from layerprobe.paper.tables.spec import Table
 
-__all__ = ["OWN_TABLES"]
-
 Frame = pd.DataFrame
 COSTS = ["fit_flops", "predict_flops", "fit_seconds", "predict_seconds", "peak_bytes"]
 STATISTICS = ["incorrect_before", "corrected", "broken", "incorrect_after"]

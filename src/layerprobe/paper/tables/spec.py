@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-__all__ = ["Table"]
-
 
 @dataclass(frozen=True)
 class Table:

@@ -12,8 +12,6 @@ from layerprobe.paper.tables.own import OWN_TABLES
 from layerprobe.paper.tables.spec import Table
 from layerprobe.utils.files import replace_file
 
-__all__ = ["TABLES", "caption", "readable", "to_latex", "to_markdown", "write_table"]
-
 TABLES: dict[str, Table] = {**COMPARED_TABLES, **OWN_TABLES}
 
 # Formats of the columns of numbers that are not shares; shares are printed in percent.
