@@ -74,3 +74,11 @@ def test_classes_of_one_set_alone_have_their_own_indices():
 def test_sums_alone_serve_only_probes_that_need_no_rows():
     with pytest.raises(InputError, match=r"probe 'knn' on layer 'fc'.* needs rows"):
         fit_layer("fc", {"knn": KNN()}, SETS)
+
+
+@pytest.mark.parametrize("name", ["masc", "ncm", "ridge"])
+def test_a_single_row_is_fitted(name):
+    labels = LabelSets.of({"given": ["cat"]})
+    (fitted,) = fit_layer("fc", {name: create(name)}, labels, torch.ones(1, 3))
+    assert fitted.classes.tolist() == ["cat"]
+    assert fitted.predict(torch.ones(2, 3)).tolist() == [0, 0]

@@ -309,7 +309,7 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
     timer.start("decoder")
     ensemble, out_of_fit = ProbeEnsemble.fit(candidates, probes, train.mean, y, features.train.hashes)
     measured = ensemble
-    if train.mean is not selection.fitted_on:  # views that measure must not be part of the fitted rows
+    if train.mean is not selection.fitted_on:  # its means contain the views that measure: fit without them
         measured, _ = ProbeEnsemble.fit(candidates, probes, selection.fitted_on, y, features.train.hashes)
     scores = [measured.scores(view) for view in measurement.views]
     correct = measurement.correct(scores)
@@ -352,7 +352,9 @@ def _baselines(
     if untrained is not None:
         baselines.append(untrained_baseline(untrained, y))
     if options.history is not None:
-        same_rows = not (measurement.of_training_rows or measurement.clean)  # it is of a noisy hold-out
+        same_rows = not (
+            measurement.of_training_rows or measurement.clean
+        )  # the history is of a noisy hold-out
         baselines.append(early_stopping(options.history, len(measurement.y), comparable=same_rows))
     return baselines
 

@@ -319,10 +319,11 @@ def fit_layer(
         if statistics is None and X is not None:
             y = torch.searchsorted(present, labels.y[s])
             statistics = RowStatistics(X, y.to(X.device), len(present))
-        subspace_seconds = seconds  # of all subspaces, which share one fit
-        for name in sorted(probes, key=lambda name: _smaller_subspaces(probes[name])):
+        subspace_seconds = seconds  # of the common fit of all variances; each of them reports the total
+        for name in sorted(probes, key=lambda name: _largest_variance_first(probes[name])):
             start = time.perf_counter()
-            one = FittedProbe(layer, name, fitted_on, clone(probes[name]), present, labels.classes[present])
+            names = labels.classes[present.numpy()]
+            one = FittedProbe(layer, name, fitted_on, clone(probes[name]), present, names)
             one = replace(one, components=_fit(one, statistics, X, labels.y[s], labels.classes))
             elapsed = time.perf_counter() - start
             if isinstance(one.estimator, MASC) and streams(one.estimator):
@@ -336,8 +337,8 @@ def fit_layer(
     return [one for ones in fitted.values() for one in ones]
 
 
-def _smaller_subspaces(probe: ClassifierMixin) -> float:
-    """Return a sort key by which larger subspaces come first: the smaller ones are parts of them."""
+def _largest_variance_first(probe: ClassifierMixin) -> float:
+    """Return a sort key: the largest variance first, since smaller variances reuse its subspaces."""
     return -(probe.variance or 0.0) if isinstance(probe, MASC) and probe.components is None else 0.0
 
 
@@ -357,7 +358,7 @@ def _fit(
             elif X is None:
                 raise InputError("the probe needs rows, and only sums over them are at hand")
             else:
-                estimator.fit(X if isinstance(estimator, Probe) else X.numpy(), classes[y])
+                estimator.fit(X if isinstance(estimator, Probe) else X.numpy(), classes[y.numpy()])
         except ValueError as error:
             raise InputError(f"{one}: {error}") from error
     for warning in caught:

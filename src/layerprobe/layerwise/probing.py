@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds"]
-ASSUMED_CLASSES = 1000  # for the plan while labels are unread; they are read first only if it does not fit
+ASSUMED_CLASSES = 1000  # K in the plan until labels are read; if that plan does not fit, they are read first
 
 
 class ProbeTable(pd.DataFrame):
@@ -109,8 +109,8 @@ def probe(
     pass over the training data and one over the test data are enough while the training outputs of the
     chosen layers fit into memory. If they do not, and all probes need only sums over rows, sums over batches
     are kept instead: one forward pass sums, and a second one predicts; results are the same but for rounding.
-    Labels that come with a loader are then read once more beforehand. MASC, VeLPIC, nearest class mean, LDA,
-    ridge and ShrinkageLDA need only sums.
+    The labels of a loader are then first read in an extra pass without the model. MASC, VeLPIC, nearest
+    class mean, LDA, ridge and ShrinkageLDA need only sums.
 
     In a job of several processes (``torchrun``; see :mod:`layerprobe.distributed`) each of them runs the
     model over every world_size-th row, sums are added over processes, and all get the same table. Probes
@@ -144,7 +144,7 @@ def probe(
         so are MASC probes that are given one by one and differ in their variance alone.
     memory : int or str, optional
         Memory limit, bytes or text such as "8GiB"; :func:`layerprobe.plan` counts what is needed. Default:
-        80 % of what is free.
+        80 % of free memory.
 
     Returns
     -------
