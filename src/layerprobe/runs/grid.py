@@ -92,8 +92,8 @@ def train_grid(
     """Train every run of a grid that is not done, and resume those that were interrupted.
 
     A run that fails does not disturb the others. A run whose process is killed, or whose machine is lost, is
-    tried again. On KeyboardInterrupt all processes are killed, which costs each run at most its current epoch
-    (runs on a dask cluster end after it), and the exception is raised again.
+    tried again. On KeyboardInterrupt all processes are killed, which costs each run at most its current
+    epoch, and the exception is raised again. On a dask cluster a run stops only after its current epoch.
 
     In a job of several processes (`layerprobe.utils.distributed.group`) all of them call this with equal
     arguments and train one run after another together. There the first failure ends the job.
