@@ -12,8 +12,8 @@ from collections import defaultdict
 
 import pandas as pd
 import torch
+from core_jobs import cpu_seconds, relu_features
 
-from core import cpu_seconds, relu_features
 from layerprobe.probes import MASC, Ridge, ShrinkageLDA, WhitenedKNN
 
 N, D, K = 50_000, 1024, 10
