@@ -12,7 +12,8 @@ from collections import defaultdict
 
 import pandas as pd
 import torch
-from core_jobs import cpu_seconds, relu_features
+from core import cpu_seconds
+from core_jobs import relu_features
 
 from layerprobe.probes import MASC, Ridge, ShrinkageLDA, WhitenedKNN
 
