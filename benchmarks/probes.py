@@ -12,9 +12,9 @@ from collections import defaultdict
 
 import pandas as pd
 import torch
-from core import cpu_seconds
 from core_jobs import relu_features
 
+from core import cpu_seconds
 from layerprobe.probes import MASC, Ridge, ShrinkageLDA, WhitenedKNN
 
 N, D, K = 50_000, 1024, 10
