@@ -98,7 +98,7 @@ CLASSES = np.array(["cat", "dog", "owl"])
 
 
 def posterior(scores, given, beta, T):
-    """What the true sharpness and noise say."""
+    """Return the posterior for known temperature and noise, (n, K)."""
     known = Calibration(beta, T, torch.tensor([beta]).double(), T[None], torch.zeros(1))
     return known.posterior(scores, given)
 

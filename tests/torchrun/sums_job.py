@@ -1,4 +1,4 @@
-"""What every process of a job sees of `layerprobe.utils.distributed`, as JSON in one file a process."""
+"""Write the results of `layerprobe.utils.distributed` in each process of a job, one JSON file per process."""
 
 import json
 import sys

@@ -358,9 +358,8 @@ class _TrainingPass:
             labels = LabelSets.of({"given": given}) if self.known is None else self.known.recode(given)
         else:
             total = int(sum_over_processes(torch.tensor(collector.count)))
-            for name, length in zip(named.names, named.lengths, strict=True):
-                if length != total and not self.indexed:
-                    raise InputError(f"train_labels[{name!r}] has {length} labels for {total} training rows")
+            if not self.indexed:
+                named.require_length(total)
             labels = named.take(torch.cat(self.positions))
         self.known = self.known or labels
         split = _Split(labels.names, {})

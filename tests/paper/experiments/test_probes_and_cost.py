@@ -67,7 +67,7 @@ def test_every_probe_of_the_paper_has_a_formula(memorised):
 def test_peak_memory_counts_freed_allocations():
     peak = peak_bytes(lambda: np.ones(4_000_000).sum())
     if peak is None:
-        pytest.skip("this kernel does not tell a process's peak memory")
+        pytest.skip("this kernel does not report the peak memory of a process")
     assert 30e6 < peak < 45e6
 
 
