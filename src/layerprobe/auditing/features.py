@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.errors import InputError
-from layerprobe.layers.pooling import Pool
+from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, apply_view
 from layerprobe.layerwise.outputs import OUTPUT, Extractor
 

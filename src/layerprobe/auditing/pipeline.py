@@ -43,7 +43,7 @@ from layerprobe.auditing.preparation import (
 )
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
-from layerprobe.layers.pooling import Pool
+from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, resolve_views
 from layerprobe.utils.distributed import rank, world_size
 

@@ -29,7 +29,7 @@ from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, Probe
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
-from layerprobe.layers.pooling import Pool
+from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import VIEWS, View, resolve_views
 from layerprobe.probes import REGISTRY, Probe
 from layerprobe.utils.distributed import from_first

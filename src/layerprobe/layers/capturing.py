@@ -1,21 +1,39 @@
 """capture(): the outputs of chosen layers of a model for a data set, in one pass."""
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batches
-from layerprobe.layers.pooling import Pool, check_pool, matches, pool_for, to_rows
 from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
+
+Pool = str | Callable[[Tensor], Tensor] | None | Mapping[str, Any]
+"""One policy for all layers, or a mapping from glob patterns of layer names to policies."""
+
+COMPACT_FEATURES = 1024
+"""The policy "compact" averages feature maps until they have at most so many numbers per sample."""
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a layer name matches a glob pattern; a name always matches itself, brackets or not.
+
+    Parameters
+    ----------
+    name, pattern : str
+    """
+    return name == pattern or fnmatchcase(name, pattern)
 
 
 class OptionalPattern(str):
@@ -136,6 +154,113 @@ def require_matches(patterns: Iterable[str], sites: list[LayerSite]) -> None:
 def _is_features(site: LayerSite) -> bool:
     """Return whether a layer is the input and holds features, as images do and token ids do not."""
     return site.name == "input" and (site.dtype.is_floating_point or site.dtype is torch.uint8)
+
+
+def _mean(x: Tensor, mask: Any) -> Tensor:
+    return x.mean(_positions(x))
+
+
+def _max(x: Tensor, mask: Any) -> Tensor:
+    return x.amax(_positions(x))
+
+
+def _first(x: Tensor, mask: Any) -> Tensor:
+    return x[:, 0].clone()  # a view would keep the other tokens in memory
+
+
+def _last(x: Tensor, mask: Any) -> Tensor:
+    return x[:, -1].clone()
+
+
+def _compact(x: Tensor, mask: Any) -> Tensor:
+    """Average tokens (n, t, c) under the mask (n, t); average large feature maps (n, c, h, w) by blocks."""
+    if x.ndim == 3:
+        if mask is None or tuple(mask.shape) != tuple(x.shape[:2]):
+            return x.mean(1)
+        weights = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
+        weights = weights.to(x.device, x.dtype)[..., None]  # (n, t, 1)
+        return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
+    if x.ndim == 4 and math.prod(x.shape[1:]) > COMPACT_FEATURES:
+        side = max(1, math.isqrt(COMPACT_FEATURES // x.shape[1]))
+        return adaptive_avg_pool2d(x, (min(side, x.shape[2]), min(side, x.shape[3])))
+    return x
+
+
+_POLICIES = {"mean": _mean, "max": _max, "first": _first, "last": _last, "compact": _compact}
+
+
+def check_pool(pool: Pool) -> None:
+    """Raise an InputError for an unknown pooling policy."""
+    for policy in pool.values() if isinstance(pool, Mapping) else [pool]:
+        if not (policy is None or callable(policy) or policy in _POLICIES):
+            raise InputError(
+                f"expected pool to be None, a callable or one of {', '.join(_POLICIES)}, got {policy!r}"
+            )
+
+
+def pool_for(pool: Pool, name: str) -> str | Callable[[Tensor], Tensor] | None:
+    """Return the policy for one layer: that of the first matching pattern of a mapping.
+
+    Parameters
+    ----------
+    pool : str, callable, mapping or None
+    name : str
+        Name of the layer.
+    """
+    if isinstance(pool, Mapping):
+        return next((policy for pattern, policy in pool.items() if matches(name, pattern)), None)
+    return pool
+
+
+def to_rows(
+    x: Tensor, policy: str | Callable[[Tensor], Tensor] | None, name: str, mask: Any = None
+) -> Tensor:
+    """Pool a layer output and flatten the rest.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n, ...)
+    policy : str, callable or None
+    name : str
+        Name of the layer, for error messages.
+    mask : array or Tensor of shape (n, t), optional
+        Attention mask of the batch, which the policy "compact" uses.
+
+    Returns
+    -------
+    Tensor of shape (n, d)
+
+    Raises
+    ------
+    InputError
+        If a callable returns anything but n rows, or the layer has no tokens to take one from.
+    """
+    size = len(x)
+    if callable(policy):
+        x = policy(x)
+        if not isinstance(x, Tensor) or not x.ndim or len(x) != size:
+            got = f"the shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"expected the pool function to return {size} rows for layer {name!r}, got {got}"
+            )
+    elif policy is not None and x.ndim > 2:
+        if policy in ("first", "last") and x.ndim != 3:
+            raise InputError(
+                f"pool={policy!r} takes a token from (n, tokens, channels), but layer {name!r} has the shape "
+                f"{tuple(x.shape)}; take 'mean', 'max' or a callable"
+            )
+        x = _POLICIES[policy](x, mask)
+    return flatten_output(x)
+
+
+def flatten_output(x: Tensor) -> Tensor:
+    """Flatten (n, ...) to (n, d); a vector (n,) becomes (n, 1)."""
+    return x.reshape(len(x), math.prod(x.shape[1:]))
+
+
+def _positions(x: Tensor) -> tuple[int, ...]:
+    """Return the dimensions of the tokens of (n, t, c), or of the positions of (n, c, h, w)."""
+    return (1,) if x.ndim == 3 else tuple(range(2, x.ndim))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -263,6 +388,9 @@ def _output_dtype(tensor: Tensor) -> torch.dtype:
 class RowCollector:
     """Collects the outputs of all batches, in one CPU tensor (n, d) per layer.
 
+    A buffer is allocated once if the number of rows is known; else it doubles (a system commits only the
+    memory that was written to, so that the unused end costs nothing).
+
     Parameters
     ----------
     rows : int, optional
@@ -276,10 +404,10 @@ class RowCollector:
     def __init__(
         self, rows: int | None = None, order: np.ndarray | None = None, dtype: torch.dtype | None = None
     ) -> None:
-        self.rows = rows if order is None else len(order)
+        self.expected = (rows or 0) if order is None else len(order)
         self.dtype = dtype
         self.places = None if order is None else torch.from_numpy(np.argsort(order))
-        self.stores: dict[str, RowStore] = {}
+        self.buffers: dict[str, Tensor] = {}
         self.labels: list[Column | None] = []
         self.indices: list[Column | None] = []
         self.count = 0
@@ -287,12 +415,12 @@ class RowCollector:
     @property
     def nbytes(self) -> int:
         """Bytes of the rows so far."""
-        return sum(store.nbytes for store in self.stores.values())
+        return sum(buffer[: self.count].nbytes for buffer in self.buffers.values())
 
     @property
     def dimensions(self) -> dict[str, int]:
         """Number of features d of each layer."""
-        return {name: store.buffer.shape[1] for name, store in self.stores.items()}
+        return {name: buffer.shape[1] for name, buffer in self.buffers.items()}
 
     def add(self, outputs: Mapping[str, Tensor], labels: Column | None, indices: Column | None) -> None:
         """Add a batch.
@@ -300,6 +428,7 @@ class RowCollector:
         Parameters
         ----------
         outputs : mapping of str to Tensor (b, d)
+            The same layers in each batch.
         labels, indices : Tensor (b,), ndarray (b,) or None
 
         Raises
@@ -311,16 +440,30 @@ class RowCollector:
         """
         if self.places is not None and indices is None:
             raise InputError("expected the index of each row, to put the rows into the given order")
-        places = None if self.places is None else self.places[torch.as_tensor(np.asarray(indices))]
-        for name, rows in outputs.items():
-            if name not in self.stores:
-                self.stores[name] = RowStore(name, self.rows)
-            self.stores[name].add(rows if self.dtype is None else rows.to(self.dtype), places)
-            self.count = self.stores[name].count
         self.labels.append(labels)
         self.indices.append(indices)
+        end = self.count + len(next(iter(outputs.values()), ()))
+        places: Any = slice(self.count, end)
+        if self.places is not None:
+            places = self.places[torch.as_tensor(np.asarray(indices))]
+        for name, rows in outputs.items():
+            buffer = self.buffers.get(name)
+            if buffer is None:
+                buffer = torch.empty(max(self.expected, end), rows.shape[1], dtype=self.dtype or rows.dtype)
+            if rows.shape[1] != buffer.shape[1]:
+                raise LayerError(
+                    f"layer {name!r} has {rows.shape[1]} features a row in batch {len(self.labels)} and "
+                    f"{buffer.shape[1]} before; pad the batches alike, or pool over what varies"
+                )
+            if end > len(buffer):
+                wider = torch.empty(max(end, 2 * len(buffer)), rows.shape[1], dtype=buffer.dtype)
+                wider[: self.count] = buffer[: self.count]
+                buffer = wider
+            buffer[places] = rows.to("cpu", buffer.dtype)
+            self.buffers[name] = buffer
+        self.count = end
 
-    def result(self) -> "CaptureResult":
+    def result(self) -> CaptureResult:
         """Return all rows.
 
         Raises
@@ -330,61 +473,7 @@ class RowCollector:
         """
         if self.places is not None and self.count != len(self.places):
             raise InputError(f"expected {len(self.places)} rows as in the given order, got {self.count}")
-        outputs = {name: store.buffer[: store.count] for name, store in self.stores.items()}
+        outputs = {name: buffer[: self.count] for name, buffer in self.buffers.items()}
         if self.places is not None:
             return CaptureResult(outputs, None, None)
         return CaptureResult(outputs, join(self.labels), join(self.indices))
-
-
-class RowStore:
-    """The rows of one layer in one buffer.
-
-    It is allocated once if the number of rows is known; else it doubles (a system commits only the memory
-    that was written to, so that the unused end costs nothing).
-    """
-
-    def __init__(self, name: str, expected: int | None) -> None:
-        self.name = name
-        self.expected = expected or 0
-        self.count = 0
-        self.batches = 0
-        self.buffer = torch.empty(0, 0)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the rows so far."""
-        return self.buffer[: self.count].nbytes
-
-    def add(self, rows: Tensor, places: Tensor | None = None) -> None:
-        """Add the rows of the next batch.
-
-        Parameters
-        ----------
-        rows : Tensor, shape (b, d)
-            Layer outputs.
-        places : Tensor, shape (b,), int64, optional
-            Positions in the result. Default: after the rows before.
-
-        Raises
-        ------
-        LayerError
-            If the number of features differs from that of the batches before.
-        """
-        self.batches += 1
-        end = self.count + len(rows)
-        if self.batches == 1:
-            self.buffer = torch.empty(max(self.expected, end), rows.shape[1], dtype=rows.dtype)
-        if rows.shape[1] != self.buffer.shape[1]:
-            raise LayerError(
-                f"layer {self.name!r} has {rows.shape[1]} features a row in batch {self.batches} and "
-                f"{self.buffer.shape[1]} before; pad the batches alike, or pool over what varies"
-            )
-        if places is not None:
-            self.buffer[places] = rows.cpu()
-        else:
-            if end > len(self.buffer):
-                wider = torch.empty(max(end, 2 * len(self.buffer)), rows.shape[1], dtype=rows.dtype)
-                wider[: self.count] = self.buffer[: self.count]
-                self.buffer = wider
-            self.buffer[self.count : end] = rows
-        self.count = end

@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_batches
-from layerprobe.layers.capturing import OptionalPattern, RowCollector, capture
-from layerprobe.layers.pooling import Pool, flatten_output, matches
+from layerprobe.layers.capturing import OptionalPattern, Pool, RowCollector, capture, flatten_output, matches
 from layerprobe.utils.distributed import rank, receive, send_to_first, shard, world_size
 
 OUTPUT = "output"

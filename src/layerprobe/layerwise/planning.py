@@ -16,7 +16,7 @@ from layerprobe.core.moments import ClassMoments, SecondMoment
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import is_whole
-from layerprobe.layers.pooling import Pool
+from layerprobe.layers.capturing import Pool
 from layerprobe.layerwise.engine import SCORED_ROWS, read_label_sets
 from layerprobe.layerwise.outputs import Extractor, rows_in
 from layerprobe.probes import Probes, named_probes
