@@ -9,13 +9,13 @@ from torch import nn
 
 from auditing.planted import clusters
 from layerprobe.auditing.features import Features
-from layerprobe.auditing.method.baselines import (
+from layerprobe.auditing.method.policies import (
     early_stopping,
+    held_out_set,
     network_and_input,
     untrained_baseline,
     untrained_copy,
 )
-from layerprobe.auditing.method.policies import held_out_set
 from layerprobe.errors import InputError
 from layerprobe.networks import CNN, ResNet18
 from layerprobe.probes import Ridge

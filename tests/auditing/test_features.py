@@ -10,8 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import audit, capture
 from layerprobe.auditing.dataset.readers import read_rows
-from layerprobe.auditing.features import NetworkReader, check_matrix
-from layerprobe.auditing.preparation import SortedRows
+from layerprobe.auditing.features import NetworkReader, check_matrix, sort_order
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import CNN, MLP
@@ -21,8 +20,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(N, 1, 8, 8, generator=GENERATOR)
 Y = np.arange(N) % 3
 ROWS = read_rows(X, Y)
-SORTED = SortedRows(ROWS, torch.from_numpy(Y))
-ORDER = SORTED.order
+ORDER = sort_order(ROWS.fingerprints(), torch.from_numpy(Y))
 VIEWS = {"mirror": lambda x: x.flip(-1), "darker": lambda x: x / 2}
 
 
@@ -50,7 +48,7 @@ def test_probed_layers_and_logits_are_read(mlp):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 512])
 def test_outputs_follow_the_sorted_rows(mlp, batch_size):
-    read = NetworkReader(mlp, batch_size=batch_size).read(SORTED)
+    read = NetworkReader(mlp, batch_size=batch_size).read(ROWS, ORDER)
     close(read.logits, mlp(X[ORDER]).detach())
     close(read.own["input"], X[ORDER].flatten(1))
 
@@ -59,14 +57,14 @@ def test_an_indexed_loader_may_come_in_any_order(mlp):
     data = TensorDataset(X, torch.from_numpy(Y), torch.arange(N))
     shuffled = read_rows(DataLoader(data, batch_size=5, shuffle=True))
     close(
-        NetworkReader(mlp).read(SortedRows(shuffled, torch.from_numpy(Y))).logits,
-        NetworkReader(mlp).read(SORTED).logits,
+        NetworkReader(mlp).read(shuffled, ORDER).logits,
+        NetworkReader(mlp).read(ROWS, ORDER).logits,
     )
 
 
 def test_views_are_averaged_and_kept_one_by_one(mlp):
     keep = np.array([0, 3, 22])
-    read = NetworkReader(mlp, views=VIEWS).read(SORTED, keep)
+    read = NetworkReader(mlp, views=VIEWS).read(ROWS, ORDER, keep)
     seen = [X[ORDER], X[ORDER].flip(-1), X[ORDER] / 2]
     outputs = [capture(mlp, x, ["fc1", "output"]).outputs for x in seen]
     close(read.own["fc1"], outputs[0]["fc1"])

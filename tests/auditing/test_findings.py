@@ -16,9 +16,9 @@ from layerprobe.auditing.findings import (
     relabel,
     score_text,
 )
-from layerprobe.auditing.method.baselines import Interval
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration
+from layerprobe.auditing.method.policies import Interval
 from layerprobe.errors import InputError
 
 CONTROLS = {"head": 0.5, "head, averaged over views": 0.55, "raw input": 0.6, "early stopping": 0.65}

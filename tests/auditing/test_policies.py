@@ -8,7 +8,6 @@ import torch
 
 from auditing.planted import clusters, prints
 from layerprobe.auditing.features import Features, LabelledFeatures
-from layerprobe.auditing.method.baselines import interval
 from layerprobe.auditing.method.policies import (
     MIN_ROWS,
     POLICIES,
@@ -16,6 +15,7 @@ from layerprobe.auditing.method.policies import (
     SelectionSet,
     check_policy,
     held_out_set,
+    interval,
     memorisation_corrected,
     memorised_share,
     selection_sets,

@@ -8,9 +8,9 @@ from typing import Any
 
 from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.features import AuditPlan
 from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.pipeline import audit, audit_features, plan_audit
-from layerprobe.auditing.preparation import AuditPlan
 from layerprobe.auditing.result import Audit
 
 __all__ = [

@@ -1,18 +1,117 @@
-"""Layer outputs of an audit: of the rows themselves, averaged over views, and view by view."""
+"""Layer outputs of an audit: check its arguments, sort the rows, run the network or check given features.
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+Rows are sorted here by their content, once, so that no result depends on their order; `pipeline` restores the
+user's order once, in the result.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layerprobe.auditing.dataset.inputs import dummy_input, hash_inputs, hash_network
+from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, check_disjoint
+from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
+from layerprobe.auditing.method.policies import POLICIES, check_policy, untrained_copy
 from layerprobe.errors import InputError
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, apply_view
 from layerprobe.layerwise.outputs import OUTPUT, Extractor
+from layerprobe.probes.base import label_array
+from layerprobe.utils.distributed import require_same, world_size
+from layerprobe.utils.memory_limit import require_memory
+
+MAX_VIEW_ROWS = 10_000  # training rows whose views are scored: half a point of standard error
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AuditOptions:
+    """Keyword arguments of an audit, checked; see :func:`layerprobe.audit`.
+
+    `probes` becomes a mapping of names to probes; `views` of a network map names to functions.
+
+    Raises
+    ------
+    InputError
+        If the policy is refused or lacks its argument, or probes are invalid.
+    """
+
+    policy: str
+    holdout: Any = None
+    trusted: Any = None
+    test: Any = None
+    views: Any = ()
+    probes: Any = DEFAULT_PROBES
+    class_names: Sequence[Any] | None = None
+    history: Sequence[float] | None = None
+    seed: int = 0
+    # Options of networks only:
+    layers: Any = None
+    pool: Any = None
+    inputs: Any = None
+    controls: bool = True
+    batch_size: int = 512
+    device: torch.device | str | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        given = {"holdout": self.holdout, "trusted": self.trusted, "test": self.test}
+        check_policy(self.policy, given, views=len(self.views) > 0)
+        object.__setattr__(self, "probes", named_probes(self.probes))
+
+    @property
+    def held_out_name(self) -> str | None:
+        """The argument with held-out rows, "holdout", "trusted" or "test"; None without."""
+        return POLICIES[self.policy]
+
+    @property
+    def held_out(self) -> Any:
+        """The held-out rows as the user gave them, or None."""
+        return None if self.held_out_name is None else getattr(self, self.held_out_name)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the options that a result records."""
+        return {"policy": self.policy, "probes": list(self.probes), "seed": self.seed}
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """Dry run: what :func:`layerprobe.audit` would do with the same arguments.
+
+    Attributes
+    ----------
+    rows, held_out : int
+        Numbers of training rows and of held-out rows.
+    classes : tuple
+        Names of the K classes.
+    layers : mapping of str to int
+        Number of features of each layer, in order of execution.
+    candidates : mapping of str to tuple of float
+        Hyperparameters to try for each probe; empty for a probe without one.
+    passes : int
+        How often the network runs over all rows, including its untrained copy.
+    memory : int
+        Bytes of the layer outputs held at the same time.
+    """
+
+    rows: int
+    held_out: int
+    classes: tuple[Any, ...]
+    layers: Mapping[str, int]
+    candidates: Mapping[str, tuple[float, ...]]
+    passes: int
+    memory: int
+
+    @property
+    def tried(self) -> int:
+        """Number of candidates over all layers."""
+        return len(self.layers) * sum(max(1, len(values)) for values in self.candidates.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,29 +149,41 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:
-    """Layer outputs of n rows with their labels and fingerprints.
-
-    Attributes
-    ----------
-    features : Features
-    y : Tensor (n,), int64
-        Class indices.
-    hashes : ndarray (n,), uint64
-        Fingerprints of the rows.
-    """
+    """Layer outputs of n rows, their class indices y (n,) int64, and their fingerprints (n,) uint64."""
 
     features: Features
     y: Tensor
     hashes: np.ndarray
 
 
-class RowSource(Protocol):
-    """Rows that can be read several times, such as a labelled dataset."""
+@dataclass(frozen=True, eq=False)
+class AuditFeatures:
+    """Input of the method; rows are sorted by content.
 
-    n: int
+    Attributes
+    ----------
+    train : LabelledFeatures
+        Of the n training rows.
+    held_out : LabelledFeatures or None
+        Of the held-out rows of the policy.
+    order : ndarray (n,), int64
+        Row i of `train` is the user's row ``order[i]``.
+    index : ndarray (n,)
+        Names of the rows in the user's order.
+    classes : Classes
+    settings : dict
+        Recorded in the result.
+    untrained : tuple of LabelledFeatures, or None
+        `train` and `held_out` for an untrained copy of the network.
+    """
 
-    def batches(self, batch_size: int = ...) -> Iterator[tuple[Any, np.ndarray]]:
-        """Yield inputs of the model and the positions of their rows."""
+    train: LabelledFeatures
+    held_out: LabelledFeatures | None
+    order: np.ndarray
+    index: np.ndarray
+    classes: Classes
+    settings: dict[str, Any] = field(default_factory=dict)
+    untrained: tuple[LabelledFeatures, LabelledFeatures | None] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +214,12 @@ class NetworkReader:
     blank: Any = None
 
     def read(
-        self, rows: RowSource, kept: np.ndarray | None = None, *, layers: Iterable[str] | None = None
+        self,
+        rows: LabelledDataset,
+        order: np.ndarray | None = None,
+        kept: np.ndarray | None = None,
+        *,
+        layers: Iterable[str] | None = None,
     ) -> Features:
         """Return the outputs for all rows.
 
@@ -112,9 +228,11 @@ class NetworkReader:
 
         Parameters
         ----------
-        rows : RowSource
+        rows : LabelledDataset
+        order : ndarray (n,), int64, optional
+            Row i of the result is row ``order[i]``; by default the order of the dataset.
         kept : ndarray of int64, optional
-            Positions of the rows whose single views are returned too.
+            Positions in the result of the rows whose single views are returned too.
         layers : iterable of str, optional
             Names of features, to read only these layers, in this process.
 
@@ -123,8 +241,10 @@ class NetworkReader:
         InputError
             If a view changes no output, or the network outputs NaN.
         """
-        own = self._pass(rows, None, layers)
-        return with_views(own, ((view, self._pass(rows, view, layers)) for view in self.views), kept)
+        order = np.arange(rows.n) if order is None else order
+        own = self._pass(rows, order, None, layers)
+        views = ((view, self._pass(rows, order, view, layers)) for view in self.views)
+        return _with_views(own, views, kept)
 
     def dimensions(self, x: Any) -> tuple[dict[str, int], int]:
         """Return the number of features of each layer and the number of outputs of the network.
@@ -156,7 +276,9 @@ class NetworkReader:
             raise InputError("the audit was loaded without its network: pass it, Audit.load(path, model)")
         return Extractor(self.model, self.layers, self.pool, self.batch_size, self.device, "compact")
 
-    def _pass(self, rows: RowSource, view: str | None, layers: Iterable[str] | None) -> Features:
+    def _pass(
+        self, rows: LabelledDataset, order: np.ndarray, view: str | None, layers: Iterable[str] | None
+    ) -> Features:
         """Run the network over all rows once."""
 
         def batches() -> Iterator[tuple[Any, None, np.ndarray]]:
@@ -164,50 +286,168 @@ class NetworkReader:
                 yield (x if view is None else apply_view(view, self.views[view], x)), None, positions
 
         extractor = self._extractor() if layers is None else self._extractor().of_layers(layers)
-        outputs = extractor.extract(batches(), order=np.arange(rows.n), gather=layers is None)
+        outputs = extractor.extract(batches(), order=order, gather=layers is None)
         logits = outputs.output
         if logits is not None and (bad := logits.isnan().any(1)).any():
             raise InputError(
                 f"the network outputs NaN for {int(bad.sum())} of {rows.n} rows, so the audit has no head to "
                 "compare with: use other weights, or leave out these rows"
             )
-        return features_of({layer: outputs[layer] for layer in outputs if layer != OUTPUT}, logits)
+        return _features({layer: outputs[layer] for layer in outputs if layer != OUTPUT}, logits)
 
 
-def features_of(outputs: dict[str, Tensor], logits: Tensor | None) -> Features:
-    """Return features without views.
+@dataclass(frozen=True, eq=False)
+class NetworkInputs:
+    """A network and the rows to run it on, checked.
+
+    Attributes
+    ----------
+    options : AuditOptions
+    model : nn.Module
+    reader : NetworkReader
+    rows, held_out : LabelledDataset
+        The training rows, and the held-out rows or None.
+    y, held_out_y : Tensor, int64
+        Class indices of their labels.
+    classes : Classes
+    dimensions : dict of str to int
+        Number of features of each layer.
+    """
+
+    options: AuditOptions
+    model: nn.Module
+    reader: NetworkReader
+    rows: LabelledDataset
+    held_out: LabelledDataset | None
+    y: Tensor
+    held_out_y: Tensor | None
+    classes: Classes
+    dimensions: dict[str, int]
+
+    @classmethod
+    def read(cls, model: nn.Module, data: Any, labels: Any, options: AuditOptions) -> "NetworkInputs":
+        """Read and check everything before the first pass of the network.
+
+        Parameters
+        ----------
+        model, data, labels
+            As for :func:`layerprobe.audit`.
+        options : AuditOptions
+
+        Raises
+        ------
+        InputError
+            If labels, rows and network do not fit together, or held-out rows are among the training rows.
+        """
+        rows = read_rows(data, labels, inputs=options.inputs)
+        what, held_out = options.held_out_name, None
+        if what is not None:
+            held_out = read_rows(options.held_out, inputs=options.inputs)
+            check_disjoint(rows, held_out, what)
+        layers = options.layers
+        if not (layers is None or isinstance(layers, str)):
+            layers = tuple(layers)  # an iterator would be used up by the first pass
+        x, positions = next(rows.batches(min(options.batch_size, 2)))
+        blank = dummy_input(x, len(positions))
+        reader = NetworkReader(
+            model, layers, options.pool, options.views, options.batch_size, options.device, blank
+        )
+        dimensions, outputs = reader.dimensions(x)
+        names = rows.class_names if options.class_names is None else options.class_names
+        classes = Classes.from_labels(rows.labels, outputs, names)
+        y = classes.indices(rows.labels, "labels")
+        classes.check_counts(y)
+        held_out_y = None if held_out is None else classes.indices(held_out.labels, f"labels of {what}=")
+        return cls(options, model, reader, rows, held_out, y, held_out_y, classes, dimensions)
+
+    @property
+    def plan(self) -> AuditPlan:
+        """The dry run."""
+        held_out = self.held_out.n if self.held_out else 0
+        numbers = (self.rows.n + held_out) * sum(self.dimensions.values())
+        return AuditPlan(
+            self.rows.n,
+            held_out,
+            tuple(self.classes.names.tolist()),
+            self.dimensions,
+            {name: tuple(HYPERPARAMETERS.get(name, ())) for name in self.options.probes},
+            (1 + len(self.reader.views)) * (2 if self.options.controls else 1),
+            4 * numbers * (3 if self.reader.views else 1),
+        )
+
+    def require_resources(self) -> None:
+        """Raise unless the outputs fit into memory and all processes of the job have equal inputs."""
+        require_memory(
+            self.plan.memory,
+            "the layers' outputs",
+            "choose fewer layers by layers=, pool them by pool=, or audit fewer rows at a time",
+        )
+        if world_size() > 1:
+            parts = [self.rows, self.held_out] if self.held_out else [self.rows]
+            hashes = [torch.from_numpy(part.fingerprints().view(np.int64)) for part in parts]
+            require_same("network", *self.model.parameters(), *self.model.buffers())
+            require_same("rows and labels", *hashes, self.y)
+
+    def extract(self) -> AuditFeatures:
+        """Run the network and its untrained copy over all rows.
+
+        In a job of several processes all of them call it, and the first returns the outputs.
+        """
+        train, held_out = self._outputs(self.reader)
+        untrained = None
+        if self.options.controls:
+            fresh = untrained_copy(self.model, self.options.seed)
+            untrained = self._outputs(replace(self.reader, model=fresh))
+        settings = {
+            **self.options.settings(),
+            "views": list(self.reader.views),
+            "inputs": self.options.inputs,
+            "layers": self.dimensions,
+            "batch_size": self.reader.batch_size,
+            "weights": hash_network(self.model),
+        }
+        order = sort_order(self.rows.fingerprints(), self.y)
+        return AuditFeatures(train, held_out, order, self.rows.index, self.classes, settings, untrained)
+
+    def _outputs(self, reader: NetworkReader) -> tuple[LabelledFeatures, LabelledFeatures | None]:
+        if self.held_out is None or self.held_out_y is None:
+            return _read_sorted(reader, self.rows, self.y, _view_rows(self.rows.n)), None
+        train = _read_sorted(reader, self.rows, self.y)
+        return train, _read_sorted(reader, self.held_out, self.held_out_y)
+
+
+def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
+    """Return the order of rows by fingerprint, then by class, (n,) int64.
 
     Parameters
     ----------
-    outputs : dict of str to Tensor (n, d)
-    logits : Tensor (n, K) or None
+    hashes : ndarray (n,), uint64
+    y : Tensor (n,), int64
     """
+    return np.lexsort((y.numpy(), hashes))
+
+
+def _read_sorted(
+    reader: NetworkReader, rows: LabelledDataset, y: Tensor, kept: np.ndarray | None = None
+) -> LabelledFeatures:
+    """Run the network over rows in an order that depends only on their content and labels."""
+    hashes = rows.fingerprints()
+    order = sort_order(hashes, y)
+    return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
+
+
+def _view_rows(n: int) -> np.ndarray:
+    """Return the positions of the rows whose views form the selection set: all, or evenly spaced ones."""
+    return np.linspace(0, n - 1, min(n, MAX_VIEW_ROWS)).round().astype(np.int64)
+
+
+def _features(outputs: dict[str, Tensor], logits: Tensor | None) -> Features:
+    """Return features without views."""
     return Features(outputs, outputs, logits, None if logits is None else logits.softmax(1))
 
 
-def with_views(
-    own: Features, views: Iterable[tuple[str, Features]], kept: np.ndarray | None = None
-) -> Features:
-    """Average features over views.
-
-    Parameters
-    ----------
-    own : Features
-        Of the rows without views.
-    views : iterable of (str, Features)
-        Of all rows; only one is held at a time.
-    kept : ndarray of int64, optional
-        Positions of the rows whose single views are kept.
-
-    Returns
-    -------
-    Features
-
-    Raises
-    ------
-    InputError
-        If a view changes no output.
-    """
+def _with_views(own: Features, views: Iterable[tuple[str, Features]], kept: np.ndarray | None) -> Features:
+    """Average features over views of all rows, one view at a time; keep the single views of some rows."""
     kept = np.empty(0, np.int64) if kept is None else kept
     index, parts = torch.from_numpy(kept), {}
     sums: dict[str, Tensor] = {}
@@ -224,13 +464,112 @@ def with_views(
         if probabilities is not None and view.probabilities is not None:
             probabilities = probabilities + view.probabilities
         if len(kept) and view.own:
-            logits = None if view.logits is None else view.logits[index]
-            parts[name] = features_of({layer: X[index] for layer, X in view.own.items()}, logits)
+            parts[name] = _take(view, index)
         count += 1
     for total in sums.values():
         total /= count
     averaged = None if probabilities is None else probabilities / count
     return Features(own.own, sums or own.own, own.logits, averaged, parts, kept)
+
+
+def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOptions) -> AuditFeatures:
+    """Check layer outputs and sort their rows.
+
+    Parameters
+    ----------
+    features, labels, index
+        As for :func:`layerprobe.audit_features`.
+    options : AuditOptions
+
+    Raises
+    ------
+    InputError
+        If features, labels and names do not fit together, or held-out rows are among the training rows.
+    """
+    given = _check_layers(features, "features")
+    label_column, n = label_array(labels), given.n
+    if len(label_column) != n:
+        raise InputError(f"expected a label for each of {n} rows, got {len(label_column)}")
+    names = np.arange(n) if index is None else label_array(index)
+    if len(names) != n or len(set(names.tolist())) < n:
+        raise InputError(
+            f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
+            f"{len(set(names.tolist()))} different ones"
+        )
+    outputs = None if given.logits is None else given.logits.shape[1]
+    classes = Classes.from_labels(label_column, outputs, options.class_names)
+    y = classes.indices(label_column, "labels")
+    classes.check_counts(y)
+    train, order = _sort_by_content(given, y)
+    views, rows = [], torch.from_numpy(order)
+    for i, view in enumerate(options.views):
+        viewed = _check_layers(view, f"views[{i}]", given.own)
+        if viewed.n != n:
+            raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {viewed.n}")
+        views.append((str(i), _take(viewed, rows)))
+    train = replace(train, features=_with_views(train.features, views, _view_rows(n)))
+    held_out = None
+    if (what := options.held_out_name) is not None:
+        held_out = _held_out_arrays(options.held_out, what, given.own, classes)
+        if shared := int(np.isin(held_out.hashes, train.hashes).sum()):
+            raise InputError(
+                f"{shared} of the {len(held_out.y)} rows of {what}= are among the training rows; remove them"
+            )
+    dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
+    settings = {**options.settings(), "views": len(views), "layers": dimensions}
+    return AuditFeatures(train, held_out, order, names, classes, settings)
+
+
+def _held_out_arrays(pair: Any, what: str, own: Mapping[str, Tensor], classes: Classes) -> LabelledFeatures:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
+    given = _check_layers(pair[0], what, own)
+    if given.logits is not None and (outputs := given.logits.shape[1]) != len(classes):
+        raise InputError(f"expected {len(classes)} outputs per row in {what}=, got {outputs}")
+    y = classes.indices(label_array(pair[1]), f"labels of {what}=")
+    if len(y) != given.n:
+        raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {len(y)}")
+    return _sort_by_content(given, y)[0]
+
+
+def _sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np.ndarray]:
+    """Return the rows in an order that depends only on their content and labels, and this order."""
+    hashes = hash_inputs({layer: features.own[layer] for layer in sorted(features.own)}, features.n)
+    order = sort_order(hashes, y)
+    rows = torch.from_numpy(order)
+    return LabelledFeatures(_take(features, rows), y[rows], hashes[order]), order
+
+
+def _take(features: Features, rows: Tensor) -> Features:
+    logits = None if features.logits is None else features.logits[rows]
+    return _features({layer: X[rows] for layer, X in features.own.items()}, logits)
+
+
+def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = None) -> Features:
+    """Return checked features: layers (n, d), and the logits (n, K) if there are any."""
+    if not isinstance(features, Mapping) or not features:
+        raise InputError(
+            f"expected {what} as a mapping of layer to array (n, d), got {type(features).__name__}"
+        )
+    matrices = {str(k): check_matrix(values, f"{what} of layer {k!r}") for k, values in features.items()}
+    sizes = {layer: len(X) for layer, X in matrices.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"expected the same number of rows for every layer in {what}, got {sizes}")
+    logits = matrices.pop("output", None)
+    if like is not None:
+        wrong = [
+            f"{k} {tuple(v.shape)}"
+            for k, v in matrices.items()
+            if k not in like or v.shape[1] != like[k].shape[1]
+        ]
+        if wrong or len(matrices) < len(like):
+            raise InputError(
+                f"expected {what} of the layers {', '.join(like)} as in training, "
+                f"got {wrong or list(matrices)}"
+            )
+    if not matrices:
+        raise InputError(f"expected at least one layer in {what} besides the output")
+    return _features(matrices, logits)
 
 
 def check_matrix(values: Any, what: str, dim: int | None = None) -> Tensor:

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.method.baselines import FREQUENT, Baseline, Interval, interval
 from layerprobe.auditing.method.ensemble import CandidateScore, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
+from layerprobe.auditing.method.policies import FREQUENT, Baseline, Interval, interval
 from layerprobe.errors import InputError
 
 MIN_NOISE = 0.05  # labels are kept if the interval of the noise rate begins below

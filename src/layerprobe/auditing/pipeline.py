@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.findings import Findings, baseline_table, candidate_table, recommend, relabel
-from layerprobe.auditing.method.baselines import (
-    Baseline,
-    early_stopping,
-    interval,
-    most_frequent_label,
-    network_and_input,
-    untrained_baseline,
+from layerprobe.auditing.features import (
+    AuditFeatures,
+    AuditOptions,
+    AuditPlan,
+    NetworkInputs,
+    features_of_arrays,
 )
+from layerprobe.auditing.findings import Findings, baseline_table, candidate_table, recommend, relabel
 from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
     CandidateScore,
@@ -33,13 +32,15 @@ from layerprobe.auditing.method.ensemble import (
     select_members,
 )
 from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
-from layerprobe.auditing.method.policies import SelectionSet, selection_sets
-from layerprobe.auditing.preparation import (
-    AuditFeatures,
-    AuditOptions,
-    AuditPlan,
-    NetworkInputs,
-    features_of_arrays,
+from layerprobe.auditing.method.policies import (
+    Baseline,
+    SelectionSet,
+    early_stopping,
+    interval,
+    most_frequent_label,
+    network_and_input,
+    selection_sets,
+    untrained_baseline,
 )
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
@@ -136,7 +137,7 @@ def audit(
         holdout=holdout,
         trusted=trusted,
         test=test,
-        views=resolve_views(views),
+        views=resolve_views(views) if views else {},
         layers=layers,
         pool=pool,
         probes=probes,
@@ -156,8 +157,8 @@ def audit(
     network.require_resources()
     own: dict[str, Any] = {
         "reader": network.reader,
-        "rows": network.rows.rows,
-        "held_out_rows": network.held_out and network.held_out.rows,
+        "rows": network.rows,
+        "held_out_rows": network.held_out,
     }
     timer.start("layer outputs")
     features = network.extract()

@@ -15,8 +15,7 @@ from torch.nn.functional import pad
 from layerprobe.auditing.dataset.inputs import map_tensors
 from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.findings import RepairedLabels
-from layerprobe.auditing.method.baselines import Interval, interval, untrained_copy
-from layerprobe.auditing.method.policies import split_test_rows
+from layerprobe.auditing.method.policies import Interval, interval, split_test_rows, untrained_copy
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
 from layerprobe.layers.tracing import device_and_dtype

@@ -24,9 +24,9 @@ from layerprobe.auditing.dataset.inputs import hash_network
 from layerprobe.auditing.dataset.labelled import Classes
 from layerprobe.auditing.features import NetworkReader
 from layerprobe.auditing.findings import Findings, Verdict
-from layerprobe.auditing.method.baselines import Interval
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
+from layerprobe.auditing.method.policies import Interval
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.capturing import Pool
