@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from layerprobe.figures import png
+from layerprobe.figures import encode
 from layerprobe.paper import published
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.plans import PAPER_PAIRS, SCALES, plan
@@ -47,7 +47,7 @@ def main(root: Path, pairs: list[str]) -> None:
 def draw(figure, path: Path) -> None:
     """Write a figure as PNG with 64 colours, which keeps the repository small."""
     path.parent.mkdir(exist_ok=True)
-    image = Image.open(io.BytesIO(png(figure, dpi=100))).convert("RGB")
+    image = Image.open(io.BytesIO(encode(figure, "png", dpi=100))).convert("RGB")
     image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 

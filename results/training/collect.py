@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerprobe.figures import png, training_history
+from layerprobe.figures import encode, training_history
 from layerprobe.paper import read_run, status
 
 HERE = Path(__file__).parent
@@ -39,7 +39,7 @@ def main(roots: list[str]) -> None:
     history["variant"] = history["variant"].fillna("")
     images = history["variant"].str.extract(r"subset (\d+)")[0]
     panels = history.assign(pair=history["pair"] + (" (" + images + " images)").fillna(""))
-    (HERE / "history.png").write_bytes(png(training_history(panels), dpi=110))
+    (HERE / "history.png").write_bytes(encode(training_history(panels), "png", dpi=110))
 
 
 def update(name: str, rows: pd.DataFrame) -> None:

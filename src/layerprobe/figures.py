@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import pandas as pd
 
 from layerprobe.errors import InputError, MissingRowsError
+from layerprobe.utils.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -95,16 +96,10 @@ def blank_figure(width: float, height: float, *, pad: float = 0.12, space: float
 
     Parameters
     ----------
-    width, height : float
-        Size in inches.
-    pad : float
-        Horizontal margin around each panel, in inches.
+    width, height, pad : float
+        Size, and the horizontal margin around each panel, in inches.
     space : float
         Distance between panels, as a share of a panel.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -156,12 +151,9 @@ class Panel:
 
     Attributes
     ----------
-    title : str
-        Text above the panel.
+    title, ylabel : str
     lines : list of Line
-        Its lines; a panel without lines shows "not measured".
-    ylabel : str
-        Label of the vertical axis.
+        A panel without lines shows "not measured".
     names : list of str
         Names of the horizontal positions 0, 1, ...; without names the axis counts epochs.
     xlabel : str
@@ -201,10 +193,6 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
         The probe to draw.
     title : str
         A line above the panels.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------
@@ -257,10 +245,6 @@ def training_history(rows: pd.DataFrame, *, title: str = "") -> "Figure":
     title : str
         A line above the panels.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     InputError
@@ -305,15 +289,10 @@ def draw_panels(
     Parameters
     ----------
     panels : sequence of Panel
-        The panels.
     columns : int, optional
         Panels per row; by default at most three.
     spread : str
         Meaning of shades and bars, for the legend.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
 
     Raises
     ------
@@ -381,7 +360,7 @@ def _slant(panel: Panel, room: int) -> float:
 
 def _draw(ax: "Axes", panel: Panel, room: int) -> None:
     """Draw one panel; about `room` letters fit below it."""
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+    from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
     ax.set_title(textwrap.fill(panel.title, max(34, room)))
     for line in panel.lines:
@@ -389,7 +368,8 @@ def _draw(ax: "Axes", panel: Panel, room: int) -> None:
     if not panel.lines:
         ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", color="#777777")
     if panel.yscale == "percent":
-        _percent_axis(ax)
+        ax.set_ylim(-0.02, 1.03)
+        ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
     elif panel.yscale == "share":
         ax.set_ylim(-0.02, 1.03)
     elif panel.yscale == "linear":
@@ -397,7 +377,9 @@ def _draw(ax: "Axes", panel: Panel, room: int) -> None:
         ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     elif panel.lines:
         ax.set_yscale("log")
-    _quiet_grid(ax)
+    ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)  # light lines behind the data instead of ticks
+    ax.set_axisbelow(True)
+    ax.tick_params(length=0, pad=6)
     if panel.names:
         _name_positions(ax, panel.names, room, apart=panel.apart)
         ax.set_xlabel(panel.xlabel)
@@ -433,7 +415,6 @@ def _handles(panels: Sequence[Panel], spread: str) -> "list[Artist]":
     from matplotlib.patches import Patch
 
     lines = [line for panel in panels for line in panel.lines]
-    lines = [line for panel in panels for line in panel.lines]
     styles: dict[str, list[Line]] = {}
     for kind in ("probe", "network", "published"):
         for line in lines:
@@ -456,9 +437,9 @@ def add_headline_and_footer(figure: "Figure", title: str, footer: str) -> "Figur
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        A figure of this module; it is changed.
+        Changed in place.
     title, footer : str
-        The texts; both are wrapped.
+        Wrapped to its width.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -488,25 +469,10 @@ def headline(figure: "Figure", title: str) -> None:
     figure : matplotlib.figure.Figure
         Changed in place.
     title : str
-        The title; without one the figure stays as it is.
+        Without one the figure stays as it is.
     """
     if title:
         figure.suptitle(title, x=0.012, ha="left", fontsize=12.5, fontweight="bold")
-
-
-def _percent_axis(ax: "Axes") -> None:
-    """Make the vertical axis run from 0 to 100 %."""
-    from matplotlib.ticker import PercentFormatter
-
-    ax.set_ylim(-0.02, 1.03)
-    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
-
-
-def _quiet_grid(ax: "Axes") -> None:
-    """Draw light horizontal lines behind the data instead of ticks."""
-    ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)
-    ax.set_axisbelow(True)
-    ax.tick_params(length=0, pad=6)
 
 
 def _slants(names: Sequence[str], room: int) -> bool:
@@ -525,36 +491,19 @@ def _name_positions(ax: "Axes", names: list[str], room: int, *, apart: bool) -> 
     ax.set_xlim(-0.35, len(names) - 0.65)
 
 
-def png(figure: "Figure", dpi: int = 180) -> bytes:
-    """Return the figure as a PNG file; equal rows give equal files.
+@styled
+def encode(figure: "Figure", kind: str = "svg", dpi: int = 180) -> bytes:
+    """Return the figure as a file; equal rows give equal files.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        The figure to encode.
+    kind : {"png", "svg", "pdf"}
     dpi : int
-        Resolution in dots per inch.
-
-    Returns
-    -------
-    bytes
+        Resolution of a PNG file in dots per inch.
     """
-    return _encode(figure, "png", dpi=dpi)
-
-
-def svg(figure: "Figure") -> bytes:
-    """Return the figure as an SVG file; equal rows give equal files."""
-    return _encode(figure, "svg")
-
-
-def pdf(figure: "Figure") -> bytes:
-    """Return the figure as a PDF file; equal rows give equal files."""
-    return _encode(figure, "pdf")
-
-
-@styled
-def _encode(figure: "Figure", kind: str, **options: Any) -> bytes:
     buffer = BytesIO()
+    options = {"dpi": dpi} if kind == "png" else {}
     figure.savefig(buffer, format=kind, metadata=METADATA[kind], facecolor="white", **options)
     return buffer.getvalue()
 
@@ -565,7 +514,6 @@ def save(figure: "Figure", stem: str | Path, formats: Sequence[str] = ("png", "s
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        The figure to write.
     stem : path
         Path of the files without their endings.
     formats : sequence of {"png", "svg", "pdf"}
@@ -574,17 +522,18 @@ def save(figure: "Figure", stem: str | Path, formats: Sequence[str] = ("png", "s
     Returns
     -------
     tuple of Path
-        The files, in the order of `formats`.
+        The files, each written as a whole, in the order of `formats`.
 
     Raises
     ------
     InputError
         If a format is unknown.
+    DataError
+        If a file cannot be written.
     """
-    writers = {"png": png, "svg": svg, "pdf": pdf}
-    if unknown := [name for name in formats if name not in writers]:
-        raise InputError(f"figures are written as {', '.join(writers)}; got {', '.join(unknown)}")
+    if unknown := [name for name in formats if name not in METADATA]:
+        raise InputError(f"figures are written as {', '.join(METADATA)}; got {', '.join(unknown)}")
     paths = tuple(Path(f"{stem}.{name}") for name in formats)
     for path, name in zip(paths, formats, strict=True):
-        path.write_bytes(writers[name](figure))
+        replace_file(path, encode(figure, name))
     return paths

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from pandas.api.types import is_float_dtype, is_numeric_dtype
 
-from layerprobe.figures import svg
+from layerprobe.figures import encode
 from layerprobe.utils.files import replace_file
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _environment() -> "Environment":
         lstrip_blocks=True,
     )
     environment.filters["columns"] = table_columns
-    environment.filters["svg_base64"] = lambda figure: base64.b64encode(svg(figure)).decode("ascii")
+    environment.filters["svg_base64"] = lambda figure: base64.b64encode(encode(figure)).decode("ascii")
     return environment
 
 

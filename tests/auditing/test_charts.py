@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 
 from auditing.synthetic import CLASSES, CONTROLS, LAYERS, make_audit
 from layerprobe.auditing.report.charts import MANY, layer_chart, noise_chart, short_names
-from layerprobe.figures import svg
+from layerprobe.figures import encode
 
 
 def points(ax):
@@ -148,7 +148,7 @@ def test_names_are_plain_text_in_the_font():
     (noise,), (layers,) = noise_chart(audit).axes, layer_chart(audit).axes
     assert rows(noise) == shown
     assert rows(layers)[:2] == ["$\\frac", "$x$"]
-    assert svg(noise.figure) == svg(noise_chart(audit))  # a broken formula would raise here
+    assert encode(noise.figure) == encode(noise_chart(audit))  # a broken formula would raise here
 
 
 @pytest.mark.parametrize(
@@ -177,4 +177,4 @@ def test_charts_are_not_clipped_and_names_do_not_overlap(figure):
 
 
 def test_chart_is_reproducible():
-    assert svg(layer_chart(make_audit())) == svg(layer_chart(make_audit()))
+    assert encode(layer_chart(make_audit())) == encode(layer_chart(make_audit()))

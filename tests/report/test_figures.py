@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from layerprobe.errors import InputError
-from layerprobe.figures import accuracy_over_layers, save, svg, training_history
+from layerprobe.figures import accuracy_over_layers, encode, save, training_history
 
 
 def lines(ax):
@@ -77,7 +77,7 @@ def test_files_are_reproducible(planted, tmp_path):
 
 
 def test_svg_has_no_external_reference(planted):
-    root = ElementTree.fromstring(svg(accuracy_over_layers(planted())))
+    root = ElementTree.fromstring(encode(accuracy_over_layers(planted())))
     links = [value for node in root.iter() for name, value in node.attrib.items() if name.endswith("href")]
     assert links
     assert all(link.startswith("#") for link in links)

@@ -1,6 +1,7 @@
 """Result of an audit, in the user's class names and row order."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -67,6 +68,12 @@ class Audit:
 
     def __repr__(self) -> str:
         return f"Audit of {self.n} rows: {self.finding}"
+
+    @property
+    def decided(self) -> Findings:
+        """Deprecated name of `findings`."""
+        warnings.warn("Audit.decided is deprecated: use Audit.findings.", DeprecationWarning, stacklevel=2)
+        return self.findings
 
     @property
     def n(self) -> int:
