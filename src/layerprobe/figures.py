@@ -503,7 +503,7 @@ def encode(figure: "Figure", kind: str = "svg", dpi: int = 180) -> bytes:
         Resolution of a PNG file in dots per inch.
     """
     buffer = BytesIO()
-    options = {"dpi": dpi} if kind == "png" else {}
+    options: dict[str, Any] = {"dpi": dpi} if kind == "png" else {}
     figure.savefig(buffer, format=kind, metadata=METADATA[kind], facecolor="white", **options)
     return buffer.getvalue()
 
