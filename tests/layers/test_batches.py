@@ -78,6 +78,82 @@ def test_string_labels_are_returned_as_an_array():
         assert captured.labels.tolist() == names
 
 
+class Two(nn.Module):
+    def forward(self, left, right):
+        return torch.relu(left).sum(1, keepdim=True) + right
+
+
+class Pairs(Dataset):
+    """Rows as dicts."""
+
+    def __len__(self):
+        return 5
+
+    def __getitem__(self, i):
+        return {"left": X[i], "right": Z[i], "target": int(Y[i]), "idx": i, "text": "words"}
+
+
+Z = torch.tensor([[-1.0], [2.0], [0.5], [-3.0], [4.0]])
+PAIRS = {
+    "tuple beside y": ((X, Z), Y),
+    "arrays beside y": ((X.numpy(), Z.numpy()), Y.numpy()),
+    "frames beside y": ((pd.DataFrame(X.numpy()), pd.DataFrame(Z.numpy())), pd.Series(Y.numpy())),
+    "mapping beside y": ({"left": X, "right": Z}, Y),
+    "tokenizer output beside y": (UserDict(left=X, right=Z), Y),
+    "mapping with y": {"left": X, "right": Z, "y": Y},
+    "three arrays": (X, Z, Y),
+    "TensorDataset": TensorDataset(X, Z, Y),
+    "TensorDataset, group": TensorDataset(X, Z, Y, torch.tensor([0.5, 1, 1, 0, 1])),
+    "loader": DataLoader(TensorDataset(X, Z, Y), 2),
+    "loader of single rows": DataLoader(TensorDataset(X, Z, Y), batch_size=None),
+    "dicts": Pairs(),
+    "list of dicts": [Pairs()[i] for i in range(5)],
+    "loader of dicts": DataLoader(Pairs(), 2),
+    "list of rows": [(X[i], Z[i], int(Y[i])) for i in range(5)],
+    "list of nested rows": [((X[i], Z[i]), int(Y[i])) for i in range(5)],
+    "batches": [((X[:2], Z[:2]), Y[:2]), ((X[2:], Z[2:]), Y[2:])],
+}
+
+
+@pytest.mark.parametrize("data", PAIRS.values(), ids=PAIRS)
+def test_every_form_of_two_inputs(data):
+    captured = capture(Two(), data, "output", batch_size=2)
+    torch.testing.assert_close(captured.outputs["output"], X.clamp(min=0).sum(1, keepdim=True) + Z)
+    assert captured.labels.tolist() == Y.tolist()
+
+
+ROWS = {
+    "list of arrays": [X[i] for i in range(5)],
+    "list of numbers": X.tolist(),
+    "numbers beside y": (X.tolist(), Y.tolist()),
+    "list beside y": ([X[i] for i in range(5)], Y),
+    "pairs": [(X[i], int(Y[i])) for i in range(5)],
+    "frame with labels": pd.DataFrame(X.numpy()).assign(label=Y.numpy()),
+    "frame of columns": pd.DataFrame(X.numpy(), columns=list("abcd")).assign(e=0).drop(columns="e"),
+    "mapping of another name": {"image": X, "y": Y, "idx": torch.arange(5)},
+    "big-endian": (X.numpy().astype(">f4"), Y.numpy().astype(">i8")),
+    "Fortran order": (np.asfortranarray(X.numpy()), Y),
+    "metadata": TensorDataset(X, Y, Z.expand(5, 2)),
+    "tuple of batches": ((X[:2], Y[:2]), (X[2:], Y[2:])),
+    "workers": DataLoader(Stream(), 2, num_workers=2),
+}
+
+
+@pytest.mark.parametrize("data", ROWS.values(), ids=ROWS)
+def test_rows_are_not_taken_for_batches(data):
+    captured = capture(Same(), data, "input", batch_size=2)
+    torch.testing.assert_close(captured.outputs["input"].float(), X)
+    assert captured.labels is None or captured.labels.tolist() == Y.tolist()
+
+
+def test_a_list_of_images_holds_rows():
+    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())
+    images = torch.randn(5, 3, 8, 8)
+    expected = model(images).detach().flatten(1)
+    torch.testing.assert_close(capture(model, list(images), "1").outputs["1"], expected)
+    torch.testing.assert_close(capture(model, [images[:3], images[3:]], "1").outputs["1"], expected)
+
+
 @pytest.mark.parametrize("claimed", [2, 50])
 def test_sampler_of_wrong_length(claimed):
     class Liar(list):
@@ -100,8 +176,15 @@ def test_sampler_of_wrong_length(claimed):
         ([(X, Y, 7)], "expected 5 indices"),
         ([(X, Y), (X, None)], "with every batch or with none"),
         ([(X, Y, Y, Y)], "expected a batch x, .* got a tuple of 4 items"),
-        (["text"], "expected a batch x, .* got a str"),
+        (["text"], "expected an array of n rows as input"),
         ([("text", Y)], "expected an array of n rows as input, got str"),
+        ([torch.zeros(3, 8, 8)] * 5, "may hold rows or batches: join rows by"),
+        ([[1.0, 2.0], [1.0]], "have different shapes: pad them"),
+        (pd.DataFrame({"a": [1.0], "b": ["x"]}), "column 'b' holds .* values: encode"),
+        (
+            (pd.DataFrame({"a": [1, 2]}), pd.Series([0, 1], index=[1, 0])),
+            "the same index in different orders",
+        ),
         ([torch.tensor(1.0)], "expected an array of n rows"),
         (np.array(["a", "b"]), "expected an input of numbers"),
         ([{"labels": Y}], "expected an array of n rows as input, got dict"),

@@ -1,18 +1,42 @@
-"""Read data of any supported form as batches of inputs, labels and indices."""
+"""Read data of any supported form as batches of inputs, labels and indices; the only place that parses data.
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+x, the inputs, is an array or tensor, a data frame, a list of texts, a tuple of these (positional arguments of
+the model) or a mapping of these (keyword arguments, among them the output of a tokenizer).
+
+==============================================  =====================================================
+whole data, cut into batches                    x; (x, y); (x, y, index); a mapping or data frame with y
+                                                as one of `LABEL_KEYS`
+rows, joined into batches                       a Dataset or a list whose items have one of these forms
+batches                                         a DataLoader or another iterable of them
+==============================================  =====================================================
+
+A tuple (a, b, y) has as many inputs as the model's ``forward`` requires, or else as many as have more than
+one number per row. The item after y is an index if it identifies rows (`row_index`), else it is ignored.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
-from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
 
 from layerprobe.errors import InputError
 
 Column = Tensor | np.ndarray
 """One value per row: numbers as a CPU tensor (integers as int64), anything else as a NumPy array."""
+
+LABEL_KEYS = ("labels", "label", "target", "targets", "y")
+"""Keys of a mapping for its labels, the first of them that it has and the model does not require."""
+
+INDEX_KEY = "index"
+_RAGGED = "the rows of {} have different shapes: pad them, texts by tokenizer(..., padding='max_length')"
+UNUSED = ("token_type_ids", "special_tokens_mask")  # of tokenizers; left out where forward does not take them
 
 
 @dataclass(frozen=True)
@@ -56,21 +80,65 @@ class Batches:
         return self.make()
 
 
+@dataclass(frozen=True)
+class _Forward:
+    """The arguments of a model's ``forward``, as far as its signature shows them."""
+
+    required: tuple[str, ...] = ()
+    most: int | None = None  # positional arguments
+    keywords: frozenset[str] | None = None
+    model: nn.Module | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module | None) -> "_Forward":
+        inner = getattr(model, "_orig_mod", model)  # of torch.compile
+        inner = getattr(inner, "module", inner)  # of data-parallel wrappers
+        try:
+            parameters = list(inspect.signature(inner.forward).parameters.values())  # type: ignore[union-attr]
+        except (AttributeError, TypeError, ValueError):  # no Python function
+            return cls(model=model)
+        kinds = {parameter.kind for parameter in parameters}
+        places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        names = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+        return cls(
+            tuple(p.name for p in places if p.default is p.empty),
+            None if inspect.Parameter.VAR_POSITIONAL in kinds else len(places),
+            None if inspect.Parameter.VAR_KEYWORD in kinds else names,
+            model,
+        )
+
+    def is_batch(self, shape: Sequence[int]) -> bool | None:
+        """Return whether an array of this shape is a batch, or one row; None if that is not clear."""
+        if len(shape) < 2:
+            return False
+        for module in () if self.model is None else self.model.modules():
+            if isinstance(module, nn.modules.conv._ConvNd):
+                return len(shape) == 2 + len(module.kernel_size)
+            if isinstance(module, nn.Linear) and shape[-1] == module.in_features:
+                return True
+            if isinstance(module, nn.Linear) and np.prod(shape) == module.in_features:
+                return False
+            if next(module.parameters(recurse=False), None) is not None:
+                break
+        return None
+
+
 def read_batches(
     source: Any,
     batch_size: int,
     device: torch.device | None = None,
     dtype: torch.dtype | None = None,
     prepare: Callable[[Any], Any] | None = None,
+    model: nn.Module | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches of whole arrays, of a Dataset, or of an iterable of batches.
+    """Yield the batches of data in any form.
 
     Parameters
     ----------
-    source : array, tuple of arrays, mapping, Dataset or iterable
+    source : array, tuple, mapping, data frame, Dataset or iterable
         As for :func:`layerprobe.capture`.
     batch_size : int
-        Rows of a batch cut from whole arrays or a Dataset.
+        Rows of a batch that is cut from whole arrays or joined from rows.
     device : torch.device, optional
         Where the inputs go. They are always copied: a model whose first operation works in place must not
         write into the user's data.
@@ -78,6 +146,8 @@ def read_batches(
         Of floating-point inputs.
     prepare : callable, optional
         From a batch's inputs as the source gives them to inputs of the model.
+    model : nn.Module, optional
+        Its ``forward`` shows how many inputs an item has, and their names.
 
     Yields
     ------
@@ -88,37 +158,40 @@ def read_batches(
     InputError
         If the source has no batches, or one of another form.
     """
-    if is_whole(source):
-        source = _cut(source, batch_size)
-    elif isinstance(source, Dataset):
-        source = DataLoader(source, batch_size=batch_size)
-    if isinstance(source, list) and len(source) == 2 and all(map(_is_array, source)):
-        x, y = map(np.shape, source)
-        if len(x) > 1 and y == x[:1]:
-            raise InputError("a list is taken for batches, this one looks like data: give the tuple (x, y)")
-    if not isinstance(source, Iterable):
-        raise InputError(
-            f"expected arrays (x, y), a DataLoader or an iterable of batches, got {type(source).__name__}"
-        )
+    forward = _Forward.of(model)
     batch = None
-    for batch in source:
-        yield _split(batch, device, dtype, prepare)
+    for batch in _batches(source, batch_size, forward):
+        yield _split(batch, device, dtype, prepare, forward)
     if batch is None:
         raise InputError("expected at least one batch, got none: the data is empty or an iterator is used up")
+
+
+def is_whole(source: Any) -> bool:
+    """Return whether the source is whole data: x, a tuple that starts with x, or a mapping."""
+    if isinstance(source, tuple):
+        several = [item for item in source[1:] if isinstance(item, tuple | Mapping)]  # a tuple of batches
+        return bool(source) and not several and (is_whole(source[0]) or isinstance(source[0], list))
+    if isinstance(source, Mapping):
+        return not any(map(_is_hub, source.values()))
+    return _is_array(source) or is_texts(source) or _is_numbers(source)
 
 
 def count_rows(source: Any) -> int | None:
     """Return the number of rows of `source`, or None where only reading it would show it."""
     if is_whole(source):
-        return len(next(iter(_columns(source).values())))
+        return _length(_as_columns(source))
     if isinstance(source, Batches):
         return source.rows
-    if isinstance(source, DataLoader) and type(source.batch_sampler) is BatchSampler:
+    if isinstance(source, DataLoader):
+        if type(source.batch_sampler) is not BatchSampler:
+            return None
         try:
             rows = len(source.batch_sampler.sampler)  # type: ignore[arg-type]
         except TypeError:  # a sampler without length, as for an IterableDataset
             return None
         return rows - rows % source.batch_sampler.batch_size if source.drop_last else rows
+    if not isinstance(source, list | IterableDataset) and hasattr(source, "__getitem__"):
+        return len(source)
     return None
 
 
@@ -130,6 +203,23 @@ def keeps_order(source: Any) -> bool:
     if batches is not None and type(batches) is not BatchSampler:
         return False
     return isinstance(source.sampler if batches is None else batches.sampler, SequentialSampler)
+
+
+def row_index(indices: Column | None) -> np.ndarray | None:
+    """Return the third items of (x, y, index) if they identify rows: distinct whole numbers or texts."""
+    values = None if indices is None else np.asarray(indices)
+    if values is None or values.dtype.kind not in "iuU" or len(np.unique(values)) < len(values):
+        return None
+    return values
+
+
+def row_names(source: Any) -> np.ndarray | None:
+    """Return the index of a data frame or series as the rows' names; None without a distinct one."""
+    x = source[0] if isinstance(source, tuple) and source else source
+    index = getattr(x, "index", None)
+    if not isinstance(index, pd.Index) or isinstance(index, pd.RangeIndex) or not index.is_unique:
+        return None
+    return index.to_numpy() if index.dtype.kind in "iu" else index.astype(str).to_numpy(dtype=str)
 
 
 def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
@@ -157,41 +247,266 @@ def join(columns: list[Column | None]) -> Column | None:
     return np.concatenate([np.asarray(column) for column in given])
 
 
-def is_whole(source: Any) -> bool:
-    """Return whether the source is whole data: an array, a tuple that starts with one, or a mapping."""
-    first = source[0] if isinstance(source, tuple) and source else source
-    return _is_array(first) or isinstance(source, Mapping)
+def is_texts(value: Any) -> bool:
+    """Return whether this is a list of texts; a list of tensors is one input of several parts."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value)
+
+
+# Forms of data ------------------------------------------------------------------------------------------
 
 
 def _is_array(value: Any) -> bool:
-    return isinstance(value, Tensor) or hasattr(value, "__array__")
+    return isinstance(value, Tensor) or (hasattr(value, "__array__") and not _is_image(value))
 
 
-def _items(whole: Any) -> dict[Any, Any]:
-    if isinstance(whole, Mapping):
-        return dict(whole)
-    return dict(enumerate(whole if isinstance(whole, tuple) else (whole,)))
+def _is_image(value: Any) -> bool:
+    return hasattr(value, "convert") and hasattr(value, "mode")  # of Pillow
 
 
-def _columns(whole: Any) -> dict[Any, Any]:
-    """Return the items of whole data that have one value per row; other items (flags, None) are left out."""
-    columns = {
-        key: item if isinstance(item, Tensor | list) else np.asarray(item)
-        for key, item in _items(whole).items()
-        if isinstance(item, list) or _is_array(item)
-    }
-    lengths = {str(key): len(column) for key, column in columns.items()}
+def _is_hub(value: Any) -> bool:
+    return isinstance(getattr(value, "features", None), Mapping)  # of Hugging Face
+
+
+def _is_numbers(value: Any) -> bool:
+    """Return whether this is a list of numbers, possibly nested."""
+    if not isinstance(value, list):
+        return False
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, int | float | np.generic)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, tuple | Mapping)
+
+
+def _is_scalar(value: Any) -> bool:
+    """Return whether this can be the label of one row."""
+    return value is not None and not _is_nested(value) and _ndim(value) == 0
+
+
+def _batches(source: Any, batch_size: int, forward: _Forward) -> Iterator[Any]:
+    """Yield the batches of a source as it gives them."""
+    if is_whole(source):
+        yield from _cut(source, batch_size)
+        return
+    if isinstance(source, Mapping):
+        raise InputError(f"expected one split of the data, got all of {', '.join(source)}: choose one")
+    if not isinstance(source, DataLoader | Batches) and hasattr(source, "__len__"):
+        if isinstance(source, list | tuple):
+            if source and _are_rows(source, forward):
+                yield from _joined(source, batch_size)
+            else:
+                yield from source
+            return
+        if hasattr(source, "__getitem__") and not isinstance(source, str | IterableDataset):
+            # by its length, since many datasets raise no IndexError at the end
+            yield from _joined((source[i] for i in range(len(source))), batch_size)
+            return
+    if isinstance(source, IterableDataset) or _is_hub(source):
+        yield from _joined(source, batch_size)
+        return
+    if not isinstance(source, Iterable) or isinstance(source, str):
+        raise InputError(
+            "expected arrays (x, y), a Dataset, a DataLoader or an iterable of batches, got "
+            f"{type(source).__name__}"
+        )
+    items = iter(_without_workers(source))
+    first = next(items, None)
+    if first is None:
+        return
+    joined = isinstance(source, DataLoader) and source.batch_size is not None
+    chained = chain([first], items)
+    yield from chained if joined or not _is_row(first, forward) else _joined(chained, batch_size)
+
+
+def _without_workers(source: Any) -> Any:
+    """Return a loader of an IterableDataset that reads in this process: each worker may read all rows."""
+    if not isinstance(source, DataLoader) or not isinstance(source.dataset, IterableDataset):
+        return source
+    return DataLoader(
+        source.dataset, source.batch_size, collate_fn=source.collate_fn, drop_last=source.drop_last
+    )
+
+
+def _are_rows(items: Sequence[Any], forward: _Forward) -> bool:
+    """Return whether a list holds rows and not batches."""
+    if len(items) == 2 and all(map(_is_array, items)):
+        x, y = map(np.shape, items)
+        if len(x) > 1 and y == x[:1]:
+            raise InputError("a list is taken for batches or rows, this one looks like data: give (x, y)")
+    shapes = [tuple(np.shape(item)) for item in items if _is_array(item)]
+    if len(items) < 2 or len(shapes) < len(items) or len(shapes[0]) < 2:
+        return _is_row(items[0], forward)
+    if len({shape[1:] for shape in shapes}) == 1 < len({shape[0] for shape in shapes}):
+        return False
+    if (is_batch := forward.is_batch(shapes[0])) is None:
+        raise InputError(
+            f"a list of {len(items)} arrays of the shape {shapes[0]} may hold rows or batches: join rows by "
+            "torch.stack(list), or batches by torch.cat(list)"
+        )
+    return not is_batch
+
+
+def _is_row(item: Any, forward: _Forward) -> bool:
+    """Return whether an item of a list or iterable is one row; a batch has one label per row."""
+    if isinstance(item, Batch):
+        return False
+    if isinstance(item, Mapping):
+        key = next((key for key in LABEL_KEYS if key in item), None)
+        if key is not None:
+            return _is_scalar(item[key])
+        return all(_ndim(value) < 2 for value in item.values() if _is_array(value) or _is_numbers(value))
+    if isinstance(item, tuple | list) and not _is_numbers(item):
+        given = [part for part in item if part is not None]
+        if len(given) < 2:
+            return bool(given) and _is_row(given[0], forward)
+        x, second = given[:2]
+        labelled = _ndim(x) > 1 and _ndim(second) == 1 and len(x) == len(second)
+        return _is_scalar(second) or (_is_scalar(given[-1]) and not labelled)
+    if isinstance(item, str) or _is_image(item):
+        return True
+    shape = np.shape(item) if _is_array(item) or _is_numbers(item) else ()
+    return len(shape) == 1 or (len(shape) > 1 and forward.is_batch(shape) is False)
+
+
+def _ndim(value: Any) -> int:
+    if isinstance(value, list):
+        return 1 + (_ndim(value[0]) if value else 0)
+    return getattr(value, "ndim", 0)
+
+
+# Whole data to batches ----------------------------------------------------------------------------------
+
+
+def _cut(source: Any, batch_size: int) -> Iterator[Any]:
+    whole = _as_columns(source)
+    n = _length(whole)
+    for start in range(0, n, batch_size):
+        yield _slice(whole, slice(start, start + batch_size), n)
+
+
+def _as_columns(source: Any) -> Any:
+    """Return whole data with frames and lists as arrays; texts stay lists."""
+    if isinstance(source, pd.DataFrame):
+        key = next((key for key in LABEL_KEYS if key in source), None)
+        return _array(source) if key is None else (_array(source.drop(columns=key)), source[key].array)
+    if isinstance(source, tuple):
+        _check_same_index(source)
+        x, rest = source[0], source[1:]
+        if isinstance(x, list) and not _is_numbers(x) and not is_texts(x):
+            rows = len(rest) > 0 and rest[0] is not None and len(x) == len(rest[0])
+            x = _join_rows(x) if rows or _is_image(x[0]) else tuple(x)
+        return (_array(x), *map(_array, rest))
+    return _array(source)
+
+
+def _array(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _array(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_array, value))
+    if isinstance(value, pd.DataFrame):
+        return _frame(value)
+    if isinstance(value, Tensor) or is_texts(value) or not (isinstance(value, list) or _is_array(value)):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise InputError(_RAGGED.format("the data")) from error
+
+
+def _frame(frame: pd.DataFrame) -> np.ndarray:
+    """Return the numbers (n, d) of a data frame, or the texts (n,) of its only column."""
+    columns = {name: column for name, column in frame.items() if not pd.api.types.is_numeric_dtype(column)}
+    if len(frame.columns) == 1 and columns:
+        return frame.iloc[:, 0].to_numpy(object)
+    if columns:
+        name, column = next(iter(columns.items()))
+        raise InputError(
+            f"expected a data frame of numbers, but the column {name!r} holds {column.dtype} values: encode "
+            f"or leave out {', '.join(map(repr, list(columns)[:5]))}; labels are columns named "
+            f"{', '.join(LABEL_KEYS)}"
+        )
+    if (missing := frame.isna()).any(axis=None):
+        bad = missing.any(axis=1).to_numpy()
+        raise InputError(
+            f"the data frame has missing values in {bad.sum()} rows, first in row {bad.argmax()}"
+        )
+    return frame.to_numpy(np.result_type(*(np.asarray(frame[name][:1]).dtype for name in frame)))
+
+
+def _check_same_index(parts: tuple) -> None:
+    """Raise if x and y of pandas have the same index in different orders."""
+    indices = [part.index for part in parts if isinstance(part, pd.DataFrame | pd.Series)]
+    for other in indices[1:]:
+        one = indices[0]
+        if len(one) == len(other) and not one.equals(other) and one.is_unique and set(one) == set(other):
+            raise InputError(
+                "x and y have the same index in different orders: give y.loc[x.index], or y.to_numpy() if "
+                "their rows are in one order"
+            )
+
+
+def _length(whole: Any) -> int:
+    """Return the number of rows of all columns; values without rows (flags, None) are left out."""
+    items = (
+        whole
+        if isinstance(whole, Mapping)
+        else dict(enumerate(whole if isinstance(whole, tuple) else (whole,)))
+    )
+    lengths = {str(key): len(leaf) for key, item in items.items() for leaf in _columns(item)}
     if len(set(lengths.values())) != 1:
         raise InputError(f"expected arrays of one and the same length, got the lengths {lengths}")
-    return columns
+    return next(iter(lengths.values()))
 
 
-def _cut(whole: Any, batch_size: int) -> Iterator[Any]:
-    columns = _columns(whole)
-    for start in range(0, len(next(iter(columns.values()))), batch_size):
-        part = {key: column[start : start + batch_size] for key, column in columns.items()}
-        items = {**_items(whole), **part}
-        yield items if isinstance(whole, Mapping) else tuple(items.values())
+def _columns(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _columns(item)
+    elif isinstance(value, list) or (_is_array(value) and np.ndim(value)):
+        yield value
+
+
+def _slice(value: Any, rows: slice, n: int) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _slice(item, rows, n) for key, item in value.items()}
+    if isinstance(value, tuple) and not is_texts(value):
+        return tuple(_slice(item, rows, n) for item in value)
+    return value[rows] if isinstance(value, list) or (_is_array(value) and np.ndim(value)) else value
+
+
+# Rows to batches ----------------------------------------------------------------------------------------
+
+
+def _joined(rows: Iterable[Any], batch_size: int) -> Iterator[Any]:
+    rows = iter(rows)
+    while part := list(islice(rows, batch_size)):
+        yield _join_rows(part)
+
+
+def _join_rows(rows: list[Any], name: str = "x") -> Any:
+    """Join rows to a batch: numbers and arrays to an array, texts and other objects to a list."""
+    first = rows[0]
+    if isinstance(first, Mapping):
+        return {key: _join_rows([row[key] for row in rows], key) for key in first}
+    if isinstance(first, tuple) or (isinstance(first, list) and not _is_numbers(first)):
+        columns = zip(*rows, strict=True)
+        return tuple(_join_rows(list(column), f"item {i}") for i, column in enumerate(columns))
+    if all(map(_is_image, rows)):
+        grey = all(row.mode in ("1", "L") for row in rows)
+        rows = [np.array(row.convert("L" if grey else "RGB")) for row in rows]
+    elif not all(isinstance(row, int | float) or _is_array(row) or _is_numbers(row) for row in rows):
+        return rows
+    elif len({tuple(np.shape(row)) for row in rows if isinstance(row, Tensor)}) > 1:
+        raise InputError(_RAGGED.format(name))
+    if isinstance(first, Tensor) and all(isinstance(row, Tensor) for row in rows):
+        return torch.stack(rows)
+    return _array([row.tolist() if isinstance(row, Tensor) else row for row in rows])
+
+
+# Batches ------------------------------------------------------------------------------------------------
 
 
 def _split(
@@ -199,38 +514,84 @@ def _split(
     device: torch.device | None,
     dtype: torch.dtype | None,
     prepare: Callable[[Any], Any] | None,
+    forward: _Forward,
 ) -> Batch:
+    if isinstance(batch, Batch):
+        return replace(batch, inputs=_to_model(batch.inputs, device, dtype))
+    if isinstance(batch, pd.DataFrame):
+        batch = _as_columns(batch)
     if isinstance(batch, Mapping):
-        labels, indices = batch.get("labels", batch.get("label")), batch.get("index")
-        raw: Any = {key: item for key, item in batch.items() if key not in ("labels", "label", "index")}
-    elif _is_array(batch):
+        free = [key for key in batch if key not in forward.required]
+        key = next((key for key in LABEL_KEYS if key in free), None)
+        left_out = {key, INDEX_KEY if INDEX_KEY in free else None}
+        raw: Any = {name: item for name, item in batch.items() if name not in left_out}
+        labels, indices = batch.get(key), batch[INDEX_KEY] if INDEX_KEY in free else None
+    elif _is_array(batch) or is_texts(batch) or _is_numbers(batch):
         raw, labels, indices = batch, None, None
-    elif isinstance(batch, tuple | list) and 1 <= len(batch) <= 3:
-        raw, labels, indices = (*batch, None, None)[:3]
+    elif isinstance(batch, tuple | list) and batch:
+        raw, labels, indices = _divide(tuple(batch), forward)
     else:
-        count = f" of {len(batch)} items" if isinstance(batch, tuple | list) else ""
-        raise InputError(
-            f"expected a batch x, (x, y), (x, y, index) or a dict, got a {type(batch).__name__}{count}; "
-            "several inputs go into a dict (as keyword arguments) or into a tuple in the place of x"
-        )
-    inputs = _to_model(raw if prepare is None else prepare(raw), device, dtype)
+        raise _unknown(batch)
+    inputs = raw if prepare is None else prepare(raw)
+    inputs = _to_model(_for_forward(inputs, forward) if prepare is None else inputs, device, dtype)
     tensors = named_tensors(inputs)
     if not tensors or not tensors[0][1].ndim:
         raise InputError(f"expected an array of n rows as input, got {type(inputs).__name__}: {inputs!r:.80}")
     size = len(tensors[0][1])
-    return Batch(inputs, _column(labels, size, "labels"), _column(indices, size, "indices"), size, raw)
+    return Batch(inputs, _column(labels, size, "labels"), _index(indices, size), size, raw)
+
+
+def _divide(items: tuple, forward: _Forward) -> tuple[Any, Any, Any]:
+    """Return the inputs, labels and candidate for the index of a tuple."""
+    count, required = 1, len(forward.required)
+    if _is_array(items[0]) and len(items) > 1:
+        several = [_ndim(item) > 1 or (_is_nested(item) and not is_texts(item)) for item in items]
+        leading = several[1:].index(False) + 1 if not all(several[1:]) else len(items)
+        count = min(leading, len(items) - 1, len(items) if forward.most is None else max(forward.most, 1))
+        if required > 1 and (len(items) > required or leading >= required):
+            count = required
+    x, rest = items[0] if count == 1 else items[:count], items[count:]
+    if len(rest) > 2:
+        raise _unknown(items)
+    labels, indices = (*rest, None, None)[:2]
+    return x, labels, indices
+
+
+def _unknown(batch: Any) -> InputError:
+    count = f" of {len(batch)} items" if isinstance(batch, tuple | list) else ""
+    return InputError(
+        f"expected a batch x, (x, y), (x, y, index) or a dict, got a {type(batch).__name__}{count}; "
+        "several inputs go into a dict (as keyword arguments) or into a tuple in the place of x"
+    )
+
+
+def _for_forward(inputs: Any, forward: _Forward) -> Any:
+    """Return keyword arguments without those that forward does not take and that are no inputs.
+
+    They are texts, single numbers per row, and the columns `UNUSED` of tokenizers. A single input under
+    another name becomes a positional argument.
+    """
+    if not isinstance(inputs, Mapping) or forward.keywords is None:
+        return inputs
+    unknown = {key for key in inputs if key not in forward.keywords}
+    extra = {key for key in unknown if key in UNUSED or _ndim(inputs[key]) < 2}
+    kept = {key: item for key, item in inputs.items() if key not in extra}
+    if len(kept) == 1 and kept.keys() <= unknown and len(forward.required) < 2:
+        return next(iter(kept.values()))
+    return kept or inputs
 
 
 def _to_model(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
     if isinstance(value, Mapping):
         return {key: _to_model(item, device, dtype) for key, item in value.items()}
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list) and not _is_numbers(value):
         return tuple(_to_model(item, device, dtype) for item in value)
-    if not _is_array(value):
+    if not _is_array(value) and not _is_numbers(value):
         return value
     if not isinstance(value, Tensor):
+        array = np.asarray(_array(value))
         try:
-            value = torch.tensor(np.asarray(value))
+            value = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
         except TypeError as error:
             raise InputError(
                 f"expected an input of numbers, got an array that torch refuses: {error}"
@@ -242,14 +603,21 @@ def _to_model(value: Any, device: torch.device | None, dtype: torch.dtype | None
 def _column(values: Any, size: int, what: str) -> Column | None:
     if values is None:
         return None
-    array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(values)
+    array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(_array(values))
     if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
-        array = torch.tensor(array)
+        array = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
     if isinstance(array, Tensor) and not array.is_floating_point():
         array = array.long()
     if not array.ndim or len(array) != size:
         raise InputError(f"expected {size} {what} for a batch of {size}, got the shape {tuple(array.shape)}")
     return array
+
+
+def _index(values: Any, size: int) -> Column | None:
+    """Return the item after the labels if it may be an index: whole numbers or texts."""
+    column = _column(values, size, "indices")
+    is_index = column is not None and column.ndim == 1 and np.asarray(column[:1]).dtype.kind in "iuU"
+    return column if is_index else None
 
 
 def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:

@@ -351,7 +351,8 @@ def capture(
     own_device, model_dtype = device_and_dtype(model)
     target = own_device if device is None else torch.device(device)
     collector = RowCollector(count_rows(batches))
-    for number, batch in enumerate(read_batches(batches, batch_size, target, model_dtype), start=1):
+    read = read_batches(batches, batch_size, target, model_dtype, model=model)
+    for number, batch in enumerate(read, start=1):
         outputs = _run(model, batch, number, selection, pool, dtype)
         if consume is not None:
             consume(outputs, batch.labels, batch.indices)

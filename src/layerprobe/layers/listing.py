@@ -111,7 +111,8 @@ def list_layers(model: nn.Module, batch: Any, *, device: torch.device | str | No
     output  Sequential  2              2
     """
     own_device, dtype = device_and_dtype(model)
-    first = next(read_batches(batch, _MOST_ROWS, torch.device(device) if device else own_device, dtype))
+    target = torch.device(device) if device else own_device
+    first = next(read_batches(batch, _MOST_ROWS, target, dtype, model=model))
     trace = observe(model, first, visit=lambda site, tensor: None)
     default = Selection(None).settle(trace, 1)
     return LayerList(
