@@ -64,7 +64,6 @@ class Demo:
     Attributes
     ----------
     spec : Spec
-        Its settings.
     rows : DataFrame
         Columns corruption and seed, then those of `layerprobe.layerwise.probe`.
     history : DataFrame
@@ -123,14 +122,9 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     Parameters
     ----------
     spec : Spec
-        The settings.
     out : Path
         Folder that gets rows.csv, history.csv, figure.png, figure.svg, report.html and run.json when all of
         them are complete. Its other files are kept.
-
-    Returns
-    -------
-    Demo
 
     Raises
     ------
@@ -176,7 +170,6 @@ def run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.D
     Parameters
     ----------
     spec : Spec
-        The demo.
     seed : int
         The seed from which all others are derived.
     folder : Path
@@ -242,7 +235,6 @@ def write_files(demo: Demo, folder: Path) -> None:
     Parameters
     ----------
     demo : Demo
-        The results.
     folder : Path
         An existing folder.
     """
@@ -282,7 +274,6 @@ def show(result: Demo, out: Path) -> None:
     Parameters
     ----------
     result : Demo
-        The results.
     out : Path
         Folder with the files, which is named at the end.
     """

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from layerprobe.paper import PAIRS, RunSpec
-from layerprobe.runs.clusters import Cluster
+from layerprobe.runs.scheduler import Cluster
 
 SOURCE = str(Path(__file__).resolve().parents[2] / "src")
 QUIET = {

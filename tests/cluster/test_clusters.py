@@ -10,8 +10,8 @@ from layerprobe.errors import InputError
 from layerprobe.paper import read_run, run_folder
 from layerprobe.paper.analysis import analyse_grid
 from layerprobe.paper.rows import read_rows
-from layerprobe.runs.clusters import Cluster
 from layerprobe.runs.grid import train_grid
+from layerprobe.runs.scheduler import Cluster
 
 
 @pytest.mark.timeout(600)  # every process that starts imports torch, slowly on a busy machine

@@ -23,7 +23,7 @@ from layerprobe.paper import (
     run_folder,
 )
 from layerprobe.runs import data as run_images
-from layerprobe.runs import head_edit
+from layerprobe.runs import execution
 from layerprobe.runs.execution import groups
 from layerprobe.runs.states import variant
 from layerprobe.training import Recipe, TrainingState, seeded, train
@@ -87,7 +87,7 @@ def test_run_equals_training_edit_and_training_by_hand(tmp_path, undisturbed):
 @pytest.mark.parametrize("epoch", range(1, EPOCHS + 1))
 def test_run_stopped_after_any_epoch_resumes_with_the_same_bits(tmp_path, undisturbed, epoch, monkeypatch):
     edits = []
-    monkeypatch.setattr(head_edit, "edit_head", lambda *args: edits.append(1) or edit_head(*args))
+    monkeypatch.setattr(execution, "edit_head", lambda *args: edits.append(1) or edit_head(*args))
     with pytest.raises(KeyboardInterrupt):
         execute(SPEC, tmp_path, checkpoints=True, on_epoch=stop_at(epoch))
     assert len(edits) == (epoch > EDIT)

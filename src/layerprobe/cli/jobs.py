@@ -50,8 +50,7 @@ class Workers:
         InputError
             If the options contradict each other, or this machine does not have the device.
         """
-        from layerprobe.runs.clusters import Cluster
-        from layerprobe.runs.scheduler import jobs_on
+        from layerprobe.runs.scheduler import Cluster, jobs_on
 
         cluster = Cluster.of(self.backend, self.address)
         if cluster and self.jobs is not None:

@@ -82,9 +82,7 @@ def write_csv(frame: "pd.DataFrame", path: Path) -> None:
     Parameters
     ----------
     frame : DataFrame
-        The table.
     path : Path
-        The file to write.
 
     Raises
     ------

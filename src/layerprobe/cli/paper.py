@@ -133,8 +133,8 @@ def add_paper(app: "SubcommandApp") -> None:
             raise InputError("runs are trained either stacked or separate; leave out one of the two")
         with one_job(workers.device):
             from layerprobe.report.run_tables import counts, disk, failures, run_progress, show_grid
-            from layerprobe.runs.clusters import Cluster
             from layerprobe.runs.grid import train_grid
+            from layerprobe.runs.scheduler import Cluster
             from layerprobe.runs.states import disk_needed, status
             from layerprobe.utils.distributed import world_size
 

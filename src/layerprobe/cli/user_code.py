@@ -62,10 +62,6 @@ def load_model(reference: str, weights: Path | None, device: str | None) -> "nn.
     device : str, optional
         Name of a torch device.
 
-    Returns
-    -------
-    nn.Module
-
     Raises
     ------
     InputError

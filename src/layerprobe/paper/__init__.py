@@ -5,10 +5,9 @@ from layerprobe.runs.data import run_data
 from layerprobe.runs.execution import execute, execute_together
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.grid import train_grid
-from layerprobe.runs.head_edit import Edit
 from layerprobe.runs.leases import BusyError
 from layerprobe.runs.pairs import Pair, pair
-from layerprobe.runs.specs import Protocol, RunSpec
+from layerprobe.runs.specs import Edit, Protocol, RunSpec
 from layerprobe.runs.states import status
 
 __all__ = [

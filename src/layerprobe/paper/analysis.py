@@ -17,7 +17,7 @@ from layerprobe.runs.folders import RECORD, Run, is_done, read_run, run_folder
 from layerprobe.runs.grid import Outcome
 from layerprobe.runs.leases import Session, acquire, is_leased
 from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
-from layerprobe.runs.scheduler import Jobs, Location, jobs_on, run_tasks, shared_places
+from layerprobe.runs.scheduler import Jobs, Location, jobs_on, renamed_arguments, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch
 
@@ -28,9 +28,7 @@ def missing(spec: RunSpec, root: Location, experiments: Sequence[str]) -> list[s
     Parameters
     ----------
     spec : RunSpec
-        The run.
     root : path
-        The folder of all runs.
     experiments : sequence of str
         Names in `EXPERIMENTS`.
 
@@ -67,15 +65,11 @@ def analyse(
     Parameters
     ----------
     spec : RunSpec
-        The run.
     root : path
-        The folder of all runs.
     experiments : sequence of str
         Names in `EXPERIMENTS`.
     data_root : path, optional
-        As in `layerprobe.data.load`.
     device : str
-        Where networks run.
     on_experiment : callable, optional
         Called with the name of each experiment before it starts.
     session : Session, optional
@@ -115,6 +109,7 @@ def analyse(
         raise ExperimentError("; ".join(said)) from failed[0]
 
 
+@renamed_arguments(tell="report", cluster="jobs")
 def analyse_grid(
     work: Mapping[RunSpec, Sequence[str]],
     root: Location,
@@ -199,7 +194,6 @@ def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     specs : sequence of RunSpec
         The runs; those without rows are left out.
     root : path
-        The folder of all runs.
     """
     frames = []
     for spec in specs:
@@ -226,7 +220,6 @@ def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     specs : sequence of RunSpec
         The runs; unfinished ones are left out.
     root : path
-        The folder of all runs.
 
     Returns
     -------

@@ -20,9 +20,8 @@ from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.tables import TABLES
 from layerprobe.runs.grid import operations
-from layerprobe.runs.head_edit import Edit
 from layerprobe.runs.scheduler import Location
-from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.specs import Edit, RunSpec
 from layerprobe.runs.states import so_far
 from layerprobe.training import Seeds
 from layerprobe.utils.threads import one_thread
@@ -81,7 +80,6 @@ class StudyScale:
         Parameters
         ----------
         pairs : sequence of str
-            Pairs of network and data set.
         degrees : sequence of float or None
             Corruption degrees; None for human labels.
         **changes
@@ -193,7 +191,6 @@ class ReproductionPlan:
     Attributes
     ----------
     scale : StudyScale
-        The size of its runs.
     targets : tuple of str
         The tables and figures that it writes.
     work : dict of RunSpec to tuple of str
@@ -233,13 +230,7 @@ def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Repro
     names : sequence of str
         Names of tables and figures, or "all".
     scale : StudyScale
-        The size of the runs.
     pairs : sequence of str
-        Pairs of network and data set.
-
-    Returns
-    -------
-    ReproductionPlan
 
     Raises
     ------
@@ -279,7 +270,6 @@ def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:
     Parameters
     ----------
     specs : sequence of RunSpec
-        The runs.
     root : path
         The folder of all runs; epochs done there are not counted.
     """

@@ -58,9 +58,7 @@ def rows_path(folder: Path, experiment: str) -> Path:
     Parameters
     ----------
     folder : Path
-        The folder of the run.
     experiment : str
-        Name of the experiment.
     """
     return folder / "rows" / f"{experiment}.csv"
 
@@ -71,11 +69,8 @@ def write_rows(folder: Path, experiment: str, rows: pd.DataFrame) -> None:
     Parameters
     ----------
     folder : Path
-        The folder of the run.
     experiment : str
-        Name of the experiment.
     rows : DataFrame
-        Rows of `tidy`.
     """
     path = rows_path(folder, experiment)
     path.parent.mkdir(exist_ok=True)
@@ -88,9 +83,7 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
     Parameters
     ----------
     folder : Path
-        The folder of the run.
     experiment : str
-        Name of the experiment.
 
     Raises
     ------
@@ -113,9 +106,7 @@ def of_run(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     run : Run
-        The run.
     rows : DataFrame
-        Rows of `tidy`.
     """
     return with_run(run.spec, rows)[COLUMNS]
 
@@ -126,7 +117,6 @@ def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     spec : RunSpec
-        The run.
     frame : DataFrame
         Rows or a history of this run.
     """

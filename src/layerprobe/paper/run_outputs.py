@@ -85,11 +85,8 @@ class FinishedRun:
     noisy : ndarray of shape (n,), int64
         The labels that it was trained on.
     root : Path
-        The folder of all runs.
     data_root : path, optional
-        As in `layerprobe.data.load`.
     device : str
-        Where networks run.
     """
 
     run: Run
@@ -108,13 +105,9 @@ class FinishedRun:
         Parameters
         ----------
         spec : RunSpec
-            The run.
         root : path
-            The folder of all runs.
         data_root : path, optional
-            As in `layerprobe.data.load`.
         device : str
-            Where networks run.
 
         Raises
         ------

@@ -19,9 +19,7 @@ def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
     rows : DataFrame
         Tidy rows (`layerprobe.paper.rows.COLUMNS`).
     experiment : str
-        Name of the experiment.
     **equal : str
-        Values by column.
     """
     selected = independent(rows)
     for column, value in {"experiment": experiment, **equal}.items():
@@ -35,7 +33,6 @@ def accuracies(rows: pd.DataFrame, split: str = "test", labels: str = "true") ->
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows.
     split : {"train", "test", "validation", "evaluation"}
     labels : {"noisy", "true", "relabelled"}
     """
@@ -61,7 +58,6 @@ def means(rows: pd.DataFrame, keys: Sequence[str], name: str = "ours", column: s
     name : str
         Name of the mean in the result.
     column : str
-        The column to average.
 
     Returns
     -------
@@ -100,7 +96,6 @@ def network_retraining(rows: pd.DataFrame, **equal: str) -> dict[str, pd.DataFra
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows.
     **equal : str
         Values by column, for example setting="early_stopping".
 

@@ -24,7 +24,6 @@ def done_share(progress: Progress, *, training_share: float = TRAINING_SHARE) ->
     Parameters
     ----------
     progress : Progress
-        The progress of the run.
     training_share : float
         Share of the run's time that training takes, roughly.
     """
@@ -48,7 +47,6 @@ class TimeLeft:
         share : float
             The share that is done, in [0, 1].
         now : float
-            The time in seconds.
         """
         if self._first is None and share > 0:
             self._first = now, share
@@ -81,7 +79,6 @@ def show_progress(
     Parameters
     ----------
     names : sequence of str
-        The name of each run.
     last_epochs : sequence of int, optional
         The maximum number of epochs of each run.
     training_share : float

@@ -20,10 +20,9 @@ from layerprobe.paper.plans import ReproductionPlan, seconds_left
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.progress import in_words
 from layerprobe.report.run_tables import counts, disk, run_progress
-from layerprobe.runs.clusters import Cluster
 from layerprobe.runs.folders import is_done, run_folder
 from layerprobe.runs.grid import Outcome, train_grid
-from layerprobe.runs.scheduler import Jobs, Location
+from layerprobe.runs.scheduler import Cluster, Jobs, Location, renamed_arguments
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import disk_needed, runs_in, status
 from layerprobe.training import provenance
@@ -62,9 +61,7 @@ class Results:
         Parameters
         ----------
         specs : sequence of RunSpec
-            The runs.
         root : path
-            The folder of all runs.
         """
         return cls(gather(specs, root), histories(specs, root))
 
@@ -117,11 +114,9 @@ def write_tables(
     Parameters
     ----------
     results : Results
-        Measurements.
     names : sequence of str, optional
         Names of tables; None writes all whose experiments were done.
     out : path
-        Folder of the files.
     pairs : collection of str, optional
         Pairs to show, with their published numbers; by default those of the results.
 
@@ -149,11 +144,9 @@ def write_figures(results: Results, names: Sequence[str] | None, out: Location) 
     Parameters
     ----------
     results : Results
-        Measurements.
     names : sequence of str, optional
         Names of figures; None draws all whose experiments were done.
     out : path
-        Folder of the files.
 
     Raises
     ------
@@ -201,9 +194,7 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
     Parameters
     ----------
     plan : ReproductionPlan
-        The plan.
     root : Path
-        The folder of all runs.
     jobs : int or Cluster
         Runs at a time here, or the cluster that runs them.
     """
@@ -225,6 +216,7 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
     return f"{state} {to_measure} experiments to do. {number}: {training}, {disk(needed, root)}."
 
 
+@renamed_arguments(cluster="jobs")
 def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> list[Outcome]:
     """Do everything of a plan that is missing, and write its tables, figures and report.
 
@@ -234,9 +226,7 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
     Parameters
     ----------
     plan : ReproductionPlan
-        The plan.
     root : Path
-        The folder of all runs.
     out : Path
         Folder for tables/, figures/, report.html, rows.csv, history.csv and provenance.json.
     **options
@@ -338,9 +328,7 @@ def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, 
     Parameters
     ----------
     plan : ReproductionPlan
-        The plan.
     root : Path
-        The folder of all runs.
     rows : DataFrame
         The rows measured on its runs.
     """

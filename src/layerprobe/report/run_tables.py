@@ -29,9 +29,7 @@ def run_progress(
     Parameters
     ----------
     specs : sequence of RunSpec
-        The runs.
     root : path
-        The folder of all runs.
     training : bool
         Whether they are trained, or analysed.
 
@@ -134,7 +132,6 @@ def document(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome]) -> dic
     Parameters
     ----------
     root : Path
-        The folder of all runs.
     rows : DataFrame
         What `layerprobe.runs.states.status` returns.
     outcomes : sequence of Outcome
@@ -156,7 +153,6 @@ def show_grid(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome] = (), 
     root, rows, outcomes
         As for `document`.
     json : bool
-        Print JSON.
     """
     if json:
         print(jsonlib.dumps(document(root, rows, outcomes), indent=2))

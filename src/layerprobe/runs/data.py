@@ -15,9 +15,7 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     Parameters
     ----------
     spec : RunSpec
-        The run.
     data_root : path, optional
-        As for `layerprobe.data.load`.
 
     Returns
     -------

@@ -1,6 +1,7 @@
 """Train runs in their own folders, one at a time or several as one batched model, or resume them."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
+from layerprobe.editing import edit_head
 from layerprobe.errors import DataError, InputError, LayerprobeError
 from layerprobe.runs.data import run_data
 from layerprobe.runs.folders import (
@@ -32,13 +34,13 @@ from layerprobe.runs.folders import (
     write_history,
     write_record,
 )
-from layerprobe.runs.head_edit import train_edited
 from layerprobe.runs.leases import Lease, Session, acquire
 from layerprobe.runs.pairs import pair
-from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.specs import Edit, RunSpec
 from layerprobe.runs.states import untrained_network
 from layerprobe.training import (
     Epoch,
+    Recipe,
     TrainingState,
     chosen_epochs,
     load_checkpoint,
@@ -52,6 +54,8 @@ from layerprobe.training import (
 from layerprobe.utils.distributed import from_first, rank, world_size
 from layerprobe.utils.files import replace_file
 
+BATCH = 512  # samples per forward pass of an edit
+NEVER = 2.0  # a training accuracy that is not reached
 UNFINISHED = b"unfinished"  # what the first process of a job sends to the others
 
 
@@ -76,11 +80,8 @@ def execute(
     Parameters
     ----------
     spec : RunSpec
-        What to train.
     root : path
-        The folder of all runs.
     data_root : path, optional
-        As for `layerprobe.data.load`.
     device : torch.device or str
         Where to train. Initial weights and batch orders are drawn on the CPU, the same for every device.
     on_epoch : callable, optional
@@ -89,10 +90,6 @@ def execute(
         Keep the weights of those `chosen_epochs` that this call trains.
     session : Session, optional
         The session of the calling command: a run that one of its lost workers holds is taken over.
-
-    Returns
-    -------
-    Run
 
     Raises
     ------
@@ -106,7 +103,7 @@ def execute(
         if lease:
             images, labels = run_data(spec, data_root)
             writer = _RunWriter.begin(spec, lease, images, labels, device, checkpoints)
-            history = (partial(train_edited, spec.edit) if spec.edit else train)(
+            history = (partial(_train_edited, spec.edit) if spec.edit else train)(
                 writer.model,
                 y=torch.tensor(labels, device=device),
                 order_seed=spec.order_seed,
@@ -165,11 +162,8 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
     Parameters
     ----------
     spec : RunSpec
-        One of the runs.
     images : ImageSet
-        The images of all of them.
     device : torch.device
-        Where to put the images.
 
     Returns
     -------
@@ -193,7 +187,6 @@ class _RunWriter:
     Attributes
     ----------
     spec : RunSpec
-        The run.
     lease : Lease
         The lease of its folder.
     model : Module
@@ -303,6 +296,38 @@ def _check_same(what: str, found: Any, expected: Any, folder: Path) -> None:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _train_edited(
+    edit: Edit,
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    *,
+    inputs: Callable[[Tensor], Tensor],
+    resume: TrainingState | None = None,
+    **arguments: Any,
+) -> list[Epoch]:
+    """Train as `train` does, with an edit of the last layer after some epochs (arXiv 2603.19865).
+
+    A state of at most `edit.epoch` epochs is that of the network before the edit, one of more epochs that of
+    the edited network. So the network is edited once, however often training is interrupted. Training
+    ends before the edit where the loss is not finite.
+    """
+    arguments |= {"inputs": inputs}
+    if resume and len(resume.history) > edit.epoch:
+        earlier = list(resume.history[: edit.epoch])
+    else:
+        before = replace(recipe, max_epochs=edit.epoch, target=NEVER)
+        earlier = train(model, x, y, before, resume=resume, **arguments)
+        if not math.isfinite(earlier[-1].loss):
+            return earlier
+        parts = zip(x.split(BATCH), y.split(BATCH), strict=True)
+        edited = edit_head(model, ((inputs(rows), labels) for rows, labels in parts), edit.probe, edit.bias)
+        model.load_state_dict(edited.state_dict())
+        resume = None
+    return train(model, x, y, recipe, earlier=earlier, resume=resume, **arguments)
 
 
 def execute_together(

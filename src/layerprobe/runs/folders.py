@@ -47,9 +47,7 @@ class Run:
     Attributes
     ----------
     folder : Path
-        The folder.
     spec : RunSpec
-        The run.
     history : DataFrame
         One row per complete epoch; the columns are the fields of `layerprobe.training.Epoch`.
     done : bool
@@ -87,9 +85,7 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
     Parameters
     ----------
     root : path
-        The folder of all runs.
     spec : RunSpec
-        The run.
     """
     return Path(root) / spec.pair / spec.folder_name
 
@@ -105,9 +101,7 @@ def epoch_path(folder: Path, epoch: int) -> Path:
     Parameters
     ----------
     folder : Path
-        The folder of the run.
     epoch : int
-        The epoch; 0 is the initial network.
     """
     return folder / "checkpoints" / f"epoch-{epoch:04}.safetensors"
 
@@ -147,15 +141,9 @@ def load_model(folder: Location, epoch: int | None = None, device: torch.device 
     Parameters
     ----------
     folder : path
-        The run's folder.
     epoch : int, optional
         One of `kept_epochs`; 0 is the initial network. By default the last epoch of a run that is done.
     device : torch.device or str
-        Where to put the network.
-
-    Returns
-    -------
-    Module
 
     Raises
     ------
@@ -207,9 +195,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     Parameters
     ----------
     folder : Path
-        The folder of the run.
     record : dict
-        Its contents, in JSON types.
     """
     replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
@@ -220,8 +206,6 @@ def write_history(folder: Path, history: Iterable[Epoch]) -> None:
     Parameters
     ----------
     folder : Path
-        The folder of the run.
     history : iterable of Epoch
-        All epochs so far.
     """
     replace_file(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False).encode())

@@ -15,7 +15,7 @@ from layerprobe.runs.folders import MODEL, Location, is_done, read_run, run_fold
 from layerprobe.runs.leases import BusyError, Session, is_leased
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
-from layerprobe.runs.scheduler import Jobs, jobs_on, run_tasks, shared_places
+from layerprobe.runs.scheduler import Jobs, jobs_on, renamed_arguments, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import so_far, untrained_network
 from layerprobe.training import Epoch
@@ -39,14 +39,11 @@ class Outcome:
     Attributes
     ----------
     spec : RunSpec
-        The run.
     state : {"kept", "trained", "busy", "failed"}
         "kept": done before this call; "trained": done by this call; "busy": another process trains it. A
         failed run resumes after its last complete epoch when the grid is trained again.
     error : str
-        The error in one line.
     traceback : str
-        The traceback of an exception.
     """
 
     spec: RunSpec
@@ -61,7 +58,6 @@ class Outcome:
         Parameters
         ----------
         spec : RunSpec
-            The run.
         result : object
             An exception if the run failed.
         """
@@ -78,6 +74,7 @@ class Outcome:
         return "done" if self.state in ("kept", "trained") else "busy" if self.state == "busy" else "failed"
 
 
+@renamed_arguments(tell="report", cluster="jobs")
 def train_grid(
     specs: Sequence[RunSpec],
     root: Location,
@@ -101,14 +98,12 @@ def train_grid(
     Parameters
     ----------
     specs : sequence of RunSpec
-        What to train.
     root : path
         The folder of all runs; for a cluster, on storage that all its machines see.
     jobs : int or Cluster, optional
         The number of processes of one thread each, by default that of `jobs_on`; or the cluster to train on,
         as many runs at a time as it has workers.
     device : str
-        Where to train.
     data_root : path, optional
         As for `layerprobe.data.load`. On a cluster, the folder of the calling process if it has set one.
     checkpoints : bool or collection of RunSpec

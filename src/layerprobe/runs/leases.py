@@ -56,7 +56,6 @@ class Lease:
     Attributes
     ----------
     folder : Path
-        The folder.
     token : str
         Names this lease in its file.
     """
@@ -125,7 +124,6 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
     Parameters
     ----------
     folder : Path
-        The folder, which exists.
     session : Session, optional
         The session that this process works for. A lease of another worker of the same session is waited for
         and taken over, since that worker is lost.

@@ -49,7 +49,6 @@ def follow_progress(
     read : callable
         Return the progress of the run at a position, or None if no process works on it. Called in a thread.
     positions : collection of int
-        The runs to follow.
     report : ProgressCallback, optional
         Called with what has changed, from one thread at a time.
 

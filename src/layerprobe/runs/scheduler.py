@@ -1,36 +1,117 @@
-"""Tasks in processes of this machine or on a cluster; a lost process does not disturb the other tasks."""
+"""Tasks in processes of this machine or on a dask or Ray cluster that exists already.
 
+A lost process does not disturb the other tasks.
+"""
+
+import functools
+import logging
 import os
 import signal
+import socket
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from threading import Lock
+from typing import Any, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
 import torch
 
 from layerprobe.data.folders import data_folder
 from layerprobe.errors import InputError, LayerprobeError
-from layerprobe.runs.clusters import ATTEMPTS, Cluster, run_on_cluster
 from layerprobe.runs.folders import Location
 from layerprobe.runs.leases import AbandonedError, Session
 from layerprobe.runs.pairs import PAIRS, Pair
+from layerprobe.utils.threads import one_thread
 
 Task = TypeVar("Task")
+Function = TypeVar("Function", bound=Callable[..., Any])
+Results = Generator[tuple[Task, Any]]
 IDLE = 60  # seconds after which a process without a task ends, also if its parent was killed
+TIMEOUT = 10  # seconds until an address counts as wrong
+ATTEMPTS = 3  # of a task whose process is lost; dask has `distributed.scheduler.allowed-failures` for them
+_ONE_TASK = Lock()  # a training run sets threads and draws random numbers for its whole process
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster and its address.
+
+    Attributes
+    ----------
+    backend : {"dask", "ray"}
+        The kind of cluster.
+    address : str
+        The address of dask's scheduler, as tcp://host:8786. For Ray: "auto" on one of its machines,
+        host:6379, or ray://host:10001 from elsewhere.
+    """
+
+    backend: Literal["dask", "ray"]
+    address: str
+
+    @classmethod
+    def of(cls, backend: str, address: str | None) -> Self | None:
+        """Return the cluster of --backend and --address; None for the backend "loky", this machine.
+
+        Parameters
+        ----------
+        backend : {"loky", "dask", "ray"}
+        address : str, optional
+
+        Raises
+        ------
+        InputError
+            If one of the two is given without the other.
+        """
+        if backend == "loky":
+            if address is not None:
+                raise InputError(f"--address {address} is for a cluster; add --backend dask or --backend ray")
+            return None
+        if not address:
+            example = {"dask": "tcp://HOST:8786, its scheduler", "ray": "auto, or ray://HOST:10001"}
+            raise InputError(f"--backend {backend} needs --address, as {example[backend]}")
+        return cls(backend, address)  # type: ignore[arg-type]
+
+    def __str__(self) -> str:
+        """Return the cluster's name in messages."""
+        return f"the {self.backend} cluster at {self.address}"
+
+
 Jobs = int | Cluster
 """How many processes of this machine, or a cluster, which has as many as it has workers."""
 
 
+def renamed_arguments(**names: str) -> Callable[[Function], Function]:
+    """Return a decorator of functions whose keyword arguments were renamed; old ones give a warning.
+
+    >>> renamed_arguments(tell="report")(lambda *, report: report)(report=1)
+    1
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if old := {name: kwargs.pop(name) for name in names if name in kwargs}:
+                use = ", ".join(f"{names[name]}= instead of {name}=" for name in old)
+                warnings.warn(f"{function.__name__}: use {use}", DeprecationWarning, stacklevel=2)
+                kwargs |= {names[name]: value for name, value in old.items() if value is not None}
+            return function(*args, **kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
+
+
 def jobs_on(device: str, jobs: Jobs | None = None) -> Jobs:
-    """Return how many processes train on a device; by default one per usable CPU core, or one on a GPU.
+    """Return how many processes train on a device: by default one per usable CPU core, or one on a GPU.
 
     Parameters
     ----------
     device : str
-        As for `torch.device`.
     jobs : int or Cluster, optional
         The caller's choice, which is checked.
 
@@ -51,17 +132,13 @@ def jobs_on(device: str, jobs: Jobs | None = None) -> Jobs:
 
 
 def shared_places(jobs: Jobs, root: Location, data_root: Location | None) -> tuple[Location, Location | None]:
-    """Return the folders of runs and of data for the workers.
+    """Return the folders of runs and of data for the workers; for a cluster both are absolute.
 
     Parameters
     ----------
     jobs : int or Cluster
-        As `jobs_on` returns it. For a cluster both folders are absolute.
-    root : path
-        The folder of all runs.
-    data_root : path, optional
-        As for `layerprobe.data.load`. Without it, a cluster gets the folder that LAYERPROBE_DATA names in
-        this process.
+    root, data_root : path
+        As for `train_grid`. Without `data_root`, a cluster gets the folder that LAYERPROBE_DATA names here.
     """
     if not isinstance(jobs, Cluster):
         return root, data_root
@@ -72,7 +149,7 @@ def shared_places(jobs: Jobs, root: Location, data_root: Location | None) -> tup
 
 def run_tasks(
     work: Callable[..., Any], tasks: Sequence[Task], root: Location, jobs: Jobs, device: str
-) -> Generator[tuple[Task, Any]]:
+) -> Results[Task]:
     """Yield each task with its result or an exception, in the order in which they end.
 
     A task whose process is killed is tried again, `ATTEMPTS` times in all. Each process of this machine is a
@@ -84,19 +161,23 @@ def run_tasks(
     work : callable
         Called in another process with a task and `session`, the `Session` of this call.
     tasks : sequence
-        The longest first.
+        Picklable, the longest first.
     root : path
-        The folder of all runs.
+        The folder of all runs, which every worker sees.
     jobs : int or Cluster
         As `jobs_on` returns it.
     device : str
-        Where tasks run.
+
+    Raises
+    ------
+    InputError
+        If the packages of the cluster are not installed, or none answers at its address.
     """
     if not tasks:
         return
     with Session.begin(root) as session:
         if isinstance(jobs, Cluster):
-            yield from run_on_cluster(work, tasks, jobs, session, device)
+            yield from _run_on_cluster(work, tasks, jobs, session, device)
             return
         from loky import BrokenProcessPool, ProcessPoolExecutor
 
@@ -144,3 +225,118 @@ def _run_task(task: Any, *, work: Callable[..., Any], session: Session, pairs: d
         return work(task, session=session)
     except AbandonedError:
         os._exit(1)  # the command was killed: nothing else ends a process that has lost its parent
+
+
+def _run_on_cluster(
+    work: Callable[..., Any], tasks: Sequence[Task], cluster: Cluster, session: Session, device: str
+) -> Results[Task]:
+    """Run tasks on a cluster, whose scheduler gives them to workers that are there or join later.
+
+    It tries a task again if its worker is lost. On a GPU, Ray gives each task one of its own; each dask
+    worker must have one.
+    """
+    run = {"dask": _run_on_dask, "ray": _run_on_ray}[cluster.backend]
+    yield from run(_WorkerTask(work, session, dict(PAIRS)), tasks, cluster.address, device)
+
+
+@dataclass(frozen=True)
+class _WorkerTask:
+    """Do a task on a worker; return an exception instead of raising it."""
+
+    work: Callable[..., Any]
+    session: Session
+    pairs: dict[str, Pair]
+
+    def __call__(self, task: Any) -> Any:
+        root = self.session.folder.parent.parent
+        try:
+            if not self.session.folder.exists():
+                raise InputError(
+                    f"{socket.gethostname()} does not see {root} as the command that sent this work does; "
+                    "name a --root on storage that all workers share"
+                )
+            with _ONE_TASK, one_thread():
+                PAIRS.update(self.pairs)
+                return self.work(task, session=self.session)
+        except (Exception, AbandonedError) as error:
+            return error
+
+
+def _run_on_dask(
+    work: Callable[[Task], Any], tasks: Sequence[Task], address: str, device: str
+) -> Results[Task]:
+    try:
+        from distributed import Client, as_completed
+    except ImportError as error:
+        raise _no_extra("dask", error) from error
+    _connect(address, 8786)
+    try:
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise _wrong_address("dask scheduler", address, error) from error
+    with client:
+        pending = {client.submit(work, task, pure=False): task for task in tasks}
+        try:
+            for future in as_completed(list(pending), loop=client.loop):
+                lost = future.exception()  # such as KilledWorker; other exceptions are results
+                yield pending.pop(future), _lost(lost) if lost else future.result()
+        finally:
+            client.cancel(list(pending))
+
+
+def _run_on_ray(
+    work: Callable[[Task], Any], tasks: Sequence[Task], address: str, device: str
+) -> Results[Task]:
+    try:
+        import ray
+    except ImportError as error:
+        raise _no_extra("ray", error) from error
+    if address != "auto":
+        _connect(address, 6379)
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # of many kinds
+        raise _wrong_address("Ray cluster", address, error) from error
+    try:
+        remote: Any = ray.remote  # whose type stub does not know these arguments
+        needs = {"num_cpus": 1, "num_gpus": 0 if device == "cpu" else 1, "max_retries": ATTEMPTS - 1}
+        function = remote(**needs)(lambda task: work(task))
+        pending = {function.remote(task): task for task in tasks}
+        try:
+            while pending:
+                (ended,), _ = ray.wait(list(pending))
+                try:
+                    result = ray.get(ended)
+                except Exception as error:  # other exceptions are results
+                    result = _lost(error)
+                yield pending.pop(ended), result
+        finally:
+            for reference in pending:
+                ray.cancel(reference, force=True)
+    finally:
+        ray.shutdown()
+
+
+def _lost(error: BaseException) -> LayerprobeError:
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return LayerprobeError(f"the cluster gave the run up ({reason}); the same command resumes it")
+
+
+def _connect(address: str, port: int) -> None:
+    """Raise InputError unless a server listens at an address; the clients wait much longer."""
+    try:
+        parts = urlsplit(address if "//" in address else f"//{address}")
+        if not parts.hostname:
+            raise ValueError("the address names no host")
+        socket.create_connection((parts.hostname, parts.port or port), timeout=TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        raise _wrong_address("cluster", address, error) from error
+
+
+def _no_extra(backend: str, error: ImportError) -> InputError:
+    return InputError(f"--backend {backend} needs more packages ({error}): pip install 'layerprobe[cluster]'")
+
+
+def _wrong_address(what: str, address: str, error: Exception) -> InputError:
+    reason = " ".join(str(error).split())[:300]
+    return InputError(f"no {what} answers at {address!r} ({reason}); start one, or correct --address")

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+from layerprobe.editing import Bias, check_bias, linear_probe
 from layerprobe.errors import InputError
-from layerprobe.runs.head_edit import Edit
 from layerprobe.runs.pairs import pair as pair_of
 from layerprobe.training import Recipe, Seeds
 
@@ -17,6 +17,30 @@ Protocol = Literal["independent", "published"]
 WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
 # Fields that are left out of the record where they are None, which keeps the keys of runs without them.
 OPTIONAL = ("test_subset", "edit")
+
+
+@dataclass(frozen=True)
+class Edit:
+    """An edit of a network's last layer during training, which continues with a fresh optimiser.
+
+    Attributes
+    ----------
+    epoch : int
+        The edit follows this epoch, from 1 on. The target of the recipe applies to later epochs only.
+    probe, bias : str
+        As for `layerprobe.edit_head`. The probe is fitted on the labels that the network is trained on.
+    """
+
+    epoch: int
+    probe: str = "velpic"
+    bias: Bias = "probe"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.epoch, Integral) or self.epoch < 1:
+            raise InputError(f"an edit's epoch must be a whole number of at least 1, got {self.epoch!r}")
+        object.__setattr__(self, "epoch", int(self.epoch))
+        linear_probe(self.probe)
+        check_bias(self.bias)
 
 
 @dataclass(frozen=True)
@@ -135,7 +159,6 @@ class RunSpec:
         pair : str
             A name in `layerprobe.runs.pairs.PAIRS`.
         corruption : float or None
-            As in the class.
         seed : int
             The seed from which ``Seeds.derive`` derives those of noise, initial weights and batch order.
         protocol : {"independent", "published"}
@@ -145,10 +168,6 @@ class RunSpec:
             As in the class; by default `noise` is that of the protocol.
         **overrides
             Fields of `Recipe` to change, as ``optimizer="adam"``; None keeps the value of the pair.
-
-        Returns
-        -------
-        RunSpec
 
         Raises
         ------

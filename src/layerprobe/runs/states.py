@@ -25,7 +25,6 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
     Parameters
     ----------
     root : path
-        The folder of all runs.
     specs : iterable of RunSpec, optional
         The runs. By default every run in the folder, and those that are missing to make the corruption
         degrees and seeds of each pair a full grid.
@@ -147,7 +146,6 @@ def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
     Parameters
     ----------
     root : path
-        The folder of all runs.
     spec : RunSpec
         The run, whose folder may not exist.
     """
@@ -166,7 +164,6 @@ def untrained_network(pair_name: str, options: tuple[tuple[str, Any], ...]) -> n
     pair_name : str
         A name in `layerprobe.runs.pairs.PAIRS`.
     options : tuple of (str, value)
-        Options of the network.
     """
     with torch.device("meta"):
         return pair(pair_name).network(options)
@@ -178,7 +175,6 @@ def disk_needed(specs: Sequence[RunSpec], *, jobs: int, checkpoints: bool) -> in
     Parameters
     ----------
     specs : sequence of RunSpec
-        The runs.
     jobs : int
         How many of them are trained at a time.
     checkpoints : bool

@@ -47,11 +47,9 @@ def fit_flops(probe: Probe, counts: np.ndarray, d: int) -> float:
     Parameters
     ----------
     probe : Probe
-        A fitted probe.
     counts : ndarray of shape (K,)
         Training rows n_k per class; n is their sum.
     d : int
-        Number of features.
 
     Returns
     -------
@@ -82,7 +80,6 @@ def masc_fit_flops(counts: np.ndarray | Sequence[int], d: int, ranks: Sequence[i
     counts : sequence of int, K long
         Training rows n_k per class.
     d : int
-        Number of features.
     ranks : sequence of int, K long
         Components r_k per class.
     """
@@ -100,11 +97,9 @@ def predict_flops(probe: Probe, m: int, n: int, d: int) -> float:
     Parameters
     ----------
     probe : Probe
-        A fitted probe.
     m, n : int
         Rows to predict, and training rows.
     d : int
-        Number of features.
 
     Returns
     -------

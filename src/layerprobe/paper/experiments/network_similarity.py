@@ -129,7 +129,6 @@ def chance_cosine(r: int, s: int, m: int) -> float:
     r, s : int
         Dimensions of the subspaces.
     m : int
-        Dimension of the space.
     """
     return (max(r, s) / m) ** 0.5
 

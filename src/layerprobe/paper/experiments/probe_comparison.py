@@ -38,7 +38,6 @@ def affordable_probes(finished: FinishedRun, d: int) -> list[str]:
     finished : FinishedRun
         The run, which gives the number of classes K and the limit.
     d : int
-        Number of features of the layer.
     """
     limit = MOST_CUBES if finished.spec.subset is None else MOST_CUBES_OF_SUBSET
     too_long = finished.images.num_classes * d**3 > limit

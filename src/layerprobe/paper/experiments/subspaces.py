@@ -83,13 +83,9 @@ def fit_probes(
     Parameters
     ----------
     finished : FinishedRun
-        The run with its labels.
     layer : str
-        Name of the layer.
     data : LayerData
-        Its outputs.
     probes : mapping of str to estimator
-        Unfitted.
     fitted_on : iterable of {"noisy", "true"}, optional
         Labels of the fits; by default both where they differ.
 
@@ -116,11 +112,9 @@ def probe_records(
     Parameters
     ----------
     finished : FinishedRun
-        The run with its labels.
     fitted : sequence of FittedProbe
         Probes of `fit_probes`.
     data : LayerData
-        The outputs of the layer.
     """
     train, test = ({i: y for i, y, _ in predictions(fitted, X)} for X in data)
     return [
@@ -136,7 +130,6 @@ def accuracy_records(finished: FinishedRun, train: Tensor, test: Tensor) -> list
     Parameters
     ----------
     finished : FinishedRun
-        The run with its labels.
     train : Tensor of shape (n,)
         Labels predicted for the training data; compared with the noisy and with the true labels.
     test : Tensor of shape (m,)
@@ -158,7 +151,6 @@ def network_records(finished: FinishedRun, outputs: RunOutputs) -> list[dict[str
     finished : FinishedRun
         The run, for its labels.
     outputs : RunOutputs
-        The outputs of the network.
     """
     train, test = (logits.argmax(1) for logits in outputs.logits)
     own = {"layer": "output", "probe": "network"}

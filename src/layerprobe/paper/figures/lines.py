@@ -135,7 +135,6 @@ def lines_by(
     rows : DataFrame
         With a column "value".
     column : str
-        The column whose values are lines.
     styles : mapping of str to (str, str)
         Style of each value; its order is that of the lines.
     x, order
@@ -143,7 +142,6 @@ def lines_by(
     titles : mapping of str to str, optional
         Labels of the values in the legend; by default the values themselves.
     kind : {"probe", "network", "published"}
-        As in `Line`.
     """
     titles = titles or {}
     lines = [
@@ -174,7 +172,6 @@ def network_lines(rows: pd.DataFrame, family: str, order: Sequence[str]) -> list
     rows : DataFrame
         Rows of `with_names`, of any family.
     family : str
-        The family to show.
     order : sequence of str
         Conditions at positions 0, 1, ...
     """

@@ -68,10 +68,6 @@ class FigureSpec:
         published : DataFrame, optional
             The published Table 1, for the figure "gains"; other figures ignore it.
 
-        Returns
-        -------
-        matplotlib.figure.Figure
-
         Raises
         ------
         MissingRowsError

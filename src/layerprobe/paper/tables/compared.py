@@ -27,7 +27,6 @@ def network_accuracy(
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows.
     experiment : str
         The experiment that measured it.
     split : {"train", "test"}
@@ -42,7 +41,6 @@ def masc_at_best_layer(rows: Frame, fitted_on: str, *, hidden: bool = False) -> 
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows.
     fitted_on : {"noisy", "true"}
         Labels of the subspaces.
     hidden : bool

@@ -71,11 +71,8 @@ def joined(
     Parameters
     ----------
     left, right : DataFrame
-        The frames.
     keys : sequence of str
-        Columns to join on.
     validate : {"one_to_one", "many_to_one"}
-        As in `pandas.merge`.
     """
     places = ["left_place", "right_place"]
     left, right = left.assign(left_place=range(len(left))), right.assign(right_place=range(len(right)))

@@ -44,7 +44,6 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     Parameters
     ----------
     name : str
-        Name in `TABLES`.
     frame : DataFrame
         The result of its `build`.
     folder : path
@@ -79,7 +78,6 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     Parameters
     ----------
     name : str
-        Name in `TABLES`.
     frame : DataFrame
         The result of its `build`.
 
@@ -135,7 +133,6 @@ def to_latex(frame: pd.DataFrame, title: str, label: str) -> str:
     frame : DataFrame
         The result of the `build` of a table.
     title : str
-        Its caption.
     label : str
         Its label for references.
     """
