@@ -17,10 +17,12 @@ from layerprobe.errors import InputError
 from layerprobe.layers import capture, list_layers
 from layerprobe.probes import REGISTRY, LinearProbe, create
 from layerprobe.probes.base import label_array
+from layerprobe.utils.settings import default_settings
 
 Bias: TypeAlias = Literal["probe", "keep", "zero"]
 
 
+@default_settings()
 def edit_head(
     model: nn.Module,
     train: Any,

@@ -206,11 +206,13 @@ def test_consume_sees_the_training_flags_of_the_user(normed, x):
     assert flags == [(True, False)]
 
 
-def test_forward_in_inference_mode_and_outputs_usable_by_autograd(mlp, x):
+def test_forward_without_gradients_and_outputs_usable_by_autograd(mlp, x):
     modes = []
-    mlp.act.register_forward_hook(lambda *_: modes.append(torch.is_inference_mode_enabled()))
+    mlp.act.register_forward_hook(
+        lambda *_: modes.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
+    )
     rows = capture(mlp, x, "act").outputs["act"]
-    assert modes == [True]
+    assert modes == [(False, False)]
     assert not rows.requires_grad
     assert not rows.is_inference()  # autograd would refuse to save such a tensor
     consumed = []

@@ -14,7 +14,7 @@ from layerprobe.networks import MLP
 from layerprobe.probes import NearestClassMean
 from layerprobe.training import Recipe, seeded, train
 from layerprobe.utils.distributed import group, rank
-from layerprobe.utils.threads import one_thread
+from layerprobe.utils.settings import one_thread
 
 generator = torch.Generator().manual_seed(0)
 CENTRES = 2 * torch.randn(3, 64, generator=generator)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from layerprobe.utils.threads import one_thread
+from layerprobe.utils.settings import one_thread
 
 from .audit_job import AUDITS, HELD, X, results_of
 

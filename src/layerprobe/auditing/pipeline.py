@@ -47,8 +47,10 @@ from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, resolve_views
 from layerprobe.utils.distributed import rank, world_size
+from layerprobe.utils.settings import default_settings
 
 
+@default_settings()
 def audit(
     model: nn.Module,
     data: Any,
@@ -171,6 +173,7 @@ def audit(
     return result
 
 
+@default_settings()
 def audit_features(
     features: Mapping[str, Any],
     labels: Any,
@@ -228,6 +231,7 @@ def audit_features(
     return _audit(features_of_arrays(features, labels, index, options), options, timer)
 
 
+@default_settings()
 def plan_audit(model: nn.Module, data: Any, labels: Any = None, **options: Any) -> AuditPlan:
     """Check the arguments of an audit, and return what it would do.
 

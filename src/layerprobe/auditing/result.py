@@ -22,6 +22,7 @@ from layerprobe.auditing.retraining import RetrainedNetwork, ValidationRows, ret
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.layers.batches import count_rows, named_tensors
+from layerprobe.utils.settings import default_settings
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -126,16 +127,19 @@ class Audit:
         return self.findings.scores
 
     @cached_property
+    @default_settings()
     def posterior(self) -> Tensor:
         """P(true class | row, given label), (n, K)."""
         return self.findings.calibration.posterior(self.scores, self.y)
 
     @cached_property
+    @default_settings()
     def pred_probs(self) -> np.ndarray:
         """P(true class | row), (n, K), by the fit without the row; cleanlab's `pred_probs`."""
         return self.findings.calibration.probabilities(self.scores).numpy()
 
     @cached_property
+    @default_settings()
     def _issues(self) -> tuple[pd.DataFrame, float]:
         return find_issues(self.scores, self.posterior, self.y, self.index, self.classes)
 
@@ -166,6 +170,7 @@ class Audit:
         """Return row i for display: an image, a text, or None for other data."""
         return None if self.rows is None else self.rows.example(i)
 
+    @default_settings()
     def predict_scores(self, x: Any) -> np.ndarray:
         """Return class scores of new rows.
 
@@ -218,6 +223,7 @@ class Audit:
         """Return labels (m,) of new rows; `x` as for `predict_scores`."""
         return self.classes[self.predict_scores(x).argmax(1)]
 
+    @default_settings()
     def relabel(
         self, policy: str = "confident", *, margin: float = MARGIN, force: bool = False
     ) -> RepairedLabels:
@@ -241,6 +247,7 @@ class Audit:
             return repaired
         return relabel("keep", probabilities, self.posterior, self.y, flags, self.classes)
 
+    @default_settings()
     def retrain(self, labels: RepairedLabels | None = None, **options: Any) -> RetrainedNetwork:
         """Train a copy of the network on repaired labels, by default the soft ones.
 
@@ -275,6 +282,7 @@ class Audit:
             validation = ValidationRows(held_out, y, self.policy)
         return retrain(model, rows, labels, validation, **options)
 
+    @default_settings()
     def edit_head(self, probe: Any = "ridge", **options: Any) -> nn.Module:
         """Return a copy of the network whose last layer is a linear probe of the last hidden layer.
 

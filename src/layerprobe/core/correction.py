@@ -22,7 +22,7 @@ from layerprobe.core.linalg import eigenpairs, rounding_error
 from layerprobe.core.moments import ClassMoments, SecondMoment
 from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank, gram_eigenpairs
 from layerprobe.errors import DegenerateWarning, InputError
-from layerprobe.utils.threads import parallel
+from layerprobe.utils.settings import parallel
 
 LARGEST_CONDITION = 1e4  # of T: the factor by which the correction can magnify the sampling error
 

@@ -18,7 +18,7 @@ from layerprobe.core.subspaces import (
 )
 from layerprobe.errors import InputError
 from layerprobe.utils.distributed import rank, sum_over_processes, world_size
-from layerprobe.utils.threads import full_precision, parallel
+from layerprobe.utils.settings import default_settings, full_precision, parallel
 
 
 class SecondMoment:
@@ -69,6 +69,7 @@ class SecondMoment:
                 part += rows[:, start:stop].T @ rows[:, :stop]
         return self
 
+    @default_settings()
     def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
         """Add another sum, times a weight.
 
@@ -120,6 +121,7 @@ class ClassMoments:
         Number of rows that will come; the buffer is not made larger than for these.
     """
 
+    @default_settings()
     def __init__(
         self,
         num_classes: int,
@@ -190,6 +192,7 @@ class ClassMoments:
         held += [self._buffer_y, *([] if self._buffer is None else [self._buffer])]
         return sum(tensor.nbytes for tensor in held)
 
+    @default_settings()
     def update(self, X: Tensor, y: Tensor) -> "ClassMoments":
         """Add a batch.
 
@@ -212,8 +215,7 @@ class ClassMoments:
             self._sort_in(X, y)
             return self
         if self._buffer is None:
-            with torch.inference_mode(False):  # later batches may come outside of it
-                self._buffer = torch.empty(self._capacity, self.dim, dtype=self.dtype, device=self.device)
+            self._buffer = torch.empty(self._capacity, self.dim, dtype=self.dtype, device=self.device)
         end = self._waiting + len(X)
         self._buffer[self._waiting : end] = X
         self._buffer_y[self._waiting : end] = y
@@ -270,6 +272,7 @@ class ClassMoments:
         self._counts = counts
         return self
 
+    @default_settings()
     def subspaces(
         self,
         *,

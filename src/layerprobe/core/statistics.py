@@ -17,7 +17,7 @@ from layerprobe.core.moments import ClassMoments, SecondMoment, joint_subspaces
 from layerprobe.core.subspaces import Subspaces, fit_subspaces, gram_eigenpairs
 from layerprobe.errors import InputError
 from layerprobe.utils.distributed import sum_over_processes
-from layerprobe.utils.threads import one_thread
+from layerprobe.utils.settings import one_thread
 
 
 class Spectrum(NamedTuple):

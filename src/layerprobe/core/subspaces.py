@@ -28,7 +28,7 @@ from layerprobe.core.checks import check_classes, check_finite, check_fit, check
 from layerprobe.core.linalg import BLOCK, Basis, eigenpairs, rounding_error
 from layerprobe.errors import DataError, DegenerateWarning, InputError
 from layerprobe.utils.files import read_tensors, write_tensors
-from layerprobe.utils.threads import full_precision, parallel
+from layerprobe.utils.settings import default_settings, full_precision, parallel
 
 FORMAT = "layerprobe.subspaces.1"
 SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
@@ -42,6 +42,7 @@ PROJECTIONS, GPU_PROJECTIONS = 2**25, 2**27  # held at a time per thread
 # Algorithm 2: one subspace per class.
 
 
+@default_settings()
 def fit_subspaces(
     X: Tensor,
     y: Tensor,
@@ -427,6 +428,7 @@ class Subspaces:
         """
         return self.staged_squared_cosines(X, [self.ranks])[0]
 
+    @default_settings()
     def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
         """Return the squared cosines at several choices of ranks from one projection.
 
@@ -464,6 +466,7 @@ class Subspaces:
         """
         return self.staged_predict(X, [self.ranks])[0]
 
+    @default_settings()
     def staged_predict(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
         """Return class indices as :meth:`predict` does, at several choices of ranks from one projection.
 
@@ -497,6 +500,7 @@ class Subspaces:
         return y
 
     @full_precision()
+    @default_settings()
     def angles(self, X: Tensor) -> Tensor:
         """Return the angles to the subspace of each class in radians (Algorithm 3).
 

@@ -16,6 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batches
 from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
+from layerprobe.utils.settings import default_settings
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
 
@@ -284,6 +285,7 @@ class CaptureResult:
         return f"CaptureResult({layers or 'no outputs held'})"
 
 
+@default_settings()
 def capture(
     model: nn.Module,
     batches: Any,
@@ -297,7 +299,7 @@ def capture(
 ) -> CaptureResult:
     """Capture the outputs of any layers of any model, all of them in one forward pass per batch.
 
-    The model runs in eval mode under inference_mode. Its training flags, parameters and buffers do not change
+    The model runs in eval mode without gradients. Its training flags, parameters and buffers do not change
     and its hooks are removed, also when an exception is raised. Outputs are copied at once, so that a later
     in-place operation does not change them.
 
@@ -369,10 +371,8 @@ def _run(
 
     def visit(site: LayerSite, tensor: Tensor) -> None:
         if selection.wants(site):
-            # outside inference_mode the copy is a normal tensor, which autograd can use
-            with torch.inference_mode(False), torch.no_grad():
-                copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
-                outputs[site.name] = to_rows(copied, pool_for(pool, site.name), site.name, mask)
+            copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
+            outputs[site.name] = to_rows(copied, pool_for(pool, site.name), site.name, mask)
 
     trace = observe(model, batch, visit)
     names = selection.settle(trace, number)

@@ -10,6 +10,7 @@ from torch import nn
 from layerprobe.layers.batches import read_batches
 from layerprobe.layers.capturing import Selection
 from layerprobe.layers.tracing import device_and_dtype, observe
+from layerprobe.utils.settings import default_settings
 
 _MOST_ROWS = 512
 
@@ -74,6 +75,7 @@ class LayerList(tuple[LayerRow, ...]):
         return "\n".join(line.rstrip() for line in lines)
 
 
+@default_settings()
 def list_layers(model: nn.Module, batch: Any, *, device: torch.device | str | None = None) -> LayerList:
     """List the layers whose outputs `capture` can take, found in one forward pass.
 

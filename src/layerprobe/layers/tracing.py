@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import Batch, named_tensors
+from layerprobe.utils.settings import default_settings, outer_settings
 
 # fmt: off
 NONLINEARITIES = frozenset((
@@ -104,7 +105,7 @@ def device_and_dtype(model: nn.Module) -> tuple[torch.device | None, torch.dtype
 
 
 def observe(model: nn.Module, batch: Batch, visit: Visitor) -> Trace:
-    """Run a model on one batch, in eval mode under inference_mode, and call a visitor with each output.
+    """Run a model on one batch, in eval mode without gradients, and call a visitor with each output.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def observe(model: nn.Module, batch: Batch, visit: Visitor) -> Trace:
             if module is not model and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
                 handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True))
                 handles.append(module.register_forward_hook(recorder.leave, always_call=True))
-        with torch.inference_mode(), recorder:
+        with recorder:
             return recorder.run(batch.inputs)
     finally:
         for handle in handles:
@@ -195,7 +196,8 @@ class _Recorder(TorchFunctionMode):
                 site = self._site(name + key, tensor, source, nonlinear, main=not key)
                 self.sites.append(site)
                 if site.obstacle is None:
-                    self.visit(site, tensor)
+                    with default_settings():
+                        self.visit(site, tensor)
                 if isinstance(source, nn.Linear):
                     self.last_linear = (site.name, tensor)
         finally:
@@ -257,7 +259,8 @@ def _call(model: nn.Module, inputs: Any) -> Any:
     args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
     args = args if isinstance(args, tuple) else (args,)
     try:
-        return model(*args, **kwargs)
+        with outer_settings():
+            return model(*args, **kwargs)
     except TypeError as error:
         if (misfit := _misfit(model, args, kwargs)) is not None:
             raise InputError(

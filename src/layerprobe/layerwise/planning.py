@@ -22,6 +22,7 @@ from layerprobe.layerwise.outputs import Extractor, rows_in
 from layerprobe.probes import Probes, named_probes
 from layerprobe.probes.base import MomentProbe
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, readable, require_memory
+from layerprobe.utils.settings import default_settings
 
 # A float64 eigendecomposition of (m, m) takes as long as this many m^3 operations of a float32 product:
 # 14, 10 and 6 were measured for m = 500, 784 and 2048 (docs/performance.md).
@@ -269,6 +270,7 @@ def reads_of(probes: Iterable[ClassifierMixin]) -> frozenset[str]:
     return frozenset().union(*kinds)
 
 
+@default_settings()
 def plan(
     model: nn.Module | Mapping[str, int],
     train: Any = None,

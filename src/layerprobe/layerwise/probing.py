@@ -35,6 +35,7 @@ from layerprobe.layerwise.planning import ProbePlan, reads_of
 from layerprobe.probes import Probes, named_probes
 from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
+from layerprobe.utils.settings import default_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,6 +89,7 @@ class ProbeTable(pd.DataFrame):
         return accuracy_over_layers(pd.DataFrame(self), drawn, title=title)
 
 
+@default_settings()
 def probe(
     model: nn.Module,
     train: Any,

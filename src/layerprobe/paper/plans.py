@@ -24,7 +24,7 @@ from layerprobe.runs.scheduler import Location
 from layerprobe.runs.specs import Edit, RunSpec
 from layerprobe.runs.states import so_far
 from layerprobe.training import Seeds
-from layerprobe.utils.threads import one_thread
+from layerprobe.utils.settings import one_thread
 
 DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
 ONE_DEGREE = 0.4  # of experiments at a single degree

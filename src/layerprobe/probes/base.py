@@ -17,6 +17,7 @@ from torch import Tensor
 from layerprobe.core.checks import check_finite, check_rows
 from layerprobe.core.statistics import RowStatistics, Statistics
 from layerprobe.errors import InputError
+from layerprobe.utils.settings import default_settings
 
 
 class Probe(ClassifierMixin, BaseEstimator):
@@ -38,6 +39,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     classes_: np.ndarray
     n_features_in_: int
 
+    @default_settings()
     def fit(self, X: Any, y: Any) -> Self:
         """Fit to a layer's outputs.
 
@@ -56,6 +58,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         self._fit(rows, torch.from_numpy(indices).to(rows.device), len(self.classes_))
         return self
 
+    @default_settings()
     def decision_function(self, X: Any) -> Any:
         """Score every class.
 
@@ -72,6 +75,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         scores = self._scores(self._query_rows(X))
         return like(scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores, X)
 
+    @default_settings()
     def class_scores(self, X: Any) -> Any:
         """Score every class, with one column per class also for two classes.
 
@@ -99,10 +103,12 @@ class Probe(ClassifierMixin, BaseEstimator):
         """
         return self._name(self.predict_indices(X), X)
 
+    @default_settings()
     def predict_indices(self, X: Any) -> Tensor:
         """Predict positions in ``classes_``, (n,) int64, for the rows of X, (n, d)."""
         return self._scores(self._query_rows(X)).argmax(1)
 
+    @default_settings()
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy, for labels of any kind.
 
@@ -237,6 +243,7 @@ class StagedProbe(Probe):
 
     stage: ClassVar[str]
 
+    @default_settings()
     def staged_scores(self, X: Any, values: Sequence[Any] | np.ndarray) -> Iterator[Any]:
         """Score every class at several values of the argument.
 
@@ -259,7 +266,8 @@ class StagedProbe(Probe):
         rows = self._query_rows(X)
         if not isinstance(values, Sequence | np.ndarray) or isinstance(values, str) or not len(values):
             raise InputError(f"expected a sequence of at least one {self.stage}, got {values!r}")
-        return (like(scores, X) for scores in self._staged_scores(rows, [self.at(value) for value in values]))
+        stages = [self.at(value) for value in values]
+        return iter([like(scores, X) for scores in self._staged_scores(rows, stages)])
 
     def at(self, value: Any) -> Self:
         """Return this fitted probe at another value of the argument: a shallow copy, without another fit.

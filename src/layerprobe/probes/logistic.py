@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from layerprobe.errors import InputError
 from layerprobe.probes.linear import LinearProbe
-from layerprobe.utils.threads import one_thread
+from layerprobe.utils.settings import one_thread
 
 
 class LogisticRegression(LinearProbe):

@@ -17,6 +17,7 @@ from layerprobe.core.correction import correct_moments, fit_corrected, noise_wei
 from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.probes.base import MomentProbe, StagedProbe, encode, label_array, like
+from layerprobe.utils.settings import default_settings
 
 DEFAULT_VARIANCE = 0.99  # the paper's
 
@@ -85,6 +86,7 @@ class MASC(StagedProbe, MomentProbe):
         self.noise = noise
         self.exact = exact
 
+    @default_settings()
     def partial_fit(self, X: Any, y: Any, classes: Sequence | np.ndarray | None = None) -> Self:
         """Add a batch; the subspaces are those of all batches together, for any split.
 
@@ -116,18 +118,22 @@ class MASC(StagedProbe, MomentProbe):
         self._subspaces = None
         return self
 
+    @default_settings()
     def predict_indices(self, X: Any) -> Tensor:
         """Predict positions in ``classes_``, (n,); float64 decides between nearly equal angles."""
         return self.subspaces_.predict(self._query_rows(X))
 
+    @default_settings()
     def squared_cosines(self, X: Any) -> Any:
         """Return the squared cosine of the angle to the subspace of each class, (n, K)."""
         return like(self._scores(self._query_rows(X)), X)
 
+    @default_settings()
     def angles(self, X: Any) -> Any:
         """Return the angle to the subspace of each class in radians, (n, K)."""
         return like(self.subspaces_.angles(self._query_rows(X)), X)
 
+    @default_settings()
     def staged_predict(
         self, X: Any, variances: Sequence[float] = (), components: Sequence[int] = ()
     ) -> Iterator[Any]:
@@ -153,8 +159,7 @@ class MASC(StagedProbe, MomentProbe):
         rows, subspaces = self._query_rows(X), self.subspaces_
         stages = [subspaces.ranks_at(variance=v) for v in variances]
         stages += [subspaces.ranks_at(components=c) for c in components]
-        for indices in subspaces.staged_predict(rows, stages):
-            yield self._name(indices, X)
+        return iter([self._name(indices, X) for indices in subspaces.staged_predict(rows, stages)])
 
     @property
     def subspaces_(self) -> Subspaces:

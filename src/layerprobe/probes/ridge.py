@@ -12,6 +12,7 @@ from layerprobe.core.statistics import Statistics, centred_blocks, class_means
 from layerprobe.errors import InputError
 from layerprobe.probes.base import MomentProbe, StagedProbe, like
 from layerprobe.probes.linear import LinearProbe
+from layerprobe.utils.settings import default_settings
 
 
 class Ridge(StagedProbe, MomentProbe, LinearProbe):
@@ -59,6 +60,7 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
     def __init__(self, strength: float = 1.0) -> None:
         self.strength = strength
 
+    @default_settings()
     def loo_scores(self, X: Any, y: Any) -> Any:
         """Score each training row by the fit to all other rows, exactly and without refitting.
 
@@ -109,6 +111,7 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
             out.copy_(torch.where(rest > d * torch.finfo(rows.dtype).eps, left_out, others))
         return like(scores.to(self.dtype_), X)
 
+    @default_settings()
     def relabelled(self, X: Tensor, y: Tensor) -> Self:
         """Return the fit to other labels of the same rows, without another decomposition.
 

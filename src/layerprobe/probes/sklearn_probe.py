@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 from layerprobe.probes.base import Probe, to_tensor
-from layerprobe.utils.threads import one_thread
+from layerprobe.utils.settings import one_thread
 
 SAME_ROWS = "all rows are the same, so no feature separates the classes; leave out this layer"
 

@@ -10,6 +10,7 @@ from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import centred_blocks, class_means, spectrum
 from layerprobe.errors import InputError
 from layerprobe.probes.base import StagedProbe, like
+from layerprobe.utils.settings import default_settings
 
 SIMILARITIES = 2**25  # kept at a time: 128 MiB of float32
 TIE_BREAK = 1e-3  # of one vote, for all similarities together
@@ -48,6 +49,7 @@ class WhitenedKNN(StagedProbe):
         self.n_neighbors = n_neighbors
         self.shrinkage = shrinkage
 
+    @default_settings()
     def loo_scores(self, X: Any, y: Any) -> Any:
         """Score each training row by its nearest neighbours among all other rows.
 

@@ -53,12 +53,14 @@ from layerprobe.training import (
 )
 from layerprobe.utils.distributed import from_first, rank, world_size
 from layerprobe.utils.files import replace_file
+from layerprobe.utils.settings import default_settings
 
 BATCH = 512  # samples per forward pass of an edit
 NEVER = 2.0  # a training accuracy that is not reached
 UNFINISHED = b"unfinished"  # what the first process of a job sends to the others
 
 
+@default_settings()
 def execute(
     spec: RunSpec,
     root: str | os.PathLike[str],
@@ -330,6 +332,7 @@ def _train_edited(
     return train(model, x, y, recipe, earlier=earlier, resume=resume, **arguments)
 
 
+@default_settings()
 def execute_together(
     specs: Sequence[RunSpec],
     root: str | os.PathLike[str],

@@ -30,6 +30,7 @@ from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch, load_weights, seeded
 from layerprobe.utils.files import replace_file
+from layerprobe.utils.settings import default_settings
 
 RECORD = "run.json"
 HISTORY = "history.csv"
@@ -135,6 +136,7 @@ def read_run(folder: Location) -> Run:
     return Run(folder, spec, history, is_done(folder), record)
 
 
+@default_settings()
 def load_model(folder: Location, epoch: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
     """Return a run's network in evaluation mode.
 

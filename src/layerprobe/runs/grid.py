@@ -20,6 +20,7 @@ from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import so_far, untrained_network
 from layerprobe.training import Epoch
 from layerprobe.utils.distributed import rank, world_size
+from layerprobe.utils.settings import default_settings
 
 # Number of test images and shape of one image: the cost of a run is estimated before images are read.
 TEST_SIZES = {
@@ -75,6 +76,7 @@ class Outcome:
 
 
 @renamed_arguments(tell="report", cluster="jobs")
+@default_settings()
 def train_grid(
     specs: Sequence[RunSpec],
     root: Location,

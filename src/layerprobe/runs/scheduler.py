@@ -26,7 +26,7 @@ from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.runs.folders import Location
 from layerprobe.runs.leases import AbandonedError, Session
 from layerprobe.runs.pairs import PAIRS, Pair
-from layerprobe.utils.threads import one_thread
+from layerprobe.utils.settings import one_thread
 
 Task = TypeVar("Task")
 Function = TypeVar("Function", bound=Callable[..., Any])

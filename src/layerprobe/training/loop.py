@@ -16,11 +16,13 @@ from layerprobe.training.checkpoints import TrainingState
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.training.reproducibility import seeded
 from layerprobe.utils.distributed import rank, require_same, sum_over_processes, world_size
+from layerprobe.utils.settings import default_settings, outer_settings
 
 Inputs = Callable[[Tensor], Tensor]
 Stop = Callable[[Sequence[Epoch]], bool]
 
 
+@default_settings(gradients=True)
 def train(
     model: nn.Module,
     x: Tensor,
@@ -187,7 +189,8 @@ def _train_epoch(
         own = batch[rank() :: world_size()]
         optimizer.zero_grad()
         if len(own):
-            logits = model(inputs(x[own]) if inputs else x[own])
+            with outer_settings():
+                logits = model(inputs(x[own]) if inputs else x[own])
             loss = cross_entropy(logits, y[own])
             (loss * (len(own) / len(batch))).backward()
             # Losses and predictions stay on the device until the end of the epoch: no synchronisation here.
@@ -272,6 +275,7 @@ def _seconds_of_first_process(seconds: float) -> float:
 # Evaluation.
 
 
+@default_settings()
 def accuracy(
     model: nn.Module, x: Tensor, y: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024
 ) -> float:
@@ -293,6 +297,7 @@ def accuracy(
     return share_equal(predict(model, x, inputs=inputs, batch_size=batch_size), y)
 
 
+@default_settings()
 def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024) -> Tensor:
     """Return the labels (n,) that the network predicts in evaluation mode.
 
@@ -309,7 +314,7 @@ def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_
     """
     training = model.training
     model.eval()
-    with torch.inference_mode():
+    with outer_settings():
         batches = (inputs(batch) if inputs else batch for batch in x.split(batch_size))
         predicted = torch.cat([model(batch).argmax(1) for batch in batches])
     model.train(training)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from layerprobe.errors import InputError
 from layerprobe.training.loop import Inputs, Stop, accuracy, check_training_data, predict, share_equal, train
 from layerprobe.training.recipe import Epoch, Recipe
+from layerprobe.utils.settings import default_settings
 
 NEVER = 2.0  # a target accuracy that is never reached
 
@@ -78,6 +79,7 @@ def early_stopping(patience: int) -> Stop:
     return stop
 
 
+@default_settings(gradients=True)
 def retrain(
     model: nn.Module,
     x: Tensor,

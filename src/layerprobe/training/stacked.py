@@ -19,8 +19,10 @@ from layerprobe.training.checkpoints import TrainingState
 from layerprobe.training.loop import Inputs, share_equal
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.training.reproducibility import seeded
+from layerprobe.utils.settings import default_settings, outer_settings
 
 
+@default_settings(gradients=True)
 def train_stacked(
     models: Sequence[nn.Module],
     x: Tensor,
@@ -175,7 +177,8 @@ class _Stack:
         """Return logits (R, n, K) of inputs (R, n, ...) per run, or (n, ...) common to all runs."""
         forward = partial(functional_call, self.skeleton)
         state = self.parameters | self.buffers
-        return vmap(lambda state, x: forward(state, (x,)), in_dims=(0, 0 if per_run else None))(state, x)
+        with outer_settings():
+            return vmap(lambda state, x: forward(state, (x,)), in_dims=(0, 0 if per_run else None))(state, x)
 
     def state(self, i: int, history: list[Epoch]) -> TrainingState:
         """Return the state of run i, in tensors that share the stack's memory."""

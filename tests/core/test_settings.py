@@ -8,7 +8,7 @@ import torch
 from threadpoolctl import threadpool_info
 
 from layerprobe.core import fit_subspaces
-from layerprobe.utils.threads import Setting, full_precision, one_thread, parallel
+from layerprobe.utils.settings import Setting, full_precision, one_thread, parallel
 
 
 def test_workers_have_one_thread_and_the_settings_are_restored():

@@ -1,12 +1,17 @@
-"""Settings of the whole process that are changed for a while: numbers of threads and float32 precision."""
+"""Settings of the process that are changed for a while, and restored: threads, precision, modes of torch.
+
+Every public entry point of the package computes under `default_settings`, and calls the user's model under
+`outer_settings`: results do not depend on what the process has set.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ContextDecorator, contextmanager
+from contextlib import ContextDecorator, ExitStack, contextmanager
 from math import inf
 from threading import Lock, local
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
 
@@ -33,20 +38,21 @@ class Setting(ContextDecorator):
 
     def __init__(self, read: Callable[[], list], write: Callable[[list], None], value: object) -> None:
         self._read, self._write, self._value = read, write, value
-        self._lock, self._users, self._before = Lock(), 0, []  # type: ignore[var-annotated]
+        self._lock, self._users = Lock(), 0
+        self.before: list = []  # values that the last user restores
 
     def __enter__(self) -> None:
         with self._lock:
             if not self._users:
-                self._before = self._read()
-                self._write([self._value] * len(self._before))
+                self.before = self._read()
+                self._write([self._value] * len(self.before))
             self._users += 1
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:
-                self._write(self._before)
+                self._write(self.before)
 
 
 def full_precision() -> Setting:
@@ -74,6 +80,71 @@ def _write_precision(values: list) -> None:
 _PRODUCTS: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
 _OLD_TORCH = not all(hasattr(product, "fp32_precision") for product in _PRODUCTS)  # torch < 2.9
 _PRECISION = Setting(_read_precision, _write_precision, "ieee")
+
+
+_DTYPE = Setting(
+    lambda: [torch.get_default_dtype()], lambda values: torch.set_default_dtype(values[0]), torch.float32
+)
+
+
+@contextmanager
+def default_settings(*, gradients: bool = False) -> Iterator[None]:
+    """Compute with torch's and NumPy's default settings inside the block; serves as a decorator, too.
+
+    Without autocast, inference mode, TF32 and bfloat16 products, and without gradients unless they are
+    needed; float32 as the default dtype, the CPU as the default device. All of it is as it was afterwards.
+    The user's model is called under `outer_settings`. Do not decorate a generator function: its body would
+    run outside the block.
+    """
+    if getattr(_HERE, "outer", None) is not None:  # an entry point that another one calls
+        with torch.set_grad_enabled(gradients):
+            yield
+        return
+    device = torch.get_default_device()
+    autocast = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(gradients),
+        full_precision(),
+        _DTYPE,
+        np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"),
+        ExitStack() as stack,
+    ):
+        if device.type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        _HERE.outer = (device, _DTYPE.before[0])
+        try:
+            for kind in autocast:
+                torch.set_autocast_enabled(kind, False)
+            yield
+        finally:
+            _HERE.outer = None
+            for kind in autocast:
+                torch.set_autocast_enabled(kind, True)
+
+
+@contextmanager
+def outer_settings() -> Iterator[None]:
+    """Restore the caller's default dtype and device inside of `default_settings`, to call the user's model.
+
+    A network that makes tensors in its forward pass was written for them. Autocast, inference mode and
+    reduced precision, which change numbers and not types, stay off.
+    """
+    outer = getattr(_HERE, "outer", None)
+    if outer is None or outer == (torch.device("cpu"), torch.float32):
+        yield
+        return
+    _HERE.outer = None
+    _DTYPE.__exit__()
+    try:
+        with torch.device(outer[0]):
+            yield
+    finally:
+        _DTYPE.__enter__()
+        _HERE.outer = outer
+
+
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
 @contextmanager
