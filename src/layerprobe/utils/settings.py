@@ -100,7 +100,7 @@ def default_settings(*, gradients: bool = False) -> Iterator[None]:
         with torch.set_grad_enabled(gradients):
             yield
         return
-    device = torch.get_default_device()
+    device, gradients_before = torch.get_default_device(), torch.is_grad_enabled()
     autocast = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
     with (
         torch.inference_mode(False),
@@ -112,7 +112,7 @@ def default_settings(*, gradients: bool = False) -> Iterator[None]:
     ):
         if device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
-        _HERE.outer = (device, _DTYPE.before[0])
+        _HERE.outer = (device, _DTYPE.before[0], gradients_before)
         try:
             for kind in autocast:
                 torch.set_autocast_enabled(kind, False)
@@ -124,20 +124,30 @@ def default_settings(*, gradients: bool = False) -> Iterator[None]:
 
 
 @contextmanager
-def outer_settings() -> Iterator[None]:
+def outer_settings(*, gradients: bool = False) -> Iterator[None]:
     """Restore the caller's default dtype and device inside of `default_settings`, to call the user's model.
 
     A network that makes tensors in its forward pass was written for them. Autocast, inference mode and
     reduced precision, which change numbers and not types, stay off.
+
+    Parameters
+    ----------
+    gradients : bool
+        Whether to restore also the recording of gradients, to call other functions of the user.
     """
     outer = getattr(_HERE, "outer", None)
-    if outer is None or outer == (torch.device("cpu"), torch.float32):
+    if outer is None:
         yield
         return
+    device, dtype, gradients_before = outer
+    if (device.type, dtype) == ("cpu", torch.float32) and not gradients:
+        yield
+        return
+    recorded = gradients_before if gradients else torch.is_grad_enabled()
     _HERE.outer = None
     _DTYPE.__exit__()
     try:
-        with torch.device(outer[0]):
+        with torch.device(device), torch.set_grad_enabled(recorded):
             yield
     finally:
         _DTYPE.__enter__()
