@@ -216,8 +216,10 @@ def test_forward_without_gradients_and_outputs_usable_by_autograd(mlp, x):
     assert not rows.requires_grad
     assert not rows.is_inference()  # autograd would refuse to save such a tensor
     consumed = []
-    capture(mlp, x, "act", consume=lambda outputs, *_: consumed.append(outputs["act"]))
-    nn.Linear(5, 1)(consumed[0]).sum().backward()
+    head = nn.Linear(5, 1)
+    capture(mlp, x, "act", consume=lambda outputs, *_: consumed.append(head(outputs["act"]).sum().backward()))
+    assert consumed == [None]
+    assert head.weight.grad is not None
 
 
 def test_data_of_the_user_is_not_changed(x):

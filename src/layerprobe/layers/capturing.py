@@ -16,7 +16,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batches
 from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
-from layerprobe.utils.settings import default_settings
+from layerprobe.utils.settings import default_settings, outer_settings
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
 
@@ -357,7 +357,8 @@ def capture(
     for number, batch in enumerate(read, start=1):
         outputs = _run(model, batch, number, selection, pool, dtype)
         if consume is not None:
-            consume(outputs, batch.labels, batch.indices)
+            with outer_settings(gradients=True):
+                consume(outputs, batch.labels, batch.indices)
         collector.add({} if consume is not None else outputs, batch.labels, batch.indices)
     return collector.result()
 

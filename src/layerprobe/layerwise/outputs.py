@@ -18,6 +18,7 @@ from layerprobe.errors import InputError
 from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_batches
 from layerprobe.layers.capturing import OptionalPattern, Pool, RowCollector, capture, flatten_output, matches
 from layerprobe.utils.distributed import rank, receive, send_to_first, shard, world_size
+from layerprobe.utils.settings import default_settings
 
 OUTPUT = "output"
 LOGITS = "\0logits"  # name of the network's own output among collected rows; no layer can have it
@@ -204,6 +205,7 @@ class Extractor:
             shape = tuple(output.shape)
             return flatten_output(output)
 
+        @default_settings()
         def take(rows: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
             nonlocal seen
             if not rows:
