@@ -32,21 +32,12 @@ RECIPE = Recipe("adam", learning_rate=1e-3, batch_size=32)
 
 @dataclass(frozen=True)
 class Spec:
-    """Settings of a demo.
+    """Settings of a demo."""
 
-    Attributes
-    ----------
-    corruption : float
-        Probability in [0, 1] that a training label is redrawn uniformly from all classes.
-    seeds : int
-        Number of networks. The noise, initialisation and order seeds of network s derive from s.
-    variance : float
-        Share in (0, 1] of the variance of each class that the subspaces of MASC keep.
-    """
-
+    # probability in [0, 1] that a training label is redrawn uniformly from all classes
     corruption: float = 0.6
-    seeds: int = 3
-    variance: float = 0.99
+    seeds: int = 3  # number of networks. The noise, initialisation and order seeds of network s derive from s
+    variance: float = 0.99  # share in (0, 1] of the variance of each class that the subspaces of MASC keep
 
     def __post_init__(self) -> None:
         if not 0 <= self.corruption <= 1:
@@ -59,23 +50,12 @@ class Spec:
 
 @dataclass(frozen=True, eq=False)
 class Demo:
-    """Results of a demo.
-
-    Attributes
-    ----------
-    spec : Spec
-    rows : DataFrame
-        Columns corruption and seed, then those of `layerprobe.layerwise.probe`.
-    history : DataFrame
-        Columns corruption and seed, then those of `layerprobe.training.Epoch`.
-    seconds : float
-        Wall time of the whole run.
-    """
+    """Results of a demo."""
 
     spec: Spec
-    rows: pd.DataFrame
-    history: pd.DataFrame
-    seconds: float
+    rows: pd.DataFrame  # columns corruption and seed, then those of `layerprobe.layerwise.probe`
+    history: pd.DataFrame  # columns corruption and seed, then those of `layerprobe.training.Epoch`
+    seconds: float  # wall time of the whole run
 
     def networks(self) -> pd.DataFrame:
         """Return one row per network: its last epoch, and its best epoch by test accuracy."""

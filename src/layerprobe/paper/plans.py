@@ -42,19 +42,11 @@ EFFICIENCY = 0.6  # training speed over matrix-product speed, between that of th
 
 @dataclass(frozen=True)
 class StudyScale:
-    """The size of the runs of a study.
-
-    Attributes
-    ----------
-    name : {"small", "full"}
-    seeds : int
-        Independent seeds per cell, for pairs without an entry in `settings`.
-    settings : mapping of str to mapping
-        Differences from a pair's own recipe and data: keywords of `RunSpec.of`, and possibly "seeds".
-    """
+    """The size of the runs of a study."""
 
     name: str
-    seeds: int
+    seeds: int  # independent seeds per cell, for pairs without an entry in `settings`
+    # differences from a pair's own recipe and data: keywords of `RunSpec.of`, and possibly "seeds"
     settings: Mapping[str, Mapping[str, Any]]
 
     def seeds_of(self, pair: str) -> range:
@@ -186,26 +178,13 @@ _SHOWN: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class ReproductionPlan:
-    """The runs, experiments, tables and figures of a reproduction.
-
-    Attributes
-    ----------
-    scale : StudyScale
-    targets : tuple of str
-        The tables and figures that it writes.
-    work : dict of RunSpec to tuple of str
-        The runs, and the experiments on each.
-    checkpoints : frozenset of RunSpec
-        The runs that keep the weights of chosen epochs.
-    shown : dict of str to tuple of RunSpec
-        The runs that each target shows.
-    """
+    """The runs, experiments, tables and figures of a reproduction."""
 
     scale: StudyScale
-    targets: tuple[str, ...]
-    work: dict[RunSpec, tuple[str, ...]]
-    checkpoints: frozenset[RunSpec]
-    shown: dict[str, tuple[RunSpec, ...]]
+    targets: tuple[str, ...]  # the tables and figures that it writes
+    work: dict[RunSpec, tuple[str, ...]]  # the runs, and the experiments on each
+    checkpoints: frozenset[RunSpec]  # the runs that keep the weights of chosen epochs
+    shown: dict[str, tuple[RunSpec, ...]]  # the runs that each target shows
 
 
 def targets(names: Sequence[str]) -> tuple[str, ...]:

@@ -74,24 +74,11 @@ class RunOutputs(Mapping[str, LayerData]):
 
 @dataclass(frozen=True, eq=False)
 class FinishedRun:
-    """A finished run with its data, the input of experiments.
+    """A finished run with its data, the input of experiments."""
 
-    Attributes
-    ----------
-    run : Run
-        The run; ``run.spec`` describes it, ``run.history`` is its training.
-    images : ImageSet
-        The images that it was trained and tested on.
-    noisy : ndarray of shape (n,), int64
-        The labels that it was trained on.
-    root : Path
-    data_root : path, optional
-    device : str
-    """
-
-    run: Run
-    images: ImageSet
-    noisy: np.ndarray
+    run: Run  # the run; ``run.spec`` describes it, ``run.history`` is its training
+    images: ImageSet  # the images that it was trained and tested on
+    noisy: np.ndarray  # the labels that it was trained on
     root: Path
     data_root: Location | None = None
     device: str = "cpu"

@@ -36,18 +36,10 @@ SMALL = (
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Measurements on runs.
+    """Measurements on runs."""
 
-    Attributes
-    ----------
-    rows : DataFrame
-        Rows of all experiments, with the columns `layerprobe.paper.rows.COLUMNS`.
-    history : DataFrame
-        Training histories, one row per epoch.
-    """
-
-    rows: pd.DataFrame
-    history: pd.DataFrame
+    rows: pd.DataFrame  # rows of all experiments, with the columns `layerprobe.paper.rows.COLUMNS`
+    history: pd.DataFrame  # training histories, one row per epoch
 
     @property
     def pairs(self) -> set[str]:

@@ -184,26 +184,13 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
 
 @dataclass(frozen=True)
 class _RunWriter:
-    """Write a run's folder while the run is trained.
-
-    Attributes
-    ----------
-    spec : RunSpec
-    lease : Lease
-        The lease of its folder.
-    model : Module
-        The network, on its device.
-    resume : TrainingState or None
-        The last checkpoint, on the CPU.
-    chosen : list of int
-        The epochs whose weights are kept.
-    """
+    """Write a run's folder while the run is trained."""
 
     spec: RunSpec
-    lease: Lease
-    model: nn.Module
-    resume: TrainingState | None
-    chosen: list[int]
+    lease: Lease  # the lease of its folder
+    model: nn.Module  # the network, on its device
+    resume: TrainingState | None  # the last checkpoint, on the CPU
+    chosen: list[int]  # the epochs whose weights are kept
 
     @classmethod
     def begin(

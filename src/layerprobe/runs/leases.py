@@ -51,17 +51,10 @@ class AbandonedError(BaseException):
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to write into a folder.
-
-    Attributes
-    ----------
-    folder : Path
-    token : str
-        Names this lease in its file.
-    """
+    """The right to write into a folder."""
 
     folder: Path
-    token: str
+    token: str  # names this lease in its file
 
     def check(self) -> None:
         """Raise BusyError if another process has taken over the lease."""
@@ -75,14 +68,9 @@ class Lease:
 
 @dataclass(frozen=True)
 class Session:
-    """One command's work on many runs, by any number of workers on all machines that see its folder.
+    """One command's work on many runs, by any number of workers on all machines that see its folder."""
 
-    Attributes
-    ----------
-    folder : Path
-        Leased by the command while it waits for its workers. It lists the tokens of the workers' leases.
-    """
-
+    # leased by the command while it waits for its workers. It lists the tokens of the workers' leases
     folder: Path
 
     @classmethod

@@ -12,20 +12,12 @@ INTERVAL = 1.0  # seconds between two looks at the folders
 
 @dataclass(frozen=True)
 class Progress:
-    """The progress of one run.
+    """The progress of one run."""
 
-    Attributes
-    ----------
-    state : str
-        "waiting", "training", "probing", "analysing", "done", "failed", or "busy" if another process has it.
-    step : int
-        The last complete epoch; while analysing, the number of the experiment, from 1.
-    share : float
-        Accuracy in [0, 1] on the labels trained on; while analysing, the share of experiments done.
-    """
-
+    # "waiting", "training", "probing", "analysing", "done", "failed", or "busy" if another process has it
     state: State
-    step: int = 0
+    step: int = 0  # the last complete epoch; while analysing, the number of the experiment, from 1
+    # accuracy in [0, 1] on the labels trained on; while analysing, the share of experiments done
     share: float = 0.0
 
     @property

@@ -34,17 +34,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment.
+    """One experiment."""
 
-    Attributes
-    ----------
-    measure : callable
-        From a `FinishedRun` to rows of `layerprobe.paper.rows.tidy`.
-    suits : callable
-        From a `RunSpec` to whether the experiment applies to this run.
-    """
-
+    # from a `FinishedRun` to rows of `layerprobe.paper.rows.tidy`
     measure: Callable[[FinishedRun], pd.DataFrame]
+    # from a `RunSpec` to whether the experiment applies to this run
     suits: Callable[[RunSpec], bool] = lambda spec: True
 
 

@@ -20,32 +20,17 @@ Frame = pd.DataFrame
 
 @dataclass(frozen=True)
 class FigureSpec:
-    """One figure.
+    """One figure."""
 
-    Attributes
-    ----------
-    name : str
-        Its name in `FIGURES`.
-    title, caption : str
-        The headline, and a description of what it shows.
-    needs : tuple of str
-        Names of the experiments whose rows it requires.
-    plot : callable
-        Draws it from the rows, or from the histories (`history`), and the published frame (`published`).
-    also : tuple of str
-        Names of experiments whose rows it shows if there are any.
-    history, published : bool
-        Whether it is drawn from training histories; whether it can show published numbers.
-    """
-
-    name: str
-    title: str
-    caption: str
-    needs: tuple[str, ...]
+    name: str  # its name in `FIGURES`
+    title: str  # the headline
+    caption: str  # what it shows
+    needs: tuple[str, ...]  # names of the experiments whose rows it requires
+    # draws it from the rows, or from the histories (`history`), and the published frame (`published`)
     plot: Callable[..., "Figure"]
-    also: tuple[str, ...] = ()
-    history: bool = False
-    published: bool = False
+    also: tuple[str, ...] = ()  # names of experiments whose rows it shows if there are any
+    history: bool = False  # whether it is drawn from training histories
+    published: bool = False  # whether it can show published numbers
 
     def draw(
         self,

@@ -8,23 +8,11 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
+    """One table."""
 
-    Attributes
-    ----------
-    title : str
-        Its title, a sentence without a full stop.
-    needs : tuple of str
-        Names of the experiments whose rows it reads.
-    build : callable
-        From rows (columns `layerprobe.paper.rows.COLUMNS`) and histories (the columns of the run and one row
-        per epoch) to the table; either may be empty. Columns pair, corruption, variant and scale come first.
-        Accuracies and gains are shares, differences are in points.
-    needs_history : bool
-        Whether it reads the histories.
-    """
-
-    title: str
-    needs: tuple[str, ...]
+    title: str  # its title, a sentence without a full stop
+    needs: tuple[str, ...]  # names of the experiments whose rows it reads
+    # From rows and histories, either of which may be empty, to the table, with the columns pair, corruption,
+    # variant and scale first. Accuracies and gains are shares, differences are in points.
     build: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
-    needs_history: bool = False
+    needs_history: bool = False  # whether it reads the histories
