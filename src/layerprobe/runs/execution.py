@@ -20,21 +20,24 @@ from layerprobe.editing import edit_head
 from layerprobe.errors import DataError, InputError, LayerprobeError
 from layerprobe.runs.data import run_data
 from layerprobe.runs.folders import (
+    ANEW,
     CHECKPOINT,
-    DONE,
     MODEL,
     RECORD,
     Run,
     build_network,
+    damage,
     epoch_path,
     is_done,
+    is_marked,
+    mark_done,
     read_record,
     read_run,
     run_folder,
     write_history,
     write_record,
 )
-from layerprobe.runs.leases import Lease, Session, acquire
+from layerprobe.runs.leases import Lease, Session, acquire, remove_unfinished
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import Edit, RunSpec
 from layerprobe.runs.states import untrained_network
@@ -52,7 +55,6 @@ from layerprobe.training import (
     train_stacked,
 )
 from layerprobe.utils.distributed import from_first, rank, world_size
-from layerprobe.utils.files import replace_file
 from layerprobe.utils.settings import default_settings
 
 BATCH = 512  # samples per forward pass of an edit
@@ -131,19 +133,23 @@ def _unfinished(
         yield Lease(folder, "") if from_first(None) == UNFINISHED else None
         from_first(None)  # the first process has written everything
         return
-    if (folder / RECORD).exists():
+    if os.path.lexists(folder / RECORD):
         _check_same("spec", read_run(folder).spec, spec, folder)
-    if is_done(folder):
+    if is_marked(folder):
+        if problem := damage(folder):
+            raise DataError(f"{folder}: {problem}. {ANEW}")
         from_first(b"")
         yield None
     else:
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, PermissionError) as error:
+            raise DataError(f"{folder} cannot be made: {error.strerror}.") from error
         with acquire(folder, session) as lease:
-            left = not is_done(folder)  # it may have ended before this process had the lease
+            left = not is_marked(folder)  # it may have ended before this process had the lease
             if left:
-                for part in folder.rglob(".*.part"):  # of a process that was killed while it wrote
-                    part.unlink()
-                if (folder / MODEL).exists() and (folder / RECORD).exists():
+                remove_unfinished(folder)
+                if (folder / RECORD).exists() and not damage(folder):
                     _seal(folder)
                     left = False
             from_first(UNFINISHED if left else b"")
@@ -152,10 +158,9 @@ def _unfinished(
 
 
 def _seal(folder: Path) -> None:
-    """Complete a run whose weights are written; the marker comes last."""
+    """Complete a run whose weights are written."""
     write_record(folder, {**read_record(folder), "finished": _now()})
-    (folder / CHECKPOINT).unlink(missing_ok=True)
-    replace_file(folder / DONE, b"")
+    mark_done(folder)
 
 
 def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> dict[str, Any]:
@@ -261,8 +266,8 @@ def _record_session(
     sessions = []
     if (folder / RECORD).exists():
         record = read_record(folder)
-        _check_same("data", record["data"], data, folder)
-        sessions = record["sessions"]
+        _check_same("data", record.get("data"), data, folder)
+        sessions = record.get("sessions", [])
     session = {
         "started": _now(),
         "epochs_before": len(resume.history) if resume else 0,

@@ -7,29 +7,34 @@
 | checkpoint.safetensors | during training: weights, optimiser and history after the last epoch |
 | checkpoints/epoch-0005.safetensors | optional: weights of chosen epochs; 0 is the initial network |
 | model.safetensors | weights after the last epoch |
-| done | empty, written last |
+| done | the checksum of the model as JSON, written last; empty in runs of earlier versions |
 | lease | during training: the process that trains the run, see `layerprobe.runs.leases` |
 
-Files are replaced as a whole, so none is ever half-written.
+Files are replaced as a whole and are on the disk before `done` is: none is half-written. Nevertheless every
+file is checked when it is read, and `damage` says what is wrong with a run that is marked as done.
 """
 
+import hashlib
+import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import safetensors
 import torch
 from torch import nn
 
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, LayerprobeError
 from layerprobe.runs.leases import is_leased
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch, load_weights, seeded
-from layerprobe.utils.files import replace_file
+from layerprobe.utils.files import read_file, replace_file, sync_folder
 from layerprobe.utils.settings import default_settings
 
 RECORD = "run.json"
@@ -37,6 +42,8 @@ HISTORY = "history.csv"
 CHECKPOINT = "checkpoint.safetensors"
 MODEL = "model.safetensors"
 DONE = "done"
+MOST_BYTES = 2**40  # of weights
+ANEW = "Remove the folder and train anew."
 
 Location = str | os.PathLike[str]
 
@@ -52,7 +59,7 @@ class Run:
     history : DataFrame
         One row per complete epoch; the columns are the fields of `layerprobe.training.Epoch`.
     done : bool
-        Whether training has ended.
+        Whether training has ended and the weights are whole.
     record : dict
         The contents of run.json.
     """
@@ -91,9 +98,45 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
     return Path(root) / spec.pair / spec.folder_name
 
 
+def damage(folder: Path) -> str:
+    """Return what is wrong with the weights of a run whose training has ended; empty if nothing is."""
+    try:
+        if is_marked(folder):
+            checksum_of(folder)
+        if not (folder / MODEL).is_file():
+            return f"{MODEL} is gone"
+        with safetensors.safe_open(folder / MODEL, "pt"):  # compares the header with the size of the file
+            return ""
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        return one_line(f"{MODEL} is damaged: {error}")
+
+
+def checksum_of(folder: Path) -> str | None:
+    """Return the SHA-256 of the model that `done` records; None for a run of an earlier version."""
+    marker = read_file(folder / DONE, most=1000)
+    try:
+        return str(json.loads(marker)["sha256"]) if marker else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{folder / DONE} is no record of ours: {error!r}") from error
+
+
+def is_marked(folder: Path) -> bool:
+    """Return whether the training of a run has ended."""
+    return os.path.lexists(folder / DONE)
+
+
 def is_done(folder: Path) -> bool:
-    """Return whether the training of a run has ended and all its files are written."""
-    return (folder / DONE).exists()
+    """Return whether the training of a run has ended and its weights are whole."""
+    return is_marked(folder) and not damage(folder)
+
+
+def mark_done(folder: Path) -> None:
+    """Mark a run as done whose other files are written; the marker comes last."""
+    checksum = hashlib.sha256(read_file(folder / MODEL, most=MOST_BYTES)).hexdigest()
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for place in (folder, folder.parent, folder.parent.parent):
+        sync_folder(place)
+    replace_file(folder / DONE, json.dumps({"sha256": checksum}).encode())
 
 
 def epoch_path(folder: Path, epoch: int) -> Path:
@@ -129,10 +172,11 @@ def read_run(folder: Location) -> Run:
     """
     folder = Path(folder)
     record = read_record(folder)
-    try:
+    with _reported(folder):
         spec, history = RunSpec.from_dict(record["spec"]), _read_history(folder)
-    except (KeyError, TypeError, ValueError) as error:  # our own InputError is a ValueError
-        raise _damaged(folder, error) from error
+        hash(spec)  # an option may be of a type that has no hash
+        if is_marked(folder) and history.empty:
+            raise ValueError(f"{HISTORY} has no epoch")
     return Run(folder, spec, history, is_done(folder), record)
 
 
@@ -158,37 +202,62 @@ def load_model(folder: Location, epoch: int | None = None, device: torch.device 
         what, how = f"epoch {epoch}", "Train it with checkpoints, which keep chosen epochs"
         if epoch is None:
             what = "its last epoch"
-            how = "They are gone: remove the folder and train anew" if run.done else "Finish it"
+            how = "They are gone: remove the folder and train anew" if is_marked(run.folder) else "Finish it"
         raise DataError(f"{run.folder}: this run has no weights of {what} ({path.name}). {how}.")
+    if epoch is None and run.done and (expected := checksum_of(run.folder)):
+        found = hashlib.sha256(read_file(path, most=MOST_BYTES)).hexdigest()
+        if found != expected:
+            raise DataError(f"{path} is damaged: it is not the file that training wrote. {ANEW}")
     model = build_network(run.spec)
-    model.load_state_dict(load_weights(path)[0])
+    with _reported(run.folder):
+        model.load_state_dict(load_weights(path)[0])
     return model.to(device).eval()
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     """Return the contents of run.json, or raise DataError."""
+    if not os.path.lexists(folder / RECORD):
+        raise DataError(f"{folder}: no run here, expected {RECORD}.")
+    with _reported(folder):
+        record = json.loads(read_file(folder / RECORD, most=10**7).decode("utf-8"))
+        for name, kind in {"spec": dict, "data": dict, "sessions": list}.items():
+            if not isinstance(record.get(name, None if name == "spec" else kind()), kind):
+                raise TypeError(f"{RECORD}: {name} is no {kind.__name__}")
+        return record
+
+
+@contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Report every error of reading a run as a DataError: files on a disk can hold anything."""
     try:
-        return json.loads((folder / RECORD).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise DataError(f"{folder}: no run here, expected {RECORD}.") from error
-    except ValueError as error:  # no JSON, or no text
-        raise _damaged(folder, error) from error
+        yield
+    except Exception as error:
+        kind = "" if isinstance(error, LayerprobeError) else f"{type(error).__name__}: "
+        reason = one_line(f"{kind}{error}").rstrip(".")
+        raise DataError(f"{folder}: the run's files are damaged ({reason}). {ANEW}") from error
 
 
-def _damaged(folder: Path, error: Exception) -> DataError:
-    reason = f"{type(error).__name__}: {error}"
-    return DataError(f"{folder}: the run's files are damaged ({reason}). Remove the folder and train anew.")
+def one_line(text: str, most: int = 300) -> str:
+    """Return a text in one line, cut to a number of characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[:most]} ..."
 
 
 def _read_history(folder: Path) -> pd.DataFrame:
     columns = [field.name for field in fields(Epoch)]
-    try:
-        history = pd.read_csv(
-            folder / HISTORY, dtype=str
-        )  # pandas' own parser of floats can err in the last bit
-    except FileNotFoundError:  # no epoch yet
-        history = pd.DataFrame(columns=columns)
-    return history.astype(dict.fromkeys(columns, float) | {"epoch": int})
+    if not os.path.lexists(folder / HISTORY):  # no epoch yet
+        return pd.DataFrame(columns=columns).astype(dict.fromkeys(columns, float) | {"epoch": int})
+    content = io.BytesIO(read_file(folder / HISTORY))
+    # As text: pandas' own parser of floats can err in the last bit.
+    history = pd.read_csv(content, dtype=str)[columns].astype(dict.fromkeys(columns, float) | {"epoch": int})
+    if history["epoch"].tolist() != list(range(1, len(history) + 1)):
+        raise ValueError(f"the epochs of {HISTORY} are not 1, 2, 3, ...")
+    shares = history[["train_accuracy", "true_accuracy", "test_accuracy"]]
+    if not (shares.isna() | ((shares >= 0) & (shares <= 1))).all(axis=None):
+        raise ValueError(f"{HISTORY} has an accuracy that is no share")
+    if not history["seconds"].between(0, 1e12).all():
+        raise ValueError(f"{HISTORY} has a duration that is no number of seconds")
+    return history
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from layerprobe.errors import DataError, LayerprobeError
 from layerprobe.runs.execution import execute, execute_together, groups
-from layerprobe.runs.folders import MODEL, Location, is_done, read_run, run_folder
-from layerprobe.runs.leases import BusyError, Session, is_leased
+from layerprobe.runs.folders import ANEW, Location, damage, is_done, is_marked, one_line, read_run, run_folder
+from layerprobe.runs.leases import BusyError, Session, is_leased, tidy
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
 from layerprobe.runs.scheduler import Jobs, jobs_on, renamed_arguments, run_tasks, shared_places
@@ -66,8 +66,8 @@ class Outcome:
             return cls(spec, "trained")
         kind = "" if isinstance(result, LayerprobeError) else f"{type(result).__name__}: "
         state: Literal["busy", "failed"] = "busy" if isinstance(result, BusyError) else "failed"
-        error = kind + " ".join(str(result).split())
-        return cls(spec, state, error, "".join(traceback.format_exception(result)))
+        trace = "".join(traceback.format_exception(result))
+        return cls(spec, state, one_line(f"{kind}{result}", 1000), trace)
 
     @property
     def progress(self) -> State:
@@ -209,15 +209,14 @@ def _progress(root: Location, specs: Sequence[RunSpec], position: int) -> Progre
 def _finished(root: Location, spec: RunSpec) -> Outcome | None:
     """Return the outcome of a run that is done, "kept" if all of it can be read; None if it is not done."""
     folder = run_folder(root, spec)
-    if not is_done(folder):
+    if not is_marked(folder):
         return None
+    tidy(folder)
     try:
-        read_run(folder)
+        problem = "" if read_run(folder).done else f"{folder}: {damage(folder)}. {ANEW}"
     except DataError as error:
-        return Outcome(spec, "failed", str(error))
-    if not (folder / MODEL).exists():
-        return Outcome(spec, "failed", f"{folder}: {MODEL} is gone. Remove the folder and train anew.")
-    return Outcome(spec, "kept")
+        problem = str(error)
+    return Outcome(spec, "failed", problem) if problem else Outcome(spec, "kept")
 
 
 def _cost(spec: RunSpec) -> float:

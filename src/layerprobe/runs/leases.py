@@ -19,9 +19,10 @@ Lustre or CephFS do. An object store behind a file interface does not.
 import contextlib
 import os
 import shutil
+import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -31,12 +32,15 @@ from uuid import uuid4
 
 from filelock import SoftFileLease, Timeout
 
-from layerprobe.errors import InputError, LayerprobeError
+from layerprobe.errors import DataError, InputError, LayerprobeError
+from layerprobe.utils.files import is_alive
 
 FILE = "lease"
 SESSIONS = ".sessions"
+OLD_SESSIONS = ".sweeps"  # of earlier versions
 DURATION = 120.0  # seconds; longer than several heartbeats and the cache of a network file system
 HEARTBEAT = 15.0  # seconds
+GRACE = 2.0  # seconds in which a process writes the lease that it has made
 POLL = 1.0  # seconds between two attempts to take over a lease
 FOREVER = 1e8  # seconds; filelock refuses to wait without a limit for a lease that the same thread holds
 
@@ -86,9 +90,7 @@ class Session:
         if Path(root).exists() and not Path(root).is_dir():
             raise InputError(f"expected a folder for the runs, got the file {root}; name another by --root")
         sessions = Path(root).absolute() / SESSIONS
-        for other in sessions.glob("*"):
-            if (other / FILE).exists() and not is_leased(other):  # of a command that was killed
-                shutil.rmtree(other, ignore_errors=True)
+        _remove_dead(sessions)
         session = cls(sessions / uuid4().hex[:12])
         session.folder.mkdir(parents=True)
         try:
@@ -96,8 +98,7 @@ class Session:
                 yield session
         finally:
             shutil.rmtree(session.folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # there are other sessions
-                sessions.rmdir()
+            _remove_dead(sessions)
 
     def check(self) -> None:
         """Raise AbandonedError if the command has ended."""
@@ -105,9 +106,23 @@ class Session:
             raise AbandonedError
 
 
+def _remove_dead(sessions: Path) -> None:
+    """Remove the sessions of commands that were killed, and the folder of sessions if none is left."""
+    for folder, quiet in ((sessions, GRACE), (sessions.with_name(OLD_SESSIONS), DURATION)):
+        for other in folder.glob("*"):
+            with contextlib.suppress(OSError):
+                # Its process may not have written the lease yet; earlier versions had other files.
+                last = max(path.lstat().st_mtime for path in (other, *other.rglob("*")))
+                young = not _lease_file(other).owner and 0 <= _storage_time(other.parent) - last < quiet
+                if not is_leased(other) and not young:
+                    shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(OSError):  # there are other sessions
+            folder.rmdir()
+
+
 @contextmanager
 def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
-    """Hold the lease of a folder in the block.
+    """Hold the lease of an existing folder in the block.
 
     Parameters
     ----------
@@ -120,16 +135,21 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
     ------
     BusyError
         If another process holds the lease.
+    DataError
+        If the lease cannot be written.
     AbandonedError
         If the session ends while this process waits.
     """
-    lock = _lease_file(folder)
+    lock, clear = _lease_file(folder), _empty_lease_remover(folder / FILE)
 
     def is_busy() -> bool:
         if session:
             session.check()
         owner = lock.owner
-        of_session = session and owner and owner.token and (session.folder / owner.token).exists()
+        if owner is None:  # no lease, or its holder was killed before it wrote it, which filelock finds out
+            clear()
+            return False
+        of_session = session and owner.token and (session.folder / owner.token).exists()
         return is_leased(folder) and not of_session
 
     try:
@@ -138,6 +158,8 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
         owner = lock.owner
         who = f"process {owner.pid} on {owner.hostname.partition('?')[0]}" if owner else "another process"
         raise BusyError(f"{folder}: {who} works on this run; wait for it, or stop it.") from None
+    except (IsADirectoryError, PermissionError) as error:
+        raise DataError(f"{folder / FILE} cannot be written: {error.strerror}.") from error
     try:
         lease = Lease(folder, lock.token or "")
         if session:
@@ -147,22 +169,64 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
         lock.release()
 
 
+def _empty_lease_remover(path: Path) -> Callable[[], None]:
+    """Return a function to call repeatedly, which removes an empty lease that does not change for `GRACE`.
+
+    filelock never does: to it, an empty file is the lock of a very old version. Should another process write
+    a lease at the same moment, it gets its file back.
+    """
+    seen: tuple[os.stat_result, float] | None = None
+
+    def clear() -> None:
+        nonlocal seen
+        with contextlib.suppress(OSError):
+            now = path.lstat()
+            if not stat.S_ISREG(now.st_mode) or now.st_size:
+                seen = None
+            elif seen is None or (seen[0].st_ino, seen[0].st_ctime_ns) != (now.st_ino, now.st_ctime_ns):
+                seen = now, time.monotonic()
+            elif time.monotonic() - seen[1] >= GRACE:
+                aside = path.with_name(f".{FILE}.{uuid4().hex[:16]}.part")
+                path.rename(aside)
+                taken = aside.lstat()
+                if taken.st_ino != now.st_ino or taken.st_size:
+                    os.link(aside, path)
+                aside.unlink()
+
+    return clear
+
+
 def is_leased(folder: Path) -> bool:
     """Return whether a process, here or on another machine, holds the lease of a folder.
 
     The answer is exact for processes of this machine. A process of another machine counts as lost if its
-    lease was not refreshed for `DURATION` seconds.
+    lease was not refreshed for `DURATION` seconds, or is dated in the future. A lease that cannot be read
+    counts for `GRACE` seconds, in which its holder writes it.
     """
-    path = folder / FILE
-    if not path.exists():
+    try:
+        made = (folder / FILE).lstat().st_mtime
+    except OSError:
         return False
     owner = _lease_file(folder).owner
     if owner and owner.hostname == _own_host():
-        return _is_alive(owner.pid)
-    try:
-        return _storage_time(folder) - path.stat().st_mtime < DURATION
-    except FileNotFoundError:  # released meanwhile
-        return False
+        return is_alive(owner.pid)
+    return -GRACE < _storage_time(folder) - made < (DURATION if owner else GRACE)
+
+
+def tidy(folder: Path) -> None:
+    """Remove the lease and the unfinished files that a killed process of this machine left in a folder."""
+    owner = _lease_file(folder).owner
+    own = owner is None or owner.hostname == _own_host()
+    left = (folder / FILE).exists() or any(folder.rglob(".*.part"))
+    if left and own and not is_leased(folder):
+        with contextlib.suppress(LayerprobeError), acquire(folder):
+            remove_unfinished(folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that killed processes did not finish, in a folder whose lease this process holds."""
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def _lease_file(folder: Path) -> SoftFileLease:
@@ -177,16 +241,6 @@ def _own_host() -> str:
     with tempfile.TemporaryDirectory() as folder, _lease_file(Path(folder)) as lock:
         owner = lock.owner
         return owner.hostname if owner else ""
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return True
 
 
 def _storage_time(folder: Path) -> float:

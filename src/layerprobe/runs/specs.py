@@ -112,8 +112,8 @@ class RunSpec:
             )
         for name in WHOLE:
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, Integral) or value < 0):
-                raise InputError(f"{name} must be a whole number of at least 0, got {value!r}")
+            if value is not None and (not isinstance(value, Integral) or not 0 <= int(value) < 2**63):
+                raise InputError(f"{name} must be a whole number of at least 0 and below 2^63, got {value!r}")
         if self.seed is not None:
             derived = Seeds.derive(self.seed)
             drawn = derived.noise if self.noise == "uniform" else None

@@ -1,5 +1,6 @@
 """The states of runs, and the disk space that they need."""
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import product
@@ -10,8 +11,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from layerprobe.errors import DataError
-from layerprobe.runs.folders import MODEL, RECORD, Location, read_run, run_folder
+from layerprobe.errors import DataError, InputError
+from layerprobe.runs.folders import ANEW, RECORD, Location, damage, is_marked, read_run, run_folder
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
@@ -36,20 +37,25 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
         in words; state ("done", "running", "resumable", "missing", or "damaged" if its folder cannot be
         read); epochs; memorised, whether the target was reached; train_accuracy (on the labels trained on),
         true_accuracy and test_accuracy of the last epoch; seconds, the time of all epochs; folder, in
-        `root`.
+        `root`; reason, what is damaged.
+
+    Raises
+    ------
+    InputError
+        If `root` is not a folder.
     """
-    root, damaged = Path(root), list[Path]()
+    root, damaged = Path(root), dict[Path, str]()
     if specs is None:
         specs, damaged = _full_grids(root)
     rows = [_row(root, spec) for spec in specs]
     rows += [
-        {"pair": folder.parent.name, "state": "damaged", "epochs": 0, "folder": str(folder.relative_to(root))}
-        for folder in damaged
+        {"pair": folder.parent.name, "epochs": 0, "folder": str(folder.relative_to(root)), **_damaged(reason)}
+        for folder, reason in damaged.items()
     ]
     names = ["pair", "corruption", "seed", "variant", "state", "epochs", "memorised", *ACCURACIES]
     types = dict.fromkeys(["corruption", *ACCURACIES, "seconds"], "float64")
     types |= {"seed": "Int64", "epochs": "int64", "memorised": "boolean"}
-    return pd.DataFrame(rows, columns=[*names, "seconds", "folder"]).astype(types)
+    return pd.DataFrame(rows, columns=[*names, "seconds", "folder", "reason"]).astype(types)
 
 
 def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
@@ -62,20 +68,25 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
         "state": "missing",
         "epochs": 0,
         "folder": str(folder.relative_to(root)),
+        "reason": "",
     }
-    if not (folder / RECORD).exists():
+    if not os.path.lexists(folder / RECORD):
         return row
     try:
         run = read_run(folder)
-    except DataError:
-        return {**row, "state": "damaged"}
-    if run.done and not (folder / MODEL).exists():
-        return {**row, "state": "damaged"}
+    except DataError as error:
+        return row | _damaged(str(error))
+    if is_marked(folder) and not run.done:
+        return row | _damaged(f"{folder}: {damage(folder)}. {ANEW}")
     state = "done" if run.done else "running" if run.running else "resumable"
     row |= {"state": state, "epochs": len(run.history), "memorised": run.memorised, "seconds": run.seconds}
     if len(run.history):
         row |= {name: float(run.history[name].iloc[-1]) for name in ACCURACIES}
     return row
+
+
+def _damaged(reason: str) -> dict[str, str]:
+    return {"state": "damaged", "reason": reason}
 
 
 def variant(spec: RunSpec) -> str:
@@ -98,19 +109,25 @@ def runs_in(root: Location) -> list[RunSpec]:
     return _readable(Path(root))[0]
 
 
-def _readable(root: Path) -> tuple[list[RunSpec], list[Path]]:
-    """Return the spec of every run under `root`, and the folders that cannot be read."""
+def _readable(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
+    """Return the spec of every run under `root`, and the folders that cannot be read with the reason."""
+    if root.exists() and not root.is_dir():
+        raise InputError(f"expected a folder of runs, got the file {root}; name another by --root")
     specs: list[RunSpec] = []
-    damaged: list[Path] = []
+    damaged: dict[Path, str] = {}
     for record in sorted(root.glob(f"*/*/{RECORD}")):
+        folder = record.parent
         try:
-            specs.append(read_run(record.parent).spec)
-        except DataError:
-            damaged.append(record.parent)
+            spec = read_run(folder).spec
+            if run_folder(root, spec) != folder:
+                raise DataError(f"{folder}: {RECORD} is of {run_folder('', spec)}. Move the folder there.")
+            specs.append(spec)
+        except DataError as error:
+            damaged[folder] = str(error)
     return specs, damaged
 
 
-def _full_grids(root: Path) -> tuple[list[RunSpec], list[Path]]:
+def _full_grids(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
     """Return the spec of every run under `root` and of those missing in its grid, and damaged folders."""
     specs, damaged = _readable(root)
     grid = dict.fromkeys(specs)

@@ -1,10 +1,18 @@
 """Files of tensors with a JSON header, by safetensors: reading a file runs no code."""
 
 import contextlib
+import glob
+import hashlib
 import json
 import os
+import platform
+import re
 import secrets
+import shutil
+import stat
+import time
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +24,7 @@ from torch import Tensor
 from layerprobe.errors import DataError, InputError
 
 KEY = "layerprobe"
+FORGOTTEN = 3600.0  # seconds after which a temporary file of an earlier version is removed
 
 
 def write_tensors(
@@ -59,7 +68,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         If the folder does not exist, or the file cannot be written.
     """
     path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    part = part_of(path)
     try:
         try:
             with part.open("xb") as file:
@@ -67,17 +76,91 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         finally:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
                 part.unlink()
+        remove_parts(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def _sync_folder(folder: Path) -> None:
+def read_file(path: str | os.PathLike[str], most: int = 2**30) -> bytes:
+    """Return the content of a regular file.
+
+    Parameters
+    ----------
+    path : path
+    most : int
+        Size in bytes above which the file is not read.
+
+    Raises
+    ------
+    DataError
+        If this is a folder or a pipe, or cannot be read, or is larger.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe must not block
+        try:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise DataError(f"{path} is not a file; remove it, or name another.")
+            if found.st_size > most:
+                raise DataError(f"{path} has {found.st_size:,} bytes; at most {most:,} were expected.")
+            with open(handle, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(handle)
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:  # a path may hold a null character
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+
+
+def part_of(path: Path) -> Path:
+    """Return a path for a temporary file or folder beside `path`, with a random name; see `remove_parts`."""
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part")
+
+
+def remove_parts(path: Path) -> None:
+    """Remove the temporary files and folders beside `path` of processes of this machine that have ended."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        made = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{16}\.part", part.name[len(path.name) + 2 :])
+        with contextlib.suppress(OSError):
+            if made:
+                left = made[1] == _machine() and not is_alive(int(made[2]))
+            else:  # of an earlier version
+                left = time.time() - part.lstat().st_mtime > FORGOTTEN
+            if left and part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part, ignore_errors=True)
+            elif left:
+                part.unlink()
+
+
+@cache
+def _machine() -> str:
+    """Return eight characters for this machine and its process namespace."""
+    try:
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        namespace = 0
+    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+
+
+def is_alive(pid: int) -> bool:
+    """Return whether a process of this machine exists."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def sync_folder(folder: Path) -> None:
     """Make a renamed file permanent, on systems where folders can be synchronised."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
