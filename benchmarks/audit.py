@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
 from layerprobe import audit
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import read_rows
 from layerprobe.auditing.features import NetworkReader
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, named_probes, score_candidates
 from layerprobe.auditing.method.policies import held_out_set

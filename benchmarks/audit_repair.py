@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from layerprobe import MASC, audit
 from layerprobe.auditing import Audit
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import read_rows
 from layerprobe.auditing.features import NetworkReader
 from layerprobe.auditing.method.ensemble import HYPERPARAMETERS
 from layerprobe.layers.views import resolve_views

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from layerprobe import audit
-from layerprobe.auditing.dataset.inputs import dummy_input
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import dummy_input, read_rows
 from layerprobe.auditing.findings import relabel
 from layerprobe.auditing.retraining import InputStore
 from layerprobe.errors import InputError

@@ -6,8 +6,7 @@ Start with `pipeline.py`, the path from labels to flags.
 import warnings
 from typing import Any
 
-from layerprobe.auditing.dataset.labelled import LabelledDataset
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
 from layerprobe.auditing.features import AuditPlan
 from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.pipeline import audit, audit_features, plan_audit

@@ -13,9 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.inputs import dummy_input, hash_inputs, hash_network
-from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, check_disjoint
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import (
+    Classes,
+    LabelledDataset,
+    check_disjoint,
+    dummy_input,
+    hash_inputs,
+    hash_network,
+    read_rows,
+)
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
 from layerprobe.auditing.method.policies import POLICIES, check_policy, untrained_copy
 from layerprobe.errors import InputError
@@ -339,10 +345,10 @@ class NetworkInputs:
         InputError
             If labels, rows and network do not fit together, or held-out rows are among the training rows.
         """
-        rows = read_rows(data, labels, inputs=options.inputs)
+        rows = read_rows(data, labels, inputs=options.inputs, model=model)
         what, held_out = options.held_out_name, None
         if what is not None:
-            held_out = read_rows(options.held_out, inputs=options.inputs)
+            held_out = read_rows(options.held_out, inputs=options.inputs, model=model)
             check_disjoint(rows, held_out, what)
         layers = options.layers
         if not (layers is None or isinstance(layers, str)):
@@ -353,8 +359,7 @@ class NetworkInputs:
             model, layers, options.pool, options.views, options.batch_size, options.device, blank
         )
         dimensions, outputs = reader.dimensions(x)
-        names = rows.class_names if options.class_names is None else options.class_names
-        classes = Classes.from_labels(rows.labels, outputs, names)
+        classes = Classes.from_labels(rows.labels, outputs, options.class_names, rows.class_names)
         y = classes.indices(rows.labels, "labels")
         classes.check_counts(y)
         held_out_y = None if held_out is None else classes.indices(held_out.labels, f"labels of {what}=")

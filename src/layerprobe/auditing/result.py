@@ -13,8 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, read_rows
 from layerprobe.auditing.features import NetworkReader, check_matrix
 from layerprobe.auditing.findings import MARGIN, Findings, RepairedLabels, Verdict, find_issues, relabel
 from layerprobe.auditing.method.noise import NoiseEstimate

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from layerprobe.auditing.dataset.inputs import map_tensors
 from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.method.policies import Interval, interval, split_test_rows, untrained_copy
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import named_tensors
+from layerprobe.layers.batches import map_tensors, named_tensors
 from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict

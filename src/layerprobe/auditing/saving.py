@@ -20,8 +20,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.inputs import hash_network
-from layerprobe.auditing.dataset.labelled import Classes
+from layerprobe.auditing.dataset.labelled import Classes, hash_network
 from layerprobe.auditing.features import NetworkReader
 from layerprobe.auditing.findings import Findings, Verdict
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble

@@ -81,7 +81,7 @@ class NetworkOptions:
 
     def load_rows(self, place: str) -> "LabelledDataset":
         """Read labelled data from a path or ``pkg.mod:name``."""
-        from layerprobe.auditing.dataset.readers import read_rows
+        from layerprobe.auditing.dataset.labelled import read_rows
         from layerprobe.cli.user_code import is_reference, load_object
 
         inputs = None if self.inputs is None else load_object(self.inputs)

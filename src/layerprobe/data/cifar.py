@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from layerprobe.data.arrays import load_npy
 from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.progress import Progress
 from layerprobe.errors import DataError
@@ -126,10 +127,7 @@ def read_index(path: Path, n: int, whole: int) -> np.ndarray:
     DataError
         If the file cannot be read or does not hold n distinct rows.
     """
-    try:
-        rows: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as an .npy file: {error}.") from error
+    rows = load_npy(path)
     if (
         rows.dtype.kind not in "iu"
         or rows.shape != (n,)

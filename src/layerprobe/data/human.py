@@ -12,12 +12,11 @@ another order of the images these labels would be random. If ``cifar-100-binary`
 """
 
 import os
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from layerprobe.data.arrays import load_npz
 from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar_labels, read_index
 from layerprobe.data.folders import data_folder
 from layerprobe.data.noise import Noise
@@ -88,13 +87,7 @@ def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None
 
 
 def _read_arrays(path: Path, names: tuple[str, ...], num_classes: int) -> list[np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            columns = [arrays[name] for name in names]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read as an .npz file with the arrays {' and '.join(names)}: {error}."
-        ) from error
+    columns = list(load_npz(path, *names).values())
     for name, labels in zip(names, columns, strict=True):
         if labels.dtype.kind not in "iu" or labels.shape != (len(columns[0]),) or not len(labels):
             raise DataError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -29,15 +29,19 @@ def as_size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
     return size
 
 
-def read_pixels(path: Path, *, resize: tuple[int, int] | None = None) -> np.ndarray:
+def read_pixels(
+    path: Path | BinaryIO, *, resize: tuple[int, int] | None = None, name: str | None = None
+) -> np.ndarray:
     """Decode an image file.
 
     Parameters
     ----------
-    path : Path
-        A file in one of `IMAGE_FORMATS`, with any suffix.
+    path : Path or binary file
+        In one of `IMAGE_FORMATS`, with any suffix.
     resize : (int, int), optional
         Resize to this (height, width).
+    name : str, optional
+        Of the file, for the error message.
 
     Returns
     -------
@@ -56,7 +60,7 @@ def read_pixels(path: Path, *, resize: tuple[int, int] | None = None) -> np.ndar
     # SyntaxError: Pillow's error for damaged PNG files.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(
-            f"{path} cannot be read as an image: {str(error).rstrip('.')}. Replace or remove it; the "
+            f"{name or path} cannot be read as an image: {str(error).rstrip('.')}. Replace or remove it; the "
             f"supported formats are {', '.join(IMAGE_FORMATS)}."
         ) from error
 

@@ -235,6 +235,27 @@ def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
     return [("", main), *leaves]
 
 
+def map_tensors(value: Any, change: Callable[[str, Tensor], Any], name: str = "") -> Any:
+    """Return a copy of nested tuples and mappings with every tensor replaced.
+
+    Parameters
+    ----------
+    value : Tensor, tuple, list, mapping or any other object
+        Objects that are none of these stay unchanged.
+    change : callable
+        ``change(name, tensor)`` returns the replacement.
+    name : str
+        The name of `value`. Items have the names ``f"{name}.{key}"``.
+    """
+    if isinstance(value, Tensor):
+        return change(name, value)
+    if isinstance(value, Mapping):
+        return {key: map_tensors(item, change, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(map_tensors(item, change, f"{name}.{i}") for i, item in enumerate(value))
+    return value
+
+
 def join(columns: list[Column | None]) -> Column | None:
     """Concatenate the labels (or indices) of all batches; None if no batch has any."""
     given = [column for column in columns if column is not None]

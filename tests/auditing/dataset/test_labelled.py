@@ -12,8 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from layerprobe import auditing, capture
-from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, read_rows
 from layerprobe.errors import InputError
 
 N = 7
@@ -268,8 +267,8 @@ LATE_NAN[5, 0, 1, 1] = torch.nan
         (once(), {}, "readable more than once, got a generator"),
         (DataLoader(Items(X), shuffle=True), {}, "may shuffle and gives no indices.*shuffle=False"),
         (DataLoader(Items(X), sampler=[2, 1, 0]), {}, "may shuffle and gives no indices"),
-        ((X, Y, np.array([0, 1, 2, 3, 4, 3, 6])), {}, "1 are repeated, the first 3"),
-        ((X, Y, np.arange(N) / 2), {}, "integers or texts, got float64"),
+        (DataLoader(Items(X, index=Y), shuffle=True), {}, "its third item is no index, since it repeats"),
+        (DataLoader(Items(X, index=X), shuffle=True), {}, "may shuffle and gives no indices"),
         ((X, Y[:5]), {}, r"the lengths \{'0': 7, '1': 5\}"),
         (X, {}, "the data have no labels"),
         (X, {"labels": Y[:5]}, "expected 7 labels, one per row, got 5"),
@@ -327,13 +326,14 @@ SWAPPED = np.array([0, 2, 1, 0, 2, 1, 1])
     ],
 )
 def test_data_that_change_between_two_passes_are_refused(second, message):
-    rows = read_rows(Changing([(X, Y)], second))
+    rows = read_rows(Changing([(X, Y)], [(X, Y)], second))
     with pytest.raises(InputError, match=message):
         list(rows.batches())
 
 
 def test_an_index_missing_from_the_first_pass_is_refused():
-    rows = read_rows(Changing([(X, Y, np.arange(N))], [(X, Y, np.arange(N) + 1)]))
+    same = [(X, Y, np.arange(N))]
+    rows = read_rows(Changing(same, same, [(X, Y, np.arange(N) + 1)]))
     with pytest.raises(InputError, match=re.escape("changed between two passes")):
         list(rows.batches())
 
@@ -387,15 +387,74 @@ class Augmented(Items):
 
 @pytest.mark.parametrize("index", [None, np.arange(N)[::-1].copy()])
 def test_random_augmentation_is_refused(index):
-    rows = read_rows(DataLoader(Augmented(X, index=index), batch_size=3, shuffle=index is not None))
-    with pytest.raises(InputError, match=r"content of the data changed between two passes.*augmentation"):
-        rows.fingerprints()
+    for data in (
+        Augmented(X, index=index),
+        DataLoader(Augmented(X, index=index), 3, shuffle=index is not None),
+    ):
+        with pytest.raises(InputError, match=r"content of the data changed between two passes.*augmentation"):
+            read_rows(data)
 
 
-def test_workers_that_repeat_an_iterable_dataset_are_refused():
-    with pytest.raises(InputError, match=r"each worker of the loader may give all rows.*num_workers=0"):
-        read_rows(DataLoader(Stream(), batch_size=2, num_workers=2))
-    assert read_rows(DataLoader(Stream(), batch_size=2, num_workers=1)).n == N
+def test_a_third_item_that_identifies_no_rows_is_ignored():
+    for group in (Y, np.arange(N) / 2, X[:, 0, 0], np.array(list("aabbccd"))):
+        for data in ((X, Y, group), Items(X, index=group), DataLoader(Items(X, index=group), 3)):
+            rows = read_rows(data)
+            assert rows.index.tolist() == list(range(N))
+            assert rows.labels.tolist() == Y.tolist()
+            torch.testing.assert_close(together(rows), X)
+
+
+def test_an_iterable_dataset_is_read_without_its_workers():
+    for workers in (0, 1, 2):
+        assert read_rows(DataLoader(Stream(), batch_size=2, num_workers=workers)).n == N
+
+
+def test_the_index_of_pandas_names_the_rows():
+    frame = pd.DataFrame(X.flatten(1).numpy(), index=list("gfedcba"))
+    for rows in (read_rows((frame, Y)), read_rows(frame, Y), read_rows(frame.assign(label=Y))):
+        assert rows.index.tolist() == list("gfedcba")
+        torch.testing.assert_close(together(rows).reshape(X.shape), X)
+    assert read_rows((pd.concat([frame, frame]), [*Y, *Y])).index.tolist() == list(range(2 * N))
+
+
+class Level(Enum):
+    LOW, MEDIUM, HIGH = "z", "a", "m"
+
+
+def test_enumerations_and_categories_keep_their_order():
+    members = [list(Level)[k] for k in Y]
+    rows = read_rows(X, members)
+    assert rows.class_names == tuple(Level)
+    classes = Classes.from_labels(rows.labels, 3, None, rows.class_names)
+    assert classes.indices(rows.labels, "labels").tolist() == Y.tolist()
+    for levels in (["low", "medium", "high"], [30, 10, 20]):
+        for ordered in (False, True):
+            column = pd.Series(pd.Categorical.from_codes(Y, levels, ordered=ordered))
+            rows = read_rows((X, column))
+            classes = Classes.from_labels(rows.labels, 3, None, rows.class_names)
+            assert classes.indices(rows.labels, "labels").tolist() == Y.tolist()
+
+
+@pytest.mark.parametrize("spelling", [str, float, lambda k: f"{k:02d}", lambda k: f"{k}.0", int, np.int8])
+def test_whole_numbers_are_indices_of_the_outputs_in_any_spelling(spelling):
+    y = np.array([11, 2, 10, 0, 9, 1, 4])  # classes 3, 5, 6, 7, 8 have no rows
+    rows = read_rows(X, [spelling(k) for k in y])
+    classes = Classes.from_labels(rows.labels, 12, None)
+    assert classes.indices(rows.labels, "labels").tolist() == y.tolist()
+    assert len(classes) == 12
+
+
+def test_missing_labels_are_counted():
+    texts = np.array(list("abcabca"))
+    for labels in (
+        pd.Series(Y, dtype="Int64").mask(np.arange(N) == 5),
+        pd.Series(Y > 0, dtype="boolean").mask(np.arange(N) == 5),
+        pd.Series(texts, dtype="string").mask(np.arange(N) == 5),
+        [None if i == 5 else label for i, label in enumerate(texts.tolist())],
+    ):
+        for read in (lambda: read_rows(X, labels), lambda: read_rows((X, labels))):  # noqa: B023
+            with pytest.raises(InputError, match=r"1 .*label.* missing.*5"):
+                read()
 
 
 def test_the_old_name_of_the_class_warns_once_per_use():
@@ -495,13 +554,10 @@ def test_surrogates_are_escaped_in_names_and_labels():
 
 @pytest.mark.parametrize(
     "labels",
-    [
-        [str(k) for k in range(12)],  # sorted as texts: 0, 1, 10, 11, 2
-        [Fruit.PEAR, Fruit.APPLE, Fruit.PEAR],
-    ],
+    [[Fruit.PEAR, Fruit.APPLE, Fruit.PEAR], [(1,), "a", (1,)]],
 )
 def test_an_unclear_order_of_classes_needs_class_names(labels):
-    array = np.array(labels)
+    array = np.array([*labels, None], dtype=object)[:-1]
     outputs = len(set(labels))
     with pytest.raises(InputError, match=r"order of the classes .* is not clear: give .* class_names="):
         Classes.from_labels(array, outputs, None)

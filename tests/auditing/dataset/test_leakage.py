@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from layerprobe.auditing.dataset.labelled import check_disjoint
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import check_disjoint, read_rows
 from layerprobe.errors import InputError
 
 X = torch.rand(20, 3, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerprobe.auditing.dataset.readers import read_rows
+from layerprobe.auditing.dataset.labelled import read_rows
 from layerprobe.errors import DataError, InputError
 
 PIXELS = np.random.default_rng(0).integers(256, size=(5, 4, 6, 3)).astype(np.uint8)

@@ -1,30 +1,124 @@
-"""A labelled dataset with stable ids that can be read repeatedly, and its classes."""
+"""A labelled dataset with stable ids that can be read repeatedly, and its classes.
+
+`read_rows` takes data in any form: `layers.batches` parses data in memory, and `readers` reads files, folders
+and Hugging Face datasets.
+"""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.inputs import (
-    ChannelRange,
-    batch_content,
-    display_values,
-    hash_inputs,
-    hash_texts,
-    input_function,
-    is_texts,
-    map_tensors,
-)
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import Batch, join, keeps_order, named_tensors, read_batches
+from layerprobe.layers.batches import (
+    Batch,
+    is_texts,
+    join,
+    keeps_order,
+    map_tensors,
+    named_tensors,
+    read_batches,
+    row_index,
+    row_names,
+)
 from layerprobe.probes.base import encode, label_array
 
-_COMPARED = 8  # rows of the first batch whose content is compared in every pass
+_COMPARED = 64  # rows per batch whose content is compared in every pass
+
+
+def read_rows(
+    data: Any,
+    labels: Any = None,
+    *,
+    inputs: Callable[[Any], Any] | None = None,
+    batch_size: int = 512,
+    path_column: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    resize: int | tuple[int, int] | None = None,
+    model: nn.Module | None = None,
+) -> "LabelledDataset":
+    """Read any supported dataset.
+
+    The data are read once by this call, and a few rows twice. Texts and the images of files and of Hugging
+    Face datasets are then held in memory, images at h w or 3 h w bytes each; a Dataset or a DataLoader is
+    read again in every pass.
+
+    Parameters
+    ----------
+    data
+        * data in memory, a Dataset or a DataLoader, as for :func:`layerprobe.capture`, that can be read
+          repeatedly and in a fixed order, or with an index per row; x may be a list of texts;
+        * the path of a folder with one subfolder of images per class, whose names are the labels; of a .csv
+          file with the columns path, text or numbers, and label (paths are relative to the file); of an
+          .npz file with the arrays x and y; of a folder that ``save_to_disk`` wrote;
+        * one split of a Hugging Face dataset of images, texts or numbers;
+        * a `LabelledDataset`, which stays unchanged.
+    labels : sequence of n labels, optional
+        They replace the labels of the data: in the order of the rows or, if the data have indices, the label
+        of row i is ``labels[index[i]]``. Categories of pandas keep their order as classes, and enumerations
+        that of their definition.
+    inputs : callable, optional
+        Converts a batch's content to the model's inputs, a tensor, tuple or dict. The content is a list of
+        texts, pixels (b, h, w) or (b, h, w, 3) as a uint8 tensor, or else the data's own x. The function must
+        treat each row by itself and be deterministic. Texts need it. Without it, uint8 pixels of 0, 1 or 3
+        channels become (b, 1 or 3, h, w) float32 in [0, 1]; all else stays unchanged.
+    batch_size : int
+        Rows per batch in the first pass.
+    path_column, text_column, label_column : str, optional
+        Columns of a .csv file or of a Hugging Face dataset, if they have other names or are not clear.
+    resize : int or (int, int), optional
+        Resize image files to this (height, width); without it all must have one size.
+    model : nn.Module, optional
+        Its ``forward`` shows how many inputs an item has, and their names.
+
+    Returns
+    -------
+    LabelledDataset
+
+    Raises
+    ------
+    InputError
+        If rows have no stable ids (a loader that may shuffle without indices), the data can be read only
+        once, change from pass to pass, are empty or hold NaN, lengths differ, labels are missing, or `inputs`
+        is missing for texts or returns another number of rows.
+    DataError
+        If files are missing or cannot be read.
+    """
+    given = {
+        "path_column": path_column,
+        "text_column": text_column,
+        "label_column": label_column,
+        "resize": resize,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
+    common: dict[str, Any] = {"inputs": inputs, "batch_size": batch_size, "model": model}
+    if isinstance(data, str | os.PathLike) or hasattr(data, "features") or _has_splits(data):
+        from layerprobe.auditing.dataset.readers import read_raw
+
+        raw = read_raw(data, options)
+        source = raw.content if labels is not None or raw.labels is None else (raw.content, raw.labels)
+        return LabelledDataset(source, labels, index=raw.ids, class_names=raw.class_names, **common)
+    if options:
+        raise InputError(f"{next(iter(options))} does not apply to data of the type {type(data).__name__}")
+    if not isinstance(data, LabelledDataset):
+        names = getattr(getattr(data, "dataset", data), "classes", None)
+        return LabelledDataset(data, labels, index=row_names(data), class_names=names, **common)
+    if inputs is not None:
+        raise InputError("this dataset was read before: give inputs= to the first call of read_rows")
+    return data if labels is None else data.with_labels(labels)
+
+
+def _has_splits(data: Any) -> bool:
+    return isinstance(data, Mapping) and any(hasattr(split, "features") for split in data.values())
 
 
 class LabelledDataset:
@@ -35,13 +129,12 @@ class LabelledDataset:
 
     Parameters
     ----------
-    source : arrays, Dataset, DataLoader or iterable of batches
-        As for :func:`layerprobe.capture`.
-    labels, inputs, batch_size
+    source, labels, inputs, batch_size, model
         As for :func:`layerprobe.auditing.read_rows`.
     index : ndarray of shape (n,), optional
-        The rows' ids, if `source` has none.
-    class_names : sequence of str, optional
+        The rows' ids, if `source` has no indices.
+    class_names : sequence, optional
+        Names of the classes in their order.
 
     Attributes
     ----------
@@ -50,8 +143,8 @@ class LabelledDataset:
     labels : ndarray of shape (n,)
         The given labels: integers, texts or other values.
     index : ndarray of shape (n,)
-        The rows' ids: positions, the data's indices, or the paths of files.
-    class_names : tuple of str or None
+        The rows' ids: positions, the data's indices, the index of pandas, or the paths of files.
+    class_names : tuple or None
         The names of the classes 0..K-1, if the data have names and labels are such names or class indices.
     """
 
@@ -62,8 +155,9 @@ class LabelledDataset:
         *,
         inputs: Callable[[Any], Any] | None = None,
         index: np.ndarray | None = None,
-        class_names: Sequence[str] | None = None,
+        class_names: Sequence[Any] | None = None,
         batch_size: int = 512,
+        model: nn.Module | None = None,
     ) -> None:
         if isinstance(source, Iterator):
             raise InputError(
@@ -72,18 +166,13 @@ class LabelledDataset:
             )
         self._source = source
         self._prepare = input_function(inputs)
-        self._hashes: np.ndarray | None = None
+        self._model = model if inputs is None else None
+        self._class_names = class_names
         self._first_pass(batch_size)
-        self.index = escape_surrogates(self._names if index is None else index)
-        self.labels = self._checked_labels(self._given if labels is None else labels)
-        self.class_names: tuple[str, ...] | None = None
-        if class_names is not None:
-            names = escape_surrogates(np.array(list(map(str, class_names)))).tolist()
-            if self.labels.dtype.kind in "iu":
-                fits = 0 <= self.labels.min() <= self.labels.max() < len(names)
-            else:
-                fits = set(self.labels.tolist()) <= set(names)
-            self.class_names = tuple(names) if fits else None
+        self.index = escape_surrogates(self._names if self._indexed or index is None else index)
+        self._set_labels(self._given if labels is None else labels)
+        for _ in self._read(_COMPARED):  # a second time: random operations change rows
+            break
 
     def __len__(self) -> int:
         return self.n
@@ -135,63 +224,53 @@ class LabelledDataset:
         wanted = [int(i) for i in positions]
         if outside := [i for i in wanted if not 0 <= i < self.n]:
             raise InputError(f"expected positions of rows in 0..{self.n - 1}, got {outside[0]}")
-        left, shown = set(wanted), {}
-        if (array := self._random_access()) is not None:
-            for i in left:
+        found: dict[int, Any] = {}
+        x = self._source[0] if isinstance(self._source, tuple) else self._source
+        if isinstance(x, np.ndarray | Tensor):
+            for i in wanted:
                 row = int(self._order[i])
-                shown[i] = self._range.display(display_values(array[row : row + 1], None)[0])
-            return [shown[i] for i in wanted]
-        for batch, numbers in self._read(512) if left else ():
-            values = display_values(batch.raw, batch.inputs)
-            for j in np.flatnonzero(np.isin(numbers, list(left))):
-                shown[int(numbers[j])] = self._range.display(None if values is None else values[j])
-                left.discard(int(numbers[j]))
-            if not left:
+                found[i] = _displayed(x[row : row + 1], None)[0]
+        else:
+            for batch, numbers in self._read(512) if wanted else ():
+                values = _displayed(batch.raw, batch.inputs)
+                for j in np.flatnonzero(np.isin(numbers, wanted)):
+                    found[int(numbers[j])] = None if values is None else values[j]
+                if len(found) == len(set(wanted)):
+                    break
+        return [self._range.display(found[i]) for i in wanted]
+
+    @cached_property
+    def _range(self) -> Any:
+        """The range of each channel, to display floating-point images."""
+        from layerprobe.auditing.dataset.display import ChannelRange
+
+        channels = ChannelRange()
+        for batch, _ in self._read(512):
+            if not channels.update(_displayed(batch.raw, batch.inputs)):
                 break
-        return [shown[i] for i in wanted]
+        return channels
 
     def fingerprints(self) -> np.ndarray:
-        """Hash the content of each row without its label; texts are hashed before they become tokens.
+        """Return the hash of the content of each row without its label, (n,) uint64.
 
-        Returns
-        -------
-        ndarray of shape (n,), uint64
-            Equal for equal rows in any form, batches and order. The first call reads the data once.
+        Hashes are equal for equal rows in any form, batches and order. Texts are hashed before they become
+        tokens.
         """
-        if self._hashes is None:
-            hashes = np.empty(self.n, np.uint64)
-            for batch, positions in self._read(512):
-                texts = batch_content(batch.raw)
-                hashes[positions] = (
-                    hash_texts(texts) if is_texts(texts) else hash_inputs(batch.inputs, batch.size)
-                )
-            self._hashes = hashes
         return self._hashes
 
     def with_labels(self, labels: Any) -> Self:
         """Return the same rows with other labels: one per row, or one per index if the data have indices."""
         other = copy.copy(self)
-        other.labels = self._checked_labels(labels)
+        other._set_labels(labels)
         return other
 
     def _first_pass(self, batch_size: int) -> None:
-        """Read rows, labels, indices and channel ranges once, and raise for data that cannot be audited."""
-        labels, indices = [], []
+        """Read rows, labels and indices once, and raise for data that cannot be audited."""
+        labels, indices, hashes, samples = [], [], [], []
         self.n = 0
-        self._range = ChannelRange()
         for batch in self._batches(batch_size):
-            if batch.indices is None and not keeps_order(self._source):
-                raise InputError(
-                    "the loader may shuffle and gives no indices, so its rows have no stable ids: use "
-                    "shuffle=False, or a dataset of (x, y, index)"
-                )
-            if batch.indices is None and _may_repeat_rows(self._source):
-                raise InputError(
-                    "each worker of the loader may give all rows of the IterableDataset: use num_workers=0, "
-                    "or a dataset of (x, y, index)"
-                )
-            if not self.n:
-                sample = _row_hashes(batch, np.arange(min(batch.size, _COMPARED)))
+            if batch.indices is None:
+                self._require_order("gives no indices")
             for _, tensor in named_tensors(batch.inputs):
                 # The sum is ten times faster than isnan and is NaN too; inf - inf needs the second check.
                 if tensor.is_floating_point() and tensor.sum().isnan() and tensor.isnan().any():
@@ -199,26 +278,41 @@ class LabelledDataset:
                     raise InputError(
                         f"the data hold NaN, first in row {self.n + int(bad)}: remove or replace such rows"
                     )
-            self._range.update(display_values(batch.raw, batch.inputs))
+            hashes.append(_fingerprints(batch))
+            samples.append((self.n, _row_hashes(batch, np.arange(min(batch.size, _COMPARED)))))
             labels.append(batch.labels)
             indices.append(batch.indices)
             self.n += batch.size
         if not self.n:
             raise InputError("expected at least one row, got none: the data are empty")
-        given, index = join(labels), join(indices)
+        given = join(labels)
         self._given = None if given is None else np.asarray(given)
+        self._names = self._order = np.arange(self.n)
+        index = row_index(join(indices))
         self._indexed = index is not None
-        self._names, self._order = np.arange(self.n), np.arange(self.n)
         if index is not None:
-            self._names, self._order = _sorted(np.asarray(index))
+            self._order = np.argsort(index, kind="stable")
+            self._names = index[self._order]
             self._given = self._given if self._given is None else self._given[self._order]
-        positions = self._order.argsort()[: len(sample)]
-        self._sample = dict(zip(positions.tolist(), sample.tolist(), strict=True))
+        else:
+            self._require_order("its third item is no index, since it repeats values")
+        self._hashes = np.concatenate(hashes)[self._order]
+        places = self._order.argsort()
+        self._sample = {
+            int(places[start + i]): one for start, sample in samples for i, one in enumerate(sample.tolist())
+        }
+
+    def _require_order(self, reason: str) -> None:
+        if not keeps_order(self._source):
+            raise InputError(
+                f"the loader may shuffle and {reason}, so its rows have no stable ids: use shuffle=False, or "
+                "a dataset of (x, y, index)"
+            )
 
     def _batches(self, batch_size: int) -> Iterator[Batch]:
         if batch_size < 1:
             raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
-        return read_batches(self._source, batch_size, prepare=self._prepare)
+        return read_batches(self._source, batch_size, prepare=self._prepare, model=self._model)
 
     def _read(self, batch_size: int) -> Iterator[tuple[Batch, np.ndarray]]:
         """Yield each batch and the numbers of its rows; raise if the data differ from the first pass."""
@@ -250,11 +344,35 @@ class LabelledDataset:
                 f"the data changed between two passes: expected {self.n} rows as in the first, got {seen}"
             )
 
-    def _checked_labels(self, labels: Any) -> np.ndarray:
+    def _set_labels(self, labels: Any) -> None:
         if labels is None:
             raise InputError("the data have no labels: give them as labels=, or as (x, y)")
+        own = self._source[1] if isinstance(self._source, tuple) and len(self._source) > 1 else None
+        self.labels = self._checked_labels(labels)
+        names = self._class_names
+        for column in (labels, own if labels is self._given else None):
+            categories = getattr(getattr(column, "dtype", None), "categories", None)
+            names = names if categories is None else list(categories)
+        if isinstance(first := self.labels[0], Enum) and all(type(y) is type(first) for y in self.labels):
+            names = list(type(first))
+        self.class_names = self._fitting(names)
+
+    def _fitting(self, names: Sequence[Any] | None) -> tuple[Any, ...] | None:
+        """Return the names of the classes if labels are such names or class indices."""
+        if names is None:
+            return None
+        array = escape_surrogates(label_array(list(names)))
+        if self.labels.dtype.kind in "iu" and array.dtype.kind not in "iu":
+            fits = 0 <= self.labels.min() <= self.labels.max() < len(array)
+        else:
+            fits = set(self.labels.tolist()) <= set(array.tolist())
+        return tuple(array.tolist()) if fits else None
+
+    def _checked_labels(self, labels: Any) -> np.ndarray:
         try:
             column = label_array(labels)
+        except InputError:
+            raise
         except ValueError as error:
             raise InputError(
                 f"expected one label per row, of shape (n,), got the shape {np.shape(labels)}"
@@ -276,36 +394,9 @@ class LabelledDataset:
                 f"{missing.sum()} labels are missing (NaN or None), the first that of row "
                 f"{int(missing.argmax())}: every row needs one"
             )
+        if column.dtype.kind == "f" and (column == np.trunc(column)).all():
+            column = column.astype(np.int64)
         return escape_surrogates(column)
-
-    def _random_access(self) -> Any:
-        """Return the array of all rows if the source is one, else None."""
-        x = self._source[0] if isinstance(self._source, tuple) else self._source
-        return x if isinstance(x, np.ndarray | Tensor) else None
-
-
-def _sorted(index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct indices in ascending order, and the place of each one's row in the data."""
-    if index.dtype.kind not in "iuU":
-        raise InputError(f"expected indices that are integers or texts, got {index.dtype}")
-    order = np.argsort(index, kind="stable")
-    index = index[order]
-    repeated = np.flatnonzero(index[1:] == index[:-1])
-    if len(repeated):
-        raise InputError(
-            f"expected one distinct index per row as the third item of (x, y, index), but {len(repeated)} "
-            f"are repeated, the first {index[repeated[0]].item()!r}. If the third item is something else, "
-            "leave it out; if a sampler repeats rows, use one without replacement"
-        )
-    return index, order
-
-
-def _may_repeat_rows(source: Any) -> bool:
-    return (
-        isinstance(source, DataLoader)
-        and isinstance(source.dataset, IterableDataset)
-        and source.num_workers > 1
-    )
 
 
 def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
@@ -318,10 +409,166 @@ def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
     return hash_inputs(chosen, len(rows))
 
 
+def _fingerprints(batch: Batch) -> np.ndarray:
+    """Hash all rows of a batch: texts as they are, anything else as inputs of the model."""
+    content = batch_content(batch.raw)
+    return hash_texts(content) if is_texts(content) else hash_inputs(batch.inputs, batch.size)
+
+
+def _displayed(raw: Any, inputs: Any) -> Any:
+    """Return the values of a batch that can be displayed: texts, a tensor (b, ...) or None."""
+    content = batch_content(raw)
+    if isinstance(content, Tensor) or is_texts(content):
+        return content
+    tensors = named_tensors(inputs)
+    return tensors[0][1] if tensors else None
+
+
 def _same(given: np.ndarray | None, labels: Any, positions: np.ndarray) -> bool:
     if given is None or labels is None:
         return given is labels
-    return np.array_equal(given[positions], np.asarray(labels), equal_nan=given.dtype.kind == "f")
+    expected, got = given[positions], np.asarray(labels)
+    if expected.dtype == object:  # NA equals NA
+        return pd.Series(expected, dtype=object).equals(pd.Series(got, dtype=object))
+    return np.array_equal(expected, got, equal_nan=expected.dtype.kind == "f")
+
+
+def batch_content(raw: Any) -> Any:
+    """Return texts as a list, an array of numbers as a tensor, and anything else unchanged."""
+    if isinstance(raw, Tensor | Mapping):
+        return raw
+    if isinstance(raw, list | tuple):
+        return list(raw) if is_texts(raw) else raw
+    array = np.asarray(raw)
+    if array.dtype.kind not in "OUT":
+        return torch.tensor(array)
+    values = array.tolist()
+    texts = [isinstance(value, str) for value in values]
+    if any(texts) and not all(texts):
+        raise InputError(
+            f"expected texts only, got {values[texts.index(False)]!r} among them: fill or remove it"
+        )
+    return values if any(texts) else raw
+
+
+def input_function(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+    """Return the function from a batch's content to the model's inputs.
+
+    It applies `inputs`, the user's own function, and checks the number of rows. Without one, uint8 pixels
+    (b, h, w), (b, h, w, 3) or (b, 1 or 3, h, w) become float32 (b, 1 or 3, h, w) in [0, 1].
+    """
+
+    def prepare(raw: Any) -> Any:
+        content = batch_content(raw)
+        if inputs is None:
+            if is_texts(content):
+                raise InputError(
+                    "the data are texts, but a model takes numbers: give inputs=, a function from a list of "
+                    "texts to the model's inputs, for example "
+                    "inputs=lambda texts: tokenizer(texts, padding=True, return_tensors='pt')"
+                )
+            is_pixels = isinstance(content, Tensor) and content.dtype == torch.uint8
+            return _scaled(content) if is_pixels else raw
+        made = inputs(content)
+        tensors = named_tensors(torch.as_tensor(made) if isinstance(made, np.ndarray) else made)
+        has_rows = isinstance(content, Tensor) or is_texts(content)
+        if has_rows and tensors and len(tensors[0][1]) != len(content):
+            raise InputError(
+                f"expected inputs= to return {len(content)} rows for {len(content)}, "
+                f"got {len(tensors[0][1])}: it must return one row per row of the batch"
+            )
+        return made
+
+    return prepare
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels with 0, 1 or 3 channels as floats, channels first; other tensors unchanged."""
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.shape[3:] in ((1,), (3,)):
+        pixels = pixels.permute(0, 3, 1, 2)
+    elif pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        return pixels
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def dummy_input(inputs: Any, size: int) -> Any:
+    """Return ones in the form of a batch of inputs, with at most two rows.
+
+    It takes no memory and is enough to see the shapes of a network's layers. Ones are valid tokens, and a
+    mask of ones keeps all of them.
+
+    Parameters
+    ----------
+    inputs : Tensor, tuple or dict
+        A batch of the model's inputs.
+    size : int
+        The batch's number of rows.
+    """
+
+    def ones(name: str, tensor: Tensor) -> Tensor:
+        rows = tensor[:2] if tensor.shape[:1] == (size,) else tensor
+        return torch.ones((), dtype=tensor.dtype).expand(rows.shape)
+
+    return map_tensors(inputs, ones)
+
+
+def hash_network(model: nn.Module) -> str:
+    """Return the SHA-256 of a network's weights and buffers in their order, without names and device."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        if isinstance(tensor, Tensor):
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def hash_inputs(inputs: Any, size: int) -> np.ndarray:
+    """Hash the rows of a model's input.
+
+    The hash depends on values only: floats are converted to float32 and integers to int64, and shapes are
+    ignored, so an array and a loader of the same rows agree. Tokens that ``attention_mask`` excludes are
+    ignored, since padding depends on the batch.
+
+    Parameters
+    ----------
+    inputs : Tensor, or tuple or dict of them
+        Tensors with `size` rows are hashed in the order of their names.
+    size : int
+        The number of rows.
+
+    Returns
+    -------
+    ndarray of shape (size,), uint64
+    """
+    named = dict(named_tensors(inputs))
+    if len(named) > 1:
+        del named[""]  # the main tensor, listed a second time under its own name
+    mask = named.get(".attention_mask")
+    kept = None if mask is None else mask.cpu().numpy() != 0  # (size, t)
+    columns = [_numbers(tensor) for _, tensor in sorted(named.items()) if tensor.shape[:1] == (size,)]
+    digests = (_digest(*(_kept(column[i], kept, i).tobytes() for column in columns)) for i in range(size))
+    return np.fromiter(digests, np.uint64, size)
+
+
+def hash_texts(texts: Sequence[str]) -> np.ndarray:
+    """Return the hash of each text, (n,) uint64."""
+    return np.fromiter(
+        (_digest(text.encode("utf-8", "surrogatepass")) for text in texts), np.uint64, len(texts)
+    )
+
+
+def _numbers(tensor: Tensor) -> np.ndarray:
+    wide = torch.float32 if tensor.is_floating_point() else torch.int64
+    return tensor.detach().cpu().to(wide).numpy() + 0  # -0.0 becomes 0.0
+
+
+def _kept(row: np.ndarray, kept: np.ndarray | None, i: int) -> np.ndarray:
+    return row if kept is None or row.shape[:1] != kept.shape[1:] else row[kept[i]]
+
+
+def _digest(*parts: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(b"".join(parts)).digest()[:8], "little")
 
 
 class Classes:
@@ -342,7 +589,11 @@ class Classes:
 
     @classmethod
     def from_labels(
-        cls, labels: np.ndarray, outputs: int | None, class_names: Sequence[Any] | None
+        cls,
+        labels: np.ndarray,
+        outputs: int | None,
+        class_names: Sequence[Any] | None,
+        known: Sequence[Any] | None = None,
     ) -> "Classes":
         """Return the classes of training labels.
 
@@ -354,6 +605,8 @@ class Classes:
         class_names : sequence, optional
             Names of the outputs in their order. Labels are then such names, or class indices if labels are
             integers and the names are not.
+        known : sequence, optional
+            Names that come with the data, used without `class_names`. Missing ones are numbers.
 
         Raises
         ------
@@ -366,6 +619,7 @@ class Classes:
                 f"{labels[0].item()!r}: convert class numbers to integers"
             )
         labels = escape_surrogates(labels)
+        numbers = _whole_numbers(labels)
         if class_names is not None:
             names = escape_surrogates(label_array(list(class_names)))
             if outputs is not None and len(names) != outputs:
@@ -373,20 +627,14 @@ class Classes:
                     f"class_names has {len(names)} names for {outputs} outputs of the network: give one name "
                     "per output (the default are the class names of the data)"
                 )
-        elif labels.dtype.kind in "iu" and outputs is not None:
-            names = np.arange(outputs)
-        else:
-            names = encode(labels)[0]
+        elif known is not None and (outputs is None or len(known) <= outputs):
+            if outputs is not None and labels.dtype.kind in "iu" and not isinstance(known[0], int):
+                known = [*known, *map(str, range(len(known), outputs))]
+            names = escape_surrogates(label_array(list(known)))
             if outputs is not None and len(names) != outputs:
-                raise InputError(
-                    f"the labels have {len(names)} different names and the network {outputs} outputs: give "
-                    "the names of all outputs in their order by class_names="
-                )
-            if outputs is not None and not _has_one_order(names.tolist()):
-                raise InputError(
-                    f"the order of the classes {', '.join(map(repr, names.tolist()[:4]))}, ... is not clear: "
-                    "give the names of the network's outputs in their order by class_names="
-                )
+                names = _ordered(labels, numbers, outputs)
+        else:
+            names = _ordered(labels, numbers, outputs)
         if len(names) < 2 or len(set(names.tolist())) < len(names):
             raise InputError(f"expected at least two different classes, got {names.tolist()[:5]}")
         return cls(names)
@@ -420,8 +668,10 @@ class Classes:
         except KeyError as error:
             first = ", ".join(map(repr, self.names[:5].tolist()))
             more = ", ..." if len(self) > 5 else ""
+            numbers = labels.dtype.kind in "iu" and int(labels.min()) == 1 and int(labels.max()) == len(self)
+            hint = "; the classes are numbered from 0 on: subtract 1" if numbers else ""
             raise InputError(
-                f"{what} hold {error.args[0]!r}, which is none of the {len(self)} classes {first}{more}"
+                f"{what} hold {error.args[0]!r}, which is none of the {len(self)} classes {first}{more}{hint}"
             ) from None
 
     def check_counts(self, y: Tensor) -> None:
@@ -459,10 +709,50 @@ def _escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _has_one_order(names: list[Any]) -> bool:
-    """Return whether sorted names are in the only plausible order of the outputs."""
-    if all(isinstance(name, str) and name.isdecimal() for name in names):
-        return names == sorted(names, key=int)
+def _whole_numbers(labels: np.ndarray) -> np.ndarray | None:
+    """Return labels as integers, (n,), where all are integers or texts of whole numbers; else None."""
+    if labels.dtype.kind in "iu":
+        return labels.astype(np.int64)
+    if labels.dtype.kind not in "UO" or not all(isinstance(label, str) for label in labels.tolist()):
+        return None
+    try:
+        numbers = labels.astype(str).astype(np.float64)
+    except ValueError:
+        return None
+    return numbers.astype(np.int64) if np.isfinite(numbers).all() and (numbers % 1 == 0).all() else None
+
+
+def _ordered(labels: np.ndarray, numbers: np.ndarray | None, outputs: int | None) -> np.ndarray:
+    """Return the classes of labels in their order: whole numbers by value, else names sorted.
+
+    Whole numbers are the indices of the network's outputs, so that classes without rows have names, too.
+    """
+    if numbers is not None and outputs is not None and labels.dtype.kind in "iu":
+        return np.arange(outputs)
+    if numbers is not None:
+        distinct, first = np.unique(numbers, return_index=True)
+        written = dict(zip(distinct.tolist(), labels[first].tolist(), strict=True))
+        if len(written) == len(set(labels.tolist())):  # "1" and "01" are two names
+            if outputs is not None and distinct[0] >= 0 and distinct[-1] < outputs:
+                return label_array([written.get(k, str(k)) for k in range(outputs)])
+            names = label_array(list(written.values()))
+            if outputs is None or len(names) == outputs:
+                return names
+    names = encode(labels)[0]
+    if outputs is not None and len(names) != outputs:
+        raise InputError(
+            f"the labels have {len(names)} different names and the network {outputs} outputs: give the names "
+            "of all outputs in their order by class_names="
+        )
+    if outputs is not None and not _is_sorted(names.tolist()):
+        raise InputError(
+            f"the order of the classes {', '.join(map(repr, names.tolist()[:4]))}, ... is not clear: give "
+            "the names of the network's outputs in their order by class_names="
+        )
+    return names
+
+
+def _is_sorted(names: list[Any]) -> bool:
     try:
         return names == sorted(names)
     except TypeError:  # values without an order, which `encode` keeps in order of appearance
