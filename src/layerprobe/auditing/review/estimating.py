@@ -1,0 +1,212 @@
+"""Estimates from a stratified random sample of reviewed rows, with 95 % intervals.
+
+Each stratum gives a share with Wilson's interval (JASA 1927), which is right for shares near 0 and 1 where the
+normal approximation fails. MOVER combines them: the distances from the estimate to the limits add as squares
+(Zou and Donner, Statistics in Medicine 2008). Distances shrink by the finite population correction, since a
+stratum that was reviewed as a whole has no sampling error. Nothing is assumed about the scores.
+
+A reviewer makes errors as well. Rows that were decided twice measure how often; the limits of this error
+rate widen the intervals (the correction of Rogan and Gladen, American Journal of Epidemiology 1978).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from layerprobe.auditing.method.baselines import Interval
+
+Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
+# Density of the reviewer's error rate e before any repeated decision: proportional to (1 - e)^(PRIOR - 1), with
+# a mean of 1 / (PRIOR + 1) = 3 %. Without it ten repeated rows could not exclude an error rate of 15 %.
+PRIOR = 30
+UNKNOWN = Interval(0.5, 0.0, 1.0)  # of a share in a stratum without decisions
+
+
+class Shares(NamedTuple):
+    """Two disjoint shares per stratum: rows with the value 1, and rows with the value -1.
+
+    Attributes
+    ----------
+    counts : ndarray of shape (H,)
+        Decided rows.
+    positive, negative : ndarray of shape (H,)
+        Sums of the values above and below zero. They are not whole where a row has several decisions.
+    sizes : ndarray of shape (H,)
+        All rows.
+    """
+
+    counts: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+    sizes: np.ndarray
+
+
+def shares(values: np.ndarray, stratum: np.ndarray, sizes: np.ndarray) -> Shares:
+    """Sum the values of decided rows per stratum.
+
+    Parameters
+    ----------
+    values : ndarray of shape (m,)
+        In [-1, 1].
+    stratum : ndarray of shape (m,), int
+        In 0..H-1.
+    sizes : ndarray of shape (H,)
+        Number of rows per stratum.
+    """
+    H = len(sizes)
+    return Shares(
+        np.bincount(stratum, minlength=H),
+        np.bincount(stratum, values.clip(min=0), minlength=H),
+        np.bincount(stratum, (-values).clip(min=0), minlength=H),
+        np.asarray(sizes),
+    )
+
+
+def stratified_mean(sums: Shares) -> Interval:
+    """Return the mean value over all rows, by strata.
+
+    Parameters
+    ----------
+    sums : Shares
+
+    Returns
+    -------
+    Interval
+        In [-1, 1]; in [0, 1] for values that are not negative.
+    """
+    if not sums.sizes.sum():
+        return Interval(float("nan"), float("nan"), float("nan"))
+    signed = bool(sums.negative.any())
+    parts = [_mean_of_stratum(*one, signed=signed) for one in zip(*sums, strict=True)]
+    weights = sums.sizes / sums.sizes.sum()
+    value, low, high = (np.array(column) for column in zip(*parts, strict=True))
+    mean = float(weights @ value)
+    return Interval(
+        mean,
+        max(-1.0 if signed else 0.0, mean - float(np.sqrt(((weights * (value - low)) ** 2).sum()))),
+        min(1.0, mean + float(np.sqrt(((weights * (high - value)) ** 2).sum()))),
+    )
+
+
+def _mean_of_stratum(count: float, positive: float, negative: float, size: float, *, signed: bool) -> Interval:
+    """Return the mean of one stratum; of signed values as a difference of two shares of the same rows."""
+    if not count:
+        return Interval(0.0, -1.0, 1.0) if signed else UNKNOWN
+    shrink = np.sqrt(max(size - count, 0) / max(size - 1, 1))
+    p, p_low, p_high = wilson(positive, count)
+    if not signed:
+        return Interval(p, p - shrink * (p - p_low), p + shrink * (p_high - p))
+    q, q_low, q_high = wilson(negative, count)
+    # Shares of the same rows exclude each other: their correlation is negative (Newcombe, 1998).
+    spread = np.sqrt(p * (1 - p) * q * (1 - q))
+    correlation = -p * q / spread if spread else 0.0
+
+    def distance(a: float, b: float) -> float:
+        return float(shrink * np.sqrt(max(a * a + b * b - 2 * correlation * a * b, 0.0)))
+
+    return Interval(p - q, p - q - distance(p - p_low, q_high - q), p - q + distance(p_high - p, q - q_low))
+
+
+def wilson(successes: float, count: float) -> Interval:
+    """Return a share with Wilson's 95 % interval.
+
+    Parameters
+    ----------
+    successes : float
+    count : float
+        Above 0.
+    """
+    p = successes / count
+    centre = (p + Z * Z / (2 * count)) / (1 + Z * Z / count)
+    half = Z / (1 + Z * Z / count) * np.sqrt(p * (1 - p) / count + Z * Z / (4 * count * count))
+    return Interval(p, float(min(p, centre - half)), float(max(p, centre + half)))
+
+
+def share_of_sum(part: Interval, rest: Interval) -> Interval:
+    """Return part / (part + rest) of two independent estimates by MOVER; NaN if both are zero.
+
+    Parameters
+    ----------
+    part, rest : Interval
+        Not negative.
+    """
+
+    def ratio(a: float, b: float) -> float:
+        return a / (a + b) if a + b > 0 else float("nan")
+
+    value = ratio(part.value, rest.value)
+    low = np.hypot(value - ratio(part.low, rest.value), value - ratio(part.value, rest.high))
+    high = np.hypot(ratio(part.high, rest.value) - value, ratio(part.value, rest.low) - value)
+    return Interval(value, max(0.0, float(value - low)), min(1.0, float(value + high)))
+
+
+def error_rate(pairs: int, different: float) -> Interval:
+    """Return the error rate of a reviewer from rows that were decided twice.
+
+    Two independent decisions with the error rate e differ with the probability 2 e (1 - e).
+
+    Parameters
+    ----------
+    pairs : int
+        Rows with two decisions.
+    different : float
+        Pairs of different decisions.
+
+    Returns
+    -------
+    Interval
+        The estimate is 0 where all pairs agree. The limits are quantiles of the posterior distribution.
+    """
+    e = np.linspace(0, 0.5, 5001)[1:-1]
+    differs = 2 * e * (1 - e)
+    log_density = (
+        different * np.log(differs) + (pairs - different) * np.log1p(-differs) + (PRIOR - 1) * np.log1p(-e)
+    )
+    cumulative = np.cumsum(np.exp(log_density - log_density.max()))
+    low, high = np.interp([0.025, 0.975], cumulative / cumulative[-1], e)
+    share = min(different / pairs, 0.5) if pairs else 0.0
+    value = (1 - np.sqrt(1 - 2 * share)) / 2
+    return Interval(float(value), float(min(low, value)) if different else 0.0, float(max(high, value)))
+
+
+def correct_share(observed: Interval, errors: Interval, decisions: int) -> Interval:
+    """Correct a share of wrong labels for the reviewer's errors, and widen its interval by their limits.
+
+    Parameters
+    ----------
+    observed : Interval
+        Share of rows that the reviewer called wrong.
+    errors : Interval
+        Probability that a decision is the opposite of the right one.
+    decisions : int
+        Number of decided rows. The errors among few rows may be more than expected.
+    """
+
+    def corrected(share: float, error: float) -> float:
+        return min(max((share - error) / (1 - 2 * error), 0.0), 1.0) if error < 0.5 else 0.5
+
+    value = corrected(observed.value, errors.value)
+    likely = max(errors.value, 1 / (PRIOR + 1))
+    chance = Z * np.sqrt(likely * (1 - likely) / max(decisions, 1))
+    by_errors = [corrected(observed.value, limit) for limit in (errors.low, errors.high)]
+    below = [value - corrected(observed.low, errors.value), value - min(by_errors), chance]
+    above = [corrected(observed.high, errors.value) - value, max(by_errors) - value, chance]
+    return Interval(
+        value,
+        max(0.0, value - float(np.linalg.norm(np.clip(below, 0, None)))),
+        min(1.0, value + float(np.linalg.norm(np.clip(above, 0, None)))),
+    )
+
+
+def correct_gain(observed: Interval, errors: Interval, decisions: int) -> Interval:
+    """Correct the mean gain per changed label, in [-1, 1], for the reviewer's errors.
+
+    Parameters
+    ----------
+    observed : Interval
+        Share of labels that become right minus share of labels that become wrong.
+    errors, decisions
+        As for `correct_share`. An error exchanges the two.
+    """
+    half = correct_share(Interval(*((1 + limit) / 2 for limit in observed)), errors, decisions)
+    return Interval(*(2 * limit - 1 for limit in half))

@@ -1,0 +1,142 @@
+"""Draw the rows that a person reviews: a stratified random sample with known probabilities.
+
+Strata are made of the score and the flag of each row. Rows that look right are drawn as well; without them
+nobody knows how many wrong labels the flags miss. Within a stratum every row has the same probability, so
+that the sample estimates the whole data set without any assumption about the scores.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from layerprobe.errors import InputError
+
+LEAST_PER_STRATUM = 5
+FLAGGED_SHARE = 1 / 3  # of the sample, at least: the flags are what is acted upon
+REPEATED_SHARE = 0.1  # of the sample is shown twice
+SMOOTHING = 0.1  # weight of an uninformative score in the allocation, as scores may be miscalibrated
+
+
+@dataclass(frozen=True, eq=False)
+class ReviewSample:
+    """A stratified sample of the training rows.
+
+    Attributes
+    ----------
+    names : tuple of H str
+        What the strata hold.
+    stratum : ndarray of shape (n,), int64
+        The stratum of each training row.
+    positions : ndarray of shape (m,), int64
+        The drawn rows, distinct, in random order.
+    repeated : ndarray of shape (r,), int64
+        Rows of `positions` to show a second time.
+    """
+
+    names: tuple[str, ...]
+    stratum: np.ndarray
+    positions: np.ndarray
+    repeated: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of training rows per stratum, (H,)."""
+        return np.bincount(self.stratum, minlength=len(self.names))
+
+
+def draw_sample(label_score: np.ndarray, flags: np.ndarray, size: int, seed: int) -> ReviewSample:
+    """Draw a stratified random sample of rows.
+
+    Parameters
+    ----------
+    label_score : ndarray of shape (n,)
+        Probability that the given label is right.
+    flags : ndarray of shape (n,), bool
+        Labels that are called wrong.
+    size : int
+        Number of distinct rows to draw, at least 1. All rows are drawn if there are no more.
+    seed : int
+
+    Returns
+    -------
+    ReviewSample
+
+    Raises
+    ------
+    InputError
+        If `size` or `seed` is not a whole number, or `size` is below 1.
+    """
+    for name, value, least in (("n", size, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+            raise InputError(f"{name} must be a whole number of {least} or more, got {value!r}")
+    names, stratum = stratify(label_score, flags)
+    counts = _allocate(label_score, flags, stratum, min(int(size), len(stratum)))
+    generator = np.random.default_rng(seed)
+    drawn = [
+        generator.choice(np.flatnonzero(stratum == h), count, replace=False)
+        for h, count in enumerate(counts)
+    ]
+    positions = generator.permutation(np.concatenate(drawn))
+    # The first half of the sample is repeated after the second, long enough for a reviewer to forget.
+    repeated = generator.permutation(positions[: (len(positions) + 1) // 2])
+    return ReviewSample(names, stratum, positions, repeated[: round(REPEATED_SHARE * len(positions))])
+
+
+def stratify(label_score: np.ndarray, flags: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Divide the rows by flag and score.
+
+    Flagged rows are divided at their median score. Other rows are divided into as many of the lowest scores
+    as there are flagged rows (at least a tenth, at most half of them), and two halves of the rest.
+
+    Parameters
+    ----------
+    label_score : ndarray of shape (n,)
+    flags : ndarray of shape (n,), bool
+
+    Returns
+    -------
+    names : tuple of H str
+    stratum : ndarray of shape (n,), int64
+        In 0..H-1; each stratum has rows.
+    """
+    order = np.argsort(label_score, kind="stable")
+    flagged, other = order[flags[order]], order[~flags[order]]
+    near = min(max(len(flagged), -(-len(other) // 10)), len(other) // 2)
+    rest = other[near:]
+    groups = {
+        "flagged, low score": flagged[: -(-len(flagged) // 2)],
+        "flagged, high score": flagged[-(-len(flagged) // 2) :],
+        "not flagged, low score": other[:near],
+        "not flagged, middle score": rest[: len(rest) // 2],
+        "not flagged, high score": rest[len(rest) // 2 :],
+    }
+    filled = {name: rows for name, rows in groups.items() if len(rows)}
+    stratum = np.empty(len(order), np.int64)
+    for h, rows in enumerate(filled.values()):
+        stratum[rows] = h
+    return tuple(filled), stratum
+
+
+def _allocate(label_score: np.ndarray, flags: np.ndarray, stratum: np.ndarray, size: int) -> np.ndarray:
+    """Return the number of rows to draw per stratum: Neyman's allocation (1934) with lower limits.
+
+    The variance of a stratum follows from its mean score; `SMOOTHING` keeps it above zero.
+    """
+    sizes = np.bincount(stratum)
+    wrong = np.bincount(stratum, 1 - label_score) / sizes
+    wrong = SMOOTHING + (1 - 2 * SMOOTHING) * wrong
+    share = sizes * np.sqrt(wrong * (1 - wrong))
+    share = share / share.sum()
+    is_flagged = np.bincount(stratum, flags) > 0
+    if is_flagged.any() and not is_flagged.all() and share[is_flagged].sum() < FLAGGED_SHARE:
+        share[is_flagged] *= FLAGGED_SHARE / share[is_flagged].sum()
+        share[~is_flagged] *= (1 - FLAGGED_SHARE) / share[~is_flagged].sum()
+    least = np.minimum(sizes, min(LEAST_PER_STRATUM, size // len(sizes)))
+    counts = np.minimum(np.maximum(np.floor(share * size).astype(np.int64), least), sizes)
+    # Rounding, the limits and small strata leave some rows over or too many.
+    while counts.sum() != size:
+        step = 1 if counts.sum() < size else -1
+        possible = counts < sizes if step > 0 else counts > least
+        distance = np.where(possible, step * (share * size - counts), -np.inf)
+        counts[distance.argmax()] += step
+    return counts
