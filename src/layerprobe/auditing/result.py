@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -17,11 +17,16 @@ from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, read_
 from layerprobe.auditing.features import NetworkReader, check_matrix
 from layerprobe.auditing.findings import MARGIN, Findings, RepairedLabels, Verdict, find_issues, relabel
 from layerprobe.auditing.method.noise import NoiseEstimate
-from layerprobe.auditing.retraining import RetrainedNetwork, ValidationRows, retrain
+from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
+from layerprobe.auditing.review.decisions import UNDECIDED, Decisions, read_decisions
+from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
+from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.layers.batches import count_rows, named_tensors
 from layerprobe.utils.settings import default_settings
+
+REVIEW_PAGE = "review.html"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -52,6 +57,10 @@ class Audit:
         The training rows; None after `load`, and for an audit of features.
     held_out_rows : LabelledDataset or None
         The held-out rows of the policy.
+    original : Audit or None
+        The audit before the decisions of reviewers; None if there are none.
+    review : Review or None
+        What the decisions measure.
     """
 
     findings: Findings
@@ -65,6 +74,8 @@ class Audit:
     reader: NetworkReader | None = None
     rows: LabelledDataset | None = None
     held_out_rows: LabelledDataset | None = None
+    original: "Audit | None" = None
+    review: Review | None = None
 
     def __repr__(self) -> str:
         return f"Audit of {self.n} rows: {self.finding}"
@@ -88,17 +99,19 @@ class Audit:
     @property
     def finding(self) -> str:
         """The result in one sentence."""
-        return self.verdict_.finding
+        return self.review.finding if self.review else self.verdict_.finding
 
     @property
     def verdict(self) -> str:
-        """The recommendation, "repair" or "keep"."""
+        """The recommendation, "repair" or "keep"; after a review by the measured gain of relabelling."""
+        if self.review:
+            return "repair" if self.review.advice == "relabel" else "keep"
         return self.verdict_.verdict
 
     @property
     def why(self) -> str:
         """The reasons of the verdict."""
-        return self.verdict_.why
+        return f"{self.review.why[0].upper()}{self.review.why[1:]}." if self.review else self.verdict_.why
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -117,8 +130,13 @@ class Audit:
 
     @property
     def noise(self) -> NoiseEstimate:
-        """Estimated label noise."""
-        return self.findings.noise
+        """Label noise: estimated, or after a review measured and without the labels that were corrected."""
+        if self.review is None or self.original is None or not self.review.reviewed:
+            return self.findings.noise
+        corrected = float((self.y != self.original.y).double().mean())
+        rate, low, high = (max(0.0, limit - corrected) for limit in self.review.noise)
+        source = f"{self.review.reviewed:,} reviewed rows"
+        return replace(self.findings.noise, rate=rate, low=low, high=high, source=source)
 
     @property
     def scores(self) -> Tensor:
@@ -128,8 +146,20 @@ class Audit:
     @cached_property
     @default_settings()
     def posterior(self) -> Tensor:
-        """P(true class | row, given label), (n, K)."""
-        return self.findings.calibration.posterior(self.scores, self.y)
+        """P(true class | row, given label), (n, K), recalibrated by a review if there is one."""
+        if self.review is None or self.original is None:
+            return self.findings.calibration.posterior(self.scores, self.y)
+        posterior = recalibrate(self.original.posterior, self.original.y, self.review)
+        posterior[self.verified] = nn.functional.one_hot(self.y[self.verified], len(self.classes)).double()
+        return posterior
+
+    @cached_property
+    def verified(self) -> Tensor:
+        """Whether reviewers decided on the label of each training row, (n,) bool."""
+        decided = torch.zeros(self.n, dtype=torch.bool)
+        if self.review is not None:
+            decided[[i for i, k in resolve(self.review.decisions).items() if k != UNDECIDED]] = True
+        return decided
 
     @cached_property
     @default_settings()
@@ -222,6 +252,101 @@ class Audit:
         """Return labels (m,) of new rows; `x` as for `predict_scores`."""
         return self.classes[self.predict_scores(x).argmax(1)]
 
+    def review_sample(self, n: int = 100, seed: int = 0) -> pd.DataFrame:
+        """Draw rows to review: a random sample, stratified by flag and score.
+
+        Parameters
+        ----------
+        n : int
+            Number of distinct rows. A tenth of them appears again at the end, which measures the errors of
+            the reviewer.
+        seed : int
+
+        Returns
+        -------
+        DataFrame
+            One row per decision, in random order. Columns: index, given_label, suggested_label, label_score,
+            stratum, weight (training rows per drawn row of the stratum), repeat.
+
+        Raises
+        ------
+        InputError
+            If `n` or `seed` is not a whole number, or `n` is below 1.
+        """
+        audit = self.original or self
+        sample = audit.draw_review_sample(n, seed)
+        rows = np.concatenate([sample.positions, sample.repeated])
+        frame = audit.issues[["index", "given_label", "suggested_label", "label_score"]].iloc[rows]
+        stratum = sample.stratum[rows]
+        weights = sample.sizes / np.bincount(sample.stratum[sample.positions], minlength=len(sample.names))
+        repeat = np.arange(len(rows)) >= len(sample.positions)
+        names = np.array(sample.names)[stratum]
+        return frame.assign(stratum=names, weight=weights[stratum], repeat=repeat).reset_index(drop=True)
+
+    def draw_review_sample(self, n: int, seed: int) -> ReviewSample:
+        """Return the sample of `review_sample` as positions of rows; `n` and `seed` are as there."""
+        return draw_sample(self.issues["label_score"].to_numpy(), self.issue_mask(), n, seed)
+
+    @default_settings()
+    def apply(self, decisions: Any, *, n: int | None = None, seed: int | None = None) -> "Audit":
+        """Return this audit with the decisions of reviewers.
+
+        Decided rows get their right label. Decisions on the random sample measure how many labels are wrong,
+        the precision and recall of the flags, and the gain of relabelling, with 95 % intervals; see
+        :class:`layerprobe.auditing.Review`. The probabilities of the other rows are recalibrated.
+
+        Parameters
+        ----------
+        decisions : DataFrame, list of records, or path to .json or .csv
+            Columns "index" and "label" (empty: cannot say), and possibly "reviewer"; several decisions on
+            one row are counted. The export of the review page or annotations of Label Studio are read too.
+        n, seed : int, optional
+            Arguments of `review_sample`. By default those that the file states, or else 100 and 0.
+
+        Returns
+        -------
+        Audit
+            Decisions of a reviewed audit and new ones add up.
+
+        Raises
+        ------
+        InputError
+            For unknown rows or labels, or decisions on two samples.
+        DataError
+            If the file cannot be read.
+        """
+        base = self.original or self
+        if not isinstance(decisions, Decisions):
+            decisions = read_decisions(decisions, base.index, base.classes, sample_size=n, sample_seed=seed)
+        if self.review is not None:
+            decisions = self.review.decisions.followed_by(decisions)
+        sample = base.draw_review_sample(decisions.sample_size, decisions.sample_seed)
+        proposed = base.class_set.indices(base.relabel("confident", force=True).labels, "proposed labels")
+        score = base.issues["label_score"].to_numpy()
+        review = measure(decisions, sample, base.y, proposed, base.issue_mask(), score)
+        y = base.y.clone()
+        for i, k in resolve(decisions).items():
+            if k != UNDECIDED:
+                y[i] = k
+        return replace(base, y=y, original=base, review=review)
+
+    def trusted_rows(self) -> tuple[Any, np.ndarray]:
+        """Return the inputs and the right labels of the verified rows.
+
+        They serve as `trusted=` for a network that is trained without them.
+
+        Raises
+        ------
+        InputError
+            If no row is verified, or the audit holds no rows.
+        """
+        if not self.verified.any():
+            raise InputError("no row is verified: apply the decisions of a review first, audit.apply(...)")
+        if self.rows is None:
+            raise InputError("this audit holds no rows: it was loaded from a file or made of features")
+        inputs = InputStore(self.rows).take(self.verified.nonzero().squeeze(1))
+        return inputs, self.classes[self.y[self.verified].numpy()]
+
     @default_settings()
     def relabel(
         self, policy: str = "confident", *, margin: float = MARGIN, force: bool = False
@@ -300,10 +425,50 @@ class Audit:
         return edit_head(model, batches, probe, **options)
 
     def report(self, path: str | os.PathLike[str]) -> None:
-        """Write the audit as one self-contained HTML file."""
+        """Write the audit as one self-contained HTML file, and beside it `review.html`, see `review_page`.
+
+        Parameters
+        ----------
+        path : path
+
+        Raises
+        ------
+        DataError
+            If the folder does not exist.
+        """
         from layerprobe.auditing.report.page import write_page
 
         write_page(self, Path(path))
+        if Path(path).name != REVIEW_PAGE:
+            self.review_page(Path(path).with_name(REVIEW_PAGE))
+
+    def review_page(
+        self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0, most: int = 1000
+    ) -> None:
+        """Write the page on which a person decides which labels are right, as one offline HTML file.
+
+        It shows the random sample first, then the rows whose labels are most likely wrong. Its export is an
+        argument of `apply`.
+
+        Parameters
+        ----------
+        path : path
+        n, seed : int
+            As for `review_sample`.
+        most : int
+            Maximal number of rows beside the sample.
+
+        Raises
+        ------
+        InputError
+            As for `review_sample`, or if `most` is negative.
+        DataError
+            If the folder does not exist.
+        """
+        from layerprobe.auditing.review.page import write_review_page
+
+        audit = self.original or self
+        write_review_page(audit, Path(path), audit.draw_review_sample(n, seed), {"n": n, "seed": seed}, most)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the audit, without the network and the rows, as one safetensors file.

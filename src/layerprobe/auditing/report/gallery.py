@@ -27,14 +27,14 @@ class Picture:
     enlarged: bool
 
     @classmethod
-    def of_pixels(cls, pixels: np.ndarray) -> "Picture":
-        """Encode pixels (h, w) or (h, w, 3), uint8: small images are enlarged, large ones shrunk."""
+    def of_pixels(cls, pixels: np.ndarray, side: int = SIDE) -> "Picture":
+        """Encode pixels (h, w) or (h, w, 3), uint8: small ones are enlarged, large ones shrunk to `side`."""
         from PIL import Image
 
         image = Image.fromarray(pixels)
-        factor = SIDE // max(image.size)
+        factor = side // max(image.size)
         if factor == 0:
-            image.thumbnail((SIDE, SIDE))
+            image.thumbnail((side, side))
         width, height = (max(factor, 1) * length for length in image.size)
         buffer = BytesIO()
         image.save(buffer, format="PNG")

@@ -1,9 +1,9 @@
 """Estimates from a stratified random sample of reviewed rows, with 95 % intervals.
 
-Each stratum gives a share with Wilson's interval (JASA 1927), which is right for shares near 0 and 1 where the
-normal approximation fails. MOVER combines them: the distances from the estimate to the limits add as squares
-(Zou and Donner, Statistics in Medicine 2008). Distances shrink by the finite population correction, since a
-stratum that was reviewed as a whole has no sampling error. Nothing is assumed about the scores.
+Each stratum gives a share with Wilson's interval (JASA 1927), which is right for shares near 0 and 1, where
+the normal approximation fails. MOVER combines them: the distances from the estimate to the limits add as
+squares (Zou and Donner, Statistics in Medicine 2008). Distances shrink by the finite population correction,
+since a stratum that was reviewed as a whole has no sampling error. Nothing is assumed about the scores.
 
 A reviewer makes errors as well. Rows that were decided twice measure how often; the limits of this error
 rate widen the intervals (the correction of Rogan and Gladen, American Journal of Epidemiology 1978).
@@ -16,8 +16,8 @@ import numpy as np
 from layerprobe.auditing.method.baselines import Interval
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
-# Density of the reviewer's error rate e before any repeated decision: proportional to (1 - e)^(PRIOR - 1), with
-# a mean of 1 / (PRIOR + 1) = 3 %. Without it ten repeated rows could not exclude an error rate of 15 %.
+# Density of the reviewer's error rate e before any repeated decision: proportional to (1 - e)^(PRIOR - 1),
+# with a mean of 1 / (PRIOR + 1) = 3 %. Without it ten repeated rows could not exclude a rate of 15 %.
 PRIOR = 30
 UNKNOWN = Interval(0.5, 0.0, 1.0)  # of a share in a stratum without decisions
 
@@ -88,7 +88,9 @@ def stratified_mean(sums: Shares) -> Interval:
     )
 
 
-def _mean_of_stratum(count: float, positive: float, negative: float, size: float, *, signed: bool) -> Interval:
+def _mean_of_stratum(
+    count: float, positive: float, negative: float, size: float, *, signed: bool
+) -> Interval:
     """Return the mean of one stratum; of signed values as a difference of two shares of the same rows."""
     if not count:
         return Interval(0.0, -1.0, 1.0) if signed else UNKNOWN

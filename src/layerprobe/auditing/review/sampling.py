@@ -73,8 +73,7 @@ def draw_sample(label_score: np.ndarray, flags: np.ndarray, size: int, seed: int
     counts = _allocate(label_score, flags, stratum, min(int(size), len(stratum)))
     generator = np.random.default_rng(seed)
     drawn = [
-        generator.choice(np.flatnonzero(stratum == h), count, replace=False)
-        for h, count in enumerate(counts)
+        generator.choice(np.flatnonzero(stratum == h), count, replace=False) for h, count in enumerate(counts)
     ]
     positions = generator.permutation(np.concatenate(drawn))
     # The first half of the sample is repeated after the second, long enough for a reviewer to forget.

@@ -1,0 +1,240 @@
+"""Decisions of reviewers: read from a frame, a CSV or JSON file, or annotations of Label Studio."""
+
+import difflib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from layerprobe.errors import DataError, InputError
+
+KIND = "layerprobe.decisions.1"  # of the JSON file that the review page exports
+UNDECIDED = -1
+
+
+@dataclass(frozen=True, eq=False)
+class Decisions:
+    """Decisions on training rows, in the order in which they were made.
+
+    Attributes
+    ----------
+    positions : ndarray of shape (m,), int64
+        The decided rows. A row may have several decisions.
+    y : ndarray of shape (m,), int64
+        Class indices of the right labels; -1 where the reviewer cannot say.
+    reviewers : ndarray of shape (m,), str
+    sample_size, sample_seed : int
+        The arguments of `Audit.review_sample` that drew the reviewed sample.
+    """
+
+    positions: np.ndarray
+    y: np.ndarray
+    reviewers: np.ndarray
+    sample_size: int
+    sample_seed: int
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def followed_by(self, later: "Decisions") -> "Decisions":
+        """Return these decisions and later ones on the same sample."""
+        if (self.sample_size, self.sample_seed) != (later.sample_size, later.sample_seed):
+            raise InputError(
+                f"earlier decisions are on the sample n={self.sample_size}, seed={self.sample_seed}, these "
+                f"are on n={later.sample_size}, seed={later.sample_seed}: only one sample can measure"
+            )
+        own = ("positions", "y", "reviewers")
+        joined = {name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in own}
+        return Decisions(**joined, sample_size=self.sample_size, sample_seed=self.sample_seed)
+
+    def to_frame(self, index: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
+        """Return the columns index, label and reviewer; the label is None where it is unknown.
+
+        Parameters
+        ----------
+        index : ndarray of shape (n,)
+            Names of the training rows.
+        classes : ndarray of shape (K,)
+            Names of the classes.
+        """
+        labels = np.empty(len(self), object)
+        labels[:] = [None if k == UNDECIDED else classes[k] for k in self.y]
+        return pd.DataFrame({"index": index[self.positions], "label": labels, "reviewer": self.reviewers})
+
+
+def read_decisions(
+    source: Any,
+    index: np.ndarray,
+    classes: np.ndarray,
+    *,
+    sample_size: int | None = None,
+    sample_seed: int | None = None,
+) -> Decisions:
+    """Read the decisions of reviewers.
+
+    Parameters
+    ----------
+    source : DataFrame, sequence of mappings, or path
+        Columns "index" and "label", and possibly "reviewer". An empty label means "cannot say". A path ends
+        in .csv or .json; JSON is a list of such records, the export of the review page, or the annotations
+        of Label Studio (its JSON export).
+    index : ndarray of shape (n,)
+        Names of the training rows.
+    classes : ndarray of shape (K,)
+        Names of the classes.
+    sample_size, sample_seed : int, optional
+        Of the sample. By default those that the file states, or else 100 and 0.
+
+    Returns
+    -------
+    Decisions
+
+    Raises
+    ------
+    InputError
+        For unknown rows or labels, missing columns, or no decision at all.
+    DataError
+        If the file cannot be read.
+    """
+    stated: Mapping[str, Any] = {}
+    if isinstance(source, str | os.PathLike):
+        source, stated = _read_file(Path(source))
+    if isinstance(source, Mapping) and "decisions" in source:
+        source, stated = source["decisions"], source.get("sample") or {}
+    frame = _to_frame(source)
+    if missing := {"index", "label"} - set(frame.columns):
+        raise InputError(
+            "decisions need the columns 'index' and 'label', and may have 'reviewer'; "
+            f"{sorted(missing)[0]!r} is missing, there are {', '.join(map(repr, frame.columns)) or 'none'}"
+        )
+    if frame.empty:
+        raise InputError("there are no decisions: expected one row per decision")
+    if sample_size is None:
+        sample_size = _whole(stated.get("n", 100), "n")
+    if sample_seed is None:
+        sample_seed = _whole(stated.get("seed", 0), "seed")
+    reviewers = frame.get("reviewer", pd.Series("", index=frame.index))
+    return Decisions(
+        _positions(frame["index"], index),
+        _classes(frame["label"], frame["index"], classes),
+        np.array(["" if _empty(one) else str(one) for one in reviewers], dtype=str),
+        sample_size,
+        sample_seed,
+    )
+
+
+def _whole(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise InputError(f"the sample's {name} must be a whole number, got {value!r}")
+    return int(value)
+
+
+def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
+    """Return the records of a file, and the arguments of the sample that it states."""
+    try:
+        if path.suffix.lower() == ".csv":
+            return pd.read_csv(path, dtype=str, keep_default_na=False), {}
+        if path.suffix.lower() != ".json":
+            raise InputError(f"decisions are a .csv or .json file, got {path.name!r}")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise DataError(f"the decisions in {path} cannot be read: {error}") from error
+    if isinstance(data, Mapping):
+        if data.get("kind") != KIND or not isinstance(data.get("decisions"), list):
+            raise DataError(f"{path} is not an export of the review page: expected the kind {KIND!r}")
+        sample = data.get("sample")
+        return data["decisions"], sample if isinstance(sample, Mapping) else {}
+    return data, {}
+
+
+def _to_frame(source: Any) -> pd.DataFrame:
+    """Return records as a frame."""
+    if isinstance(source, pd.DataFrame):
+        return source.reset_index(drop=True)
+    if not isinstance(source, Sequence) or isinstance(source, str | bytes):
+        raise InputError(f"decisions are a frame, a list of records or a file, got {type(source).__name__}")
+    if not all(isinstance(one, Mapping) for one in source):
+        raise InputError("decisions in a list are records with the keys 'index' and 'label'")
+    records = [record for one in source for record in _of_label_studio(one)]
+    if any(isinstance(value, Mapping | list) for one in records for value in one.values()):
+        raise InputError("a decision holds simple values: 'index', 'label' and 'reviewer'")
+    return pd.DataFrame(records, columns=None if records else ["index", "label"])
+
+
+def _of_label_studio(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the decisions in an annotated task of Label Studio; any other record is one decision."""
+    if "annotations" not in record:
+        return [record]
+    decisions: list[Mapping[str, Any]] = []
+    try:
+        for annotation in record["annotations"]:
+            if annotation.get("was_cancelled"):
+                continue
+            chosen = [
+                choice
+                for result in annotation["result"]
+                if result.get("type") == "choices"
+                for choice in result["value"]["choices"]
+            ]
+            if len(chosen) > 1:
+                raise InputError(f"expected one choice per annotation, got {chosen}")
+            person = annotation.get("completed_by", "")
+            person = person.get("email", "") if isinstance(person, Mapping) else person
+            decisions.append(
+                {"index": record["data"]["index"], "label": chosen[0] if chosen else None, "reviewer": person}
+            )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"a task of Label Studio lacks {error}: expected data.index, and annotations with choices"
+        ) from error
+    return decisions
+
+
+def _positions(names: pd.Series, index: np.ndarray) -> np.ndarray:
+    """Return the positions of rows by name; names are compared as texts, since files hold texts."""
+    places = {_text(name): i for i, name in enumerate(index)}
+    if len(places) < len(index):
+        raise InputError("two training rows have the same name, so that decisions cannot be assigned")
+    texts = [_text(name) for name in names]
+    for text in texts:
+        if text not in places:
+            raise InputError(f"there is no training row {text!r}{_near(text, list(places))}")
+    return np.array([places[text] for text in texts], dtype=np.int64)
+
+
+def _classes(labels: pd.Series, names: pd.Series, classes: np.ndarray) -> np.ndarray:
+    numbers = {_text(name): k for k, name in enumerate(classes)}
+    if len(numbers) < len(classes):
+        raise InputError("two classes have the same name as text, so that decisions cannot be assigned")
+    y = np.full(len(labels), UNDECIDED, np.int64)
+    for i, label in enumerate(labels):
+        if _empty(label):
+            continue
+        text = _text(label)
+        if text not in numbers:
+            raise InputError(
+                f"the decision on row {_text(names.iloc[i])!r} has the unknown label {text!r}"
+                f"{_near(text, list(numbers))}"
+            )
+        y[i] = numbers[text]
+    return y
+
+
+def _text(value: Any) -> str:
+    """Return a name as text; a whole number that a frame holds as a float has no decimals."""
+    whole = isinstance(value, float | np.floating) and float(value).is_integer()
+    return str(int(value)) if whole else str(value)
+
+
+def _empty(value: Any) -> bool:
+    return value is None or value is pd.NA or value != value or (isinstance(value, str) and not value.strip())
+
+
+def _near(text: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(text, names, n=1)
+    return f"; the nearest name is {near[0]!r}" if near else ""

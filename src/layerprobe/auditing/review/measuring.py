@@ -1,0 +1,279 @@
+"""What the decisions of reviewers measure: noise, precision and recall of the flags, gain of relabelling."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from layerprobe.auditing.method.baselines import Interval
+from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
+from layerprobe.auditing.review.estimating import (
+    correct_gain,
+    correct_share,
+    error_rate,
+    share_of_sum,
+    shares,
+    stratified_mean,
+)
+from layerprobe.auditing.review.sampling import ReviewSample
+
+Advice = Literal["relabel", "keep", "review"]
+PSEUDO_ROWS = 2.0  # weight of the announced share in the recalibration of a stratum
+NOTHING = Interval(float("nan"), float("nan"), float("nan"))
+
+
+@dataclass(frozen=True, eq=False)
+class Review:
+    """Measurements on reviewed rows. Shares have 95 % intervals that hold whatever the scores are worth.
+
+    Attributes
+    ----------
+    decisions : Decisions
+    sample : ReviewSample
+    reviewed : int
+        Rows of the sample with a decision.
+    undecided : int
+        Rows of the sample of which the reviewers cannot say or disagree evenly. They are left out, as if they
+        were like the other rows of their stratum.
+    noise : Interval
+        Share of wrong labels before any correction.
+    precision : Interval
+        Share of wrong labels among the flagged ones; NaN without flags.
+    recall : Interval
+        Share of the wrong labels that are flagged; NaN if none was found.
+    gain : Interval
+        Labels that become right minus labels that become wrong, per label that relabelling changes
+        (`relabel("confident")`); NaN if it changes none.
+    errors : Interval
+        Error rate of the reviewers, from rows with several decisions. The other intervals include it.
+    pairs, different : int
+        Rows with several decisions, and how many of them have different ones.
+    strata : DataFrame
+        Columns: stratum, rows, reviewed, wrong (share that the reviewers call wrong), announced (the same
+        share by the scores).
+    disagreements : DataFrame
+        Rows with different decisions: position, reviewer, y, in the order of the decisions.
+    advice : {"relabel", "keep", "review"}
+        "relabel" if the gain is above zero, "keep" if it is below, "review" if more rows are needed to tell.
+    why : str
+    """
+
+    decisions: Decisions
+    sample: ReviewSample
+    reviewed: int
+    undecided: int
+    noise: Interval
+    precision: Interval
+    recall: Interval
+    gain: Interval
+    errors: Interval
+    pairs: int
+    different: int
+    strata: pd.DataFrame
+    disagreements: pd.DataFrame
+    advice: Advice
+    why: str
+
+    @property
+    def finding(self) -> str:
+        """The measurements in one sentence."""
+        found = f"{percent(self.noise)} of the labels are wrong, measured on {self.reviewed:,} reviewed rows"
+        if not (np.isfinite(self.precision.value) and np.isfinite(self.recall.value)):
+            return f"{found}."
+        return (
+            f"{found}; {percent(self.precision)} of the flagged labels are wrong, and the flags find "
+            f"{percent(self.recall)} of the wrong labels."
+        )
+
+
+def percent(interval: Interval) -> str:
+    """Format a share with its interval, as "12 % (8 to 17 %)"."""
+    if not np.isfinite(interval.value):
+        return "an unknown share"
+    digits = 0 if interval.high >= 0.1 else 1
+    value, low, high = (f"{100 * limit:.{digits}f}" for limit in interval)
+    return f"{value} % ({low} to {high} %)"
+
+
+def resolve(decisions: Decisions) -> dict[int, int]:
+    """Return the class of each decided row: the one that more decisions name than any other, or -1.
+
+    Parameters
+    ----------
+    decisions : Decisions
+
+    Returns
+    -------
+    dict of position to class index
+    """
+    resolved = {}
+    for position, labels in _by_row(decisions).items():
+        values, counts = np.unique(labels, return_counts=True)
+        best = values[counts == counts.max()]
+        resolved[position] = int(best[0]) if len(best) == 1 else UNDECIDED
+    return resolved
+
+
+def measure(
+    decisions: Decisions,
+    sample: ReviewSample,
+    given: Tensor,
+    proposed: Tensor,
+    flags: np.ndarray,
+    label_score: np.ndarray,
+) -> Review:
+    """Measure labels, flags and relabelling on the reviewed rows of a random sample.
+
+    Parameters
+    ----------
+    decisions : Decisions
+        On rows of the sample, and possibly on others, which measure nothing since they were not drawn.
+    sample : ReviewSample
+    given, proposed : Tensor (n,), int64
+        Class indices of the labels before and after relabelling.
+    flags : ndarray of shape (n,), bool
+    label_score : ndarray of shape (n,)
+        Announced probability that the given label is right.
+
+    Returns
+    -------
+    Review
+    """
+    g, new = given.numpy(), proposed.numpy()
+    rows = _by_row(decisions)
+    drawn = [int(i) for i in sample.positions if int(i) in rows]
+    decided = {i: rows[i][rows[i] != UNDECIDED] for i in drawn}
+    used = np.array([i for i in drawn if len(decided[i])], dtype=np.int64)
+    wrong = np.array([(decided[int(i)] != g[i]).mean() for i in used])
+    gained = np.array([(decided[int(i)] == new[i]).mean() - (decided[int(i)] == g[i]).mean() for i in used])
+    repeated = [labels for labels in rows.values() if len(labels) > 1]
+    different = sum(len(set(labels.tolist())) > 1 for labels in repeated)
+    errors = error_rate(len(repeated), different)
+
+    def observed(values: np.ndarray, domain: np.ndarray) -> tuple[Interval, int]:
+        sizes = np.bincount(sample.stratum[domain], minlength=len(sample.names))
+        within = domain[used]
+        sums = shares(values[within], sample.stratum[used[within]], sizes)
+        return stratified_mean(sums), int(within.sum())
+
+    def share(domain: np.ndarray) -> Interval:
+        value, count = observed(wrong, domain)
+        return correct_share(value, errors, count) if domain.any() else NOTHING
+
+    everything, changed = np.ones(len(g), bool), new != g
+    noise, precision, missed = share(everything), share(flags), share(~flags)
+    gain = NOTHING
+    if changed.any():
+        mean, count = observed(gained, changed)
+        gain = correct_gain(mean, errors, count)
+    recall = NOTHING
+    if flags.any() and not flags.all():
+        found = Interval(*(flags.mean() * limit for limit in precision))
+        recall = share_of_sum(found, Interval(*((1 - flags.mean()) * limit for limit in missed)))
+    advice, why = advise(noise, gain, int(changed.sum()), len(used))
+    counts = np.bincount(sample.stratum[used], minlength=len(sample.names))
+    sums = np.bincount(sample.stratum[used], wrong, minlength=len(sample.names))
+    strata = pd.DataFrame(
+        {
+            "stratum": sample.names,
+            "rows": sample.sizes,
+            "reviewed": counts,
+            "wrong": np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0),
+            "announced": np.bincount(sample.stratum, 1 - label_score) / sample.sizes,
+        }
+    )
+    return Review(
+        decisions,
+        sample,
+        len(used),
+        len(drawn) - len(used),
+        noise,
+        precision,
+        recall,
+        gain,
+        errors,
+        len(repeated),
+        different,
+        strata,
+        _disagreements(decisions),
+        advice,
+        why,
+    )
+
+
+def advise(noise: Interval, gain: Interval, changed: int, reviewed: int) -> tuple[Advice, str]:
+    """Return what to do with the labels, and why.
+
+    Parameters
+    ----------
+    noise, gain : Interval
+        As in `Review`.
+    changed : int
+        Labels that relabelling changes.
+    reviewed : int
+        Reviewed rows of the sample.
+    """
+    if not reviewed:
+        return "review", "no row of the random sample is decided, so that nothing is measured"
+    if not changed:
+        return "keep", f"no label would be changed; {percent(noise)} of the labels are wrong"
+    per_hundred = "{:+.0f} ({:+.0f} to {:+.0f})".format(*(100 * limit for limit in gain))
+    measured = f"of 100 changed labels {per_hundred} more become right than wrong, measured"
+    if gain.low > 0:
+        return "relabel", f"relabelling helps: {measured}; it changes {changed:,} labels"
+    if gain.high <= 0:
+        return "keep", f"relabelling harms: {measured}"
+    return "review", f"too few rows are reviewed to tell whether relabelling helps: {measured}"
+
+
+def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
+    """Return probabilities (n, K) whose mean in each stratum is the measured share of wrong labels.
+
+    The log odds of the given label move by one number per stratum. The other classes keep their proportions.
+
+    Parameters
+    ----------
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    given : Tensor (n,), int64
+    review : Review
+    """
+    own = posterior.gather(1, given[:, None]).squeeze(1).clamp(1e-6, 1 - 1e-6)
+    log_odds = own.logit()
+    moved = torch.empty_like(own)
+    stratum = torch.from_numpy(review.sample.stratum)
+    for h, (_, _, reviewed, wrong, announced) in enumerate(review.strata.itertuples(index=False)):
+        rows = stratum == h
+        weight = reviewed / (reviewed + PSEUDO_ROWS)
+        target = 1 - announced if not reviewed else 1 - (weight * wrong + (1 - weight) * announced)
+        moved[rows] = (log_odds[rows] + _shift(log_odds[rows], min(max(target, 1e-4), 1 - 1e-4))).sigmoid()
+    result = posterior * ((1 - moved) / (1 - own))[:, None]
+    return result.scatter(1, given[:, None], moved[:, None])
+
+
+def _shift(log_odds: Tensor, target: float) -> float:
+    """Return the number whose addition gives the probabilities the mean `target`, by bisection."""
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float((log_odds + middle).sigmoid().mean()) < target:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _by_row(decisions: Decisions) -> dict[int, np.ndarray]:
+    """Return the decided classes of each row."""
+    order = np.argsort(decisions.positions, kind="stable")
+    rows, starts = np.unique(decisions.positions[order], return_index=True)
+    return dict(zip(rows.tolist(), np.split(decisions.y[order], starts[1:]), strict=True))
+
+
+def _disagreements(decisions: Decisions) -> pd.DataFrame:
+    frame = pd.DataFrame({"position": decisions.positions, "reviewer": decisions.reviewers, "y": decisions.y})
+    different = frame.groupby("position")["y"].transform("nunique") > 1
+    return frame[different].reset_index(drop=True)

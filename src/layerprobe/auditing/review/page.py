@@ -1,0 +1,127 @@
+"""The review page: one offline HTML file on which a person decides which labels are right."""
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from layerprobe.auditing.report.gallery import Picture
+from layerprobe.auditing.review.sampling import ReviewSample
+from layerprobe.errors import InputError
+from layerprobe.pages import write_html
+
+CHARACTERS = 5000  # of a text that the page shows
+VALUES = 60  # numbers of a row of a table that the page shows
+SIDE = 256  # pixels of a picture
+
+
+def write_review_page(
+    audit: Any, path: str | Path, sample: ReviewSample, design: dict[str, int], most: int
+) -> None:
+    """Write the page: the random sample, then the rows whose labels are most likely wrong.
+
+    Parameters
+    ----------
+    audit : Audit
+    path : path
+        The file to write, all or nothing.
+    sample : ReviewSample
+    design : dict
+        The arguments "n" and "seed" that drew the sample; the export repeats them.
+    most : int
+        Maximal number of rows beside the sample.
+
+    Raises
+    ------
+    InputError
+        If `most` is negative.
+    DataError
+        If the folder does not exist.
+    """
+    if most < 0:
+        raise InputError(f"most is a number of rows: expected 0 or more, got {most}")
+    issues, y = audit.issues, audit.y.numpy()
+    suspicious = np.lexsort((np.arange(len(y)), issues["label_score"], ~issues["is_label_issue"]))
+    more = suspicious[~np.isin(suspicious, sample.positions)][:most]
+    positions = np.concatenate([sample.positions, more])
+    suggested = audit.class_set.indices(issues["suggested_label"].to_numpy()[positions], "suggested labels")
+    contents = _contents(audit, positions)
+    rows = [
+        {
+            "index": str(audit.index[i]),
+            "given": int(y[i]),
+            "suggested": int(k),
+            "score": round(float(issues["label_score"].iloc[i]), 4),
+            **content,
+        }
+        for i, k, content in zip(positions.tolist(), suggested, contents, strict=True)
+    ]
+    place = {int(i): row for row, i in enumerate(positions)}
+    queue = [{"row": place[int(i)], "repeat": False, "sample": True} for i in sample.positions]
+    queue += [{"row": place[int(i)], "repeat": True, "sample": True} for i in sample.repeated]
+    queue += [{"row": place[int(i)], "repeat": False, "sample": False} for i in more]
+    data = {
+        "id": _identity(audit, sample),
+        "sample": design,
+        "classes": [str(name) for name in audit.classes],
+        "rows": rows,
+        "queue": queue,
+    }
+    script = files("layerprobe").joinpath("templates/review.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    # In a script element only "<" could end the element; JSON may escape it.
+    encoded = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
+    write_html(
+        path,
+        "review.html.j2",
+        title="Review of labels",
+        data=Markup(encoded),
+        script=Markup(script),
+        script_hash=digest,
+    )
+
+
+def _identity(audit: Any, sample: ReviewSample) -> str:
+    """Return a name for the decisions that the browser keeps: equal for equal rows, labels and sample."""
+    digest = hashlib.sha256(repr([str(name) for name in audit.index]).encode("utf-8", "replace"))
+    for array in (audit.y.numpy(), sample.positions, sample.repeated):
+        digest.update(np.ascontiguousarray(array, np.int64).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _contents(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+    """Return what the page shows of each row: a picture, a text, values, or nothing."""
+    if audit.rows is None:
+        return [{} for _ in positions]
+    examples = audit.rows.examples(positions)
+    if all(example is None for example in examples):
+        return _values(audit, positions)
+    contents: list[dict[str, Any]] = []
+    for example in examples:
+        if isinstance(example, str):
+            contents.append({"text": example[:CHARACTERS]})
+        elif isinstance(example, np.ndarray):
+            picture = Picture.of_pixels(example, SIDE)
+            contents.append({"image": picture.base64, "small": picture.enlarged})
+        else:
+            contents.append({})
+    return contents
+
+
+def _values(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+    """Return the numbers of rows of a table; other inputs are not shown."""
+    contents: list[dict[str, Any]] = [{} for _ in positions]
+    places = {int(i): place for place, i in enumerate(positions)}
+    for inputs, numbers in audit.rows.batches():
+        if not hasattr(inputs, "ndim") or inputs.ndim != 2 or inputs.shape[1] > VALUES:
+            return contents
+        for row, number in zip(inputs.tolist(), numbers.tolist(), strict=True):
+            if number in places:
+                shown = [[str(column), f"{value:.4g}"] for column, value in enumerate(row)]
+                contents[places[number]] = {"values": shown}
+    return contents
