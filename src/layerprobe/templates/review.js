@@ -135,18 +135,17 @@
     $("grid").hidden = !grid;
     $("content").hidden = grid;
     for (const id of ["keep", "take", "skip", "search"]) $(id).disabled = entry === undefined;
-    const facts = $("facts");
-    facts.replaceChildren();
     $("content").replaceChildren();
-    if (entry !== undefined) {
-      const row = rowOf(entry);
-      const fact = (name, value) => facts.append(element("dt", name), element("dd", value));
-      fact("Row", row.index);
-      fact("Given label", classes[row.given]);
-      fact("Suggestion", hidden() ? "hidden" : classes[row.suggested]);
-      if (decisions.has(entry)) fact("Decision", decisionText(decisions.get(entry)));
-      if (!grid) $("content").append(contentOf(row));
-    }
+    $("item").className = grid ? "grid" : "";
+    const row = entry === undefined ? undefined : rowOf(entry);
+    const put = (id, k) => { $(id).querySelector("strong").textContent = k === undefined ? "" : classes[k]; };
+    $("name").textContent = row ? `Row ${row.index}` : "";
+    put("keep", row?.given);
+    put("take", row && !hidden() ? row.suggested : undefined);
+    if (row && hidden()) $("take").querySelector("strong").textContent = "hidden";
+    $("take").hidden = Boolean(row) && !hidden() && row.suggested === row.given;
+    $("decision").textContent = decisions.has(entry) ? `Decided: ${decisionText(decisions.get(entry))}` : "";
+    if (row && !grid) $("content").append(contentOf(row));
     if (grid) drawGrid();
   }
   function drawGrid() {
