@@ -470,6 +470,27 @@ class Audit:
         audit = self.original or self
         write_review_page(audit, Path(path), audit.draw_review_sample(n, seed), {"n": n, "seed": seed}, most)
 
+    def label_studio_tasks(self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0) -> None:
+        """Write the rows of `review_sample` as tasks of Label Studio, a JSON file.
+
+        Its annotations, exported as JSON, are an argument of `apply`.
+
+        Parameters
+        ----------
+        path : path
+        n, seed : int
+            As for `review_sample`.
+
+        Raises
+        ------
+        DataError
+            If the folder does not exist.
+        """
+        from layerprobe.auditing.review.label_studio import write_tasks
+
+        audit = self.original or self
+        write_tasks(audit, Path(path), audit.draw_review_sample(n, seed))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the audit, without the network and the rows, as one safetensors file.
 

@@ -13,6 +13,7 @@ from layerprobe.cli.output import print_error
 from layerprobe.cli.paper import add_paper
 from layerprobe.cli.probe import add_probe
 from layerprobe.cli.reproduce import add_reproduce
+from layerprobe.cli.review import add_review
 from layerprobe.errors import LayerprobeError
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def _commands() -> "SubcommandApp":
             show(result, out)
 
     add_audit(app)
+    add_review(app)
     add_probe(app)
     app.command(data, name="data", help="Download data sets.")
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from layerprobe.errors import DataError, InputError
 
 KIND = "layerprobe.decisions.1"  # of the JSON file that the review page exports
 UNDECIDED = -1
+MARKED = re.compile(r"'[=+\-@\t\r]")  # the apostrophe keeps a spreadsheet from evaluating the cell
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,17 +116,20 @@ def read_decisions(
         )
     if frame.empty:
         raise InputError("there are no decisions: expected one row per decision")
-    if sample_size is None:
-        sample_size = _whole(stated.get("n", 100), "n")
-    if sample_seed is None:
-        sample_seed = _whole(stated.get("seed", 0), "seed")
+    design = {}
+    for name, value, usual in (("n", sample_size, 100), ("seed", sample_seed, 0)):
+        design[name] = _whole(stated.get(name, usual if value is None else value), name)
+        if value not in (None, design[name]):
+            raise InputError(
+                f"the decisions are on the sample with {name}={design[name]}, not {name}={value}"
+            )
     reviewers = frame.get("reviewer", pd.Series("", index=frame.index))
     return Decisions(
         _positions(frame["index"], index),
         _classes(frame["label"], frame["index"], classes),
         np.array(["" if _empty(one) else str(one) for one in reviewers], dtype=str),
-        sample_size,
-        sample_seed,
+        design["n"],
+        design["seed"],
     )
 
 
@@ -138,7 +143,8 @@ def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return the records of a file, and the arguments of the sample that it states."""
     try:
         if path.suffix.lower() == ".csv":
-            return pd.read_csv(path, dtype=str, keep_default_na=False), {}
+            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            return frame.map(lambda cell: cell[1:] if MARKED.match(cell) else cell), {}
         if path.suffix.lower() != ".json":
             raise InputError(f"decisions are a .csv or .json file, got {path.name!r}")
         data = json.loads(path.read_text(encoding="utf-8"))

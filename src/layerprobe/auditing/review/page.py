@@ -50,7 +50,7 @@ def write_review_page(
     more = suspicious[~np.isin(suspicious, sample.positions)][:most]
     positions = np.concatenate([sample.positions, more])
     suggested = audit.class_set.indices(issues["suggested_label"].to_numpy()[positions], "suggested labels")
-    contents = _contents(audit, positions)
+    contents = row_contents(audit, positions)
     rows = [
         {
             "index": str(audit.index[i]),
@@ -94,8 +94,21 @@ def _identity(audit: Any, sample: ReviewSample) -> str:
     return digest.hexdigest()[:16]
 
 
-def _contents(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
-    """Return what the page shows of each row: a picture, a text, values, or nothing."""
+def row_contents(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+    """Return what is shown of each row: a picture, a text, the values of a table, or nothing.
+
+    Parameters
+    ----------
+    audit : Audit
+    positions : ndarray of shape (m,)
+        Of training rows.
+
+    Returns
+    -------
+    list of dict
+        With the keys "image" (PNG in base64) and "small" (whether its pixels are enlarged), "text", "values"
+        (pairs of column and number), or none.
+    """
     if audit.rows is None:
         return [{} for _ in positions]
     examples = audit.rows.examples(positions)

@@ -1,0 +1,124 @@
+"""`layerprobe review`: what the decisions of a reviewer say about the labels of an audit."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from layerprobe.cli.output import as_json, printable, write_csv
+from layerprobe.errors import InputError
+
+if TYPE_CHECKING:
+    from tyro.extras import SubcommandApp
+
+    from layerprobe.auditing import Audit
+
+
+def add_review(app: "SubcommandApp") -> None:
+    """Add the command to the application; its signature and docstring are its help."""
+    from tyro.conf import Positional, arg
+
+    @app.command
+    def review(
+        folder: Annotated[Path, Positional, arg(metavar="FOLDER")],
+        *,
+        decisions: tuple[Path, ...] = (),
+        labels_out: Path | None = None,
+        tasks_out: Path | None = None,
+        n: int | None = None,
+        seed: int | None = None,
+        json: bool = False,
+    ) -> None:
+        """Measure the labels of an audit by the decisions of a reviewer, and write corrected labels.
+
+        `layerprobe audit` writes review.html. Decide there on the rows of the random sample, export the
+        decisions, and pass the file here. The command prints how many labels are wrong, how many of the
+        flagged labels are, and whether relabelling helps, each with its 95 % interval.
+
+        Args:
+            folder: Folder that `layerprobe audit --out` wrote.
+            decisions: Files of decisions, .json or .csv: exports of review.html, tables with the columns
+                index and label, or annotations of Label Studio.
+            labels_out: CSV file for the labels: verified ones, suggestions where relabelling is measured to
+                help, and otherwise the given ones.
+            tasks_out: JSON file for the tasks of the random sample for Label Studio, for a review there.
+            n: Rows of the random sample; 100 if the files do not say.
+            seed: Seed of the random sample; 0 if the files do not say.
+            json: Print the results as JSON on stdout, and nothing else.
+        """
+        from layerprobe.auditing import Audit
+
+        if not decisions and tasks_out is None:
+            raise InputError("there is nothing to do: pass --decisions FILE, or --tasks-out FILE")
+        audit = Audit.load(folder / "audit.safetensors" if folder.is_dir() else folder)
+        design = {"n": n, "seed": seed}
+        if tasks_out is not None:
+            audit.label_studio_tasks(tasks_out, **{k: v for k, v in design.items() if v is not None})
+        for path in decisions:
+            audit = audit.apply(path, **design)
+        if labels_out is not None:
+            write_csv(_labels(audit), labels_out)
+        if json:
+            print(as_json(_summary(audit)), end="")
+        elif audit.review is not None:
+            _show(audit)
+        for path, what in ((tasks_out, "tasks"), (labels_out, "labels")):
+            if path is not None and not json:
+                print(printable(f"The {what} are in {path}."))
+
+
+def _labels(audit: "Audit") -> Any:
+    """Return one row per training row: index, label, and where the label is from."""
+    import numpy as np
+    import pandas as pd
+
+    repaired = audit.relabel("confident")
+    source = np.where(audit.verified.numpy(), "verified", np.where(repaired.changed, "suggested", "given"))
+    return pd.DataFrame({"index": audit.index, "label": repaired.labels, "source": source})
+
+
+def _summary(audit: "Audit") -> dict[str, Any]:
+    review = audit.review
+    if review is None:
+        return {}
+    intervals = {
+        name: getattr(review, name)._asdict() for name in ("noise", "precision", "recall", "gain", "errors")
+    }
+    return {
+        "finding": audit.finding,
+        "advice": review.advice,
+        "why": review.why,
+        "reviewed": review.reviewed,
+        "undecided": review.undecided,
+        "verified": int(audit.verified.sum()),
+        **intervals,
+        "pairs": review.pairs,
+        "different": review.different,
+        "strata": review.strata.to_dict("records"),
+    }
+
+
+def _show(audit: "Audit") -> None:
+    """Print the measurements of a review."""
+    from rich.table import Table
+
+    from layerprobe.auditing.review.measuring import percent
+    from layerprobe.cli.output import print_table
+
+    review = audit.review
+    if review is None:
+        return
+    table = Table(title=f"Measured on {review.reviewed:,} reviewed rows", title_justify="left")
+    table.add_column("measurement")
+    table.add_column("value and 95 % interval")
+    for name, value in (
+        ("wrong labels", review.noise),
+        ("flagged labels that are wrong", review.precision),
+        ("wrong labels that are flagged", review.recall),
+        ("errors of the reviewer", review.errors),
+    ):
+        table.add_row(name, percent(value))
+    print_table(table)
+    if review.undecided:
+        print(f"{review.undecided:,} more rows of the sample are undecided.")
+    if review.different:
+        print(f"{review.different:,} of {review.pairs:,} rows with several decisions have different ones.")
+    print(f"Advice: {review.advice}. {audit.why}")
