@@ -11,12 +11,14 @@ from layerprobe.auditing.features import AuditPlan
 from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.pipeline import audit, audit_features, plan_audit
 from layerprobe.auditing.result import Audit
+from layerprobe.auditing.review.measuring import Review
 
 __all__ = [
     "Audit",
     "AuditPlan",
     "LabelledDataset",
     "RepairedLabels",
+    "Review",
     "audit",
     "audit_features",
     "plan_audit",

@@ -527,7 +527,10 @@ class Audit:
         InputError
             If functions are missing or differ, or the network has other layers or weights.
         """
-        return cls(**read_audit(path, model, **functions))
+        arguments = read_audit(path, model, **functions)
+        decisions = arguments.pop("decisions")
+        audit = cls(**arguments)
+        return audit if decisions is None else audit.apply(decisions)  # type: ignore[return-value]
 
     def training_rows(self) -> tuple[nn.Module, LabelledDataset]:
         """Return the network and its training rows; raise if the audit holds none."""

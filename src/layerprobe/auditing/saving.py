@@ -26,6 +26,7 @@ from layerprobe.auditing.findings import Findings, Verdict
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.auditing.method.policies import Interval
+from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.capturing import Pool
@@ -72,6 +73,7 @@ CLASSES: dict[str, type] = {
     "Classes": Classes,
     "Reader": NetworkReader,
     "Absent": MissingCallable,
+    "Decisions": Decisions,
 }
 NAMES = {kind: name for name, kind in CLASSES.items()}
 DROPPED = ""
@@ -128,7 +130,9 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
             "probes of layerprobe only to save it"
         )
     tensors: dict[str, Tensor] = {}
-    packed = pack(_state_of(audit), tensors)
+    state = _state_of(audit.original or audit)
+    state["decisions"] = None if audit.review is None else audit.review.decisions
+    packed = pack(state, tensors)
     write_tensors(path, tensors, KIND, {"audit": packed, "sha256": _checksum(packed, tensors)})
 
 
@@ -167,7 +171,7 @@ def read_audit(
     pool: Pool = None,
     inputs: Any = None,
 ) -> dict[str, Any]:
-    """Return the arguments of `Audit` from a file.
+    """Return the arguments of `Audit` from a file, and the decisions of reviewers as "decisions".
 
     Parameters
     ----------
@@ -188,7 +192,9 @@ def read_audit(
     try:
         if header["sha256"] != _checksum(header["audit"], tensors):
             raise DataError(f"{path}: damaged, its content is not what was written; save the audit again.")
-        arguments = _arguments_from(unpack(header["audit"], tensors))
+        state = unpack(header["audit"], tensors)
+        arguments = _arguments_from(state)
+        arguments["decisions"] = _checked_decisions(state.get("decisions"), arguments)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise DataError(f"{path}: an audit that this version cannot read ({error!r}).") from error
     given = {"views": resolve_views(views), "pool": pool, "inputs": inputs}
@@ -205,6 +211,17 @@ def read_audit(
     reader = replace(reader, model=model, views=given["views"], pool=given["pool"])
     _check_network(reader, settings, len(arguments["class_set"]))
     return {**arguments, "reader": reader, "settings": {**settings, "inputs": given["inputs"]}}
+
+
+def _checked_decisions(decisions: Any, arguments: Mapping[str, Any]) -> Decisions | None:
+    """Return the decisions of a file; raise a ValueError if they do not belong to its audit."""
+    if decisions is None:
+        return None
+    positions, y, n, K = decisions.positions, decisions.y, len(arguments["y"]), len(arguments["class_set"])
+    inside = ((positions >= 0) & (positions < n) & (y >= UNDECIDED) & (y < K)).all()
+    if not (len(positions) == len(y) == len(decisions.reviewers) and inside):
+        raise ValueError("decisions on other rows or classes")
+    return decisions
 
 
 def check_sendable(probes: Mapping[str, Probe]) -> None:

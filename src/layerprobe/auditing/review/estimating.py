@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from layerprobe.auditing.method.baselines import Interval
+from layerprobe.auditing.method.policies import Interval
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 # Density of the reviewer's error rate e before any repeated decision: proportional to (1 - e)^(PRIOR - 1),

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.method.baselines import Interval
+from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
     correct_gain,

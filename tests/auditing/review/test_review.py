@@ -1,0 +1,264 @@
+"""Reviews of an audit with known wrong labels, from the sample to corrected labels."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from auditing.planted import clusters, corrupted
+from layerprobe import Audit, audit_features
+from layerprobe.auditing.review.decisions import KIND
+from layerprobe.cli import main
+from layerprobe.errors import DataError, InputError
+
+NAMES = np.array(["ant", "bee, big", "=cat"])
+X, TRUE = clusters(900, apart=2.2)
+GIVEN = corrupted(TRUE, 3, 0.25, seed=4)
+HELD_X, HELD_TRUE = clusters(600, seed=1, apart=2.2)
+HELD = corrupted(HELD_TRUE, 3, 0.25, seed=5)
+INDEX = np.array([f"row {i}" for i in range(900)])
+
+
+@pytest.fixture(scope="module")
+def audit():
+    return audit_features(
+        {"fc1": X},
+        NAMES[GIVEN],
+        policy="noisy_holdout",
+        holdout=({"fc1": HELD_X}, NAMES[HELD]),
+        probes=["ridge", "ncm"],
+        class_names=NAMES.tolist(),
+        index=INDEX,
+    )
+
+
+def right(index):
+    places = [int(name.split()[1]) for name in index]
+    return NAMES[TRUE[places].numpy()]
+
+
+def decisions_on(sample, **columns):
+    return pd.DataFrame({"index": sample["index"], "label": right(sample["index"]), **columns})
+
+
+def test_sample_is_a_frame_with_weights_that_sum_to_all_rows(audit):
+    sample = audit.review_sample(60, seed=2)
+    assert list(sample) == [
+        "index",
+        "given_label",
+        "suggested_label",
+        "label_score",
+        "stratum",
+        "weight",
+        "repeat",
+    ]
+    assert sample[~sample["repeat"]]["weight"].sum() == pytest.approx(900)
+    assert sample["repeat"].sum() == 6
+    assert sample["index"].nunique() == 60
+
+
+def test_review_measures_noise_precision_and_recall(audit):
+    reviewed = audit.apply(decisions_on(audit.review_sample()))
+    review, wrong, flags = reviewed.review, (GIVEN != TRUE).numpy(), audit.issue_mask()
+    assert review.reviewed == 100
+    assert review.pairs == 10
+    assert review.different == 0
+    assert review.noise.low <= wrong.mean() <= review.noise.high
+    assert review.precision.low <= wrong[flags].mean() <= review.precision.high
+    assert review.recall.low <= wrong[flags].sum() / wrong.sum() <= review.recall.high
+    proposed = audit.relabel("confident", force=True).labels
+    changed = proposed != NAMES[GIVEN]
+    became = (proposed == NAMES[TRUE]).astype(int) - (NAMES[GIVEN] == NAMES[TRUE])
+    assert review.gain.low <= became[changed].mean() <= review.gain.high
+    assert review.advice == "relabel"
+    assert reviewed.verdict == "repair"
+    assert reviewed.why.startswith("Relabelling helps")
+
+
+def test_review_of_everything_is_exact(audit):
+    review = audit.apply(decisions_on(audit.review_sample(900)), n=900).review
+    wrong, flags = (GIVEN != TRUE).numpy(), audit.issue_mask()
+    assert review.noise.value == pytest.approx(wrong.mean())
+    assert review.precision.value == pytest.approx(wrong[flags].mean())
+    assert review.recall.value == pytest.approx(wrong[flags].sum() / wrong.sum())
+
+
+def test_verified_labels_are_fixed_and_scores_recalibrated(audit):
+    sample = audit.review_sample()
+    reviewed = audit.apply(decisions_on(sample))
+    rows = [int(name.split()[1]) for name in sample["index"]]
+    fixed = reviewed.issues.iloc[rows]
+    assert (fixed["given_label"] == right(sample["index"])).all()
+    assert (fixed["label_score"] == 1).all()
+    assert not fixed["is_label_issue"].any()
+    assert (reviewed.relabel("confident").labels[rows] == right(sample["index"])).all()
+    corrected = (GIVEN[rows] != TRUE[rows]).numpy()[~sample["repeat"]].sum() / 900
+    assert reviewed.noise.rate == pytest.approx(reviewed.review.noise.value - corrected)
+    assert reviewed.posterior.sum(1).numpy() == pytest.approx(np.ones(900))
+    others = ~reviewed.verified
+    announced = 1 - reviewed.issues["label_score"].to_numpy()[others].mean()
+    assert announced == pytest.approx((GIVEN != TRUE)[others].double().mean().item(), abs=0.06)
+    assert audit.review is None
+    assert (audit.y == GIVEN).all()
+
+
+def test_labels_that_relabelling_would_harm_are_kept(audit):
+    """The reviewer calls every given label right."""
+    sample = audit.review_sample()
+    reviewed = audit.apply(pd.DataFrame({"index": sample["index"], "label": sample["given_label"]}))
+    assert reviewed.review.advice == "keep"
+    assert reviewed.verdict == "keep"
+    assert (reviewed.relabel().labels == NAMES[GIVEN]).all()
+    assert reviewed.review.noise.value == 0
+
+
+def test_few_decisions_ask_for_more(audit):
+    sample = audit.review_sample()[:3]
+    review = audit.apply(decisions_on(sample)).review
+    assert review.advice == "review"
+    assert review.noise.high - review.noise.low > 0.4
+
+
+def test_decisions_outside_the_sample_fix_labels_and_measure_nothing(audit):
+    sample = audit.review_sample()
+    outside = audit.issues[~audit.issues["index"].isin(sample["index"])][:50]
+    alone = audit.apply(decisions_on(outside))
+    assert alone.review.reviewed == 0
+    assert alone.review.advice == "review"
+    assert (
+        alone.issues.set_index("index").loc[outside["index"], "given_label"] == right(outside["index"])
+    ).all()
+    both = audit.apply(decisions_on(sample)).apply(decisions_on(outside))
+    assert both.review.noise == audit.apply(decisions_on(sample)).review.noise
+    assert both.verified.sum() == 150
+
+
+def test_reviewers_who_disagree_are_shown_and_widen_the_intervals(audit):
+    sample = audit.review_sample()
+    decisions = decisions_on(sample, reviewer="ann")
+    other = decisions.assign(reviewer="bob")
+    other.loc[:19, "label"] = sample["given_label"][:20].where(
+        sample["given_label"][:20] != other["label"][:20], "ant"
+    )
+    review = audit.apply(pd.concat([decisions, other])).review
+    assert review.different == len(set(review.disagreements["position"])) > 0
+    assert set(review.disagreements["reviewer"]) == {"ann", "bob"}
+    alone = audit.apply(decisions).review
+    assert review.errors.value > 0 == alone.errors.value
+    assert review.noise.high - review.noise.low > alone.noise.high - alone.noise.low
+
+
+def test_majority_of_three_reviewers_decides(audit):
+    rows = pd.DataFrame(
+        {"index": ["row 5"] * 3, "label": ["ant", "bee, big", "bee, big"], "reviewer": ["a", "b", "c"]}
+    )
+    reviewed = audit.apply(rows)
+    assert reviewed.issues["given_label"][5] == "bee, big"
+    tied = audit.apply(rows[:2])
+    assert not tied.verified[5]
+    assert tied.issues["given_label"][5] == audit.issues["given_label"][5]
+
+
+@pytest.mark.parametrize("empty", ["", None, np.nan, " "])
+def test_empty_label_means_that_the_reviewer_cannot_say(audit, empty):
+    sample = audit.review_sample()
+    decisions = decisions_on(sample)
+    first = sample["index"][0]
+    decisions.loc[decisions["index"] == first, "label"] = empty
+    review = audit.apply(decisions).review
+    assert (review.reviewed, review.undecided) == (99, 1)
+
+
+def test_decisions_are_read_from_csv_json_and_label_studio(audit, tmp_path):
+    sample = audit.review_sample(80, seed=1)
+    decisions = decisions_on(sample)
+    expected = audit.apply(decisions, n=80, seed=1).review
+    decisions.assign(label=decisions["label"].replace("=cat", "'=cat")).to_csv(
+        tmp_path / "d.csv", index=False
+    )
+    records = decisions.to_dict("records")
+    page = {"kind": KIND, "sample": {"n": 80, "seed": 1}, "decisions": records}
+    (tmp_path / "d.json").write_text(json.dumps(page))
+    tasks = [
+        {
+            "data": {"index": one["index"]},
+            "annotations": [
+                {"completed_by": 7, "result": [{"type": "choices", "value": {"choices": [one["label"]]}}]}
+            ],
+        }
+        for one in records
+    ]
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    for source, options in (
+        (tmp_path / "d.csv", {"n": 80, "seed": 1}),
+        (tmp_path / "d.json", {}),
+        (tmp_path / "tasks.json", {"n": 80, "seed": 1}),
+        (records, {"n": 80, "seed": 1}),
+    ):
+        review = audit.apply(source, **options).review
+        assert review.noise == expected.noise
+        assert review.gain == expected.gain
+    with pytest.raises(InputError, match="n=80, not n=100"):
+        audit.apply(tmp_path / "d.json", n=100)
+
+
+def test_label_studio_tasks_hold_the_sample_and_the_suggestions(audit, tmp_path):
+    audit.label_studio_tasks(tmp_path / "tasks.json", n=30, seed=0)
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    sample = audit.review_sample(30)
+    assert [task["data"]["index"] for task in tasks] == sample["index"][:30].tolist()
+    chosen = [task["predictions"][0]["result"][0]["value"]["choices"][0] for task in tasks]
+    assert chosen == sample["suggested_label"][:30].tolist()
+
+
+@pytest.mark.parametrize(
+    ("decisions", "message"),
+    [
+        (pd.DataFrame({"index": ["row 5"]}), "'label' is missing"),
+        (pd.DataFrame({"index": [], "label": []}), "no decisions"),
+        ([{"index": "row 5000", "label": "ant"}], "no training row 'row 5000'; the nearest name"),
+        ([{"index": "row 5", "label": "ants"}], "unknown label 'ants'; the nearest name is 'ant'"),
+        ([{"index": ["row 5"], "label": "ant"}], "simple values"),
+        ([1, 2], "records"),
+        (3, "got int"),
+        ([{"data": {}, "annotations": [{"result": []}]}], "Label Studio lacks 'index'"),
+    ],
+)
+def test_wrong_decisions_are_an_input_error(audit, decisions, message):
+    with pytest.raises(InputError, match=message):
+        audit.apply(decisions)
+
+
+@pytest.mark.parametrize("content", ["{", '{"kind": "other"}', '{"kind": "layerprobe.decisions.1"}', "\x00"])
+def test_damaged_file_of_decisions_is_a_data_error(audit, tmp_path, content):
+    (tmp_path / "d.json").write_text(content)
+    with pytest.raises(DataError, match=r"decisions|export"):
+        audit.apply(tmp_path / "d.json")
+
+
+def test_reviewed_audit_is_saved_and_loaded(audit, tmp_path):
+    reviewed = audit.apply(decisions_on(audit.review_sample(50, seed=3)), n=50, seed=3)
+    reviewed.save(tmp_path / "a.safetensors")
+    loaded = Audit.load(tmp_path / "a.safetensors")
+    assert loaded.review.noise == reviewed.review.noise
+    pd.testing.assert_frame_equal(loaded.issues, reviewed.issues)
+    with pytest.raises(InputError, match="only one sample"):
+        loaded.apply(decisions_on(audit.review_sample(60, seed=3)), n=60, seed=3)
+
+
+def test_command_measures_and_writes_labels(audit, tmp_path, capsys):
+    audit.save(tmp_path / "audit.safetensors")
+    decisions_on(audit.review_sample()).to_csv(tmp_path / "d.csv", index=False)
+    labels = tmp_path / "labels.csv"
+    command = ["review", str(tmp_path), "--decisions", str(tmp_path / "d.csv")]
+    assert main([*command, "--labels-out", str(labels)]) == 0
+    assert "Advice: relabel" in capsys.readouterr().out
+    frame = pd.read_csv(labels)
+    assert (frame["label"].str.removeprefix("'").to_numpy() == NAMES[TRUE]).mean() > 0.85
+    assert set(frame["source"]) == {"verified", "suggested", "given"}
+    assert main([*command, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["noise"]["low"] <= (GIVEN != TRUE).double().mean() <= summary["noise"]["high"]
+    assert main(["review", str(tmp_path)]) == 2
+    assert "--decisions" in capsys.readouterr().err
