@@ -1,0 +1,214 @@
+"""The review page in a browser: by keyboard, across a reload, and back into the audit."""
+
+import json
+import shutil
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from auditing.planted import clusters, corrupted
+from browsing import complaints, sent_requests
+from layerprobe import audit_features
+from layerprobe.errors import InputError
+
+EVIL = '</script><img src="https://example.org/x.png" onerror="alert(1)">'
+NAMES = np.array(["ant", f"bee {EVIL}", "=cat " + "x" * 80, *(f"class {k}" for k in range(3, 30))])
+N = 400
+needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
+
+
+class Examples:
+    """Rows of one kind for display, in the place of a dataset."""
+
+    n = N
+
+    def __init__(self, example):
+        self.example = example
+
+    def examples(self, positions):
+        return [self.example(int(i)) for i in positions]
+
+    def batches(self):
+        yield torch.arange(8.0 * N).reshape(N, 8), np.arange(N)
+
+
+def picture(i):
+    return np.full((8, 8), i % 256, np.uint8)
+
+
+def text(i):
+    return f"Row {i} {EVIL} " + "word " * 40
+
+
+@pytest.fixture(scope="module")
+def audit():
+    X, true = clusters(N, 30, 30, apart=4.0)
+    held, held_true = clusters(300, 30, 30, seed=1, apart=4.0)
+    given = corrupted(true, 30, 0.25, seed=4)
+    return audit_features(
+        {"fc1": X},
+        NAMES[given],
+        policy="noisy_holdout",
+        holdout=({"fc1": held}, NAMES[corrupted(held_true, 30, 0.25, seed=5)]),
+        probes=["ncm"],
+        class_names=NAMES.tolist(),
+        index=np.array([f"{EVIL} {i}" for i in range(N)]),
+    )
+
+
+@pytest.fixture
+def opened(audit, browser, tmp_path):
+    """Open the page of an audit with rows of one kind; return a function that presses keys."""
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    def open_page(example=text, **options):
+        path = tmp_path / "review.html"
+        replace(audit, rows=Examples(example)).review_page(path, **options)
+        browser.execute_cdp_cmd(
+            "Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)}
+        )
+        browser.get(path.as_uri())
+        return lambda *keys: ActionChains(browser).send_keys(*keys).perform()
+
+    return open_page
+
+
+def shown(browser, name):
+    return browser.find_element("id", name).text
+
+
+def downloaded(folder, name):
+    for _ in range(100):
+        if (folder / name).exists() and not list(folder.glob("*.crdownload")):
+            return folder / name
+        time.sleep(0.05)
+    raise AssertionError(f"{name} was not downloaded")
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_keys_decide_undo_and_survive_a_reload(audit, opened, browser):
+    from selenium.webdriver.common.keys import Keys
+
+    press = opened()
+    sample = audit.review_sample()
+    assert shown(browser, "name") == f"Row {sample['index'][0]}"
+    press("g", "s", "c")
+    press("o", "class 1", Keys.ARROW_DOWN, Keys.ENTER)  # class 10, class 11, ...
+    assert "4 of 110 decided" in shown(browser, "phase")
+    press("z")
+    assert "3 of 110 decided" in shown(browser, "phase")
+    assert shown(browser, "place") == "4 of 410"
+    press("o", "class 1", Keys.ARROW_DOWN, Keys.ENTER)
+    browser.refresh()
+    assert "4 of 110 decided" in shown(browser, "phase")
+    assert shown(browser, "place") == "5 of 410"
+    decided = []
+    for _ in range(4):
+        press(Keys.ARROW_LEFT)
+        decided.insert(0, shown(browser, "decision").removeprefix("Decided: "))
+    assert decided == [sample["given_label"][0], sample["suggested_label"][1], "cannot say", "class 11"]
+    assert complaints(browser) == []
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("kind", ["json", "csv"])
+def test_export_is_applied_and_imported_again(audit, opened, browser, tmp_path, kind):
+    press = opened(n=20, seed=2)
+    sample = audit.review_sample(20, seed=2)
+    press(*"gs" * 11)
+    assert "The random sample is complete" in shown(browser, "phase")
+    press("g")  # the row that is most likely wrong
+    browser.find_element("id", kind).click()
+    path = downloaded(tmp_path, f"decisions.{kind}")
+    reviewed = audit.apply(path) if kind == "json" else audit.apply(path, n=20, seed=2)
+    assert (reviewed.review.reviewed, reviewed.review.pairs) == (20, 2)
+    assert reviewed.verified.sum() >= 20
+    by_row = reviewed.issues.set_index("index")["given_label"]
+    for place in (0, 2, 4):
+        index = sample["index"][place]
+        if not (sample["index"] == index).sum() > 1:
+            assert by_row[index] == sample["given_label"][place]
+
+    browser.execute_script("localStorage.clear()")
+    browser.refresh()
+    assert "0 of 22 decided" in shown(browser, "phase")
+    browser.find_element("id", "import").send_keys(str(path))
+    time.sleep(0.3)
+    assert "23 decisions imported" in shown(browser, "status")
+    assert "complete" in shown(browser, "phase")
+    assert complaints(browser) == []
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_page_runs_no_markup_and_sends_nothing(opened, browser):
+    opened()
+    assert EVIL in browser.find_element("css selector", "#content .text").text
+    assert [url for url in sent_requests(browser) if not url.startswith(("file:", "data:"))] == []
+    assert browser.execute_script("return document.querySelectorAll('img, iframe, object').length") == 0
+    assert complaints(browser) == []
+    injected = "const s = document.createElement('script'); s.textContent = 'window.ran = 1';"
+    browser.execute_script(f"{injected} document.body.append(s)")
+    assert browser.execute_script("return window.ran") is None
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_filters_grid_and_hidden_suggestion(audit, opened, browser):
+    from selenium.webdriver.support.select import Select
+
+    press = opened(picture)
+    issues = audit.issues
+    Select(browser.find_element("id", "given")).select_by_index(1)
+    Select(browser.find_element("id", "suggested")).select_by_index(2)
+    given = browser.find_element("css selector", "#given option:checked").text.rpartition(" (")[0]
+    suggested = browser.find_element("css selector", "#suggested option:checked").text.rpartition(" (")[0]
+    both = (issues["given_label"] == given) & (issues["suggested_label"] == suggested)
+    rows = issues["index"][both]
+    repeats = audit.review_sample()[lambda frame: frame["repeat"]]["index"].isin(rows).sum()
+    assert shown(browser, "place").endswith(f"of {both.sum() + repeats}")
+    browser.execute_script("document.activeElement.blur()")
+    press("v")
+    cells = browser.find_elements("css selector", ".cell img")
+    assert len(cells) == min(24, both.sum() + repeats)
+    press("h")
+    assert suggested not in browser.find_element("css selector", ".cell p").text
+    press("v")
+    assert browser.find_element("css selector", "#take strong").text == "hidden"
+    press("s")
+    assert browser.find_element("css selector", "#take strong").text == suggested
+    assert "0 of 110" in shown(browser, "phase")
+    press("s")
+    assert browser.execute_script("return Object.values(localStorage).join()").count("[[") == 1
+    assert complaints(browser) == []
+
+
+@pytest.mark.browser
+@needs_chromium
+@pytest.mark.parametrize("example", [picture, text, lambda i: None])
+def test_nothing_is_wider_than_a_phone(opened, browser, example):
+    opened(example)
+    if example(0) is None:
+        assert browser.find_element("css selector", ".values").text.startswith("0 ")
+    device = {"width": 400, "height": 850, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 400
+
+
+def test_number_of_rows_is_limited(audit, tmp_path):
+    audit.review_page(tmp_path / "review.html", n=30, most=5)
+    page = (tmp_path / "review.html").read_text("utf-8")
+    data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
+    assert (len(data["rows"]), len(data["queue"])) == (35, 38)
+    with pytest.raises(InputError, match="0 or more"):
+        audit.review_page(tmp_path / "review.html", most=-1)
+
+
+def test_report_writes_the_review_page_beside_it(audit, tmp_path):
+    audit.report(tmp_path / "report.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "review.html"]
