@@ -71,7 +71,7 @@ class FakeAudit:
         path.write_bytes(b"audit")
 
 
-FILES = ["audit.safetensors", "controls.csv", "issues.csv", "layers.csv", "noise.json", "report.html"]
+FILES = ["audit.safetensors", "controls.csv", "issues.csv", "layers.csv", "noise.json", "report.html", "review.html"]
 
 
 @pytest.fixture

@@ -284,7 +284,13 @@ class Audit:
         return frame.assign(stratum=names, weight=weights[stratum], repeat=repeat).reset_index(drop=True)
 
     def draw_review_sample(self, n: int, seed: int) -> ReviewSample:
-        """Return the sample of `review_sample` as positions of rows; `n` and `seed` are as there."""
+        """Return the sample of `review_sample` as positions of rows.
+
+        Parameters
+        ----------
+        n, seed : int
+            As for `review_sample`.
+        """
         return draw_sample(self.issues["label_score"].to_numpy(), self.issue_mask(), n, seed)
 
     @default_settings()

@@ -28,7 +28,14 @@ class Picture:
 
     @classmethod
     def of_pixels(cls, pixels: np.ndarray, side: int = SIDE) -> "Picture":
-        """Encode pixels (h, w) or (h, w, 3), uint8: small ones are enlarged, large ones shrunk to `side`."""
+        """Encode pixels as a picture.
+
+        Parameters
+        ----------
+        pixels : ndarray of shape (h, w) or (h, w, 3), uint8
+        side : int
+            Size in pixels up to which small images are enlarged; larger ones are shrunk to it.
+        """
         from PIL import Image
 
         image = Image.fromarray(pixels)

@@ -1,4 +1,4 @@
-"""What the decisions of reviewers measure: noise, precision and recall of the flags, gain of relabelling."""
+"""Measure noise, precision and recall of the flags and the gain of relabelling by the decisions of reviewers."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +27,7 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 @dataclass(frozen=True, eq=False)
 class Review:
-    """Measurements on reviewed rows. Shares have 95 % intervals that hold whatever the scores are worth.
+    """Measurements on reviewed rows. Shares have 95 % intervals that assume nothing about the scores.
 
     Attributes
     ----------

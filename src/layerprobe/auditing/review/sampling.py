@@ -1,7 +1,7 @@
 """Draw the rows that a person reviews: a stratified random sample with known probabilities.
 
-Strata are made of the score and the flag of each row. Rows that look right are drawn as well; without them
-nobody knows how many wrong labels the flags miss. Within a stratum every row has the same probability, so
+Strata are made of the score and the flag of each row. Rows that look right are drawn as well, since only they
+show how many wrong labels the flags miss. Within a stratum every row has the same probability, so
 that the sample estimates the whole data set without any assumption about the scores.
 """
 
