@@ -1,4 +1,4 @@
-"""Measure noise, precision and recall of the flags and the gain of relabelling by the decisions of reviewers."""
+"""Measure noise, flags and relabelling by the decisions of reviewers."""
 
 from dataclasses import dataclass
 from typing import Literal
