@@ -45,9 +45,10 @@ def add_audit(app: "SubcommandApp") -> None:
         """Find wrong labels with one trained network and without clean labels.
 
         Chooses the layers and probes that predict best, compares their predictions with the given labels and
-        flags the labels that are probably wrong. Writes report.html, review.html (the page for `layerprobe
-        review`), issues.csv, layers.csv, controls.csv, noise.json and audit.safetensors. A view is a copy of an image, mirrored or shifted by two pixels;
-        with --views, the outputs of the network are averaged over the views.
+        flags the labels that are probably wrong. Writes report.html, review.html (the page for the command
+        review), issues.csv, layers.csv, controls.csv, noise.json and audit.safetensors. A view is a copy of
+        an image, mirrored or shifted by two pixels; with --views, the outputs of the network are averaged
+        over the views.
 
         This command runs your code: it imports the modules that --model and --inputs name, first from the
         current directory. Files given by --weights and --data cannot run code.
