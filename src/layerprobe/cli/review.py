@@ -60,9 +60,9 @@ def add_review(app: "SubcommandApp") -> None:
             print(as_json(_summary(audit)), end="")
         elif audit.review is not None:
             _show(audit)
-        for path, what in ((tasks_out, "tasks"), (labels_out, "labels")):
-            if path is not None and not json:
-                print(printable(f"The {what} are in {path}."))
+        for file, what in ((tasks_out, "tasks"), (labels_out, "labels")):
+            if file is not None and not json:
+                print(printable(f"The {what} are in {file}."))
 
 
 def _labels(audit: "Audit") -> Any:
