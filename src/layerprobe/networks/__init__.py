@@ -16,8 +16,19 @@ from layerprobe.networks.cnn import CNN
 from layerprobe.networks.mlp import MLP
 from layerprobe.networks.published import load_published
 from layerprobe.networks.resnet import ResNet18
+from layerprobe.networks.weights import load_state, read_state_dict
 
-__all__ = ["CNN", "MLP", "AlexNet", "ResNet18", "available", "build", "load_published"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "AlexNet",
+    "ResNet18",
+    "available",
+    "build",
+    "load_published",
+    "load_state",
+    "read_state_dict",
+]
 
 REGISTRY: dict[str, Callable[..., nn.Module]] = {
     "mlp-mnist": partial(MLP, 28 * 28),

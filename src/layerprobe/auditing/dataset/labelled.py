@@ -40,11 +40,8 @@ def read_rows(
     *,
     inputs: Callable[[Any], Any] | None = None,
     batch_size: int = 512,
-    path_column: str | None = None,
-    text_column: str | None = None,
-    label_column: str | None = None,
-    resize: int | tuple[int, int] | None = None,
     model: nn.Module | None = None,
+    **columns: Any,
 ) -> "LabelledDataset":
     """Read any supported dataset.
 
@@ -73,12 +70,12 @@ def read_rows(
         channels become (b, 1 or 3, h, w) float32 in [0, 1]; all else stays unchanged.
     batch_size : int
         Rows per batch in the first pass.
-    path_column, text_column, label_column : str, optional
-        Columns of a .csv file or of a Hugging Face dataset, if they have other names or are not clear.
-    resize : int or (int, int), optional
-        Resize image files to this (height, width); without it all must have one size.
     model : nn.Module, optional
         Its ``forward`` shows how many inputs an item has, and their names.
+    **columns
+        For files and Hugging Face datasets: ``path_column``, ``text_column``, ``label_column``, the names of
+        columns that have other names or are not clear, and ``resize``, one or two integers: resize image
+        files to this (height, width); without it all must have one size.
 
     Returns
     -------
@@ -93,13 +90,9 @@ def read_rows(
     DataError
         If files are missing or cannot be read.
     """
-    given = {
-        "path_column": path_column,
-        "text_column": text_column,
-        "label_column": label_column,
-        "resize": resize,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {name: value for name, value in columns.items() if value is not None}
+    if unknown := options.keys() - {"path_column", "text_column", "label_column", "resize"}:
+        raise InputError(f"read_rows has no argument {unknown.pop()!r}")
     common: dict[str, Any] = {"inputs": inputs, "batch_size": batch_size, "model": model}
     if isinstance(data, str | os.PathLike) or hasattr(data, "features") or _has_splits(data):
         from layerprobe.auditing.dataset.readers import read_raw

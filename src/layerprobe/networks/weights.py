@@ -1,0 +1,187 @@
+"""Weights of any network from the files that people have: a state dict, a checkpoint, or safetensors."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerprobe.errors import DataError, InputError
+
+KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "net", "weights")
+"""Keys of a checkpoint that may hold its state dict, in the order in which they are tried."""
+
+PREFIXES = ("_orig_mod.", "module.", "model.", "network.", "net.")
+"""Prefixes that torch.compile, data-parallel wrappers and training frameworks put before names."""
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read the state dict in a file of weights; no code of the file runs.
+
+    Parameters
+    ----------
+    path : path
+        A safetensors file, or a file of ``torch.save`` (.pt, .pth, .ckpt, .bin) that holds a state dict or a
+        checkpoint with a state dict under one of `KEYS`, as those of Lightning do.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, holds no state dict, or holds objects that only its own code can
+        make. The message then has the line that converts it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: expected a file of weights.")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{" or path.suffix == ".safetensors":
+        import safetensors
+        import safetensors.torch
+
+        try:
+            return safetensors.torch.load_file(path)
+        except (OSError, ValueError, safetensors.SafetensorError) as error:
+            raise DataError(f"{path} cannot be read as a safetensors file: {error}.") from error
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise any error of the unpickler
+        if "nsupported global" in str(error) or "nsupported class" in str(error):
+            raise DataError(_refusal(path)) from error
+        raise DataError(f"{path} cannot be read as a file of torch.save: {_first_line(error)}") from error
+    found = _state_dict(saved)
+    if found is None:
+        kind = (
+            f"the keys {', '.join(map(repr, list(saved)[:8]))}"
+            if isinstance(saved, Mapping)
+            else type(saved).__name__
+        )
+        raise DataError(
+            f"{path}: expected a state dict, or one under a key {', '.join(KEYS)}; got {kind}. "
+            "torch.save(model.state_dict(), path) writes one."
+        )
+    return found
+
+
+def load_state(
+    model: nn.Module,
+    weights: str | os.PathLike[str] | Mapping[str, Tensor],
+    *,
+    strip_prefix: str | None = None,
+) -> nn.Module:
+    """Copy the weights of a file into a network.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place; it stays as it is if an error is raised.
+    weights : path or mapping of str to Tensor
+        A file as for `read_state_dict`, or a state dict.
+    strip_prefix : str, optional
+        Prefix to remove from the names, such as "model."; names without it are left out. Without it, names
+        must be those of the network; the message of the error names a prefix that would fit.
+
+    Returns
+    -------
+    nn.Module
+        `model`.
+
+    Raises
+    ------
+    InputError
+        If names or shapes differ from those of the network.
+    DataError
+        As for `read_state_dict`.
+
+    Examples
+    --------
+    >>> wrapped = {f"model.{name}": value for name, value in nn.Linear(2, 1).state_dict().items()}
+    >>> load_state(nn.Linear(2, 1), wrapped, strip_prefix="model.")
+    Linear(in_features=2, out_features=1, bias=True)
+    """
+    place = f"{weights}: " if isinstance(weights, str | os.PathLike) else ""
+    given = dict(weights) if isinstance(weights, Mapping) else read_state_dict(weights)
+    if strip_prefix:
+        given = {
+            name[len(strip_prefix) :]: value for name, value in given.items() if name.startswith(strip_prefix)
+        }
+        if not given:
+            raise InputError(f"{place}no name begins with the prefix {strip_prefix!r}")
+    own = model.state_dict()
+    tied = _tied(own)
+    given |= {name: given[other] for name, other in tied.items() if name not in given and other in given}
+    faults = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} for {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in given and isinstance(value, Tensor) and given[name].shape != value.shape
+        ],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+        prefix = "" if strip_prefix else _fitting_prefix(given, own)
+        advice = (
+            f"all names begin with {prefix!r}: remove it by strip_prefix={prefix!r}"
+            if prefix
+            else "give weights of the same architecture"
+        )
+        raise InputError(f"{place}the weights do not fit {type(model).__name__}; {found}; {advice}")
+    model.load_state_dict(given)
+    return model
+
+
+def _state_dict(saved: Any, depth: int = 2) -> dict[str, Tensor] | None:
+    """Return the mapping of names to tensors in a loaded object, or None."""
+    if isinstance(saved, nn.Module) or not isinstance(saved, Mapping) or not saved:
+        return None
+    if all(isinstance(name, str) for name in saved) and all(isinstance(v, Tensor) for v in saved.values()):
+        return dict(saved)
+    for key in KEYS if depth else ():
+        if key in saved and (found := _state_dict(saved[key], depth - 1)) is not None:
+            return found
+    return None
+
+
+def _fitting_prefix(given: Mapping[str, Tensor], own: Mapping[str, Any]) -> str:
+    """Return the prefix that makes names of the file those of the network, or an empty text."""
+    for name in own:
+        for other in given:
+            prefix = other.removesuffix(name)
+            if prefix != other and prefix.endswith(".") and all(prefix + key in given for key in own):
+                return prefix
+        break
+    return ""
+
+
+def _tied(own: Mapping[str, Any]) -> dict[str, str]:
+    """Return names of tensors that share memory with one of another name; files may hold it once."""
+    first: dict[int, str] = {}
+    tied: dict[str, str] = {}
+    for name, value in own.items():
+        if isinstance(value, Tensor) and value.numel():
+            other = first.setdefault(value.data_ptr(), name)
+            tied |= {name: other, other: name} if other != name and own[other].shape == value.shape else {}
+    return tied
+
+
+def _some(names: list[str], shown: int = 5) -> str:
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+
+
+def _refusal(path: Path) -> str:
+    target = str(path.with_suffix(".weights.pt"))
+    return (
+        f"{path} holds Python objects beside tensors, and reading them would run code from the file. If you "
+        'trust it, convert it once: python -c "import torch; '
+        f"saved = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
+        "torch.save(saved['state_dict'] if isinstance(saved, dict) else saved.state_dict(), "
+        f'{target!r})"'
+    )
