@@ -4,7 +4,7 @@ Rows are sorted here by their content, once, so that no result depends on their 
 user's order once, in the result.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
 from typing import Any
@@ -27,11 +27,19 @@ from layerprobe.auditing.method.policies import POLICIES, check_policy, untraine
 from layerprobe.errors import InputError
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, apply_view
-from layerprobe.layerwise.outputs import OUTPUT, Extractor
+from layerprobe.layerwise.outputs import (
+    OUTPUT,
+    Extractor,
+    HeadCounts,
+    LayerBatch,
+    class_scores,
+    head_predictions,
+)
 from layerprobe.probes.base import label_array
 from layerprobe.utils.distributed import require_same, world_size
 from layerprobe.utils.memory_limit import require_memory
 
+HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
 MAX_VIEW_ROWS = 10_000  # training rows whose views are scored: half a point of standard error
 
 
@@ -209,6 +217,10 @@ class NetworkReader:
     device : torch.device, str or None
     blank
         An input of two rows of ones, to test a network with; see `dummy_input`.
+    head : str or None
+        Name of the class scores in the network's own output; see `LayerBatch`.
+    outputs : tuple of K int, or None
+        The output of each class; None for all in their order.
     """
 
     model: nn.Module | None
@@ -218,6 +230,8 @@ class NetworkReader:
     batch_size: int = 512
     device: torch.device | str | None = None
     blank: Any = None
+    head: str | None = None
+    outputs: tuple[int, ...] | None = None
 
     def read(
         self,
@@ -252,8 +266,8 @@ class NetworkReader:
         views = ((view, self._pass(rows, order, view, layers)) for view in self.views)
         return _with_views(own, views, kept)
 
-    def dimensions(self, x: Any) -> tuple[dict[str, int], int]:
-        """Return the number of features of each layer and the number of outputs of the network.
+    def dimensions(self, x: Any) -> tuple[dict[str, int], dict[str, int]]:
+        """Return the number of features of each layer, and of outputs of each possible head.
 
         Parameters
         ----------
@@ -263,10 +277,10 @@ class NetworkReader:
         Raises
         ------
         InputError
-            If the network does not return one score per class, (n, K), or no other layer is selected.
+            If the network returns no scores per row, or no other layer is selected.
         """
         sizes = self._extractor().dimensions(iter([(x, None)]))
-        if sizes.output is None or len(sizes.output) != 1 or sizes.output[0] < 2:
+        if not sizes.heads:
             got = "no tensor with rows" if sizes.output is None else f"the shape {('n', *sizes.output)}"
             raise InputError(
                 f"the network has no classification head: expected one score per class, (n, K), got {got}; "
@@ -275,12 +289,37 @@ class NetworkReader:
         dimensions = {layer: d for layer, d in sizes.layers.items() if layer != OUTPUT}
         if not dimensions:
             raise InputError("expected at least one layer besides the network's own output, got none")
-        return dimensions, sizes.output[0]
+        return dimensions, sizes.heads
+
+    def count_heads(self, rows: LabelledDataset, y: np.ndarray, num_outputs: int) -> HeadCounts:
+        """Run the network on the first rows, and count its predictions by every possible head.
+
+        Parameters
+        ----------
+        rows : LabelledDataset
+        y : ndarray (n,), int64
+            The output of the class of each row.
+        num_outputs : int
+            Larger than all of them.
+        """
+        counts, seen = HeadCounts(1, num_outputs), 0
+        for x, positions in rows.batches(self.batch_size):
+
+            def count(batch: LayerBatch, y: np.ndarray = y[positions]) -> None:
+                counts.add(head_predictions(batch.heads), torch.from_numpy(y)[None])
+
+            self._extractor().run(iter([(x, None)]), count)
+            seen += len(positions)
+            if seen >= HEAD_ROWS:
+                break
+        return counts
 
     def _extractor(self) -> Extractor:
         if self.model is None:
             raise InputError("the audit was loaded without its network: pass it, Audit.load(path, model)")
-        return Extractor(self.model, self.layers, self.pool, self.batch_size, self.device, "compact")
+        return Extractor(
+            self.model, self.layers, self.pool, self.batch_size, self.device, "compact", head=self.head
+        )
 
     def _pass(
         self, rows: LabelledDataset, order: np.ndarray, view: str | None, layers: Iterable[str] | None
@@ -293,7 +332,9 @@ class NetworkReader:
 
         extractor = self._extractor() if layers is None else self._extractor().of_layers(layers)
         outputs = extractor.extract(batches(), order=order, gather=layers is None)
-        logits = outputs.output
+        logits = None if outputs.output is None else class_scores(outputs.output)
+        if logits is not None and self.outputs is not None:
+            logits = logits[:, list(self.outputs)]
         if logits is not None and (bad := logits.isnan().any(1)).any():
             raise InputError(
                 f"the network outputs NaN for {int(bad.sum())} of {rows.n} rows, so the audit has no head to "
@@ -318,6 +359,8 @@ class NetworkInputs:
     classes : Classes
     dimensions : dict of str to int
         Number of features of each layer.
+    width : int
+        Number of outputs of the network.
     """
 
     options: AuditOptions
@@ -329,6 +372,7 @@ class NetworkInputs:
     held_out_y: Tensor | None
     classes: Classes
     dimensions: dict[str, int]
+    width: int
 
     @classmethod
     def read(cls, model: nn.Module, data: Any, labels: Any, options: AuditOptions) -> "NetworkInputs":
@@ -358,12 +402,17 @@ class NetworkInputs:
         reader = NetworkReader(
             model, layers, options.pool, options.views, options.batch_size, options.device, blank
         )
-        dimensions, outputs = reader.dimensions(x)
-        classes = Classes.from_labels(rows.labels, outputs, options.class_names, rows.class_names)
-        y = classes.indices(rows.labels, "labels")
+        dimensions, heads = reader.dimensions(x)
+        names, to_names = _class_names(model, rows, options.class_names)
+        given = to_names(rows.labels)
+        head, every = _head(reader, heads, rows, given, names)
+        classes, y, outputs = _present_classes(every, every.indices(given, "labels"))
+        reader, width = replace(reader, head=head, outputs=outputs), max(heads[head], 2)
         classes.check_counts(y)
-        held_out_y = None if held_out is None else classes.indices(held_out.labels, f"labels of {what}=")
-        return cls(options, model, reader, rows, held_out, y, held_out_y, classes, dimensions)
+        held_out_y = None
+        if held_out is not None:
+            held_out_y = classes.indices(to_names(held_out.labels), f"labels of {what}=")
+        return cls(options, model, reader, rows, held_out, y, held_out_y, classes, dimensions, width)
 
     @property
     def plan(self) -> AuditPlan:
@@ -399,6 +448,8 @@ class NetworkInputs:
         In a job of several processes all of them call it, and the first returns the outputs.
         """
         train, held_out = self._outputs(self.reader)
+        if self.options.class_names is None and train.features.logits is not None:
+            _require_order(train, self.classes, self.reader.outputs)
         untrained = None
         if self.options.controls:
             fresh = untrained_copy(self.model, self.options.seed)
@@ -408,6 +459,7 @@ class NetworkInputs:
             "views": list(self.reader.views),
             "inputs": self.options.inputs,
             "layers": self.dimensions,
+            "outputs": self.width,
             "batch_size": self.reader.batch_size,
             "weights": hash_network(self.model),
         }
@@ -419,6 +471,86 @@ class NetworkInputs:
             return _read_sorted(reader, self.rows, self.y, _view_rows(self.rows.n)), None
         train = _read_sorted(reader, self.rows, self.y)
         return train, _read_sorted(reader, self.held_out, self.held_out_y)
+
+
+def _class_names(
+    model: nn.Module, rows: LabelledDataset, class_names: Sequence[Any] | None
+) -> tuple[Sequence[Any] | None, Callable[[np.ndarray], np.ndarray]]:
+    """Return the names of the outputs in their order, if known, and a function from labels to such names.
+
+    ``model.config.id2label`` knows the order of the outputs better than the data.
+    """
+    ids = getattr(getattr(model, "config", None), "id2label", None)
+    if class_names is None and isinstance(ids, Mapping) and all(isinstance(k, int) for k in ids):
+        names = [ids[k] for k in sorted(ids)]
+        own = rows.class_names
+        if rows.labels.dtype.kind not in "iu" and set(rows.labels.tolist()) <= set(names):
+            return names, lambda labels: labels
+        if rows.labels.dtype.kind in "iu" and own is not None and set(own) <= set(names):
+            table = np.array(own)
+            return names, lambda labels: table[labels] if labels.dtype.kind in "iu" else labels
+    return class_names, lambda labels: labels
+
+
+def _head(
+    reader: NetworkReader,
+    heads: Mapping[str, int],
+    rows: LabelledDataset,
+    labels: np.ndarray,
+    names: Sequence[Any] | None,
+) -> tuple[str, Classes]:
+    """Return the name of the class scores in the network's own output, and the classes of all its columns.
+
+    The only part with an output per class is the head. Otherwise the predictions for some rows decide.
+    """
+    fitting, error = {}, None
+    for name, k in heads.items():
+        try:
+            every = Classes.from_labels(labels, max(k, 2), names, rows.class_names)
+            fitting[name] = every, every.indices(labels, "labels")
+        except InputError as refused:
+            error = refused
+    if error is not None and not fitting:
+        raise error
+    _, y = next(iter(fitting.values()))
+    width = int(y.max()) + 1
+    exact = [name for name in fitting if names is not None or max(heads[name], 2) == width]
+    if len(exact) == 1:
+        return exact[0], fitting[exact[0]][0]
+    counts = reader.count_heads(rows, y.numpy(), width)
+    counts.counts = {name: one for name, one in counts.counts.items() if name.partition(" > ")[0] in fitting}
+    chosen = counts.choose(y.unique().numpy())
+    if chosen is None:
+        widths = ", ".join(f"{name.strip('.') or 'output'} (n, {k})" for name, k in heads.items())
+        raise InputError(
+            f"the network has no classification head for labels of {len(y.unique())} classes: its output, "
+            f"{widths}, mostly predicts none of them, as an embedding does. If it holds class scores, give the "
+            "names of all its outputs in their order by class_names="
+        )
+    chosen = chosen.partition(" > ")[0]
+    return chosen, fitting[chosen][0]
+
+
+def _present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[int, ...] | None]:
+    """Return the classes that have training rows, the class indices among them, and their outputs."""
+    present, y = y.unique(return_inverse=True)
+    if len(present) == len(every):
+        return every, y, None
+    if len(present) < 2:
+        raise InputError(f"expected labels of at least two classes, got {every.names[present].tolist()}")
+    return Classes(every.names[present.numpy()]), y, tuple(present.tolist())
+
+
+def _require_order(train: LabelledFeatures, classes: Classes, outputs: tuple[int, ...] | None) -> None:
+    """Raise if the network agrees much better with the labels in another order of the classes."""
+    if (logits := train.features.logits) is None:
+        return
+    of_class = np.arange(len(classes)) if outputs is None else np.array(outputs)
+    counts = HeadCounts(1, int(of_class.max()) + 1)
+    predicted, y = (torch.from_numpy(of_class[k.numpy()]) for k in (logits.argmax(1), train.y))
+    counts.add({"": (int(of_class.max()) + 1, predicted)}, y[None])
+    if message := counts.other_order("", of_class, classes.names.tolist()):
+        raise InputError(message)
 
 
 def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
@@ -501,21 +633,24 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
             f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
             f"{len(set(names.tolist()))} different ones"
         )
-    outputs = None if given.logits is None else given.logits.shape[1]
-    classes = Classes.from_labels(label_column, outputs, options.class_names)
-    y = classes.indices(label_column, "labels")
+    width = None if given.logits is None else given.logits.shape[1]
+    every = Classes.from_labels(label_column, width, options.class_names)
+    classes, y, outputs = _present_classes(every, every.indices(label_column, "labels"))
     classes.check_counts(y)
+    given = _of_outputs(given, outputs)
     train, order = _sort_by_content(given, y)
+    if options.class_names is None:
+        _require_order(train, classes, outputs)
     views, rows = [], torch.from_numpy(order)
     for i, view in enumerate(options.views):
-        viewed = _check_layers(view, f"views[{i}]", given.own)
+        viewed = _of_outputs(_check_layers(view, f"views[{i}]", given.own), outputs)
         if viewed.n != n:
             raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {viewed.n}")
         views.append((str(i), _take(viewed, rows)))
     train = replace(train, features=_with_views(train.features, views, _view_rows(n)))
     held_out = None
     if (what := options.held_out_name) is not None:
-        held_out = _held_out_arrays(options.held_out, what, given.own, classes)
+        held_out = _held_out_arrays(options.held_out, what, given.own, classes, width, outputs)
         if shared := int(np.isin(held_out.hashes, train.hashes).sum()):
             raise InputError(
                 f"{shared} of the {len(held_out.y)} rows of {what}= are among the training rows; remove them"
@@ -525,12 +660,27 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     return AuditFeatures(train, held_out, order, names, classes, settings)
 
 
-def _held_out_arrays(pair: Any, what: str, own: Mapping[str, Tensor], classes: Classes) -> LabelledFeatures:
+def _of_outputs(features: Features, outputs: tuple[int, ...] | None) -> Features:
+    """Return the features with the logits of some outputs only."""
+    if outputs is None or features.logits is None:
+        return features
+    return _features(features.own, features.logits[:, list(outputs)])
+
+
+def _held_out_arrays(
+    pair: Any,
+    what: str,
+    own: Mapping[str, Tensor],
+    classes: Classes,
+    width: int | None,
+    outputs: tuple[int, ...] | None,
+) -> LabelledFeatures:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
     given = _check_layers(pair[0], what, own)
-    if given.logits is not None and (outputs := given.logits.shape[1]) != len(classes):
-        raise InputError(f"expected {len(classes)} outputs per row in {what}=, got {outputs}")
+    if given.logits is not None and width is not None and (got := given.logits.shape[1]) != width:
+        raise InputError(f"expected {width} outputs per row in {what}=, got {got}")
+    given = _of_outputs(given, outputs)
     y = classes.indices(label_array(pair[1]), f"labels of {what}=")
     if len(y) != given.n:
         raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {len(y)}")
@@ -561,6 +711,7 @@ def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = 
     if len(set(sizes.values())) > 1:
         raise InputError(f"expected the same number of rows for every layer in {what}, got {sizes}")
     logits = matrices.pop("output", None)
+    logits = None if logits is None else class_scores(logits)
     if like is not None:
         wrong = [
             f"{k} {tuple(v.shape)}"

@@ -436,13 +436,14 @@ def _matches(stored: Any, given: Any) -> bool:
 def _check_network(reader: NetworkReader, settings: Mapping[str, Any], classes: int) -> None:
     """Raise unless the network has the audited layers and weights."""
     try:
-        layers, outputs = reader.dimensions(reader.blank)
+        layers, heads = reader.dimensions(reader.blank)
     except (LayerError, RuntimeError, ValueError, TypeError, IndexError) as error:
         raise InputError(f"the network is not the one that was audited: {error}") from error
-    if (layers, outputs) != (settings["layers"], classes):
+    width = settings.get("outputs", classes)
+    if layers != settings["layers"] or width not in (max(k, 2) for k in heads.values()):
         expected, got = (
-            ", ".join(f"{layer} ({d})" for layer, d in {**of, "output": K}.items())
-            for of, K in ((settings["layers"], classes), (layers, outputs))
+            ", ".join(f"{layer} ({d})" for layer, d in {**of, "output": k}.items())
+            for of, k in ((settings["layers"], width), (layers, max(heads.values())))
         )
         raise InputError(
             f"the network is not the one that was audited: expected the layers {expected}; got {got}"

@@ -647,6 +647,8 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif isinstance(value, Mapping):  # among them the ModelOutput of transformers
         for key, item in value.items():
             yield from _leaves(item, f"{name}.{key}")
+    elif hasattr(value, "_asdict"):  # a named tuple
+        yield from _leaves(value._asdict(), name)
     elif isinstance(value, tuple | list):
         for place, item in enumerate(value):
             yield from _leaves(item, f"{name}.{place}")

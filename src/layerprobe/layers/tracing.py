@@ -249,10 +249,9 @@ class _Recorder(TorchFunctionMode):
         tensors = named_tensors(result)
         if not tensors:
             return None
-        output = tensors[0][1]
-        if self.last_linear is not None and _is_view(self.last_linear[1], output):
+        if self.last_linear is not None and any(_is_view(self.last_linear[1], one) for _, one in tensors):
             return self.last_linear[0]
-        return "output" if output.ndim == 2 else None
+        return "output" if tensors[0][1].ndim == 2 else None
 
 
 def _call(model: nn.Module, inputs: Any) -> Any:

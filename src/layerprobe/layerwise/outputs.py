@@ -3,6 +3,8 @@
 `Extractor` runs a network; `probe()`, `plan()`, the audit and the paper's experiments all use it.
 """
 
+import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -15,9 +17,23 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_batches
+from layerprobe.layers.batches import (
+    Column,
+    count_rows,
+    is_whole,
+    keeps_order,
+    named_tensors,
+    read_batches,
+)
 from layerprobe.layers.capturing import OptionalPattern, Pool, RowCollector, capture, flatten_output, matches
-from layerprobe.utils.distributed import rank, receive, send_to_first, shard, world_size
+from layerprobe.utils.distributed import (
+    rank,
+    receive,
+    send_to_first,
+    shard,
+    sum_over_processes,
+    world_size,
+)
 from layerprobe.utils.settings import default_settings
 
 OUTPUT = "output"
@@ -33,6 +49,8 @@ class Dimensions(NamedTuple):
         Number of features d of each layer, in order of execution.
     output : tuple of int, or None
         Shape of the network's own output without the batch; None if it is not a tensor of n rows.
+    heads : dict of str to int
+        Widths of the possible heads, see `LayerBatch`.
     itemsize : int
         Bytes of one number.
     rows : int
@@ -41,6 +59,7 @@ class Dimensions(NamedTuple):
 
     layers: dict[str, int]
     output: tuple[int, ...] | None
+    heads: dict[str, int]
     itemsize: int
     rows: int
 
@@ -53,8 +72,9 @@ class LayerBatch:
     ----------
     outputs : dict of str to Tensor (b, d)
         By the layers' names, in order of execution.
-    logits : Tensor (b, K) or None
-        The network's own output; None unless it is one score for each of K >= 2 classes.
+    heads : dict of str to Tensor (b, k)
+        The parts of the network's own output that may be class scores, by their names in it; "" for all of
+        it. If some are called logits, these only.
     labels, indices : Tensor (b,), ndarray (b,) or None
         As the data gave them.
     positions : Tensor (b,), int64
@@ -64,7 +84,7 @@ class LayerBatch:
     """
 
     outputs: dict[str, Tensor]
-    logits: Tensor | None
+    heads: dict[str, Tensor]
     labels: Column | None
     indices: Column | None
     positions: Tensor
@@ -72,6 +92,11 @@ class LayerBatch:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    @property
+    def logits(self) -> Tensor | None:
+        """The first head with a score for each of at least two classes, (b, K)."""
+        return next((head for head in self.heads.values() if head.shape[1] > 1), None)
 
 
 class LayerOutputs(Mapping[str, Tensor]):
@@ -151,6 +176,8 @@ class Extractor:
         Policy of the layers for which `pool` gives none; the network's own output is always flattened.
     aliases : mapping of str to str, optional
         Layers that have another name in the results. Default: those of ``probed_layers``.
+    head : str, optional
+        The only part of the network's own output to take for class scores; see `LayerBatch`.
     """
 
     model: nn.Module
@@ -160,6 +187,7 @@ class Extractor:
     device: torch.device | str | None = None
     default_pool: str | None = None
     aliases: Mapping[str, str] | None = None
+    head: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.layers, Iterable) and not isinstance(self.layers, str):
@@ -198,7 +226,12 @@ class Extractor:
         patterns, aliases = self._patterns(), self.aliases or {}
         wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in patterns)
         shape: tuple[int, ...] | None = None
+        heads: dict[str, Tensor] = {}
         seen = 0
+
+        def see(module: nn.Module, inputs: Any, result: Any) -> None:
+            heads.clear()
+            heads.update(possible_heads(result))
 
         def flatten(output: Tensor) -> Tensor:
             nonlocal shape
@@ -214,6 +247,12 @@ class Extractor:
                 rows = {layer: X[:0] for layer, X in rows.items()}
                 labels, indices = (None if column is None else column[:0] for column in (labels, indices))
             size = len(next(iter(rows.values())))
+            if not heads and OUTPUT in rows and shape and len(shape) <= 2:  # of a script, which takes no hook
+                heads[""] = rows[OUTPUT]
+            own = {name: X for name, X in heads.items() if self.head in (None, name)}
+            if share is not None and share.is_dummy:
+                own = {name: X[:0] for name, X in own.items()}
+            own = {name: X for name, X in own.items() if len(X) == size}
             positions = torch.arange(seen, seen + size)
             if share is not None:
                 positions = rank() + world_size() * positions
@@ -221,20 +260,26 @@ class Extractor:
                 positions = torch.as_tensor(np.asarray(indices))
             seen += size
             outputs = {aliases.get(name, name): X for name, X in rows.items() if name != OUTPUT}
-            logits = rows.get(OUTPUT) if shape and len(shape) == 2 and shape[1] > 1 else None
             if wants_output and OUTPUT in rows:
                 outputs[OUTPUT] = rows[OUTPUT]
-            consume(LayerBatch(outputs, logits, labels, indices, positions, shape))
+            consume(LayerBatch(outputs, own, labels, indices, positions, shape))
 
-        capture(
-            self.model,
-            data if share is None else share.batches,
-            [*patterns, OptionalPattern(OUTPUT)],
-            pool=self._pool_by_layer(flatten),
-            batch_size=self.batch_size,
-            device=self.device,
-            consume=take,
-        )
+        model = getattr(self.model, "_orig_mod", self.model)  # of torch.compile, whose graph takes no hook
+        takes_hooks = isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule)
+        hook = model.register_forward_hook(see) if takes_hooks else None
+        try:
+            capture(
+                self.model,
+                data if share is None else share.batches,
+                [*patterns, OptionalPattern(OUTPUT)],
+                pool=self._pool_by_layer(flatten),
+                batch_size=self.batch_size,
+                device=self.device,
+                consume=take,
+            )
+        finally:
+            if hook is not None:
+                hook.remove()
 
     def dimensions(self, data: Any) -> Dimensions:
         """Return the sizes of one row, found by running the network on the first rows of the data."""
@@ -245,7 +290,8 @@ class Extractor:
         layers = {layer: rows.shape[1] for layer, rows in batch.outputs.items()}
         output = None if batch.output_shape is None else batch.output_shape[1:]
         itemsize = max((rows.itemsize for rows in batch.outputs.values()), default=4)
-        return Dimensions(layers, output, itemsize, len(batch))
+        heads = {name: head.shape[1] for name, head in batch.heads.items()}
+        return Dimensions(layers, output, heads, itemsize, len(batch))
 
     def extract(
         self,
@@ -330,7 +376,183 @@ def rows_in(source: Any) -> int | None:
 
 
 def _with_logits(batch: LayerBatch) -> dict[str, Tensor]:
-    return batch.outputs if batch.logits is None else {**batch.outputs, LOGITS: batch.logits}
+    logits = next(iter(batch.heads.values()), None) if len(batch.heads) == 1 else batch.logits
+    return batch.outputs if logits is None else {**batch.outputs, LOGITS: logits}
+
+
+# The network's own predictions --------------------------------------------------------------------------
+
+CALLED = re.compile("logit", re.IGNORECASE)
+IN_CLASSES = 0.5  # a head with outputs of no class must predict a class for at least this share of the rows
+MUTUAL = 0.8  # share of the classes that another order must fit both ways
+LEAST_GAIN = 0.05  # of the agreement with the labels by another order of the classes, and
+STANDARD_ERRORS = 5  # at least so many standard errors of it
+
+
+def possible_heads(result: Any) -> dict[str, Tensor]:
+    """Return copies of the parts of a network's own output that may be class scores, (b, k), by name.
+
+    Parts are found by the names of a mapping, dataclass or named tuple, by position in a tuple, and as the
+    attribute `logits` of any other object. Parts called logits exclude all others.
+    """
+    if isinstance(getattr(result, "logits", None), Tensor) and not isinstance(result, Mapping):
+        result = {"logits": result.logits}
+    named = named_tensors(result)
+    named = named[1:] if len(named) > 1 else named  # the first is listed again by its name
+    heads = {
+        name: tensor.reshape(len(tensor), -1)  # (b,) becomes (b, 1)
+        for name, tensor in named
+        if tensor.ndim in (1, 2) and tensor.is_floating_point() and tensor.layout is torch.strided
+    }
+    called = {name: head for name, head in heads.items() if CALLED.search(name)}
+    with torch.inference_mode(False), torch.no_grad():
+        return {name: head.to(torch.float32, copy=True) for name, head in (called or heads).items()}
+
+
+def class_scores(head: Tensor) -> Tensor:
+    """Return the scores of a head with a column per class; a single logit z is [0, z] of two classes.
+
+    A single column within [0, 1] in all rows holds probabilities p, whose logit is log(p / (1 - p)).
+
+    Parameters
+    ----------
+    head : Tensor (n, k)
+    """
+    if head.shape[1] != 1:
+        return head
+    z = head.logit(eps=1e-7) if bool(((head >= 0) & (head <= 1)).all()) else head
+    return torch.cat([torch.zeros_like(z), z], 1)
+
+
+def head_predictions(heads: Mapping[str, Tensor]) -> dict[str, tuple[int, Tensor]]:
+    """Return the width of each head and its prediction per row, (b,); of one column the column itself."""
+    return {
+        name: (X.shape[1], (X.argmax(1) if X.shape[1] > 1 else X[:, 0]).cpu()) for name, X in heads.items()
+    }
+
+
+class HeadCounts:
+    """Counts of a network's predictions per class, for every possible head and set of labels.
+
+    Parameters
+    ----------
+    num_sets, num_classes : int
+        Numbers S of sets of labels, and K of outputs that have classes.
+
+    Attributes
+    ----------
+    counts : dict of str to Tensor (S, 2, k, K + 1), int64
+        Rows of even and of odd number by prediction and class; the last class stands for unknown ones.
+    """
+
+    def __init__(self, num_sets: int, num_classes: int) -> None:
+        self.num_sets, self.num_classes = num_sets, num_classes
+        self.counts: dict[str, Tensor] = {}
+        self._outside: dict[str, Tensor] = {}  # rows of single columns that are no probabilities
+        self._seen = 0
+
+    def add(self, predictions: Mapping[str, tuple[int, Tensor]], y: Tensor) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        predictions : mapping of str to (int, Tensor (b,))
+            As :func:`head_predictions` returns them.
+        y : Tensor (S, b), int64
+            The output of the class of each row, in 0..K-1; -1 for unknown classes.
+        """
+        y = torch.where(y < 0, self.num_classes, y)
+        parity = (self._seen + torch.arange(y.shape[1])) % 2
+        self._seen += y.shape[1]
+        for name, (k, predicted) in predictions.items():
+            if k > 1:
+                self._count(name, k, predicted, y, parity)
+                continue
+            outside = ((predicted < 0) | (predicted > 1)).sum()
+            self._outside[name] = self._outside.get(name, torch.tensor(0)) + outside
+            for threshold in (0.0, 0.5):
+                self._count(f"{name} > {threshold}", 2, (predicted > threshold).long(), y, parity)
+
+    def _count(self, name: str, k: int, predicted: Tensor, y: Tensor, parity: Tensor) -> None:
+        shape = (self.num_sets, 2, k, self.num_classes + 1)
+        cells = (torch.arange(self.num_sets)[:, None] * 2 + parity) * k + predicted
+        added = (cells * (self.num_classes + 1) + y).flatten().bincount(minlength=math.prod(shape))
+        self.counts[name] = self.counts.get(name, 0) + added.view(shape)
+
+    def sum_over_processes(self) -> None:
+        """Add the counts of the other processes of the job."""
+        for counts in (self.counts, self._outside):
+            for name in counts:
+                counts[name] = sum_over_processes(counts[name])
+
+    def choose(self, outputs: np.ndarray, width: int | None = None) -> str | None:
+        """Return the name of the head, or None: a part with an output per class, not an embedding.
+
+        Parts with exactly as many outputs as classes come before wider ones, and parts that agree more
+        often with the labels before others. A wider part must predict a class for half of the rows.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (K,), int64
+            The output of each class, which is also its number in the counts.
+        width : int, optional
+            The number of outputs, if it is known; then no other part is a head.
+        """
+        needed = int(outputs.max()) + 1
+        usable = {}
+        for name, counts in self.counts.items():
+            column, _, threshold = name.partition(" > ")
+            is_probability = threshold and not self._outside[column]
+            if counts.shape[2] >= needed and (not threshold or is_probability == (threshold == "0.5")):
+                usable[name] = counts.sum((0, 1))[:, outputs]  # (k, K)
+        exact = {name: counts for name, counts in usable.items() if len(counts) == (width or needed)}
+        wider = {
+            name: counts
+            for name, counts in usable.items()
+            if width is None and (CALLED.search(name) or counts[outputs].sum() >= IN_CLASSES * counts.sum())
+        }
+        return max(exact or wider, key=lambda name: int(usable[name][outputs].trace()), default=None)
+
+    def other_order(self, name: str, outputs: np.ndarray, names: Sequence[Any]) -> str | None:
+        """Return a message if the head agrees much better with the labels in another order of the classes.
+
+        The best assignment of classes to outputs for the even rows (Hungarian method; Crouse, 2016) is
+        compared with the given one on the odd rows. For most classes it must also be the most frequent
+        prediction for the class, and the most frequent class of the prediction, which is rarely so for a
+        network that is not trained.
+
+        Parameters
+        ----------
+        name : str
+            A head.
+        outputs : ndarray of shape (K,), int64
+            As for `choose`.
+        names : sequence of K labels
+            The classes in this order.
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        K = len(outputs)
+        even, odd = self.counts[name].sum(0)[:, outputs][:, :, outputs].double().numpy()  # (K, K)
+        both, given, keep = even + odd, np.arange(K), 1e-6 * np.eye(K)  # a tie keeps the given order
+        n = max(odd.sum(), 1)
+        order = linear_sum_assignment(even + keep, maximize=True)[1]
+        gained, lost = (odd[given, k][order != given].sum() for k in (order, given))
+        agreement, frequent = odd[given, order].sum() / n, odd.sum(0).max() / n
+        least = max(LEAST_GAIN, STANDARD_ERRORS * math.sqrt(gained + lost) / n)
+        mutual = (both.argmax(1) == order) & (both[:, order].argmax(0) == given)
+        if (gained - lost) / n <= least or agreement <= frequent + LEAST_GAIN or mutual.mean() < MUTUAL:
+            return None
+        order = linear_sum_assignment(both + keep, maximize=True)[1]
+        before, after = (both[given, k].sum() / both.sum() for k in (given, order))
+        by_output = dict(zip(outputs.tolist(), (names[k] for k in order), strict=True))
+        line = [by_output.get(i, i) for i in range(int(outputs.max()) + 1)]
+        return (
+            f"the network agrees with {before:.0%} of the training labels if the classes of its outputs are "
+            f"{', '.join(map(str, names[:5]))}{', ...' * (K > 5)}, but with {after:.0%} in another order. If "
+            f"that is the order of its outputs, give class_names={line!r}; class_names= in the first order "
+            "keeps it"
+        )
 
 
 def _send_own_batches(extractor: Extractor, data: Any) -> None:

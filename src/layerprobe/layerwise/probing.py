@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
@@ -15,7 +16,7 @@ from sklearn.base import ClassifierMixin
 from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.layers.batches import is_whole, keeps_order
 from layerprobe.layers.capturing import RowCollector
 from layerprobe.layerwise.engine import (
@@ -30,7 +31,14 @@ from layerprobe.layerwise.engine import (
     read_label_sets,
     streams,
 )
-from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch, rows_in
+from layerprobe.layerwise.outputs import (
+    OUTPUT,
+    Extractor,
+    HeadCounts,
+    LayerBatch,
+    head_predictions,
+    rows_in,
+)
 from layerprobe.layerwise.planning import ProbePlan, reads_of
 from layerprobe.probes import Probes, named_probes
 from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
@@ -41,6 +49,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds"]
+MOST_OUTPUTS = 100_000  # labels above are no positions of outputs
 ASSUMED_CLASSES = 1000  # K in the plan until labels are read; if that plan does not fit, they are read first
 
 
@@ -103,6 +112,7 @@ def probe(
     device: torch.device | str | None = None,
     variances: Sequence[float] | None = None,
     memory: int | float | str | None = None,
+    class_names: Sequence[Any] | None = None,
 ) -> ProbeTable:
     """Measure how well probes predict labels from every layer of a network.
 
@@ -147,13 +157,17 @@ def probe(
     memory : int or str, optional
         Memory limit, bytes or text such as "8GiB"; :func:`layerprobe.plan` counts what is needed. Default:
         80 % of free memory.
+    class_names : sequence of labels, optional
+        The classes in the order of the model's outputs, for its own accuracy. Default: integer labels are
+        positions of outputs, and names have the order of ``model.config.id2label``.
 
     Returns
     -------
     ProbeTable
         A pandas DataFrame. Test accuracy is against labels called "true" if there are training labels of
-        that name, else "given". The model's own accuracies are the rows of the probe "network", where its
-        output is (n, K) and the labels are integers in 0..K-1.
+        that name, else "given". The model's own accuracies are the rows of the probe "network", where it
+        has an output per class: a part called logits, or else one as wide as there are classes, or wider if
+        it mostly predicts them; one column is the logit or the probability of the second of two classes.
 
     Raises
     ------
@@ -162,6 +176,12 @@ def probe(
         message then says what to change.
     LayerError
         If a layer pattern matches nothing.
+
+    Warns
+    -----
+    LayerprobeWarning
+        If the model agrees with the training labels much better in another order of the classes; the message
+        has the argument `class_names` to give.
     """
     task = _Task(
         Extractor(model, layers, pool, batch_size, device),
@@ -170,6 +190,7 @@ def probe(
         None if train_labels is None else LabelSets.of(train_labels),
         0 if test is None else rows_in(test) or 0,
         memory,
+        class_names,
     )
     if world_size() > 1 and (refused := [name for name, one in task.probes.items() if not streams(one)]):
         raise InputError(
@@ -183,7 +204,7 @@ def probe(
     splits = {"train": split}
     if test is not None:
         labels = training.labels
-        splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted)
+        splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, task.truth(labels))
 
         def score(batch: LayerBatch) -> None:
             given = given_labels(batch.labels, "test")
@@ -192,6 +213,28 @@ def probe(
         task.extractor.run(test, score, shared=True)
         splits["test"].sum_over_processes()
     return _table(fitted, splits)
+
+
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The names (K,) of the classes and the output of each (K,); without class names counted by label."""
+
+    names: np.ndarray
+    outputs: np.ndarray
+    width: int | None
+    checks_order: bool
+
+    @property
+    def num_classes(self) -> int:
+        return int(self.outputs.max()) + 1
+
+    def of(self, labels: Sequence[np.ndarray]) -> Tensor:
+        """Return the output of each label, (S, b) int64; -1 for those of no class."""
+        if self.names.dtype.kind in "iub" and self.checks_order:
+            values = [torch.from_numpy(np.asarray(one, np.int64)) for one in labels]
+            return torch.stack([torch.where((v >= 0) & (v < self.num_classes), v, -1) for v in values])
+        outputs = torch.from_numpy(np.append(self.outputs, -1))
+        return torch.stack([outputs[class_indices(self.names, one)] for one in labels])
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +247,26 @@ class _Task:
     named: LabelSets | None  # in the order of the rows; None for the labels that come with the data
     test_rows: int
     memory: int | float | str | None
+    class_names: Sequence[Any] | None = None
+
+    def truth(self, labels: LabelSets) -> _Truth | None:
+        """Return the classes as outputs of the network; None where it is not known which is which."""
+        classes = labels.classes
+        ids = getattr(getattr(self.extractor.model, "config", None), "id2label", None)
+        names = self.class_names
+        if names is None and classes.dtype.kind in "iub":
+            values = classes.astype(np.int64)
+            known = values.min() >= 0 and values.max() < MOST_OUTPUTS
+            return _Truth(classes, values, None, checks_order=True) if known else None
+        if names is None and isinstance(ids, Mapping) and set(classes.tolist()) <= set(ids.values()):
+            names = [ids[k] for k in sorted(ids)]
+        if names is None:
+            return None
+        position = {name: k for k, name in enumerate(names)}
+        if missing := [label for label in classes.tolist() if label not in position]:
+            raise InputError(f"the training labels hold {missing[0]!r}, which is none of class_names")
+        outputs = np.array([position[label] for label in classes.tolist()])
+        return _Truth(classes, outputs, len(position), checks_order=False)
 
     @property
     def memory_limit(self) -> int:
@@ -251,37 +314,44 @@ class _Task:
 class _Split:
     """Accuracies on one split of all probes of all layers, and of the network's own output."""
 
-    def __init__(self, label_names: Sequence[str], fitted: Mapping[str, Sequence[FittedProbe]]) -> None:
-        self.label_names = label_names
+    def __init__(
+        self,
+        label_names: Sequence[str],
+        fitted: Mapping[str, Sequence[FittedProbe]],
+        truth: _Truth | None,
+    ) -> None:
+        self.label_names, self.truth = label_names, truth
         self.layers = {layer: Accuracies(probes, len(label_names)) for layer, probes in fitted.items()}
-        self.network = Accuracies(["correct", "labels that are no output of the network"], len(label_names))
+        self.network = HeadCounts(len(label_names), truth.num_classes if truth else 1)
 
     def add(self, batch: LayerBatch, y: Tensor, labels: Sequence[np.ndarray]) -> None:
         """Add a batch, its class indices (S, b) and its labels, S arrays (b,)."""
-        if batch.logits is not None:
-            self.add_network(batch.logits.argmax(1), batch.logits.shape[1], labels)
+        self.add_network(head_predictions(batch.heads), labels)
         for layer, X in batch.outputs.items():
             self.layers[layer].update(X, y)
 
-    def add_network(self, predicted: Tensor, K: int, labels: Sequence[np.ndarray]) -> None:
-        """Add rows for which the network predicts its outputs 0..K-1, (b,), and S arrays of labels (b,)."""
-        self.network.rows += len(predicted)
-        for s, values in enumerate(labels):
-            numbers = values if values.dtype.kind in "iu" else np.full(len(values), -1)
-            self.network.correct[0, s] += int((predicted.cpu().numpy() == numbers).sum())
-            self.network.correct[1, s] += int(((numbers < 0) | (numbers >= K)).sum())
+    def add_network(
+        self, predictions: Mapping[str, tuple[int, Tensor]], labels: Sequence[np.ndarray]
+    ) -> None:
+        """Add rows with the predictions of the possible heads, and S arrays of labels (b,)."""
+        if self.truth is not None:
+            self.network.add(predictions, self.truth.of(labels))
 
     def sum_over_processes(self) -> None:
-        for accuracies in (*self.layers.values(), self.network):
+        for accuracies in self.layers.values():
             accuracies.sum_over_processes()
+        self.network.sum_over_processes()
 
-    def network_rows(self, split: str) -> list[tuple]:
+    def network_rows(self, split: str, head: str | None) -> list[tuple]:
         """Return the rows of the network's own output; none for labels that are no outputs of it."""
-        correct, foreign = self.network.shares
+        if head is None or head not in self.network.counts:
+            return []
+        counts = self.network.counts[head].sum(1).double()  # (S, k, outputs + 1)
+        correct = counts[:, :, :-1].diagonal(dim1=1, dim2=2).sum(1) / counts.sum((1, 2)).clamp(min=1)
         return [
             (OUTPUT, "network", "", split, labels, float(correct[s]), nan, nan)
             for s, labels in enumerate(self.label_names)
-            if self.network.rows and not foreign[s]
+            if counts[s].sum() and not counts[s, :, -1].any()
         ]
 
 
@@ -296,8 +366,8 @@ class _TrainingPass:
         self.seconds: dict[str, float] = {}
         self.positions: list[Tensor] = []  # of the rows that are held
         self.indexed = False
-        self.predicted: list[Tensor] = []  # the network's own predictions for them
-        self.num_outputs = 0
+        self.predicted: dict[str, list[Tensor]] = {}  # the network's own predictions for them
+        self.widths: dict[str, int] = {}
 
     @property
     def labels(self) -> LabelSets:
@@ -323,9 +393,9 @@ class _TrainingPass:
             return
         self.positions.append(batch.positions)
         self.indexed |= batch.indices is not None
-        if batch.logits is not None:
-            self.predicted.append(batch.logits.argmax(1).cpu())
-            self.num_outputs = batch.logits.shape[1]
+        for name, (width, predicted) in head_predictions(batch.heads).items():
+            self.predicted.setdefault(name, []).append(predicted)
+            self.widths[name] = width
         self.collector.add(batch.outputs, batch.labels, batch.indices)
         if rows_in(self.task.train) is None and (needed := self.collector.nbytes) > self.task.memory_limit:
             require_memory(
@@ -343,7 +413,7 @@ class _TrainingPass:
         for layer in list(self.sums):  # sums are released when the layer is fitted
             sums, seconds = self.sums.pop(layer), self.seconds[layer]
             fitted[layer] = fit_layer(layer, self.task.probes, self.labels, sums=sums, seconds=seconds)
-        split = _Split(self.labels.names, fitted)
+        split = _Split(self.labels.names, fitted, self.task.truth(self.labels))
 
         def score(batch: LayerBatch) -> None:
             labels = self._labels_of(batch)
@@ -364,13 +434,13 @@ class _TrainingPass:
                 named.require_length(total)
             labels = named.take(torch.cat(self.positions))
         self.known = self.known or labels
-        split = _Split(labels.names, {})
+        split = _Split(labels.names, {}, self.task.truth(labels))
         for layer in list(captured.outputs):
             X = captured.outputs.pop(layer)  # released when the layer is scored
             fitted[layer] = fit_layer(layer, self.task.probes, labels, X, shared=world_size() > 1)
             split.layers[layer] = count_correct(fitted[layer], X, labels.y)
-        if self.predicted:
-            split.add_network(torch.cat(self.predicted), self.num_outputs, labels.values())
+        predicted = {name: (self.widths[name], torch.cat(parts)) for name, parts in self.predicted.items()}
+        split.add_network(predicted, labels.values())
         split.sum_over_processes()
         return split
 
@@ -403,7 +473,15 @@ class _TrainingPass:
 
 
 def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Split]) -> ProbeTable:
-    network = [row for name, split in splits.items() for row in split.network_rows(name)]
+    training = splits["train"]
+    head = None
+    if (truth := training.truth) is not None:
+        head = training.network.choose(truth.outputs, truth.width)
+        if head is not None and truth.checks_order:
+            message = training.network.other_order(head, truth.outputs, truth.names.tolist())
+            if message is not None:
+                warnings.warn(message, LayerprobeWarning, stacklevel=3)
+    network = [row for name, split in splits.items() for row in split.network_rows(name, head)]
     rows: list[tuple] = []
     for layer, probes in fitted.items():
         if layer == OUTPUT:
