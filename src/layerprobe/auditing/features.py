@@ -524,8 +524,8 @@ def _head(
         widths = ", ".join(f"{name.strip('.') or 'output'} (n, {k})" for name, k in heads.items())
         raise InputError(
             f"the network has no classification head for labels of {len(y.unique())} classes: its output, "
-            f"{widths}, mostly predicts none of them, as an embedding does. If it holds class scores, give the "
-            "names of all its outputs in their order by class_names="
+            f"{widths}, mostly predicts none of them, as an embedding does. If it holds class scores, give "
+            "the names of all its outputs in their order by class_names="
         )
     chosen = chosen.partition(" > ")[0]
     return chosen, fitting[chosen][0]
