@@ -203,3 +203,52 @@ def test_warnings_name_the_layer(model):
 def test_bad_input_has_one_clear_error(model, arguments, error, message):
     with pytest.raises(error, match=message):
         probe(model, **arguments)
+
+
+def planted(n=200):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(n) % 4
+    return torch.randn(4, 6, generator=generator)[y] * 4 + torch.randn(n, 6, generator=generator), y
+
+
+@pytest.mark.parametrize("memory", [None, 30_000])  # held, and streamed as sums
+def test_a_third_item_that_identifies_no_rows_is_ignored(memory):
+    x, y = planted()
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    options = {"train_labels": {"given": y}, "probes": "ncm", "layers": "input", "memory": memory}
+    expected = probe(net, (x, y), **options).accuracy
+    order = torch.randperm(200)
+    groups = [torch.arange(200) // 20, torch.rand(200), torch.arange(200) + 1000, x, ["a", "b"] * 100]
+    for group in groups:
+        assert probe(net, (x, y, group), **options).accuracy.equals(expected)
+    indexed = TensorDataset(x[order], y[order], order)
+    assert probe(net, indexed, **options).accuracy.tolist() == pytest.approx(expected.tolist())
+    with pytest.raises(InputError, match="may shuffle and its third item is no index"):
+        probe(net, DataLoader(TensorDataset(x, y, groups[0]), shuffle=True), **options)
+
+
+@pytest.mark.parametrize("form", [str, float, lambda k: str(k).encode(), lambda k: f"{k}.0", np.uint8])
+def test_test_labels_of_another_form_are_the_same_classes(form):
+    x, y = planted()
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    labels = np.array([form(k) for k in y.tolist()])
+    tables = [
+        probe(net, (x, train), (x[:50], test), probes="ncm", layers="input")
+        for train, test in ((y, y[:50]), (y, labels[:50]), (labels, y[:50]))
+    ]
+    expected, *others = [table.accuracy[table.probe == "ncm"].tolist() for table in tables]
+    assert others == [expected, expected]
+
+
+def test_test_labels_of_other_classes_are_refused():
+    x, y = planted()
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    for labels, message in (
+        (y + 1, r"test labels are 1\.\.4, but the training labels 0\.\.3"),
+        (y + 10, "no test label .* is among the training labels"),
+        (np.array(list("abcd"))[y], "the test labels are texts such as 'a', but the others are numbers"),
+    ):
+        with pytest.raises(InputError, match=message):
+            probe(net, (x, y), (x, labels), probes="ncm", layers="input")
+    with pytest.warns(DegenerateWarning, match="test labels 7 are not among the training labels"):
+        probe(net, (x, y), (x, torch.where(y == 3, 7, y)), probes="ncm", layers="input")

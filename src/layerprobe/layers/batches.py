@@ -213,6 +213,27 @@ def row_index(indices: Column | None) -> np.ndarray | None:
     return values
 
 
+def read_index(source: Any, batch_size: int, model: nn.Module | None = None) -> np.ndarray | None:
+    """Return the index of all rows, (n,), without running a model; None where `row_index` finds none.
+
+    Parameters
+    ----------
+    source : as for :func:`read_batches`
+    batch_size : int
+    model : nn.Module, optional
+    """
+    return row_index(
+        join([b.indices for b in read_batches(source, batch_size, prepare=row_count, model=model)])
+    )
+
+
+def row_count(raw: Any) -> Tensor:
+    """Return a tensor of as many rows in place of a batch's inputs."""
+    while isinstance(raw, Mapping | tuple | list) and not _is_numbers(raw) and not is_texts(raw):
+        raw = next(iter(raw.values() if isinstance(raw, Mapping) else raw))
+    return torch.empty(len(raw), 1)
+
+
 def row_names(source: Any) -> np.ndarray | None:
     """Return the index of a data frame or series as the rows' names; None without a distinct one."""
     x = source[0] if isinstance(source, tuple) and source else source
@@ -355,7 +376,9 @@ def _are_rows(items: Sequence[Any], forward: _Forward) -> bool:
     if len(items) == 2 and all(map(_is_array, items)):
         x, y = map(np.shape, items)
         if len(x) > 1 and y == x[:1]:
-            raise InputError("a list is taken for batches or rows, this one looks like data: give (x, y)")
+            raise InputError(
+                "a list is taken for batches or rows, this one looks like data: give the tuple (x, y)"
+            )
     shapes = [tuple(np.shape(item)) for item in items if _is_array(item)]
     if len(items) < 2 or len(shapes) < len(items) or len(shapes[0]) < 2:
         return _is_row(items[0], forward)

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, clone
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics
 from layerprobe.errors import DegenerateWarning, InputError
-from layerprobe.layers.batches import Column, read_batches
+from layerprobe.layers.batches import Column, read_batches, row_count
 from layerprobe.probes import MASC, MomentProbe, Probe
-from layerprobe.probes.base import StagedProbe, encode, label_array
+from layerprobe.probes.base import StagedProbe, encode, label_array, whole_numbers
 from layerprobe.utils.distributed import sum_over_processes
 
 SCORED_ROWS = 8192  # rows that are scored at a time
@@ -73,6 +73,7 @@ class LabelSets:
         if not labels:
             raise InputError("train_labels is empty: name at least one set of labels, or leave it out")
         sets = [_as_array(values) for values in labels.values()]
+        sets = [as_kind(y, sets[0], f"train_labels[{name!r}]") for name, y in zip(labels, sets, strict=True)]
         lengths = tuple(map(len, sets))
         classes = _all_classes(sets)
         y = torch.full((len(sets), max(lengths)), -1)
@@ -132,6 +133,76 @@ def class_indices(classes: np.ndarray, labels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.where(classes[places] == labels, places, -1))
 
 
+def as_kind(labels: np.ndarray, like: np.ndarray, what: str) -> np.ndarray:
+    """Return labels as numbers or texts, whichever others are; "3" and 3 are one class.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+    like : ndarray of shape (m,)
+        The others.
+    what : str
+        Description of `labels`, for the error message.
+
+    Raises
+    ------
+    InputError
+        If they cannot be converted, since the texts are no numbers.
+    """
+    groups = ("U", "biuf")
+    kinds = [next((group for group in groups if array.dtype.kind in group), None) for array in (labels, like)]
+    if None in kinds or kinds[0] == kinds[1] or not len(labels):
+        return labels
+    texts, numbers = (labels, like) if kinds[0] == "U" else (like, labels)
+    values = whole_numbers(np.unique(texts))
+    if values is None:
+        names = ["texts", "numbers"] if texts is labels else ["numbers", "texts"]
+        raise InputError(
+            f"{what} are {names[0]} such as {labels[0].item()!r}, but the others are {names[1]} such as "
+            f"{like[0].item()!r}: give both in one form"
+        )
+    written = dict(zip(values.tolist(), np.unique(texts).tolist(), strict=True))
+    if texts is labels:
+        number_of = {text: number for number, text in written.items()}
+        return np.array([number_of[text] for text in texts.tolist()])
+    return np.array([written.get(number, str(number)) for number in numbers.tolist()])
+
+
+def check_test_classes(classes: np.ndarray, given: np.ndarray) -> None:
+    """Raise if the labels of the test data are other than those of the training data, and warn if some are.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (K,)
+    given : ndarray of shape (m,)
+        The test labels.
+
+    Raises
+    ------
+    InputError
+        If no test label is a class, or all test labels are whole numbers, shifted by one.
+    """
+    distinct = np.unique(given) if given.dtype != object else encode(given)[0]
+    unknown = (class_indices(classes, distinct) < 0).nonzero().squeeze(1).numpy()
+    if not len(unknown):
+        return
+    some = ", ".join(map(repr, distinct[unknown].tolist()[:5]))
+    known = ", ".join(map(repr, classes.tolist()[:5]))
+    numbers = distinct.dtype.kind in "iu" and classes.dtype.kind in "iu" and len(distinct) > 1
+    if numbers and any(np.array_equal(distinct + shift, classes) for shift in (-1, 1)):
+        raise InputError(
+            f"the test labels are {distinct[0]}..{distinct[-1]}, but the training labels "
+            f"{classes[0]}..{classes[-1]}: count both from the same number on"
+        )
+    if len(unknown) == len(distinct):
+        raise InputError(f"no test label ({some}, ...) is among the training labels {known}, ...")
+    warnings.warn(
+        f"the test labels {some} are not among the training labels {known}, ...; no prediction equals them",
+        DegenerateWarning,
+        stacklevel=3,
+    )
+
+
 def given_labels(labels: Column | None, split: str) -> np.ndarray:
     """Return the labels that came with the data as an array, (n,).
 
@@ -151,15 +222,16 @@ def given_labels(labels: Column | None, split: str) -> np.ndarray:
     return _as_array(labels)
 
 
-def read_label_sets(source: Any, batch_size: int) -> LabelSets:
+def read_label_sets(source: Any, batch_size: int, model: nn.Module | None = None) -> LabelSets:
     """Read the labels that come with data, without running a model: one set called "given".
 
     Parameters
     ----------
     source : as for :func:`layerprobe.capture`
     batch_size : int
+    model : nn.Module, optional
     """
-    batches = read_batches(source, batch_size, prepare=_row_count)
+    batches = read_batches(source, batch_size, prepare=row_count, model=model)
     return LabelSets.of({"given": np.concatenate([given_labels(b.labels, "training") for b in batches])})
 
 
@@ -174,16 +246,11 @@ def _all_classes(sets: list[np.ndarray]) -> np.ndarray:
 
 
 def _as_array(labels: Any) -> np.ndarray:
-    """Return labels as an array, integers of any size as int64."""
+    """Return labels as an array, integers of any size as int64, bytes as texts."""
     array = label_array(labels)
+    if array.dtype.kind == "S":
+        return np.char.decode(array)
     return array.astype(np.int64) if array.dtype.kind in "iu" else array
-
-
-def _row_count(raw: Any) -> Tensor:
-    """Return a tensor of as many rows in place of a batch's inputs."""
-    while isinstance(raw, Mapping | tuple | list):
-        raw = next(iter(raw.values() if isinstance(raw, Mapping) else raw))
-    return torch.empty(len(raw), 1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ class LayerBatch:
     labels, indices : Tensor (b,), ndarray (b,) or None
         As the data gave them.
     positions : Tensor (b,), int64
-        The indices, or else the positions of the rows in the data.
+        The positions of the rows in the data.
     output_shape : tuple of int or None
         Shape of the network's own output, the batch included.
     """
@@ -256,8 +256,6 @@ class Extractor:
             positions = torch.arange(seen, seen + size)
             if share is not None:
                 positions = rank() + world_size() * positions
-            if indices is not None:
-                positions = torch.as_tensor(np.asarray(indices))
             seen += size
             outputs = {aliases.get(name, name): X for name, X in rows.items() if name != OUTPUT}
             if wants_output and OUTPUT in rows:

@@ -344,7 +344,7 @@ def plan(
         forward = counter.get_total_flops() / found.rows
         rows = rows_in(train) if rows is None else rows
         if classes is None and is_whole(train):  # the labels of a loader would have to be read
-            classes = len(read_label_sets(train, rows or 1).classes)
+            classes = len(read_label_sets(train, rows or 1, model).classes)
     else:
         if train is not None or layers is not None or pool is not None:
             raise InputError(

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError, LayerprobeWarning
-from layerprobe.layers.batches import is_whole, keeps_order
+from layerprobe.layers.batches import is_whole, keeps_order, read_index, row_index
 from layerprobe.layers.capturing import RowCollector
 from layerprobe.layerwise.engine import (
     Accuracies,
     FittedProbe,
     LabelSets,
+    as_kind,
+    check_test_classes,
     class_indices,
     count_correct,
     fit_layer,
@@ -206,11 +208,15 @@ def probe(
         labels = training.labels
         splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, task.truth(labels))
 
+        seen: list[np.ndarray] = []
+
         def score(batch: LayerBatch) -> None:
-            given = given_labels(batch.labels, "test")
+            given = as_kind(given_labels(batch.labels, "test"), labels.classes, "the test labels")
+            seen.append(np.unique(given) if given.dtype != object else given)
             splits["test"].add(batch, class_indices(labels.classes, given)[None], [given])
 
         task.extractor.run(test, score, shared=True)
+        check_test_classes(labels.classes, np.concatenate(seen))
         splits["test"].sum_over_processes()
     return _table(fitted, splits)
 
@@ -307,7 +313,8 @@ class _Task:
         if self.named is not None:
             require_same("training labels", self.named.y)
         elif is_whole(self.train):
-            text = repr(read_label_sets(self.train, rows or 1).values()[0].tolist()).encode()
+            labels = read_label_sets(self.train, rows or 1, self.extractor.model)
+            text = repr(labels.values()[0].tolist()).encode()
             require_same("training labels", torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
 
@@ -377,11 +384,8 @@ class _TrainingPass:
 
     def add(self, batch: LayerBatch) -> None:
         """Take in one batch."""
-        if self.task.named is not None and batch.indices is None and not keeps_order(self.task.train):
-            raise InputError(
-                "train_labels are in the order of the rows, but the training loader may shuffle and gives no "
-                "indices; use shuffle=False, or a data set of (x, y, index)"
-            )
+        if batch.indices is None:
+            self._require_order()
         if self.collector is None and not self.sums:
             self._begin(batch)
         if self.collector is None:
@@ -392,7 +396,6 @@ class _TrainingPass:
                 self.seconds[layer] += time.perf_counter() - start
             return
         self.positions.append(batch.positions)
-        self.indexed |= batch.indices is not None
         for name, (width, predicted) in head_predictions(batch.heads).items():
             self.predicted.setdefault(name, []).append(predicted)
             self.widths[name] = width
@@ -430,9 +433,13 @@ class _TrainingPass:
             labels = LabelSets.of({"given": given}) if self.known is None else self.known.recode(given)
         else:
             total = int(sum_over_processes(torch.tensor(collector.count)))
-            if not self.indexed:
+            positions = torch.cat(self.positions)
+            self._decide_index(row_index(captured.indices), captured.indices is not None)
+            if self.indexed:
+                positions = torch.as_tensor(captured.indices)
+            else:
                 named.require_length(total)
-            labels = named.take(torch.cat(self.positions))
+            labels = named.take(positions)
         self.known = self.known or labels
         split = _Split(labels.names, {}, self.task.truth(labels))
         for layer in list(captured.outputs):
@@ -450,25 +457,48 @@ class _TrainingPass:
         if world_size() > 1:
             task.require_same_everywhere(rows)
         if self.known is None and is_whole(task.train):
-            self.known = read_label_sets(task.train, rows or 1)
+            self.known = read_label_sets(task.train, rows or 1, task.extractor.model)
         hold = True  # an iterator of unknown length may serve one pass only
         if rows is not None:
             hold = task.all_can_hold(task.plan(batch, rows, self.known))
             if self.known is None and not (hold and world_size() == 1):
-                self.known = read_label_sets(task.train, task.extractor.batch_size)
+                self.known = read_label_sets(task.train, task.extractor.batch_size, task.extractor.model)
                 hold = task.all_can_hold(task.plan(batch, rows, self.known))
         if hold:
             self.collector = RowCollector(None if rows is None else -(-rows // world_size()))
             return
         task.plan(batch, rows or 0, self.known).require(task.memory_limit)
+        if task.named is not None and batch.indices is not None:
+            extractor = task.extractor
+            self._decide_index(read_index(task.train, extractor.batch_size, extractor.model), True)
         for layer, X in batch.outputs.items():
             self.sums[layer] = new_sums(X, self.labels, task.probes, rows)
             self.seconds[layer] = 0.0
 
+    def _require_order(self, reason: str = "gives no indices") -> None:
+        if self.task.named is not None and not keeps_order(self.task.train):
+            raise InputError(
+                "train_labels are in the order of the rows, but the training loader may shuffle and "
+                f"{reason}; use shuffle=False, or a data set of (x, y, index)"
+            )
+
+    def _decide_index(self, index: np.ndarray | None, given: bool) -> None:
+        """Decide whether the items after the labels are positions in train_labels, or nothing of use."""
+        labels = self.task.named
+        assert labels is not None
+        self.indexed = index is not None and index.dtype.kind in "iu" and index.min() >= 0
+        if self.indexed and index is not None and index.max() >= max(labels.lengths):
+            self.indexed = max(labels.lengths) != len(index)  # as many labels as rows: in their order
+        if given and not self.indexed:
+            self._require_order("its third item is no index")
+            if world_size() > 1:
+                raise InputError("the third item of (x, y, index) identifies no rows: leave it out in a job")
+
     def _labels_of(self, batch: LayerBatch) -> LabelSets:
         """Return the labels of a batch."""
         if self.task.named is not None:
-            return self.task.named.take(batch.positions)
+            positions = torch.as_tensor(batch.indices) if self.indexed else batch.positions
+            return self.task.named.take(positions)
         return self.labels.recode(given_labels(batch.labels, "training"))
 
 

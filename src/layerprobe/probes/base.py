@@ -340,6 +340,19 @@ def encode(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return _objects(distinct), np.array([position[label] for label in labels], dtype=np.int64)
 
 
+def whole_numbers(labels: np.ndarray) -> np.ndarray | None:
+    """Return labels as integers, (n,), where all are integers or texts of whole numbers; else None."""
+    if labels.dtype.kind in "iu":
+        return labels.astype(np.int64)
+    if labels.dtype.kind not in "UO" or not all(isinstance(label, str) for label in labels.tolist()):
+        return None
+    try:
+        numbers = labels.astype(str).astype(np.float64)
+    except ValueError:
+        return None
+    return numbers.astype(np.int64) if np.isfinite(numbers).all() and (numbers % 1 == 0).all() else None
+
+
 def to_tensor(array: np.ndarray) -> Tensor:
     """Return a tensor that shares the memory of an array, or a copy of an array that is read-only."""
     array = np.ascontiguousarray(array)

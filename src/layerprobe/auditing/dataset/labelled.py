@@ -29,7 +29,7 @@ from layerprobe.layers.batches import (
     row_index,
     row_names,
 )
-from layerprobe.probes.base import encode, label_array
+from layerprobe.probes.base import encode, label_array, whole_numbers
 
 _COMPARED = 64  # rows per batch whose content is compared in every pass
 
@@ -612,7 +612,7 @@ class Classes:
                 f"{labels[0].item()!r}: convert class numbers to integers"
             )
         labels = escape_surrogates(labels)
-        numbers = _whole_numbers(labels)
+        numbers = whole_numbers(labels)
         if class_names is not None:
             names = escape_surrogates(label_array(list(class_names)))
             if outputs is not None and len(names) != outputs:
@@ -700,19 +700,6 @@ def escape_surrogates(values: np.ndarray) -> np.ndarray:
 
 def _escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _whole_numbers(labels: np.ndarray) -> np.ndarray | None:
-    """Return labels as integers, (n,), where all are integers or texts of whole numbers; else None."""
-    if labels.dtype.kind in "iu":
-        return labels.astype(np.int64)
-    if labels.dtype.kind not in "UO" or not all(isinstance(label, str) for label in labels.tolist()):
-        return None
-    try:
-        numbers = labels.astype(str).astype(np.float64)
-    except ValueError:
-        return None
-    return numbers.astype(np.int64) if np.isfinite(numbers).all() and (numbers % 1 == 0).all() else None
 
 
 def _ordered(labels: np.ndarray, numbers: np.ndarray | None, outputs: int | None) -> np.ndarray:
