@@ -39,7 +39,7 @@ LIMITS = {
 }
 
 # Folders that hold a registry of small files of one kind.
-REGISTRIES = {"probes", "paper/experiments", "data"}
+REGISTRIES = {"probes", "baselines", "paper/experiments", "data"}
 
 # Functions that may have more than eight arguments.
 MANY_ARGUMENTS = {

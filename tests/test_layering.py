@@ -25,7 +25,7 @@ RANK = {
             ["data"],
             ["training", "figures"],  # figures draws rows for everything above it
             ["layerwise", "editing", "pages"],  # pages holds figures
-            ["runs"],
+            ["runs", "baselines"],
             ["auditing", "paper"],
             ["report"],
             ["demo"],

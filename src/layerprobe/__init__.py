@@ -49,6 +49,7 @@ _HOMES = {
 }
 _PARTS = {
     "auditing",
+    "baselines",
     "core",
     "data",
     "distributed",

@@ -641,12 +641,10 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     train, order = _sort_by_content(given, y)
     if options.class_names is None:
         _require_order(train, classes, outputs)
-    views, rows = [], torch.from_numpy(order)
-    for i, view in enumerate(options.views):
-        viewed = _of_outputs(_check_layers(view, f"views[{i}]", given.own), outputs)
-        if viewed.n != n:
-            raise InputError(f"expected the same {n} rows in views[{i}] as in features, got {viewed.n}")
-        views.append((str(i), _take(viewed, rows)))
+    rows = torch.from_numpy(order)
+    views = [
+        (name, _take(_of_outputs(view, outputs), rows)) for name, view in _checked_views(options.views, given)
+    ]
     train = replace(train, features=_with_views(train.features, views, _view_rows(n)))
     held_out = None
     if (what := options.held_out_name) is not None:
@@ -665,6 +663,32 @@ def _of_outputs(features: Features, outputs: tuple[int, ...] | None) -> Features
     if outputs is None or features.logits is None:
         return features
     return _features(features.own, features.logits[:, list(outputs)])
+
+
+def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
+    """Check layer outputs and average them over views, in the order of the rows.
+
+    Parameters
+    ----------
+    features : mapping of str to array (n, d)
+    views : sequence of such mappings
+        As for :func:`layerprobe.audit_features`.
+
+    Raises
+    ------
+    InputError
+        If they are not finite, or views have other layers or rows.
+    """
+    given = _check_layers(features, "features")
+    return _with_views(given, _checked_views(views, given), None)
+
+
+def _checked_views(views: Sequence[Any], given: Features) -> Iterator[tuple[str, Features]]:
+    for i, view in enumerate(views):
+        viewed = _check_layers(view, f"views[{i}]", given.own)
+        if viewed.n != given.n:
+            raise InputError(f"expected the same {given.n} rows in views[{i}] as in features, got {viewed.n}")
+        yield str(i), viewed
 
 
 def _held_out_arrays(

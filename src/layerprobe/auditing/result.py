@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -429,6 +429,61 @@ class Audit:
         model, rows = self.training_rows()
         batches = ((x, self.y[torch.from_numpy(positions)]) for x, positions in rows.batches())
         return edit_head(model, batches, probe, **options)
+
+    @default_settings()
+    def compare(
+        self,
+        baselines: Any = None,
+        *,
+        true_labels: Any = None,
+        features: Mapping[str, Any] | None = None,
+        views: Sequence[Mapping[str, Any]] = (),
+        pred_probs: Any = None,
+        history: Any = None,
+    ) -> pd.DataFrame:
+        """Compare the label scores and flags with those of published detectors.
+
+        Detectors read the same rows and layer outputs, averaged over the same views. An audit does not keep
+        layer outputs: the network runs over the rows again, and an audit of features needs its arrays again.
+        After a review this compares the audit before it, and the decisions are the right labels by default.
+
+        Parameters
+        ----------
+        baselines : names, detectors, or mapping of names to them, optional
+            Of :mod:`layerprobe.baselines`. By default all whose input is given.
+        true_labels : sequence of n labels, optional
+            Right labels, for the AUROC; None or NaN for rows whose right label is unknown. The AUROC is that
+            of the known rows, which after a review are not drawn evenly from all rows.
+        features, views : optional
+            The arguments of :func:`layerprobe.audit_features`, in the same order of rows.
+        pred_probs : array (n, K) or mapping of names to them, optional
+            Class probabilities besides those of the network, for example out of sample.
+        history : array (epochs, n, K) or mapping of names to them, optional
+            Logits or probabilities of the rows after each epoch of training, for "aum", "data_maps" and
+            "mean_margin".
+
+        Returns
+        -------
+        DataFrame
+            One row per detector and input, after one for the audit. Columns: detector; layer, the name of
+            the input; overlap, the share of the flagged labels that are among as many lowest scores of the
+            detector; flagged, the share that its own rule flags, and agreement, the share of rows where this
+            rule and the audit decide alike, NaN for a detector without a rule; auroc, of its scores against
+            the true labels, NaN without them.
+
+        Raises
+        ------
+        InputError
+            If arrays do not fit the rows, a named detector lacks its input, or the audit holds no layer
+            outputs.
+        """
+        from layerprobe.auditing.comparison import compare_with, detector_inputs
+
+        audit = self.original or self
+        if true_labels is None and self.verified.any():
+            true_labels = np.where(self.verified.numpy(), self.classes[self.y.numpy()].astype(object), None)
+        inputs = detector_inputs(audit, features, views, pred_probs, history)
+        return compare_with(audit, baselines, inputs, true_labels)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write the audit as one self-contained HTML file, and beside it `review.html`, see `review_page`.
