@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError
 from layerprobe.utils.memory_limit import require_memory
 
 
@@ -23,7 +23,7 @@ def load_npy(path: Path) -> np.ndarray:
     try:
         with path.open("rb") as file:
             return _read(file, path.stat().st_size, str(path))
-    except DataError:
+    except (DataError, InputError):
         raise
     except ValueError as error:
         raise DataError(
@@ -66,17 +66,9 @@ def load_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
                 with archive.open(held[name]) as file:
                     arrays[name] = _read(file, held[name].file_size, f"{path}: array {name}")
             return arrays
-    except DataError:
+    except (DataError, InputError):
         raise
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} cannot be read as an .npz file of numbers and texts: {error}.") from error
 
 

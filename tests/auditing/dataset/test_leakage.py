@@ -1,7 +1,9 @@
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from layerprobe.auditing.dataset.labelled import check_disjoint, read_rows
 from layerprobe.errors import InputError
@@ -31,3 +33,26 @@ def test_repeated_rows_within_a_dataset_are_no_leak():
     check_disjoint(twice, read_rows((X[5:], Y[5:])))
     with pytest.raises(InputError, match="2 of the 6"):
         check_disjoint(read_rows((X[4:], Y[4:])), twice)
+
+
+class Shifted(Dataset):
+    """Items of one folder whose transform depends on the instance, not on chance."""
+
+    samples: ClassVar = [(f"{i}.png", 0) for i in range(len(X))]
+
+    def __init__(self, shift):
+        self.shift = shift
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return X[i] + self.shift, int(Y[i])
+
+
+def test_rows_that_a_transform_changes_are_found_by_their_place():
+    rows, other = read_rows(Subset(Shifted(0), range(2, 12))), Shifted(0.5)
+    for held_out in (Subset(other, [15, 3, 17, 11]), DataLoader(Subset(other, [15, 3, 17, 11]), 3)):
+        with pytest.raises(InputError, match=r"^2 of the 4 rows of holdout= .*: 1, 3 \(indices in holdout\)"):
+            check_disjoint(rows, read_rows(held_out))
+    check_disjoint(rows, read_rows(Subset(other, [0, 1, 15])))

@@ -1,16 +1,22 @@
 """Datasets from paths (folders of images, CSV files, arrays) and from Hugging Face."""
 
+import io
+import json
+import socket
 import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
 from layerprobe.auditing.dataset.labelled import read_rows
+from layerprobe.auditing.dataset.readers import read_labels
 from layerprobe.errors import DataError, InputError
+from layerprobe.utils import memory_limit
 
 PIXELS = np.random.default_rng(0).integers(256, size=(5, 4, 6, 3)).astype(np.uint8)
 NAMES = ["ant", "bee", "bee", "<b>&\"'", "ant"]
@@ -291,3 +297,92 @@ def test_names_that_are_not_utf8_are_escaped(tmp_path):
     assert rows.labels.tolist() == ["caf\\udce9", "tea"]
     table = pd.DataFrame({"index": rows.index, "label": rows.labels})
     assert table.to_csv(index=False).encode().count(b"\\udce9") == 3
+
+
+def saved_images(datasets, folder, cells):
+    """Write a saved dataset whose image column holds these cells of {"bytes", "path"} as they are."""
+    struct = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    features = datasets.Features({"image": struct, "label": datasets.ClassLabel(names=["a", "b"])})
+    labels = [i % 2 for i in range(len(cells))]
+    datasets.Dataset.from_dict({"image": cells, "label": labels}, features).save_to_disk(folder)
+    info = json.loads((folder / "dataset_info.json").read_text())
+    info["features"]["image"] = {"_type": "Image"}
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    for shard in folder.glob("*.arrow"):  # the schema in the file has the features, too
+        table = pa.ipc.open_stream(shard.read_bytes()).read_all().replace_schema_metadata(None)
+        with pa.OSFile(str(shard), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+
+
+def test_a_saved_dataset_reads_no_address_and_no_other_file(datasets, tmp_path):
+    save(tmp_path / "secret.png", PIXELS[0])
+    content = (tmp_path / "secret.png").read_bytes()
+    saved_images(datasets, tmp_path / "good", [{"bytes": content, "path": "http://a.invalid/x.png"}] * 4)
+    rows = read_rows(tmp_path / "good")
+    assert np.array_equal(rows.example(2), PIXELS[0])
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(0.2)
+    address = f"http://127.0.0.1:{server.getsockname()[1]}/x.png"
+    for number, path in enumerate((address, str(tmp_path / "secret.png"), "file:///etc/hosts", None)):
+        saved_images(datasets, tmp_path / f"bad{number}", [{"bytes": None, "path": path}] * 4)
+        with pytest.raises(DataError, match=r"row 0 of .* names .* in place of holding an image"):
+            read_rows(tmp_path / f"bad{number}")
+    with server, pytest.raises(TimeoutError):
+        server.accept()
+    saved_images(datasets, tmp_path / "script", [{"bytes": b"%!PS-Adobe-3.0 EPSF-3.0", "path": "a.png"}] * 4)
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        read_rows(tmp_path / "script")
+
+
+def test_tokenised_and_streamed_datasets_are_read(datasets):
+    ids = np.arange(12).reshape(6, 2)
+    columns = {"text": ["words"] * 6, "input_ids": ids.tolist(), "attention_mask": (ids * 0 + 1).tolist()}
+    data = datasets.Dataset.from_dict({**columns, "label": [0, 1] * 3})
+    labelled = data.cast_column("label", datasets.ClassLabel(names=["ant", "bee"]))
+    for form in (data, data.with_format("torch"), labelled, data.select_columns(["input_ids", "label"])):
+        rows = read_rows(form)
+        inputs, _ = next(rows.batches())
+        assert inputs["input_ids"].tolist() == ids.tolist()
+        assert rows.labels.tolist() == [0, 1] * 3
+    assert read_rows(labelled).class_names == ("ant", "bee")
+    streamed = labelled.select_columns(["input_ids", "label"]).to_iterable_dataset()
+    rows = read_rows(streamed)
+    assert rows.labels.tolist() == [0, 1] * 3
+    assert rows.class_names == ("ant", "bee")
+    with pytest.raises(InputError, match="different shapes: pad them"):
+        read_rows(datasets.Dataset.from_dict({"input_ids": [[1], [1, 2]], "label": [0, 1]}))
+
+
+def test_a_csv_of_numbers(tmp_path):
+    rows = read_rows(write_csv(tmp_path, "a,b,label\n1,2.5,cat\n-3,4e2,dog\n"))
+    inputs, _ = next(rows.batches())
+    assert inputs.tolist() == [[1, 2.5], [-3, 400]]
+    assert rows.labels.tolist() == ["cat", "dog"]
+    with pytest.raises(DataError, match=r"expected numbers .*got 'x' in the column 'b', row 1"):
+        read_rows(write_csv(tmp_path, "a,b,label\n1,2.5,cat\n-3,x,dog\n"))
+
+
+def test_headers_of_arrays_are_checked_against_the_file(tmp_path):
+    def header(shape, dtype="<f8"):
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+        return stream.getvalue()
+
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", header((10**12, 3)) + b"\0" * 48)
+        archive.writestr("y.npy", header((2,), "<i8") + b"\0" * 16)
+    with pytest.raises(DataError, match=r"states 24,000,000,000,000 bytes of float64 .*, but 48 follow"):
+        read_rows(tmp_path / "a.npz")
+    (tmp_path / "b.npy").write_bytes(header((10**12,), "<i8"))
+    with pytest.raises(DataError, match=r"but 0 follow"):
+        read_labels(tmp_path / "b.npy")
+    np.save(tmp_path / "c.npy", np.array(["a", 1], object))
+    with pytest.raises(DataError, match=r"Python objects.*run code.*astype"):
+        read_labels(tmp_path / "c.npy")
+
+
+def test_an_npz_that_does_not_fit_into_memory_is_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", x=np.zeros((10**6, 2)), y=np.zeros(10**6, int))
+    monkeypatch.setattr(memory_limit, "free_memory", lambda: 10**7)
+    with pytest.raises(InputError, match=r"a\.npz need 22\.9 MiB of memory"):
+        read_rows(tmp_path / "a.npz")

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import (
@@ -250,6 +251,21 @@ class LabelledDataset:
         tokens.
         """
         return self._hashes
+
+    def origins(self) -> list[Any]:
+        """Return the place of each row in the torch Dataset or image folder below; empty without one."""
+        dataset: Any = self._source.dataset if isinstance(self._source, DataLoader) else self._source
+        items: Sequence[int] | None = None
+        while isinstance(dataset, Subset):
+            items = dataset.indices if items is None else [dataset.indices[i] for i in items]
+            dataset = dataset.dataset
+        if not isinstance(dataset, Dataset) or isinstance(dataset, IterableDataset) or self._indexed:
+            return []
+        items = range(self.n) if items is None else items
+        files = getattr(dataset, "samples", None)  # of ImageFolder
+        if isinstance(files, list) and files and isinstance(files[0], tuple):
+            return [files[i][0] for i in items]
+        return [(id(dataset), int(i)) for i in items]
 
     def with_labels(self, labels: Any) -> Self:
         """Return the same rows with other labels: one per row, or one per index if the data have indices."""
@@ -746,7 +762,8 @@ def check_disjoint(rows: LabelledDataset, held_out: LabelledDataset, what: str =
     """Raise if held-out rows are among the training rows.
 
     Rows are compared by their fingerprints, so labels, order and form do not matter, and a copy of a row
-    under another id is found as well.
+    under another id is found as well; and items of one torch Dataset or image folder, whose content
+    transforms may change, by their place in it.
 
     Parameters
     ----------
@@ -761,7 +778,10 @@ def check_disjoint(rows: LabelledDataset, held_out: LabelledDataset, what: str =
     InputError
         If rows are shared; the message has their number and the ids of the first ones.
     """
-    shared = np.flatnonzero(np.isin(held_out.fingerprints(), rows.fingerprints()))
+    is_shared = np.isin(held_out.fingerprints(), rows.fingerprints())
+    trained = set(rows.origins())
+    is_shared |= np.array([origin in trained for origin in held_out.origins()] or False)
+    shared = np.flatnonzero(is_shared)
     if not len(shared):
         return
     names = ", ".join(map(str, held_out.index[shared[:_SHOWN]]))

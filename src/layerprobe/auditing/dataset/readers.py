@@ -18,7 +18,7 @@ from layerprobe.errors import DataError, InputError
 class RawDataset(NamedTuple):
     """The content of a file, a folder or a Hugging Face dataset of n rows."""
 
-    content: Any  # pixels (n, h, w[, 3]) uint8, texts (n,), numbers (n, ...), or rows as a Dataset
+    content: Any  # pixels (n, h, w[, 3]) uint8, texts (n,), numbers (n, ...), columns, or a stream of rows
     labels: Sequence[Any] | np.ndarray | None  # (n,); None for rows that have them
     ids: np.ndarray | None = None  # (n,)
     class_names: Sequence[str] | None = None
@@ -245,13 +245,21 @@ def _read_hub(
         return RawDataset(_hub_images(data, images[0], saved), labels, class_names=names)
     kinds = {key: getattr(features[key], "dtype", None) for key in features if key != label}
     texts = [key for key, dtype in kinds.items() if dtype in ("string", "large_string")]
-    numbers = [key for key in kinds if key not in texts]
+    numbers = [key for key in kinds if _is_numeric(features[key])]
     if numbers and text_column is None and ("input_ids" in numbers or not texts):
-        return RawDataset(data.select_columns(numbers), labels, class_names=names)
+        plain = data.with_format(None)
+        return RawDataset({key: list(plain[key]) for key in numbers}, labels, class_names=names)
     column = hub_column(features, text_column, "text_column", texts)
     values = np.empty(len(data), object)
     values[:] = list(data[column])
     return RawDataset(values, labels, class_names=names)
+
+
+def _is_numeric(feature: Any) -> bool:
+    """Return whether a column holds numbers or lists of them; others may name files to read."""
+    inner = getattr(feature, "feature", None)
+    kinds = ("int", "uint", "float", "bool")
+    return _is_numeric(inner) if inner is not None else str(getattr(feature, "dtype", "")).startswith(kinds)
 
 
 def _hub_images(data: Any, column: str, saved: bool) -> np.ndarray:
