@@ -1,21 +1,24 @@
 """capture(): the outputs of chosen layers of a model for a data set, in one pass."""
 
 import difflib
+import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import EllipsisType
 from typing import Any
+from warnings import warn
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
-from layerprobe.errors import InputError, LayerError
-from layerprobe.layers.batches import Batch, Column, count_rows, join, read_batches
-from layerprobe.layers.tracing import LayerSite, Trace, device_and_dtype, observe
+from layerprobe.core.checks import check_count
+from layerprobe.errors import InputError, LayerError, LayerprobeWarning
+from layerprobe.layers.batches import Batch, Column, count_rows, join, named_tensors, read_batches
+from layerprobe.layers.tracing import LayerSite, Trace, Tracer, device_and_dtype, unchanged
 from layerprobe.utils.settings import default_settings, outer_settings
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
@@ -30,10 +33,13 @@ COMPACT_FEATURES = 1024
 def matches(name: str, pattern: str) -> bool:
     """Return whether a layer name matches a glob pattern; a name always matches itself, brackets or not.
 
+    The part "_orig_mod" in names of compiled modules may be left out.
+
     Parameters
     ----------
     name, pattern : str
     """
+    pattern = pattern.replace("_orig_mod.", "")
     return name == pattern or fnmatchcase(name, pattern)
 
 
@@ -96,8 +102,10 @@ class Selection:
             If a pattern matches no layer, or the layers differ from those of the first batch.
         """
         if self.names is None:
-            require_matches(self.patterns, trace.sites)
+            require_matches(self.patterns, trace.sites, trace.opaque)
             self.names = self._choose(trace)
+            if self.default and trace.opaque:
+                warn(_opaque_note(trace.opaque), LayerprobeWarning, stacklevel=4)
         chosen = self._choose(trace)
         for name in self.names:
             if name not in chosen:
@@ -128,7 +136,7 @@ class Selection:
         return [site.name for site in sites if site.name in names]
 
 
-def require_matches(patterns: Iterable[str], sites: list[LayerSite]) -> None:
+def require_matches(patterns: Iterable[str], sites: list[LayerSite], opaque: Sequence[str] = ()) -> None:
     """Raise a LayerError if a pattern matches no layer, or only layers that cannot be captured.
 
     Parameters
@@ -136,6 +144,8 @@ def require_matches(patterns: Iterable[str], sites: list[LayerSite]) -> None:
     patterns : iterable of str
     sites : list of LayerSite
         All layers that ran.
+    opaque : sequence of str
+        Names of the modules whose inner layers cannot be observed.
     """
     names = [site.name for site in sites if site.obstacle is None]
     for pattern in patterns:
@@ -149,7 +159,15 @@ def require_matches(patterns: Iterable[str], sites: list[LayerSite]) -> None:
             f"no layer matches {pattern!r}"
             + (f"; near it are {', '.join(map(repr, near))}" if near else "")
             + f"; list_layers(model, batch) shows all {len(names)}"
+            + (f"; {_opaque_note(opaque)}" if opaque else "")
         )
+
+
+def _opaque_note(opaque: Sequence[str]) -> str:
+    name = f"layer {opaque[0]!r}" if opaque[0] else "the network"
+    return (
+        f"{name} is a module of torch.jit, whose inner layers cannot be observed: use the original nn.Module"
+    )
 
 
 def _is_features(site: LayerSite) -> bool:
@@ -157,64 +175,95 @@ def _is_features(site: LayerSite) -> bool:
     return site.name == "input" and (site.dtype.is_floating_point or site.dtype is torch.uint8)
 
 
-def _mean(x: Tensor, mask: Any) -> Tensor:
-    return x.mean(_positions(x))
-
-
-def _max(x: Tensor, mask: Any) -> Tensor:
-    return x.amax(_positions(x))
-
-
-def _first(x: Tensor, mask: Any) -> Tensor:
-    return x[:, 0].clone()  # a view would keep the other tokens in memory
-
-
-def _last(x: Tensor, mask: Any) -> Tensor:
-    return x[:, -1].clone()
-
-
-def _compact(x: Tensor, mask: Any) -> Tensor:
-    """Average tokens (n, t, c) under the mask (n, t); average large feature maps (n, c, h, w) by blocks."""
-    if x.ndim == 3:
-        if mask is None or tuple(mask.shape) != tuple(x.shape[:2]):
-            return x.mean(1)
-        weights = torch.as_tensor(np.asarray(mask) if not isinstance(mask, Tensor) else mask)
-        weights = weights.to(x.device, x.dtype)[..., None]  # (n, t, 1)
-        return (x * weights).sum(1) / weights.sum(1).clamp(min=1)
-    if x.ndim == 4 and math.prod(x.shape[1:]) > COMPACT_FEATURES:
-        side = max(1, math.isqrt(COMPACT_FEATURES // x.shape[1]))
-        return adaptive_avg_pool2d(x, (min(side, x.shape[2]), min(side, x.shape[3])))
-    return x
-
-
-_POLICIES = {"mean": _mean, "max": _max, "first": _first, "last": _last, "compact": _compact}
+POLICIES = ("mean", "max", "first", "last", "compact")
 
 
 def check_pool(pool: Pool) -> None:
     """Raise an InputError for an unknown pooling policy."""
     for policy in pool.values() if isinstance(pool, Mapping) else [pool]:
-        if not (policy is None or callable(policy) or policy in _POLICIES):
+        if not (policy is None or callable(policy) or (isinstance(policy, str) and policy in POLICIES)):
             raise InputError(
-                f"expected pool to be None, a callable or one of {', '.join(_POLICIES)}, got {policy!r}"
+                f"expected pool to be None, a callable or one of {', '.join(POLICIES)}, got {policy!r}"
             )
 
 
-def pool_for(pool: Pool, name: str) -> str | Callable[[Tensor], Tensor] | None:
-    """Return the policy for one layer: that of the first matching pattern of a mapping.
+def _policy(pool: Pool, name: str) -> str | Callable[[Tensor], Tensor] | None:
+    """Return the policy for one layer: that of the first matching pattern, or the one for all layers.
+
+    One for all layers is for hidden layers: of the raw input only "compact" keeps enough.
+    """
+    pattern, policy = "*", pool
+    if isinstance(pool, Mapping):
+        pattern, policy = next(((p, one) for p, one in pool.items() if matches(name, p)), ("", None))
+    raw = pattern == "*" and name.split(".")[0] == "input" and isinstance(policy, str)
+    return None if raw and policy != "compact" else policy  # type: ignore[return-value]
+
+
+class Padding:
+    """The padding of one batch of token sequences.
 
     Parameters
     ----------
-    pool : str, callable, mapping or None
-    name : str
-        Name of the layer.
+    model : nn.Module
+        The arguments of its forward name positional inputs.
+    batch : Batch
+        Masks are inputs called ``*attention_mask``, true for tokens, and ``*padding_mask`` or ``*pad_mask``,
+        true for padding; inputs called ``*length``, ``*lengths`` or ``*lens`` count the tokens.
+    hidden : bool
+        Whether the model makes a mask by itself.
     """
-    if isinstance(pool, Mapping):
-        return next((policy for pattern, policy in pool.items() if matches(name, pattern)), None)
-    return pool
+
+    def __init__(self, model: nn.Module, batch: Batch, hidden: bool) -> None:
+        self.masks: list[Tensor] = []
+        self.lengths: list[Tensor] = []
+        self.unknown: list[str] = []
+        inputs = batch.inputs
+        if isinstance(inputs, tuple):
+            inputs = dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False))
+        for key, value in named_tensors(inputs):
+            name = key.rpartition(".")[2].lower()
+            if name.endswith(("length", "lengths", "lens")) and value.shape == (batch.size,):
+                self.lengths.append(value)
+            elif "mask" not in name or value.shape[:1] != (batch.size,) or value.ndim < 2:
+                continue
+            elif value.ndim == 2 and name.endswith("attention_mask"):
+                added = value.is_floating_point() and bool((value < 0).any())  # 0 and -inf
+                self.masks.append(value == 0 if added else value != 0)
+            elif value.ndim == 2 and name.endswith(("padding_mask", "pad_mask")):
+                self.masks.append(value == 0)
+            elif (value != value.flatten()[0]).any():
+                self.unknown.append(name)
+        self.hidden = hidden and not self.masks and not self.lengths
+
+    def mask(self, tokens: int) -> Tensor | None:
+        """Return which of so many tokens are no padding, (n, t), or None if all are.
+
+        Raises
+        ------
+        LayerError
+            If it is not known.
+        """
+        if self.hidden:
+            raise LayerError("the network finds padding by itself, and no input of the batch shows it")
+        if self.unknown:
+            raise LayerError(f"it is not known if {self.unknown[0]!r} is true for tokens or for padding")
+        masks = [mask for mask in self.masks if mask.shape[1] == tokens]
+        masks += [
+            torch.arange(tokens, device=lengths.device) < lengths[:, None]
+            for lengths in self.lengths
+            if lengths.max() <= tokens
+        ]
+        if not masks and any(not mask.all() for mask in self.masks):
+            raise LayerError(f"the mask of the batch is for {self.masks[0].shape[1]} tokens, not {tokens}")
+        if not masks and any((lengths != lengths[0]).any() for lengths in self.lengths):
+            raise LayerError(f"the batch has sequences of up to {self.lengths[0].max()} tokens, not {tokens}")
+        if any(not torch.equal(mask, masks[0]) for mask in masks):
+            raise LayerError("the batch has several masks")
+        return masks[0] if masks and not masks[0].all() else None
 
 
 def to_rows(
-    x: Tensor, policy: str | Callable[[Tensor], Tensor] | None, name: str, mask: Any = None
+    x: Tensor, policy: str | Callable[[Tensor], Tensor] | None, site: LayerSite, padding: Padding | None
 ) -> Tensor:
     """Pool a layer output and flatten the rest.
 
@@ -222,10 +271,9 @@ def to_rows(
     ----------
     x : Tensor of shape (n, ...)
     policy : str, callable or None
-    name : str
-        Name of the layer, for error messages.
-    mask : array or Tensor of shape (n, t), optional
-        Attention mask of the batch, which the policy "compact" uses.
+    site : LayerSite
+    padding : Padding or None
+        Of the batch; None if it is not known.
 
     Returns
     -------
@@ -234,7 +282,10 @@ def to_rows(
     Raises
     ------
     InputError
-        If a callable returns anything but n rows, or the layer has no tokens to take one from.
+        If a callable returns anything but n rows.
+    LayerError
+        If the policy needs to know which dimension is the channels' or which tokens are padding, and that is
+        not known, or if the layer has no tokens to take one from.
     """
     size = len(x)
     if callable(policy):
@@ -242,26 +293,55 @@ def to_rows(
         if not isinstance(x, Tensor) or not x.ndim or len(x) != size:
             got = f"the shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise InputError(
-                f"expected the pool function to return {size} rows for layer {name!r}, got {got}"
+                f"expected the pool function to return {size} rows for layer {site.name!r}, got {got}"
             )
-    elif policy is not None and x.ndim > 2:
-        if policy in ("first", "last") and x.ndim != 3:
-            raise InputError(
-                f"pool={policy!r} takes a token from (n, tokens, channels), but layer {name!r} has the shape "
-                f"{tuple(x.shape)}; take 'mean', 'max' or a callable"
-            )
-        x = _POLICIES[policy](x, mask)
+    elif policy is not None and x.ndim > 2 and not (policy == "compact" and site.channels is None):
+        try:
+            x = _pooled(x, policy, site.channels, padding)
+        except LayerError as error:
+            raise LayerError(
+                f"pool={policy!r} cannot be applied to layer {site.name!r} of shape {tuple(x.shape)}: "
+                f"{error}; give a function, such as pool={{{site.name!r}: lambda x: x.mean(1)}}, or None to flatten it"
+            ) from error
     return flatten_output(x)
+
+
+def _pooled(x: Tensor, policy: str, channels: int | None, padding: Padding | None) -> Tensor:
+    if channels is None:
+        raise LayerError("it is not known which dimension is the channels'")
+    x = x.movedim(channels, 1)  # (n, c, positions)
+    if x.ndim > 3:
+        if policy in ("first", "last"):
+            raise LayerError("a token is taken from (n, tokens, channels)")
+        if policy != "compact":
+            return x.flatten(2).mean(2) if policy == "mean" else x.flatten(2).amax(2)
+        return _blocks(x) if math.prod(x.shape[1:]) > COMPACT_FEATURES else x
+    mask = None if padding is None else padding.mask(x.shape[2])
+    if mask is None:
+        if policy in ("first", "last"):
+            return x[:, :, 0 if policy == "first" else -1].clone()  # a view would keep all tokens in memory
+        return x.amax(2) if policy == "max" else x.mean(2)
+    mask = mask.to(x.device)
+    if policy in ("first", "last"):
+        token = (
+            mask.int().argmax(1) if policy == "first" else mask.shape[1] - 1 - mask.flip(1).int().argmax(1)
+        )
+        return x[torch.arange(len(x), device=x.device), :, token]
+    if policy == "max":
+        return x.masked_fill(~mask[:, None], -math.inf).amax(2).where(mask.any(1)[:, None], 0)
+    return x.masked_fill(~mask[:, None], 0).sum(2) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def _blocks(x: Tensor) -> Tensor:
+    """Average feature maps (n, c, positions) over blocks of positions, to at most `COMPACT_FEATURES`."""
+    side = max(1, math.floor((COMPACT_FEATURES / x.shape[1]) ** (1 / (x.ndim - 2)) + 1e-9))
+    sides: Any = [min(side, length) for length in x.shape[2:]]
+    return adaptive_avg_pool2d(x, sides) if x.ndim == 4 else adaptive_avg_pool3d(x, sides)
 
 
 def flatten_output(x: Tensor) -> Tensor:
     """Flatten (n, ...) to (n, d); a vector (n,) becomes (n, 1)."""
     return x.reshape(len(x), math.prod(x.shape[1:]))
-
-
-def _positions(x: Tensor) -> tuple[int, ...]:
-    """Return the dimensions of the tokens of (n, t, c), or of the positions of (n, c, h, w)."""
-    return (1,) if x.ndim == 3 else tuple(range(2, x.ndim))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -346,36 +426,40 @@ def capture(
         If a pattern matches no layer or one that cannot be captured, if a layer does not run in every
         batch, or if its dimension changes.
     """
+    tracer = Tracer(model)
     selection = Selection(layers)
     check_pool(pool)
-    if batch_size < 1:
-        raise InputError(f"expected a batch_size of at least 1, got {batch_size}")
-    own_device, model_dtype = device_and_dtype(model)
-    target = own_device if device is None else torch.device(device)
+    check_count("batch_size", batch_size)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"expected dtype as a floating-point torch.dtype, got {dtype!r}")
+    device, model_dtype = device_and_dtype(model, device)
     collector = RowCollector(count_rows(batches))
-    read = read_batches(batches, batch_size, target, model_dtype, model=model)
-    for number, batch in enumerate(read, start=1):
-        outputs = _run(model, batch, number, selection, pool, dtype)
-        if consume is not None:
-            with outer_settings(gradients=True):
-                consume(outputs, batch.labels, batch.indices)
-        collector.add({} if consume is not None else outputs, batch.labels, batch.indices)
+    read = read_batches(batches, batch_size, device, model_dtype, model=model)
+    with unchanged(model):
+        for number, batch in enumerate(read, start=1):
+            outputs = _run(tracer, batch, number, selection, pool, dtype)
+            if consume is not None:
+                with outer_settings(gradients=True):
+                    consume(outputs, batch.labels, batch.indices)
+            collector.add({} if consume is not None else outputs, batch.labels, batch.indices)
     return collector.result()
 
 
 def _run(
-    model: nn.Module, batch: Batch, number: int, selection: Selection, pool: Pool, dtype: torch.dtype | None
+    tracer: Tracer, batch: Batch, number: int, selection: Selection, pool: Pool, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
     """Run one batch and return the chosen layers' rows, name -> (n, d)."""
     outputs: dict[str, Tensor] = {}
-    mask = batch.inputs.get("attention_mask") if isinstance(batch.inputs, Mapping) else None
+    padding = Padding(tracer.model, batch, tracer.makes_mask) if pool is not None else None
 
     def visit(site: LayerSite, tensor: Tensor) -> None:
         if selection.wants(site):
+            if tensor.is_meta:
+                raise LayerError(f"layer {site.name!r} is on the meta device, without values")
             copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
-            outputs[site.name] = to_rows(copied, pool_for(pool, site.name), site.name, mask)
+            outputs[site.name] = to_rows(copied, _policy(pool, site.name), site, padding)
 
-    trace = observe(model, batch, visit)
+    trace = tracer.run(batch, visit)
     names = selection.settle(trace, number)
     if isinstance(pool, Mapping):
         require_matches(pool, [site for site in trace.sites if site.name in names])

@@ -9,7 +9,7 @@ from torch import nn
 
 from layerprobe.layers.batches import read_batches
 from layerprobe.layers.capturing import Selection
-from layerprobe.layers.tracing import device_and_dtype, observe
+from layerprobe.layers.tracing import Tracer, device_and_dtype, unchanged
 from layerprobe.utils.settings import default_settings
 
 _MOST_ROWS = 512
@@ -112,10 +112,11 @@ def list_layers(model: nn.Module, batch: Any, *, device: torch.device | str | No
     2       Linear      2              2  head
     output  Sequential  2              2
     """
-    own_device, dtype = device_and_dtype(model)
-    target = torch.device(device) if device else own_device
-    first = next(read_batches(batch, _MOST_ROWS, target, dtype, model=model))
-    trace = observe(model, first, visit=lambda site, tensor: None)
+    tracer = Tracer(model)
+    target, dtype = device_and_dtype(model, device)
+    with unchanged(model):
+        first = next(read_batches(batch, _MOST_ROWS, target, dtype, model=model))
+        trace = tracer.run(first, lambda site, tensor: None)
     default = Selection(None).settle(trace, 1)
     return LayerList(
         LayerRow(

@@ -1,18 +1,24 @@
-"""One forward pass that passes every layer output to a visitor and leaves the model as it was."""
+"""Forward passes that give every layer output to a visitor and leave the model as it was."""
 
+import copy
 import inspect
-from collections import Counter
+import sys
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules import activation
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerError, LayerprobeWarning
+from layerprobe.layers.axes import ChannelAxes, ChannelAxis
 from layerprobe.layers.batches import Batch, named_tensors
 from layerprobe.utils.settings import default_settings, outer_settings
 
@@ -33,6 +39,19 @@ OPERATIONS = frozenset((
     "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize",
     "softmax", "log_softmax", "scaled_dot_product_attention",
 ))
+
+# A module that calls only these is elementwise, and a nonlinearity if it calls one of the first.
+CURVES = NONLINEARITIES | {
+    "erf", "exp", "expm1", "log", "log1p", "logaddexp", "pow", "rpow", "square", "sqrt", "rsqrt", "abs",
+    "sign", "sin", "cos", "atan", "maximum", "minimum", "where", "clamp", "clamp_min", "clamp_max", "clip",
+}
+ELEMENTWISE = CURVES | {
+    "add", "radd", "sub", "rsub", "subtract", "mul", "rmul", "multiply", "div", "rdiv", "divide", "truediv",
+    "rtruediv", "true_divide", "reciprocal", "neg", "negative", "positive", "addcmul", "lerp", "dropout",
+    "gt", "ge", "lt", "le", "eq", "ne", "to", "float", "half", "double", "bfloat16", "type", "type_as",
+    "clone", "contiguous", "detach", "data", "getitem", "chunk", "split", "narrow", "masked_fill",
+    "tensor", "zeros_like", "ones_like", "full_like", "empty_like",
+}
 # fmt: on
 
 
@@ -75,6 +94,8 @@ class LayerSite:
         Whether it is the main output of a module without children.
     obstacle : str or None
         Reason why the tensor cannot be captured.
+    channels : int or None
+        Dimension of the channels in the tensor with rows first; None if it is not known.
     """
 
     name: str
@@ -84,59 +105,286 @@ class LayerSite:
     nonlinear: bool
     leaf: bool
     obstacle: str | None
+    channels: int | None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """All layer outputs in order of execution, and the name of the network's head."""
+    """All layer outputs of a pass in order of execution.
+
+    Attributes
+    ----------
+    sites : list of LayerSite
+    head : str or None
+        Name of the network's head.
+    opaque : list of str
+        Names of the modules whose inner layers cannot be observed, those of torch.jit.
+    """
 
     sites: list[LayerSite]
     head: str | None
+    opaque: list[str]
 
 
 Visitor = Callable[[LayerSite, Tensor], None]
 
 
-def device_and_dtype(model: nn.Module) -> tuple[torch.device | None, torch.dtype | None]:
-    """Return the device and the floating-point dtype of the model's tensors; None where it has none."""
-    tensors = [*model.parameters(), *model.buffers()]
-    dtypes = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
-    return tensors[0].device if tensors else None, next(dtypes, None)
+def check_model(model: Any) -> None:
+    """Raise an InputError unless the model is an ``nn.Module``."""
+    if isinstance(model, nn.Module):
+        scripted = isinstance(model, torch.jit.ScriptModule)
+        if not scripted and type(model).forward is nn.Module.forward and "forward" not in vars(model):
+            raise InputError(f"expected a model with a forward method, {type(model).__name__} has none")
+        return
+    got = f"a {type(model).__name__}"
+    if isinstance(model, type):
+        got = f"the class {model.__name__}; call it to make a network"
+    elif callable(model):
+        got = f"{got}; call it in the forward of an nn.Module"
+    elif isinstance(model, list | tuple):
+        got = f"{got}; nn.Sequential makes one network of several layers"
+    raise InputError(f"expected the model as a torch.nn.Module, got {got}")
 
 
-def observe(model: nn.Module, batch: Batch, visit: Visitor) -> Trace:
-    """Run a model on one batch, in eval mode without gradients, and call a visitor with each output.
+def device_and_dtype(
+    model: nn.Module, device: torch.device | str | None = None
+) -> tuple[torch.device | None, torch.dtype | None]:
+    """Return the device and the floating-point dtype of the model's tensors; None where it has none.
 
     Parameters
     ----------
     model : nn.Module
-        Left as it was, also if it raises.
-    batch : Batch
-    visit : callable
-        Called with the `LayerSite` and the tensor of each output that can be captured, as soon as it is
-        computed; a later in-place operation may overwrite the tensor.
+    device : torch.device or str, optional
+        A device to return instead.
 
-    Returns
-    -------
-    Trace
+    Raises
+    ------
+    InputError
+        If there is no such device.
     """
-    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose graphs would not run hooks
-    recorder = _Recorder(model, batch.size, visit)
-    training = {module: module.training for module in model.modules()}
-    handles = []
+    tensors = [*model.parameters(), *model.buffers()]
+    dtypes = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
+    if device is None:
+        return tensors[0].device if tensors else None, next(dtypes, None)
     try:
-        for module in training:
-            module.training = False  # not .eval(), which models may override
-            if module is not model and not isinstance(module, torch.jit.ScriptModule):  # which takes no hooks
-                handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True))
-                handles.append(module.register_forward_hook(recorder.leave, always_call=True))
-        with recorder:
-            return recorder.run(batch.inputs)
+        torch.empty(0, device=device)
+        return torch.device(device), next(dtypes, None)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise InputError(f"expected a device of torch, such as 'cpu', got {device!r}: {error}") from error
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Restore the model's buffers and the state of torch's random generators at the end.
+
+    Tensors that forward makes where there was none stay, as do the parameters of lazy modules.
+    """
+    buffers = [
+        (module, name, buffer, buffer.clone())
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if not is_lazy(buffer)
+    ]
+    devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
+    try:
+        with torch.random.fork_rng([device.index or 0 for device in devices]):
+            yield
     finally:
-        for handle in handles:
-            handle.remove()
-        for module, flag in training.items():
-            module.training = flag
+        for module, name, buffer, value in buffers:
+            if getattr(module, name) is not buffer:
+                setattr(module, name, buffer)
+            if not torch.equal(buffer, value):
+                with torch.inference_mode(buffer.is_inference()):
+                    buffer.copy_(value)
+
+
+class _Attributes:
+    """The attributes of all modules of a model, and the contents of those that are containers."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.saved = [
+            (vars(module), dict(vars(module)), _containers(module))
+            for module in model.modules()
+            if not isinstance(module, torch.jit.ScriptModule)
+            and not any(is_lazy(tensor) for tensor in (*module.parameters(False), *module.buffers(False)))
+        ]
+
+    def restore(self) -> None:
+        """Set back the attributes that have changed."""
+        for attributes, before, contents in self.saved:
+            attributes.clear()
+            attributes.update(before)
+            for key, content in contents.items():
+                attributes[key].clear()
+                (attributes[key].extend if isinstance(content, list) else attributes[key].update)(content)
+
+
+def _containers(module: nn.Module) -> dict[str, Any]:
+    kinds = (dict, OrderedDict, list, set)
+    return {key: copy.copy(value) for key, value in vars(module).items() if type(value) in kinds}
+
+
+class _Compared(NamedTuple):
+    """A layer output of the pass with another number of rows."""
+
+    size: int
+    shape: tuple[int, ...]
+    channels: ChannelAxis
+
+
+class _Axes(NamedTuple):
+    """The dimension of the rows, and that of the channels once rows are first; None if there is none."""
+
+    rows: int | None
+    channels: int | None
+    several: bool
+
+
+class Tracer:
+    """Runs a model on batches and names its layers.
+
+    The first batch is run with one row less, too. What changes shows which outputs have rows, and in which
+    dimension; no later batch changes that.
+
+    Parameters
+    ----------
+    model : nn.Module
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        check_model(model)
+        self.model = getattr(model, "_orig_mod", model)  # of torch.compile
+        self.compared: dict[str, _Compared] = {}
+        self.lists: set[str] | None = None
+        self.axes: dict[str, _Axes] = {}
+        self.makes_mask = False
+        """Whether forward hides padding that it finds by itself."""
+
+    def run(self, batch: Batch, visit: Visitor) -> Trace:
+        """Run the model on one batch, in eval mode without gradients, and call a visitor with each output.
+
+        Parameters
+        ----------
+        batch : Batch
+        visit : callable
+            Called with the `LayerSite` and the tensor, rows first, of each output that can be captured, as
+            soon as it is computed; a later in-place operation may overwrite the tensor.
+
+        Returns
+        -------
+        Trace
+
+        Raises
+        ------
+        InputError
+            If the batch does not fit the signature of forward.
+        LayerError
+            If a layer cannot be computed for the batch.
+        """
+        note = self._compare(batch) if not self.compared else None
+        recorder = _Recorder(self.model, batch.size, self._axes_of, visit, self.lists)
+        trace = self._pass(batch.inputs, recorder)
+        if note is not None:
+            warn(note, LayerprobeWarning, stacklevel=4)
+        return trace
+
+    def _compare(self, batch: Batch) -> str | None:
+        """Run the model with another number of rows; return a note if it takes no other number."""
+        other = rows_to_compare(batch.size)
+        attributes, errors = _Attributes(self.model), []
+        for size, squares in ((other, True), (other, False), (batch.size, True)):
+            self.compared = {}
+            recorder = _Recorder(self.model, size, self._record, channels=ChannelAxes())
+            try:
+                self._pass(_resized(batch.inputs, batch.size, size, squares), recorder)
+            except Exception as error:  # the pass with all rows raises what is no matter of their number
+                errors.append(_first_line(error))
+            else:
+                self.lists, self.makes_mask = recorder.stacked, recorder.makes_mask
+                break
+            finally:
+                attributes.restore()
+        if len(errors) != 2:
+            return None
+        return (
+            f"the network cannot be run with {other} rows in the place of {batch.size} ({errors[0]}), so "
+            f"that outputs whose first dimension is {batch.size} are taken for rows"
+        )
+
+    def _record(self, recorder: "_Recorder", name: str, tensor: Tensor) -> _Axes:
+        axis = ChannelAxis() if recorder.channels is None else recorder.channels.of(tensor)
+        self.compared[name] = _Compared(recorder.size, tuple(tensor.shape), axis)
+        return _Axes(None, None, False)
+
+    def _axes_of(self, recorder: "_Recorder", name: str, tensor: Tensor) -> _Axes:
+        if name not in self.axes:
+            self.axes[name] = self._decide(name, tuple(tensor.shape), recorder.size)
+        return self.axes[name]
+
+    def _decide(self, name: str, shape: tuple[int, ...], size: int) -> _Axes:
+        """Decide by the shapes for two numbers of rows; if only one is known, by the first dimension."""
+        other = self.compared.get(name)
+        if other is None or other.size == size or len(other.shape) != len(shape):
+            rows = [0] if shape[:1] == (size,) else []
+        else:
+            pairs = zip(shape, other.shape, strict=True)
+            rows = [dim for dim, pair in enumerate(pairs) if pair == (size, other.size)]
+        if len(rows) != 1:
+            return _Axes(None, None, len(rows) > 1)
+        channels = None if other is None else other.channels.dim
+        if channels is not None:  # counted with rows first
+            channels = None if channels == rows[0] else channels + (channels < rows[0])
+        return _Axes(rows[0], channels, False)
+
+    def _pass(self, inputs: Any, recorder: "_Recorder") -> Trace:
+        training = {module: module.training for module in self.model.modules()}
+        handles = []
+        try:
+            for module in training:
+                module.training = False  # not .eval(), which models may override
+                if module in recorder.paths and module is not self.model:
+                    handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True))
+                    handles.append(module.register_forward_hook(recorder.leave, always_call=True))
+            with _eager(), recorder:
+                return recorder.run(inputs)
+        except (RuntimeError, ValueError, IndexError) as error:
+            if (message := recorder.explanation(error)) is not None:
+                raise LayerError(message) from error
+            raise
+        finally:
+            for handle in handles:
+                handle.remove()
+            for module, flag in training.items():
+                module.training = flag
+
+
+def rows_to_compare(size: int) -> int:
+    """Return the number of rows of the pass that is compared with one of `size` rows; one row is special."""
+    return size - 1 if size > 2 else size + 1
+
+
+def _resized(value: Any, size: int, other: int, squares: bool) -> Any:
+    """Return a copy of inputs with another number of rows; a square matrix may have no rows."""
+    if isinstance(value, Mapping):
+        return {key: _resized(item, size, other, squares) for key, item in value.items()}
+    rows = [min(row, size - 1) for row in range(other)]
+    if isinstance(value, tuple) and (len(value) != size or named_tensors(value)):
+        return tuple(_resized(item, size, other, squares) for item in value)
+    if isinstance(value, tuple):  # texts
+        return tuple(value[row] for row in rows)
+    if not isinstance(value, Tensor):
+        return value
+    fits = value.shape[:1] == (size,) and (squares or value.shape[1:2] != (size,))
+    return value[rows] if fits else value.clone()
+
+
+def _eager() -> Any:
+    """Run compiled modules without their compiled code, which would not call hooks."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class _Event(NamedTuple):
@@ -147,21 +395,51 @@ class _Event(NamedTuple):
     caller: nn.Module | None
 
 
+@dataclass
+class _Frame:
+    """A running module: the shape of its input, its first inner layer, and the functions that it calls."""
+
+    module: nn.Module
+    shape: tuple[int, ...] | None
+    start: int
+    elementwise: bool = True
+    curved: bool = False
+
+
 class _Recorder(TorchFunctionMode):
     """Records module outputs by hooks and functional operations by torch's function mode."""
 
-    def __init__(self, model: nn.Module, size: int, visit: Visitor) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        size: int,
+        axes_of: Callable[["_Recorder", str, Tensor], _Axes],
+        visit: Visitor | None = None,
+        lists: set[str] | None = None,
+        channels: ChannelAxes | None = None,
+    ) -> None:
         super().__init__()
-        self.model, self.size, self.visit = model, size, visit
-        self.paths = {module: path for path, module in model.named_modules()}
-        self.running = [model]
+        self.model, self.size, self.axes_of, self.visit, self.channels = model, size, axes_of, visit, channels
+        self.paths = {  # without the modules that only call a compiled one, and those that take no hooks
+            module: ".".join(part for part in path.split(".") if part != "_orig_mod")
+            for path, module in model.named_modules()
+            if module is model
+            or not (hasattr(module, "_orig_mod") or isinstance(module, torch.jit.ScriptModule))
+        }
+        self.frames = [_Frame(model, None, 0)]
         self.reporting = False
         self.sites: list[LayerSite] = []
         self.calls = Counter(output=1)  # the plain name is reserved for the model's own output
         self.last = _Event(None, None, None)
         self.last_linear: tuple[str, Tensor] | None = None
+        self.lists, self.stacked = lists, set[str]()
+        self.makes_mask = False
+        self.failure: tuple[BaseException, str] | None = None
+        self.foreign: Exception | None = None  # raised by the visitor
 
     def run(self, inputs: Any) -> Trace:
+        tensors = named_tensors(inputs)
+        self.frames[0].shape = tuple(tensors[0][1].shape) if tensors else None
         self.report("input", inputs, "input")
         result = _call(self.model, inputs)
         self.calls["output"] = 0
@@ -171,79 +449,145 @@ class _Recorder(TorchFunctionMode):
             source = last  # a submodule called output is one layer with the output, not two
             self.sites.pop()
         self.report("output", result, source)
-        return Trace(self.sites, self._head(result))
+        return Trace(self.sites, self._head(result), _opaque(self.model))
 
-    def enter(self, module: nn.Module, _: Any) -> None:
-        self.running.append(module)
+    def enter(self, module: nn.Module, args: Any) -> None:
+        shape = next((tuple(x.shape) for x in args if isinstance(x, Tensor) and not x.is_nested), None)
+        self.frames.append(_Frame(module, shape, len(self.sites)))
 
     def leave(self, module: nn.Module, _: Any, output: Any) -> None:
-        self.running.pop()
-        self.report(self.paths[module], output, module)
+        frame = self.frames.pop()
+        error = sys.exception()
+        if error is not None and (self.failure is None or self.failure[0] is not error) and _is_torch(module):
+            self.failure = error, self._place(frame)
+        self.report(self.paths[module], output, module, frame)
+        self.frames[-1].elementwise &= frame.elementwise
+        self.frames[-1].curved |= frame.curved
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if not self.reporting and func in _FUNCTIONS and not _is_torch_leaf(self.running[-1]):
-            kind = f"F.{_FUNCTIONS[func]}"
-            path = self.paths[self.running[-1]]
-            self.report(f"{path}.{kind}" if path else kind, result, kind)
+        if self.reporting:
+            return func(*args, **(kwargs or {}))
+        name = _FUNCTIONS.get(func) or getattr(func, "__name__", "").strip("_")
+        if name == "get":  # a property
+            name = getattr(getattr(func, "__self__", None), "__name__", name)
+        frame = self.frames[-1]
+        try:
+            result = func(*args, **(kwargs or {}))
+        except Exception as error:
+            self.failure = error, self._place(frame)
+            raise
+        if not isinstance(result, Tensor | tuple | list) or isinstance(result, torch.Size):
+            return result
+        frame.elementwise &= name in ELEMENTWISE
+        frame.curved |= name in CURVES
+        if self.channels is not None:
+            self.channels.follow(name, func, args, kwargs or {}, result)
+            packs = name == "pack_padded_sequence" or (kwargs or {}).get("key_padding_mask") is not None
+            self.makes_mask |= packs
+        if func in _FUNCTIONS and not _is_torch_leaf(frame.module):
+            path = self.paths[frame.module]
+            self.report(f"{path}.F.{name}" if path else f"F.{name}", result, f"F.{name}")
         return result
 
-    def report(self, name: str, value: Any, source: nn.Module | str) -> None:
+    def report(self, name: str, value: Any, source: nn.Module | str, frame: _Frame | None = None) -> None:
         self.reporting = True  # operations of the visitor are no part of the model
-        nonlinear = self._is_nonlinear(value, source)
+        nonlinear = self._is_nonlinear(value, source, frame)
         try:
-            for key, tensor in named_tensors(value):
-                site = self._site(name + key, tensor, source, nonlinear, main=not key)
+            for key, tensor in named_tensors(self._by_row(name, value)):
+                site, tensor = self._site(name + key, tensor, source, nonlinear, main=not key)
                 self.sites.append(site)
-                if site.obstacle is None:
+                if site.obstacle is None and self.visit is not None:
                     with default_settings():
                         self.visit(site, tensor)
                 if isinstance(source, nn.Linear):
                     self.last_linear = (site.name, tensor)
+        except Exception as error:
+            self.foreign = error
+            raise
         finally:
             self.reporting = False
-        self.last = _Event(value, source, self.running[-1])
+        self.last = _Event(value, source, self.frames[-1].module)
 
-    def _is_nonlinear(self, value: Any, source: nn.Module | str) -> bool:
+    def explanation(self, error: Exception) -> str | None:
+        """Return where an operation of torch failed, or None if the error is one of the model's own."""
+        if (
+            self.failure is None
+            or self.failure[0] is not error
+            or error is self.foreign
+            or "memory" in str(error)
+        ):
+            return None
+        return f"{self.failure[1]}: {_first_line(error)}"
+
+    def _place(self, frame: _Frame) -> str:
+        path, kind = self.paths[frame.module], type(frame.module).__name__
+        place = f"layer {path!r} ({kind})" if path else f"the network ({kind})"
+        return f"{place} cannot be computed for an input of shape {frame.shape}"
+
+    def _by_row(self, name: str, value: Any) -> Any:
+        """Return a list of one record per row as one record of stacked tensors."""
+        known = self.lists is None or name in self.lists
+        if type(value) not in (list, tuple) or len(value) != self.size or not known or self.size < 2:
+            return value
+        records = [dict(named_tensors(item)) for item in value]
+        if not records[0] or any(record.keys() != records[0].keys() for record in records):
+            return value
+        self.stacked.add(name)
+        stacked, ragged = {}, {}
+        for key in records[0] if len(records[0]) == 1 else [*records[0]][1:]:
+            column = [record[key] for record in records]
+            if len({tensor.shape for tensor in column}) == 1:
+                stacked[key[1:]] = torch.stack(column)
+            else:
+                ragged[key[1:]] = column[0]
+        return stacked[""] if "" in stacked else stacked | ragged
+
+    def _is_nonlinear(self, value: Any, source: nn.Module | str, frame: _Frame | None) -> bool:
         """Return whether a value is the output of a nonlinearity.
 
         A module that returns the result of its own ``F.relu`` replaces it: ``fc1`` instead of ``fc1.F.relu``.
+        So does a module of elementwise functions: a hand-written activation, of which they are parts.
         """
         if isinstance(source, str):
             return source.removeprefix("F.") in NONLINEARITIES
         last = self.last
         returned = value is last.value and isinstance(last.source, str) and source is last.caller
-        if returned and self.sites[-1].nonlinear and source is not self.model:
-            self.sites[-1] = replace(self.sites[-1], nonlinear=False)
-            return True
-        return isinstance(source, _ACTIVATION_MODULES)
+        start = len(self.sites)
+        if source is not self.model and returned and self.sites[-1].nonlinear:
+            start -= 1
+        elif frame is not None and frame.elementwise and frame.curved and not _is_torch(source):
+            start = frame.start if returned or value is not last.value else start
+        self.sites[start:] = [replace(site, nonlinear=False) for site in self.sites[start:]]
+        return start < len(self.sites) or isinstance(source, _ACTIVATION_MODULES)
 
     def _site(
         self, name: str, tensor: Tensor, source: nn.Module | str, nonlinear: bool, main: bool
-    ) -> LayerSite:
+    ) -> tuple[LayerSite, Tensor]:
+        """Return the site of an output, and its tensor with rows first."""
         self.calls[name] += 1
+        name = name if self.calls[name] == 1 else f"{name}:{self.calls[name]}"
         if isinstance(source, nn.Module):
             kind, leaf = type(source).__name__, not any(source.children())
         else:
             kind, leaf = source, False
-        return LayerSite(
-            name=name if self.calls[name] == 1 else f"{name}:{self.calls[name]}",
-            kind=kind,
-            shape=() if tensor.is_nested else tuple(tensor.shape[1:]),
-            dtype=tensor.dtype,
-            nonlinear=nonlinear,
-            leaf=main and leaf,
-            obstacle=self._obstacle(tensor, source),
-        )
-
-    def _obstacle(self, tensor: Tensor, source: nn.Module | str) -> str | None:
+        obstacle, axes = None, _Axes(None, None, False)
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
         if tensor.is_nested or tensor.layout is not torch.strided:
-            return "it is not a dense tensor"
-        if not tensor.is_floating_point() and (source != "input" or tensor.is_complex()):
-            return f"it holds {tensor.dtype} values, not real floating-point features"
-        if not tensor.ndim or len(tensor) != self.size:
-            return f"its shape {tuple(tensor.shape)} does not begin with the {self.size} rows of the batch"
-        return None
+            obstacle = "it is not a dense tensor"
+        elif not tensor.is_floating_point() and (source != "input" or tensor.is_complex()):
+            obstacle = f"it holds {tensor.dtype} values, not real floating-point features"
+        else:
+            axes, shape = self.axes_of(self, name, tensor), tuple(tensor.shape)
+            if axes.several:
+                obstacle = f"several dimensions of its shape {shape} follow the number of rows, {self.size}"
+            elif axes.rows is None or shape[axes.rows : axes.rows + 1] != (self.size,):
+                obstacle = f"no dimension of its shape {shape} follows the number of rows, {self.size}"
+            else:
+                tensor = tensor.movedim(axes.rows, 0)
+        shape = () if tensor.is_nested else tuple(tensor.shape[1:])
+        leaf = main and leaf
+        return LayerSite(name, kind, shape, tensor.dtype, nonlinear, leaf, obstacle, axes.channels), tensor
 
     def _head(self, result: Any) -> str | None:
         tensors = named_tensors(result)
@@ -283,9 +627,19 @@ def _misfit(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> str | N
     return None
 
 
+def _opaque(model: nn.Module) -> list[str]:
+    """Return the names of the modules of torch.jit, whose inner layers cannot be observed."""
+    paths = [path for path, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    return [path for path in paths if "" not in paths or not path]
+
+
+def _is_torch(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.nn.")
+
+
 def _is_torch_leaf(module: nn.Module) -> bool:
     """Return whether to hide a module's inner calls: nn.ReLU calls F.relu, which is no layer of its own."""
-    return type(module).__module__.startswith("torch.nn.") and not any(module.children())
+    return _is_torch(module) and not any(module.children())
 
 
 def _is_view(one: Tensor, other: Tensor) -> bool:
