@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from sklearn.base import clone
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from layerprobe.errors import InputError
 from layerprobe.layers import capture, list_layers
+from layerprobe.layers.tracing import check_model
 from layerprobe.probes import REGISTRY, LinearProbe, create
 from layerprobe.probes.base import label_array
 from layerprobe.utils.settings import default_settings
@@ -70,11 +72,14 @@ def edit_head(
     >>> bool((edited(x).argmax(1) == y).all())
     True
     """
+    check_model(model)
     fitted = linear_probe(probe)
     first = train
     if isinstance(train, Iterator):  # find_head uses up its first batch
         first = list(islice(train, 1))
         train = chain(first, train)
+    if any(is_lazy(tensor) for tensor in chain(model.parameters(), model.buffers())):
+        list_layers(model, first)  # initialises lazy modules, which cannot be copied
     edited = copy.deepcopy(model)
     head = find_head(edited, first)
     hook = head.register_forward_hook(lambda head, inputs, output: inputs[0])

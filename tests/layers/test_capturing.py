@@ -184,7 +184,8 @@ def test_exception_in_forward_is_raised_and_restores_the_model(normed, x):
 
 def test_an_exception_deep_in_a_submodule_restores_the_model(normed, x):
     before = state_of(normed)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    message = r"layer 'body\.0' \(Linear\) cannot be computed for an input of shape \(10, 3\): mat1 and mat2"
+    with pytest.raises(LayerError, match=message):
         capture(normed, x[:, :3])
     assert_state(normed, before)
 
@@ -212,7 +213,7 @@ def test_forward_without_gradients_and_outputs_usable_by_autograd(mlp, x):
         lambda *_: modes.append((torch.is_grad_enabled(), torch.is_inference_mode_enabled()))
     )
     rows = capture(mlp, x, "act").outputs["act"]
-    assert modes == [(False, False)]
+    assert set(modes) == {(False, False)}
     assert not rows.requires_grad
     assert not rows.is_inference()  # autograd would refuse to save such a tensor
     consumed = []
@@ -294,7 +295,7 @@ def test_device_places_the_batches_of_a_model_without_parameters(x):
 
     capture(Bare(), x, "output", device="meta")
     capture(Bare(), x, "output")
-    assert placed == ["meta", "cpu"]
+    assert placed == ["meta", "meta", "cpu", "cpu"]  # the first batch runs twice
 
 
 def test_a_model_that_needs_two_inputs(x):
@@ -376,5 +377,5 @@ def test_captured_has_a_short_repr(mlp, x):
 
 
 def test_a_batch_size_below_one(mlp, x):
-    with pytest.raises(InputError, match="batch_size of at least 1, got 0"):
+    with pytest.raises(InputError, match="batch_size must be a whole number of at least 1, got 0"):
         capture(mlp, x, batch_size=0)

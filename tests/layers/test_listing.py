@@ -86,7 +86,7 @@ def test_a_leaf_with_several_outputs_is_default_once():
             return self.lstm(x)[0][:, -1]
 
     layers = list_layers(Model(), torch.zeros(5, 2, 4))
-    assert [row.name for row in layers] == ["input", "lstm", "lstm.0", "output"]
+    assert [row.name for row in layers] == ["input", "lstm", "lstm.0", "lstm.1.0", "lstm.1.1", "output"]
     assert [row.name for row in layers if row.is_default] == ["input", "lstm"]
 
 

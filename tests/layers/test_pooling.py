@@ -1,8 +1,11 @@
-"""From layer outputs of any shape to rows."""
+"""From layer outputs of any shape to rows: the channels are where the producing module puts them."""
+
+import math
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers import capture
@@ -10,62 +13,351 @@ from layerprobe.layers import capture
 IMAGES = torch.randn(6, 3, 4, 5, generator=torch.Generator().manual_seed(0))
 TOKENS = torch.randn(6, 7, 3, generator=torch.Generator().manual_seed(1))
 ROWS = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
-SCALARS = torch.randn(6, generator=torch.Generator().manual_seed(3))
+SIGNALS = torch.randn(6, 3, 8, generator=torch.Generator().manual_seed(3))
+VOLUMES = torch.randn(6, 2, 4, 4, 4, generator=torch.Generator().manual_seed(4))
+LENGTHS = torch.tensor([1, 2, 3, 4, 5, 7])
+KEPT = torch.arange(7) < LENGTHS[:, None]
+
+
+class From(nn.Module):
+    """A module made of a function and, as keywords, its submodules."""
+
+    def __init__(self, function, **children):
+        super().__init__()
+        self.function = function
+        for name, child in children.items():
+            self.add_module(name, child)
+
+    def forward(self, *args, **kwargs):
+        return self.function(self, *args, **kwargs)
+
+
+def pooled(model, x, layer, pool, **options):
+    """Return the rows of one layer, and its output in a plain forward pass, which a hook takes."""
+    taken = []
+    module = dict(model.named_modules())[layer]
+    handle = module.register_forward_hook(lambda module, inputs, output: taken.append(output))
+    with torch.no_grad():
+        model.eval()(x)
+    handle.remove()
+    output = taken[-1]
+    return capture(model, x, layer, pool=pool, **options).outputs[layer], output
+
+
+LINEAR = nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.LayerNorm(5))
+CONVOLUTIONS = {
+    1: nn.Sequential(nn.Conv1d(3, 5, 3), nn.BatchNorm1d(5), nn.ReLU(), nn.MaxPool1d(2)),
+    2: nn.Sequential(nn.Conv2d(3, 5, 2), nn.BatchNorm2d(5), nn.GELU(), nn.AvgPool2d(2)),
+    3: nn.Sequential(nn.Conv3d(2, 5, 2), nn.GroupNorm(1, 5), nn.SiLU(), nn.AdaptiveAvgPool3d(2)),
+}
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2", "3"])
+@pytest.mark.parametrize("pool", ["mean", "max"])
+@pytest.mark.parametrize(("k", "x"), [(1, SIGNALS), (2, IMAGES), (3, VOLUMES)])
+def test_channels_of_a_convolutional_network_come_first(layer, pool, k, x):
+    rows, output = pooled(CONVOLUTIONS[k], x, layer, pool, batch_size=4)
+    flat = output.flatten(2)
+    torch.testing.assert_close(rows, flat.mean(2) if pool == "mean" else flat.amax(2))
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "2"])
+@pytest.mark.parametrize(
+    ("pool", "expected"),
+    [
+        ("mean", lambda y: y.mean(1)),
+        ("max", lambda y: y.amax(1)),
+        ("first", lambda y: y[:, 0]),
+        ("last", lambda y: y[:, -1]),
+        ("compact", lambda y: y.mean(1)),
+        (None, lambda y: y.flatten(1)),
+        (lambda x: x[:, 2], lambda y: y[:, 2]),
+        ({"[0-2]": "max", "*": "mean"}, lambda y: y.amax(1)),
+        ({"?": "last"}, lambda y: y[:, -1]),
+    ],
+)
+def test_features_of_a_network_of_tokens_come_last(layer, pool, expected):
+    rows, output = pooled(LINEAR, TOKENS, layer, pool, batch_size=4)
+    torch.testing.assert_close(rows, expected(output))
+
+
+class Vision(nn.Module):
+    """Patches, a class token, attention and a norm of channels-last maps, as vision transformers have."""
+
+    def __init__(self):
+        super().__init__()
+        self.patch = nn.Conv2d(3, 8, 1)
+        self.token = nn.Parameter(torch.ones(1, 1, 8))
+        self.block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, norm_first=True)
+        self.norm, self.act, self.head = nn.LayerNorm(8), nn.GELU(), nn.Linear(8, 2)
+
+    def forward(self, x):
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        return self.head(self.act(self.norm(self.block(x)))[:, 0])
+
+
+class Next(nn.Module):
+    """Maps that are permuted to channels last, normalised, and permuted back, as in ConvNeXt."""
+
+    def __init__(self, permute):
+        super().__init__()
+        self.permute = permute
+        self.conv, self.norm, self.wide = nn.Conv2d(3, 6, 3, padding=1), nn.LayerNorm(6), nn.Linear(6, 12)
+        self.act, self.narrow, self.back = nn.GELU(), nn.Linear(12, 6), nn.Identity()
+
+    def forward(self, x):
+        y = self.act(self.wide(self.norm(self.permute(self.conv(x), (0, 2, 3, 1)))))
+        return self.back(self.permute(self.narrow(y), (0, 3, 1, 2)))
+
+
+def moved(x, order):
+    return x.movedim(1, 3) if order == (0, 2, 3, 1) else x.movedim(3, 1)
+
+
+@pytest.mark.parametrize("permute", [torch.permute, torch.Tensor.permute, lambda x, o: x.permute(*o), moved])
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_permuted_maps(permute, pool):
+    reduce = torch.mean if pool == "mean" else torch.amax
+    for layer in ("conv", "back"):
+        rows, output = pooled(Next(permute), IMAGES, layer, pool)
+        torch.testing.assert_close(rows.shape, (6, 6))
+    model = Next(permute)
+    for layer, positions in (
+        ("conv", (2, 3)),
+        ("norm", (1, 2)),
+        ("act", (1, 2)),
+        ("narrow", (1, 2)),
+        ("back", (2, 3)),
+    ):
+        rows, output = pooled(model, IMAGES, layer, pool, batch_size=4)
+        torch.testing.assert_close(rows, reduce(output, positions))
+
+
+@pytest.mark.parametrize("layer", ["block", "block.linear1", "norm", "act"])
+def test_a_vision_transformer(layer):
+    rows, output = pooled(Vision(), IMAGES, layer, "mean", batch_size=4)
+    torch.testing.assert_close(rows, output.mean(1))
+    first = pooled(model := Vision(), IMAGES, layer, "first")
+    torch.testing.assert_close(first[0], first[1][:, 0])
+    with torch.no_grad():
+        patch = model.patch(IMAGES)
+    torch.testing.assert_close(
+        capture(model, IMAGES, "patch", pool="mean").outputs["patch"], patch.mean((2, 3))
+    )
+
+
+@pytest.mark.parametrize("kind", [nn.RNN, nn.GRU, nn.LSTM])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_recurrent_network_with_time_or_rows_first(kind, first):
+    model = From(
+        lambda self, x: self.head(self.rnn(x if first else x.transpose(0, 1))[0]),
+        rnn=kind(3, 4, batch_first=first),
+        head=nn.Linear(4, 2),
+    )
+    with torch.no_grad():
+        hidden = model.rnn(TOKENS if first else TOKENS.transpose(0, 1))[0]
+    hidden = hidden if first else hidden.transpose(0, 1)
+    for pool, expected in (("mean", hidden.mean(1)), ("last", hidden[:, -1]), (None, hidden.flatten(1))):
+        rows = capture(model, TOKENS, "rnn", pool=pool, batch_size=4).outputs["rnn"]
+        torch.testing.assert_close(rows, expected)
 
 
 @pytest.mark.parametrize(
-    ("x", "pool", "rows"),
+    ("layer", "function", "x", "positions"),
     [
-        (IMAGES, None, IMAGES.reshape(6, 60)),
-        (IMAGES, "mean", IMAGES.mean((2, 3))),
-        (IMAGES, "max", IMAGES.amax((2, 3))),
-        (IMAGES, lambda x: x[:, :, 0], IMAGES[:, :, 0].reshape(6, 15)),
-        (TOKENS, None, TOKENS.reshape(6, 21)),
-        (TOKENS, "mean", TOKENS.mean(1)),
-        (TOKENS, "max", TOKENS.amax(1)),
-        (TOKENS, "first", TOKENS[:, 0]),
-        (TOKENS, "last", TOKENS[:, 6]),
-        (TOKENS, {"out*": "mean", "input": "last", "*": "max"}, TOKENS[:, 6]),
-        (TOKENS, {"output": "mean"}, TOKENS.reshape(6, 21)),
-        (ROWS, "mean", ROWS),
-        (ROWS, "first", ROWS),
-        (SCALARS, None, SCALARS[:, None]),
-        (SCALARS, "max", SCALARS[:, None]),
+        ("F.relu", lambda self, x: torch.relu(self.conv(x)), SIGNALS, 2),
+        ("F.add", lambda self, x: self.conv(x) + self.conv(x), SIGNALS, 2),
+        ("F.cat", lambda self, x: torch.cat([self.conv(x), self.conv(x)], 1), SIGNALS, 2),
+        ("F.mul", lambda self, x: self.linear(x * 2), TOKENS, 1),  # by its consumer
+        ("F.mul", lambda self, x: self.conv((x * 2).transpose(1, 2)), TOKENS, 1),
+        ("F.matmul", lambda self, x: x @ self.linear.weight.T, TOKENS, 1),
+        ("F.relu", lambda self, x: torch.relu(functional.conv1d(x, torch.ones(4, 3, 2))), SIGNALS, 2),
+        ("F.softmax", lambda self, x: self.linear(x).softmax(-1), TOKENS, 1),
     ],
 )
-def test_pool(x, pool, rows):
-    class Half(nn.Module):
-        def forward(self, x):
-            return x / 2
+def test_functional_operations_take_the_channels_of_their_neighbours(layer, function, x, positions):
+    model = From(function, conv=nn.Conv1d(3, 5, 3), linear=nn.Linear(3, 5))
+    flat = capture(model, x, layer, pool=lambda y: y.mean(positions)).outputs[layer]
+    torch.testing.assert_close(capture(model, x, layer, pool="mean").outputs[layer], flat)
 
-    captured = capture(Half(), x, ["input", "output"], pool=pool, batch_size=4)
-    torch.testing.assert_close(captured.outputs["input"], rows)
+
+@pytest.mark.parametrize(
+    ("model", "x", "expected"),
+    [
+        (nn.Sequential(nn.Conv1d(3, 5, 3)), SIGNALS, SIGNALS.mean(2)),
+        (nn.Sequential(nn.Conv2d(3, 5, 3)), IMAGES, IMAGES.mean((2, 3))),
+        (LINEAR, TOKENS, TOKENS.mean(1)),
+        (
+            From(lambda s, x: s.conv(x.permute(0, 3, 1, 2)), conv=nn.Conv2d(5, 2, 1)),
+            IMAGES,
+            IMAGES.mean((1, 2)),
+        ),
+    ],
+)
+def test_the_first_layer_shows_the_channels_of_the_input(model, x, expected):
+    rows = capture(model, x, "input", pool={"input": "mean"}).outputs["input"]
+    torch.testing.assert_close(rows, expected)
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
+def test_a_policy_for_all_layers_leaves_the_input_whole(pool):
+    outputs = capture(LINEAR, TOKENS, ["input", "1"], pool=pool).outputs
+    torch.testing.assert_close(outputs["input"], TOKENS.flatten(1))
+    assert outputs["1"].shape == (6, 5)
+
+
+@pytest.mark.parametrize(
+    ("model", "x"),
+    [
+        (nn.Identity(), TOKENS),
+        (nn.Identity(), IMAGES),
+        (From(lambda self, x: x.unflatten(2, (2, 4)).transpose(1, 2) / 2), SIGNALS),
+        (From(lambda self, x: torch.einsum("nct,nds->ncs", x, x)), SIGNALS),
+    ],
+)
+@pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
+def test_channels_that_nothing_shows_are_not_guessed(model, x, pool):
+    message = (
+        r"cannot be applied to layer 'output', \(6, .*which dimension is the channels.*give it a function"
+    )
+    with pytest.raises(LayerError, match=message):
+        capture(model, x, "output", pool=pool)
+    flat = capture(model, x, "output").outputs["output"]
+    torch.testing.assert_close(capture(model, x, "output", pool="compact").outputs["output"], flat)
+
+
+@pytest.mark.parametrize("pool", [None, "mean", "max", "first", "last", "compact"])
+def test_rows_without_positions_are_not_pooled(pool):
+    torch.testing.assert_close(capture(nn.Identity(), ROWS, "output", pool=pool).outputs["output"], ROWS)
+    scalars = capture(nn.Identity(), ROWS[:, 0], "output", pool=pool).outputs["output"]
+    torch.testing.assert_close(scalars, ROWS[:, :1])
 
 
 def test_compact_averages_large_feature_maps_by_blocks():
-    class Same(nn.Module):
-        def forward(self, x):
-            return x * 1
-
-    images = torch.randn(2, 16, 16, 16)
-    rows = capture(Same(), images, "input", pool="compact").outputs["input"]
-    torch.testing.assert_close(rows, nn.functional.adaptive_avg_pool2d(images, 8).flatten(1))
-    small = capture(Same(), IMAGES, "input", pool="compact").outputs["input"]
-    torch.testing.assert_close(small, IMAGES.flatten(1))
-
-
-def test_compact_averages_tokens_under_the_attention_mask():
-    class Text(nn.Module):
-        def forward(self, x, attention_mask):
-            return x * 1
-
-    mask = (torch.arange(7) < torch.tensor([1, 2, 3, 4, 5, 7])[:, None]).long()
-    batch = {"x": TOKENS, "attention_mask": mask}
-    rows = capture(Text(), batch, "output", pool="compact").outputs["output"]
-    expected = torch.stack(
-        [tokens[: int(kept.sum())].mean(0) for tokens, kept in zip(TOKENS, mask, strict=True)]
+    for conv, size, pool in (
+        (nn.Conv2d(3, 16, 1), (20, 20), functional.adaptive_avg_pool2d),
+        (nn.Conv3d(3, 16, 1), (9, 9, 9), functional.adaptive_avg_pool3d),
+    ):
+        maps = torch.randn(2, 3, *size)
+        rows, output = pooled(nn.Sequential(conv), maps, "0", "compact")
+        side = math.floor(64 ** (1 / len(size)) + 1e-9)
+        torch.testing.assert_close(rows, pool(output, side).flatten(1))
+    last = From(
+        lambda self, x: self.act(self.conv(x).permute(0, 2, 3, 1)), conv=nn.Conv2d(3, 16, 1), act=nn.ReLU()
     )
-    torch.testing.assert_close(rows, expected)
+    rows, output = pooled(last, torch.randn(2, 3, 20, 20), "act", "compact")
+    torch.testing.assert_close(rows, functional.adaptive_avg_pool2d(output.permute(0, 3, 1, 2), 8).flatten(1))
+    rows, output = pooled(nn.Sequential(nn.Conv2d(3, 16, 1)), IMAGES, "0", "compact")
+    torch.testing.assert_close(rows, output.flatten(1))
+    rows, output = pooled(CONVOLUTIONS[1], SIGNALS, "2", "compact")
+    torch.testing.assert_close(rows, output.mean(2))
+
+
+def text_model(forward):
+    torch.manual_seed(0)
+    return From(forward, body=nn.Linear(3, 4), act=nn.Tanh())
+
+
+MASKS = {
+    "attention_mask": (KEPT.long(), lambda self, x, attention_mask: self.act(self.body(x))),
+    "decoder_attention_mask": (KEPT, lambda self, x, decoder_attention_mask: self.act(self.body(x))),
+    "additive attention_mask": (
+        torch.zeros(6, 7).masked_fill(~KEPT, -math.inf),
+        lambda self, x, attention_mask: self.act(self.body(x)),
+    ),
+    "src_key_padding_mask": (~KEPT, lambda self, x, src_key_padding_mask: self.act(self.body(x))),
+    "pad_mask": ((~KEPT).float(), lambda self, x, pad_mask: self.act(self.body(x))),
+    "lengths": (LENGTHS, lambda self, x, lengths: self.act(self.body(x))),
+}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("key", MASKS)
+def test_padding_is_left_out(key, side):
+    if side == "left" and key == "lengths":
+        pytest.skip("lengths count from the first token")
+    mask, forward = MASKS[key]
+    mask, x, kept = (mask, TOKENS, KEPT) if side == "right" else (mask.flip(1), TOKENS.flip(1), KEPT.flip(1))
+    model = text_model(forward)
+    with torch.no_grad():
+        hidden = [model.act(model.body(one[keep])) for one, keep in zip(x, kept, strict=True)]
+    expected = {
+        "mean": torch.stack([h.mean(0) for h in hidden]),
+        "compact": torch.stack([h.mean(0) for h in hidden]),
+        "max": torch.stack([h.amax(0) for h in hidden]),
+        "first": torch.stack([h[0] for h in hidden]),
+        "last": torch.stack([h[-1] for h in hidden]),
+    }
+    for pool, rows in expected.items():
+        for size in (1, 4, 6):
+            batch = {"x": x, key.split()[-1]: mask}
+            got = capture(model, batch, "act", pool=pool, batch_size=size).outputs["act"]
+            torch.testing.assert_close(got, rows)
+
+
+def bound(name):
+    """Return a model whose second positional input has a name."""
+    namespace = {}
+    exec(f"def forward(self, x, {name}): return self.act(self.body(x))", namespace)
+    model = text_model(None)
+    model.forward = namespace["forward"].__get__(model)
+    return model
+
+
+def test_a_positional_mask_has_the_name_of_its_argument():
+    model = bound("src_key_padding_mask")
+    rows = capture(model, [((TOKENS, ~KEPT), None)], "act", pool="mean").outputs["act"]
+    with torch.no_grad():
+        hidden = model.act(model.body(TOKENS))
+    torch.testing.assert_close(rows, (hidden * KEPT[..., None]).sum(1) / LENGTHS[:, None])
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "message"),
+    [
+        ("mask", KEPT, "it is not known if 'mask' is true for tokens"),
+        ("attention_mask", KEPT[:, :6], "the mask of the batch is for 6 tokens, not 7"),
+        ("lengths", LENGTHS * 2, "the batch has sequences of up to 14 tokens, not 7"),
+    ],
+)
+@pytest.mark.parametrize("pool", ["mean", "max", "first", "last", "compact"])
+def test_a_mask_that_is_not_understood_is_an_error(name, mask, message, pool):
+    with pytest.raises(LayerError, match=f"{message}.*give it a function"):
+        capture(bound(name), [((TOKENS, mask), None)], "act", pool=pool)
+
+
+@pytest.mark.parametrize("name", ["mask", "attention_mask"])
+def test_a_mask_without_padding_changes_nothing(name):
+    mask = torch.ones(6, 7)
+    rows = capture(bound(name), [((TOKENS, mask), None)], "act", pool="mean").outputs["act"]
+    plain = capture(LINEAR, TOKENS, "0", pool="mean")
+    assert rows.shape == (6, 4)
+    assert plain.outputs["0"].shape == (6, 5)
+
+
+def packed(self, x):
+    lengths = (x != 0).any(2).sum(1)
+    out, _ = self.rnn(nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))
+    return self.act(nn.utils.rnn.pad_packed_sequence(out, batch_first=True)[0])
+
+
+def attended(self, x):
+    return self.act(self.attention(x, x, x, key_padding_mask=(x == 0).all(2))[0])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        From(packed, rnn=nn.GRU(3, 4, batch_first=True), act=nn.ReLU()),
+        From(attended, attention=nn.MultiheadAttention(3, 1, batch_first=True), act=nn.ReLU()),
+    ],
+    ids=["packed", "attention"],
+)
+def test_padding_that_only_the_network_finds_is_an_error(model):
+    x = TOKENS * KEPT[..., None]
+    with pytest.raises(LayerError, match="the network finds padding by itself"):
+        capture(model, x, "act", pool="mean")
 
 
 def test_a_convolution_after_pooling_and_flattening():
@@ -85,19 +377,21 @@ def test_pooling_is_not_recorded_as_a_layer():
 def test_first_token_does_not_keep_other_tokens_in_memory(pool):
     sizes = []
     capture(
-        nn.ReLU(),
+        LINEAR,
         TOKENS,
-        "input",
+        "0",
         pool=pool,
-        consume=lambda outputs, *_: sizes.append(outputs["input"].untyped_storage().nbytes()),
+        consume=lambda outputs, *_: sizes.append(outputs["0"].untyped_storage().nbytes()),
     )
-    assert sizes == [6 * 3 * 4]
+    assert sizes == [6 * 5 * 4]
 
 
 def test_half_precision_is_pooled_in_float32():
     x = torch.full((2, 3, 1), 1.0, dtype=torch.bfloat16)
     x[:, 0] = 256
-    assert capture(nn.Identity(), x, "input", pool="mean").outputs["input"].tolist() == [[86.0], [86.0]]
+    model = nn.Sequential(nn.LayerNorm(1, elementwise_affine=False), nn.Linear(1, 1)).bfloat16()
+    rows = capture(model, x, "input", pool={"input": "mean"}).outputs["input"]
+    assert rows.tolist() == [[86.0], [86.0]]
 
 
 @pytest.mark.parametrize(
@@ -105,12 +399,14 @@ def test_half_precision_is_pooled_in_float32():
     [
         ("median", InputError, "one of mean, max, first, last, compact, got 'median'"),
         ({"*": "median"}, InputError, "got 'median'"),
-        ("first", InputError, r"takes a token from \(n, tokens, channels\), but layer 'input' has the shape"),
-        (lambda x: x.mean(), InputError, r"return 6 rows for layer 'input', got the shape \(\)"),
+        (3, InputError, "got 3"),
+        ({"*": ["mean"]}, InputError, r"got \['mean'\]"),
+        ("first", LayerError, r"layer '0', \(6, 5, 3, 4\): a token is taken from \(n, tokens, channels\)"),
+        (lambda x: x.mean(), InputError, r"return 6 rows for layer '0', got the shape \(\)"),
         (lambda x: 3, InputError, "got int"),
-        ({"inputs": "mean"}, LayerError, "no layer matches 'inputs'; near it are 'input'"),
+        ({"inputs": "mean"}, LayerError, "no layer matches 'inputs'"),
     ],
 )
 def test_invalid_pool_is_refused(pool, error, message):
     with pytest.raises(error, match=message):
-        capture(nn.ReLU(), IMAGES, "input", pool=pool)
+        capture(CONVOLUTIONS[2], IMAGES, "0", pool=pool)

@@ -57,9 +57,7 @@ def test_layer_that_lacks_rows_in_a_later_batch(x):
         def forward(self, x):
             return torch.relu(x[:4])
 
-    with pytest.raises(
-        LayerError, match=r"'F.relu' gave rows in batch 1 but not in batch 2: its shape \(4, 4\)"
-    ):
+    message = r"'F.relu' gave rows in batch 1 but not in batch 2: no dimension of its shape \(4, 4\)"
+    with pytest.raises(LayerError, match=message):
         capture(Fixed(), [x[:4], x[:6]], "F.relu")
-    with pytest.raises(LayerError, match=r"'F\.relu' gave rows in batch 2 but not in batch 1"):
-        capture(Fixed(), [x[:6], x[:4]])
+    assert list(capture(Fixed(), [x[:6], x[:4]]).outputs) == ["input"]  # decided by the first batch

@@ -1,14 +1,16 @@
 """Which tensors of a forward pass are layers, what they are called, and that each holds its own value."""
 
-from collections import OrderedDict
+import copy
+from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
-from layerprobe.errors import LayerError
+from layerprobe.errors import LayerError, LayerprobeWarning
 from layerprobe.layers import capture, list_layers
 
 
@@ -161,19 +163,16 @@ def test_identity_module_is_not_a_nonlinearity(x):
 
 
 def test_a_tuple_names_its_elements_and_its_main_tensor(x):
-    model = From(
-        lambda self, x: self.lstm(x.unsqueeze(1))[0].flatten(1), lstm=nn.LSTM(4, 3, batch_first=True)
-    )
+    lstm = nn.LSTM(4, 3, num_layers=2, batch_first=True)
+    model = From(lambda self, x: self.lstm(x.unsqueeze(1))[0].flatten(1), lstm=lstm)
     outputs = capture(model, x, "lstm*").outputs
-    assert list(outputs) == ["lstm", "lstm.0"]  # the states (1, n, 3) do not begin with the batch
+    assert list(outputs) == ["lstm", "lstm.0", "lstm.1.0", "lstm.1.1"]
     with torch.no_grad():
-        hidden = model.lstm(x.unsqueeze(1))[0].flatten(1)
-    torch.testing.assert_close(outputs["lstm"], hidden)
-    torch.testing.assert_close(outputs["lstm.0"], hidden)
-    with pytest.raises(
-        LayerError, match=r"'lstm\.1\.0' cannot be captured: its shape \(1, 10, 3\) does not begin"
-    ):
-        capture(model, x, "lstm.1.0")
+        hidden, (h, c) = lstm(x.unsqueeze(1))
+    torch.testing.assert_close(outputs["lstm"], hidden.flatten(1))
+    torch.testing.assert_close(outputs["lstm.0"], hidden.flatten(1))
+    torch.testing.assert_close(outputs["lstm.1.0"], h.transpose(0, 1).flatten(1))  # (layers, n, 3)
+    torch.testing.assert_close(outputs["lstm.1.1"], c.transpose(0, 1).flatten(1))
 
 
 @dataclass
@@ -193,6 +192,48 @@ def test_named_outputs_of_the_model(x, kind):
     with torch.no_grad():
         torch.testing.assert_close(outputs["output"], model.head(x))
     torch.testing.assert_close(outputs["output.hidden"], x * 2)
+
+
+Pair = namedtuple("Pair", "embedding logits")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda hidden, logits: Pair(hidden, logits),
+        lambda hidden, logits: type("Result", (), {"embedding": hidden, "logits": logits})(),
+        lambda hidden, logits: SimpleNamespace(embedding=hidden, logits=logits, note="text", loss=None),
+        lambda hidden, logits: [{"embedding": h, "logits": o} for h, o in zip(hidden, logits, strict=True)],
+        lambda hidden, logits: tuple(Pair(h, o) for h, o in zip(hidden, logits, strict=True)),
+    ],
+    ids=["namedtuple", "class", "object", "list of dicts", "tuple of namedtuples"],
+)
+@pytest.mark.parametrize("size", [3, 4, 10])
+def test_fields_of_any_output_are_named(x, make, size):
+    model = From(lambda self, x: make(x * 2, self.head(x)), head=nn.Linear(4, 2))
+    outputs = capture(model, x, "output*", batch_size=size).outputs
+    assert list(outputs) == ["output", "output.embedding", "output.logits"]
+    with torch.no_grad():
+        torch.testing.assert_close(outputs["output"], model.head(x))
+    torch.testing.assert_close(outputs["output.embedding"], x * 2)
+
+
+def test_records_per_row_of_different_sizes(x):
+    def forward(self, x):
+        return [{"boxes": x[: 1 + i % 2], "scores": row} for i, row in enumerate(self.head(x))]
+
+    model = From(forward, head=nn.Linear(4, 2))
+    outputs = capture(model, x, "output.scores").outputs
+    torch.testing.assert_close(outputs["output.scores"], model.head(x).detach())
+    with pytest.raises(LayerError, match=r"'output\.boxes' cannot be captured: no dimension of its shape"):
+        capture(model, x, "output.boxes")
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_a_list_of_outputs_is_no_list_of_rows(x, size):
+    model = From(lambda self, x: [x, x * 2, x * 3, x * 4])
+    outputs = capture(model, x[: 3 * size], "output.*", batch_size=size).outputs
+    torch.testing.assert_close(outputs["output.2"], x[: 3 * size] * 3)
 
 
 def test_the_main_tensor_of_a_tuple_is_not_the_loss(x):
@@ -268,13 +309,76 @@ def test_inner_layers_of_a_fused_transformer_layer_are_listed():
         torch.testing.assert_close(outputs["output"], model.eval()(tokens).flatten(1))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_compiled_model_runs_without_compilation(mlp, x):
-    assert list_layers(torch.compile(mlp), x) == list_layers(mlp, x)
+def compiled(kind):
+    """Return an MLP that is compiled in one of the ways, its plain twin, and the names of two layers."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    model, prefix = copy.deepcopy(plain), ""
+    if kind == "compile(model)":
+        model = torch.compile(model, backend="eager")
+    elif kind == "model.compile":
+        model.compile(backend="eager")
+    elif kind == "forward":
+        model.forward = torch.compile(model.forward, backend="eager")
+    else:
+        body, prefix = model, "body."
+        if kind == "compile(submodule)":
+            body = torch.compile(body, backend="eager")
+        elif kind == "submodule.compile":
+            body.compile(backend="eager")
+        elif kind == "submodule.forward":
+            body.forward = torch.compile(body.forward, backend="eager")
+        model = From(lambda self, x: self.body(x), body=body)
+    return model, plain, prefix
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_scripted_model_shows_its_input_and_output(x):
-    model = torch.jit.script(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
-    assert list_layers(model, x).names == ["input", "output"]
-    assert list_layers(nn.Sequential(model, nn.Linear(3, 2)), x).names == ["input", "1", "output"]
+@pytest.mark.parametrize("called", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "compile(model)",
+        "model.compile",
+        "forward",
+        "compile(submodule)",
+        "submodule.compile",
+        "submodule.forward",
+    ],
+)
+def test_a_compiled_model_runs_eagerly_and_has_the_layers_of_the_plain_one(x, kind, called):
+    model, plain, prefix = compiled(kind)
+    if called:
+        model(x)
+    frames = torch._dynamo.utils.counters["frames"]["total"]
+    expected = [f"{prefix}{place}" for place in range(5)] + [prefix[:-1]] * bool(prefix)
+    assert list_layers(model, x).names == ["input", *expected, "output"]
+    outputs = capture(model, x, [f"{prefix}1", f"{prefix}3", "output"]).outputs
+    assert torch._dynamo.utils.counters["frames"]["total"] == frames  # nothing was compiled
+    with torch.no_grad():
+        torch.testing.assert_close(outputs[f"{prefix}1"], plain[:2](x))
+        torch.testing.assert_close(outputs[f"{prefix}3"], plain[:4](x))
+        torch.testing.assert_close(outputs["output"], plain(x))
+        torch.testing.assert_close(model(x), plain(x))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_names_of_compiled_modules_may_contain_their_wrapper(x):
+    model, plain, _ = compiled("compile(submodule)")
+    outputs = capture(model, x, "body._orig_mod.1").outputs
+    torch.testing.assert_close(outputs["body.1"], plain[:2](x).detach())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "convert", [torch.jit.script, lambda model: torch.jit.trace(model, torch.zeros(2, 4))]
+)
+def test_a_scripted_model_shows_its_input_and_output_and_says_why(x, convert):
+    model = convert(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
+    with pytest.warns(LayerprobeWarning, match="the network is a module of torch.jit, whose inner layers"):
+        assert list_layers(model, x).names == ["input", "output"]
+    outer = nn.Sequential(model, nn.Linear(3, 2))
+    with pytest.warns(LayerprobeWarning, match="layer '0' is a module of torch.jit"):
+        assert list_layers(outer, x).names == ["input", "1", "output"]
+    with pytest.raises(LayerError, match=r"no layer matches '0\.1'.*layer '0' is a module of torch.jit"):
+        capture(outer, x, "0.1")
+    torch.testing.assert_close(capture(model, x, "output").outputs["output"], model(x).detach())

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 from torch.utils.weak import WeakTensorKeyDictionary
 
 # fmt: off
@@ -99,7 +100,7 @@ class ChannelAxes:
         results = [
             y for y in (result if isinstance(result, tuple | list) else [result]) if isinstance(y, Tensor)
         ]
-        if not inputs or not results or any(x.is_nested for x in (*inputs, *results)):
+        if not inputs or not results or any(is_lazy(x) or x.is_nested for x in (*inputs, *results)):
             return
         x, y = inputs[0], results[0]
         if y is x:

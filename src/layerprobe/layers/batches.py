@@ -678,3 +678,7 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
     elif is_dataclass(value):
         for field in fields(value):
             yield from _leaves(getattr(value, field.name), f"{name}.{field.name}")
+    elif not isinstance(value, type | nn.Module):  # an object's public attributes
+        for key, item in {**vars(type(value)), **getattr(value, "__dict__", {})}.items():
+            if not key.startswith("_") and isinstance(item, Tensor | Mapping | tuple | list):
+                yield from _leaves(item, f"{name}.{key}")

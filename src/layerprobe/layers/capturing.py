@@ -1,7 +1,6 @@
 """capture(): the outputs of chosen layers of a model for a data set, in one pass."""
 
 import difflib
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,14 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 from layerprobe.core.checks import check_count
 from layerprobe.errors import InputError, LayerError, LayerprobeWarning
 from layerprobe.layers.batches import Batch, Column, count_rows, join, named_tensors, read_batches
-from layerprobe.layers.tracing import LayerSite, Trace, Tracer, device_and_dtype, unchanged
+from layerprobe.layers.tracing import (
+    LayerSite,
+    Trace,
+    Tracer,
+    argument_names,
+    device_and_dtype,
+    unchanged,
+)
 from layerprobe.utils.settings import default_settings, outer_settings
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
@@ -204,22 +210,21 @@ class Padding:
 
     Parameters
     ----------
-    model : nn.Module
-        The arguments of its forward name positional inputs.
+    tracer : Tracer
+        Runs the model, the arguments of whose forward name positional inputs.
     batch : Batch
         Masks are inputs called ``*attention_mask``, true for tokens, and ``*padding_mask`` or ``*pad_mask``,
         true for padding; inputs called ``*length``, ``*lengths`` or ``*lens`` count the tokens.
-    hidden : bool
-        Whether the model makes a mask by itself.
     """
 
-    def __init__(self, model: nn.Module, batch: Batch, hidden: bool) -> None:
+    def __init__(self, tracer: Tracer, batch: Batch) -> None:
+        self.tracer = tracer
         self.masks: list[Tensor] = []
         self.lengths: list[Tensor] = []
         self.unknown: list[str] = []
         inputs = batch.inputs
         if isinstance(inputs, tuple):
-            inputs = dict(zip(inspect.signature(model.forward).parameters, inputs, strict=False))
+            inputs = dict(zip(argument_names(tracer.model), inputs, strict=False))
         for key, value in named_tensors(inputs):
             name = key.rpartition(".")[2].lower()
             if name.endswith(("length", "lengths", "lens")) and value.shape == (batch.size,):
@@ -227,13 +232,12 @@ class Padding:
             elif "mask" not in name or value.shape[:1] != (batch.size,) or value.ndim < 2:
                 continue
             elif value.ndim == 2 and name.endswith("attention_mask"):
-                added = value.is_floating_point() and bool((value < 0).any())  # 0 and -inf
+                added = value.is_floating_point() and not (value > 0).any()  # 0 and -inf
                 self.masks.append(value == 0 if added else value != 0)
             elif value.ndim == 2 and name.endswith(("padding_mask", "pad_mask")):
                 self.masks.append(value == 0)
             elif (value != value.flatten()[0]).any():
                 self.unknown.append(name)
-        self.hidden = hidden and not self.masks and not self.lengths
 
     def mask(self, tokens: int) -> Tensor | None:
         """Return which of so many tokens are no padding, (n, t), or None if all are.
@@ -243,10 +247,13 @@ class Padding:
         LayerError
             If it is not known.
         """
-        if self.hidden:
+        if self.tracer.makes_mask and not self.masks and not self.lengths:
             raise LayerError("the network finds padding by itself, and no input of the batch shows it")
         if self.unknown:
-            raise LayerError(f"it is not known if {self.unknown[0]!r} is true for tokens or for padding")
+            raise LayerError(
+                f"it is not known if {self.unknown[0]!r} is true for tokens, as an attention_mask, or for "
+                "padding, as a padding_mask"
+            )
         masks = [mask for mask in self.masks if mask.shape[1] == tokens]
         masks += [
             torch.arange(tokens, device=lengths.device) < lengths[:, None]
@@ -300,8 +307,8 @@ def to_rows(
             x = _pooled(x, policy, site.channels, padding)
         except LayerError as error:
             raise LayerError(
-                f"pool={policy!r} cannot be applied to layer {site.name!r} of shape {tuple(x.shape)}: "
-                f"{error}; give a function, such as pool={{{site.name!r}: lambda x: x.mean(1)}}, or None to flatten it"
+                f"pool={policy!r} cannot be applied to layer {site.name!r}, {tuple(x.shape)}: {error}; "
+                f"give it a function, pool={{{site.name!r}: lambda x: x.mean(1)}}, or None to flatten it"
             ) from error
     return flatten_output(x)
 
@@ -450,7 +457,7 @@ def _run(
 ) -> dict[str, Tensor]:
     """Run one batch and return the chosen layers' rows, name -> (n, d)."""
     outputs: dict[str, Tensor] = {}
-    padding = Padding(tracer.model, batch, tracer.makes_mask) if pool is not None else None
+    padding = Padding(tracer, batch) if pool is not None else None
 
     def visit(site: LayerSite, tensor: Tensor) -> None:
         if selection.wants(site):

@@ -304,7 +304,7 @@ class Tracer:
                 break
             finally:
                 attributes.restore()
-        if len(errors) != 2:
+        if len(errors) < 2:
             return None
         return (
             f"the network cannot be run with {other} rows in the place of {batch.size} ({errors[0]}), so "
@@ -368,10 +368,10 @@ def _resized(value: Any, size: int, other: int, squares: bool) -> Any:
     if isinstance(value, Mapping):
         return {key: _resized(item, size, other, squares) for key, item in value.items()}
     rows = [min(row, size - 1) for row in range(other)]
-    if isinstance(value, tuple) and (len(value) != size or named_tensors(value)):
-        return tuple(_resized(item, size, other, squares) for item in value)
-    if isinstance(value, tuple):  # texts
-        return tuple(value[row] for row in rows)
+    if isinstance(value, tuple | list):
+        if len(value) == size and not named_tensors(value):  # texts
+            return type(value)(value[row] for row in rows)
+        return type(value)(_resized(item, size, other, squares) for item in value)
     if not isinstance(value, Tensor):
         return value
     fits = value.shape[:1] == (size,) and (squares or value.shape[1:2] != (size,))
@@ -510,12 +510,8 @@ class _Recorder(TorchFunctionMode):
 
     def explanation(self, error: Exception) -> str | None:
         """Return where an operation of torch failed, or None if the error is one of the model's own."""
-        if (
-            self.failure is None
-            or self.failure[0] is not error
-            or error is self.foreign
-            or "memory" in str(error)
-        ):
+        own = self.failure is None or self.failure[0] is not error or error is self.foreign
+        if self.failure is None or own or "memory" in str(error):
             return None
         return f"{self.failure[1]}: {_first_line(error)}"
 
@@ -527,7 +523,7 @@ class _Recorder(TorchFunctionMode):
     def _by_row(self, name: str, value: Any) -> Any:
         """Return a list of one record per row as one record of stacked tensors."""
         known = self.lists is None or name in self.lists
-        if type(value) not in (list, tuple) or len(value) != self.size or not known or self.size < 2:
+        if type(value) not in (list, tuple) or len(value) != self.size or not known:
             return value
         records = [dict(named_tensors(item)) for item in value]
         if not records[0] or any(record.keys() != records[0].keys() for record in records):
@@ -640,6 +636,14 @@ def _is_torch(module: nn.Module) -> bool:
 def _is_torch_leaf(module: nn.Module) -> bool:
     """Return whether to hide a module's inner calls: nn.ReLU calls F.relu, which is no layer of its own."""
     return _is_torch(module) and not any(module.children())
+
+
+def argument_names(model: nn.Module) -> list[str]:
+    """Return the names of the arguments of a model's forward; none if it is not a Python function."""
+    try:
+        return list(inspect.signature(getattr(model, "module", model).forward).parameters)
+    except (TypeError, ValueError):
+        return []
 
 
 def _is_view(one: Tensor, other: Tensor) -> bool:

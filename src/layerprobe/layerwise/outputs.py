@@ -26,6 +26,7 @@ from layerprobe.layers.batches import (
     read_batches,
 )
 from layerprobe.layers.capturing import OptionalPattern, Pool, RowCollector, capture, flatten_output, matches
+from layerprobe.layers.tracing import check_model, rows_to_compare
 from layerprobe.utils.distributed import (
     rank,
     receive,
@@ -190,6 +191,7 @@ class Extractor:
     head: str | None = None
 
     def __post_init__(self) -> None:
+        check_model(self.model)
         if isinstance(self.layers, Iterable) and not isinstance(self.layers, str):
             object.__setattr__(self, "layers", tuple(self.layers))  # an iterator serves one pass only
         if self.aliases is None:
@@ -289,7 +291,8 @@ class Extractor:
         output = None if batch.output_shape is None else batch.output_shape[1:]
         itemsize = max((rows.itemsize for rows in batch.outputs.values()), default=4)
         heads = {name: head.shape[1] for name, head in batch.heads.items()}
-        return Dimensions(layers, output, heads, itemsize, len(batch))
+        rows = len(batch) + rows_to_compare(len(batch))
+        return Dimensions(layers, output, heads, itemsize, rows)
 
     def extract(
         self,
