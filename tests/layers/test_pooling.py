@@ -173,6 +173,11 @@ def test_a_recurrent_network_with_time_or_rows_first(kind, first):
         ("F.mul", lambda self, x: self.conv((x * 2).transpose(1, 2)), TOKENS, 1),
         ("F.matmul", lambda self, x: x @ self.linear.weight.T, TOKENS, 1),
         ("F.relu", lambda self, x: torch.relu(functional.conv1d(x, torch.ones(4, 3, 2))), SIGNALS, 2),
+        ("F.mul", lambda self, x: self.linear((x * 2).mean(1)), TOKENS, 1),
+        ("F.mul", lambda self, x: self.linear((x * 2).amax(dim=1)), TOKENS, 1),
+        ("F.mul", lambda self, x: self.linear((x * 2)[:, 0]), TOKENS, 1),
+        ("F.mul", lambda self, x: self.linear((x * 2)[:, -1, ...]), TOKENS, 1),
+        ("F.mul", lambda self, x: self.linear((x * 2).sum((2, 3))), IMAGES, (2, 3)),
         ("F.softmax", lambda self, x: self.linear(x).softmax(-1), TOKENS, 1),
     ],
 )

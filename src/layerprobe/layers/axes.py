@@ -22,6 +22,7 @@ CHANNELS_FIRST = {
 }
 PERMUTATIONS = {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT"}
 RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "reshape_as", "view_as"}
+REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "select"}
 PRODUCTS = {"matmul", "mm", "bmm", "einsum", "baddbmm", "tensordot"}
 # Operations on all channels alike, although the shape may change.
 SLICES = {
@@ -122,6 +123,12 @@ class ChannelAxes:
             sizes = func(torch.empty(tuple(range(2, x.ndim + 2)), device="meta"), *args[1:], **kwargs).shape
             order = [size - 2 for size in sizes]
             self.of(x).link(self.of(y), order.index, order.__getitem__)
+        elif (name in REDUCTIONS or name == "getitem") and y.ndim < x.ndim:
+            kept = _kept(x, args[1] if len(args) > 1 else kwargs.get("dim"), indexed=name == "getitem")
+            if len(kept) == y.ndim:
+                self.of(x).link(
+                    self.of(y), lambda dim: kept.index(dim) if dim in kept else None, kept.__getitem__
+                )
         elif name in RESHAPES:
             one, other = tuple(x.shape), tuple(y.shape)
             self.of(x).link(self.of(y), _regrouped(one, other), _regrouped(other, one))
@@ -157,6 +164,21 @@ class ChannelAxes:
         self.of(x).settle(x.ndim - 1)
         if self.of(x).dim == x.ndim - 1 or name == "pad_packed_sequence":
             self.of(y).settle(y.ndim - 1)
+
+
+def _kept(x: Tensor, which: Any, indexed: bool) -> list[int]:
+    """Return the dimensions that remain after a reduction over some, or after an index; none if unknown."""
+    if not indexed:
+        dims = [
+            dim % x.ndim for dim in (which if isinstance(which, tuple | list) else [which]) if dim is not None
+        ]
+        return [dim for dim in range(x.ndim) if dim not in dims]
+    index = list(which) if isinstance(which, tuple) else [which]
+    if any(not isinstance(one, int | slice) and one is not ... for one in index):
+        return []
+    place = index.index(...) if ... in index else len(index)
+    index[place : place + 1] = [slice(None)] * (x.ndim - len(index) + (... in index))
+    return [dim for dim, one in enumerate(index) if isinstance(one, slice)]
 
 
 def _regrouped(before: tuple[int, ...], after: tuple[int, ...]) -> Callable[[int], int | None]:
