@@ -23,7 +23,8 @@ from layerprobe.report import accuracies, by_layer, by_probe, finding
 from layerprobe.report.progress import show_progress
 from layerprobe.runs.progress import Progress, State, follow_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
-from layerprobe.utils.files import replace_file, require_folder
+from layerprobe.utils.files import replace_file, require_folder, write_csv
+from layerprobe.utils.terminal import print_table, say
 
 DATA = "digits"
 HIDDEN = (256, 512, 512)
@@ -218,8 +219,8 @@ def write_files(demo: Demo, folder: Path) -> None:
     folder : Path
         An existing folder.
     """
-    demo.rows.to_csv(folder / "rows.csv", index=False)
-    demo.history.to_csv(folder / "history.csv", index=False)
+    write_csv(demo.rows, folder / "rows.csv")
+    write_csv(demo.history, folder / "history.csv")
     (folder / "run.json").write_text(json.dumps(demo.provenance(), indent=2) + "\n", encoding="utf-8")
     degree = f"{100 * demo.spec.corruption:g} % of the training labels redrawn"
     figure = accuracy_over_layers(demo.rows, title=f"MLP on handwritten digits, {degree}")
@@ -257,19 +258,12 @@ def show(result: Demo, out: Path) -> None:
     out : Path
         Folder with the files, which is named at the end.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     frame, networks = by_layer(result.rows), result.networks()
-    table = Table(title="Test accuracy in %, mean (range over seeds)", title_justify="left")
-    for name in frame.columns:
-        table.add_column(name.replace(", ", ",\n"))
-    for row in frame.itertuples(index=False):
-        table.add_row(*row)
-    Console().print(table)
+    columns = [name.replace(", ", ",\n") for name in frame.columns]
+    print_table(columns, frame.to_numpy(), title="Test accuracy in %, mean (range over seeds)")
     for seed in networks.loc[~networks["memorised"], "seed"]:
-        print(f"The network of seed {seed} did not reach its target accuracy; see history.csv.")
+        say(f"The network of seed {seed} did not reach its target accuracy; see history.csv.")
     best = 100 * networks["best_test_accuracy"].mean()
-    print(f"At their best epochs, known only from test labels, the networks reached {best:.1f} %.")
-    print(finding(result.rows))
-    print(f"All results are in {out}; start with {out / 'report.html'}.")
+    say(f"At their best epochs, known only from test labels, the networks reached {best:.1f} %.")
+    say(finding(result.rows))
+    say(f"All results are in {out}; start with {out / 'report.html'}.")

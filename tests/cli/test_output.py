@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from layerprobe.cli.output import as_json, printable, shell_spelling
+from layerprobe.cli.output import as_json, shell_spelling
+from layerprobe.utils.terminal import printable
 
 
 def test_printable_escapes_control_characters_and_keeps_other_text():

@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 from layerprobe.cli.audit import add_audit
 from layerprobe.cli.jobs import refuse_alone
-from layerprobe.cli.output import print_error
+from layerprobe.cli.output import (
+    Terminated,
+    drop_output,
+    print_error,
+    refuse_control,
+    sigterm_ends,
+    warnings_in_one_line,
+)
 from layerprobe.cli.paper import add_paper
 from layerprobe.cli.probe import add_probe
 from layerprobe.cli.reproduce import add_reproduce
 from layerprobe.cli.review import add_review
+from layerprobe.cli.user_code import user_error
 from layerprobe.errors import LayerprobeError
+from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
@@ -38,15 +47,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0: success. 1: a part failed, which stderr names. 2: wrong input, which one message on stderr
-        describes. 130: interrupted.
+        describes. 130: interrupted. 141: the reader of the output has ended. 143: terminated.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with sigterm_ends(), warnings_in_one_line():
+            code = _run(arguments)
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:  # the reader of the output, as head, has ended
+        drop_output()
+        return 141
+
+
+def _run(arguments: list[str]) -> int:
     import tyro
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments == ["--version"]:
-        print(f"layerprobe {version('layerprobe')}")
+        say(f"layerprobe {version('layerprobe')}")
         return 0
-    if refusal := refuse_alone(arguments):
+    if refusal := refuse_alone(arguments) or refuse_control(arguments):
         print_error(refusal)
         return 2
     try:
@@ -58,12 +78,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except SystemExit as end:  # tyro has printed the help or the wrong arguments
         return end.code if isinstance(end.code, int) else 2
-    except (LayerprobeError, OSError) as error:
-        print_error(error)
+    except BrokenPipeError:
+        raise
+    except KeyboardInterrupt as stop:
+        print_error("terminated" if isinstance(stop, Terminated) else "interrupted")
+        return 143 if isinstance(stop, Terminated) else 130
+    except Exception as error:
+        known = isinstance(error, LayerprobeError)
+        said = "" if known else user_error(error)
+        if not (said or known or isinstance(error, OSError)):
+            raise
+        print_error(f"your code failed: {said}" if said else error)
         return 2
-    except KeyboardInterrupt:
-        print_error("interrupted")
-        return 130
     return 0
 
 
@@ -101,7 +127,7 @@ def _commands() -> "SubcommandApp":
 
         result = run_demo(Spec(corruption, seeds, variance), out)
         if json:
-            print(jsonlib.dumps(result.summary(), indent=2))
+            say(jsonlib.dumps(result.summary(), indent=2))
         else:
             show(result, out)
 
@@ -123,7 +149,7 @@ def _commands() -> "SubcommandApp":
         """
         from layerprobe.data import fetch
 
-        print(fetch(name, root, progress=True))
+        say(fetch(name, root, progress=True))
 
     add_paper(app)
     add_reproduce(app)

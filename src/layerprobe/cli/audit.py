@@ -1,13 +1,13 @@
 """`layerprobe audit`: find wrong labels with the network that was trained on them."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from layerprobe.cli.jobs import one_job
 from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions
-from layerprobe.cli.output import as_json, print_table, printable, write_csv
+from layerprobe.cli.output import as_json
+from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,40 +88,33 @@ def add_audit(app: "SubcommandApp") -> None:
             if options.dry_run:
                 _show_plan(auditing.plan_audit(network, rows, **arguments), json=options.json)
                 return
-            arguments["progress"] = lambda step: print(f"{step} ...", file=sys.stderr)
+            arguments["progress"] = lambda step: say(f"{step} ...", error=True)
             result = auditing.audit(network, rows, **arguments)
             if not first:
                 return
             _write(result, out)
             if options.json:
-                print(as_json(_summary(result)), end="")
+                say(as_json(_summary(result)).rstrip())
             else:
                 _show_audit(result, out)
 
 
 def _show_plan(plan: "AuditPlan", *, json: bool) -> None:
     """Print the plan of an audit."""
-    from rich.table import Table
-    from rich.text import Text
-
     if json:
-        print(as_json({**asdict(plan), "tried": plan.tried}), end="")
+        say(as_json({**asdict(plan), "tried": plan.tried}).rstrip())
         return
-    table = Table(title="Layers", title_justify="left")
-    table.add_column("layer")
-    table.add_column("features", justify="right")
-    for layer, dimension in plan.layers.items():
-        table.add_row(Text(printable(layer)), f"{dimension:,}")
-    print_table(table)
+    rows = [(layer, f"{dimension:,}") for layer, dimension in plan.layers.items()]
+    print_table(("layer", "features"), rows, right=("features",), title="Layers")
     probes = (
         f"{name} with {len(values)} hyperparameter values" if values else name
         for name, values in plan.candidates.items()
     )
     selection = f"{plan.held_out:,} rows" if plan.held_out else "views of the training rows"
-    print(f"{plan.rows:,} training rows of {len(plan.classes)} classes; selection by {selection}.")
-    print(f"{plan.tried} candidates: {', '.join(probes)}, on each layer.")
-    print(f"{plan.passes} passes of the network over all rows, including those of its untrained copy.")
-    print(f"{plan.memory / 1e9:.2f} GB for the outputs of the layers. Nothing was computed.")
+    say(f"{plan.rows:,} training rows of {len(plan.classes)} classes; selection by {selection}.")
+    say(f"{plan.tried} candidates: {', '.join(probes)}, on each layer.")
+    say(f"{plan.passes} passes of the network over all rows, including those of its untrained copy.")
+    say(f"{plan.memory / 1e9:.2f} GB for the outputs of the layers. Nothing was computed.")
 
 
 def _noise(audit: "Audit") -> dict[str, Any]:
@@ -162,7 +155,7 @@ def _most_suspicious(audit: "Audit") -> "np.ndarray":
 
 def _write(audit: "Audit", out: Path) -> None:
     """Write the report, the tables and the audit; each file is replaced at once or not at all."""
-    from layerprobe.utils.files import replace_file
+    from layerprobe.utils.files import replace_file, write_csv
 
     out.mkdir(parents=True, exist_ok=True)
     audit.save(out / "audit.safetensors")
@@ -174,28 +167,21 @@ def _write(audit: "Audit", out: Path) -> None:
 
 def _show_audit(audit: "Audit", out: Path) -> None:
     """Print the finding, the verdict and the rows with the most suspicious labels."""
-    from rich.table import Table
-    from rich.text import Text
-
     from layerprobe.auditing.findings import score_text
 
-    print(printable(f"{audit.finding}\nVerdict: {audit.verdict}. {audit.why}"))
+    say(f"{audit.finding}\nVerdict: {audit.verdict}. {audit.why}")
     flagged = int(audit.issues["is_label_issue"].sum())
     if flagged:
-        table = Table(title=f"The most suspicious of {flagged:,} flagged labels", title_justify="left")
-        for name in ("index", "given", "suggested"):
-            table.add_column(name)
-        table.add_column("score", justify="right")
         positions = _most_suspicious(audit)
         examples = [audit.example(int(i)) for i in positions]
         texts = [" ".join(text.split()) if isinstance(text, str) else "" for text in examples]
-        if any(texts):
-            table.add_column("text", no_wrap=True, overflow="ellipsis")
+        columns = ("index", "given", "suggested", "score", "text")[: 5 if any(texts) else 4]
+        rows = []
         for i, text in zip(positions, texts, strict=True):
             row = audit.issues.iloc[i]
-            cells = [row["index"], row["given_label"], row["suggested_label"], score_text(row["label_score"])]
-            # A Text shows brackets literally; a plain string would be read as markup.
-            table.add_row(*(Text(printable(cell)) for cell in ([*cells, text] if any(texts) else cells)))
-        print_table(table)
-        print(f"About {100 * audit.expected_precision:.0f} % of the flagged labels are expected to be wrong.")
-    print(f"All results are in {out}; start with {out / 'report.html'}.")
+            cells = (row["index"], row["given_label"], row["suggested_label"], score_text(row["label_score"]))
+            rows.append((*cells, text)[: len(columns)])
+        title = f"The most suspicious of {flagged:,} flagged labels"
+        print_table(columns, rows, right=("score",), title=title, no_wrap="text")
+        say(f"About {100 * audit.expected_precision:.0f} % of the flagged labels are expected to be wrong.")
+    say(f"All results are in {out}; start with {out / 'report.html'}.")

@@ -9,7 +9,10 @@ if TYPE_CHECKING:
 
     from layerprobe.auditing.dataset.labelled import LabelledDataset
 
-MODEL = "PKG.MOD:NAME of a torch.nn.Module, or of a class or function that returns one without arguments."
+MODEL = (
+    "PKG.MOD:NAME of a torch.nn.Module, or of a class or function that returns one; literal arguments may "
+    "follow, as in 'models:Net(10, width=64)'."
+)
 DATA = (
     "The training data with the labels that the network was trained on: a folder with one subfolder of "
     "images per class; a .csv file with the columns path and label, or text and label; an .npz file with the "
@@ -25,7 +28,10 @@ class NetworkOptions:
     Attributes
     ----------
     weights
-        A safetensors file with the state_dict of the model. Without it the model is used as --model gives it.
+        The state_dict of the model: a safetensors file, a file of torch.save, or a checkpoint of Lightning.
+        Without it the model is used as --model gives it.
+    strip_prefix
+        What the names in the file of weights have in front, as model. in checkpoints of Lightning.
     layers
         Names or patterns of layers. Without it: the outputs of all nonlinearities.
     pool
@@ -55,6 +61,7 @@ class NetworkOptions:
     """
 
     weights: Path | None = None
+    strip_prefix: str = ""
     layers: tuple[str, ...] = ()
     pool: Literal["mean", "max", "first", "last"] | None = None
     inputs: str | None = None
@@ -77,7 +84,7 @@ class NetworkOptions:
         """Return the network with its weights on its device."""
         from layerprobe.cli.user_code import load_model
 
-        return load_model(reference, self.weights, self.device)
+        return load_model(reference, self.weights, self.device, self.strip_prefix)
 
     def load_rows(self, place: str) -> "LabelledDataset":
         """Read labelled data from a path or ``pkg.mod:name``."""
@@ -87,8 +94,7 @@ class NetworkOptions:
         inputs = None if self.inputs is None else load_object(self.inputs)
         source: Any = place
         if is_reference(place) and not Path(place).exists():
-            named = load_object(place)
-            source = named() if callable(named) else named
+            source = load_object(place, call=True)
         return read_rows(
             source,
             path_column=self.path_column,

@@ -1,33 +1,30 @@
-"""Safe output of the command line: terminal text, JSON, and CSV files for spreadsheets."""
+"""Output of the command line: messages, JSON, CSV files for spreadsheets; the end of a command."""
 
+import contextlib
 import json
 import math
+import os
 import re
+import signal
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
+from layerprobe.errors import LayerprobeWarning
+from layerprobe.utils.terminal import CONTROL, say
 
 # Python arguments whose names in an error message become the options of the same name.
 ARGUMENTS = "policy holdout trusted test views layers pool probes variances inputs resize path_column "
-ARGUMENTS += "text_column label_column class_names true_labels batch_size device memory seed jobs checkpoints"
-# Control characters but the line feed, marks that reverse the direction of text, and halves of surrogates.
-CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet evaluates
-
-
-def printable(text: object) -> str:
-    """Return a text in which characters that control the terminal or the direction of text are escaped."""
-    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), str(text))
+ARGUMENTS += (
+    "text_column label_column class_names true_labels batch_size device memory seed jobs checkpoints "
+)
+ARGUMENTS += "strip_prefix"
 
 
 def print_error(message: object) -> None:
     """Print one message of the command on stderr."""
-    print(f"layerprobe: {printable(shell_spelling(str(message)))}", file=sys.stderr)
+    say(f"layerprobe: {shell_spelling(str(message))}", error=True)
 
 
 def shell_spelling(message: str) -> str:
@@ -49,11 +46,60 @@ def shell_spelling(message: str) -> str:
     return re.sub(pattern, option, message)
 
 
-def print_table(table: "Table") -> None:
-    """Print a table on stdout."""
-    from rich.console import Console
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: its processes end, and it says how to go on."""
 
-    Console().print(table)
+
+@contextlib.contextmanager
+def sigterm_ends() -> Iterator[None]:
+    """Raise `Terminated` at SIGTERM while the block runs; a second SIGTERM does not disturb the end."""
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        if before != signal.SIG_IGN:
+            signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread, which alone gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+@contextlib.contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print each warning in one line on stderr."""
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        kind = "warning" if issubclass(category, LayerprobeWarning) else category.__name__
+        print_error(f"{kind}: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def drop_output() -> None:
+    """Send the rest of the output to nowhere, so that the end of Python does not fail to write it."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def refuse_control(arguments: Sequence[str]) -> str:
+    """Return why arguments with control characters, which errors would repeat, are refused; else empty."""
+    wrong = [word for word in arguments if CONTROL.search(word.replace("\t", ""))]
+    return f"expected arguments without control characters, got {wrong[0]}" if wrong else ""
 
 
 def as_json(value: Any) -> str:
@@ -71,34 +117,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
-
-
-def write_csv(frame: "pd.DataFrame", path: Path) -> None:
-    """Write a table without its index, all or nothing, so that a spreadsheet evaluates none of its cells.
-
-    Texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return get an apostrophe in front. A
-    carriage return becomes a line feed, which stays inside its quoted cell.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    path : Path
-
-    Raises
-    ------
-    DataError
-        If the file cannot be written.
-    """
-    from layerprobe.utils.files import replace_file
-
-    safe = frame.copy()
-    for name in safe.select_dtypes(exclude=["number", "bool"]):
-        safe[name] = safe[name].map(_safe_cell)
-    replace_file(path, safe.to_csv(index=False).encode("utf-8", errors="replace"))
-
-
-def _safe_cell(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    mark = "'" if cell.startswith(FORMULA) else ""
-    return mark + cell.replace("\r", "\n")

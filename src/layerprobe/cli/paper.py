@@ -1,6 +1,5 @@
 """`layerprobe paper`: train grids of networks, show their states, write tables and figures."""
 
-import sys
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from layerprobe.cli.jobs import Workers, one_job
 from layerprobe.cli.output import print_error
 from layerprobe.errors import InputError
+from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
@@ -113,8 +113,8 @@ def add_paper(app: "SubcommandApp") -> None:
         """Train a grid of networks on corrupted labels, several at a time.
 
         A run that is done is not repeated. A run that was interrupted resumes after its last complete epoch:
-        after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1 if a run failed;
-        the others are finished nevertheless.
+        after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1 if a run failed
+        or another process holds it; the others are finished nevertheless.
 
         Started by torchrun, its processes train one run after another together, each with its share of every
         batch: torchrun --standalone --nproc-per-node 2 -m layerprobe paper train ... There the first failure
@@ -132,7 +132,14 @@ def add_paper(app: "SubcommandApp") -> None:
         if stacked and separate:
             raise InputError("runs are trained either stacked or separate; leave out one of the two")
         with one_job(workers.device):
-            from layerprobe.report.run_tables import counts, disk, failures, run_progress, show_grid
+            from layerprobe.report.run_tables import (
+                counts,
+                disk,
+                failures,
+                run_progress,
+                show_grid,
+                unfinished,
+            )
             from layerprobe.runs.grid import train_grid
             from layerprobe.runs.scheduler import Cluster
             from layerprobe.runs.states import disk_needed, status
@@ -158,7 +165,7 @@ def add_paper(app: "SubcommandApp") -> None:
             needed = disk_needed(left, jobs=len(left) if stacked else at_once, checkpoints=checkpoints)
             number = f"Those of a pair as one, {number}" if stacked else number[0].upper() + number[1:]
             shared = f" on {world_size()} processes" if several else ""
-            print(f"{counts(rows)}. {number}{shared}, {disk(needed, root)}.", file=sys.stderr)
+            say(f"{counts(rows)}. {number}{shared}, {disk(needed, root)}.", error=True)
             if dry_run:
                 show_grid(root, rows, json=json)
                 return
@@ -175,10 +182,11 @@ def add_paper(app: "SubcommandApp") -> None:
                     stacked=stacked,
                     report=report,
                 )
-            show_grid(root, status(root, specs), outcomes, json=json)
-            for line in failures(outcomes):
+            rows = status(root, specs)
+            show_grid(root, rows, outcomes, json=json)
+            for line in filter(None, [unfinished(rows), *failures(outcomes)]):
                 print_error(line)
-            if any(outcome.state == "failed" for outcome in outcomes):
+            if unfinished(rows):
                 raise SystemExit(1)
 
     @paper.command
@@ -222,7 +230,8 @@ def add_paper(app: "SubcommandApp") -> None:
         from layerprobe.report.reproduction import Results, known, write_tables
 
         known(names, TABLES, "table")
-        _show_written(write_tables(Results.of_root(root), names or None, out), out)
+        results = Results.of_root(root)
+        _show_written(write_tables(results, names or None, out), results.problems, out)
 
     @paper.command
     def figures(
@@ -245,13 +254,15 @@ def add_paper(app: "SubcommandApp") -> None:
         from layerprobe.report.reproduction import Results, known, write_figures
 
         known(names, FIGURES, "figure")
-        _show_written(write_figures(Results.of_root(root), names or None, out), out)
+        results = Results.of_root(root)
+        _show_written(write_figures(results, names or None, out), results.problems, out)
 
 
-def _show_written(written: "Written", out: Path) -> None:
-    """Print what was written and what was left out; exit with code 1 if nothing was written."""
-    for name, reason in written.left_out.items():
-        print_error(f"{name} is left out: {reason}")
-    if not written.made:
+def _show_written(written: "Written", problems: "list[str]", out: Path) -> None:
+    """Print what was written and what was not; exit with code 1 for damaged files or no result."""
+    for line in [*problems, *(f"{name} is left out: {reason}" for name, reason in written.left_out.items())]:
+        print_error(line)
+    if written.made:
+        say(f"{', '.join(written.made)}: in {out}.")
+    if problems or not written.made:
         raise SystemExit(1)
-    print(f"{', '.join(written.made)}: in {out}.")

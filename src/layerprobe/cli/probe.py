@@ -1,6 +1,5 @@
 """`layerprobe probe`: the accuracy of probes on every layer of a trained network."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from layerprobe.cli.jobs import one_job
 from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions
-from layerprobe.cli.output import as_json, printable, write_csv
+from layerprobe.cli.output import as_json
 from layerprobe.errors import InputError
+from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +61,7 @@ def add_probe(app: "SubcommandApp") -> None:
         from layerprobe.layerwise import plan as plan_probes
         from layerprobe.layerwise import probe as probe_network
         from layerprobe.probes import named_probes
-        from layerprobe.utils.files import require_folder
+        from layerprobe.utils.files import require_folder, write_csv
         from layerprobe.utils.memory_limit import as_bytes
 
         with one_job(options.device) as first:
@@ -92,9 +92,9 @@ def add_probe(app: "SubcommandApp") -> None:
             }
             if options.dry_run:
                 plan = plan_probes(network, train, **_sizes(y, n_test), **common)
-                print(as_json(plan.summary()) if options.json else printable(plan))
+                say(as_json(plan.summary()) if options.json else plan)
                 return
-            print(f"probing {rows.n:,} rows and {n_test:,} test rows ...", file=sys.stderr)
+            say(f"probing {rows.n:,} rows and {n_test:,} test rows ...", error=True)
             table = probe_network(
                 network, train, held, train_labels=y, batch_size=options.batch_size, **common
             )
@@ -104,10 +104,10 @@ def add_probe(app: "SubcommandApp") -> None:
             write_csv(table, out / "rows.csv")
             save(table.plot(drawn), out / "figure")
             if options.json:
-                print(as_json({"rows": table.to_dict("records")}), end="")
+                say(as_json({"rows": table.to_dict("records")}).rstrip())
             else:
-                print(printable(repr(table)))
-                print(f"All rows are in {out / 'rows.csv'}, a figure in {out / 'figure.png'}.")
+                say(repr(table))
+                say(f"All rows are in {out / 'rows.csv'}, a figure in {out / 'figure.png'}.")
 
 
 def _true_labels(path: Path, n: int, encode: "Callable[[np.ndarray, str], np.ndarray]") -> "np.ndarray":

@@ -1,12 +1,12 @@
 """`layerprobe reproduce`: the paper, or one table or figure of it, beside the published numbers."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from layerprobe.cli.jobs import Workers
 from layerprobe.cli.output import print_error
 from layerprobe.errors import InputError
+from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
@@ -35,7 +35,7 @@ def add_reproduce(app: "SubcommandApp") -> None:
 
         Does only what is missing; an interrupted reproduction continues when the command is repeated. Writes
         tables/, figures/, report.html, rows.csv, history.csv and provenance.json. The exit code is 1 if a run
-        failed; the results of the other runs are written.
+        failed or another process holds it; the results of the other runs are written.
 
         Args:
             workers: Where runs are trained and measured.
@@ -53,7 +53,7 @@ def add_reproduce(app: "SubcommandApp") -> None:
         from layerprobe.paper.plans import plan as plan_of
         from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
-        from layerprobe.report.run_tables import failures, show_grid
+        from layerprobe.report.run_tables import failures, show_grid, unfinished
         from layerprobe.runs.states import status
 
         if dry_run and as_is:
@@ -63,18 +63,22 @@ def add_reproduce(app: "SubcommandApp") -> None:
         jobs = workers.resolve()
         plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
         if not as_is:
-            print(announce(plan, root, jobs), file=sys.stderr)
+            say(announce(plan, root, jobs), error=True)
         failed: list[Outcome] = []
         if as_is:
-            if not write_all(plan, root, out):
+            results = write_all(plan, root, out)
+            if not results:
                 raise InputError(f"there is nothing to write: no run in {root} shows {', '.join(names)}")
+            failed = results.damaged
         elif not dry_run:
             failed = reproduce_plan(plan, root, out, jobs=jobs, device=workers.device, data_root=workers.data)
+        rows = status(root, list(plan.work))
         if dry_run or json:
-            show_grid(root, status(root, list(plan.work)), failed, json=json)
+            show_grid(root, rows, failed, json=json)
         if not dry_run and not json and (out / "report.html").exists():
-            print(f"All results are in {out}; start with {out / 'report.html'}.")
-        for line in failures(failed):
+            say(f"All results are in {out}; start with {out / 'report.html'}.")
+        left = "" if dry_run or as_is else unfinished(rows)
+        for line in filter(None, [left, *failures(failed)]):
             print_error(line)
-        if failed:
+        if failed or left:
             raise SystemExit(1)

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from layerprobe.cli.output import as_json, printable, write_csv
+from layerprobe.cli.output import as_json
 from layerprobe.errors import InputError
+from layerprobe.utils.files import write_csv
+from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
@@ -57,12 +59,12 @@ def add_review(app: "SubcommandApp") -> None:
         if labels_out is not None:
             write_csv(_labels(audit), labels_out)
         if json:
-            print(as_json(_summary(audit)), end="")
+            say(as_json(_summary(audit)).rstrip())
         elif audit.review is not None:
             _show(audit)
         for file, what in ((tasks_out, "tasks"), (labels_out, "labels")):
             if file is not None and not json:
-                print(printable(f"The {what} are in {file}."))
+                say(f"The {what} are in {file}.")
 
 
 def _labels(audit: "Audit") -> Any:
@@ -98,27 +100,27 @@ def _summary(audit: "Audit") -> dict[str, Any]:
 
 def _show(audit: "Audit") -> None:
     """Print the measurements of a review."""
-    from rich.table import Table
-
     from layerprobe.auditing.review.measuring import percent
-    from layerprobe.cli.output import print_table
 
     review = audit.review
     if review is None:
         return
-    table = Table(title=f"Measured on {review.reviewed:,} reviewed rows", title_justify="left")
-    table.add_column("measurement")
-    table.add_column("value and 95 % interval")
-    for name, value in (
-        ("wrong labels", review.noise),
-        ("flagged labels that are wrong", review.precision),
-        ("wrong labels that are flagged", review.recall),
-        ("errors of the reviewer", review.errors),
-    ):
-        table.add_row(name, percent(value))
-    print_table(table)
+    rows = [
+        (name, percent(value))
+        for name, value in (
+            ("wrong labels", review.noise),
+            ("flagged labels that are wrong", review.precision),
+            ("wrong labels that are flagged", review.recall),
+            ("errors of the reviewer", review.errors),
+        )
+    ]
+    print_table(
+        ("measurement", "value and 95 % interval"),
+        rows,
+        title=f"Measured on {review.reviewed:,} reviewed rows",
+    )
     if review.undecided:
-        print(f"{review.undecided:,} more rows of the sample are undecided.")
+        say(f"{review.undecided:,} more rows of the sample are undecided.")
     if review.different:
-        print(f"{review.different:,} of {review.pairs:,} rows with several decisions have different ones.")
-    print(f"Advice: {review.advice}. {audit.why}")
+        say(f"{review.different:,} of {review.pairs:,} rows with several decisions have different ones.")
+    say(f"Advice: {review.advice}. {audit.why}")

@@ -1,90 +1,187 @@
 """Load objects that the user names as ``pkg.mod:name``; this runs the code of the user."""
 
+import ast
 import difflib
 import importlib
+import importlib.util
 import os
 import re
 import sys
+import sysconfig
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
 
+NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
+REFERENCE = re.compile(rf"({NAME}):({NAME})\s*(?:\((.*)\))?", re.DOTALL)
+OURS = Path(__file__).resolve().parents[1]
+STDLIB = Path(sysconfig.get_paths()["stdlib"]).resolve()
+PLACES: set[Path] = set()
+"""Files and folders of the modules that the user named."""
+
 
 def is_reference(text: str) -> bool:
-    """Return whether a text has the form ``pkg.mod:name``; otherwise it is a path."""
-    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*", text) is not None
+    """Return whether a text is ``pkg.mod:name`` or ``pkg.mod:name(...)``; otherwise it is a path."""
+    return REFERENCE.fullmatch(text.strip()) is not None
 
 
-def load_object(reference: str) -> Any:
-    """Import ``pkg.mod:name``; modules in the current directory are found first.
+def load_object(reference: str, *, call: bool = False) -> Any:
+    """Import ``pkg.mod:name``, and call it if it has arguments, as ``pkg.mod:name(width=64)``.
+
+    Modules in the current directory are found first. Arguments are literals of Python.
+
+    Parameters
+    ----------
+    reference : str
+    call : bool
+        Call a class or function also without arguments; a model is no function.
 
     Raises
     ------
     InputError
-        If the module or the object does not exist. Errors that the module raises pass through.
+        If the module or the object does not exist. Errors of the code itself pass through; see `user_error`.
     """
-    if not is_reference(reference):
+    parts = REFERENCE.fullmatch(reference.strip())
+    if not parts:
         raise InputError(f"expected pkg.mod:name, as in models.cnn:build, got {reference!r}")
-    module_name, _, name = reference.partition(":")
+    module_name, name, given = parts.groups()
+    args, kwargs = _arguments(given or "")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
+    _remember(module_name.partition(".")[0])
     try:
         value: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            if not hasattr(value, part):
+                near = difflib.get_close_matches(part, dir(value), n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise InputError(f"{reference}: {module_name} has no {part!r}{hint}")
+            value = getattr(value, part)
+        if given is not None and (not callable(value) or _is_model(value)):
+            raise InputError(f"{reference}: {name} takes no arguments, it is a {type(value).__name__}")
+        if given is None and not (call and callable(value) and not _is_model(value)):
+            return value
+        try:
+            return value(*args, **kwargs)
+        except TypeError as error:
+            if user_error(error):
+                raise
+            raise InputError(f"{reference} cannot be called: {error}") from error  # with these arguments
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise  # the module exists, but one of its own imports is missing
         raise InputError(
             f"{reference}: no module {error.name!r} in {here} or among the installed packages"
         ) from error
-    for part in name.split("."):
-        if not hasattr(value, part):
-            near = difflib.get_close_matches(part, dir(value), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise InputError(f"{reference}: {module_name} has no {part!r}{hint}")
-        value = getattr(value, part)
-    return value
+    except SystemExit as error:
+        raise InputError(f"{reference}: the code ended the program, SystemExit({error.code!r})") from error
 
 
-def load_model(reference: str, weights: Path | None, device: str | None) -> "nn.Module":
+def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
+    """Return the literals between the brackets of a call."""
+    try:
+        call = ast.parse(f"f({text}\n)", mode="eval").body
+        if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Name)):
+            raise ValueError("no call")
+        if not all(keyword.arg for keyword in call.keywords):
+            raise ValueError("** is not possible")
+        kwargs = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+        return [ast.literal_eval(value) for value in call.args], kwargs
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
+        raise InputError(
+            f"expected literals as arguments, as in models.cnn:build(10, width=64), got ({text}): {error}"
+        ) from error
+
+
+def _remember(module_name: str) -> None:
+    """Note where the code of a module lies."""
+    spec = importlib.util.find_spec(module_name) if module_name not in sys.modules else None
+    spec = spec or getattr(sys.modules.get(module_name), "__spec__", None)
+    if spec and spec.submodule_search_locations:
+        PLACES.update(Path(place).resolve() for place in spec.submodule_search_locations)
+    elif spec and spec.origin:
+        file = Path(spec.origin).resolve()
+        PLACES.add(file if "site-packages" in file.parts else file.parent)
+
+
+def user_error(error: BaseException) -> str:
+    """Return an error of the user's code or model in one line, with its own place; empty for other errors."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}".rstrip(": ")
+    if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
+        return f"SyntaxError: {error.msg} ({_short(error.filename)}, line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
+    if frames:
+        last = frames[-1]
+        return f"{said} ({_short(last.filename)}, line {last.lineno}, in {last.name}: {last.line})"
+    if not PLACES or "torch" not in sys.modules:
+        return ""
+    selves: list[Any] = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [value for value in selves if _is_model(value)]
+    if not modules:
+        return ""
+    layer = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
+    return f"{said} (in the forward pass of the model, in {layer or 'its'} {type(modules[-1]).__name__})"
+
+
+def _is_users(file: str) -> bool:
+    path = Path(file).resolve()
+    if path.is_relative_to(OURS) or (path.is_relative_to(STDLIB) and "site-packages" not in path.parts):
+        return False
+    inner = (path.relative_to(place).parts for place in PLACES if path.is_relative_to(place))
+    return any("site-packages" not in parts for parts in inner)
+
+
+def _short(file: str) -> str:
+    path, here = Path(file).resolve(), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _is_model(value: Any) -> bool:
+    from torch import nn
+
+    return isinstance(value, nn.Module)
+
+
+def load_model(
+    reference: str, weights: Path | None, device: str | None, strip_prefix: str = ""
+) -> "nn.Module":
     """Return a network on its device, with its weights.
 
     Parameters
     ----------
     reference : str
-        ``pkg.mod:name`` of an nn.Module, or of a class or function that returns one without arguments.
+        ``pkg.mod:name`` of an nn.Module, or of a class or function that returns one; arguments may follow.
     weights : path, optional
-        A safetensors file with the state_dict: all parameters and buffers, no others.
+        As for `layerprobe.networks.load_state`.
     device : str, optional
         Name of a torch device.
+    strip_prefix : str
+        As for `layerprobe.networks.load_state`.
 
     Raises
     ------
     InputError
-        If the object is not an nn.Module, or the device cannot be used.
+        If the object is not an nn.Module, the weights belong to another network, or the device cannot be used.
     DataError
-        If the weights cannot be read, or belong to another network.
+        If the weights cannot be read.
     """
-    import safetensors
-    import safetensors.torch
     import torch
-    from torch import nn
 
-    made = load_object(reference)
-    model = made if isinstance(made, nn.Module) or not callable(made) else made()
-    if not isinstance(model, nn.Module):
+    from layerprobe.networks import load_state
+
+    model = load_object(reference, call=True)
+    if not _is_model(model):
         raise InputError(f"{reference}: expected a torch.nn.Module, got {type(model).__name__}")
     if weights is not None:
-        try:
-            safetensors.torch.load_model(model, weights, strict=True)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise DataError(f"{weights} cannot be read as a safetensors file: {error}.") from error
-        except RuntimeError as error:
-            raise DataError(f"{weights} does not fit the network: {' '.join(str(error).split())}") from error
+        load_state(model, weights, strip_prefix=strip_prefix or None)
+    elif strip_prefix:
+        raise InputError("--strip-prefix is for the names in a file of weights; add --weights")
     if device is None:
         return model
     try:

@@ -1,11 +1,12 @@
 """Experiments on finished runs: missing rows are measured once and kept in the folder of the run."""
 
+import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
-from pathlib import Path
 
 import pandas as pd
 
@@ -13,9 +14,9 @@ from layerprobe.errors import DataError, ExperimentError, InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.runs.folders import RECORD, Run, is_done, read_run, run_folder
+from layerprobe.runs.folders import is_done, is_marked, read_run, run_folder
 from layerprobe.runs.grid import Outcome
-from layerprobe.runs.leases import Session, acquire, is_leased
+from layerprobe.runs.leases import Session, acquire, is_leased, remove_left, remove_unfinished
 from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
 from layerprobe.runs.scheduler import Jobs, Location, jobs_on, renamed_arguments, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
@@ -88,6 +89,7 @@ def analyse(
     if not is_done(folder):
         raise DataError(f"{folder}: this run is not done, so nothing can be measured on it. Train it first.")
     with acquire(folder, session) as lease:
+        remove_unfinished(folder)
         names = missing(spec, root, experiments)
         finished = FinishedRun.of(spec, root, data_root=data_root, device=device) if names else None
         failed: list[Exception] = []
@@ -138,6 +140,8 @@ def analyse_grid(
     jobs = jobs_on(device, jobs)
     root, data_root = shared_places(jobs, root, data_root)
     specs = list(work)
+    for spec in specs:
+        remove_left(run_folder(root, spec))
     wanted = {spec: names for spec in specs if (names := missing(spec, root, work[spec]))}
     outcomes = {spec: Outcome(spec, "kept") for spec in specs if spec not in wanted}
     analyse_one = partial(_analyse_one, root=root, data_root=data_root, device=device)
@@ -186,7 +190,7 @@ def _progress(
     return Progress("analysing", done + 1, done / len(wanted[spec]))
 
 
-def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
+def gather(specs: Sequence[RunSpec], root: Location, damaged: list[Outcome] | None = None) -> pd.DataFrame:
     """Return the rows of all experiments on runs, with the columns `layerprobe.paper.rows.COLUMNS`.
 
     Parameters
@@ -194,22 +198,23 @@ def gather(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     specs : sequence of RunSpec
         The runs; those without rows are left out.
     root : path
+    damaged : list of Outcome, optional
+        Gets an outcome for each run and each file of rows that cannot be read.
     """
-    frames = []
+    frames, bad = [], list[Outcome]() if damaged is None else damaged
     for spec in specs:
         folder = run_folder(root, spec)
-        names = [name for name in EXPERIMENTS if rows_path(folder, name).exists()]
-        if names and (run := _readable(folder)):
-            frames += [of_run(run, read_rows(folder, name)) for name in names]
+        for name in [name for name in EXPERIMENTS if os.path.lexists(rows_path(folder, name))]:
+            try:
+                run = read_run(folder)
+            except DataError as error:
+                bad.append(Outcome.of(spec, error))
+                break
+            try:
+                frames.append(of_run(run, read_rows(folder, name)))
+            except DataError as error:
+                bad.append(Outcome.of(spec, error))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-
-
-def _readable(folder: Path) -> Run | None:
-    """Return a run, or None if its files are damaged; `layerprobe.paper.status` reports damage."""
-    try:
-        return read_run(folder)
-    except DataError:
-        return None
 
 
 def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
@@ -218,7 +223,7 @@ def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     Parameters
     ----------
     specs : sequence of RunSpec
-        The runs; unfinished ones are left out.
+        The runs; unfinished and damaged ones are left out.
     root : path
 
     Returns
@@ -229,8 +234,9 @@ def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     """
     frames = []
     for spec in specs:
-        folder = run_folder(root, spec)
-        if (folder / RECORD).exists() and (run := _readable(folder)) and run.done:
-            frames.append(with_run(run.spec, run.history).assign(target=spec.recipe.target))
+        with contextlib.suppress(DataError):  # which `layerprobe.paper.status` reports
+            if is_marked(run_folder(root, spec)):
+                run = read_run(run_folder(root, spec))
+                frames.append(with_run(run.spec, run.history).assign(target=spec.recipe.target))
     columns = [*RUN, *(field.name for field in fields(Epoch)), "target"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

@@ -24,13 +24,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerprobe.errors import DataError
-from layerprobe.runs.folders import Run
+from layerprobe.runs.folders import Run, one_line
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import variant
-from layerprobe.utils.files import replace_file
+from layerprobe.utils.files import read_file, replace_file
 
 SEEDS = ["seed", "noise_seed", "init_seed", "order_seed"]
 RUN = ["pair", "corruption", "noise", *SEEDS, "subset", "variant", "key"]
@@ -92,12 +93,17 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
     """
     path = rows_path(folder, experiment)
     try:
-        # the parser of pandas may lose the last bit of a number
-        return _typed(pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str, keep_default_na=False)[MEASURE])
-    except (FileNotFoundError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{path}: expected the rows of an experiment ({error}). Remove it and run the experiment again."
-        ) from error
+        content = io.BytesIO(read_file(path))
+        # As text: the parser of pandas may lose the last bit of a number.
+        rows = _typed(pd.read_csv(content, dtype=str, keep_default_na=False)[MEASURE])
+        if rows.empty or not rows["experiment"].isin([experiment, ""]).all():
+            raise ValueError(f"there are no rows of {experiment}, or also others")
+        if np.isinf(rows[NUMBERS].to_numpy(float, na_value=np.nan)).any():
+            raise ValueError("a number is infinite")
+        return rows
+    except Exception as error:  # a file can hold anything
+        said = f"{path}: expected the rows of an experiment ({one_line(str(error))})"
+        raise DataError(f"{said}. Remove it and run the experiment again.") from error
 
 
 def of_run(run: Run, rows: pd.DataFrame) -> pd.DataFrame:

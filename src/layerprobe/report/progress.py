@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from layerprobe.runs.progress import Progress, ProgressCallback
+from layerprobe.utils.terminal import say
 
 TRAINING_SHARE = 0.4  # rough share of a run's time that training takes in the demo; it only moves the bars
 
@@ -117,7 +118,7 @@ def show_progress(
         due = running and progress.step and now >= last_line[run] + every
         if (progress.ended or due) and not (console.is_terminal and all_fit):
             last_line[run] = now
-            console.print(f"{names[run]}: {state}", soft_wrap=True)
+            say(f"{names[run]}: {state}", error=True)
 
     with bars:
         yield report

@@ -1,10 +1,9 @@
 """A reproduction of the paper: train, measure, and write tables, figures and one page."""
 
 import json as jsonlib
-import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,15 @@ from layerprobe.paper.figures import FIGURES, FigureSpec
 from layerprobe.paper.plans import ReproductionPlan, seconds_left
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.progress import in_words
-from layerprobe.report.run_tables import counts, disk, run_progress
+from layerprobe.report.run_tables import counts, disk, failures, run_progress
 from layerprobe.runs.folders import is_done, run_folder
 from layerprobe.runs.grid import Outcome, train_grid
 from layerprobe.runs.scheduler import Cluster, Jobs, Location, renamed_arguments
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import disk_needed, runs_in, status
 from layerprobe.training import provenance
-from layerprobe.utils.files import replace_file
+from layerprobe.utils.files import replace_file, write_csv
+from layerprobe.utils.terminal import say
 
 SMALL = (
     "Small scale: fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
@@ -40,6 +40,8 @@ class Results:
 
     rows: pd.DataFrame  # rows of all experiments, with the columns `layerprobe.paper.rows.COLUMNS`
     history: pd.DataFrame  # training histories, one row per epoch
+    damaged: list[Outcome] = field(default_factory=list)  # runs and rows that cannot be read
+    unreadable: list[str] = field(default_factory=list)  # the same for runs without a readable record
 
     @property
     def pairs(self) -> set[str]:
@@ -55,7 +57,8 @@ class Results:
         specs : sequence of RunSpec
         root : path
         """
-        return cls(gather(specs, root), histories(specs, root))
+        damaged: list[Outcome] = []
+        return cls(gather(specs, root, damaged), histories(specs, root), damaged)
 
     @classmethod
     def of_root(cls, root: Location) -> "Results":
@@ -66,15 +69,22 @@ class Results:
         InputError
             If there is none.
         """
-        specs = runs_in(root)
+        specs, unreadable = runs_in(root)
         if not specs:
-            raise InputError(f"no runs in {root}; train some, or name another --root")
-        return cls.of_runs(specs, root)
+            why = next(iter(unreadable.values()), "train some, or name another --root")
+            raise InputError(f"no runs in {root} that can be read; {why}")
+        return replace(cls.of_runs(specs, root), unreadable=list(unreadable.values()))
+
+    @property
+    def problems(self) -> list[str]:
+        """One line per run or file that cannot be read."""
+        return [*self.unreadable, *failures(self.damaged)]
 
     def only(self, specs: Sequence[RunSpec]) -> "Results":
         """Return the results of these runs."""
         keys = [spec.key[:12] for spec in specs]
-        return Results(*(frame[frame["key"].isin(keys)] for frame in (self.rows, self.history)))
+        rows, history = (frame[frame["key"].isin(keys)] for frame in (self.rows, self.history))
+        return replace(self, rows=rows, history=history)
 
     def lacks(self, entry: Table | FigureSpec) -> str:
         """Return what is missing for a table or a figure, or an empty text."""
@@ -242,11 +252,11 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
     }
     with run_progress(list(work), root, training=False) as report:
         outcomes += analyse_grid(work, root, report=report, **options)
-    write_all(plan, root, out, seconds=time.perf_counter() - start)
-    return [outcome for outcome in outcomes if outcome.error]
+    results = write_all(plan, root, out, seconds=time.perf_counter() - start)
+    return [*(outcome for outcome in outcomes if outcome.error), *(results.damaged if results else ())]
 
 
-def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float = 0.0) -> bool:
+def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float = 0.0) -> Results | None:
     """Write the tables, figures and report of a plan from the runs that exist.
 
     Parameters
@@ -258,8 +268,8 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
 
     Returns
     -------
-    bool
-        Whether there was anything to write.
+    Results or None
+        What was written; None if there was nothing.
     """
     results = Results.of_runs(list(plan.work), root)
     tables, figures = Written(), Written()
@@ -271,12 +281,12 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         if name in FIGURES:
             figures.update(write_figures(own, [name], out / "figures"))
     for name, reason in {**tables.left_out, **figures.left_out}.items():
-        print(f"{name} is left out: {reason}", file=sys.stderr)
+        say(f"{name} is left out: {reason}", error=True)
     if not tables.made and not figures.made:
-        return False
+        return None
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("rows", results.rows), ("history", results.history)):
-        replace_file(out / f"{name}.csv", frame.to_csv(index=False).encode())
+        write_csv(frame, out / f"{name}.csv")
     how = record(plan, root, results.rows) | {"seconds_of_this_call": round(seconds)}
     replace_file(out / "provenance.json", (jsonlib.dumps(how, indent=1) + "\n").encode())
     small = SMALL if plan.scale.name == "small" else ""
@@ -294,7 +304,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         provenance={name: value for name, value in how.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
-    return True
+    return results
 
 
 def finding(tables: Mapping[str, pd.DataFrame]) -> str:

@@ -2,11 +2,10 @@
 
 import json as jsonlib
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -15,9 +14,7 @@ from layerprobe.runs.folders import run_folder
 from layerprobe.runs.grid import Outcome
 from layerprobe.runs.progress import ProgressCallback
 from layerprobe.runs.specs import RunSpec
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from layerprobe.utils.terminal import print_table, say
 
 
 @contextmanager
@@ -44,7 +41,7 @@ def run_progress(
         with show_progress(names, last_epochs=last_epochs, training_share=1) as report:
             yield report
     except KeyboardInterrupt:
-        print(f"What is complete is kept in {root}; the same command goes on from there.", file=sys.stderr)
+        say(f"What is complete is kept in {root}; the same command goes on from there.", error=True)
         raise
 
 
@@ -80,38 +77,41 @@ def disk(needed: int, root: Path) -> str:
     return f"at most {needed / 1e9:.2f} GB of disk space; {free / 1e9:.1f} GB are free{warning}"
 
 
-def tables(rows: pd.DataFrame) -> "list[Table]":
-    """Return the rows of `layerprobe.runs.states.status` for a terminal, one table per variant."""
-    return [_table(of_variant, variant) for variant, of_variant in rows.groupby("variant", sort=False)]
-
-
-def _table(rows: pd.DataFrame, title: Any) -> "Table":
+def print_states(rows: pd.DataFrame) -> None:
+    """Print the rows of `layerprobe.runs.states.status`, one table per variant."""
     from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
-    result = Table(
-        title=title or None, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True
-    )
-    for name in ("pair", "p", "seed", "state"):
-        result.add_column(name)
-    for name in ("epochs", "train %", "test %", "time"):
-        result.add_column(name, justify="right")
-    row: Any
-    for row in rows.itertuples(index=False):
-        degree = "" if pd.isna(row.corruption) else f"{row.corruption:g}"
-        seed = "" if pd.isna(row.seed) else str(row.seed)
-        numbers = []
-        if row.epochs:
-            percent = (f"{100 * accuracy:.1f}" for accuracy in (row.train_accuracy, row.test_accuracy))
-            numbers = [str(row.epochs), *percent, in_words(row.seconds)]
-        result.add_row(row.pair, degree, seed, _state(row), *numbers)
-    return result
+    columns, numbers = ("pair", "p", "seed", "state"), ("epochs", "train %", "test %", "time")
+    look: dict[str, Any] = {"box": SIMPLE_HEAD, "pad_edge": False, "collapse_padding": True}
+    for variant, of_variant in rows.fillna({"variant": ""}).groupby("variant", sort=False):
+        lines = [_line(row) for row in of_variant.itertuples(index=False)]
+        print_table((*columns, *numbers), lines, right=numbers, title=variant, **look)
+    for reason in rows["reason"][rows["reason"] != ""]:
+        say(f"damaged: {reason}")
+
+
+def _line(row: Any) -> list[str]:
+    degree = "" if pd.isna(row.corruption) else f"{row.corruption:g}"
+    seed = "" if pd.isna(row.seed) else str(row.seed)
+    numbers = [""] * 4
+    if row.epochs:
+        percent = (f"{100 * accuracy:.1f}" for accuracy in (row.train_accuracy, row.test_accuracy))
+        numbers = [str(row.epochs), *percent, in_words(row.seconds)]
+    return [row.pair, degree, seed, _state(row), *numbers]
 
 
 def _state(row: Any) -> str:
     if row.state == "resumable":
         return f"resumable, epoch {row.epochs}"
     return "below target" if row.state == "done" and not row.memorised else row.state
+
+
+def unfinished(rows: pd.DataFrame) -> str:
+    """Return in one line which runs are not done, for example since other processes hold them; else empty."""
+    left = rows[rows["state"] != "done"]
+    if left.empty:
+        return ""
+    return f"not done: {counts(left)}; the same command goes on, once no other process holds them"
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
@@ -155,11 +155,9 @@ def show_grid(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome] = (), 
     json : bool
     """
     if json:
-        print(jsonlib.dumps(document(root, rows, outcomes), indent=2))
+        say(jsonlib.dumps(document(root, rows, outcomes), indent=2))
     elif rows.empty:
-        print(f"No runs in {root}.")
+        say(f"No runs in {root}.")
     else:
-        from rich.console import Console
-
-        Console().print(*tables(rows))
-        print(f"{counts(rows)}.")
+        print_states(rows)
+        say(f"{counts(rows)}.")

@@ -12,7 +12,7 @@ import torch
 from layerprobe.errors import DataError, LayerprobeError
 from layerprobe.runs.execution import execute, execute_together, groups
 from layerprobe.runs.folders import ANEW, Location, damage, is_done, is_marked, one_line, read_run, run_folder
-from layerprobe.runs.leases import BusyError, Session, is_leased, tidy
+from layerprobe.runs.leases import BusyError, Session, is_leased, remove_left
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
 from layerprobe.runs.scheduler import Jobs, jobs_on, renamed_arguments, run_tasks, shared_places
@@ -211,7 +211,7 @@ def _finished(root: Location, spec: RunSpec) -> Outcome | None:
     folder = run_folder(root, spec)
     if not is_marked(folder):
         return None
-    tidy(folder)
+    remove_left(folder)
     try:
         problem = "" if read_run(folder).done else f"{folder}: {damage(folder)}. {ANEW}"
     except DataError as error:

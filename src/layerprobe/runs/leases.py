@@ -213,7 +213,7 @@ def is_leased(folder: Path) -> bool:
     return -GRACE < _storage_time(folder) - made < (DURATION if owner else GRACE)
 
 
-def tidy(folder: Path) -> None:
+def remove_left(folder: Path) -> None:
     """Remove the lease and the unfinished files that a killed process of this machine left in a folder."""
     owner = _lease_file(folder).owner
     own = owner is None or owner.hostname == _own_host()

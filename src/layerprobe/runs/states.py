@@ -104,13 +104,9 @@ def variant(spec: RunSpec) -> str:
     return ", ".join(f"{name} {value}" for name, value in changed.items())
 
 
-def runs_in(root: Location) -> list[RunSpec]:
-    """Return the spec of every run under `root` that can be read."""
-    return _readable(Path(root))[0]
-
-
-def _readable(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
+def runs_in(root: Location) -> tuple[list[RunSpec], dict[Path, str]]:
     """Return the spec of every run under `root`, and the folders that cannot be read with the reason."""
+    root = Path(root)
     if root.exists() and not root.is_dir():
         raise InputError(f"expected a folder of runs, got the file {root}; name another by --root")
     specs: list[RunSpec] = []
@@ -129,7 +125,7 @@ def _readable(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
 
 def _full_grids(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
     """Return the spec of every run under `root` and of those missing in its grid, and damaged folders."""
-    specs, damaged = _readable(root)
+    specs, damaged = runs_in(root)
     grid = dict.fromkeys(specs)
     families: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:

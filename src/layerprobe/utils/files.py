@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
@@ -23,7 +23,11 @@ from torch import Tensor
 
 from layerprobe.errors import DataError, InputError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 KEY = "layerprobe"
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet evaluates
 FORGOTTEN = 3600.0  # seconds after which a temporary file of an earlier version is removed
 
 
@@ -158,6 +162,35 @@ def is_alive(pid: int) -> bool:
     except PermissionError:  # of another user
         return True
     return True
+
+
+def write_csv(frame: "pd.DataFrame", path: Path) -> None:
+    """Write a table without its index, all or nothing, so that a spreadsheet evaluates none of its cells.
+
+    Texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return get an apostrophe in front. A
+    carriage return becomes a line feed, which stays inside its quoted cell.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    path : Path
+
+    Raises
+    ------
+    DataError
+        If the file cannot be written.
+    """
+    safe = frame.copy()
+    for name in safe.select_dtypes(exclude=["number", "bool"]):
+        safe[name] = safe[name].map(_safe_cell)
+    replace_file(path, safe.to_csv(index=False).encode("utf-8", errors="replace"))
+
+
+def _safe_cell(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    mark = "'" if cell.startswith(FORMULA) else ""
+    return mark + cell.replace("\r", "\n")
 
 
 def sync_folder(folder: Path) -> None:

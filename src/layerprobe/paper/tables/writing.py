@@ -10,7 +10,7 @@ from layerprobe.paper.tables.compared import COMPARED_TABLES
 from layerprobe.paper.tables.comparing import verdict_counts
 from layerprobe.paper.tables.own import OWN_TABLES
 from layerprobe.paper.tables.spec import Table
-from layerprobe.utils.files import replace_file
+from layerprobe.utils.files import replace_file, write_csv
 
 TABLES: dict[str, Table] = {**COMPARED_TABLES, **OWN_TABLES}
 
@@ -61,15 +61,14 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     """
     folder, title = Path(folder), caption(name, frame)
     folder.mkdir(parents=True, exist_ok=True)
+    write_csv(frame, folder / f"{name}.csv")
     texts = {
-        "csv": frame.to_csv(index=False),
         "md": f"{title}\n\n{to_markdown(frame)}",
         "tex": to_latex(frame, title, f"tab:{name}"),
     }
-    paths = [folder / f"{name}.{ending}" for ending in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        replace_file(path, text.encode())
-    return paths
+    for ending, text in texts.items():
+        replace_file(folder / f"{name}.{ending}", text.encode())
+    return [folder / f"{name}.{ending}" for ending in ("csv", *texts)]
 
 
 def caption(name: str, frame: pd.DataFrame) -> str:
