@@ -253,7 +253,7 @@ def test_json_is_the_only_output(calls, here, capsys):
         ([*TEXTS, "--policy", "unseen_views"], "--views"),
         ([*ARRAYS, "--trusted", "held.npz"], "--trusted"),
         ([*ARRAYS, "--inputs", "users_net.lengths"], "expected pkg.mod:name"),
-        ([*ARRAYS, "--weights", "w.safetensors"], "w.safetensors cannot be read"),
+        ([*ARRAYS, "--weights", "w.safetensors"], "w.safetensors does not exist"),
         ([*ARRAYS, "--out", "rows.csv"], "rows.csv is a file"),
         ([*ARRAYS, "--out", "rows.csv/deeper"], "rows.csv is a file"),
         ([*ARRAYS, "--device", "abacus"], "--device abacus cannot be used"),

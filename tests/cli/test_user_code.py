@@ -5,7 +5,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from layerprobe.cli.user_code import is_reference, load_model, load_object
+from layerprobe import capture
+from layerprobe.cli.user_code import is_reference, load_model, load_object, user_error
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import MLP
 from layerprobe.training.checkpoints import save_weights
@@ -61,38 +62,138 @@ def test_invalid_reference_raises(here, reference, message):
         load_model(reference, None, None)
 
 
-@pytest.mark.parametrize(("name", "error"), [("broken", ModuleNotFoundError), ("faulty", ZeroDivisionError)])
-def test_error_in_user_code_keeps_its_traceback(here, name, error):
-    with pytest.raises(error):
+@pytest.mark.parametrize(
+    ("name", "error", "place"),
+    [
+        ("broken", ModuleNotFoundError, "(users_broken.py, line 1, in <module>: import no_such_package)"),
+        (
+            "faulty",
+            ZeroDivisionError,
+            "division by zero (users_faulty.py, line 1, in <module>: 1 / 0)",
+        ),
+        ("typo", SyntaxError, "(users_typo.py, line 2)"),
+    ],
+)
+def test_error_in_user_code_is_named_with_its_place(here, name, error, place):
+    (here / "users_typo.py").write_text("x = 1\ndef f(:\n")
+    with pytest.raises(error) as caught:
         load_object(f"users_{name}:build")
+    assert place in user_error(caught.value)
+
+
+def test_errors_of_the_package_are_no_errors_of_user_code(here):
+    load_object("users_models:number")
+    with pytest.raises(InputError) as caught:
+        load_object("users_models:nmber")
+    assert user_error(caught.value) == ""
+
+
+def test_failing_forward_pass_names_the_layer_or_the_line(here):
+    (here / "users_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, width):\n"
+        "        super().__init__()\n"
+        "        self.body = nn.Sequential(nn.Linear(3, width))\n"
+        "    def forward(self, x):\n"
+        "        return self.body(x)[5]\n"
+        "chain = nn.Sequential(nn.ReLU(), nn.Linear(3, 2))\n"
+    )
+    model, chain = load_model("users_net:Net(4)", None, None), load_model("users_net:chain", None, None)
+    with pytest.raises(IndexError) as caught:
+        capture(model, torch.zeros(2, 3))
+    assert "(users_net.py, line 7, in forward: return self.body(x)[5])" in user_error(caught.value)
+    with pytest.raises(Exception, match="shapes cannot be multiplied") as caught:
+        chain(torch.zeros(2, 4))
+    assert user_error(caught.value).endswith("(in the forward pass of the model, in 1 Linear)")
+
+
+@pytest.mark.parametrize(
+    ("call", "found"),
+    [
+        ("Made()", ((), {})),
+        ("Made(1, 'a')", ((1, "a"), {})),
+        (
+            "Made(width=64, sizes=(1, 2), names={'a': None})",
+            ((), {"width": 64, "sizes": (1, 2), "names": {"a": None}}),
+        ),
+        ("Made( -1.5e-3, deep=[[True]] )", ((-1.5e-3,), {"deep": [[True]]})),
+    ],
+)
+def test_literal_arguments_reach_the_class(here, call, found):
+    (here / "users_made.py").write_text(
+        "class Made:\n    def __init__(self, *args, **kwargs):\n        self.found = args, kwargs\n"
+    )
+    assert load_object(f"users_made:{call}").found == found
+    assert is_reference(f"users_made:{call}")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "Made(open('x'))",
+        "Made(1 + y)",
+        "Made(*[1])",
+        "Made(**{})",
+        "Made(1)(2)",
+        "Made(1",
+        "Made((" + "[" * 500,
+    ],
+)
+def test_arguments_that_are_no_literals_raise(here, call):
+    (here / "users_made.py").write_text("def Made(*args, **kwargs):\n    raise RuntimeError('called')\n")
+    with pytest.raises(InputError, match=r"expected (literals|pkg\.mod:name)"):
+        load_object(f"users_made:{call}")
+
+
+def test_arguments_that_do_not_fit_and_exits_raise(here):
+    (here / "users_exit.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(InputError, match=r"cannot be called: .*unexpected keyword argument 'wdth'"):
+        load_object("users_models:build(wdth=3)")
+    with pytest.raises(InputError, match="made takes no arguments, it is a Linear"):
+        load_object("users_models:made(3)")
+    with pytest.raises(InputError, match="the code ended the program"):
+        load_object("users_exit:build")
+
+
+def test_checkpoint_of_lightning_needs_its_prefix(here):
+    trained = load_model("users_models:build", None, None)
+    state = {f"model.{name}": value + 1 for name, value in trained.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, here / "last.ckpt")
+    with pytest.raises(InputError, match=r"strip_prefix='model\.'"):
+        load_model("users_models:build", here / "last.ckpt", None)
+    loaded = load_model("users_models:build", here / "last.ckpt", None, "model.")
+    assert torch.equal(loaded[0].weight, state["model.0.weight"])
+    with pytest.raises(InputError, match="add --weights"):
+        load_model("users_models:build", None, None, "model.")
 
 
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: None, "cannot be read as a safetensors file"),
+        (lambda path: None, "does not exist"),
         (lambda path: path.write_bytes(b"not one"), "cannot be read as a safetensors file"),
         (
             lambda path: safetensors.torch.save_file({"weight": torch.zeros(2, 3)}, path),
-            r"does not fit the network: .*Missing key.*bias",
+            r"do not fit Linear; missing: bias",
         ),
         (
             lambda path: safetensors.torch.save_file(
                 {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)}, path
             ),
-            r"does not fit the network: .*Unexpected key.*more",
+            r"do not fit Linear; unexpected: more",
         ),
         (
             lambda path: safetensors.torch.save_file(
                 {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, path
             ),
-            "does not fit the network: .*size mismatch for weight",
+            "of another shape: weight",
         ),
     ],
 )
 def test_wrong_weights_raise_one_line(here, write, message):
     write(here / "w.safetensors")
-    with pytest.raises(DataError, match=message) as caught:
+    with pytest.raises((DataError, InputError), match=message) as caught:
         load_model("users_models:Box.factory", here / "w.safetensors", None)
     assert "\n" not in str(caught.value)
 

@@ -167,7 +167,7 @@ def load_model(
     Raises
     ------
     InputError
-        If the object is not an nn.Module, the weights belong to another network, or the device cannot be used.
+        If the object is no nn.Module, the weights are of another network, or the device cannot be used.
     DataError
         If the weights cannot be read.
     """
