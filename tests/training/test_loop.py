@@ -406,8 +406,34 @@ def test_memorised_random_labels_give_chance_accuracy():
         (torch.zeros(3, 20), torch.zeros(2, 4), r"y needs shape \(3,\).*got \(2,\)"),
         (torch.zeros(3, 20), torch.zeros(3, 4, dtype=torch.int64), r"y needs shape \(3,\).*got \(3, 4\)"),
         (torch.zeros(0, 20), torch.zeros(0, dtype=torch.int64), "at least one sample"),
+        (torch.zeros(3, 20), torch.tensor([0, -100, 1]), "classes 0..K-1, got -100"),
+        (
+            torch.zeros(3, 20),
+            torch.tensor([0, 99, 1]),
+            "labels have 100 classes.*with K of at least",
+        ),
+        (torch.zeros(3, 20), torch.zeros(3), "whole numbers.*float32: y.long"),
+        (torch.zeros(3, 20), torch.tensor([[0.5, 0.5], [torch.nan, 1], [1, 0]]), "finite.*row 1"),
+        (torch.zeros(3, 20), torch.tensor([[0.5, 0.5], [-1, 2], [1, 0]]), "not negative; row 1"),
+        (torch.zeros(3, 20).numpy(), torch.zeros(3), "x must be a tensor.*ndarray: torch.as_tensor"),
+        (torch.zeros(3, 20), [0, 1, 0], "y must be a tensor of n rows, got list"),
     ],
 )
 def test_invalid_input_raises(x, y, message):
     with pytest.raises(InputError, match=message):
         train(build(), x, y, RECIPE, order_seed=0)
+
+
+def test_arguments_of_another_type_raise():
+    x, y = torch.zeros(4, 20), torch.zeros(4, dtype=torch.int64)
+    for changes, message in (
+        ({"recipe": {"optimizer": "sgd"}}, "a Recipe, got .* dict"),
+        ({"model": build}, "an nn.Module .* got function"),
+        ({"test": (x, y[:2])}, r"the labels of test needs shape \(4,\)"),
+        ({"test": x}, r"test must be a pair \(x, y\)"),
+        ({"test": (x.numpy(), y)}, r"test\[0\] must be a tensor"),
+        ({"true_labels": y - 1}, "true_labels must be the classes"),
+    ):
+        arguments = {"model": build(), "x": x, "y": y, "recipe": RECIPE, "order_seed": 0} | changes
+        with pytest.raises(InputError, match=message):
+            train(**arguments)

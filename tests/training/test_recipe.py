@@ -45,6 +45,11 @@ def test_scale_rejects_other_shapes():
     [
         ({"optimizer": "adagrad"}, "'adam' or 'sgd', got 'adagrad'"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": "0.1"}, "learning_rate must be a number, got '0.1'"),
+        ({"batch_size": None}, "batch_size must be a number, got None"),
+        ({"batch_size": True}, "batch_size must be a number, got True"),
+        ({"max_epochs": math.nan}, "max_epochs must be a whole number, got nan"),
+        ({"shuffle": "yes"}, "shuffle must be a flag, got 'yes'"),
         ({"learning_rate": math.nan}, "learning_rate must be above 0"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),

@@ -97,7 +97,11 @@ def train(
     ProcessError
         If another process of the job ended.
     """
-    check_training_data(x, y, true_labels, soft=True)
+    if not isinstance(model, nn.Module) or not isinstance(recipe, Recipe):
+        raise InputError(
+            f"expected an nn.Module and a Recipe, got {type(model).__name__} and {type(recipe).__name__}"
+        )
+    check_training_data(x, y, true_labels, soft=True, test=test)
     _check_splittable(model)
     labels = y.argmax(1) if y.ndim == 2 else y
     optimizer = recipe.build_optimizer(model)
@@ -132,34 +136,74 @@ def train(
 
 
 def check_training_data(
-    x: Tensor, y: Tensor, true_labels: Tensor | None = None, *, soft: bool = False
+    x: Tensor,
+    y: Tensor,
+    true_labels: Tensor | None = None,
+    *,
+    soft: bool = False,
+    **others: tuple[Tensor, Tensor] | None,
 ) -> None:
-    """Raise if there are no rows, or not exactly one label per row.
+    """Raise unless there are rows, with exactly one valid label per row.
 
     Parameters
     ----------
     x : Tensor, shape (n, ...)
-        Inputs.
-    y : Tensor, shape (n,)
-        Labels.
-    true_labels : Tensor, shape (n,), optional
-        True labels.
+    y : Tensor, shape (n,), int64
+    true_labels : Tensor, shape (n,), int64, optional
     soft : bool
         Also accept class probabilities (n, K) as `y`.
+    **others : (x, y), optional
+        Other data by name.
 
     Raises
     ------
     InputError
-        If the shapes do not match.
+        If anything is no tensor, the shapes do not match, labels are negative or no whole numbers, or
+        probabilities are not finite or negative.
     """
-    rows = y[:, 0] if soft and y.ndim == 2 and y.is_floating_point() else y
-    for name, labels in (("y", rows), ("true_labels", true_labels)):
-        if labels is not None and labels.shape != x.shape[:1]:
-            raise InputError(
-                f"{name} needs shape ({len(x)},), one label for each input; got {tuple(labels.shape)}"
-            )
-    if len(x) == 0:
+    _require_tensors(x=x, y=y, true_labels=true_labels)
+    if not len(x):
         raise InputError("training needs at least one sample; x is empty")
+    if soft and y.ndim == 2 and y.is_floating_point():
+        if len(y) != len(x):
+            raise InputError(f"y needs shape ({len(x)},), one label for each input; got ({len(y)},)")
+        if not bool((y.isfinite() & (y >= 0)).all()):
+            bad = int((~(y.isfinite() & (y >= 0)).all(1)).nonzero()[0])
+            raise InputError(
+                f"class probabilities must be finite and not negative; row {bad} is {y[bad].tolist()}"
+            )
+    else:
+        _check_labels("y", y, x)
+    if true_labels is not None:
+        _check_labels("true_labels", true_labels, x)
+    for name, data in others.items():
+        if data is None:
+            continue
+        if not isinstance(data, tuple | list) or len(data) != 2:
+            raise InputError(f"{name} must be a pair (x, y) of tensors, got {type(data).__name__}")
+        _require_tensors(**{f"{name}[0]": data[0], f"{name}[1]": data[1]})
+        if not len(data[0]):
+            raise InputError(f"{name} needs at least one sample; it is empty")
+        _check_labels(f"the labels of {name}", data[1], data[0])
+
+
+def _require_tensors(**values: Tensor | None) -> None:
+    for name, value in values.items():
+        if value is not None and (not isinstance(value, Tensor) or not value.ndim):
+            hint = f": torch.as_tensor({name})" if hasattr(value, "__array__") else ""
+            raise InputError(f"{name} must be a tensor of n rows, got {type(value).__name__}{hint}")
+
+
+def _check_labels(name: str, y: Tensor, x: Tensor) -> None:
+    if y.shape != x.shape[:1]:
+        raise InputError(f"{name} needs shape ({len(x)},), one label for each input; got {tuple(y.shape)}")
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise InputError(f"{name} must be whole numbers, the classes 0..K-1, got {y.dtype}: y.long()")
+    if int(y.min()) < 0:
+        raise InputError(
+            f"{name} must be the classes 0..K-1, got {int(y.min())}, and {int((y < 0).sum())} negative ones: "
+            "leave out rows without a label"
+        )
 
 
 def _train_epoch(
@@ -182,6 +226,7 @@ def _train_epoch(
     predicted : Tensor, shape (m,), int64
         Their predicted labels, before each step.
     """
+    num_classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
     model.train()
     total_loss = torch.zeros((), device=x.device)
     rows, predicted = [order[:0]], [order[:0]]  # a process may get no rows
@@ -191,6 +236,7 @@ def _train_epoch(
         if len(own):
             with outer_settings():
                 logits = model(inputs(x[own]) if inputs else x[own])
+            check_outputs(logits, len(own), num_classes)
             loss = cross_entropy(logits, y[own])
             (loss * (len(own) / len(batch))).backward()
             # Losses and predictions stay on the device until the end of the epoch: no synchronisation here.
@@ -200,6 +246,17 @@ def _train_epoch(
         _sum_gradients(model)
         optimizer.step()
     return total_loss / len(order), torch.cat(rows), torch.cat(predicted)
+
+
+def check_outputs(logits: object, n: int, num_classes: int) -> None:
+    """Raise unless a network returns logits (n, K) for at least so many classes."""
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
+    if shape is None or len(shape) != 2 or shape[0] != n or shape[1] < num_classes:
+        got = type(logits).__name__ if shape is None else f"the shape {shape}"
+        raise InputError(
+            f"the labels have {num_classes} classes, so the network must return logits ({n}, K) with "
+            f"K of at least {num_classes}; got {got}"
+        )
 
 
 # Data-parallel training. With one process these functions do nothing.

@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,15 +71,15 @@ class Recipe:
     shuffle: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_epochs"):
-            if int(getattr(self, name)) != getattr(self, name):
-                raise InputError(f"{name} must be a whole number, got {getattr(self, name)!r}")
-        kinds = {"batch_size": int, "max_epochs": int, "shuffle": bool}
+        kinds: dict[str, type] = {"batch_size": int, "max_epochs": int, "shuffle": bool}
         kinds |= dict.fromkeys(["learning_rate", "momentum", "target"], float)
         for name, kind in kinds.items():
-            object.__setattr__(
-                self, name, kind(getattr(self, name))
-            )  # 1, 1.0 and NumPy's 1 give equal recipes
+            value: Any = getattr(self, name)
+            if not isinstance(value, Real | np.bool_) or (isinstance(value, bool) and kind is not bool):
+                raise InputError(f"{name} must be a {'flag' if kind is bool else 'number'}, got {value!r}")
+            if kind is int and (not math.isfinite(value) or int(value) != value):
+                raise InputError(f"{name} must be a whole number, got {value!r}")
+            object.__setattr__(self, name, kind(value))  # 1, 1.0 and NumPy's 1 give equal recipes
         if self.optimizer not in ("adam", "sgd"):
             raise InputError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}")
         for name, at_least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):

@@ -136,9 +136,7 @@ def retrain(
         If the labels do not match the inputs, the validation data are empty, or `max_epochs` or `patience`
         is below 1.
     """
-    check_training_data(x, y, true_labels)
-    if len(validation[0]) == 0:
-        raise InputError("validation needs at least one sample; it is empty")
+    check_training_data(x, y, true_labels, validation=validation, evaluation=evaluation)
     stop = None if patience is None else early_stopping(patience)
     recipe = replace(recipe, max_epochs=max_epochs, target=NEVER)
     network = copy.deepcopy(model)

@@ -16,7 +16,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from layerprobe.errors import InputError
 from layerprobe.training.checkpoints import TrainingState
-from layerprobe.training.loop import Inputs, share_equal
+from layerprobe.training.loop import Inputs, check_training_data, share_equal
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.training.reproducibility import seeded
 from layerprobe.utils.settings import default_settings, outer_settings
@@ -87,7 +87,7 @@ def train_stacked(
         seeds differ, labels do not match x, or `resume` belongs to other networks or another optimiser.
     """
     resume = [None] * len(models) if resume is None else resume
-    _check(models, x, ys, order_seeds, true_labels, resume)
+    _check(models, x, ys, order_seeds, true_labels, test, resume)
     labels = torch.stack(list(ys))  # (R, n)
     for model, state in zip(models, resume, strict=True):
         if state:
@@ -234,6 +234,7 @@ def _check(
     ys: Sequence[Tensor] | Tensor,
     order_seeds: Sequence[int],
     true_labels: Tensor | None,
+    test: tuple[Tensor, Tensor] | None,
     resume: Sequence[TrainingState | None],
 ) -> None:
     """Raise if the arguments of `train_stacked` do not fit together."""
@@ -243,13 +244,15 @@ def _check(
             f"None for each; got {len(models)} models, {len(ys)} sets of labels, {len(order_seeds)} seeds, "
             f"{len(resume)} states"
         )
+    if any(not isinstance(value, Tensor) for value in (x, *ys)):
+        raise InputError("x and each set of labels must be tensors: torch.as_tensor(array)")
     if len(x) == 0 or any(y.shape != x.shape[:1] for y in ys):
         raise InputError(
             "each set of labels needs one label for each input, and at least one; got labels of "
             f"lengths {', '.join(str(y.numel()) for y in ys)} for {len(x)} inputs"
         )
-    if true_labels is not None and true_labels.shape != x.shape[:1]:
-        raise InputError(f"true_labels needs shape ({len(x)},), got {tuple(true_labels.shape)}")
+    for y in ys:
+        check_training_data(x, y, true_labels, test=test)
     shapes = [[(name, t.shape, t.dtype) for name, t in model.state_dict().items()] for model in models]
     if any(type(model) is not type(models[0]) for model in models) or any(s != shapes[0] for s in shapes):
         raise InputError("stacked runs need networks of one architecture; train other networks separately")
