@@ -73,8 +73,10 @@ def add_audit(app: "SubcommandApp") -> None:
             check_policy(policy, given, views=bool(views))
             require_folder(out)
             network = options.load_model(model)
-            rows = options.load_rows(data)
-            held = {name: options.load_rows(place) for name, place in given.items() if place is not None}
+            rows = options.load_rows(data, network)
+            held = {
+                name: options.load_rows(place, network) for name, place in given.items() if place is not None
+            }
             arguments: dict[str, Any] = {
                 "policy": policy,
                 **{name: held.get(name) for name in given},

@@ -86,8 +86,8 @@ class NetworkOptions:
 
         return load_model(reference, self.weights, self.device, self.strip_prefix)
 
-    def load_rows(self, place: str) -> "LabelledDataset":
-        """Read labelled data from a path or ``pkg.mod:name``."""
+    def load_rows(self, place: str, model: "nn.Module") -> "LabelledDataset":
+        """Read labelled data for a model from a path or ``pkg.mod:name``."""
         from layerprobe.auditing.dataset.labelled import read_rows
         from layerprobe.cli.user_code import is_reference, load_object
 
@@ -102,6 +102,7 @@ class NetworkOptions:
             label_column=self.label_column,
             inputs=inputs,
             batch_size=self.batch_size,
+            model=model,
             resize=self.resize,
         )
 

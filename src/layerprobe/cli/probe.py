@@ -72,8 +72,8 @@ def add_probe(app: "SubcommandApp") -> None:
             if memory is not None:
                 as_bytes(memory)
             network = options.load_model(model)
-            rows = options.load_rows(data)
-            test_rows = None if test is None else options.load_rows(test)
+            rows = options.load_rows(data, network)
+            test_rows = None if test is None else options.load_rows(test, network)
             encode = _encoder(rows.labels, options.class_names)
             y = {"given": encode(rows.labels, "--data")}
             if true_labels is not None:

@@ -77,7 +77,7 @@ class Recipe:
             value: Any = getattr(self, name)
             if not isinstance(value, Real | np.bool_) or (isinstance(value, bool) and kind is not bool):
                 raise InputError(f"{name} must be a {'flag' if kind is bool else 'number'}, got {value!r}")
-            if kind is int and (not math.isfinite(value) or int(value) != value):
+            if kind is int and float(value) % 1 != 0:  # also of NaN and infinity
                 raise InputError(f"{name} must be a whole number, got {value!r}")
             object.__setattr__(self, name, kind(value))  # 1, 1.0 and NumPy's 1 give equal recipes
         if self.optimizer not in ("adam", "sgd"):
