@@ -273,13 +273,15 @@ def flag(posterior: Tensor, y: Tensor) -> Tensor:
     likeliest = posterior.argmax(1)
     own = posterior.gather(1, y[:, None]).squeeze(1)
     expected = torch.zeros(K, K, dtype=torch.float64).index_add_(0, y, posterior.double())  # given x true
+    rows = (likeliest != y).nonzero().squeeze(1)
+    rows = rows[own[rows].argsort(stable=True)]
+    pair = y[rows] * K + likeliest[rows]
+    order = pair.argsort(stable=True)
+    rows, pair = rows[order], pair[order]  # by pair, the least probable first
+    counts = pair.unique(return_counts=True)[1]
+    rank = torch.arange(len(rows)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
     flags = torch.zeros(len(y), dtype=torch.bool)
-    for j in range(K):
-        for i in range(K):
-            rows = ((y == j) & (likeliest == i)).nonzero().squeeze(1) if i != j else y[:0]
-            count = min(len(rows), round(float(expected[j, i])))
-            if count:
-                flags[rows[own[rows].argsort(stable=True)[:count]]] = True
+    flags[rows[rank < expected.flatten()[pair].round()]] = True
     return flags
 
 

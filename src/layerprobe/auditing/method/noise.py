@@ -17,10 +17,15 @@ depend on the row's own label. On trained layers it does, because the features h
 A weak probe makes confident errors, since it is fitted to noisy labels, and such errors look like noise. The
 parametric bootstrap (Efron and Tibshirani, 1993) estimates this bias: draw labels from the fitted model, fit
 and estimate again, and compare.
+
+With many classes L-BFGS over all entries of T is too slow. The likelihood of a row is then a sum over its few
+most probable classes and its given label, maximised by the EM algorithm (Dempster et al., 1977), whose counts
+are sparse; the other classes count as one, with the mean of their rows of T. The cost is linear in K.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +37,16 @@ from layerprobe.probes import Ridge
 
 DRAWS = 40  # of the bootstrap
 AVERAGED_DRAWS = 15  # of these; probabilities are averaged over them
+MANY = 64  # with more classes the likelihood of a row is a sum over its CANDIDATES, and draws are fewer
+CANDIDATES = 32  # classes of a row with the highest scores; the others share the rest of the probability
+DRAWS_OF_MANY = 20
+AVERAGED_DRAWS_OF_MANY = 5
+SHRINKAGE = 10.0  # rows
+CHUNK = 4096  # rows whose probabilities are computed at a time
 PSEUDO_ROWS = 1.0  # per class, spread as uniform noise; they regularise rows of T of small classes
 EPSILON = 1e-12
+CONVERGED = 1e-3  # change of log beta and of the mean diagonal of T, far below the bootstrap's spread
+STEP = 0.02  # of log beta, for differences
 PRIOR_BETA = 3.0  # prior mean of beta for scores of unit variance; it counts where rows are few
 
 
@@ -67,9 +80,12 @@ class Calibration:
         ----------
         scores : Tensor (n, K)
         """
-        scores = scores.double()
-        betas = self.betas[:AVERAGED_DRAWS]
-        return _running_sum((beta * scores).softmax(1) for beta in betas) / len(betas)
+        return torch.cat(
+            [
+                _mean((beta * s).softmax(1) for beta in self._averaged()[0])
+                for s in scores.double().split(CHUNK)
+            ]
+        )
 
     def posterior(self, scores: Tensor, y: Tensor) -> Tensor:
         """Return P(true = k | x, given label), (n, K), averaged over bootstrap samples.
@@ -83,10 +99,18 @@ class Calibration:
         y : Tensor (n,), int64
             Given labels.
         """
-        scores = scores.double()
-        betas, matrices = self.betas[:AVERAGED_DRAWS], self.matrices[:AVERAGED_DRAWS]
-        draws = zip(betas, matrices, strict=True)
-        return _running_sum(_posterior((beta * scores).softmax(1), T, y) for beta, T in draws) / len(betas)
+        betas, matrices = self._averaged()
+        by_label = matrices.transpose(1, 2).contiguous()  # (draws, given, true)
+        parts = []
+        for s, given in zip(scores.double().split(CHUNK), y.split(CHUNK), strict=True):
+            draws = zip(betas, by_label, strict=True)
+            parts.append(_mean(_normalised((beta * s).softmax(1) * T[given]) for beta, T in draws))
+        return torch.cat(parts)
+
+    def _averaged(self) -> tuple[Tensor, Tensor]:
+        """Return the inverse temperatures and matrices of the bootstrap samples to average over."""
+        draws = AVERAGED_DRAWS if len(self.matrix) <= MANY else AVERAGED_DRAWS_OF_MANY
+        return self.betas[:draws], self.matrices[:draws]
 
 
 def calibrate(
@@ -95,7 +119,7 @@ def calibrate(
     *,
     groups: Tensor | None = None,
     beta: float | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     seed: int = 0,
 ) -> Calibration:
     """Estimate the inverse temperature and the transition matrix from rows with noisy labels.
@@ -110,8 +134,8 @@ def calibrate(
         Views of one row share a number; the bootstrap draws them together.
     beta : float, optional
         A known inverse temperature.
-    draws : int
-        Number of bootstrap samples, at least 1.
+    draws : int, optional
+        Number of bootstrap samples, at least 1. Default: 40, or 20 with many classes.
     seed : int
         Of the bootstrap.
 
@@ -125,9 +149,14 @@ def calibrate(
         If there are no rows, or the numbers of scores and labels differ.
     """
     scores = _centred(scores, y)
+    K = scores.shape[1]
+    if draws is None:
+        draws = DRAWS if K <= MANY else DRAWS_OF_MANY
     fixed = None if beta is None else np.log(beta)
     ones = torch.ones(len(scores), dtype=torch.float64)
-    fitted = _maximise(scores, y, ones, _start(scores, y), fixed)
+    rows = scores if K <= MANY else _Truncated.of(scores, y)
+    maximise: Any = _maximise if K <= MANY else _maximise_truncated
+    fitted = maximise(rows, y, ones, _start(scores, y), fixed)
     groups = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
     count = int(groups.max()) + 1
     generator = np.random.default_rng(seed)
@@ -135,10 +164,13 @@ def calibrate(
     for _ in range(draws):
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)
         weights = torch.from_numpy(drawn).double()[groups]
-        log_beta, logits = _maximise(scores, y, weights, fitted, fixed, iterations=8)
+        log_beta, logits = maximise(rows, y, weights, fitted, fixed, iterations=8)
         T = logits.softmax(1)
-        q = _posterior((log_beta.exp() * scores).softmax(1), T, y)
-        wrong = 1 - q.gather(1, y[:, None]).squeeze(1)
+        if isinstance(rows, _Truncated):
+            wrong = 1 - rows.posterior(log_beta, T, y)[:, 0]
+        else:
+            q = _normalised((log_beta.exp() * scores).softmax(1) * T[:, y].T)
+            wrong = 1 - q.gather(1, y[:, None]).squeeze(1)
         betas.append(log_beta.exp())
         matrices.append(T)
         rates.append((weights * wrong).sum() / weights.sum())
@@ -238,15 +270,127 @@ def _maximise(
     return log_temperature.detach(), logits.detach()
 
 
-def _running_sum(parts: Iterator[Tensor]) -> Tensor:
-    total = next(parts).clone()
+@dataclass(frozen=True, eq=False)
+class _Truncated:
+    """Scores of the given label and of the other CANDIDATES of each row; log Z interpolated over log beta.
+
+    Attributes
+    ----------
+    classes : Tensor (m, c), int64
+        The given label first.
+    scores : Tensor (m, c)
+    log_z : callable
+        From log beta to log sum_k exp(beta s_k) over all classes, (m,).
+    ends : (float, float)
+        Range of log beta.
+    """
+
+    classes: Tensor
+    scores: Tensor
+    log_z: Callable[[float], np.ndarray]
+    ends: tuple[float, float]
+
+    @classmethod
+    def of(cls, scores: Tensor, y: Tensor) -> "_Truncated":
+        from scipy.interpolate import CubicSpline
+
+        own = y[:, None]
+        best = scores.scatter(1, own, -torch.inf).topk(CANDIDATES, 1)
+        classes = torch.cat([own, best.indices], 1)
+        middle = float(_prior_log_beta(scores))
+        nodes = np.linspace(middle - 3, middle + 3, 31)
+        values = [torch.logsumexp(float(np.exp(node)) * scores, 1).numpy() for node in nodes]
+        return cls(
+            classes, scores.gather(1, classes), CubicSpline(nodes, np.stack(values)), (nodes[0], nodes[-1])
+        )
+
+    def columns(self, T: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Return T[k, y] of the candidates (m, c), and the mean of all other classes (m,)."""
+        others = (T.sum(0) - T.diagonal()) / (len(T) - 1)
+        return T[self.classes, y[:, None]], others[y]
+
+    def joint(self, log_beta: Tensor, columns: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return p_k T[k, y] of the candidates (m, c), and of all other classes together (m,)."""
+        p = (log_beta.exp() * self.scores - torch.from_numpy(self.log_z(float(log_beta)))[:, None]).exp()
+        return p * columns[0], (1 - p.sum(1)).clamp(min=0) * columns[1] + EPSILON
+
+    def posterior(self, log_beta: Tensor, T: Tensor, y: Tensor) -> Tensor:
+        """Return P(true = k | row, given label) of the candidates, (m, c)."""
+        inside, rest = self.joint(log_beta, self.columns(T, y))
+        return inside / (inside.sum(1) + rest)[:, None]
+
+
+def _maximise_truncated(
+    rows: _Truncated,
+    y: Tensor,
+    weights: Tensor,
+    start: tuple[Tensor, Tensor],
+    log_beta: float | None,
+    *,
+    iterations: int = 60,
+) -> tuple[Tensor, Tensor]:
+    """Return log beta and log T of the largest likelihood, by EM steps with discounted counts.
+
+    Each step is followed by one of Newton's method for log beta, with differences for derivatives.
+    """
+    K = len(start[1])
+    lowest, highest = rows.ends
+    prior = (lowest + highest) / 2
+    T = start[1].softmax(1)
+    point = start[0].detach().clone() if log_beta is None else torch.tensor(log_beta).double()
+    point = point.clamp(lowest + STEP, highest - STEP)
+    cells = (rows.classes * K + y[:, None]).flatten()
+    columns = rows.columns(T, y)
+    wrong = 0.0
+    for _ in range(iterations):
+        inside, rest = rows.joint(point, columns)
+        share = weights / (inside.sum(1) + rest)
+        counts = torch.zeros(K * K, dtype=torch.float64)
+        counts = counts.index_add_(0, cells, (inside * share[:, None]).flatten()).view(K, K)
+        T = _discounted(counts, float((rest * share).sum()) / K)
+        columns, before, wrong, move = rows.columns(T, y), wrong, float(T.diagonal().mean()), 0.0
+        if log_beta is None:
+            at = [rows.joint(point + step, columns) for step in (-STEP, 0.0, STEP)]
+            logs = [float((weights * (inside.sum(1) + rest).log()).sum()) for inside, rest in at]
+            below, here, above = (
+                log - float(point + step - prior) ** 2 / 2
+                for log, step in zip(logs, (-STEP, 0.0, STEP), strict=True)
+            )
+            slope, curvature = (above - below) / (2 * STEP), (above - 2 * here + below) / STEP**2
+            move = float(np.clip(-slope / curvature if curvature < 0 else np.sign(slope), -0.5, 0.5))
+            point = (point + move).clamp(lowest + STEP, highest - STEP)
+        if abs(move) < CONVERGED and abs(wrong - before) < CONVERGED:
+            break
+    return point, T.log()
+
+
+def _discounted(counts: Tensor, more: float) -> Tensor:
+    """Return T from expected counts (K, K) of true and given label, and `more` wrong labels per true class.
+
+    Absolute discounting (Ney et al., 1994): a row of each pair of classes, which uniform noise explains, is
+    spread over all wrong labels. The share of wrong labels per class is shrunk to that of all classes.
+    """
+    K, right = len(counts), counts.diagonal()
+    wrong = counts.clone().fill_diagonal_(0)
+    total = wrong.sum(1) + more
+    rate = total.sum() / (total.sum() + right.sum())
+    rates = (total + SHRINKAGE * rate) / (total + right + SHRINKAGE)
+    kept = (wrong - 1).clamp(min=0)
+    spread = (total - kept.sum(1)) / (K - 1)
+    T = (kept + spread[:, None]) * (rates / total.clamp(min=EPSILON))[:, None]
+    return T.clamp(min=EPSILON).diagonal_scatter(1 - rates)
+
+
+def _mean(parts: Iterator[Tensor]) -> Tensor:
+    """Return the mean of tensors of one shape, one at a time."""
+    total, count = next(parts).clone(), 1
     for part in parts:
         total += part
-    return total
+        count += 1
+    return total / count
 
 
-def _posterior(p: Tensor, T: Tensor, y: Tensor) -> Tensor:
-    q = p * T[:, y].T
+def _normalised(q: Tensor) -> Tensor:
     return q / q.sum(1, keepdim=True)
 
 
@@ -475,7 +619,10 @@ def _estimate(calibration: Calibration, scores: Tensor, y: Tensor, source: str) 
     rate = float(1 - posterior.gather(1, y[:, None]).mean())
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = calibration.rates.quantile(ends).tolist()
-    matrix_low, matrix_high = calibration.matrices.quantile(ends, dim=0)
+    # `quantile` refuses more than 16 million numbers: the rows of T one by one
+    matrix_low, matrix_high = torch.stack(
+        [T.quantile(ends, dim=0) for T in calibration.matrices.unbind(1)], 1
+    )
     return NoiseEstimate(
         rate,
         min(low, rate),
