@@ -1,5 +1,6 @@
 """`layerprobe audit`: find wrong labels with the network that was trained on them."""
 
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -62,16 +63,19 @@ def add_audit(app: "SubcommandApp") -> None:
             test: The rows for the policy test_split.
             views: Any of flip, left, right, up, down. The policy unseen_views needs at least one.
             seed: Seed of the random numbers.
-            out: Folder for the results. Only the files named above are replaced in it.
+            out: Folder for the results. It is replaced as a whole; files of other names in it are kept.
         """
         from layerprobe import auditing
         from layerprobe.auditing.method.policies import check_policy
-        from layerprobe.utils.files import require_folder
+        from layerprobe.utils.files import replaced_folder, require_folder
 
-        with one_job(options.device) as first:
+        with one_job(options.device) as first, ExitStack() as stack:
             given = {"holdout": holdout, "trusted": trusted, "test": test}
             check_policy(policy, given, views=bool(views))
             require_folder(out)
+            folder = out
+            if first and not options.dry_run:
+                folder = stack.enter_context(replaced_folder(out))  # raises before the work
             network = options.load_model(model)
             rows = options.load_rows(data, network)
             held = {
@@ -94,7 +98,8 @@ def add_audit(app: "SubcommandApp") -> None:
             result = auditing.audit(network, rows, **arguments)
             if not first:
                 return
-            _write(result, out)
+            _write(result, folder)
+            stack.close()
             if options.json:
                 say(as_json(_summary(result)).rstrip())
             else:
@@ -156,10 +161,9 @@ def _most_suspicious(audit: "Audit") -> "np.ndarray":
 
 
 def _write(audit: "Audit", out: Path) -> None:
-    """Write the report, the tables and the audit; each file is replaced at once or not at all."""
+    """Write the report, the tables and the audit."""
     from layerprobe.utils.files import replace_file, write_csv
 
-    out.mkdir(parents=True, exist_ok=True)
     audit.save(out / "audit.safetensors")
     for name in ("issues", "layers", "controls"):
         write_csv(getattr(audit, name), out / f"{name}.csv")

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEY = "layerprobe"
+REFUSALS = FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet evaluates
 FORGOTTEN = 3600.0  # seconds after which a temporary file of an earlier version is removed
 
@@ -191,6 +192,99 @@ def _safe_cell(cell: Any) -> Any:
         return cell
     mark = "'" if cell.startswith(FORMULA) else ""
     return mark + cell.replace("\r", "\n")
+
+
+@contextlib.contextmanager
+def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a folder aside; it takes the place of `path` as a whole at the end of a block without error.
+
+    Files of `path` that the block does not write are kept, as hard links where the system has them. A process
+    that is killed leaves the old folder, or none for a moment between two renames, but no mixture; the next
+    successful call removes what it left.
+
+    Parameters
+    ----------
+    path : path
+        Made if it does not exist.
+
+    Yields
+    ------
+    Path
+        The folder to write into, on the same file system.
+
+    Raises
+    ------
+    DataError
+        Before the block if the folder cannot be written, or after it if it cannot be replaced.
+    """
+    target = Path(path).resolve()
+    part = target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _restore(target)
+        in_place = _is_fixed(target)
+        beside = target / "results" if in_place else target
+        part = part_of(beside)
+        part.mkdir()
+        if target.exists() and not in_place:  # raises for a folder that is read only
+            trial = part_of(target / "results")
+            trial.touch()
+            trial.unlink()
+        yield part
+        if in_place:  # one file after the other
+            for file in part.iterdir():
+                file.replace(target / file.name)
+        else:
+            _swap(part, target)
+        sync_folder(target.parent)
+        remove_parts(beside)
+    except REFUSALS as error:
+        raise DataError(f"the folder {path} cannot be written: {error.strerror}.") from error
+    finally:
+        if part != target:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _swap(part: Path, target: Path) -> None:
+    """Rename a new folder to `target`, after links to the other files of `target` are made in it."""
+    if not target.exists():
+        part.rename(target)
+        return
+    shutil.copymode(target, part)
+    for item in target.iterdir():
+        if re.fullmatch(r"\..*\.part", item.name) or (part / item.name).exists():
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.copytree(item, part / item.name, symlinks=True, copy_function=_link)
+        else:
+            _link(item, part / item.name)
+    old = part_of(target).with_suffix(".old")
+    target.rename(old)
+    part.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _restore(target: Path) -> None:
+    """Rename back a folder that a killed process renamed last; remove those that it had replaced."""
+    left = target.parent.glob(f".{glob.escape(target.name)}.*.old")
+    for old in sorted(left, key=lambda old: old.stat().st_mtime, reverse=True):
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(target)
+
+
+def _is_fixed(target: Path) -> bool:
+    """Return whether a folder cannot be renamed: it is mounted, its parent is read only, or we work in it."""
+    in_use = target.exists() and (target.is_mount() or Path.cwd().is_relative_to(target))
+    return in_use or (target.exists() and not os.access(target.parent, os.W_OK | os.X_OK))
 
 
 def sync_folder(folder: Path) -> None:
