@@ -49,7 +49,7 @@ def test_planted_classes_are_found(probe):
         np.array([3, 7, 11]),
         np.array(["cat", "dog", "eel"]),
         [("a", 1), ("b", 2), ("c", 3)],
-        [None, "x", 3.5],
+        [False, "x", 3.5],
         ["1", 1, "one"],
         [frozenset({1}), frozenset({2}), frozenset()],
     ],

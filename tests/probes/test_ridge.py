@@ -115,7 +115,7 @@ def test_a_wrong_label_is_seen_by_the_fit_and_not_by_leave_one_out():
     assert ridge.loo_scores(X, wrong)[7].argmax() == codes[7]
 
 
-@pytest.mark.parametrize("names", [["cat", "dog", "eel"], [None, "x", 2.5]])
+@pytest.mark.parametrize("names", [["cat", "dog", "eel"], [False, "x", 2.5]])
 def test_leave_one_out_refuses_other_rows_and_other_labels(names):
     X, codes = data(30, 4)
     labels = [names[k] for k in codes]

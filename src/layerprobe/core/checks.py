@@ -1,5 +1,6 @@
 """Checks of arguments, shared by every entry to the package."""
 
+import warnings
 from collections.abc import Sequence
 from math import inf, isfinite
 from numbers import Integral, Real
@@ -7,8 +8,11 @@ from numbers import Integral, Real
 import torch
 from torch import Tensor
 
-from layerprobe.errors import InputError
+from layerprobe.errors import DegenerateWarning, InputError
 
+SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
+SAMPLE = 1024  # rows from which `widen` estimates the spread
+DIGITS = 100  # times the error of a squared cosine that the spread must exceed: two digits are left
 MAGNITUDES = (1e-140, 1e140)  # of float64 rows, so that sums of squares stay normal numbers
 
 
@@ -44,6 +48,31 @@ def check_strength(variance: object, components: object) -> None:
         )
 
 
+def check_dense(values: Tensor, name: str) -> Tensor:
+    """Return a tensor detached from its graph; raise for one whose numbers cannot be read in place.
+
+    Parameters
+    ----------
+    values : Tensor
+    name : str
+        Name of the argument, for the message.
+    """
+    kinds = {
+        "on the device meta, without numbers": values.is_meta,
+        "nested": values.is_nested,
+        "quantised": values.is_quantized,
+        "sparse": values.layout != torch.strided,
+        "complex": values.is_complex(),
+    }
+    if kind := next((kind for kind, found in kinds.items() if found), None):
+        raise InputError(
+            f"Complex data not supported: {name} must be real."
+            if kind == "complex"
+            else f"{name} must be a dense tensor of numbers, got one that is {kind}: convert it first."
+        )
+    return values.detach()
+
+
 def check_rows(X: Tensor, dim: int | None = None) -> Tensor:
     """Return X as an (n, d) float32 or float64 tensor without gradient; raise if it is no such matrix.
 
@@ -57,17 +86,16 @@ def check_rows(X: Tensor, dim: int | None = None) -> Tensor:
     """
     if not isinstance(X, Tensor):
         raise InputError(f"X must be a torch tensor of shape (n, d), got {type(X).__name__}.")
+    X = check_dense(X, "X")
     if X.ndim != 2:
         raise InputError(f"X must have the shape (n, d), got {tuple(X.shape)}: flatten each row first.")
     if X.shape[1] == 0:
         raise InputError(f"X must have at least one feature (column), got the shape {tuple(X.shape)}.")
     if dim is not None and X.shape[1] != dim:
         raise InputError(f"X has {X.shape[1]} features, but {dim} features were expected as in fitting.")
-    if X.is_complex():
-        raise InputError("Complex data are not supported: X must be real.")
     if X.dtype not in (torch.float32, torch.float64):
         X = X.to(torch.float32 if X.is_floating_point() else torch.float64)
-    return X.detach()
+    return X
 
 
 def check_y(y: Tensor, n_rows: int, num_classes: int) -> Tensor:
@@ -113,33 +141,84 @@ def check_fit(X: Tensor, y: Tensor, num_classes: int, dim: int | None = None) ->
     """
     X = check_rows(X, dim)
     y = check_y(y, len(X), num_classes).to(X.device)
-    check_finite(X)
     check_magnitude(X)
     return X, y
 
 
-def check_finite(X: Tensor) -> None:
-    """Raise if X has NaN or infinity; name the first such row."""
-    if isfinite(X.sum().item()):  # one pass; only an overflowing or a bad sum needs the second
-        return
+def check_finite(X: Tensor) -> float:
+    """Return the largest magnitude in X; raise if X has NaN or infinity, and name the first such row."""
+    if not X.numel():
+        return 0.0
+    low, high = map(float, X.aminmax())  # one pass; NaN propagates
+    if isfinite(low) and isfinite(high):
+        return max(-low, high)
     bad = ~torch.isfinite(X).all(1)
-    if bad.any():
-        first = int(bad.nonzero()[0])
-        raise InputError(
-            f"X has NaN or infinity in {int(bad.sum())} of {len(X)} rows, the first is row {first}: "
-            "drop these rows or repair the layer that made them."
-        )
+    raise InputError(
+        f"X has NaN or infinity in {int(bad.sum())} of {len(X)} rows, the first is row "
+        f"{int(bad.nonzero()[0])}: drop these rows or repair the layer that made them."
+    )
 
 
-def check_magnitude(X: Tensor) -> None:
-    """Raise if squares of float64 rows overflow or vanish; no answer depends on the scale."""
-    low, high = MAGNITUDES
-    largest = float(max(-X.min(), X.max())) if X.dtype == torch.float64 and X.numel() else 0.0
-    if largest and not low < largest < high:
+def check_magnitude(X: Tensor) -> float:
+    """Return the largest magnitude; raise if squares of float64 rows overflow or vanish, as for NaN."""
+    largest, (low, high) = check_finite(X), MAGNITUDES
+    if X.dtype == torch.float64 and largest and not low < largest < high:
         raise InputError(
             f"X has the largest magnitude {largest:.1e}, whose square float64 cannot hold: expected it "
             f"between {low:.0e} and {high:.0e}. Rescale X; no answer changes."
         )
+    return largest
+
+
+def widen(X: Tensor) -> Tensor:
+    """Return X in float64 where float32 does not resolve the angles between its rows, else X itself.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+
+    Raises
+    ------
+    InputError
+        As :func:`check_magnitude`.
+
+    Notes
+    -----
+    Squared cosines have an error of 8 u sqrt(d), u the unit roundoff (`Subspaces.predict`). Rows around a
+    mean far from the origin differ in squared cosines by less than s, the share of the variance about the
+    mean in the second moment. Float64 is used where s is below 100 times the error, so that two digits are
+    left otherwise, and for magnitudes outside `SAFE`. A warning says where float64 does not resolve them.
+    """
+    largest, (low, high) = check_magnitude(X), SAFE
+    if not largest:
+        return X
+    sample = X[:: 1 + len(X) // SAMPLE].double()
+    total = float(sample.square().sum())
+    spread = float((sample - sample.mean(0)).square().sum())
+    resolved = {
+        dtype: spread == 0 or spread >= DIGITS * angle_error(X.shape[1], dtype) * total
+        for dtype in (torch.float32, torch.float64)
+    }
+    if not resolved[torch.float64]:
+        warnings.warn(
+            f"The features spread over only {(spread / total) ** 0.5:.0e} of their magnitude, and float64 "
+            "does not resolve angles between such rows: subtract the mean of the features first.",
+            DegenerateWarning,
+            stacklevel=3,
+        )
+    return X if low < largest < high and resolved[X.dtype] else X.double()
+
+
+def angle_error(dim: int, dtype: torch.dtype) -> float:
+    """Return four standard deviations of the rounding error of a difference of squared cosines.
+
+    Parameters
+    ----------
+    dim : int
+        Number of features d.
+    dtype : torch.dtype
+    """
+    return 4 * torch.finfo(dtype).eps * dim**0.5
 
 
 def check_number(

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_fit, check_strength
+from layerprobe.core.checks import check_rows, check_strength, check_y, widen
 from layerprobe.core.linalg import eigenpairs, rounding_error
 from layerprobe.core.moments import ClassMoments, SecondMoment
 from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank, gram_eigenpairs
@@ -172,7 +172,8 @@ def fit_corrected(
         As :func:`layerprobe.core.subspaces.fit_subspaces`.
     """
     check_strength(variance, components)
-    X, y = check_fit(X, y, num_classes)
+    X = widen(check_rows(X))
+    y = check_y(y, len(X), num_classes).to(X.device)
     options: dict[str, Any] = {
         "variance": variance,
         "components": components,

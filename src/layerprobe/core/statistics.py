@@ -4,14 +4,14 @@ They come from rows (`RowStatistics`) or from sums over batches (`LayerSums`).
 """
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_finite, check_magnitude, check_rows
+from layerprobe.core.checks import check_magnitude, check_rows
 from layerprobe.core.linalg import BLOCK, eigenpairs, rounding_error
 from layerprobe.core.moments import ClassMoments, SecondMoment, joint_subspaces
 from layerprobe.core.subspaces import Subspaces, fit_subspaces, gram_eigenpairs
@@ -28,7 +28,7 @@ class Spectrum(NamedTuple):
     trace: float  # of the whole moment
 
 
-def class_means(X: Tensor, y: Tensor, num_classes: int) -> Tensor:
+def class_means(X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None = None) -> Tensor:
     """Return the mean of the rows of each class, summed in float64.
 
     Parameters
@@ -38,6 +38,8 @@ def class_means(X: Tensor, y: Tensor, num_classes: int) -> Tensor:
         Class of each row, 0..K-1. The mean of a class without rows is zero.
     num_classes : int
         K.
+    weights : Tensor of shape (n,), float64, optional
+        Weight of each row.
 
     Returns
     -------
@@ -47,8 +49,12 @@ def class_means(X: Tensor, y: Tensor, num_classes: int) -> Tensor:
     sums = X.new_zeros((num_classes, X.shape[1]), dtype=torch.float64)
     for k, index in enumerate(y.argsort(stable=True).split(counts.tolist())):
         for part in index.split(BLOCK):
-            sums[k] += X[part].sum(0, dtype=torch.float64)
-    return sums / counts.clamp(min=1)[:, None]
+            if weights is None:
+                sums[k] += X[part].sum(0, dtype=torch.float64)
+            else:
+                sums[k] += weights[part] @ X[part].double()
+    totals = counts.clamp(min=1) if weights is None else y.bincount(weights, num_classes)
+    return sums / totals[:, None]
 
 
 def centred_blocks(
@@ -72,8 +78,8 @@ def centred_blocks(
         yield X[start : start + BLOCK].to(of.dtype) - of
 
 
-def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Spectrum:
-    """Decompose the sum of (x - c)(x - c)^T over all rows.
+def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None, weights: Tensor | None = None) -> Spectrum:
+    """Decompose the sum of w (x - c)(x - c)^T over all rows.
 
     Products and sums are float64, of the n x n Gram matrix for fewer rows than features, else of the d x d
     moment: small directions matter to whitening and to weak penalties.
@@ -85,6 +91,8 @@ def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Spectrum:
         c, one for all rows or one per class.
     y : Tensor of shape (n,), optional
         Class of each row, for centres of classes.
+    weights : Tensor of shape (n,), float64, optional
+        w, default 1.
 
     Raises
     ------
@@ -93,16 +101,19 @@ def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None) -> Spectrum:
     """
     check_magnitude(X)
     n, d = X.shape
+    factors = X.new_ones(1, dtype=torch.float64) if weights is None else weights.sqrt()
     if n < d:
         rows = X.double() - (centres.double() if y is None else centres.double()[y])
+        rows *= factors[:, None]
         with one_thread():
             eigenvalues, basis = gram_eigenpairs(rows)
         rank = int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum())
         vectors = basis(rank)
     else:
         moment = SecondMoment(d, X.device)
-        for block in centred_blocks(X, centres, y, torch.float64):
-            moment.add(block)
+        blocks = centred_blocks(X, centres, y, torch.float64)
+        for block, factor in zip(blocks, factors.expand(n).split(BLOCK), strict=True):
+            moment.add(block if weights is None else block * factor[:, None])
         with one_thread():
             eigenvalues, basis = eigenpairs(moment.matrix())
             rank = int((eigenvalues > rounding_error(moment.diagonal(), n, torch.float64)).sum())
@@ -115,8 +126,8 @@ class Statistics:
 
     Attributes
     ----------
-    counts : Tensor of shape (K,), int64
-        Rows of each class, at least one.
+    counts : Tensor of shape (K,)
+        Rows of each class, at least one, or the sums of their weights.
     means : Tensor of shape (K, d), float64
         Class means.
     dim : int
@@ -132,9 +143,9 @@ class Statistics:
     _fitted: Subspaces | None = None
 
     @property
-    def n(self) -> int:
-        """Number of rows."""
-        return int(self.counts.sum())
+    def n(self) -> float:
+        """Number of rows, or the sum of their weights."""
+        return float(self.counts.sum())
 
     @property
     def shares(self) -> Tensor:
@@ -186,40 +197,42 @@ class Statistics:
 
 
 class RowStatistics(Statistics):
-    """Statistics of rows X (n, d) and class indices y (n,), 0..K-1; every class has a row."""
+    """Statistics of rows X (n, d) and class indices y (n,), 0..K-1; every class has a row.
 
-    def __init__(self, X: Tensor, y: Tensor, num_classes: int) -> None:
-        self.X, self.y, self.dim, self.dtype = X, y, X.shape[1], X.dtype
-        self.counts = y.bincount(minlength=num_classes)
+    With weights (n,), float64, all sums are weighted: a row of weight 2 counts as two equal rows.
+    """
+
+    def __init__(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None = None) -> None:
+        self.X, self.y, self.weights, self.dim, self.dtype = X, y, weights, X.shape[1], X.dtype
+        self.counts = y.bincount(weights, num_classes)
 
     @cached_property
     def means(self) -> Tensor:  # type: ignore[override]
         """Class means, (K, d)."""
-        return class_means(self.X, self.y, len(self.counts))
+        return class_means(self.X, self.y, len(self.counts), self.weights)
 
     def spectrum_about_mean(self) -> Spectrum:
         """Return the spectrum of all rows less their mean."""
-        return spectrum(self.X, self.mean)
+        return spectrum(self.X, self.mean, None, self.weights)
 
     def spectrum_within(self) -> Spectrum:
         """Return the spectrum of all rows less their class means."""
-        return spectrum(self.X, self.means, self.y)
+        return spectrum(self.X, self.means, self.y, self.weights)
 
     def _fit_subspaces(
         self, variance: float | None, components: int | None, classes: Sequence[Hashable]
     ) -> Subspaces:
-        K = len(self.counts)
-        return fit_subspaces(self.X, self.y, K, variance=variance, components=components, classes=classes)
+        K, X = len(self.counts), self.X
+        if self.weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
+            X = X * self.weights.sqrt().to(X)[:, None]
+        return fit_subspaces(X, self.y, K, variance=variance, components=components, classes=classes)
 
 
-class LayerSums:
-    """Sums over batches, from which the `Statistics` of one layer follow for several sets of labels.
+@dataclass(frozen=True)
+class SumOptions:
+    """Sums that `LayerSums` keeps, and the sizes of the problem.
 
-    Rows with the same label in all sets are summed in one `ClassMoments` that the sets share, the others in
-    one per set: where two sets differ in 40 % of the rows, the second costs 40 % of the first. The scatter of
-    all rows does not depend on labels. It is float64, since class means are subtracted from it later.
-
-    Parameters
+    Attributes
     ----------
     num_classes : int
         K, over all sets.
@@ -228,36 +241,44 @@ class LayerSums:
     num_sets : int
         Sets of labels S.
     moments, means, scatter : bool
-        Sums to keep: second moments of the classes, class means, the scatter of all rows.
+        Second moments of the classes, class means, the scatter of all rows.
     dtype, device, expected
         As for :class:`ClassMoments`.
     """
 
+    num_classes: int
+    dim: int
+    num_sets: int = 1
+    moments: bool = True
+    means: bool = True
+    scatter: bool = False
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+    expected: int | None = None
+
+
+class LayerSums:
+    """Sums over batches, from which the `Statistics` of one layer follow for several sets of labels.
+
+    Rows with the same label in all sets are summed in one `ClassMoments` that the sets share, the others in
+    one per set: where two sets differ in 40 % of the rows, the second costs 40 % of the first. The scatter of
+    all rows does not depend on labels. It is float64, since class means are subtracted from it later.
+    """
+
     BLOCK = 512  # rows at a time in float64, where they take twice the memory
 
-    def __init__(
-        self,
-        num_classes: int,
-        dim: int,
-        num_sets: int = 1,
-        *,
-        moments: bool = True,
-        means: bool = True,
-        scatter: bool = False,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-        expected: int | None = None,
-    ) -> None:
-        self.dim, self.dtype, self.device = dim, dtype, torch.device(device)
-        self.counts = torch.zeros(num_sets, num_classes, dtype=torch.int64, device=device)
-        kept = num_sets if means or scatter else 0
-        self.sums = torch.zeros((kept, num_classes, dim), dtype=torch.float64, device=device)
-        kinds = 1 if num_sets == 1 else num_sets + 1  # the last one is shared
+    def __init__(self, options: SumOptions) -> None:
+        K, d, S = options.num_classes, options.dim, options.num_sets
+        self.dim, self.dtype, self.device = d, options.dtype, torch.device(options.device)
+        self.counts = torch.zeros(S, K, dtype=torch.int64, device=self.device)
+        kept = S if options.means or options.scatter else 0
+        self.sums = torch.zeros((kept, K, d), dtype=torch.float64, device=self.device)
+        kinds = 1 if S == 1 else S + 1  # the last one is shared
         self.moments = [
-            ClassMoments(num_classes, dim, dtype=dtype, device=device, expected=expected)
-            for _ in range(kinds if moments else 0)
+            ClassMoments(K, d, dtype=self.dtype, device=self.device, expected=options.expected)
+            for _ in range(kinds if options.moments else 0)
         ]
-        self.scatter = SecondMoment(dim, device) if scatter else None
+        self.scatter = SecondMoment(d, self.device) if options.scatter else None
         self.centred: Tensor | None = None  # (d, d), the scatter about the mean of all rows, when finished
         self.shift: Tensor | None = None  # mean of the first batch: squares of rows far from 0 lose digits
 
@@ -283,7 +304,6 @@ class LayerSums:
             For NaN or infinity; nothing of the batch is then added.
         """
         X, y = check_rows(X, self.dim).to(self.device, self.dtype), y.to(self.device)
-        check_finite(X)
         check_magnitude(X)
         self.counts += torch.stack([row.bincount(minlength=self.counts.shape[1]) for row in y])
         for rows, part in zip(X.split(self.BLOCK), y.split(self.BLOCK, 1), strict=True):
@@ -352,7 +372,7 @@ class _SumStatistics(Statistics):
         with one_thread():
             eigenvalues, basis = eigenpairs(self.of.centred - between.T @ between)
             # The rounding error is that of the scatter from which the means were subtracted.
-            error = rounding_error(self.of.centred.diagonal(), self.n, torch.float64)
+            error = rounding_error(self.of.centred.diagonal(), int(self.n), torch.float64)
             rank = int((eigenvalues > error).sum())
             return Spectrum(eigenvalues[:rank], basis(rank), float(eigenvalues.sum()))
 

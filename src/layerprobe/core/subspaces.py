@@ -24,14 +24,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_classes, check_finite, check_fit, check_rows, check_strength
+from layerprobe.core.checks import (
+    SAFE,
+    angle_error,
+    check_classes,
+    check_finite,
+    check_rows,
+    check_strength,
+    check_y,
+    widen,
+)
 from layerprobe.core.linalg import BLOCK, Basis, eigenpairs, rounding_error
 from layerprobe.errors import DataError, DegenerateWarning, InputError
 from layerprobe.utils.files import read_tensors, write_tensors
 from layerprobe.utils.settings import default_settings, full_precision, parallel
 
 FORMAT = "layerprobe.subspaces.1"
-SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
 ORTHOGONAL = 1e-12  # largest error of U^T U that is left without a QR decomposition
 TIE = 1e-12  # shares this close to the variance are equal to it; sums of float64 eigenvalues are closer
 CHUNK = 1024  # query rows of one product: their projections stay in cache
@@ -58,7 +66,8 @@ def fit_subspaces(
     Parameters
     ----------
     X : Tensor of shape (n, d)
-        Outputs of one layer, float32 or float64; the bases get the same dtype.
+        Outputs of one layer, float32 or float64; the bases get the same dtype, or float64 where float32 does
+        not resolve the angles (:func:`layerprobe.core.checks.widen`).
     y : Tensor of shape (n,)
         Class of each row, 0..K-1.
     num_classes : int
@@ -93,7 +102,8 @@ def fit_subspaces(
     tensor([0, 1])
     """
     check_strength(variance, components)
-    X, y = check_fit(X, y, num_classes)
+    X = widen(check_rows(X))
+    y = check_y(y, len(X), num_classes).to(X.device)
     if exact:
         X = X.double()
 
@@ -484,7 +494,7 @@ class Subspaces:
         projection = self._projection(stages)
         y = torch.empty(len(stages), len(X), dtype=torch.int64, device=X.device)
         close = torch.zeros_like(y, dtype=torch.bool)
-        error = 8 * self.dim**0.5 * torch.finfo(torch.float32).eps / 2
+        error = angle_error(self.dim, torch.float32)
 
         def score(rows: slice) -> None:
             scores = projection.squared_cosines(X[rows])  # (S, K, c)

@@ -11,7 +11,7 @@ from layerprobe.probes.base import MomentProbe, Probe, StagedProbe
 from layerprobe.probes.knn import KNN
 from layerprobe.probes.lda import LDA
 from layerprobe.probes.linear import LinearProbe
-from layerprobe.probes.logistic import LogisticRegression
+from layerprobe.probes.logistic import AdamLogisticRegression, LogisticRegression
 from layerprobe.probes.masc import MASC
 from layerprobe.probes.nearest_class_mean import NearestClassMean
 from layerprobe.probes.qda import QDA
@@ -25,6 +25,7 @@ __all__ = [
     "LDA",
     "MASC",
     "QDA",
+    "AdamLogisticRegression",
     "LinearProbe",
     "LogisticRegression",
     "MomentProbe",
@@ -57,6 +58,7 @@ REGISTRY: dict[str, type[Probe]] = {
     "ridge": Ridge,
     "shrinkage_lda": ShrinkageLDA,
     "whitened_knn": WhitenedKNN,
+    "logistic_adam": AdamLogisticRegression,
 }
 
 

@@ -2,22 +2,32 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from numbers import Real
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from layerprobe.core.checks import check_finite, check_rows
+from layerprobe.core.checks import check_dense, check_finite, check_rows, widen
 from layerprobe.core.statistics import RowStatistics, Statistics
 from layerprobe.errors import InputError
 from layerprobe.utils.settings import default_settings
+
+
+class InputTypeError(InputError, TypeError):
+    """Raised for values of a wrong type, where scikit-learn's contract requires a TypeError."""
+
+
+class UnfittedProbeError(InputError, NotFittedError):
+    """Raised for a probe that has not been fitted; also a NotFittedError of scikit-learn."""
 
 
 class Probe(ClassifierMixin, BaseEstimator):
@@ -46,16 +56,22 @@ class Probe(ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array or Tensor of shape (n, d)
+            Numbers, float32 where float32 resolves the angles between the rows, else computed in float64.
         y : sequence of n labels
-            Integers, strings or any other hashables.
+            Integers, strings or any other hashables but None and NaN.
 
         Returns
         -------
         self
+
+        Raises
+        ------
+        InputError
+            For values that are no finite numbers, missing labels, or different numbers of rows and labels.
         """
         rows, labels = self._training_rows(X, y, reset=True)
         self.classes_, indices = encode(labels)
-        self._fit(rows, torch.from_numpy(indices).to(rows.device), len(self.classes_))
+        self._fit(widen(rows), torch.from_numpy(indices).to(rows.device), len(self.classes_))
         return self
 
     @default_settings()
@@ -72,7 +88,7 @@ class Probe(ClassifierMixin, BaseEstimator):
             The largest wins. For two classes (n,): the score of the second less that of the first, as in
             scikit-learn.
         """
-        scores = self._scores(self._query_rows(X))
+        scores = self._finite_scores(self._query_rows(X))
         return like(scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores, X)
 
     @default_settings()
@@ -87,7 +103,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         -------
         array or Tensor of shape (n, K)
         """
-        return like(self._scores(self._query_rows(X)), X)
+        return like(self._finite_scores(self._query_rows(X)), X)
 
     def predict(self, X: Any) -> Any:
         """Predict labels.
@@ -106,7 +122,7 @@ class Probe(ClassifierMixin, BaseEstimator):
     @default_settings()
     def predict_indices(self, X: Any) -> Tensor:
         """Predict positions in ``classes_``, (n,) int64, for the rows of X, (n, d)."""
-        return self._scores(self._query_rows(X)).argmax(1)
+        return self._finite_scores(self._query_rows(X)).argmax(1)
 
     @default_settings()
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -117,6 +133,12 @@ class Probe(ClassifierMixin, BaseEstimator):
         X : array or Tensor of shape (n, d)
         y : sequence of n labels
         sample_weight : sequence of n float, optional
+            Not negative, and not all zero.
+
+        Raises
+        ------
+        InputError
+            For numbers where the classes are text, or the reverse, and for weights that are no such numbers.
         """
         truth, predicted = label_array(y), self.predict(X)
         predicted = predicted.cpu().numpy() if isinstance(predicted, Tensor) else predicted
@@ -124,7 +146,15 @@ class Probe(ClassifierMixin, BaseEstimator):
             raise InputError(
                 f"X and y must have the same length, got {len(predicted)} rows and {len(truth)} labels."
             )
-        return float(np.average(predicted == truth, weights=sample_weight))
+        text, numbers = {"U"}, set("biuf")
+        for mine, theirs in ((text, numbers), (numbers, text)):
+            if self.classes_.dtype.kind in mine and truth.dtype.kind in theirs:
+                raise InputError(
+                    f"y has labels such as {truth[0]!r}, but the probe was fitted on classes such as "
+                    f"{self.classes_[0]!r}: give both as text or both as numbers."
+                )
+        weights = None if sample_weight is None else weight_array(sample_weight, len(truth))
+        return float(np.average(predicted == truth, weights=weights))
 
     def __sklearn_tags__(self) -> Tags:
         """Mark probes as possibly poor classifiers: a layer may hold little information."""
@@ -138,29 +168,34 @@ class Probe(ClassifierMixin, BaseEstimator):
     def _scores(self, X: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define _scores(X).")
 
+    def _finite_scores(self, X: Tensor) -> Tensor:
+        """Return the scores; in float64 where those of float32 rows overflow."""
+        scores = self._scores(X)
+        if torch.isfinite(scores.amax(1)).all():
+            return scores
+        if X.dtype == torch.float32:
+            return self._finite_scores(X.double())
+        raise InputError(
+            f"X has the largest magnitude {check_finite(X):.1e}, and the scores of such rows overflow in "
+            "float64: rescale X as the rows of the fit."
+        )
+
     def _training_rows(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, np.ndarray]:
         if y is None:
             raise InputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         labels = label_array(y)
-        exotic = labels.dtype == object and {_kind(label) for label in labels} != {str}
-        if isinstance(X, Tensor):
-            rows = self._tensor_rows(X, reset=reset)
-            if len(rows) != len(labels):
-                raise InputError(
-                    f"X and y must have the same length, got {len(rows)} rows and {len(labels)} labels."
-                )
-            if not len(rows):
-                raise InputError("Found array with 0 sample(s), expected at least one row to fit on.")
-            if not exotic:
+        rows = self._rows(X, reset=reset)
+        if len(rows) != len(labels):
+            raise InputError(
+                f"X and y must have the same length, got {len(rows)} rows and {len(labels)} labels: they are "
+                "inconsistent."
+            )
+        if labels.dtype != object or {_kind(label) for label in labels} == {str}:
+            try:
                 check_classification_targets(labels)
-            return rows, labels
-        array = X if isinstance(X, np.ndarray) and X.dtype != np.float16 else _plain(X)
-        targets = np.arange(len(labels)) if exotic else labels
-        array, targets = validate_data(self, array, targets, dtype=[np.float64, np.float32], reset=reset)
-        if not exotic:
-            check_classification_targets(targets)
-            labels = targets
-        return to_tensor(array), labels
+            except ValueError as error:
+                raise InputError(f"y cannot be used as labels: {error}") from error
+        return rows, labels
 
     def _fitted_rows(self, X: Any, y: Any, indices: Tensor) -> Tensor:
         """Return the rows of X; raise unless X and y are as many rows as in fitting, with the same labels."""
@@ -174,18 +209,40 @@ class Probe(ClassifierMixin, BaseEstimator):
         return rows
 
     def _query_rows(self, X: Any) -> Tensor:
-        check_is_fitted(self)
-        if isinstance(X, Tensor):
-            return self._tensor_rows(X, reset=False)
-        return to_tensor(validate_data(self, _plain(X), dtype=[np.float64, np.float32], reset=False))
+        self._require_fit()
+        return self._rows(X, reset=False)
 
-    def _tensor_rows(self, X: Tensor, *, reset: bool) -> Tensor:
-        rows = check_rows(X)
-        if reset:
-            self.n_features_in_ = rows.shape[1]
-        elif rows.shape[1] != self.n_features_in_:
-            expected = f"{type(self).__name__} is expecting {self.n_features_in_} features as input."
-            raise InputError(f"X has {rows.shape[1]} features, but {expected}")
+    def _require_fit(self) -> None:
+        try:
+            check_is_fitted(self)
+        except NotFittedError as error:
+            raise UnfittedProbeError(str(error)) from error
+
+    def _rows(self, X: Any, *, reset: bool) -> Tensor:
+        """Return rows of any kind as a tensor of finite numbers, (n, d); raise for anything else."""
+        if isinstance(X, Tensor):
+            rows = check_rows(X)
+            if reset:
+                if not len(rows):
+                    raise InputError("Found array with 0 sample(s), expected at least one row to fit on.")
+                self.n_features_in_ = rows.shape[1]
+                vars(self).pop("feature_names_in_", None)
+            elif rows.shape[1] != self.n_features_in_:
+                expected = f"{type(self).__name__} is expecting {self.n_features_in_} features as input."
+                raise InputError(f"X has {rows.shape[1]} features, but {expected}")
+        else:
+            _require_numbers(X)
+            if getattr(X, "dtype", None) == np.float16:  # float32, as for tensors
+                X = X.astype(np.float32)
+            try:
+                array = validate_data(
+                    self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, reset=reset
+                )
+            except TypeError as error:
+                raise InputTypeError(str(error)) from error
+            except (ValueError, OverflowError) as error:
+                raise InputError(str(error)) from error
+            rows = to_tensor(array)
         check_finite(rows)
         return rows
 
@@ -196,11 +253,79 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self.classes_[indices.cpu().numpy()]
 
 
-class MomentProbe(Probe):
+class WeightedProbe(Probe):
+    """A probe that takes a weight for each row; a subclass defines ``_fit_weighted`` in place of ``_fit``."""
+
+    @default_settings()
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Fit to a layer's outputs.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+        y : sequence of n labels
+            As for probes without weights.
+        sample_weight : sequence of n float, optional
+            Weight of each row; a row of weight 2 counts as two equal rows, one of weight 0 is left out.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InputError
+            As for probes without weights; for weights that are negative, or zero for all rows of a class.
+        """
+        if sample_weight is None:
+            return super().fit(X, y)
+        rows, labels = self._training_rows(X, y, reset=True)
+        weights = weight_array(sample_weight, len(labels))
+        kept = weights > 0
+        self.classes_, indices = encode(labels)
+        if missing := set(range(len(self.classes_))) - set(indices[kept].tolist()):
+            raise InputError(
+                f"All rows of class {self.classes_[min(missing)]!r} have the weight 0: drop them."
+            )
+        rows = widen(rows[torch.from_numpy(kept).to(rows.device)])
+        y, w = (torch.from_numpy(part[kept]).to(rows.device) for part in (indices, weights))
+        self._fit_weighted(rows, y, len(self.classes_), w)
+        return self
+
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+        self._fit_weighted(X, y, num_classes, None)
+
+    def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
+        raise NotImplementedError(f"{type(self).__name__} must define _fit_weighted(X, y, K, weights).")
+
+
+class ProbabilityProbe(Probe):
+    """A probe with class probabilities: the softmax of its scores, unless a subclass says otherwise."""
+
+    @default_settings()
+    def predict_proba(self, X: Any) -> Any:
+        """Return the probability of each class; the docstring of the class says which one it is.
+
+        Parameters
+        ----------
+        X : array or Tensor of shape (n, d)
+
+        Returns
+        -------
+        array or Tensor of shape (n, K)
+            Rows sum to one; columns in the order of ``classes_``.
+        """
+        return like(self._probabilities(self._query_rows(X)), X)
+
+    def _probabilities(self, X: Tensor) -> Tensor:
+        return self._finite_scores(X).double().softmax(1)
+
+
+class MomentProbe(WeightedProbe):
     """A probe that is fitted to sums over rows, and therefore batch by batch.
 
-    A subclass defines ``_fit_statistics(statistics)`` in place of ``_fit``. `reads` names the sums that it
-    needs: the "moments" of the classes, their "means", the "scatter" of all rows.
+    A subclass defines ``_fit_statistics(statistics)`` in place of ``_fit_weighted``. `reads` names the sums
+    that it needs: the "moments" of the classes, their "means", the "scatter" of all rows.
     """
 
     reads: ClassVar[frozenset[str]]
@@ -227,8 +352,8 @@ class MomentProbe(Probe):
         self._fit_statistics(statistics)
         return self
 
-    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
-        self._fit_statistics(RowStatistics(X, y, num_classes))
+    def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
+        self._fit_statistics(RowStatistics(X, y, num_classes, weights))
 
     def _fit_statistics(self, statistics: Statistics) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define _fit_statistics(statistics).")
@@ -281,7 +406,7 @@ class StagedProbe(Probe):
         InputError
             For a value that the fit does not serve.
         """
-        check_is_fitted(self)
+        self._require_fit()
         probe = copy.copy(self)
         setattr(probe, self.stage, value)
         probe._check_stage()
@@ -299,25 +424,116 @@ class StagedProbe(Probe):
         return (stage._scores(X) for stage in stages)
 
 
-def _plain(X: Any) -> Any:
-    """float16 becomes float32 as for tensors; scikit-learn would make it float64."""
-    return X.astype(np.float32) if getattr(X, "dtype", None) == np.float16 else X
+def _require_numbers(X: Any) -> None:
+    """Raise for values that NumPy or scikit-learn would turn into numbers that they are not."""
+    if isinstance(X, pd.DataFrame):
+        for name, column in X.items():
+            if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_object_dtype(column)):
+                raise InputError(
+                    f"X must hold numbers, but its column {name!r} is {column.dtype}: encode it."
+                )
+    if hasattr(X, "tocsr"):
+        return  # a sparse matrix, which scikit-learn refuses
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise InputError("X is a masked array, and masks are not used: fill it, or drop its rows.")
+    try:
+        array = np.asarray(X)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"X must be an array of numbers of shape (n, d): {error}") from error
+    if array.dtype.kind in "MmUSTV":
+        raise InputError(f"X must hold numbers, got {array.dtype}: encode it first.")
+    texts = (str, bytes, pd.Timestamp, pd.Timedelta, np.datetime64, np.timedelta64)
+    if array.dtype.kind == "O" and (wrong := [v for v in array.flat if isinstance(v, texts)]):
+        raise InputError(f"X must hold numbers, got {wrong[0]!r} of the type {type(wrong[0]).__name__}.")
+
+
+def is_missing(label: Any) -> bool:
+    """Return whether a label stands for no label: None, NaN, NaT or NA."""
+    return label is None or label is pd.NA or label is pd.NaT or (isinstance(label, Real) and label != label)
 
 
 def label_array(y: Any) -> np.ndarray:
-    """Return labels as a 1-d array, (n,); of objects unless all are strings or all are numbers."""
+    """Return labels as a 1-d array, (n,); of objects unless all are strings or all are numbers.
+
+    Raises
+    ------
+    InputError
+        For missing labels, several labels per row, labels that cannot be hashed, and anything but n labels.
+    """
     if isinstance(y, Tensor):
-        y = y.detach().cpu()
-        return column_or_1d((y.float() if y.dtype == torch.bfloat16 else y).numpy(), warn=True)
-    if isinstance(y, Sequence) and y and not any(isinstance(label, list) for label in y):
-        kinds = {_kind(label) for label in y}
-        if len(kinds) > 1 or not kinds <= {str, Real}:
-            return _objects(y)
-    return column_or_1d(y, warn=True)
+        y = check_dense(y, "y").cpu()
+        y = (y if y.dtype.itemsize > 2 or not y.is_floating_point() else y.float()).numpy()
+    sized = hasattr(y, "__len__") or hasattr(y, "__array__")
+    if isinstance(y, str | bytes | Mapping | Set | Iterator) or not sized:
+        raise InputError(f"y must be a sequence of n labels, one per row, got {type(y).__name__}.")
+    dtype = getattr(y, "dtype", None)
+    try:
+        if isinstance(y, Sequence) and len(y):
+            y = [label.item() if isinstance(label, Tensor) and label.ndim == 0 else label for label in y]
+            kinds = {_kind(label) for label in y}
+            array = np.asarray(y) if kinds <= {str} or kinds <= {Real} or list in kinds else _objects(y)
+        elif isinstance(dtype, np.dtype | None):
+            array = np.asarray(y)
+        else:  # of pandas, polars
+            array = _tight(np.asarray(y, dtype=object))
+        array = column_or_1d(array, warn=True)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"y must be one label per row: {error}") from error
+    if array.dtype.kind == "T":  # NumPy's strings of variable length
+        array = array.astype(str)
+    if isinstance(array, np.ma.MaskedArray):
+        missing = np.ma.getmaskarray(array)
+    elif array.dtype == object:
+        missing = np.array([is_missing(label) for label in array], dtype=bool)
+    else:
+        missing = array != array if array.dtype.kind in "fM" else np.zeros(0, dtype=bool)
+    if missing.any():
+        raise InputError(
+            f"Input y contains NaN, None or NA, no label, in {int(missing.sum())} of {len(array)} rows, the "
+            f"first is row {int(missing.argmax())}: drop these rows."
+        )
+    if array.dtype == object and (wrong := [one for one in array if not isinstance(one, Hashable)]):
+        raise InputError(f"labels must be hashable, one per row, got {wrong[0]!r:.80}.")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _tight(array: np.ndarray) -> np.ndarray:
+    """Return an array of objects as one of numbers or strings where all of them are."""
+    kinds = {type(label) for label in array.flat}
+    return np.array(array.tolist()) if len(kinds) == 1 and kinds <= {int, float, bool, str} else array
+
+
+def weight_array(weights: Any, n: int) -> np.ndarray:
+    """Return weights of rows, (n,), as float64.
+
+    Parameters
+    ----------
+    weights : sequence of n float
+        Not negative.
+    n : int
+        Number of rows.
+    """
+    if isinstance(weights, Tensor):
+        weights = check_dense(weights, "sample_weight").cpu().numpy()
+    try:
+        array = np.asarray(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sample_weight must be one number per row: {error}") from error
+    array = np.full(n, float(array)) if array.ndim == 0 else array
+    if array.shape != (n,):
+        raise InputError(f"sample_weight must have the shape ({n},), got {array.shape}.")
+    if not array.any():
+        raise InputError("Sample weights must contain at least one non-zero number.")
+    wrong = array[~(array >= 0) | np.isinf(array)]
+    if len(wrong):
+        raise InputError(f"sample_weight must hold finite numbers of at least 0, got {wrong[0]}.")
+    return array
 
 
 def _kind(label: Any) -> type:
     """Return the kind within which labels compare, or the type of labels that may not."""
+    if isinstance(label, np.ndarray | list):
+        return list
     return next((kind for kind in (str, tuple, Real) if isinstance(label, kind)), type(label))
 
 
@@ -355,7 +571,7 @@ def whole_numbers(labels: np.ndarray) -> np.ndarray | None:
 
 def to_tensor(array: np.ndarray) -> Tensor:
     """Return a tensor that shares the memory of an array, or a copy of an array that is read-only."""
-    array = np.ascontiguousarray(array)
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 

@@ -10,13 +10,16 @@ from torch import Tensor
 from layerprobe.core.linalg import eigenpairs
 from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError
-from layerprobe.probes.base import MomentProbe, to_tensor
+from layerprobe.probes.base import MomentProbe, ProbabilityProbe, to_tensor
 from layerprobe.probes.linear import LinearProbe
 from layerprobe.probes.sklearn_probe import SAME_ROWS, SklearnProbe
 
 
-class LDA(SklearnProbe, MomentProbe, LinearProbe):
+class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
     """Linear discriminant analysis, scikit-learn's.
+
+    `predict_proba` is the posterior under classes that are Gaussian with one common covariance. Row weights
+    are for the solver "svd".
 
     Parameters
     ----------
@@ -30,6 +33,11 @@ class LDA(SklearnProbe, MomentProbe, LinearProbe):
     def __init__(self, solver: str = "svd", shrinkage: float | str | None = None) -> None:
         self.solver = solver
         self.shrinkage = shrinkage
+
+    def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
+        if not self.streams:
+            raise InputError("LDA takes sample_weight with solver='svd' and without shrinkage.")
+        super()._fit_weighted(X, y, num_classes, weights)
 
     def _estimator(self) -> Any:
         return LinearDiscriminantAnalysis(solver=self.solver, shrinkage=self.shrinkage)

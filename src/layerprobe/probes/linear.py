@@ -1,6 +1,6 @@
 """Base of linear probes: a weight matrix and a bias that can replace the last layer of a network."""
 
-from sklearn.utils.validation import check_is_fitted
+import torch
 from torch import Tensor, nn
 
 from layerprobe.probes.base import Probe
@@ -12,7 +12,7 @@ class LinearProbe(Probe):
     @property
     def linear_(self) -> tuple[Tensor, Tensor]:
         """Weight (K, d) and bias (K,) of the linear layer that predicts as this probe does."""
-        check_is_fitted(self)
+        self._require_fit()
         return self._weight_and_bias()
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
@@ -20,4 +20,5 @@ class LinearProbe(Probe):
 
     def _scores(self, X: Tensor) -> Tensor:
         weight, bias = self._weight_and_bias()
-        return nn.functional.linear(X.to(weight), weight, bias)
+        dtype = torch.promote_types(X.dtype, weight.dtype)
+        return nn.functional.linear(X.to(weight.device, dtype), weight.to(dtype), bias.to(dtype))

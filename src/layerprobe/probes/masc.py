@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from layerprobe.core import ClassMoments, Subspaces, fit_subspaces
-from layerprobe.core.checks import check_strength
+from layerprobe.core.checks import check_strength, widen
 from layerprobe.core.correction import correct_moments, fit_corrected, noise_weights
 from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError, LayerprobeWarning
@@ -106,6 +105,7 @@ class MASC(StagedProbe, MomentProbe):
         first = not hasattr(self, "moments_")
         rows, labels = self._training_rows(X, y, reset=first)
         if first:
+            rows = widen(rows)
             self._start(rows, classes)
         elif classes is not None and list(encode(label_array(classes))[0]) != list(self.classes_):
             raise InputError(f"classes= must stay those of the first call, {self.classes_.tolist()}.")
@@ -164,7 +164,8 @@ class MASC(StagedProbe, MomentProbe):
     @property
     def subspaces_(self) -> Subspaces:
         """The fitted subspaces; after ``partial_fit`` they are fitted at first use."""
-        check_is_fitted(self, "_subspaces")
+        if not hasattr(self, "_subspaces"):
+            self._require_fit()
         if self._subspaces is None:
             options = {**self._strength(), "classes": self.classes_.tolist()}
             if self.noise is None:
@@ -203,8 +204,10 @@ class MASC(StagedProbe, MomentProbe):
         ranks = [stage.subspaces_.ranks for stage in stages]
         return iter(self.subspaces_.staged_squared_cosines(X, ranks))
 
-    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+    def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
         options = {**self._strength(), "classes": self.classes_.tolist()}
+        if weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
+            X = X * weights.sqrt().to(X)[:, None]
         if self.noise is None:
             self._subspaces = fit_subspaces(X, y, num_classes, exact=self.exact, **options)
         else:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.statistics import Statistics
+from layerprobe.core.subspaces import rescale
 from layerprobe.probes.base import MomentProbe
 from layerprobe.probes.linear import LinearProbe
 
@@ -29,9 +30,11 @@ class NearestClassMean(MomentProbe, LinearProbe):
         self.means_ = statistics.means.to(statistics.dtype)
 
     def _scores(self, X: Tensor) -> Tensor:
-        weight, _ = self._weight_and_bias()
-        return torch.nn.functional.normalize(X.to(weight), eps=torch.finfo(weight.dtype).tiny) @ weight.T
+        x, squared_norms = rescale(X.to(self.means_.device))
+        return super()._scores(x / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None])
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
         # The length of x does not change which of the cosines is the largest.
-        return torch.nn.functional.normalize(self.means_), self.means_.new_zeros(len(self.means_))
+        means, squared_norms = rescale(self.means_)
+        means = means / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]
+        return means, means.new_zeros(len(means))

@@ -4,11 +4,14 @@ from typing import Any
 
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
 
+from layerprobe.probes.base import ProbabilityProbe
 from layerprobe.probes.sklearn_probe import SklearnProbe
 
 
-class QDA(SklearnProbe):
+class QDA(ProbabilityProbe, SklearnProbe):
     """Quadratic discriminant analysis, scikit-learn's, with shrunk covariances.
+
+    `predict_proba` is the posterior under classes that are Gaussian with a covariance each.
 
     A layer with dead units, or a class with fewer rows than features, has a singular covariance, which
     scikit-learn refuses without shrinkage. The paper names no regularisation.

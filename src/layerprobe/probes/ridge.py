@@ -38,8 +38,8 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
         Their eigenvectors.
     scale_ : float
         Square root of the mean eigenvalue.
-    codes_ : Tensor of shape (n,)
-        Class of each training row.
+    codes_ : Tensor of shape (n,), or None
+        Class of each training row; None after a fit with weights.
     classes_ : ndarray of shape (K,)
     n_features_in_ : int
 
@@ -87,6 +87,9 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
         rows, whose mean eigenvalue differs from that of all. (Leave-one-out of linear smoothers: Hastie,
         Tibshirani and Friedman, "The Elements of Statistical Learning", section 7.10.)
         """
+        self._require_fit()
+        if self.codes_ is None:
+            raise InputError("Leave-one-out scores need a fit without sample_weight.")
         rows = self._fitted_rows(X, y, self.codes_)
         n, d = rows.shape
         if n < 2:
@@ -128,9 +131,9 @@ class Ridge(StagedProbe, MomentProbe, LinearProbe):
         other.codes_ = y
         return other
 
-    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
-        super()._fit(X, y, num_classes)
-        self.codes_ = y  # for leave-one-out
+    def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
+        super()._fit_weighted(X, y, num_classes, weights)
+        self.codes_ = y if weights is None else None  # for leave-one-out
 
     def _fit_statistics(self, statistics: Statistics) -> None:
         self._check_stage()

@@ -6,15 +6,18 @@ from torch import Tensor
 
 from layerprobe.core.checks import check_number
 from layerprobe.core.statistics import Statistics
-from layerprobe.probes.base import MomentProbe, StagedProbe
+from layerprobe.probes.base import MomentProbe, ProbabilityProbe, StagedProbe
 from layerprobe.probes.linear import LinearProbe
 
 
-class ShrinkageLDA(StagedProbe, MomentProbe, LinearProbe):
+class ShrinkageLDA(StagedProbe, MomentProbe, ProbabilityProbe, LinearProbe):
     """Linear discriminant analysis with the within-class covariance (1 - s) S + s trace(S) / d I.
 
     S is pooled over the classes, whose priors are their shares of the rows. One eigendecomposition serves
     every shrinkage. It predicts as scikit-learn's ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=s)``.
+
+    `predict_proba` is the posterior under classes that are Gaussian with this common covariance; it is too
+    sure where features are not.
 
     Where all rows within each class are equal, the spread between the classes replaces trace(S) / d. A layer
     with equal outputs on all rows predicts the most frequent class. (Shrinkage: Ledoit and Wolf, "A

@@ -28,8 +28,12 @@ class SklearnProbe(Probe):
     def _estimator(self) -> Any:
         raise NotImplementedError(f"{type(self).__name__} must define _estimator().")
 
+    def _numbers(self, X: Tensor) -> np.ndarray:
+        """Return rows as the estimator takes them."""
+        return X.cpu().numpy()
+
     def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
-        rows = X.cpu().numpy()
+        rows = self._numbers(X)
         # Many small decompositions: on a busy machine several threads are ten times slower than one.
         with warnings.catch_warnings(), one_thread(), threadpool_limits(1, user_api="openmp"):
             # Dead units make collinear features in every memorised network: no reason for a warning.
@@ -47,7 +51,7 @@ class SklearnProbe(Probe):
         return f"{type(self).__name__} cannot be fitted: {named}"
 
     def _scores(self, X: Tensor) -> Tensor:
-        rows = X.cpu().numpy()
+        rows = self._numbers(X)
         if hasattr(self.estimator_, "decision_function"):
             scores = self.estimator_.decision_function(rows)
             if scores.ndim == 1:  # scikit-learn's one column for two classes

@@ -9,20 +9,20 @@ from torch import Tensor
 from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import centred_blocks, class_means, spectrum
 from layerprobe.errors import InputError
-from layerprobe.probes.base import StagedProbe, like
+from layerprobe.probes.base import ProbabilityProbe, StagedProbe, like
 from layerprobe.utils.settings import default_settings
 
 SIMILARITIES = 2**25  # kept at a time: 128 MiB of float32
 TIE_BREAK = 1e-3  # of one vote, for all similarities together
 
 
-class WhitenedKNN(StagedProbe):
+class WhitenedKNN(StagedProbe, ProbabilityProbe):
     """k nearest neighbours by cosine, after centring and whitening; many neighbours average label noise.
 
     Rows are whitened by their covariance C, shrunk to (1 - s) C + s trace(C) / d I (Ledoit and Wolf, 2004,
     with a given s), and scaled to unit length. The score of a class is its share of the votes of the k
     nearest training rows, plus the sum of the voters' cosines with a weight that only decides between equal
-    shares. One search serves every number of neighbours.
+    shares. One search serves every number of neighbours. `predict_proba` is the share of the votes.
 
     Parameters
     ----------
@@ -91,6 +91,11 @@ class WhitenedKNN(StagedProbe):
     def _check_stage(self) -> None:
         check_count("n_neighbors", self.n_neighbors)
 
+    def _probabilities(self, X: Tensor) -> Tensor:
+        scores = self._scores(X)
+        scores = (scores + (1 - scores.sum(1, keepdim=True)) / scores.shape[1]).clamp(min=0)
+        return scores / scores.sum(1, keepdim=True)
+
     def _scores(self, X: Tensor) -> Tensor:
         return self._votes(X, [self.n_neighbors])[0]
 
@@ -98,8 +103,9 @@ class WhitenedKNN(StagedProbe):
         return iter(self._votes(X, [stage.n_neighbors for stage in stages]))
 
     def _whiten(self, X: Tensor) -> Tensor:
-        blocks = centred_blocks(X.to(self.mean_), self.mean_)
-        rows = torch.cat([block @ self.whitening_ for block in blocks])
+        X = X.to(self.mean_.device, torch.promote_types(X.dtype, self.mean_.dtype))
+        whitening = self.whitening_.to(X.dtype)
+        rows = torch.cat([block @ whitening for block in centred_blocks(X, self.mean_)])
         return torch.nn.functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny)
 
     def _votes(self, X: Tensor, numbers: Sequence[int], *, leave_out: bool = False) -> Tensor:
@@ -108,7 +114,8 @@ class WhitenedKNN(StagedProbe):
         scores = self.rows_.new_zeros((len(numbers), len(X), len(self.classes_)), dtype=torch.float64)
         chunk = max(1, SIMILARITIES // len(self.rows_))
         for start in range(0, len(X), chunk):
-            similarity = self._whiten(X[start : start + chunk]) @ self.rows_.T  # (c, n)
+            x = self._whiten(X[start : start + chunk])
+            similarity = x @ self.rows_.T.to(x.dtype)  # (c, n)
             if leave_out:
                 similarity.diagonal(start).fill_(-torch.inf)
             nearest = similarity.topk(max(numbers))

@@ -46,7 +46,7 @@ def test_operations_of_a_fitted_probe_by_hand():
     assert predict_flops(masc, m=10, n=4, d=4) == 2 * 10 * 4 * 4
     counts = np.array([2, 2])
     assert fit_flops(masc, counts, 4) == masc_fit_flops(counts, 4, (2, 2))
-    assert fit_flops(create("logistic", epochs=3).fit(X, y), counts, 4) == 6 * 4 * 4 * 2 * 3
+    assert fit_flops(create("logistic_adam", epochs=3).fit(X, y), counts, 4) == 6 * 4 * 4 * 2 * 3
     assert predict_flops(create("knn", n_neighbors=1).fit(X, y), m=10, n=4, d=4) == 2 * 10 * 4 * 4
     assert fit_flops(create("knn", n_neighbors=1).fit(X, y), counts, 4) == 0
 

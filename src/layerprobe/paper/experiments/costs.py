@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.errors import DegenerateWarning
-from layerprobe.paper.experiments.probe_comparison import affordable_probes
+from layerprobe.paper.experiments.probe_comparison import OF_THE_PAPER, affordable_probes
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun, LayerData
-from layerprobe.probes import LinearProbe, LogisticRegression, Probe, create
+from layerprobe.probes import AdamLogisticRegression, LinearProbe, Probe, create
 from layerprobe.utils.peak_memory import peak_bytes
 
 EIGH = 22 / 3  # operations of a symmetric eigendecomposition over d^3
@@ -61,7 +61,7 @@ def fit_flops(probe: Probe, counts: np.ndarray, d: int) -> float:
     n, K = int(counts.sum()), len(counts)
     if hasattr(probe, "subspaces_"):
         return masc_fit_flops(counts, d, probe.subspaces_.ranks)
-    if isinstance(probe, LogisticRegression):
+    if isinstance(probe, AdamLogisticRegression):
         return 6.0 * n * d * K * probe.epochs
     return {
         "VeLPIC": masc_fit_flops(counts, d, [1] * K) + 2.0 * n * d * K,
@@ -117,6 +117,7 @@ def predict_flops(probe: Probe, m: int, n: int, d: int) -> float:
 def _measure(name: str, data: LayerData, labels: np.ndarray) -> dict[str, float]:
     """Return the cost of one probe on one layer by metric."""
     few = np.random.default_rng(0).random((64, 8), dtype=np.float32)
+    name = OF_THE_PAPER.get(name, name)
     create(name).fit(few, np.arange(64) % 2).predict(few)  # imports and first calls are not measured
     probe = create(name)
     fit_seconds, fit_peak = _seconds_and_peak(lambda: probe.fit(data.train, labels))

@@ -19,10 +19,10 @@ from layerprobe.paper.experiments.subspaces import (
 )
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.probes import LogisticRegression, VeLPIC
+from layerprobe.probes import AdamLogisticRegression, VeLPIC
 from layerprobe.runs.folders import kept_epochs
 
-PROBES = {**MASC_PROBES, "velpic": VeLPIC(), "logistic": LogisticRegression()}  # of dynamics
+PROBES = {**MASC_PROBES, "velpic": VeLPIC(), "logistic": AdamLogisticRegression()}  # of dynamics
 EDIT_PROBES = ("velpic", "ncm")
 EDIT_SETTINGS: dict[str, Bias] = {"bias_kept": "keep", "bias_zero": "zero"}
 

@@ -11,6 +11,7 @@ from layerprobe.probes import create
 
 # The probes of the paper and of its follow-up. Further probes of the registry are not part of the study.
 PROBES = ("masc", "ncm", "logistic", "lda", "qda", "knn", "velpic")
+OF_THE_PAPER = {"logistic": "logistic_adam"}  # names in the registry, where the paper has its own recipe
 
 # Limits of K d^3 for the decompositions of QDA. On a whole data set of ten classes the limit is at d = 7900
 # and takes about 15 minutes; on a subset it is at d = 1250 and takes some seconds.
@@ -25,7 +26,8 @@ def probes(finished: FinishedRun) -> pd.DataFrame:
     """
     records: list[dict[str, Any]] = network_records(finished, finished.outputs)
     for layer, data in finished.outputs.items():
-        affordable = {name: create(name) for name in affordable_probes(finished, data.train.shape[1])}
+        names = affordable_probes(finished, data.train.shape[1])
+        affordable = {name: create(OF_THE_PAPER.get(name, name)) for name in names}
         records += probe_records(finished, fit_probes(finished, layer, data, affordable), data)
     return tidy({"experiment": "probes", **record} for record in records)
 
