@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from layerprobe import MASC, plan, probe
 from layerprobe.core.moments import ClassMoments
 from layerprobe.core.statistics import LayerSums
-from layerprobe.errors import InputError
+from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layers import capturing
 from layerprobe.layerwise import LabelSets, fit_layer
 
@@ -52,11 +52,11 @@ def accuracies(table):
 def test_held_and_streamed_give_the_same_table(model, forwards):
     options = {"train_labels": SETS, "probes": BY_SUMS, "variances": [0.5, 0.9, 0.99], "batch_size": 256}
     held = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), **options)
-    # one a batch of training and test data, after one that is compared with the first batch
-    assert forwards == [255] + [256] * 15 + [160] + [99, 100]
+    # two rows give the dimensions; each pass compares one row less with its first batch
+    assert forwards == [1, 2, 255] + [256] * 15 + [160] + [99, 100]
     forwards.clear()
     streamed = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), **options, memory=SMALL)
-    assert forwards == ([255] + [256] * 15 + [160]) * 2 + [99, 100]
+    assert forwards == [1, 2] + ([255] + [256] * 15 + [160]) * 2 + [99, 100]
     assert accuracies(streamed).equals(accuracies(held))
     assert set(held["probe"]) == {"masc 0.5", "masc 0.9", "masc 0.99", *BY_SUMS[1:], "network"}
     assert (streamed["seconds"].dropna() > 0).all()
@@ -142,7 +142,7 @@ def test_streamed_sums_stay_under_the_plan(model, monkeypatch):
 def test_too_small_memory_limit_says_what_to_change(model, forwards):
     with pytest.raises(InputError, match=r"the budget is 390\.6 KiB: .*") as raised:
         probe(model, (X, NOISY), train_labels=SETS, memory="400kB")
-    assert forwards == [511, 512]  # the first batch gives the dimensions
+    assert forwards == [1, 2]  # two rows give the dimensions
     for word in ("pool '1', of 64 features", "fewer layers by layers="):
         assert word in str(raised.value)
     with pytest.raises(InputError, match="probes that need rows: all but masc"):
@@ -155,7 +155,52 @@ def test_probes_that_need_rows_hold_outputs(model, forwards):
     probes = {"tree": DecisionTreeClassifier(random_state=0), "masc": MASC()}
     table = probe(model, (X, NOISY), probes=probes, layers="1")
     assert set(table["probe"]) == {"tree", "masc", "network"}
-    assert forwards == [511] + [512] * 7 + [416]
+    assert forwards == [1, 2, 511] + [512] * 7 + [416]
+
+
+def test_probes_that_need_rows_take_one_layer_at_a_time_where_all_do_not_fit(model, forwards):
+    probes = {"tree": DecisionTreeClassifier(random_state=0), "masc": MASC()}
+    held = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), probes=probes)
+    forwards.clear()
+    by_layer = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), probes=probes, memory=SMALL)
+    assert forwards == [1, 2] + ([511] + [512] * 7 + [416]) * 3 + [99, 100]  # input, 1, 3
+    assert accuracies(by_layer).equals(accuracies(held))
+
+
+class Dies(nn.Module):
+    """Has a layer with NaN, and one that is the same on all rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.fine, self.nan, self.same = nn.ReLU(), nn.ReLU(), nn.ReLU()
+        self.head = nn.Linear(16, K)
+
+    def forward(self, x):
+        rows = self.fine(x)
+        self.nan(rows.log())
+        self.same(0 * rows)
+        return self.head(rows)
+
+
+@pytest.mark.parametrize("memory", [None, 700_000])
+def test_a_probe_that_cannot_be_fitted_on_a_layer_leaves_the_others_in_the_table(memory):
+    layers = ["fine", "nan", "same"]
+    with pytest.warns(DegenerateWarning) as warned:
+        table = probe(
+            Dies(), (X, NOISY), (TEST_X, TEST_TRUE), layers=layers, probes=["lda", "ncm"], memory=memory
+        )
+    found = table[(table["split"] == "test") & (table["probe"] != "network")].set_index(["layer", "probe"])
+    alone = probe(Dies(), (X, NOISY), (TEST_X, TEST_TRUE), layers="fine", probes=["lda", "ncm"])
+    alone = alone[(alone["split"] == "test") & (alone["probe"] != "network")].set_index(["layer", "probe"])
+    for name in ("lda", "ncm"):
+        assert found["accuracy"]["fine", name] == alone["accuracy"]["fine", name]
+        assert np.isnan(found["accuracy"]["nan", name])
+        assert "layer 'nan': X has NaN or infinity" in found["reason"]["nan", name]
+    assert np.isnan(found["accuracy"]["same", "lda"])
+    assert "layer 'same'" in found["reason"]["same", "lda"]
+    assert found["accuracy"]["same", "ncm"] == (TEST_TRUE == 0).double().mean()
+    assert {"'nan'" in str(one.message) for one in warned} == {True, False}
+    assert "nan" in repr(table)
 
 
 def test_invalid_variances_are_refused(model):

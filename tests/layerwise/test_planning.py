@@ -101,7 +101,18 @@ def test_plan_of_float64_outputs_counts_twice_the_bytes():
     assert wide.layers[0].outputs == 2 * narrow.layers[0].outputs
 
 
-def test_working_memory_covers_one_large_class():
-    even, skew = (plan({"fc": 256}, rows=512, classes=K).layers[0].working for K in (2, 100))
-    assert skew >= 8 * 256 * 256  # a class may have all rows
+def test_working_memory_covers_the_largest_class():
+    sizes = {
+        "dims": {"fc": 256},
+        "rows": 512,
+        "test_rows": 0,
+        "label_sets": 1,
+        "reads": frozenset({"moments"}),
+    }
+    even, skew, many = (
+        ProbePlan(**sizes, classes=K, largest=largest).layers[0].working
+        for K, largest in ((2, None), (100, 500), (100, None))
+    )
+    assert skew >= 8 * 256 * 256  # one class has nearly all rows
     assert skew >= 0.5 * even
+    assert many < 0.1 * skew  # classes of at most twice the mean size

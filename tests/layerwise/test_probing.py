@@ -27,7 +27,7 @@ def model():
 def test_rows_equal_probes_fitted_by_hand(model):
     table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=SETS, probes=["masc", "ncm"])
     assert list(table.columns) == [
-        "layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds",
+        "layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds", "reason",
     ]  # fmt: skip
     train, test = capture(model, X).outputs, capture(model, TEST_X).outputs
     assert list(table["layer"].unique()) == ["input", "1", "3", "output"]

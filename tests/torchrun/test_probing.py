@@ -50,7 +50,7 @@ def test_processes_that_differ_are_refused(job):
 
 
 def read(path):
-    return pd.read_csv(path).fillna({"fitted_on": ""})
+    return pd.read_csv(path, dtype={"reason": str}).fillna({"fitted_on": "", "reason": ""})
 
 
 @pytest.fixture(scope="module")

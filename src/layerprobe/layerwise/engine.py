@@ -21,7 +21,8 @@ import torch
 from sklearn.base import ClassifierMixin, clone
 from torch import Tensor, nn
 
-from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics
+from layerprobe.core.checks import check_rows, widen
+from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics, SumOptions
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layers.batches import Column, read_batches, row_count
 from layerprobe.probes import MASC, MomentProbe, Probe
@@ -72,19 +73,27 @@ class LabelSets:
             )
         if not labels:
             raise InputError("train_labels is empty: name at least one set of labels, or leave it out")
-        sets = [_as_array(values) for values in labels.values()]
+        sets = [_as_array(values, f"train_labels[{name!r}]") for name, values in labels.items()]
         sets = [as_kind(y, sets[0], f"train_labels[{name!r}]") for name, y in zip(labels, sets, strict=True)]
         lengths = tuple(map(len, sets))
         classes = _all_classes(sets)
         y = torch.full((len(sets), max(lengths)), -1)
         for row, values in zip(y, sets, strict=True):
             row[: len(values)] = class_indices(classes, values)
-        return cls(tuple(labels), classes, y, lengths)
+        names = tuple(map(str, labels))
+        if len(set(names)) < len(names) or "" in names:
+            raise InputError(f"expected different names of the sets of labels, got {list(labels)}")
+        return cls(names, classes, y, lengths)
 
     @property
     def changed(self) -> float:
         """Share of the rows whose label is not the same in all sets."""
         return float((self.y != self.y[0]).any(0).double().mean())
+
+    @property
+    def largest(self) -> int:
+        """Number of rows of the largest class of any set."""
+        return max(int(row[row >= 0].bincount().max()) for row in self.y)
 
     def take(self, rows: Tensor) -> "LabelSets":
         """Return the labels of some rows, given by their positions (m,) int64.
@@ -219,7 +228,7 @@ def given_labels(labels: Column | None, split: str) -> np.ndarray:
     """
     if labels is None:
         raise InputError(f"the {split} data have no labels; give (x, y), or a loader of (x, y)")
-    return _as_array(labels)
+    return _as_array(labels, f"the labels of the {split} data")
 
 
 def read_label_sets(source: Any, batch_size: int, model: nn.Module | None = None) -> LabelSets:
@@ -245,9 +254,12 @@ def _all_classes(sets: list[np.ndarray]) -> np.ndarray:
     return encode(every)[0]
 
 
-def _as_array(labels: Any) -> np.ndarray:
+def _as_array(labels: Any, what: str) -> np.ndarray:
     """Return labels as an array, integers of any size as int64, bytes as texts."""
-    array = label_array(labels)
+    try:
+        array = label_array(labels)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
     if array.dtype.kind == "S":
         return np.char.decode(array)
     return array.astype(np.int64) if array.dtype.kind in "iu" else array
@@ -271,6 +283,8 @@ class FittedProbe:
         Mean number of components per class of a subspace probe, else NaN.
     seconds : float
         Time of the fit, with all of what it shares with other probes.
+    failure : str
+        Reason why the probe cannot be fitted; empty if it is.
     """
 
     layer: str
@@ -281,6 +295,7 @@ class FittedProbe:
     classes: np.ndarray
     components: float = np.nan
     seconds: float = 0.0
+    failure: str = ""
 
     def __str__(self) -> str:
         return f"probe {self.name!r} on layer {self.layer!r}, fitted on {self.fitted_on} labels"
@@ -290,17 +305,18 @@ class FittedProbe:
         try:
             if isinstance(self.estimator, Probe):
                 return self.present[self.estimator.predict_indices(X).cpu()]
-            predicted = label_array(np.asarray(self.estimator.predict(X.cpu().numpy())))
+            return torch.from_numpy(np.asarray(self.estimator.predict(X.cpu().numpy()), dtype=np.int64))
         except ValueError as error:
             raise InputError(f"{self}: {error}") from error
-        positions = class_indices(self.classes, predicted)
-        return torch.where(positions < 0, -1, self.present[positions])
 
     def scores(self, X: Tensor) -> Tensor:
         """Return the score of each class, (n, K'), for the rows of X, (n, d); only for layerprobe probes."""
         if not isinstance(self.estimator, Probe):
             raise InputError(f"{self}: expected a probe of layerprobe, got {type(self.estimator).__name__}")
-        return self.estimator.class_scores(X)
+        try:
+            return self.estimator.class_scores(X)
+        except ValueError as error:
+            raise InputError(f"{self}: {error}") from error
 
     def staged_scores(self, X: Tensor, values: Sequence[float]) -> Iterator[Tensor]:
         """Yield the scores (n, K') at each value of the probe's hyperparameter, from one fit.
@@ -334,6 +350,7 @@ def fit_layer(
     sums: LayerSums | None = None,
     seconds: float = 0.0,
     shared: bool = False,
+    skip: bool = False,
 ) -> list[FittedProbe]:
     """Fit every probe on every set of labels.
 
@@ -355,6 +372,8 @@ def fit_layer(
     shared : bool
         Whether X holds this process's part of the rows of a job of several processes, all of which call
         this; all probes must then need only sums. Sums that are given are always shared.
+    skip : bool
+        Whether a probe that cannot be fitted is returned with the reason as its `failure`.
 
     Returns
     -------
@@ -367,6 +386,13 @@ def fit_layer(
         If a probe refuses the rows or the labels.
     """
     start = time.perf_counter()
+    if X is not None:
+        try:
+            X = _usable(layer, X)
+        except InputError as error:
+            if not skip:
+                raise
+            return failures(layer, probes, labels, str(error))
     # One pass over the rows serves all sets of labels; with fewer rows per class than features, the sums, one
     # (d, d) matrix per class, would be larger than the rows, and slower than Gram matrices.
     features = 0 if X is None else X.shape[1]
@@ -391,7 +417,14 @@ def fit_layer(
             start = time.perf_counter()
             names = labels.classes[present.numpy()]
             one = FittedProbe(layer, name, fitted_on, clone(probes[name]), present, names)
-            one = replace(one, components=_fit(one, statistics, X, labels.y[s], labels.classes))
+            try:
+                one = replace(one, components=_fit(one, statistics, X, labels.y[s]))
+            except InputError as error:
+                if not skip:
+                    raise
+                (one,) = failures(
+                    layer, {name: one.estimator}, replace(labels, names=(fitted_on,)), str(error)
+                )
             elapsed = time.perf_counter() - start
             if isinstance(one.estimator, MASC) and streams(one.estimator):
                 subspace_seconds += elapsed
@@ -404,14 +437,45 @@ def fit_layer(
     return [one for ones in fitted.values() for one in ones]
 
 
+def failures(
+    layer: str, probes: Mapping[str, ClassifierMixin], labels: LabelSets, reason: str
+) -> list[FittedProbe]:
+    """Return probes that cannot be fitted, by probe and then by set of labels.
+
+    Parameters
+    ----------
+    layer : str
+    probes : mapping of str to estimator
+    labels : LabelSets
+    reason : str
+    """
+    none = torch.empty(0, dtype=torch.int64)
+    return [
+        FittedProbe(layer, name, fitted_on, probe, none, labels.classes[:0], failure=reason)
+        for name, probe in probes.items()
+        for fitted_on in labels.names
+    ]
+
+
 def _largest_variance_first(probe: ClassifierMixin) -> float:
     """Return a sort key: the largest variance first, since smaller variances reuse its subspaces."""
     return -(probe.variance or 0.0) if isinstance(probe, MASC) and probe.components is None else 0.0
 
 
-def _fit(
-    one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: Tensor, classes: np.ndarray
-) -> float:
+def _usable(layer: str, X: Tensor) -> Tensor:
+    """Return rows in the precision that they need; raise for NaN and infinity, and name the layer."""
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DegenerateWarning)
+            X = widen(check_rows(X))
+    except InputError as error:
+        raise InputError(f"layer {layer!r}: {error}") from error
+    for warning in caught:
+        warnings.warn(f"layer {layer!r}: {warning.message}", warning.category, stacklevel=4)
+    return X
+
+
+def _fit(one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: Tensor) -> float:
     """Fit the estimator in place; return its mean number of components per class, else NaN."""
     estimator: Any = one.estimator
     with warnings.catch_warnings(record=True) as caught:
@@ -420,13 +484,15 @@ def _fit(
             # Statistics of rows serve MASC, whose variances share one fit. Other probes are fitted to rows,
             # since `fit` may store more than `fit_statistics` does (Ridge: what leave-one-out scores need).
             by_statistics = isinstance(estimator, MASC) or not isinstance(statistics, RowStatistics)
-            if streams(estimator) and by_statistics:
+            if statistics is not None and streams(estimator) and by_statistics:
                 estimator.fit_statistics(statistics, one.classes)
             elif X is None:
-                raise InputError("the probe needs rows, and only sums over them are at hand")
+                raise InputError("the probe needs rows, and only sums over them were given")
+            elif isinstance(estimator, Probe):
+                estimator.fit_indices(X, torch.searchsorted(one.present, y), one.classes)
             else:
-                estimator.fit(X if isinstance(estimator, Probe) else X.numpy(), classes[y.numpy()])
-        except ValueError as error:
+                estimator.fit(X.cpu().numpy(), y.numpy())  # class indices; `FittedProbe` names them
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise InputError(f"{one}: {error}") from error
     for warning in caught:
         warnings.warn(f"{one}: {warning.message}", warning.category, stacklevel=4)
@@ -450,20 +516,25 @@ def new_sums(
         Expected number of rows; 0 if each update is large, so that nothing has to be buffered.
     """
     reads = frozenset().union(*(p.reads for p in probes.values() if isinstance(p, MomentProbe) and p.streams))
+    wide = torch.tensor(int(widen(X).dtype == torch.float64))  # in any process of the job
     return LayerSums(
-        len(labels.classes),
-        X.shape[1],
-        len(labels.names),
-        moments="moments" in reads,
-        means=bool(reads & {"means", "scatter"}),
-        scatter="scatter" in reads,
-        dtype=X.dtype,
-        device=X.device,
-        expected=rows,
+        SumOptions(
+            len(labels.classes),
+            X.shape[1],
+            len(labels.names),
+            moments="moments" in reads,
+            means=bool(reads & {"means", "scatter"}),
+            scatter="scatter" in reads,
+            dtype=torch.float64 if sum_over_processes(wide) else X.dtype,
+            device=X.device,
+            expected=rows,
+        )
     )
 
 
-def predictions(fitted: Sequence[FittedProbe], X: Tensor) -> Iterator[tuple[int, Tensor, float]]:
+def predictions(
+    fitted: Sequence[FittedProbe], X: Tensor, failed: dict[int, str] | None = None
+) -> Iterator[tuple[int, Tensor, float]]:
     """Predict with all probes of a layer; subspaces of one fit share one projection.
 
     Parameters
@@ -471,11 +542,13 @@ def predictions(fitted: Sequence[FittedProbe], X: Tensor) -> Iterator[tuple[int,
     fitted : sequence of FittedProbe
         All of one layer.
     X : Tensor of shape (n, d)
+    failed : dict of int to str, optional
+        Gets the position of each probe that cannot predict these rows, and the reason. Default: raise.
 
     Yields
     ------
     position : int
-        In `fitted`, in any order.
+        In `fitted`, in any order; probes without a fit are left out.
     predicted : Tensor of shape (n,), int64
         Class indices, on the CPU.
     seconds : float
@@ -483,19 +556,27 @@ def predictions(fitted: Sequence[FittedProbe], X: Tensor) -> Iterator[tuple[int,
     """
     groups: dict[int, list[int]] = defaultdict(list)  # subspaces of one fit have the same columns
     for position, one in enumerate(fitted):
-        if isinstance(one.estimator, MASC):
-            groups[id(one.estimator.subspaces_.columns)].append(position)
-        else:
-            start = time.perf_counter()
-            predicted = one.predict(X)
-            yield position, predicted, time.perf_counter() - start
+        if not one.failure and not (failed and position in failed):
+            masc = isinstance(one.estimator, MASC)
+            groups[id(one.estimator.subspaces_.columns) if masc else -position].append(position)
     for positions in groups.values():
-        start = time.perf_counter()
-        subspaces: Any = [fitted[position].estimator.subspaces_ for position in positions]
-        staged = subspaces[0].staged_predict(X, [one.ranks for one in subspaces]).cpu()  # (stages, n)
+        start, first = time.perf_counter(), fitted[positions[0]]
+        try:
+            if isinstance(first.estimator, MASC):
+                ranks = [fitted[position].estimator.subspaces_.ranks for position in positions]
+                staged = first.estimator.subspaces_.staged_predict(X, ranks).cpu()  # (stages, n)
+                predicted = [first.present[y] for y in staged]
+            else:
+                predicted = [first.predict(X)]
+        except InputError as error:
+            message = str(error) if str(error).startswith(str(first)) else f"{first}: {error}"
+            if failed is None:
+                raise InputError(message) from error
+            failed |= dict.fromkeys(positions, message)
+            continue
         seconds = time.perf_counter() - start
-        for position, y in zip(positions, staged, strict=True):
-            yield position, fitted[position].present[y], seconds
+        for position, y in zip(positions, predicted, strict=True):
+            yield position, y, seconds
 
 
 class Accuracies:
@@ -506,6 +587,8 @@ class Accuracies:
     fitted : sequence of P FittedProbe
     num_sets : int
         Number S of sets of labels to compare with.
+    skip : bool
+        Whether to leave out a probe that cannot predict some rows, instead of an error.
 
     Attributes
     ----------
@@ -513,18 +596,23 @@ class Accuracies:
     correct : Tensor of shape (P, S), int64
     seconds : list of P float
         Time of the predictions.
+    failed : dict of int to str
+        Positions of the probes that were not fitted or could not predict some rows, and the reason.
     """
 
-    def __init__(self, fitted: Sequence[Any], num_sets: int) -> None:
-        self.fitted = list(fitted)
+    def __init__(self, fitted: Sequence[FittedProbe], num_sets: int, *, skip: bool = False) -> None:
+        self.fitted, self.skip = list(fitted), skip
+        self.failed = {place: one.failure for place, one in enumerate(fitted) if one.failure}
         self.rows = 0
         self.correct = torch.zeros(len(self.fitted), num_sets, dtype=torch.int64)
         self.seconds = [0.0] * len(self.fitted)
 
     @property
     def shares(self) -> np.ndarray:
-        """Accuracy of each probe against each set of labels, (P, S)."""
-        return self.correct.numpy() / max(self.rows, 1)
+        """Accuracy of each probe against each set of labels, (P, S); NaN for a probe that failed."""
+        shares = self.correct.numpy() / max(self.rows, 1)
+        shares[list(self.failed)] = np.nan
+        return shares
 
     def update(self, X: Tensor, y: Tensor) -> None:
         """Add rows.
@@ -539,7 +627,9 @@ class Accuracies:
         if not len(X):
             return
         for rows, truth in zip(X.split(SCORED_ROWS), y.split(SCORED_ROWS, dim=1), strict=True):
-            for position, predicted, seconds in predictions(self.fitted, rows):
+            for position, predicted, seconds in predictions(
+                self.fitted, rows, self.failed if self.skip else None
+            ):
                 self.correct[position] += ((truth == predicted) & (truth >= 0)).sum(1)
                 self.seconds[position] += seconds
 
@@ -550,7 +640,7 @@ class Accuracies:
         self.rows, self.correct = rows, torch.tensor(correct, dtype=torch.int64).view_as(self.correct)
 
 
-def count_correct(fitted: Sequence[FittedProbe], X: Tensor, y: Tensor) -> Accuracies:
+def count_correct(fitted: Sequence[FittedProbe], X: Tensor, y: Tensor, *, skip: bool = False) -> Accuracies:
     """Return the accuracies of all probes of a layer on these rows.
 
     Parameters
@@ -559,7 +649,9 @@ def count_correct(fitted: Sequence[FittedProbe], X: Tensor, y: Tensor) -> Accura
     X : Tensor of shape (n, d)
     y : Tensor of shape (S, n), int64
         Class indices in S sets of labels.
+    skip : bool
+        As for `Accuracies`.
     """
-    counts = Accuracies(fitted, len(y))
+    counts = Accuracies(fitted, len(y), skip=skip)
     counts.update(X, y)
     return counts

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
+from layerprobe.core.checks import check_count
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import (
     Column,
@@ -192,8 +193,20 @@ class Extractor:
 
     def __post_init__(self) -> None:
         check_model(self.model)
+        check_count("batch_size", self.batch_size)
+        if self.device is not None:
+            try:
+                torch.device(self.device)
+            except (RuntimeError, TypeError) as error:
+                raise InputError(
+                    f'expected a device such as "cpu" or "cuda:0", got {self.device!r}'
+                ) from error
         if isinstance(self.layers, Iterable) and not isinstance(self.layers, str):
             object.__setattr__(self, "layers", tuple(self.layers))  # an iterator serves one pass only
+            if not self.layers:
+                raise InputError(
+                    "expected at least one layer or pattern, got none; layers=None is the default"
+                )
         if self.aliases is None:
             names = getattr(self.model, "probed_layers", {}) if self.layers is None else {}
             object.__setattr__(self, "aliases", {layer: name for name, layer in names.items()})
@@ -366,6 +379,7 @@ class Extractor:
         if isinstance(self.pool, Mapping):
             own |= self.pool
             return own if "*" in own else own | {OptionalPattern("*"): self.default_pool}
+        own[OptionalPattern("input")] = self.default_pool  # pooling a layer does not pool the raw input
         return own | {OptionalPattern("*"): self.default_pool if self.pool is None else self.pool}
 
 

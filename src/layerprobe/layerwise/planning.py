@@ -42,7 +42,7 @@ class LayerPlan:
     outputs, sums, bases, working : int
         Bytes: of the layer's outputs for the training rows, if they are held; of sums over batches with
         their buffers; of the fitted probes; of one fit, or of adding one batch, while it runs. Upper bounds
-        for any labels.
+        for classes of at most `ProbePlan.largest` rows.
     moments, decompositions, scores : float
         Operations, in units of one in float32.
     """
@@ -82,6 +82,8 @@ class ProbePlan:
         Expected components per class; None for as many as possible.
     itemsize : int
         Bytes of one number.
+    largest : int or None
+        Rows of the largest class; None for twice the mean.
     """
 
     dims: Mapping[str, int]
@@ -94,6 +96,7 @@ class ProbePlan:
     changed: float = 1.0
     components: int | None = None
     itemsize: int = 4
+    largest: int | None = None
 
     @cached_property
     def layers(self) -> tuple[LayerPlan, ...]:
@@ -123,14 +126,23 @@ class ProbePlan:
         return max(most, bases)
 
     @property
+    def layer_by_layer(self) -> int:
+        """Peak bytes if the training outputs of one layer are held at a time: one forward pass per layer."""
+        alone = [replace(self, dims={name: d}).held for name, d in self.dims.items()]
+        bases = [layer.bases for layer in self.layers]
+        return max(one + sum(bases) - own for one, own in zip(alone, bases, strict=True))
+
+    @property
     def least(self) -> int:
-        """Peak bytes of the cheaper of the two ways."""
-        return self.held if self.streamed is None else min(self.held, self.streamed)
+        """Peak bytes of the cheapest way that is open to these probes."""
+        return min(self.held, self.layer_by_layer if self.streamed is None else self.streamed)
 
     @property
     def passes(self) -> int:
         """Forward passes over the training rows, in the way that takes less memory."""
-        return 1 if self.streamed is None or self.held <= self.streamed else 2
+        if self.held <= self.least:
+            return 1
+        return len(self.dims) if self.streamed is None else 2
 
     def flops(self, passes: int = 1) -> float:
         """Return all operations: `passes` forward passes over the training rows, one over the test rows."""
@@ -200,8 +212,8 @@ class ProbePlan:
             bases = 2 * itemsize * d * min(n, K * d)  # once more side by side, for scoring
             # eigenvectors, their workspace and the matrix in float64; then the bases side by side
             workers = min(K, torch.get_num_threads())
-            most = min(n, d)  # rows that one class may have
-            fit = workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * d
+            most = min(n, d, -(-2 * n // K) if self.largest is None else self.largest)  # of one class
+            fit = workers * 8 * (5 * most * most + 2 * most * d) + bases + 2 * itemsize * d * most
             working = max(fit, workers * SecondMoment.most_working(waiting, d, itemsize))
             added = sum(part * times for part, times in parts)
             gram = FLOAT64_OPERATIONS * n * m * d * S
@@ -255,7 +267,11 @@ class ProbePlan:
                 f"{self.label_sets} set(s) of labels",
                 *lines,
                 f"memory at most: {readable(self.held)} with outputs held"
-                + ("" if self.streamed is None else f", {readable(self.streamed)} with two passes instead")
+                + (
+                    f", {readable(self.layer_by_layer)} with a pass per layer instead"
+                    if self.streamed is None
+                    else f", {readable(self.streamed)} with two passes instead"
+                )
                 + f"; {readable(free_memory())} free here",
                 f"operations: {self.flops(self.passes):.2e}{forward}; {time} at 1e11 a second",
             ]
@@ -323,9 +339,10 @@ def plan(
 
     Notes
     -----
-    Bytes are upper bounds for any labels, for the probes that need only sums over rows; of the others only
-    the outputs that they read are counted. The data and the network's own memory are not counted. Operations
-    are those of K classes of n / K rows. float64 operations count twice, an eigendecomposition of m x m as
+    Bytes are upper bounds for the probes that need only sums over rows; of the others only the outputs that
+    they read are counted. Where the labels are not known, classes have at most twice n / K rows. The data and
+    the network's own memory are not counted. Operations are those of K classes of n / K rows. float64
+    operations count twice, an eigendecomposition of m x m as
     10 m^3: as many operations of a product take as long.
 
     Examples
@@ -334,18 +351,21 @@ def plan(
     >>> round(found.layers[0].sums / 2**30)
     14
     """
-    forward, itemsize = None, 4
+    forward, itemsize, largest = None, 4, None
     if isinstance(model, nn.Module):
         from torch.utils.flop_counter import FlopCounterMode  # slow to import
 
         with FlopCounterMode(display=False) as counter:
-            found = Extractor(model, layers, pool, device=device).dimensions(train)
+            found = Extractor(model, layers, pool, device=device, default_pool="compact").dimensions(train)
         dims, itemsize = found.layers, found.itemsize
         forward = counter.get_total_flops() / found.rows
         rows = rows_in(train) if rows is None else rows
         if classes is None and is_whole(train):  # the labels of a loader would have to be read
-            classes = len(read_label_sets(train, rows or 1, model).classes)
+            labels = read_label_sets(train, rows or 1, model)
+            classes, largest = len(labels.classes), labels.largest
     else:
+        if not isinstance(model, Mapping):
+            raise InputError(f"expected a network or the number of features of each layer, got {model!r:.80}")
         if train is not None or layers is not None or pool is not None:
             raise InputError(
                 "train=, layers= and pool= are for a network; here the layers are named with their sizes"
@@ -380,6 +400,7 @@ def plan(
         changed,
         components,
         itemsize,
+        largest,
     )
     if memory is not None:
         planned.require(memory)

@@ -3,11 +3,13 @@
 import os
 import time
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import nan
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -16,8 +18,8 @@ from sklearn.base import ClassifierMixin
 from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums
-from layerprobe.errors import InputError, LayerprobeWarning
-from layerprobe.layers.batches import is_whole, keeps_order, read_index, row_index
+from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning
+from layerprobe.layers.batches import Column, is_whole, keeps_order, read_index, row_index
 from layerprobe.layers.capturing import RowCollector
 from layerprobe.layerwise.engine import (
     Accuracies,
@@ -27,6 +29,7 @@ from layerprobe.layerwise.engine import (
     check_test_classes,
     class_indices,
     count_correct,
+    failures,
     fit_layer,
     given_labels,
     new_sums,
@@ -35,6 +38,7 @@ from layerprobe.layerwise.engine import (
 )
 from layerprobe.layerwise.outputs import (
     OUTPUT,
+    Dimensions,
     Extractor,
     HeadCounts,
     LayerBatch,
@@ -43,6 +47,7 @@ from layerprobe.layerwise.outputs import (
 )
 from layerprobe.layerwise.planning import ProbePlan, reads_of
 from layerprobe.probes import Probes, named_probes
+from layerprobe.probes.base import label_array
 from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
 from layerprobe.utils.settings import default_settings
@@ -50,8 +55,9 @@ from layerprobe.utils.settings import default_settings
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds"]
+COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds", "reason"]
 MOST_OUTPUTS = 100_000  # labels above are no positions of outputs
+SMALL = 2**28  # bytes, 256 MiB, below which outputs are held without a plan
 ASSUMED_CLASSES = 1000  # K in the plan until labels are read; if that plan does not fit, they are read first
 
 
@@ -61,7 +67,8 @@ class ProbeTable(pd.DataFrame):
     Columns: layer; probe ("network" for the model's own output); fitted_on, the labels that the probe was
     fitted on; split ("train" or "test"); labels, the labels that the accuracy compares with; accuracy in
     [0, 1]; components, the mean r_k of a subspace probe; seconds to fit the probe and predict the split.
-    Time that several probes or sets of labels share is counted for each of them.
+    Time that several probes or sets of labels share is counted for each of them. reason says why a probe
+    could not be fitted or could not predict, where the accuracy is NaN.
     """
 
     @property
@@ -78,7 +85,9 @@ class ProbeTable(pd.DataFrame):
         )
         text = [f"ProbeTable: {len(self)} rows; accuracy on {split} data against"]
         for labels, part in rows.groupby("labels", sort=False):
-            wide = part.pivot_table(index="layer", columns="probe", values="accuracy", sort=False)
+            wide = part.pivot_table(
+                index="layer", columns="probe", values="accuracy", sort=False, dropna=False
+            )
             text += [f"{labels} labels", wide.map("{:.4f}".format, na_action="ignore").fillna("").to_string()]
         return "\n".join(text)
 
@@ -124,7 +133,11 @@ def probe(
     chosen layers fit into memory. If they do not, and all probes need only sums over rows, sums over batches
     are kept instead: one forward pass sums, and a second one predicts; results are the same but for rounding.
     The labels of a loader are then first read in an extra pass without the model. MASC, VeLPIC, nearest
-    class mean, LDA, ridge and ShrinkageLDA need only sums.
+    class mean, LDA, ridge and ShrinkageLDA need only sums. With other probes, one layer is held at a time, in
+    a pass of its own.
+
+    A probe that cannot be fitted on a layer, or on a layer with NaN, has accuracies of NaN and the reason in
+    the table, with a warning; all others are measured.
 
     In a job of several processes (``torchrun``; see :mod:`layerprobe.distributed`) each of them runs the
     model over every world_size-th row, sums are added over processes, and all get the same table. Probes
@@ -148,7 +161,9 @@ def probe(
         Names of ``layerprobe.probes.available()``, or classifiers with scikit-learn's contract, which are
         cloned.
     pool : optional
-        As for :func:`layerprobe.capture`.
+        As for :func:`layerprobe.capture`; for all layers but the raw input, unless a mapping names it.
+        Default: "compact", as in :func:`layerprobe.audit`: feature maps of more than 1,024 numbers are
+        averaged over neighbouring positions, tokens over the attention mask.
     batch_size : int
         Rows of a batch cut from whole arrays.
     device : torch.device or str, optional
@@ -174,8 +189,8 @@ def probe(
     Raises
     ------
     InputError
-        If labels are missing or of another length, a probe cannot be fitted, or the memory is too small; the
-        message then says what to change.
+        If arguments are of a wrong type, labels are missing or of another length, or the memory is too small;
+        the message then says what to change.
     LayerError
         If a layer pattern matches nothing.
 
@@ -186,28 +201,24 @@ def probe(
         has the argument `class_names` to give.
     """
     task = _Task(
-        Extractor(model, layers, pool, batch_size, device),
+        Extractor(model, layers, pool, batch_size, device, "compact"),
         named_probes(probes, variances),
         train,
         None if train_labels is None else LabelSets.of(train_labels),
         0 if test is None else rows_in(test) or 0,
-        memory,
+        None if memory is None else as_bytes(memory),
         class_names,
     )
-    if world_size() > 1 and (refused := [name for name, one in task.probes.items() if not streams(one)]):
-        raise InputError(
-            f"expected probes that need only sums, as {world_size()} processes share the rows: "
-            "masc below a variance of 1 and without noise=, velpic, ncm, lda, ridge or shrinkage_lda; got "
-            f"{', '.join(refused)}, which need all rows in one process"
-        )
-    training = _TrainingPass(task)
-    task.extractor.run(train, training.add, shared=True)
-    fitted, split = training.fit()
+    if world_size() > 1:
+        task.require_shareable()
+    labels, groups = task.choose_way()
+    if groups is None:
+        labels, fitted, split = _fit_streamed(task, labels)
+    else:
+        labels, fitted, split = _fit_held(task, labels, groups)
     splits = {"train": split}
     if test is not None:
-        labels = training.labels
         splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, task.truth(labels))
-
         seen: list[np.ndarray] = []
 
         def score(batch: LayerBatch) -> None:
@@ -252,14 +263,14 @@ class _Task:
     train: Any
     named: LabelSets | None  # in the order of the rows; None for the labels that come with the data
     test_rows: int
-    memory: int | float | str | None
+    memory: int | None  # bytes
     class_names: Sequence[Any] | None = None
 
     def truth(self, labels: LabelSets) -> _Truth | None:
         """Return the classes as outputs of the network; None where it is not known which is which."""
         classes = labels.classes
         ids = getattr(getattr(self.extractor.model, "config", None), "id2label", None)
-        names = self.class_names
+        names = None if self.class_names is None else label_array(self.class_names).tolist()
         if names is None and classes.dtype.kind in "iub":
             values = classes.astype(np.int64)
             known = values.min() >= 0 and values.max() < MOST_OUTPUTS
@@ -274,25 +285,65 @@ class _Task:
         outputs = np.array([position[label] for label in classes.tolist()])
         return _Truth(classes, outputs, len(position), checks_order=False)
 
-    @property
+    @cached_property
     def memory_limit(self) -> int:
         """Bytes for this process: free memory is shared with the other processes of the machine."""
         if self.memory is not None:
-            return as_bytes(self.memory)
+            return self.memory
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
         return int(SHARE * free_memory()) // here
 
-    def plan(self, batch: LayerBatch, rows: int, labels: LabelSets | None) -> ProbePlan:
-        """Count bytes and operations; the batch gives the dimensions."""
+    def choose_way(self) -> tuple[LabelSets | None, list[list[str] | None] | None]:
+        """Return the labels, if they are known before the pass, and the groups of layers to hold at a time.
+
+        A single group of None stands for all layers in one pass. No groups stand for sums over batches.
+        """
+        labels, rows = self.named, rows_in(self.train)
+        if labels is None and is_whole(self.train):
+            labels = read_label_sets(self.train, rows or 1, self.extractor.model)
+        if world_size() > 1:
+            self.require_same_everywhere(rows)
+        if rows is None:  # an iterator of unknown length may serve one pass only
+            return labels, [None]
+        sizes = self.extractor.dimensions(self.train)
+        if labels is None and world_size() > 1:
+            labels = self.read_labels()
+        if self.memory is None and world_size() == 1 and self.is_small(sizes, rows):
+            return labels, [None]
+        plan = self.plan(sizes, rows, labels)
+        if labels is None and not self.all_can_hold(plan):
+            labels = self.read_labels()
+            plan = self.plan(sizes, rows, labels)
+        if self.all_can_hold(plan):
+            return labels, [None]
+        plan.require(self.memory_limit)
+        return labels, None if plan.streamed is not None else [[layer] for layer in plan.dims]
+
+    def read_labels(self) -> LabelSets:
+        """Read the labels that come with the training data."""
+        return read_label_sets(self.train, self.extractor.batch_size, self.extractor.model)
+
+    def is_small(self, sizes: Dimensions, rows: int) -> bool:
+        """Return whether nothing needs to be counted: a bound on what `ProbePlan` counts is below `SMALL`.
+
+        Sums, bases and workspaces of a layer take less than 64 times (n + d) d numbers per label set.
+        """
+        sets = 1 if self.named is None else len(self.named.names)
+        numbers = sum((rows + d) * d for d in sizes.layers.values())
+        return 64 * sets * torch.get_num_threads() * sizes.itemsize * numbers < SMALL
+
+    def plan(self, sizes: Dimensions, rows: int, labels: LabelSets | None) -> ProbePlan:
+        """Count bytes and operations."""
         return ProbePlan(
-            {layer: X.shape[1] for layer, X in batch.outputs.items()},
+            sizes.layers,
             rows,
             self.test_rows,
             min(rows, ASSUMED_CLASSES) if labels is None else len(labels.classes),
             1 if labels is None else len(labels.names),
             reads_of(self.probes.values()),
             changed=1.0 if self.named is None else self.named.changed,
-            itemsize=max((X.itemsize for X in batch.outputs.values()), default=4),
+            itemsize=sizes.itemsize,
+            largest=None if labels is None else labels.largest,
         )
 
     def all_can_hold(self, plan: ProbePlan) -> bool:
@@ -300,6 +351,36 @@ class _Task:
         elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
         fits = torch.tensor(int(plan.held - elsewhere <= self.memory_limit))
         return int(sum_over_processes(fits)) == world_size()
+
+    def require_order(self, reason: str = "gives no indices") -> None:
+        """Raise if the rows of the training data cannot be found among the named labels."""
+        if self.named is not None and not keeps_order(self.train):
+            raise InputError(
+                "train_labels are in the order of the rows, but the training loader may shuffle and "
+                f"{reason}; use shuffle=False, or a data set of (x, y, index)"
+            )
+
+    def are_positions(self, indices: Column | None) -> bool:
+        """Return whether the items after the labels are positions in train_labels, or nothing of use."""
+        index, labels = row_index(indices), self.named
+        assert labels is not None
+        found = index is not None and index.dtype.kind in "iu" and bool(index.min() >= 0)
+        if found and index is not None and index.max() >= max(labels.lengths):
+            found = max(labels.lengths) != len(index)  # as many labels as rows: in their order
+        if indices is not None and not found:
+            self.require_order("its third item is no index")
+            if world_size() > 1:
+                raise InputError("the third item of (x, y, index) identifies no rows: leave it out in a job")
+        return found
+
+    def require_shareable(self) -> None:
+        """Raise if a probe needs all rows in one process."""
+        if refused := [name for name, one in self.probes.items() if not streams(one)]:
+            raise InputError(
+                f"expected probes that need only sums, as {world_size()} processes share the rows: "
+                "masc below a variance of 1 and without noise=, velpic, ncm, lda, ridge or shrinkage_lda; "
+                f"got {', '.join(refused)}, which need all rows in one process"
+            )
 
     def require_same_everywhere(self, rows: int | None) -> None:
         """Raise unless all processes of the job have the same network, labels and number of rows."""
@@ -328,7 +409,9 @@ class _Split:
         truth: _Truth | None,
     ) -> None:
         self.label_names, self.truth = label_names, truth
-        self.layers = {layer: Accuracies(probes, len(label_names)) for layer, probes in fitted.items()}
+        self.layers = {
+            layer: Accuracies(probes, len(label_names), skip=True) for layer, probes in fitted.items()
+        }
         self.network = HeadCounts(len(label_names), truth.num_classes if truth else 1)
 
     def add(self, batch: LayerBatch, y: Tensor, labels: Sequence[np.ndarray]) -> None:
@@ -356,150 +439,143 @@ class _Split:
         counts = self.network.counts[head].sum(1).double()  # (S, k, outputs + 1)
         correct = counts[:, :, :-1].diagonal(dim1=1, dim2=2).sum(1) / counts.sum((1, 2)).clamp(min=1)
         return [
-            (OUTPUT, "network", "", split, labels, float(correct[s]), nan, nan)
+            (OUTPUT, "network", "", split, labels, float(correct[s]), nan, nan, "")
             for s, labels in enumerate(self.label_names)
             if counts[s].sum() and not counts[s, :, -1].any()
         ]
 
 
-class _TrainingPass:
-    """The first pass over the training data: keeps the rows of all layers, or sums over them."""
+Fits: TypeAlias = dict[str, list[FittedProbe]]  # by layer
 
-    def __init__(self, task: _Task) -> None:
-        self.task = task
-        self.known: LabelSets | None = task.named
-        self.collector: RowCollector | None = None
-        self.sums: dict[str, LayerSums] = {}
-        self.seconds: dict[str, float] = {}
-        self.positions: list[Tensor] = []  # of the rows that are held
-        self.indexed = False
-        self.predicted: dict[str, list[Tensor]] = {}  # the network's own predictions for them
-        self.widths: dict[str, int] = {}
 
-    @property
-    def labels(self) -> LabelSets:
-        """The sets of training labels."""
-        assert self.known is not None
-        return self.known
+def _fit_held(
+    task: _Task, known: LabelSets | None, groups: Sequence[list[str] | None]
+) -> tuple[LabelSets, Fits, _Split]:
+    """Fit and score all probes on layer outputs that are held, one group of layers per pass."""
+    labels, split = known, None
+    fitted: Fits = {}
+    for group in groups:
+        held = _HeldRows.of(task, task.extractor if group is None else task.extractor.of_layers(group))
+        labels = held.labels(task, known)
+        if split is None:
+            split = _Split(labels.names, {}, task.truth(labels))
+            split.add_network(held.predicted, labels.values())
+        for layer in list(held.outputs):
+            X = held.outputs.pop(layer)  # released when the layer is scored
+            shared = world_size() > 1
+            fitted[layer] = fit_layer(layer, task.probes, labels, X, shared=shared, skip=not shared)
+            split.layers[layer] = count_correct(fitted[layer], X, labels.y, skip=True)
+    assert labels is not None
+    assert split is not None
+    split.sum_over_processes()
+    return labels, fitted, split
 
-    def add(self, batch: LayerBatch) -> None:
-        """Take in one batch."""
-        if batch.indices is None:
-            self._require_order()
-        if self.collector is None and not self.sums:
-            self._begin(batch)
-        if self.collector is None:
-            y = self._labels_of(batch).y
-            for layer, X in batch.outputs.items():
-                start = time.perf_counter()
-                self.sums[layer].update(X, y)
-                self.seconds[layer] += time.perf_counter() - start
-            return
-        self.positions.append(batch.positions)
-        for name, (width, predicted) in head_predictions(batch.heads).items():
-            self.predicted.setdefault(name, []).append(predicted)
-            self.widths[name] = width
-        self.collector.add(batch.outputs, batch.labels, batch.indices)
-        if rows_in(self.task.train) is None and (needed := self.collector.nbytes) > self.task.memory_limit:
-            require_memory(
-                needed,
-                f"the layers' outputs for the first {self.collector.count:,} rows",
-                "give a loader of known length, choose fewer layers by layers=, or pool them by pool=",
-                self.task.memory_limit,
-            )
 
-    def fit(self) -> tuple[dict[str, list[FittedProbe]], _Split]:
-        """Fit all probes of all layers; return them, and their accuracies on the training data."""
-        fitted: dict[str, list[FittedProbe]] = {}
-        if self.collector is not None:
-            return fitted, self._fit_held(self.collector, fitted)
-        for layer in list(self.sums):  # sums are released when the layer is fitted
-            sums, seconds = self.sums.pop(layer), self.seconds[layer]
-            fitted[layer] = fit_layer(layer, self.task.probes, self.labels, sums=sums, seconds=seconds)
-        split = _Split(self.labels.names, fitted, self.task.truth(self.labels))
+class _HeldRows(NamedTuple):
+    """Layer outputs of this process's training rows, and what came with them."""
 
-        def score(batch: LayerBatch) -> None:
-            labels = self._labels_of(batch)
-            split.add(batch, labels.y, labels.values())
+    outputs: dict[str, Tensor]
+    given: Column | None  # labels
+    indices: Column | None
+    positions: Tensor
+    predicted: dict[str, tuple[int, Tensor]]  # by the possible heads
 
-        self.task.extractor.run(self.task.train, score, shared=True)
-        split.sum_over_processes()
-        return fitted, split
+    @classmethod
+    def of(cls, task: _Task, extractor: Extractor) -> "_HeldRows":
+        """Run the network over the training rows."""
+        rows = rows_in(task.train)
+        collector = RowCollector(None if rows is None else -(-rows // world_size()))
+        positions: list[Tensor] = []
+        heads: dict[str, list[Tensor]] = defaultdict(list)
+        widths: dict[str, int] = {}
 
-    def _fit_held(self, collector: RowCollector, fitted: dict[str, list[FittedProbe]]) -> _Split:
-        captured, named = collector.result(), self.task.named
-        if named is None:
-            given = given_labels(captured.labels, "training")
-            labels = LabelSets.of({"given": given}) if self.known is None else self.known.recode(given)
-        else:
-            total = int(sum_over_processes(torch.tensor(collector.count)))
-            positions = torch.cat(self.positions)
-            self._decide_index(row_index(captured.indices), captured.indices is not None)
-            if self.indexed:
-                positions = torch.as_tensor(captured.indices)
-            else:
-                named.require_length(total)
-            labels = named.take(positions)
-        self.known = self.known or labels
-        split = _Split(labels.names, {}, self.task.truth(labels))
-        for layer in list(captured.outputs):
-            X = captured.outputs.pop(layer)  # released when the layer is scored
-            fitted[layer] = fit_layer(layer, self.task.probes, labels, X, shared=world_size() > 1)
-            split.layers[layer] = count_correct(fitted[layer], X, labels.y)
-        predicted = {name: (self.widths[name], torch.cat(parts)) for name, parts in self.predicted.items()}
-        split.add_network(predicted, labels.values())
-        split.sum_over_processes()
-        return split
+        def take(batch: LayerBatch) -> None:
+            if batch.indices is None:
+                task.require_order()
+            positions.append(batch.positions)
+            for name, (width, y) in head_predictions(batch.heads).items():
+                heads[name].append(y)
+                widths[name] = width
+            collector.add(batch.outputs, batch.labels, batch.indices)
+            if rows is None and collector.nbytes > task.memory_limit:
+                require_memory(
+                    collector.nbytes,
+                    f"the layers' outputs for the first {collector.count:,} rows",
+                    "give a loader of known length, choose fewer layers by layers=, or pool them by pool=",
+                    task.memory_limit,
+                )
 
-    def _begin(self, batch: LayerBatch) -> None:
-        """Decide whether to keep rows or sums, when the first batch has shown the layers' dimensions."""
-        task, rows = self.task, rows_in(self.task.train)
-        if world_size() > 1:
-            task.require_same_everywhere(rows)
-        if self.known is None and is_whole(task.train):
-            self.known = read_label_sets(task.train, rows or 1, task.extractor.model)
-        hold = True  # an iterator of unknown length may serve one pass only
-        if rows is not None:
-            hold = task.all_can_hold(task.plan(batch, rows, self.known))
-            if self.known is None and not (hold and world_size() == 1):
-                self.known = read_label_sets(task.train, task.extractor.batch_size, task.extractor.model)
-                hold = task.all_can_hold(task.plan(batch, rows, self.known))
-        if hold:
-            self.collector = RowCollector(None if rows is None else -(-rows // world_size()))
-            return
-        task.plan(batch, rows or 0, self.known).require(task.memory_limit)
-        if task.named is not None and batch.indices is not None:
+        extractor.run(task.train, take, shared=True)
+        captured = collector.result()
+        predicted = {name: (widths[name], torch.cat(parts)) for name, parts in heads.items()}
+        return cls(captured.outputs, captured.labels, captured.indices, torch.cat(positions), predicted)
+
+    def labels(self, task: _Task, known: LabelSets | None) -> LabelSets:
+        """Return the labels of the rows."""
+        if task.named is None:
+            given = given_labels(self.given, "training")
+            return LabelSets.of({"given": given}) if known is None else known.recode(given)
+        total = int(sum_over_processes(torch.tensor(len(self.positions))))
+        if task.are_positions(self.indices):
+            return task.named.take(torch.as_tensor(self.indices))
+        task.named.require_length(total)
+        return task.named.take(self.positions)
+
+
+def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits, _Split]:
+    """Fit all probes to sums over batches, in one pass, and score them in another one."""
+    labels = known or task.read_labels()
+    sums: dict[str, LayerSums] = {}
+    seconds: dict[str, float] = defaultdict(float)
+    failed: dict[str, str] = {}
+    indexed: bool | None = None  # until the first batch
+
+    def labels_of(batch: LayerBatch) -> LabelSets:
+        nonlocal indexed
+        if task.named is None:
+            return labels.recode(given_labels(batch.labels, "training"))
+        if indexed is None:
             extractor = task.extractor
-            self._decide_index(read_index(task.train, extractor.batch_size, extractor.model), True)
+            found = batch.indices is not None
+            index = read_index(task.train, extractor.batch_size, extractor.model) if found else None
+            indexed = found and task.are_positions(batch.indices if index is None else index)
+        if batch.indices is None:
+            task.require_order()
+        return task.named.take(torch.as_tensor(batch.indices) if indexed else batch.positions)
+
+    def add(batch: LayerBatch) -> None:
+        y = labels_of(batch).y
         for layer, X in batch.outputs.items():
-            self.sums[layer] = new_sums(X, self.labels, task.probes, rows)
-            self.seconds[layer] = 0.0
+            start = time.perf_counter()
+            if layer not in sums:
+                sums[layer] = new_sums(X, labels, task.probes, rows_in(task.train))
+            try:
+                sums[layer].update(X, y)
+            except InputError as error:
+                if world_size() > 1:  # the others would wait for this process
+                    raise
+                failed.setdefault(layer, f"layer {layer!r}: {error}")
+            seconds[layer] += time.perf_counter() - start
 
-    def _require_order(self, reason: str = "gives no indices") -> None:
-        if self.task.named is not None and not keeps_order(self.task.train):
-            raise InputError(
-                "train_labels are in the order of the rows, but the training loader may shuffle and "
-                f"{reason}; use shuffle=False, or a data set of (x, y, index)"
+    task.extractor.run(task.train, add, shared=True)
+    fitted: Fits = {}
+    for layer in list(sums):  # sums are released when the layer is fitted
+        own = sums.pop(layer)
+        if layer in failed:
+            fitted[layer] = failures(layer, task.probes, labels, failed[layer])
+        else:
+            fitted[layer] = fit_layer(
+                layer, task.probes, labels, sums=own, seconds=seconds[layer], skip=world_size() == 1
             )
+    split = _Split(labels.names, fitted, task.truth(labels))
 
-    def _decide_index(self, index: np.ndarray | None, given: bool) -> None:
-        """Decide whether the items after the labels are positions in train_labels, or nothing of use."""
-        labels = self.task.named
-        assert labels is not None
-        self.indexed = index is not None and index.dtype.kind in "iu" and index.min() >= 0
-        if self.indexed and index is not None and index.max() >= max(labels.lengths):
-            self.indexed = max(labels.lengths) != len(index)  # as many labels as rows: in their order
-        if given and not self.indexed:
-            self._require_order("its third item is no index")
-            if world_size() > 1:
-                raise InputError("the third item of (x, y, index) identifies no rows: leave it out in a job")
+    def score(batch: LayerBatch) -> None:
+        own = labels_of(batch)
+        split.add(batch, own.y, own.values())
 
-    def _labels_of(self, batch: LayerBatch) -> LabelSets:
-        """Return the labels of a batch."""
-        if self.task.named is not None:
-            positions = torch.as_tensor(batch.indices) if self.indexed else batch.positions
-            return self.task.named.take(positions)
-        return self.labels.recode(given_labels(batch.labels, "training"))
+    task.extractor.run(task.train, score, shared=True)
+    split.sum_over_processes()
+    return labels, fitted, split
 
 
 def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Split]) -> ProbeTable:
@@ -511,6 +587,7 @@ def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Sp
             message = training.network.other_order(head, truth.outputs, truth.names.tolist())
             if message is not None:
                 warnings.warn(message, LayerprobeWarning, stacklevel=3)
+    _report_failures(splits)
     network = [row for name, split in splits.items() for row in split.network_rows(name, head)]
     rows: list[tuple] = []
     for layer, probes in fitted.items():
@@ -522,5 +599,16 @@ def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Sp
                 seconds = one.seconds + accuracies.seconds[position]
                 for labels, accuracy in zip(split.label_names, accuracies.shares[position], strict=True):
                     key = (layer, one.name, one.fitted_on, name, labels)
-                    rows.append((*key, float(accuracy), one.components, seconds))
+                    reason = accuracies.failed.get(position, "")
+                    rows.append((*key, float(accuracy), one.components, seconds, reason))
     return ProbeTable(rows if OUTPUT in fitted else rows + network, columns=COLUMNS)
+
+
+def _report_failures(splits: Mapping[str, _Split]) -> None:
+    """Warn about probes that failed; raise if all of them did."""
+    accuracies = [one for split in splits.values() for one in split.layers.values()]
+    reasons = dict.fromkeys(reason for one in accuracies for reason in one.failed.values())
+    if reasons and all(len(one.failed) == len(one.fitted) for one in accuracies):
+        raise InputError(next(iter(reasons)))
+    for reason in reasons:
+        warnings.warn(f"No accuracy in the table: {reason}", DegenerateWarning, stacklevel=4)

@@ -109,15 +109,27 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
     if isinstance(probes, Mapping):
         pairs: list[tuple[str, Any]] = list(probes.items())
     else:
-        if isinstance(probes, type):
-            raise InputError(f"expected a probe, got the class {probes.__name__}; write {probes.__name__}()")
-        listed = [probes] if isinstance(probes, str | ClassifierMixin) else list(probes)
+        listed = (
+            [probes] if isinstance(probes, str | type) or not isinstance(probes, Iterable) else list(probes)
+        )
         pairs = [
             (candidate if isinstance(candidate, str) else _name_of(candidate), candidate)
             for candidate in listed
         ]
+    for _, candidate in pairs:
+        if isinstance(candidate, type):
+            raise InputError(
+                f"expected a probe, got the class {candidate.__name__}; write {candidate.__name__}()"
+            )
+        if not isinstance(candidate, str) and not all(
+            hasattr(candidate, name) for name in ("fit", "predict", "get_params")
+        ):
+            raise InputError(
+                f"expected names of probes ({', '.join(REGISTRY)}) or classifiers with scikit-learn's "
+                f"contract, got {candidate!r:.80}"
+            )
     names = [name for name, _ in pairs]
-    if not names or len(set(names)) < len(names) or "network" in names:
+    if not names or len(set(names)) < len(names) or "network" in names or set(map(type, names)) != {str}:
         raise InputError(
             f"expected probes of different names, none of them 'network', got {names}; "
             "a mapping {name: probe} gives them names"

@@ -75,6 +75,27 @@ class Probe(ClassifierMixin, BaseEstimator):
         return self
 
     @default_settings()
+    def fit_indices(self, X: Tensor, y: Tensor, classes: np.ndarray) -> Self:
+        """Fit to class indices.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        y : Tensor of shape (n,), int64
+            Class of each row, 0..K-1; each class has a row.
+        classes : ndarray of shape (K,)
+            Names of the classes, in the order of their indices.
+
+        Returns
+        -------
+        self
+        """
+        rows = self._rows(X, reset=True)
+        self.classes_ = classes
+        self._fit(widen(rows), y.to(rows.device), len(classes))
+        return self
+
+    @default_settings()
     def decision_function(self, X: Any) -> Any:
         """Score every class.
 
@@ -150,8 +171,8 @@ class Probe(ClassifierMixin, BaseEstimator):
         for mine, theirs in ((text, numbers), (numbers, text)):
             if self.classes_.dtype.kind in mine and truth.dtype.kind in theirs:
                 raise InputError(
-                    f"y has labels such as {truth[0]!r}, but the probe was fitted on classes such as "
-                    f"{self.classes_[0]!r}: give both as text or both as numbers."
+                    f"y has labels such as {truth.tolist()[0]!r}, but the probe was fitted on classes such "
+                    f"as {self.classes_.tolist()[0]!r}: give both as text or both as numbers."
                 )
         weights = None if sample_weight is None else weight_array(sample_weight, len(truth))
         return float(np.average(predicted == truth, weights=weights))
@@ -226,7 +247,7 @@ class Probe(ClassifierMixin, BaseEstimator):
                 if not len(rows):
                     raise InputError("Found array with 0 sample(s), expected at least one row to fit on.")
                 self.n_features_in_ = rows.shape[1]
-                vars(self).pop("feature_names_in_", None)
+                self.__dict__.pop("feature_names_in_", None)
             elif rows.shape[1] != self.n_features_in_:
                 expected = f"{type(self).__name__} is expecting {self.n_features_in_} features as input."
                 raise InputError(f"X has {rows.shape[1]} features, but {expected}")
