@@ -360,14 +360,22 @@ class _Task:
                 f"{reason}; use shuffle=False, or a data set of (x, y, index)"
             )
 
-    def are_positions(self, indices: Column | None) -> bool:
-        """Return whether the items after the labels are positions in train_labels, or nothing of use."""
-        index, labels = row_index(indices), self.named
+    def are_positions(self, index: np.ndarray | None, *, given: bool) -> bool:
+        """Return whether the items after the labels, if any were given, are positions in train_labels.
+
+        Parameters
+        ----------
+        index : ndarray of shape (n,), or None
+            The items of all rows, if they identify rows.
+        given : bool
+            Whether there are such items.
+        """
+        labels = self.named
         assert labels is not None
         found = index is not None and index.dtype.kind in "iu" and bool(index.min() >= 0)
         if found and index is not None and index.max() >= max(labels.lengths):
             found = max(labels.lengths) != len(index)  # as many labels as rows: in their order
-        if indices is not None and not found:
+        if given and not found:
             self.require_order("its third item is no index")
             if world_size() > 1:
                 raise InputError("the third item of (x, y, index) identifies no rows: leave it out in a job")
@@ -516,7 +524,7 @@ class _HeldRows(NamedTuple):
             given = given_labels(self.given, "training")
             return LabelSets.of({"given": given}) if known is None else known.recode(given)
         total = int(sum_over_processes(torch.tensor(len(self.positions))))
-        if task.are_positions(self.indices):
+        if task.are_positions(row_index(self.indices), given=self.indices is not None):
             return task.named.take(torch.as_tensor(self.indices))
         task.named.require_length(total)
         return task.named.take(self.positions)
@@ -538,7 +546,7 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
             extractor = task.extractor
             found = batch.indices is not None
             index = read_index(task.train, extractor.batch_size, extractor.model) if found else None
-            indexed = found and task.are_positions(batch.indices if index is None else index)
+            indexed = task.are_positions(index, given=found)
         if batch.indices is None:
             task.require_order()
         return task.named.take(torch.as_tensor(batch.indices) if indexed else batch.positions)
