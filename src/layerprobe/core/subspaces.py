@@ -693,7 +693,7 @@ def rescale(x: Tensor) -> tuple[Tensor, Tensor]:
     numbers = torch.finfo(x.dtype)
     # Squares below tiny / eps lose digits; sums of up to 1 / eps squares stay below max.
     unsafe = ~((squared_norms > numbers.tiny / numbers.eps) & (squared_norms < numbers.max * numbers.eps))
-    if unsafe.any():
+    if unsafe.any() and x.shape[1]:
         check_finite(x)
         largest = int(math.log2(numbers.max)) - 1  # powers of two that are normal numbers
         exponent = torch.frexp(x.abs().amax(1, keepdim=True)).exponent.clamp(-largest, largest)

@@ -555,26 +555,27 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
         y = labels_of(batch).y
         for layer, X in batch.outputs.items():
             start = time.perf_counter()
-            if layer not in sums:
-                sums[layer] = new_sums(X, labels, task.probes, rows_in(task.train))
             try:
-                sums[layer].update(X, y)
+                if layer not in sums and layer not in failed:
+                    sums[layer] = new_sums(X, labels, task.probes, rows_in(task.train))
+                if layer in sums:
+                    sums[layer].update(X, y)
             except InputError as error:
                 if world_size() > 1:  # the others would wait for this process
                     raise
-                failed.setdefault(layer, f"layer {layer!r}: {error}")
+                failed[layer] = f"layer {layer!r}: {error}"
+                sums.pop(layer, None)
             seconds[layer] += time.perf_counter() - start
 
     task.extractor.run(task.train, add, shared=True)
     fitted: Fits = {}
-    for layer in list(sums):  # sums are released when the layer is fitted
-        own = sums.pop(layer)
+    for layer, elapsed in seconds.items():
         if layer in failed:
             fitted[layer] = failures(layer, task.probes, labels, failed[layer])
-        else:
-            fitted[layer] = fit_layer(
-                layer, task.probes, labels, sums=own, seconds=seconds[layer], skip=world_size() == 1
-            )
+            continue
+        own = sums.pop(layer)  # sums are released when the layer is fitted
+        skip = world_size() == 1
+        fitted[layer] = fit_layer(layer, task.probes, labels, sums=own, seconds=elapsed, skip=skip)
     split = _Split(labels.names, fitted, task.truth(labels))
 
     def score(batch: LayerBatch) -> None:

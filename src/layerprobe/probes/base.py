@@ -16,7 +16,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor
 
-from layerprobe.core.checks import check_dense, check_finite, check_rows, widen
+from layerprobe.core.checks import SAFE, check_dense, check_finite, check_rows, widen
 from layerprobe.core.statistics import RowStatistics, Statistics
 from layerprobe.errors import InputError
 from layerprobe.utils.settings import default_settings
@@ -214,7 +214,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         if labels.dtype != object or {_kind(label) for label in labels} == {str}:
             try:
                 check_classification_targets(labels)
-            except ValueError as error:
+            except (TypeError, ValueError) as error:
                 raise InputError(f"y cannot be used as labels: {error}") from error
         return rows, labels
 
@@ -264,8 +264,9 @@ class Probe(ClassifierMixin, BaseEstimator):
             except (ValueError, OverflowError) as error:
                 raise InputError(str(error)) from error
             rows = to_tensor(array)
-        check_finite(rows)
-        return rows
+        largest = check_finite(rows)
+        safe = not largest or SAFE[0] < largest < SAFE[1]
+        return rows if safe else rows.double()
 
     def _name(self, indices: Tensor, X: Any) -> Any:
         """Return the labels of class indices, (n,), as a tensor for a tensor X of numbers."""
@@ -501,9 +502,9 @@ def label_array(y: Any) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise InputError(f"y must be one label per row: {error}") from error
     if array.dtype.kind == "T":  # NumPy's strings of variable length
-        array = array.astype(str)
-    if isinstance(array, np.ma.MaskedArray):
-        missing = np.ma.getmaskarray(array)
+        array = np.array(array.tolist())
+    if np.ma.is_masked(y):
+        missing = np.ma.getmaskarray(y).ravel()
     elif array.dtype == object:
         missing = np.array([is_missing(label) for label in array], dtype=bool)
     else:

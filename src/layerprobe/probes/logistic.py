@@ -14,6 +14,8 @@ from layerprobe.probes.base import ProbabilityProbe, WeightedProbe
 from layerprobe.probes.linear import LinearProbe
 from layerprobe.utils.settings import one_thread
 
+TOLERANCE = 1e-6  # of the gradient of the mean loss
+
 
 class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
     """Multinomial logistic regression at its optimum, by scikit-learn's L-BFGS, in float64.
@@ -56,7 +58,7 @@ class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
         if num_classes > 1:
             with one_thread(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                fitted = Optimum(C=self.C, max_iter=self.max_iter).fit(
+                fitted = Optimum(C=self.C, max_iter=self.max_iter, tol=TOLERANCE).fit(
                     ((rows - mean) / scale).cpu().numpy(),
                     y.cpu().numpy(),
                     None if weights is None else weights.cpu().numpy(),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import centred_blocks, class_means, spectrum
+from layerprobe.core.subspaces import rescale
 from layerprobe.errors import InputError
 from layerprobe.probes.base import ProbabilityProbe, StagedProbe, like
 from layerprobe.utils.settings import default_settings
@@ -106,7 +107,8 @@ class WhitenedKNN(StagedProbe, ProbabilityProbe):
         X = X.to(self.mean_.device, torch.promote_types(X.dtype, self.mean_.dtype))
         whitening = self.whitening_.to(X.dtype)
         rows = torch.cat([block @ whitening for block in centred_blocks(X, self.mean_)])
-        return torch.nn.functional.normalize(rows, eps=torch.finfo(rows.dtype).tiny)
+        rows, squared_norms = rescale(rows)
+        return rows / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]
 
     def _votes(self, X: Tensor, numbers: Sequence[int], *, leave_out: bool = False) -> Tensor:
         """Return the scores (S, m, K) of the rows of X, (m, d), at S numbers of neighbours, by one search."""
