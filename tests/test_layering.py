@@ -25,7 +25,7 @@ RANK = {
             ["data"],
             ["training", "figures"],  # figures draws rows for everything above it
             ["layerwise", "editing", "pages"],  # pages holds figures
-            ["runs", "baselines"],
+            ["runs", "baselines", "recording"],
             ["auditing", "paper"],
             ["report"],
             ["demo"],

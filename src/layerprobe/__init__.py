@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from layerprobe.layers import capture, list_layers
     from layerprobe.layerwise import ProbeTable, plan, probe
     from layerprobe.probes import MASC
+    from layerprobe.recording import History
 
 __all__ = [
     "MASC",
     "Audit",
     "ClassMoments",
+    "History",
     "LayerprobeError",
     "LayerprobeWarning",
     "ProbeTable",
@@ -37,6 +39,7 @@ _HOMES = {
     "audit_features": "auditing",
     "MASC": "probes",
     "ClassMoments": "core",
+    "History": "recording",
     "LayerprobeError": "errors",
     "LayerprobeWarning": "errors",
     "ProbeTable": "layerwise",
@@ -61,6 +64,7 @@ _PARTS = {
     "networks",
     "paper",
     "probes",
+    "recording",
     "runs",
     "training",
 }

@@ -36,6 +36,7 @@ from layerprobe.layerwise.outputs import (
     head_predictions,
 )
 from layerprobe.probes.base import label_array
+from layerprobe.recording.history import History
 from layerprobe.utils.distributed import require_same, world_size
 from layerprobe.utils.memory_limit import require_memory
 
@@ -62,7 +63,7 @@ class AuditOptions:
     views: Any = ()
     probes: Any = DEFAULT_PROBES
     class_names: Sequence[Any] | None = None
-    history: Sequence[float] | None = None
+    history: Sequence[float] | History | None = None
     seed: int = 0
     # Options of networks only:
     layers: Any = None

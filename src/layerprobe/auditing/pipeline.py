@@ -46,6 +46,7 @@ from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, resolve_views
+from layerprobe.recording.history import History
 from layerprobe.utils.distributed import rank, world_size
 from layerprobe.utils.settings import default_settings
 
@@ -66,7 +67,7 @@ def audit(
     probes: Any = DEFAULT_PROBES,
     inputs: Callable[[Any], Any] | None = None,
     class_names: Sequence[Any] | None = None,
-    history: Sequence[float] | None = None,
+    history: Sequence[float] | History | None = None,
     controls: bool = True,
     batch_size: int = 512,
     device: torch.device | str | None = None,
@@ -112,7 +113,7 @@ def audit(
     class_names : sequence of K labels, optional
         Names of the network's outputs in their order. By default labels are integers 0..K-1, or names whose
         sorted order is that of the outputs.
-    history : sequence of float, optional
+    history : History or sequence of float, optional
         Accuracy of the network on a noisy hold-out after each epoch, for an early-stopping baseline.
     controls : bool
         Whether to compare with an untrained copy of the network, which doubles the passes.
@@ -186,7 +187,7 @@ def audit_features(
     index: Any = None,
     probes: Any = DEFAULT_PROBES,
     class_names: Sequence[Any] | None = None,
-    history: Sequence[float] | None = None,
+    history: Sequence[float] | History | None = None,
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
 ) -> Audit:

@@ -14,7 +14,7 @@ two linear equations for 1 - m and (1 - m) a.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from layerprobe.auditing.method.ensemble import fold_of, named_probes, score_candidates
 from layerprobe.errors import InputError
+from layerprobe.recording.history import History
 from layerprobe.training.reproducibility import seeded
 
 if TYPE_CHECKING:
@@ -464,15 +465,15 @@ def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
     return fresh
 
 
-def early_stopping(history: Sequence[float], rows: int, *, comparable: bool = True) -> Baseline:
+def early_stopping(history: Sequence[float] | History, rows: int, *, comparable: bool = True) -> Baseline:
     """Return the early-stopping baseline: the best epoch by accuracy on a noisy hold-out.
 
     Parameters
     ----------
-    history : sequence of float
+    history : sequence of float, or History
         Accuracy of the network on the hold-out after each epoch.
     rows : int
-        Number of rows of that hold-out.
+        Number of rows of that hold-out; a `History` has its own number.
     comparable : bool
         Whether it is the hold-out that measures the ensemble.
 
@@ -481,11 +482,16 @@ def early_stopping(history: Sequence[float], rows: int, *, comparable: bool = Tr
     InputError
         If it is empty, or holds a number outside [0, 1].
     """
-    values = [float(value) for value in history]
+    accuracies: Iterable[float]
+    if isinstance(history, History):
+        accuracies, rows = history.holdout_accuracy, history.holdout_rows
+    else:
+        accuracies = history
+    values = [float(value) for value in accuracies]
     if not values or not all(0 <= value <= 1 for value in values):
         raise InputError(
             "expected as history= the network's accuracy on the noisy hold-out after every epoch, numbers "
-            f"in [0, 1], got {values[:5]}"
+            f"in [0, 1], got {values[:5]}; a layerprobe.History records it with holdout="
         )
     best = max(values)
     half = Z * (best * (1 - best) / max(rows, 1)) ** 0.5
