@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from layerprobe.core.checks import check_count
 from layerprobe.errors import DataError, InputError
 from layerprobe.figures import RANGE, STYLES, Line, Panel, draw_panels, headline
-from layerprobe.layers.batches import count_rows, keeps_order
+from layerprobe.layers.batches import count_rows
 from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.layerwise.outputs import LayerBatch
 from layerprobe.probes import named_probes
@@ -156,11 +156,13 @@ class History:
         self._rows = RowMeans(torch.from_numpy(self.labels), full=self.full)
         self._curves: list[tuple[float, ...]] = []
 
-    def __len__(self) -> int:
+    @property
+    def num_epochs(self) -> int:
+        """Number of complete epochs."""
         return len(self._curves)
 
     def __repr__(self) -> str:
-        return f"History({len(self.labels)} rows, {len(self)} epochs)"
+        return f"History({len(self.labels)} rows, {self.num_epochs} epochs)"
 
     # Recording ------------------------------------------------------------------------------------------
 
@@ -211,7 +213,7 @@ class History:
             raise InputError("expected the network, history.epoch(model), to run it on holdout= or data=")
         rows, fit = self._rows.end_epoch()
         self._curves.append((float(rows), fit, holdout_accuracy, reading))
-        ended = HistoryEpoch(len(self), rows, fit, holdout_accuracy, reading, self.onset is not None)
+        ended = HistoryEpoch(self.num_epochs, rows, fit, holdout_accuracy, reading, self.onset is not None)
         if self.progress and rank() == 0:
             line = self._line(ended)
             if callable(self.progress):
@@ -226,13 +228,9 @@ class History:
     def _read_rows(self, model: nn.Module) -> None:
         """Record all training rows by one pass of the network."""
         n, y = len(self.labels), torch.from_numpy(self.labels)
-        data = in_order(self.data, n=n)
-        ordered = keeps_order(data)
 
         def record(batch: LayerBatch, logits: Tensor) -> None:
-            if batch.indices is None and not ordered:
-                raise InputError("data= is shuffled: give its data set, or batches (x, y, index)")
-            rows, given = batch.positions, batch.labels
+            rows, given = torch.as_tensor(batch.indices), batch.labels
             if int(rows.max()) >= n:
                 raise InputError(f"expected data= to have the {n} rows of labels, got more")
             if isinstance(given, Tensor) and given.ndim == 1 and not given.is_floating_point():
@@ -245,7 +243,7 @@ class History:
                     )
             self.update(rows, logits)
 
-        self._run(model, data, record)
+        self._run(model, in_order(self.data, n=n), record)
         self._rows.gather(device_and_dtype(model)[0])
         if missing := int((self._rows.counts == 0).sum()):
             raise InputError(f"expected data= to have the {n} rows of labels, got {n - missing}")
@@ -287,8 +285,7 @@ class History:
 
         def collect(batch: LayerBatch, logits: Tensor) -> None:
             features.append(layer_outputs(batch, layer))
-            positions = batch.positions.numpy()
-            rows.append(chosen[positions] if batch.indices is None else positions)
+            rows.append(chosen[np.asarray(batch.indices)])
 
         part = in_order(self.data, chosen.tolist(), n=n)
         self._run(model, part, collect, layer=layer, shared=False)

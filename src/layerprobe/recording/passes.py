@@ -1,4 +1,4 @@
-"""Passes of a network in training over held-out rows or training rows, which leave everything as it was."""
+"""Passes of a network in training over data, which leave everything as it was."""
 
 import random
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import is_whole, read_batches
+from layerprobe.layers.batches import is_whole, read_batches, row_index
 from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
 
 
@@ -62,7 +62,8 @@ def run_network(
     model : nn.Module
     data : as for :func:`layerprobe.capture`
     consume : callable
-        Takes each batch and its logits (b, K).
+        Takes each batch and its logits (b, K). The indices of the batch are the positions of its rows: those
+        in the data, or for an iterable of batches (x, y, index) the given ones.
     layer : str, optional
         Layer whose outputs are part of the batches; see `layer_outputs`.
     inputs : callable, optional
@@ -86,12 +87,16 @@ def run_network(
         if len(batch):
             consume(batch, batch.logits)
 
-    def prepared() -> Iterator[tuple[Any, Any, Any]]:
+    def batches() -> Iterator[tuple[Any, Any, np.ndarray]]:
+        by_position = is_whole(data) or isinstance(data, DataLoader) or hasattr(data, "__getitem__")
+        by_position, start = by_position and not isinstance(data, list), 0  # a list may hold shuffled batches
         for batch in read_batches(data, batch_size, prepare=inputs, model=model):
-            yield batch.inputs, batch.labels, batch.indices
+            given = None if by_position else row_index(batch.indices)
+            yield batch.inputs, batch.labels, np.arange(start, start + batch.size) if given is None else given
+            start += batch.size
 
     extractor = Extractor(model, batch_size=batch_size, default_pool="compact").of_layers([layer or OUTPUT])
-    extractor.run(data if inputs is None else prepared(), take, shared=shared)
+    extractor.run(batches(), take, shared=shared)
 
 
 def layer_outputs(batch: LayerBatch, layer: str) -> Tensor:
