@@ -348,7 +348,7 @@ def test_progress_is_one_line_per_epoch():
     assert len(lines) == 6
     assert lines[1] == (
         "epoch 2: training labels fitted 60.0%, hold-out 80.0% (best 80.0% in epoch 2); "
-        "no significant memorisation"
+        "no significant loss on the hold-out"
     )
     assert lines[5] == (
         "epoch 6: training labels fitted 95.0%, hold-out 50.0% (best 80.0% in epoch 2); "

@@ -401,7 +401,7 @@ class History:
         """Return in words whether memorisation has begun."""
         onset = self.onset
         if onset is None:
-            return "no significant memorisation"
+            return "no significant loss on the hold-out"
         return f"memorisation since epoch {onset.epoch}, best epoch {onset.best}"
 
     def _line(self, ended: HistoryEpoch) -> str:
