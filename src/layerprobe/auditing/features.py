@@ -17,14 +17,17 @@ from layerprobe.auditing.dataset.labelled import (
     Classes,
     LabelledDataset,
     check_disjoint,
+    class_order,
     dummy_input,
     hash_inputs,
     hash_network,
+    label_column,
     read_rows,
 )
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
 from layerprobe.auditing.method.policies import POLICIES, check_policy, untrained_copy
 from layerprobe.errors import InputError
+from layerprobe.layers.batches import as_tensor, row_names
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, apply_view
 from layerprobe.layerwise.outputs import (
@@ -625,18 +628,19 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
         If features, labels and names do not fit together, or held-out rows are among the training rows.
     """
     given = _check_layers(features, "features")
-    label_column, n = label_array(labels), given.n
-    if len(label_column) != n:
-        raise InputError(f"expected a label for each of {n} rows, got {len(label_column)}")
-    names = np.arange(n) if index is None else label_array(index)
+    given_labels, n = label_column(labels), given.n
+    if len(given_labels) != n:
+        raise InputError(f"expected a label for each of {n} rows, got {len(given_labels)}")
+    own_names = row_names(next(iter(features.values())))
+    names = label_array(index) if index is not None else np.arange(n) if own_names is None else own_names
     if len(names) != n or len(set(names.tolist())) < n:
         raise InputError(
             f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
             f"{len(set(names.tolist()))} different ones"
         )
     width = None if given.logits is None else given.logits.shape[1]
-    every = Classes.from_labels(label_column, width, options.class_names)
-    classes, y, outputs = _present_classes(every, every.indices(label_column, "labels"))
+    every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
+    classes, y, outputs = _present_classes(every, every.indices(given_labels, "labels"))
     classes.check_counts(y)
     given = _of_outputs(given, outputs)
     train, order = _sort_by_content(given, y)
@@ -706,7 +710,7 @@ def _held_out_arrays(
     if given.logits is not None and width is not None and (got := given.logits.shape[1]) != width:
         raise InputError(f"expected {width} outputs per row in {what}=, got {got}")
     given = _of_outputs(given, outputs)
-    y = classes.indices(label_array(pair[1]), f"labels of {what}=")
+    y = classes.indices(label_column(pair[1]), f"labels of {what}=")
     if len(y) != given.n:
         raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {len(y)}")
     return _sort_by_content(given, y)[0]
@@ -770,7 +774,7 @@ def check_matrix(values: Any, what: str, dim: int | None = None) -> Tensor:
         If the values are not numbers (n, d), have no rows, or contain NaN or infinity.
     """
     try:
-        X = torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values))
+        X = values if isinstance(values, Tensor) else as_tensor(np.asarray(values))
     except (TypeError, ValueError) as error:  # texts, objects, rows of different lengths
         raise InputError(f"expected {what} as numbers (n, d): {error}") from error
     X = X.detach().float().cpu()

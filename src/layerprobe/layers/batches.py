@@ -289,6 +289,11 @@ def join(columns: list[Column | None]) -> Column | None:
     return np.concatenate([np.asarray(column) for column in given])
 
 
+def as_tensor(array: np.ndarray) -> Tensor:
+    """Return a copy of an array of any byte order as a tensor."""
+    return torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+
 def is_texts(value: Any) -> bool:
     """Return whether this is a list of texts; a list of tensors is one input of several parts."""
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(text, str) for text in value)
@@ -635,7 +640,7 @@ def _to_model(value: Any, device: torch.device | None, dtype: torch.dtype | None
     if not isinstance(value, Tensor):
         array = np.asarray(_array(value))
         try:
-            value = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+            value = as_tensor(array)
         except TypeError as error:
             raise InputError(
                 f"expected an input of numbers, got an array that torch refuses: {error}"
@@ -649,7 +654,7 @@ def _column(values: Any, size: int, what: str) -> Column | None:
         return None
     array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(_array(values))
     if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
-        array = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+        array = as_tensor(array)
     if isinstance(array, Tensor) and not array.is_floating_point():
         array = array.long()
     if not array.ndim or len(array) != size:

@@ -1,6 +1,6 @@
 """Rows of a labelled dataset for display: pixels or texts."""
 
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +18,15 @@ class ChannelRange:
         self.low: Tensor | float = torch.inf
         self.high: Tensor | float = -torch.inf
 
-    def update(self, values: Any) -> Self:
-        """Extend the range by a batch (b, ...). Values that are not images have no effect."""
-        if isinstance(values, Tensor) and len(values) and _is_float_image(values[0]):
+    def update(self, values: Any) -> bool:
+        """Extend the range by a batch (b, ...), and return whether its values are floating-point images."""
+        is_image = isinstance(values, Tensor) and len(values) > 0 and _is_float_image(values[0])
+        if is_image:
             planes = values if values.ndim == 4 else values[:, None]
             low, high = planes.amin((0, 2, 3)).cpu(), planes.amax((0, 2, 3)).cpu()  # (c,)
             self.low = torch.minimum(low, torch.as_tensor(self.low, dtype=low.dtype))
             self.high = torch.maximum(high, torch.as_tensor(self.high, dtype=high.dtype))
-        return self
+        return is_image
 
     def display(self, value: Any) -> np.ndarray | str | None:
         """Return one row as uint8 pixels (h, w) or (h, w, 3), as a text, or None if it is neither."""

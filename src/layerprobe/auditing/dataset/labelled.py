@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import (
     Batch,
+    as_tensor,
     is_texts,
     join,
     keeps_order,
@@ -357,35 +358,21 @@ class LabelledDataset:
         if labels is None:
             raise InputError("the data have no labels: give them as labels=, or as (x, y)")
         own = self._source[1] if isinstance(self._source, tuple) and len(self._source) > 1 else None
+        order = class_order(own) if labels is self._given and own is not None else class_order(labels)
         self.labels = self._checked_labels(labels)
-        names = self._class_names
-        for column in (labels, own if labels is self._given else None):
-            categories = getattr(getattr(column, "dtype", None), "categories", None)
-            names = names if categories is None else list(categories)
-        if isinstance(first := self.labels[0], Enum) and all(type(y) is type(first) for y in self.labels):
-            names = list(type(first))
-        self.class_names = self._fitting(names)
-
-    def _fitting(self, names: Sequence[Any] | None) -> tuple[Any, ...] | None:
-        """Return the names of the classes if labels are such names or class indices."""
+        names = self._class_names if order is None else order
         if names is None:
-            return None
+            self.class_names = None
+            return
         array = escape_surrogates(label_array(list(names)))
         if self.labels.dtype.kind in "iu" and array.dtype.kind not in "iu":
             fits = 0 <= self.labels.min() <= self.labels.max() < len(array)
         else:
             fits = set(self.labels.tolist()) <= set(array.tolist())
-        return tuple(array.tolist()) if fits else None
+        self.class_names = tuple(array.tolist()) if fits else None
 
     def _checked_labels(self, labels: Any) -> np.ndarray:
-        try:
-            column = label_array(labels)
-        except InputError:
-            raise
-        except ValueError as error:
-            raise InputError(
-                f"expected one label per row, of shape (n,), got the shape {np.shape(labels)}"
-            ) from error
+        column = label_column(labels)
         if self._indexed and labels is not self._given:
             if self._names.dtype.kind not in "iu" or self._names[0] < 0:
                 name = self._names[0].item()
@@ -398,14 +385,48 @@ class LabelledDataset:
             column = column[self._names]
         if len(column) != self.n:
             raise InputError(f"expected {self.n} labels, one per row, got {len(column)}")
-        if (missing := pd.isna(column)).any():
-            raise InputError(
-                f"{missing.sum()} labels are missing (NaN or None), the first that of row "
-                f"{int(missing.argmax())}: every row needs one"
-            )
-        if column.dtype.kind == "f" and (column == np.trunc(column)).all():
-            column = column.astype(np.int64)
-        return escape_surrogates(column)
+        return column
+
+
+def label_column(labels: Any) -> np.ndarray:
+    """Return labels as an array, (n,), floats of whole numbers as integers.
+
+    Raises
+    ------
+    InputError
+        If there is not one label per row, or labels are missing.
+    """
+    shape = np.shape(labels) if isinstance(labels, np.ndarray | Tensor) else ()
+    if len(shape) > 1 and shape[1:] != (1,):
+        raise InputError(f"expected one label per row, of shape (n,), got the shape {tuple(shape)}")
+    try:
+        column = label_array(labels)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"expected one label per row, of shape (n,): {error}") from error
+    if (missing := pd.isna(column)).any():
+        raise InputError(
+            f"{missing.sum()} labels are missing (NaN or None), the first that of row "
+            f"{int(missing.argmax())}: every row needs one"
+        )
+    if column.dtype.kind == "f" and (column == np.trunc(column)).all():
+        column = column.astype(np.int64)
+    return escape_surrogates(column)
+
+
+def class_order(labels: Any) -> list[Any] | None:
+    """Return the classes of labels in the order that comes with them, or None.
+
+    It is that of the categories of pandas, and of the definition of an enumeration.
+    """
+    categories = getattr(getattr(labels, "dtype", None), "categories", None)
+    if isinstance(categories, pd.Index):
+        return list(categories)
+    values = labels if isinstance(labels, list | tuple | np.ndarray) else ()
+    if len(values) and isinstance(first := values[0], Enum) and all(type(y) is type(first) for y in values):
+        return list(type(first))
+    return None
 
 
 def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
@@ -450,7 +471,7 @@ def batch_content(raw: Any) -> Any:
         return list(raw) if is_texts(raw) else raw
     array = np.asarray(raw)
     if array.dtype.kind not in "OUT":
-        return torch.tensor(array)
+        return as_tensor(array)
     values = array.tolist()
     texts = [isinstance(value, str) for value in values]
     if any(texts) and not all(texts):

@@ -246,7 +246,8 @@ def _read_hub(
     kinds = {key: getattr(features[key], "dtype", None) for key in features if key != label}
     texts = [key for key, dtype in kinds.items() if dtype in ("string", "large_string")]
     numbers = [key for key in kinds if _is_numeric(features[key])]
-    if numbers and text_column is None and ("input_ids" in numbers or not texts):
+    tokenised = any(getattr(features[key], "feature", None) is not None for key in numbers)
+    if numbers and text_column is None and (tokenised or not texts):
         plain = data.with_format(None)
         return RawDataset({key: list(plain[key]) for key in numbers}, labels, class_names=names)
     column = hub_column(features, text_column, "text_column", texts)
