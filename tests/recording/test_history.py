@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import layerprobe
 from layerprobe import History
+from layerprobe.baselines import AUM, DataMaps
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.probes import NearestClassMean, Ridge
 from layerprobe.training import seeded
@@ -473,6 +474,15 @@ def test_audit_takes_the_history_as_early_stopping_baseline():
     assert table["criterion"]["early stopping"] == history.holdout_accuracy.max()
     with pytest.raises(InputError, match="records it with holdout="):
         layerprobe.audit(model, (x, y), policy="noisy_holdout", holdout=held, history=quiet(y))
+
+
+def test_full_record_feeds_the_published_detectors():
+    history = quiet(full=True)
+    fit(network(), history.update, lambda model: history.epoch())
+    np.testing.assert_allclose(AUM().score(history.margins, Y), history.aum, rtol=1e-4, atol=1e-6)
+    confidence, variability = DataMaps().coordinates(history.probabilities, Y)
+    np.testing.assert_allclose(confidence, history.confidence, rtol=1e-5)
+    np.testing.assert_allclose(variability, history.variability, rtol=1e-4, atol=1e-7)
 
 
 # Errors -------------------------------------------------------------------------------------------------
