@@ -1,6 +1,7 @@
 """The demo: probe every layer of networks that memorised noisy labels of handwritten digits."""
 
 import json
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from layerprobe.report import accuracies, by_layer, by_probe, finding
 from layerprobe.report.progress import show_progress
 from layerprobe.runs.progress import Progress, State, follow_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
-from layerprobe.utils.files import replace_file, require_folder, write_csv
+from layerprobe.utils.files import part_of, remove_parts, replace_file, require_folder, write_csv
 from layerprobe.utils.terminal import print_table, say
 
 DATA = "digits"
@@ -123,8 +124,11 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     except OSError as error:
         reason = f"cannot write to {out.parent} ({error.strerror})"
         raise InputError(f"{reason}; choose another folder for the results") from error
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as name:
-        seeds, folder = range(spec.seeds), Path(name)
+    remove_parts(out)  # of a demo that was killed
+    folder = part_of(out)
+    (folder / "files").mkdir(parents=True)
+    try:
+        seeds = range(spec.seeds)
         with (
             show_progress([f"seed {seed}" for seed in seeds]) as report,
             follow_progress(partial(_read_progress, folder), seeds, report),
@@ -136,12 +140,12 @@ def run_demo(spec: Spec, out: Path) -> Demo:
                 pool.shutdown(kill_workers=True)
         rows, history = (pd.concat(frames, ignore_index=True) for frames in zip(*results, strict=True))
         demo = Demo(spec, rows, history, seconds=time.perf_counter() - start)
-        files = Path(name, "files")
-        files.mkdir()
-        write_files(demo, files)
+        write_files(demo, folder / "files")
         out.mkdir(exist_ok=True)
-        for path in files.iterdir():
+        for path in (folder / "files").iterdir():
             path.replace(out / path.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return demo
 
 
