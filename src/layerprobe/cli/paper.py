@@ -140,7 +140,7 @@ def add_paper(app: "SubcommandApp") -> None:
                 show_grid,
                 unfinished,
             )
-            from layerprobe.runs.grid import train_grid
+            from layerprobe.runs.grid import remove_all_left, train_grid
             from layerprobe.runs.scheduler import Cluster
             from layerprobe.runs.states import disk_needed, status
             from layerprobe.utils.distributed import world_size
@@ -169,6 +169,8 @@ def add_paper(app: "SubcommandApp") -> None:
             if dry_run:
                 show_grid(root, rows, json=json)
                 return
+            if not several:
+                remove_all_left(specs, root)
             # A torchrun job gets all runs: another process may see a run end later than the first.
             todo = specs if several else left
             with run_progress(todo, root, training=True) as report:

@@ -15,8 +15,8 @@ from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.folders import is_done, is_marked, read_run, run_folder
-from layerprobe.runs.grid import Outcome
-from layerprobe.runs.leases import Session, acquire, is_leased, remove_left, remove_unfinished
+from layerprobe.runs.grid import Outcome, remove_all_left
+from layerprobe.runs.leases import Session, acquire, is_leased, remove_unfinished
 from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
 from layerprobe.runs.scheduler import Jobs, Location, jobs_on, renamed_arguments, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
@@ -140,8 +140,7 @@ def analyse_grid(
     jobs = jobs_on(device, jobs)
     root, data_root = shared_places(jobs, root, data_root)
     specs = list(work)
-    for spec in specs:
-        remove_left(run_folder(root, spec))
+    remove_all_left(specs, root)
     wanted = {spec: names for spec in specs if (names := missing(spec, root, work[spec]))}
     outcomes = {spec: Outcome(spec, "kept") for spec in specs if spec not in wanted}
     analyse_one = partial(_analyse_one, root=root, data_root=data_root, device=device)

@@ -20,7 +20,7 @@ from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_co
 from layerprobe.report.progress import in_words
 from layerprobe.report.run_tables import counts, disk, failures, run_progress
 from layerprobe.runs.folders import is_done, run_folder
-from layerprobe.runs.grid import Outcome, train_grid
+from layerprobe.runs.grid import Outcome, remove_all_left, train_grid
 from layerprobe.runs.scheduler import Cluster, Jobs, Location, renamed_arguments
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import disk_needed, runs_in, status
@@ -241,6 +241,7 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
     """
     start = time.perf_counter()
     outcomes: list[Outcome] = []
+    remove_all_left(plan.work, root)
     if left := _untrained(plan, root):
         with run_progress(left, root, training=True) as report:
             outcomes += train_grid(left, root, checkpoints=plan.checkpoints, report=report, **options)

@@ -1,7 +1,7 @@
 """Train many runs: in processes of one thread each, on a cluster, stacked on a GPU, or by a torchrun job."""
 
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cache, partial
@@ -133,6 +133,7 @@ def train_grid(
         return _train_in_turn(specs, root, kept, report, device=device, data_root=data_root)
     jobs = jobs_on(device, jobs)
     root, data_root = shared_places(jobs, root, data_root)
+    remove_all_left(specs, root)
     outcomes = {spec: outcome for spec in specs if (outcome := _finished(root, spec))}
     left = sorted({spec: 0 for spec in specs if spec not in outcomes}, key=_cost, reverse=True)
     stacked = torch.device(device).type == "cuda" if stacked is None else stacked
@@ -149,6 +150,18 @@ def train_grid(
                 outcomes[spec] = Outcome(spec, "trained") if is_done(run_folder(root, spec)) else outcome
                 update(specs.index(spec), Progress(outcomes[spec].progress, *so_far(root, spec)))
     return [outcomes[spec] for spec in specs]
+
+
+def remove_all_left(specs: Iterable[RunSpec], root: Location) -> None:
+    """Remove what killed processes of this machine left in the folders of runs.
+
+    Parameters
+    ----------
+    specs : iterable of RunSpec
+    root : path
+    """
+    for spec in specs:
+        remove_left(run_folder(root, spec))
 
 
 def _train_group(
@@ -211,7 +224,6 @@ def _finished(root: Location, spec: RunSpec) -> Outcome | None:
     folder = run_folder(root, spec)
     if not is_marked(folder):
         return None
-    remove_left(folder)
     try:
         problem = "" if read_run(folder).done else f"{folder}: {damage(folder)}. {ANEW}"
     except DataError as error:

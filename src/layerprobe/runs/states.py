@@ -111,8 +111,9 @@ def runs_in(root: Location) -> tuple[list[RunSpec], dict[Path, str]]:
         raise InputError(f"expected a folder of runs, got the file {root}; name another by --root")
     specs: list[RunSpec] = []
     damaged: dict[Path, str] = {}
-    for record in sorted(root.glob(f"*/*/{RECORD}")):
-        folder = record.parent
+    for folder in sorted(root.glob("*/*")):
+        if not os.path.lexists(folder / RECORD):
+            continue
         try:
             spec = read_run(folder).spec
             if run_folder(root, spec) != folder:
