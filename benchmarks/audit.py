@@ -97,9 +97,8 @@ def audited(data: nets.Data, networks: dict[str, torch.nn.Module], history: list
         yield policy, "flags", count, "recall", float((wrong & flags).sum() / wrong.sum())
         for end in ("rate", "low", "high"):
             yield policy, "noise", count, end, float(getattr(found.noise, end))
-        yield policy, "verdict", count, "repair", float(found.verdict == "repair")
         for repair in ("all", "confident", "soft"):
-            labels = found.relabel(repair, force=True).labels
+            labels = found.relabel(repair).labels
             yield policy, f"labels, {repair}", count, "wrong", float(np.mean(labels != data.true.numpy()))
         yield from regrets(policy, count, found, memorised, data, test)
     yield from untrained_ridge(networks["untrained"], data, test)

@@ -57,7 +57,7 @@ def label_issues(classes, n, generator):
     )
 
 
-def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, verdict="repair"):
+def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, advice="review"):
     generator = np.random.default_rng(3)
     K = len(classes)
     matrix = np.full((K, K), 0.2 / K) + 0.8 * np.eye(K)
@@ -75,9 +75,20 @@ def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, verdict="
     )
     pictures = generator.integers(0, 256, (n, 28, 28), dtype=np.uint8)
     return SimpleNamespace(
-        finding="The decoder is right on 68.0 % of held-out rows, the head on 45.0 %.",
-        verdict=verdict,
-        why="the decoder beats every control by more than its interval",
+        label_finding="About 38 % of the labels are wrong, an estimate.",
+        network_finding="The decoder is right on 68.0 % of held-out rows, the head on 45.0 %.",
+        advice=advice,
+        why="The share of wrong labels is an estimate.",
+        evidence=pd.DataFrame(
+            {
+                "quantity": ["wrong labels", "flagged labels that are wrong"],
+                "value": [0.382, 0.93],
+                "low": [0.36, np.nan],
+                "high": [0.405, np.nan],
+                "kind": ["estimated", "estimated"],
+                "basis": ["the held-out rows", "the held-out rows"],
+            }
+        ),
         policy="noisy_holdout",
         classes=np.array(classes, dtype=object),
         n=n,

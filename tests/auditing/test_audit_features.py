@@ -53,8 +53,9 @@ def test_best_layer_is_first(found):
     assert best["gain_low"] > 0.1
     memory = found.layers[found.layers["layer"] == "last"]
     assert memory["criterion"].max() < 0.5 < best["criterion"]  # chance is a third
-    assert found.verdict == "repair"
-    assert "middle" in found.finding
+    assert "middle" in found.network_finding
+    assert "better than the head" in found.network_finding
+    assert found.advice == "review"
     assert "Audit of 300 rows" in repr(found)
 
 
@@ -164,18 +165,44 @@ def test_two_classes():
     assert (found.issues["given_label"] != found.issues["suggested_label"])[mask].all()
 
 
-def test_clean_labels_are_kept():
+def test_clean_labels_are_hardly_flagged():
     rows, given, held, held_given, *_ = planted(rate=0.0)
     found = run(rows, given, held, held_given)
-    assert found.verdict == "keep"
-    assert "too low" in found.why
-    for policy in ("confident", "all", "soft", "prune"):
-        kept = found.relabel(policy)
-        assert kept.policy == "keep"
-        assert kept.labels.tolist() == given.tolist()
-        assert kept.kept.all()
-        assert not kept.changed.any()
-    assert found.relabel("all", force=True).policy == "all"
+    assert found.issue_mask().mean() == pytest.approx(found.noise.rate, abs=1 / N)
+    assert found.noise.rate < 0.05
+    assert found.advice == "review"
+
+
+def test_every_number_says_what_it_rests_on(found):
+    evidence = found.evidence.set_index("quantity")
+    assert evidence["kind"].to_dict() == {
+        "wrong labels": "estimated",
+        "flagged labels that are wrong": "estimated",
+        "wrong labels that are flagged": "estimated",
+        "gain per changed label": "unknown",
+        "accuracy of the decoder": "measured",
+        "gain of the decoder over the head": "measured",
+    }
+    assert evidence["value"]["wrong labels"] == found.noise.rate
+    assert float(1 - found.issues["label_score"].mean()) == pytest.approx(found.noise.rate, abs=1e-6)
+    assert found.relabel().wrong_before == pytest.approx(found.noise.rate, abs=1e-6)
+
+
+def test_other_rules_flag_other_numbers_of_labels(found):
+    assert found.with_flags(17).issue_mask().sum() == 17
+    sure = found.with_flags(0.97)
+    assert sure.expected_precision >= 0.97
+    assert sure.expected_recall <= found.expected_recall
+    assert run(flags=17).issues.equals(found.with_flags(17).issues)
+    with pytest.raises(InputError, match="flags is 'balanced'"):
+        run(flags="most")
+
+
+def test_verdict_and_force_are_deprecated(found):
+    with pytest.warns(DeprecationWarning, match=r"use Audit\.advice"):
+        assert found.verdict in ("repair", "keep")
+    with pytest.warns(DeprecationWarning, match="no force="):
+        assert found.relabel("all", force=True).changed.any()
 
 
 def test_head_as_good_as_the_decoder_keeps_the_labels():
@@ -183,8 +210,12 @@ def test_head_as_good_as_the_decoder_keeps_the_labels():
         {**x, "output": 5 * x["middle"][:, :K]} for x in (ROWS, HELD)
     )  # whose head reads the layer that knows
     found = run(rows, held=held)
-    assert found.verdict == "keep"
-    assert "gain over the head" in found.why or "as good as" in found.why
+    assert "gain over the head" in found.network_finding or "as good as" in found.network_finding
+    assert found.recommendations.set_index("subject")["advice"].to_dict() == {
+        "labels": "review",
+        "predictions": "head",
+        "network": "keep",
+    }
 
 
 def test_repair_corrects_more_than_it_breaks(found):
@@ -239,7 +270,6 @@ def test_policy_unseen_views():
     expected = [(v["output"].argmax(1) == GIVEN).double().mean() for v in fresh]
     assert head == pytest.approx(float(sum(expected)) / 2)
     assert found.noise.rate == pytest.approx(RATE, abs=0.1)
-    assert found.verdict == "repair"
     order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
     shuffled = run(
         {layer: X[order] for layer, X in ROWS.items()},
@@ -271,7 +301,7 @@ def test_early_stopping_baseline():
     table = found.controls.set_index("control")
     assert table["criterion"]["early stopping"] == 0.9
     assert not table["beaten"]["early stopping"]
-    assert found.verdict == "keep"
+    assert "early stopping" in found.network_finding
 
 
 def test_progress_reports_each_step():
@@ -361,13 +391,15 @@ def test_features_have_no_network_to_repair(found):
         found.training_rows()
 
 
-def test_uninformative_features_keep_the_labels():
+def test_noise_is_unknown_with_uninformative_features():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(900, 20)), rng.integers(3, size=900)
     found = audit_features({"a": x[:600]}, y[:600], policy="noisy_holdout", holdout=({"a": x[600:]}, y[600:]))
-    assert found.verdict == "keep"
-    assert "do not separate the classes" in found.why
-    assert not found.relabel("all").changed.any()
+    assert "nothing closer is known" in found.label_finding
+    assert "do not separate the classes" in found.network_finding
+    evidence = found.evidence.set_index("quantity")
+    assert evidence["kind"]["wrong labels"] == "unknown"
+    assert np.isnan(evidence["value"]["wrong labels"])
 
 
 def test_issues_are_a_copy(found):

@@ -11,6 +11,7 @@ from layerprobe.auditing.method.noise import (
     calibrate,
     estimate_noise,
     inverse_temperature_of_clean,
+    with_wrong_share,
 )
 from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.errors import InputError
@@ -202,3 +203,16 @@ def test_same_seed_gives_the_same_result():
 def test_scores_and_labels_of_different_length_are_refused(function, scores, given):
     with pytest.raises(InputError, match="a label for each of"):
         function(scores, given)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.2, 0.5, 0.9])
+def test_posterior_can_be_moved_to_a_share_of_wrong_labels(share):
+    generator = torch.Generator().manual_seed(0)
+    posterior = torch.rand(300, 4, generator=generator).double().softmax(1) ** 3
+    posterior /= posterior.sum(1, keepdim=True)
+    y = torch.randint(4, (300,), generator=generator)
+    moved = with_wrong_share(posterior, y, share)
+    own, before = (p.gather(1, y[:, None]).squeeze(1) for p in (moved, posterior))
+    assert float(1 - own.mean()) == pytest.approx(share, abs=1e-9)
+    assert torch.allclose(moved.sum(1), torch.ones(300).double())
+    assert torch.equal(own.argsort(stable=True), before.argsort(stable=True))

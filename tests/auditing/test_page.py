@@ -29,20 +29,32 @@ def cells(page, heading):
 
 
 @pytest.mark.parametrize(
-    ("verdict", "said"), [("repair", "Repair the labels."), ("keep", "Keep your labels.")]
+    ("advice", "said"),
+    [
+        ("review", "Review 100 rows before you change labels."),
+        ("relabel", "Relabel."),
+        ("keep", "Keep your labels."),
+    ],
 )
-def test_page_shows_finding_verdict_and_main_numbers(tmp_path, verdict, said):
-    audit = make_audit(verdict=verdict)
+def test_page_shows_findings_advice_and_main_numbers(tmp_path, advice, said):
+    audit = make_audit(advice=advice)
     page = show(audit, tmp_path)
-    assert f'<p class="finding">{audit.finding}</p>' in page
+    assert f'<p class="finding">{audit.label_finding}</p>' in page
+    assert f'<p class="verdict">{audit.network_finding}</p>' in page
     assert f"<strong>{said}</strong> {audit.why}" in page
+    assert cells(page, "Numbers and what they rest on")[0][:4] == [
+        "wrong labels",
+        "38.2",
+        "36.0 to 40.5",
+        "estimated",
+    ]
     flagged = audit.issues["is_label_issue"].sum()
     tiles = re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)<small>(.*?)</small>", page)
     assert tiles == [
         ("rows", "400", "10 classes"),
-        ("estimated wrong labels", "38.2 %", "36.0 to 40.5"),
+        ("wrong labels, estimated", "38.2 %", "36.0 to 40.5"),
         ("flagged labels", str(flagged), f"{flagged / 4:.1f} % of the rows"),
-        ("flags that are right", "93.0 %", "expected"),
+        ("flags that are right", "93.0 %", "estimated"),
     ]
 
 
@@ -144,7 +156,7 @@ def test_most_limits_the_number_of_cards(tmp_path):
 
 def test_text_from_the_data_is_escaped(tmp_path):
     audit = make_audit(NAMES, layers=[EVIL, "fc1"], example=lambda i: EVIL)
-    audit.finding = audit.why = EVIL
+    audit.label_finding = audit.network_finding = audit.why = EVIL
     audit.issues["index"] = EVIL
     audit.cost = audit.settings = {EVIL: 1.0}
     audit.layers["why"] = audit.controls["control"] = EVIL

@@ -83,11 +83,11 @@ def same(one, other):
     assert torch.equal(one.posterior, other.posterior)
     assert one.expected_precision == other.expected_precision
     for policy in ("all", "confident", "soft", "prune"):
-        mine, its = (a.relabel(policy, force=True) for a in (one, other))
+        mine, its = (a.relabel(policy) for a in (one, other))
         np.testing.assert_array_equal(mine.labels, its.labels)
         np.testing.assert_array_equal(mine.targets, its.targets)
         np.testing.assert_array_equal(mine.kept, its.kept)
-    assert (one.verdict_, one.policy, one.cost, one.n) == (other.verdict_, other.policy, other.cost, other.n)
+    assert (one.finding, one.policy, one.cost, one.n) == (other.finding, other.policy, other.cost, other.n)
     np.testing.assert_array_equal(one.classes, other.classes)
 
 
@@ -119,7 +119,7 @@ def test_audit_without_network_refuses_predictions(plain, path):
     loaded = Audit.load(path)
     with pytest.raises(InputError, match=r"loaded without its network: Audit\.load\(path, model\)"):
         loaded.predict(X[NEW])
-    for repair in (loaded.edit_head, lambda: loaded.retrain(loaded.relabel("soft", force=True))):
+    for repair in (loaded.edit_head, lambda: loaded.retrain(loaded.relabel("soft"))):
         with pytest.raises(InputError, match="holds no network and rows"):
             repair()
     assert loaded.example(0) is None

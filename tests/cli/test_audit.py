@@ -39,8 +39,21 @@ class FakeAudit:
 
     def __init__(self, rows):
         self.rows, self.n = rows, rows.n
-        self.finding, self.verdict, self.why = "Layer fc1 knows better.", "repair", "The gain is 0.2."
+        self.label_finding, self.network_finding = "A quarter is wrong.", "Layer fc1 knows better."
+        self.advice, self.why = "review", "The noise is an estimate."
+        self.recommendations = pd.DataFrame({"subject": ["labels"], "advice": ["review"], "why": [self.why]})
+        self.evidence = pd.DataFrame(
+            {
+                "quantity": ["wrong labels"],
+                "value": [0.25],
+                "low": [0.2],
+                "high": [np.nan],
+                "kind": ["estimated"],
+                "basis": ["rows"],
+            }
+        )
         self.policy, self.classes = "noisy_holdout", np.array(["[red]a", "b"])
+        self.finding = f"{self.label_finding} {self.network_finding}"
         self.layers = pd.DataFrame(
             {"layer": ["1", "input"], "probe": "ridge", "strength": [0.1, np.nan], "chosen": [True, False]}
         )
@@ -122,6 +135,7 @@ def test_options_reach_the_audit(calls, here):
         "pool": "mean",
         "class_names": ("a", "b"),
         "batch_size": 5,
+        "flags": "balanced",
         "seed": 3,
     }
 
@@ -146,6 +160,7 @@ def test_default_options_reach_the_audit(calls, here):
         "pool": None,
         "class_names": None,
         "batch_size": 512,
+        "flags": "balanced",
         "seed": 0,
     }
 
@@ -180,7 +195,9 @@ def test_audit_writes_its_files(calls, here):
 def test_audit_prints_finding_and_table(calls, here, capsys):
     assert main([*MODEL, *TEXTS, *BY_VIEWS]) == 0
     printed = capsys.readouterr()
-    assert printed.out.startswith("Layer fc1 knows better.\nVerdict: repair. The gain is 0.2.\n")
+    assert printed.out.startswith(
+        "A quarter is wrong.\nLayer fc1 knows better.\nAdvice: review. The noise is an estimate.\n"
+    )
     assert "The most suspicious of 6 flagged labels" in printed.out
     table = [line for line in printed.out.splitlines() if "[red]a" in line]
     assert [line.split("│")[1].strip() for line in table] == ["11", "10", "9", "8", "7", "6"]
@@ -197,7 +214,7 @@ def test_class_names_with_terminal_escapes_are_printed_escaped(calls, here, caps
     def audit(*args, **options):
         result = real(*args, **options)
         result.issues["suggested_label"] = "\x1b]0;title\x07\x1b[31mred\u202e"
-        result.finding = "Class \x1b[2J is noisy."
+        result.label_finding = "Class \x1b[2J is noisy."
         return result
 
     monkeypatch.setattr(auditing, "audit", audit)
@@ -229,8 +246,9 @@ def test_cells_are_not_formulas_of_a_spreadsheet(calls, here, monkeypatch):
 def test_json_is_the_only_output(calls, here, capsys):
     assert main([*MODEL, *ARRAYS, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert document["finding"] == "Layer fc1 knows better."
-    assert document["verdict"] == "repair"
+    assert document["finding"] == "A quarter is wrong. Layer fc1 knows better."
+    assert document["advice"] == "review"
+    assert document["evidence"][0]["kind"] == "estimated"
     assert document["rows"] == N
     assert document["chosen"] == [{"layer": "1", "probe": "ridge", "strength": 0.1, "chosen": True}]
     assert document["noise"]["high"] is None

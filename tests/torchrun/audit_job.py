@@ -84,7 +84,7 @@ def results_of(audit):
         "tables": [table.to_json(orient="split", double_precision=15) for table in tables],
         "scores": audit.scores.tolist(),
         "noise": [audit.noise.rate, audit.noise.low, audit.noise.high, audit.noise.matrix.tolist()],
-        "text": [audit.finding, audit.why, audit.verdict, str(audit.classes.tolist())],
+        "text": [audit.finding, audit.why, audit.advice, str(audit.classes.tolist())],
         "settings": [str(value) for key, value in audit.settings.items() if key != "inputs"],
         "index": audit.index.tolist(),
     }

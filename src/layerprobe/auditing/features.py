@@ -24,6 +24,7 @@ from layerprobe.auditing.dataset.labelled import (
     label_column,
     read_rows,
 )
+from layerprobe.auditing.findings import FlagRule, check_flag_rule
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
 from layerprobe.auditing.method.policies import POLICIES, check_policy, untrained_copy
 from layerprobe.errors import InputError
@@ -67,6 +68,7 @@ class AuditOptions:
     probes: Any = DEFAULT_PROBES
     class_names: Sequence[Any] | None = None
     history: Sequence[float] | History | None = None
+    flags: FlagRule = "balanced"
     seed: int = 0
     # Options of networks only:
     layers: Any = None
@@ -79,6 +81,7 @@ class AuditOptions:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise InputError(f"seed must be 0 or more, got {self.seed}")
+        check_flag_rule(self.flags)
         given = {"holdout": self.holdout, "trusted": self.trusted, "test": self.test}
         check_policy(self.policy, given, views=len(self.views) > 0)
         object.__setattr__(self, "probes", named_probes(self.probes))

@@ -1,8 +1,8 @@
-"""Findings of an audit: flagged and repaired labels, tables of candidates and baselines, the verdict."""
+"""Findings of an audit on the labels and on the network, flagged and repaired labels, tables."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.auditing.method.policies import FREQUENT, Baseline, Interval, interval
 from layerprobe.errors import InputError
 
-MIN_NOISE = 0.05  # labels are kept if the interval of the noise rate begins below
+LEAST_ACCURACY = 0.85  # of an ensemble on true labels, for an estimate of the noise
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,24 +51,6 @@ class Findings:
     frequent: float
     layers: pd.DataFrame
     controls: pd.DataFrame
-
-
-class Verdict(NamedTuple):
-    """Recommendation.
-
-    Attributes
-    ----------
-    verdict : str
-        "repair" or "keep".
-    why : str
-        The reasons.
-    finding : str
-        The result in one sentence.
-    """
-
-    verdict: str
-    why: str
-    finding: str
 
 
 def candidate_table(
@@ -140,20 +122,9 @@ def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFra
     return pd.DataFrame(rows, columns=["control", "criterion", "low", "high", "beaten"])
 
 
-def recommend(findings: Findings, wrong_after: float, wrong_before: float) -> Verdict:
-    """Recommend "repair" only if every measure supports it.
-
-    Parameters
-    ----------
-    findings : Findings
-    wrong_after, wrong_before : float
-        Expected shares of wrong labels after and before the repair by the policy "confident".
-
-    Returns
-    -------
-    Verdict
-    """
-    noise, gain, controls = findings.noise, findings.gain, findings.controls
+def network_doubts(findings: Findings) -> list[str]:
+    """Return the reasons not to use the ensemble instead of the head or of a baseline; none is best."""
+    gain, controls = findings.gain, findings.controls
     reasons = []
     if findings.head_fit <= 1.2 * findings.frequent:
         reasons.append(
@@ -161,39 +132,81 @@ def recommend(findings: Findings, wrong_after: float, wrong_before: float) -> Ve
             f"the most frequent one ({findings.frequent:.1%}): is the network trained, and are class_names "
             "in the order of its outputs?"
         )
-    if noise.low < MIN_NOISE:
+    if not separates_classes(findings):
         reasons.append(
-            f"the estimated noise is {noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%}), too low for a "
-            "reliable repair"
-        )
-    if not controls.set_index("control")["beaten"].get(FREQUENT, True):
-        reasons.append(
-            "the features do not separate the classes: the decoder is no better than the most frequent "
-            "label, and its noise estimate is meaningless"
+            "the features do not separate the classes: the decoder is no better than the most frequent label"
         )
     if gain is not None and gain.low <= 0:
         reasons.append(f"the decoder's gain over the head is {_points(gain)}, not significant")
-    reasons += [
+    return reasons + [
         f"{name!r} is about as good as the decoder ({value:.3f} against {findings.criterion.value:.3f})"
         for name, value in _not_beaten(controls)
     ]
-    if not wrong_after < wrong_before:
-        reasons.append("no label would become more likely to be right")
+
+
+def separates_classes(findings: Findings) -> bool:
+    """Return whether the ensemble is better than the most frequent label."""
+    return bool(findings.controls.set_index("control")["beaten"].get(FREQUENT, True))
+
+
+def why_noise_is_unknown(findings: Findings, rate: float, K: int) -> str:
+    """Return why the noise rate cannot be estimated; empty if it can.
+
+    The errors of a weak ensemble look like wrong labels. Its accuracy a on true labels follows from its
+    agreement c with the given ones, c = (1 - r) a + r (1 - a) / (K - 1) with uniform noise of the rate r.
+
+    Parameters
+    ----------
+    findings : Findings
+    rate : float
+        Estimated share of wrong labels.
+    K : int
+        Number of classes.
+    """
+    if not separates_classes(findings):
+        return "the features do not separate the classes"
+    by_chance = rate / (K - 1)
+    accuracy = (findings.criterion.value - by_chance) / max(1 - rate - by_chance, 1e-9)
+    if accuracy < LEAST_ACCURACY:
+        return (
+            f"the best layers predict about {max(accuracy, 0):.0%} of the right labels, and their errors "
+            "cannot be told from wrong labels"
+        )
+    return ""
+
+
+def network_finding(findings: Findings) -> str:
+    """Return in one sentence whether a layer predicts better than the head and the baselines."""
     first = findings.ensemble.members[0].candidate
     others = len(findings.ensemble.members) - 1
     where = f"{first.probe} on {first.layer}" + (f" (and {others} more probes)" if others else "")
-    about = f"about {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%})"
-    if reasons:
-        why = "; ".join(reasons)
-        finding = f"Keep your labels: {reasons[0]}. By the decoder ({where}) {about}."
-        return Verdict("keep", f"{why[0].upper()}{why[1:]}.", finding)
-    better = "" if gain is None else f", {_points(gain)} against the head"
-    return Verdict(
-        "repair",
-        f"The decoder agrees with the label on {findings.criterion} of the held-out rows or views{better}, "
-        f"and beats every control. By its probabilities the confident repair leaves {wrong_after:.1%} of the "
-        f"labels wrong, compared with {wrong_before:.1%} before.",
-        f"The layers predict better than the head: {where} is best{better}, and {about}.",
+    doubts = network_doubts(findings)
+    if findings.gain is not None and findings.gain.low > 0:
+        better = f"The best layer, {where}, predicts better than the head, {_points(findings.gain)}"
+        return f"{better}, but {doubts[0]}." if doubts else f"{better}, and than every baseline."
+    if doubts:
+        return f"The best layer, {where}, is not better for certain: {doubts[0]}."
+    return f"The best layer, {where}, predicts better than every baseline."
+
+
+def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int) -> str:
+    """Return in one sentence how many labels are wrong, by an estimate.
+
+    Parameters
+    ----------
+    findings : Findings
+    noise : NoiseEstimate
+    K : int
+        Number of classes.
+    flagged : int
+        Number of flagged labels.
+    """
+    if reason := why_noise_is_unknown(findings, noise.rate, K):
+        most = 1 - findings.criterion.low
+        return f"Between 0 % and {most:.0%} of the labels are wrong, nothing closer is known: {reason}."
+    return (
+        f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%}), an estimate "
+        f"that takes ambiguous rows for wrong labels; {flagged:,} labels are flagged."
     )
 
 
@@ -215,9 +228,9 @@ MARGIN = 0.5  # a suggestion must be more likely than the given label by this mu
 
 
 def find_issues(
-    scores: Tensor, posterior: Tensor, y: Tensor, index: np.ndarray, classes: np.ndarray
-) -> tuple[pd.DataFrame, float]:
-    """Return the table of label issues, and the expected precision of the flags.
+    scores: Tensor, posterior: Tensor, y: Tensor, index: np.ndarray, classes: np.ndarray, flags: Tensor
+) -> pd.DataFrame:
+    """Return the table of label issues.
 
     Parameters
     ----------
@@ -231,58 +244,78 @@ def find_issues(
         Names of the rows.
     classes : ndarray (K,)
         Names of the classes.
+    flags : Tensor (n,), bool
 
     Returns
     -------
-    issues : DataFrame
-        One row per training row: index, given_label, suggested_label, label_score (the probability that the
-        given label is right), is_label_issue, margin (score of the given label minus the best other score).
-    expected_precision : float
-        Mean probability that a flagged label is wrong; NaN without flags.
+    DataFrame
+        One row per training row: index, given_label, suggested_label (the most likely label; of a flagged
+        row the most likely other one), label_score (the probability that the given label is right),
+        is_label_issue, margin (score of the given label minus the best other score).
     """
     own = posterior.gather(1, y[:, None]).squeeze(1)
-    flags = flag(posterior, y)
+    other = posterior.scatter(1, y[:, None], -1.0).argmax(1)
+    suggested = torch.where(flags, other, posterior.argmax(1))
     best_other = scores.scatter(1, y[:, None], -torch.inf).amax(1)
     margin = scores.gather(1, y[:, None]).squeeze(1) - best_other
     columns = {
         "index": index,
         "given_label": classes[y.numpy()],
-        "suggested_label": classes[posterior.argmax(1).numpy()],
+        "suggested_label": classes[suggested.numpy()],
         "label_score": own.clamp(0, 1).numpy(),
         "is_label_issue": flags.numpy(),
         "margin": margin.numpy(),
     }
-    return pd.DataFrame(columns), float(1 - own[flags].mean()) if flags.any() else float("nan")
+    return pd.DataFrame(columns)
 
 
-def flag(posterior: Tensor, y: Tensor) -> Tensor:
-    """Flag labels that are probably wrong, (n,) bool.
+FlagRule: TypeAlias = str | float | int
+"""How many labels are flagged: "balanced", a precision in (0, 1), or a number of labels."""
 
-    For each pair of classes, the rows with given label j and most likely class i are ranked by the
-    probability of the given label. The lowest are flagged, as many as the posterior expects errors from i to
-    j. This is the pruning by noise rate of confident learning (Northcutt et al., JAIR 2021), with expected
-    counts.
+
+def flag(wrong: Tensor, rule: FlagRule, rate: float) -> Tensor:
+    """Flag the labels that are most likely wrong, (n,) bool.
 
     Parameters
     ----------
-    posterior : Tensor (n, K)
-    y : Tensor (n,), int64
-        Given labels.
+    wrong : Tensor (n,)
+        Probability that each label is wrong.
+    rule : "balanced", float in (0, 1) or int
+        "balanced": as many as are expected to be wrong, which balances precision and recall. A float: as
+        many as have this mean probability of being wrong, the expected precision. An int: this many.
+    rate : float
+        Share of wrong labels, for "balanced".
+
+    Raises
+    ------
+    InputError
+        For any other rule.
     """
-    K = posterior.shape[1]
-    likeliest = posterior.argmax(1)
-    own = posterior.gather(1, y[:, None]).squeeze(1)
-    expected = torch.zeros(K, K, dtype=torch.float64).index_add_(0, y, posterior.double())  # given x true
-    rows = (likeliest != y).nonzero().squeeze(1)
-    rows = rows[own[rows].argsort(stable=True)]
-    pair = y[rows] * K + likeliest[rows]
-    order = pair.argsort(stable=True)
-    rows, pair = rows[order], pair[order]  # by pair, the least probable first
-    counts = pair.unique(return_counts=True)[1]
-    rank = torch.arange(len(rows)) - (counts.cumsum(0) - counts).repeat_interleave(counts)
-    flags = torch.zeros(len(y), dtype=torch.bool)
-    flags[rows[rank < expected.flatten()[pair].round()]] = True
+    check_flag_rule(rule)
+    n = len(wrong)
+    order = wrong.argsort(descending=True, stable=True)
+    if rule == "balanced":
+        count = round(rate * n)
+    elif isinstance(rule, int):
+        count = min(rule, n)
+    else:
+        means = wrong[order].double().cumsum(0) / torch.arange(1, n + 1)
+        count = int((means >= float(rule)).sum())  # the means descend
+    flags = torch.zeros(n, dtype=torch.bool)
+    flags[order[:count]] = True
     return flags
+
+
+def check_flag_rule(rule: Any) -> None:
+    """Raise an InputError if a value is no rule for flags."""
+    known = rule == "balanced" if isinstance(rule, str) else False
+    count = isinstance(rule, int) and not isinstance(rule, bool) and rule >= 0
+    precision = isinstance(rule, float) and 0 < rule < 1
+    if not (known or count or precision):
+        raise InputError(
+            "flags is 'balanced', an expected precision between 0 and 1, or a whole number of labels, got "
+            f"{rule!r}"
+        )
 
 
 def score_text(score: float) -> str:
@@ -297,7 +330,7 @@ class RepairedLabels:
     Attributes
     ----------
     policy : str
-        "all", "confident", "soft" or "prune"; "keep" if nothing was changed.
+        "all", "confident", "soft" or "prune"; "given" for labels of the user.
     labels : ndarray of shape (n,)
         One label per row, in the user's names; the most likely one for "soft".
     targets : ndarray of shape (n, K)
@@ -332,10 +365,10 @@ def relabel(
 
     Parameters
     ----------
-    policy : {"all", "confident", "soft", "prune", "keep"}
+    policy : {"all", "confident", "soft", "prune"}
         "all": the prediction for every row, as in the paper. "confident": the suggestion where it is more
         likely than the given label by `margin`. "soft": probabilities of all classes. "prune": the given
-        labels without the flagged rows. "keep": the given labels.
+        labels without the flagged rows.
     probabilities, posterior : Tensor (n, K)
         Class probabilities without and with use of the given label.
     y : Tensor (n,), int64
@@ -351,7 +384,7 @@ def relabel(
     InputError
         If the policy is unknown, or the margin is outside [0, 1].
     """
-    if policy not in (*RELABEL_POLICIES, "keep"):
+    if policy not in RELABEL_POLICIES:
         raise InputError(f"expected a policy of {', '.join(RELABEL_POLICIES)}, got {policy!r}")
     if not 0 <= margin <= 1:
         raise InputError(f"margin is a difference of probabilities in [0, 1], got {margin!r}")

@@ -22,7 +22,7 @@ from layerprobe.auditing.features import (
     NetworkInputs,
     features_of_arrays,
 )
-from layerprobe.auditing.findings import Findings, baseline_table, candidate_table, recommend, relabel
+from layerprobe.auditing.findings import Findings, FlagRule, baseline_table, candidate_table
 from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
     CandidateScore,
@@ -68,6 +68,7 @@ def audit(
     inputs: Callable[[Any], Any] | None = None,
     class_names: Sequence[Any] | None = None,
     history: Sequence[float] | History | None = None,
+    flags: FlagRule = "balanced",
     controls: bool = True,
     batch_size: int = 512,
     device: torch.device | str | None = None,
@@ -115,6 +116,8 @@ def audit(
         sorted order is that of the outputs.
     history : History or sequence of float, optional
         Accuracy of the network on a noisy hold-out after each epoch, for an early-stopping baseline.
+    flags : "balanced", float in (0, 1) or int
+        How many labels to flag, see :meth:`Audit.with_flags`.
     controls : bool
         Whether to compare with an untrained copy of the network, which doubles the passes.
     seed : int
@@ -147,6 +150,7 @@ def audit(
         inputs=inputs,
         class_names=class_names,
         history=history,
+        flags=flags,
         controls=controls,
         batch_size=batch_size,
         device=device,
@@ -188,6 +192,7 @@ def audit_features(
     probes: Any = DEFAULT_PROBES,
     class_names: Sequence[Any] | None = None,
     history: Sequence[float] | History | None = None,
+    flags: FlagRule = "balanced",
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
 ) -> Audit:
@@ -199,7 +204,7 @@ def audit_features(
         Outputs of each layer. "input" is the raw input, which is a baseline, and "output" the logits of the
         network, which are its head.
     labels : sequence of n labels
-    policy, history, probes, class_names, seed, progress
+    policy, history, flags, probes, class_names, seed, progress
         As for :func:`audit`.
     holdout, trusted, test : (features, labels), optional
         With the same layers.
@@ -225,6 +230,7 @@ def audit_features(
         probes=probes,
         class_names=class_names,
         history=history,
+        flags=flags,
         seed=seed,
     )
     timer = StepTimer(progress)
@@ -253,23 +259,17 @@ def plan_audit(model: nn.Module, data: Any, labels: Any = None, **options: Any) 
 def _audit(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> Audit:
     """Apply the method, and return the result in the user's order of rows."""
     findings = find(features, options, timer)
-    timer.start("verdict")
-    y, classes = features.train.y, features.classes
-    posterior = findings.calibration.posterior(findings.scores, y)
-    no_flags = torch.zeros(len(y), dtype=torch.bool)
-    repaired = relabel("confident", posterior, posterior, y, no_flags, classes.names)
-    verdict = recommend(findings, repaired.wrong_after, repaired.wrong_before)
     place = torch.from_numpy(features.order.argsort())
     timer.stop()
     return Audit(
         replace(findings, scores=findings.scores[place]),
-        y[place],
+        features.train.y[place],
         features.index,
-        classes,
+        features.classes,
         options.policy,
-        verdict,
         settings=features.settings,
         cost=timer.seconds,
+        flag_rule=options.flags,
     )
 
 

@@ -15,7 +15,19 @@ from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, read_rows
 from layerprobe.auditing.features import NetworkReader, check_matrix
-from layerprobe.auditing.findings import MARGIN, Findings, RepairedLabels, Verdict, find_issues, relabel
+from layerprobe.auditing.findings import (
+    MARGIN,
+    Findings,
+    FlagRule,
+    RepairedLabels,
+    find_issues,
+    flag,
+    label_finding,
+    network_doubts,
+    network_finding,
+    relabel,
+    why_noise_is_unknown,
+)
 from layerprobe.auditing.method.noise import NoiseEstimate
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions, read_decisions
@@ -24,6 +36,7 @@ from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.layers.batches import count_rows, named_tensors
+from layerprobe.probes.base import label_array
 from layerprobe.utils.settings import default_settings
 
 REVIEW_PAGE = "review.html"
@@ -45,8 +58,6 @@ class Audit:
         Class names and their indices.
     policy : str
         The selection policy.
-    verdict_ : Verdict
-        The recommendation with its reasons.
     settings : dict
         Arguments of the audit.
     cost : dict of str to float
@@ -57,6 +68,8 @@ class Audit:
         The training rows; None after `load`, and for an audit of features.
     held_out_rows : LabelledDataset or None
         The held-out rows of the policy.
+    flag_rule : "balanced", float or int
+        How many labels are flagged, see `with_flags`.
     original : Audit or None
         The audit before the decisions of reviewers; None if there are none.
     review : Review or None
@@ -68,12 +81,12 @@ class Audit:
     index: np.ndarray
     class_set: Classes
     policy: str
-    verdict_: Verdict
     settings: dict[str, Any] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     reader: NetworkReader | None = None
     rows: LabelledDataset | None = None
     held_out_rows: LabelledDataset | None = None
+    flag_rule: FlagRule = "balanced"
     original: "Audit | None" = None
     review: Review | None = None
 
@@ -98,20 +111,112 @@ class Audit:
 
     @property
     def finding(self) -> str:
-        """The result in one sentence."""
-        return self.review.finding if self.review else self.verdict_.finding
+        """The findings on the labels and on the network, one sentence each."""
+        return f"{self.label_finding} {self.network_finding}"
 
     @property
-    def verdict(self) -> str:
-        """The recommendation, "repair" or "keep"; after a review by the measured gain of relabelling."""
-        if self.review:
-            return "repair" if self.review.advice == "relabel" else "keep"
-        return self.verdict_.verdict
+    def label_finding(self) -> str:
+        """How many labels are wrong, in one sentence: estimated, or measured by a review."""
+        if self.review is not None and self.review.reviewed:
+            return self.review.finding
+        flagged = int(self.issue_mask().sum())
+        return label_finding(self.findings, self.noise, len(self.classes), flagged)
+
+    @property
+    def network_finding(self) -> str:
+        """Whether a layer predicts better than the head and the baselines, in one sentence."""
+        return network_finding(self.findings)
+
+    @property
+    def advice(self) -> str:
+        """What to do with the labels: "review" verified labels are needed, "relabel" or "keep".
+
+        Only verified labels can tell wrong labels from ambiguous rows. Without them the advice is to review.
+        """
+        return "review" if self.review is None else self.review.advice
 
     @property
     def why(self) -> str:
-        """The reasons of the verdict."""
-        return f"{self.review.why[0].upper()}{self.review.why[1:]}." if self.review else self.verdict_.why
+        """The reasons of the advice."""
+        if self.review is not None:
+            return f"{self.review.why[0].upper()}{self.review.why[1:]}."
+        return (
+            "The share of wrong labels and the precision of the flags are estimates, which take ambiguous "
+            "rows for wrong labels. Decide on the 100 rows of review.html to measure them."
+        )
+
+    @property
+    def recommendations(self) -> pd.DataFrame:
+        """One row per question: subject, advice, why.
+
+        "labels": the advice. "predictions": whether to predict with the "decoder" or the "head". "network":
+        whether to "retrain" it, which needs labels that relabelling makes better.
+        """
+        retrain = self.advice == "relabel"
+        gain = self.findings.gain
+        rows = [
+            ("labels", self.advice, self.why),
+            ("predictions", "decoder" if gain is None or gain.low > 0 else "head", self.network_finding),
+            (
+                "network",
+                "retrain" if retrain else "keep",
+                "relabelling is measured to help" if retrain else "relabelling is not measured to help",
+            ),
+        ]
+        return pd.DataFrame(rows, columns=["subject", "advice", "why"])
+
+    @property
+    def evidence(self) -> pd.DataFrame:
+        """One row per number that the audit states: quantity, value, low, high, kind, basis.
+
+        The kind is "measured", "estimated" or "unknown"; the basis names the rows or the assumption.
+        """
+        nan = float("nan")
+        review, findings = self.review, self.findings
+        rows: list[tuple[Any, ...]] = []
+        if review is not None and review.reviewed:
+            basis = f"{review.reviewed:,} reviewed rows"
+            flags = "flagged labels that are wrong, before the review"
+            rows += [
+                ("wrong labels", *self.noise_interval, "measured", basis),
+                (flags, *review.precision, "measured", basis),
+                ("wrong labels that are flagged, before the review", *review.recall, "measured", basis),
+                ("gain per changed label", *review.gain, "measured", basis),
+                ("errors of the reviewers", *review.errors, "measured", f"{review.pairs:,} repeated rows"),
+            ]
+        else:
+            reason = why_noise_is_unknown(findings, self.noise.rate, len(self.classes))
+            kind = "unknown" if reason else "estimated"
+            assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
+            basis = reason or f"{self.noise.source}; {assumed}"
+            noise = (nan, 0.0, 1 - findings.criterion.low) if reason else self.noise_interval
+            precision, recall = (nan, nan) if reason else (self.expected_precision, self.expected_recall)
+            rows += [
+                ("wrong labels", *noise, kind, basis),
+                ("flagged labels that are wrong", precision, nan, nan, kind, basis),
+                ("wrong labels that are flagged", recall, nan, nan, kind, basis),
+                ("gain per changed label", nan, nan, nan, "unknown", "needs a review"),
+            ]
+        held = f"rows of the policy {self.policy!r} with their given labels"
+        if self.policy in ("trusted", "test_split"):
+            held = f"rows of the policy {self.policy!r} with right labels"
+        rows.append(("accuracy of the decoder", *findings.criterion, "measured", held))
+        if findings.gain is not None:
+            rows.append(("gain of the decoder over the head", *findings.gain, "measured", held))
+        return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "kind", "basis"])
+
+    @property
+    def noise_interval(self) -> tuple[float, float, float]:
+        """The share of wrong labels with its 95 % interval: value, low, high."""
+        return self.noise.rate, self.noise.low, self.noise.high
+
+    @property
+    def verdict(self) -> str:
+        """Deprecated: "repair" or "keep". Use `advice`, `recommendations` and `evidence`."""
+        warnings.warn("Audit.verdict is deprecated: use Audit.advice.", DeprecationWarning, stacklevel=2)
+        if self.review is not None:
+            return "repair" if self.review.advice == "relabel" else "keep"
+        return "keep" if network_doubts(self.findings) else "repair"
 
     @property
     def layers(self) -> pd.DataFrame:
@@ -130,13 +235,20 @@ class Audit:
 
     @property
     def noise(self) -> NoiseEstimate:
-        """Label noise: estimated, or after a review measured and without the labels that were corrected."""
+        """Label noise of the training rows: estimated, or after a review measured.
+
+        The estimated rate is the mean probability that a training label is wrong, by the calibration on the
+        rows of the policy; the interval is that of the calibration, and contains the rate. The measured rate
+        leaves out the labels that the review corrected.
+        """
+        noise = self.findings.noise
         if self.review is None or self.original is None or not self.review.reviewed:
-            return self.findings.noise
+            rate = float(self._wrong.mean())
+            return replace(noise, rate=rate, low=min(noise.low, rate), high=max(noise.high, rate))
         corrected = float((self.y != self.original.y).double().mean())
         rate, low, high = (max(0.0, limit - corrected) for limit in self.review.noise)
         source = f"{self.review.reviewed:,} reviewed rows"
-        return replace(self.findings.noise, rate=rate, low=low, high=high, source=source)
+        return replace(noise, rate=rate, low=low, high=high, source=source)
 
     @property
     def scores(self) -> Tensor:
@@ -169,8 +281,14 @@ class Audit:
 
     @cached_property
     @default_settings()
-    def _issues(self) -> tuple[pd.DataFrame, float]:
-        return find_issues(self.scores, self.posterior, self.y, self.index, self.classes)
+    def _issues(self) -> pd.DataFrame:
+        flags = flag(self._wrong, self.flag_rule, self.noise.rate)
+        return find_issues(self.scores, self.posterior, self.y, self.index, self.classes, flags)
+
+    @cached_property
+    def _wrong(self) -> Tensor:
+        """Probability that each given label is wrong, (n,)."""
+        return 1 - self.posterior.gather(1, self.y[:, None]).squeeze(1).clamp(0, 1)
 
     @property
     def issues(self) -> pd.DataFrame:
@@ -179,12 +297,38 @@ class Audit:
         Columns: index; given_label; suggested_label; label_score, the probability that the given label is
         right; is_label_issue; margin, the score of the given label minus the best other score.
         """
-        return self._issues[0].copy()
+        return self._issues.copy()
 
     @property
     def expected_precision(self) -> float:
-        """Expected share of wrong labels among the flagged ones; NaN without flags."""
-        return self._issues[1]
+        """Expected share of wrong labels among the flagged ones, an estimate; NaN without flags."""
+        flags = torch.from_numpy(self.issue_mask().copy())
+        return float(self._wrong[flags].mean()) if flags.any() else float("nan")
+
+    @property
+    def expected_recall(self) -> float:
+        """Expected share of the wrong labels that are flagged, an estimate; NaN if none is expected."""
+        flags, wrong = torch.from_numpy(self.issue_mask().copy()), self._wrong
+        return float(wrong[flags].sum() / wrong.sum()) if wrong.sum() > 0 else float("nan")
+
+    def with_flags(self, rule: FlagRule) -> "Audit":
+        """Return this audit with other flags; the scores stay.
+
+        Parameters
+        ----------
+        rule : "balanced", float in (0, 1) or int
+            "balanced": as many labels as are expected to be wrong, the most suspicious first. A float: as
+            many as have this expected precision. An int: this many.
+
+        Raises
+        ------
+        InputError
+            For any other rule.
+        """
+        flag(self._wrong, rule, self.noise.rate)
+        if self.original is None or self.review is None:
+            return replace(self, flag_rule=rule)
+        return replace(self.original, flag_rule=rule).apply(self.review.decisions)
 
     def issue_mask(self) -> np.ndarray:
         """Return the flags in row order, (n,) bool."""
@@ -291,7 +435,8 @@ class Audit:
         n, seed : int
             As for `review_sample`.
         """
-        return draw_sample(self.issues["label_score"].to_numpy(), self.issue_mask(), n, seed)
+        flags = flag(self._wrong, "balanced", self.noise.rate)
+        return draw_sample(self.issues["label_score"].to_numpy(), flags.numpy(), n, seed)
 
     @default_settings()
     def apply(self, decisions: Any, *, n: int | None = None, seed: int | None = None) -> "Audit":
@@ -327,7 +472,7 @@ class Audit:
         if self.review is not None:
             decisions = self.review.decisions.followed_by(decisions)
         sample = base.draw_review_sample(decisions.sample_size, decisions.sample_seed)
-        proposed = base.class_set.indices(base.relabel("confident", force=True).labels, "proposed labels")
+        proposed = base.class_set.indices(base.relabel("confident").labels, "proposed labels")
         score = base.issues["label_score"].to_numpy()
         review = measure(decisions, sample, base.y, proposed, base.issue_mask(), score)
         y = base.y.clone()
@@ -355,9 +500,9 @@ class Audit:
 
     @default_settings()
     def relabel(
-        self, policy: str = "confident", *, margin: float = MARGIN, force: bool = False
+        self, policy: str = "confident", *, margin: float = MARGIN, force: bool | None = None
     ) -> RepairedLabels:
-        """Return a repaired label set.
+        """Return a repaired label set. Verified labels stay.
 
         Parameters
         ----------
@@ -367,40 +512,38 @@ class Audit:
             without the flagged rows.
         margin : float
             Of "confident".
-        force : bool
-            Repair even if the verdict is "keep"; otherwise the labels are then returned unchanged, with the
-            policy "keep".
+        force : bool, optional
+            Deprecated and without effect: labels are always repaired as asked.
+
+        Returns
+        -------
+        RepairedLabels
+            With the expected shares of wrong labels before and after, which are estimates; see `advice`.
         """
+        if force is not None:
+            warnings.warn("relabel() needs no force=: it always repairs.", DeprecationWarning, stacklevel=2)
         probabilities, flags = torch.from_numpy(self.pred_probs), torch.from_numpy(self.issue_mask().copy())
-        repaired = relabel(policy, probabilities, self.posterior, self.y, flags, self.classes, margin=margin)
-        if self.verdict == "repair" or force:
-            return repaired
-        return relabel("keep", probabilities, self.posterior, self.y, flags, self.classes)
+        return relabel(policy, probabilities, self.posterior, self.y, flags, self.classes, margin=margin)
 
     @default_settings()
-    def retrain(self, labels: RepairedLabels | None = None, **options: Any) -> RetrainedNetwork:
+    def retrain(self, labels: Any = None, **options: Any) -> RetrainedNetwork:
         """Train a copy of the network on repaired labels, by default the soft ones.
 
         Parameters
         ----------
-        labels : RepairedLabels, optional
-            Result of `relabel`.
+        labels : RepairedLabels or sequence of n labels, optional
+            Result of `relabel`, or any labels of the rows.
         **options
             As for :func:`layerprobe.auditing.retraining.retrain`.
 
         Raises
         ------
         InputError
-            If the labels were not repaired (the verdict is "keep") or belong to other rows, the audit holds
-            no network, or training is not possible.
+            If the labels belong to other rows or are none of the classes, the audit holds no network, or
+            training is not possible.
         """
         model, rows = self.training_rows()
-        labels = self.relabel("soft") if labels is None else labels
-        if labels.policy == "keep":
-            raise InputError(
-                f"nothing was repaired, since the audit says: keep your labels ({self.why}). To train on "
-                "repaired labels all the same pass audit.relabel(..., force=True)"
-            )
+        labels = self.relabel("soft") if labels is None else self._repaired(labels)
         if labels.targets.shape != (self.n, len(self.classes)):
             raise InputError(
                 f"expected labels of the {self.n} rows and {len(self.classes)} classes of the audit, got "
@@ -411,6 +554,26 @@ class Audit:
             y = self.class_set.indices(held_out.labels, "labels of the held-out rows")
             validation = ValidationRows(held_out, y, self.policy)
         return retrain(model, rows, labels, validation, **options)
+
+    def _repaired(self, labels: Any) -> RepairedLabels:
+        """Return labels of the user as a repaired label set."""
+        if isinstance(labels, RepairedLabels):
+            return labels
+        names = label_array(labels)
+        if names.shape != (self.n,):
+            raise InputError(f"expected one label per row, {self.n}, got labels of the shape {names.shape}")
+        y = self.class_set.indices(names, "labels")
+        wrong = float(self._wrong.mean())
+        right = self.posterior.gather(1, y[:, None]).squeeze(1)
+        return RepairedLabels(
+            "given",
+            self.classes[y.numpy()],
+            nn.functional.one_hot(y, len(self.classes)).double().numpy(),
+            np.ones(self.n, bool),
+            (y != self.y).numpy(),
+            wrong,
+            float(1 - right.mean()),
+        )
 
     @default_settings()
     def edit_head(self, probe: Any = "ridge", **options: Any) -> nn.Module:
@@ -494,14 +657,17 @@ class Audit:
 
         Raises
         ------
+        InputError
+            If the name is that of the review page.
         DataError
             If the folder does not exist.
         """
         from layerprobe.auditing.report.page import write_page
 
-        write_page(self, Path(path))
-        if Path(path).name != REVIEW_PAGE:
-            self.review_page(Path(path).with_name(REVIEW_PAGE))
+        if Path(path).name == REVIEW_PAGE:
+            raise InputError(f"{REVIEW_PAGE} is the name of the review page: give the report another name")
+        write_page(self, Path(path), review_page=REVIEW_PAGE)
+        self.review_page(Path(path).with_name(REVIEW_PAGE))
 
     def review_page(
         self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0, most: int = 1000

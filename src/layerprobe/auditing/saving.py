@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.labelled import Classes, hash_network
 from layerprobe.auditing.features import NetworkReader
-from layerprobe.auditing.findings import Findings, Verdict
+from layerprobe.auditing.findings import Findings
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.auditing.method.policies import Interval
@@ -53,6 +53,14 @@ class MissingCallable:
 
     def __repr__(self) -> str:
         return f"{self.name} (a function, not stored)"
+
+
+class Verdict(NamedTuple):
+    """Recommendation in files of older versions. It is read and not used."""
+
+    verdict: str
+    why: str
+    finding: str
 
 
 # The tables: names in files on the left, so that classes and attributes can be renamed.
@@ -88,7 +96,6 @@ AUDIT = {
     "index": "index",
     "named": "class_set",
     "policy": "policy",
-    "verdict_": "verdict_",
     "settings": "settings",
     "cost": "cost",
     "reader": "reader",
@@ -139,6 +146,7 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
 def _state_of(audit: Any) -> dict[str, Any]:
     """Return the fields of an audit by their names in files, without functions of the user."""
     state = {name: getattr(audit, attribute) for name, attribute in AUDIT.items()}
+    state["flags"] = audit.flag_rule
     state["order"] = np.arange(len(audit.y))  # of the rows in `scores`; older files have another one
     state["settings"] = {name: _without_function(value) for name, value in audit.settings.items()}
     if (reader := audit.reader) is not None:
@@ -160,7 +168,8 @@ def _arguments_from(state: Mapping[str, Any]) -> dict[str, Any]:
     scores = torch.empty_like(findings.scores)
     scores[order] = findings.scores
     arguments = {attribute: state[name] for name, attribute in AUDIT.items()}
-    return {**arguments, "findings": replace(findings, scores=scores)}
+    rule = state.get("flags", "balanced")
+    return {**arguments, "findings": replace(findings, scores=scores), "flag_rule": rule}
 
 
 def read_audit(

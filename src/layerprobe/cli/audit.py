@@ -1,6 +1,6 @@
 """`layerprobe audit`: find wrong labels with the network that was trained on them."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +39,7 @@ def add_audit(app: "SubcommandApp") -> None:
         trusted: Annotated[str | None, arg(metavar="PATH")] = None,
         test: Annotated[str | None, arg(metavar="PATH")] = None,
         views: tuple[str, ...] = (),
+        flags: str = "balanced",
         seed: int = 0,
         out: Path = Path("audit"),
         options: Annotated[NetworkOptions, arg(name="")] = DEFAULTS,
@@ -62,6 +63,9 @@ def add_audit(app: "SubcommandApp") -> None:
             trusted: The rows for the policy trusted.
             test: The rows for the policy test_split.
             views: Any of flip, left, right, up, down. The policy unseen_views needs at least one.
+            flags: How many labels to flag, the most suspicious first. balanced: as many as are estimated to
+                be wrong; a number between 0 and 1: as many as have this expected precision; a whole number:
+                this many.
             seed: Seed of the random numbers.
             out: Folder for the results. It is replaced as a whole; files of other names in it are kept.
         """
@@ -89,6 +93,7 @@ def add_audit(app: "SubcommandApp") -> None:
                 "pool": options.pool,
                 "class_names": options.class_names or None,
                 "batch_size": options.batch_size,
+                "flags": _flag_rule(flags),
                 "seed": seed,
             }
             if options.dry_run:
@@ -104,6 +109,14 @@ def add_audit(app: "SubcommandApp") -> None:
                 say(as_json(_summary(result)).rstrip())
             else:
                 _show_audit(result, out)
+
+
+def _flag_rule(text: str) -> str | float | int:
+    """Return the value of --flags; `check_flag_rule` refuses other texts."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
 
 
 def _show_plan(plan: "AuditPlan", *, json: bool) -> None:
@@ -134,8 +147,10 @@ def _summary(audit: "Audit") -> dict[str, Any]:
     """Return the results of an audit in short."""
     return {
         "finding": audit.finding,
-        "verdict": audit.verdict,
+        "advice": audit.advice,
         "why": audit.why,
+        "recommendations": audit.recommendations.to_dict("records"),
+        "evidence": audit.evidence.to_dict("records"),
         "policy": audit.policy,
         "rows": audit.n,
         "chosen": audit.layers[audit.layers["chosen"]].to_dict("records"),
@@ -172,10 +187,10 @@ def _write(audit: "Audit", out: Path) -> None:
 
 
 def _show_audit(audit: "Audit", out: Path) -> None:
-    """Print the finding, the verdict and the rows with the most suspicious labels."""
+    """Print the findings, the advice and the rows with the most suspicious labels."""
     from layerprobe.auditing.findings import score_text
 
-    say(f"{audit.finding}\nVerdict: {audit.verdict}. {audit.why}")
+    say(f"{audit.label_finding}\n{audit.network_finding}\nAdvice: {audit.advice}. {audit.why}")
     flagged = int(audit.issues["is_label_issue"].sum())
     if flagged:
         positions = _most_suspicious(audit)

@@ -67,12 +67,12 @@ def test_review_measures_noise_precision_and_recall(audit):
     assert review.noise.low <= wrong.mean() <= review.noise.high
     assert review.precision.low <= wrong[flags].mean() <= review.precision.high
     assert review.recall.low <= wrong[flags].sum() / wrong.sum() <= review.recall.high
-    proposed = audit.relabel("confident", force=True).labels
+    proposed = audit.relabel("confident").labels
     changed = proposed != NAMES[GIVEN]
     became = (proposed == NAMES[TRUE]).astype(int) - (NAMES[GIVEN] == NAMES[TRUE])
     assert review.gain.low <= became[changed].mean() <= review.gain.high
     assert review.advice == "relabel"
-    assert reviewed.verdict == "repair"
+    assert reviewed.advice == "relabel"
     assert reviewed.why.startswith("Relabelling helps")
 
 
@@ -108,7 +108,7 @@ def test_labels_that_relabelling_would_harm_are_kept(audit):
     sample = audit.review_sample()
     reviewed = audit.apply(pd.DataFrame({"index": sample["index"], "label": sample["given_label"]}))
     assert reviewed.review.advice == "keep"
-    assert reviewed.verdict == "keep"
+    assert reviewed.advice == "keep"
     assert (reviewed.relabel().labels == NAMES[GIVEN]).all()
     assert reviewed.review.noise.value == 0
 

@@ -113,6 +113,39 @@ class Calibration:
         return self.betas[:draws], self.matrices[:draws]
 
 
+def with_wrong_share(posterior: Tensor, y: Tensor, share: float) -> Tensor:
+    """Return probabilities by which the mean share of wrong labels is as given.
+
+    The log odds of the given labels move by one number, found by bisection. The order of the rows stays, and
+    the other classes keep their proportions.
+
+    Parameters
+    ----------
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    y : Tensor (n,), int64
+        Given labels.
+    share : float
+        In [0, 1].
+
+    Returns
+    -------
+    Tensor (n, K)
+    """
+    own = posterior.gather(1, y[:, None]).squeeze(1).double().clamp(1e-9, 1 - 1e-9)
+    log_odds = own.logit()
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if float((log_odds + middle).sigmoid().mean()) < 1 - share:
+            low = middle
+        else:
+            high = middle
+    moved = (log_odds + low).sigmoid()
+    others = posterior.double() * ((1 - moved) / (1 - own))[:, None]
+    return others.scatter(1, y[:, None], moved[:, None])
+
+
 def calibrate(
     scores: Tensor,
     y: Tensor,

@@ -24,7 +24,14 @@ CHOICES = {
 }
 
 
-def write_page(audit: Any, path: str | Path, *, most: int = 60) -> None:
+ADVICE = {
+    "review": "Review 100 rows before you change labels.",
+    "relabel": "Relabel.",
+    "keep": "Keep your labels.",
+}
+
+
+def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str = "") -> None:
     """Write an audit as one self-contained HTML file.
 
     Parameters
@@ -35,6 +42,8 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60) -> None:
         The file to write, all or nothing.
     most : int
         Number of the most suspicious rows to show; with 0 the file contains no data rows.
+    review_page : str
+        Name of the review page in the same folder, to link to.
 
     Raises
     ------
@@ -49,6 +58,9 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60) -> None:
         "audit.html.j2",
         title="Label audit",
         audit=audit,
+        advice=ADVICE[audit.advice],
+        review_page=review_page,
+        evidence=_evidence(audit),
         tiles=_tiles(audit),
         criterion=CRITERIA[audit.policy],
         choice=CHOICES[audit.policy],
@@ -68,13 +80,29 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60) -> None:
 
 def _tiles(audit: Any) -> dict[str, tuple[str, str]]:
     """Return the main numbers: name, value and note."""
-    flagged, noise = int(audit.issues["is_label_issue"].sum()), audit.noise
+    flagged = int(audit.issues["is_label_issue"].sum())
+    rate, low, high, kind = audit.evidence.iloc[0][["value", "low", "high", "kind"]]
+    precision = float("nan") if kind == "unknown" else audit.expected_precision
     return {
         "rows": (f"{audit.n:,}", f"{len(audit.classes):,} classes"),
-        "estimated wrong labels": (percent(noise.rate), _interval(noise.low, noise.high)),
+        f"wrong labels, {kind}": (percent(rate), _interval(low, high)),
         "flagged labels": (f"{flagged:,}", f"{percent(flagged / audit.n)} of the rows"),
-        "flags that are right": (percent(audit.expected_precision), "expected"),
+        "flags that are right": (percent(precision), "unknown" if pd.isna(precision) else "estimated"),
     }
+
+
+def _evidence(audit: Any) -> pd.DataFrame:
+    frame = audit.evidence
+    percents = (100 * frame["value"]).map("{:.1f}".format).where(frame["value"].notna(), DASH)
+    return pd.DataFrame(
+        {
+            "number": frame["quantity"],
+            "value, %": percents,
+            "95 % interval": list(map(_interval, frame["low"], frame["high"])),
+            "kind": frame["kind"],
+            "basis": frame["basis"],
+        }
+    )
 
 
 def _candidates(audit: Any) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from layerprobe.auditing.method.noise import with_wrong_share
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
@@ -232,8 +233,6 @@ def advise(noise: Interval, gain: Interval, changed: int, reviewed: int) -> tupl
 def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
     """Return probabilities (n, K) whose mean in each stratum is the measured share of wrong labels.
 
-    The log odds of the given label move by one number per stratum. The other classes keep their proportions.
-
     Parameters
     ----------
     posterior : Tensor (n, K)
@@ -241,29 +240,14 @@ def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
     given : Tensor (n,), int64
     review : Review
     """
-    own = posterior.gather(1, given[:, None]).squeeze(1).clamp(1e-6, 1 - 1e-6)
-    log_odds = own.logit()
-    moved = torch.empty_like(own)
+    result = torch.empty_like(posterior)
     stratum = torch.from_numpy(review.sample.stratum)
     for h, (_, _, reviewed, wrong, announced) in enumerate(review.strata.itertuples(index=False)):
         rows = stratum == h
         weight = reviewed / (reviewed + PSEUDO_ROWS)
-        target = 1 - announced if not reviewed else 1 - (weight * wrong + (1 - weight) * announced)
-        moved[rows] = (log_odds[rows] + _shift(log_odds[rows], min(max(target, 1e-4), 1 - 1e-4))).sigmoid()
-    result = posterior * ((1 - moved) / (1 - own))[:, None]
-    return result.scatter(1, given[:, None], moved[:, None])
-
-
-def _shift(log_odds: Tensor, target: float) -> float:
-    """Return the number whose addition gives the probabilities the mean `target`, by bisection."""
-    low, high = -60.0, 60.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if float((log_odds + middle).sigmoid().mean()) < target:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2
+        target = weight * wrong + (1 - weight) * announced if reviewed else announced
+        result[rows] = with_wrong_share(posterior[rows], given[rows], target)
+    return result
 
 
 def _by_row(decisions: Decisions) -> dict[int, np.ndarray]:
