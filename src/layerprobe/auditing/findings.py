@@ -170,7 +170,7 @@ def why_noise_is_unknown(findings: Findings, rate: float, K: int) -> str:
     if accuracy < LEAST_ACCURACY:
         return (
             f"the best layers predict about {max(accuracy, 0):.0%} of the right labels, and their errors "
-            "cannot be told from wrong labels"
+            "cannot be distinguished from wrong labels"
         )
     return ""
 

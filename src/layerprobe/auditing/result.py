@@ -28,7 +28,7 @@ from layerprobe.auditing.findings import (
     relabel,
     why_noise_is_unknown,
 )
-from layerprobe.auditing.method.noise import NoiseEstimate
+from layerprobe.auditing.method.noise import NoiseEstimate, with_wrong_share
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions, read_decisions
 from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
@@ -116,7 +116,7 @@ class Audit:
 
     @property
     def label_finding(self) -> str:
-        """How many labels are wrong, in one sentence: estimated, or measured by a review."""
+        """The share of wrong labels in one sentence: estimated, or measured by a review."""
         if self.review is not None and self.review.reviewed:
             return self.review.finding
         flagged = int(self.issue_mask().sum())
@@ -129,7 +129,7 @@ class Audit:
 
     @property
     def advice(self) -> str:
-        """What to do with the labels: "review" verified labels are needed, "relabel" or "keep".
+        """The advice on the labels: "review" (verified labels are needed), "relabel" or "keep".
 
         Only verified labels can tell wrong labels from ambiguous rows. Without them the advice is to review.
         """
@@ -237,9 +237,8 @@ class Audit:
     def noise(self) -> NoiseEstimate:
         """Label noise of the training rows: estimated, or after a review measured.
 
-        The estimated rate is the mean probability that a training label is wrong, by the calibration on the
-        rows of the policy; the interval is that of the calibration, and contains the rate. The measured rate
-        leaves out the labels that the review corrected.
+        The estimated rate is the mean probability that a training label is wrong. The interval is that of the
+        calibration, and contains the rate. The measured rate leaves out the labels that the review corrected.
         """
         noise = self.findings.noise
         if self.review is None or self.original is None or not self.review.reviewed:
@@ -260,7 +259,11 @@ class Audit:
     def posterior(self) -> Tensor:
         """P(true class | row, given label), (n, K), recalibrated by a review if there is one."""
         if self.review is None or self.original is None:
-            return self.findings.calibration.posterior(self.scores, self.y)
+            posterior = self.findings.calibration.posterior(self.scores, self.y)
+            if self.policy != "unseen_views":
+                return posterior
+            # Without held-out rows the scores are those of memorised rows: they look right too often.
+            return with_wrong_share(posterior, self.y, self.findings.noise.rate)
         posterior = recalibrate(self.original.posterior, self.original.y, self.review)
         posterior[self.verified] = nn.functional.one_hot(self.y[self.verified], len(self.classes)).double()
         return posterior
@@ -513,7 +516,7 @@ class Audit:
         margin : float
             Of "confident".
         force : bool, optional
-            Deprecated and without effect: labels are always repaired as asked.
+            Deprecated and without effect.
 
         Returns
         -------
