@@ -134,6 +134,9 @@ ROWS = {
     "big-endian": (X.numpy().astype(">f4"), Y.numpy().astype(">i8")),
     "Fortran order": (np.asfortranarray(X.numpy()), Y),
     "metadata": TensorDataset(X, Y, Z.expand(5, 2)),
+    "metadata in a dict": [(X[i], int(Y[i]), {"file": i}) for i in range(5)],
+    "objects": (X.numpy().astype(object), Y),
+    "collated lists": DataLoader([{"x": X[i].tolist(), "label": int(Y[i])} for i in range(5)], 2),
     "tuple of batches": ((X[:2], Y[:2]), (X[2:], Y[2:])),
     "workers": DataLoader(Stream(), 2, num_workers=2),
 }
@@ -180,6 +183,8 @@ def test_sampler_of_wrong_length(claimed):
         ([("text", Y)], "expected an array of n rows as input, got str"),
         ([torch.zeros(3, 8, 8)] * 5, "may hold rows or batches: join rows by"),
         ([[1.0, 2.0], [1.0]], "have different shapes: pad them"),
+        ((X.to_sparse(), Y), "dense tensor of numbers, got one that is sparse"),
+        ((X.to("meta"), Y), "on the device meta"),
         (pd.DataFrame({"a": [1.0], "b": ["x"]}), "column 'b' holds .* values: encode"),
         (
             (pd.DataFrame({"a": [1, 2]}), pd.Series([0, 1], index=[1, 0])),

@@ -18,14 +18,16 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import chain, islice
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
+from layerprobe.core.checks import check_dense
 from layerprobe.errors import InputError
 
 Column = Tensor | np.ndarray
@@ -191,7 +193,7 @@ def count_rows(source: Any) -> int | None:
             return None
         return rows - rows % source.batch_sampler.batch_size if source.drop_last else rows
     if not isinstance(source, list | IterableDataset) and hasattr(source, "__getitem__"):
-        return len(source)
+        return len(source) if hasattr(source, "__len__") else None
     return None
 
 
@@ -350,8 +352,8 @@ def _batches(source: Any, batch_size: int, forward: _Forward) -> Iterator[Any]:
             # by its length, since many datasets raise no IndexError at the end
             yield from _joined((source[i] for i in range(len(source))), batch_size)
             return
-    if isinstance(source, IterableDataset) or _is_hub(source):
-        yield from _joined(source, batch_size)
+    if isinstance(source, Dataset) or _is_hub(source):
+        yield from _joined(iter(source), batch_size)
         return
     if not isinstance(source, Iterable) or isinstance(source, str):
         raise InputError(
@@ -457,7 +459,9 @@ def _array(value: Any) -> Any:
         return tuple(map(_array, value))
     if isinstance(value, pd.DataFrame):
         return _frame(value)
-    if isinstance(value, Tensor) or is_texts(value) or not (isinstance(value, list) or _is_array(value)):
+    if isinstance(value, Tensor):
+        return value if value.is_complex() or value.is_nested else check_dense(value, "x")
+    if is_texts(value) or not (isinstance(value, list) or _is_array(value)):
         return value
     try:
         return np.asarray(value)
@@ -482,7 +486,7 @@ def _frame(frame: pd.DataFrame) -> np.ndarray:
         raise InputError(
             f"the data frame has missing values in {bad.sum()} rows, first in row {bad.argmax()}"
         )
-    return frame.to_numpy(np.result_type(*(np.asarray(frame[name][:1]).dtype for name in frame)))
+    return frame.to_numpy(np.float64)
 
 
 def _check_same_index(parts: tuple) -> None:
@@ -573,7 +577,7 @@ def _split(
         free = [key for key in batch if key not in forward.required]
         key = next((key for key in LABEL_KEYS if key in free), None)
         left_out = {key, INDEX_KEY if INDEX_KEY in free else None}
-        raw: Any = {name: item for name, item in batch.items() if name not in left_out}
+        raw: Any = {name: _rejoined(item) for name, item in batch.items() if name not in left_out}
         labels, indices = batch.get(key), batch[INDEX_KEY] if INDEX_KEY in free else None
     elif _is_array(batch) or is_texts(batch) or _is_numbers(batch):
         raw, labels, indices = batch, None, None
@@ -639,6 +643,8 @@ def _to_model(value: Any, device: torch.device | None, dtype: torch.dtype | None
         return value
     if not isinstance(value, Tensor):
         array = np.asarray(_array(value))
+        if array.dtype == object and all(isinstance(number, Real) for number in array.ravel()):
+            array = array.astype(np.float64)
         try:
             value = as_tensor(array)
         except TypeError as error:
@@ -647,6 +653,12 @@ def _to_model(value: Any, device: torch.device | None, dtype: torch.dtype | None
             ) from error
     target = dtype if dtype is not None and value.is_floating_point() else value.dtype
     return value.detach().to(device=device, dtype=target, copy=True)
+
+
+def _rejoined(value: Any) -> Any:
+    """Return (b, d) for d tensors (b,), into which torch's collation splits rows that are lists."""
+    is_split = isinstance(value, list) and value and all(isinstance(v, Tensor) and v.ndim == 1 for v in value)
+    return torch.stack(value, 1) if is_split and len({len(v) for v in value}) == 1 else value
 
 
 def _column(values: Any, size: int, what: str) -> Column | None:
@@ -664,7 +676,7 @@ def _column(values: Any, size: int, what: str) -> Column | None:
 
 def _index(values: Any, size: int) -> Column | None:
     """Return the item after the labels if it may be an index: whole numbers or texts."""
-    column = _column(values, size, "indices")
+    column = None if _is_nested(values) and not is_texts(values) else _column(values, size, "indices")
     is_index = column is not None and column.ndim == 1 and np.asarray(column[:1]).dtype.kind in "iuU"
     return column if is_index else None
 
