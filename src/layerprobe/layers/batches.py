@@ -486,7 +486,8 @@ def _frame(frame: pd.DataFrame) -> np.ndarray:
         raise InputError(
             f"the data frame has missing values in {bad.sum()} rows, first in row {bad.argmax()}"
         )
-    return frame.to_numpy(np.float64)
+    dtype = np.result_type(*(getattr(dtype, "numpy_dtype", dtype) for dtype in frame.dtypes))
+    return frame.to_numpy(dtype if dtype.kind == "f" else np.float64)
 
 
 def _check_same_index(parts: tuple) -> None:
