@@ -27,9 +27,11 @@ from layerprobe.auditing.dataset.labelled import (
 from layerprobe.auditing.findings import FlagRule, check_flag_rule
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
 from layerprobe.auditing.method.policies import POLICIES, check_policy, untrained_copy
+from layerprobe.core.checks import check_count
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import as_tensor, row_names
 from layerprobe.layers.capturing import Pool
+from layerprobe.layers.tracing import check_model
 from layerprobe.layers.views import View, apply_view
 from layerprobe.layerwise.outputs import (
     OUTPUT,
@@ -396,13 +398,15 @@ class NetworkInputs:
         InputError
             If labels, rows and network do not fit together, or held-out rows are among the training rows.
         """
+        check_model(model)
+        check_count("batch_size", options.batch_size)
         rows = read_rows(data, labels, inputs=options.inputs, model=model)
         what, held_out = options.held_out_name, None
         if what is not None:
             held_out = read_rows(options.held_out, inputs=options.inputs, model=model)
             check_disjoint(rows, held_out, what)
         layers = options.layers
-        if not (layers is None or isinstance(layers, str)):
+        if isinstance(layers, Iterator | list | set):
             layers = tuple(layers)  # an iterator would be used up by the first pass
         x, positions = next(rows.batches(min(options.batch_size, 2)))
         blank = dummy_input(x, len(positions))

@@ -34,7 +34,7 @@ from layerprobe.auditing.review.decisions import UNDECIDED, Decisions, read_deci
 from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
 from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
-from layerprobe.errors import InputError, LayerprobeError
+from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import count_rows, named_tensors
 from layerprobe.probes.base import label_array
 from layerprobe.utils.settings import default_settings
@@ -381,9 +381,9 @@ class Audit:
         rows = self._unlabelled(x)
         try:
             outputs = self.reader.read(rows, layers=ensemble.layers).mean
-        except LayerprobeError:
+        except InputError:
             raise
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except (LayerError, RuntimeError, ValueError, TypeError, IndexError) as error:
             expected, got = _shape(self.reader.blank), _shape(next(rows.batches(1))[0])
             raise InputError(
                 f"the network cannot take these rows: expected {expected} as in training, got {got} ({error})"

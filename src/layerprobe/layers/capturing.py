@@ -67,11 +67,12 @@ class Selection:
     """
 
     def __init__(self, layers: str | Iterable[str | EllipsisType] | None) -> None:
-        several = isinstance(layers, Iterable) and not isinstance(layers, str)
+        several = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping | nn.Module)
         chosen = [...] if layers is None else list(layers) if several else [layers]
         for name in chosen:
             if name is not ... and not isinstance(name, str):
-                raise InputError(f"expected names or patterns of layers, got {name!r}; write {str(name)!r}")
+                hint = f"write {str(name)!r}" if isinstance(name, int) else "list_layers shows the names"
+                raise InputError(f"expected names or patterns of layers, got {name!r:.80}; {hint}")
         self.default = ... in chosen
         self.patterns = [pattern for pattern in chosen if isinstance(pattern, str)]
         if not chosen:

@@ -170,7 +170,9 @@ def device_and_dtype(
         torch.empty(0, device=device)
         return torch.device(device), next(dtypes, None)
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise InputError(f"expected a device of torch, such as 'cpu', got {device!r}: {error}") from error
+        raise InputError(
+            f'expected a device such as "cpu" or "cuda:0", got {device!r}: {_first_line(error)}'
+        ) from error
 
 
 @contextmanager
@@ -236,8 +238,9 @@ class _Axes(NamedTuple):
     """The dimension of the rows, and that of the channels once rows are first; None if there is none."""
 
     rows: int | None
-    channels: int | None
-    several: bool
+    channels: int | None = None
+    several: bool = False
+    row: tuple[int, ...] = ()  # shape of one row
 
 
 class Tracer:
@@ -296,7 +299,8 @@ class Tracer:
             self.compared = {}
             recorder = _Recorder(self.model, size, self._record, channels=ChannelAxes())
             try:
-                self._pass(_resized(batch.inputs, batch.size, size, squares), recorder)
+                main = None if squares else named_tensors(batch.inputs)[0][1]
+                self._pass(_resized(batch.inputs, batch.size, size, main), recorder)
             except Exception as error:  # the pass with all rows raises what is no matter of their number
                 errors.append(_first_line(error))
             else:
@@ -314,7 +318,7 @@ class Tracer:
     def _record(self, recorder: "_Recorder", name: str, tensor: Tensor) -> _Axes:
         axis = ChannelAxis() if recorder.channels is None else recorder.channels.of(tensor)
         self.compared[name] = _Compared(recorder.size, tuple(tensor.shape), axis)
-        return _Axes(None, None, False)
+        return _Axes(None)
 
     def _axes_of(self, recorder: "_Recorder", name: str, tensor: Tensor) -> _Axes:
         if name not in self.axes:
@@ -324,17 +328,21 @@ class Tracer:
     def _decide(self, name: str, shape: tuple[int, ...], size: int) -> _Axes:
         """Decide by the shapes for two numbers of rows; if only one is known, by the first dimension."""
         other = self.compared.get(name)
-        if other is None or other.size == size or len(other.shape) != len(shape):
+        if other is None or other.size == size:
             rows = [0] if shape[:1] == (size,) else []
+        elif size == 1 and len(other.shape) == len(shape) + 1:  # squeezed
+            dims = range(len(other.shape))
+            rows = [d for d in dims if (shape[:d], shape[d:]) == (other.shape[:d], other.shape[d + 1 :])]
         else:
-            pairs = zip(shape, other.shape, strict=True)
+            pairs = zip(shape, other.shape, strict=False)
             rows = [dim for dim, pair in enumerate(pairs) if pair == (size, other.size)]
         if len(rows) != 1:
-            return _Axes(None, None, len(rows) > 1)
+            return _Axes(None, several=len(rows) > 1)
         channels = None if other is None else other.channels.dim
         if channels is not None:  # counted with rows first
             channels = None if channels == rows[0] else channels + (channels < rows[0])
-        return _Axes(rows[0], channels, False)
+        row = shape if other is None else other.shape
+        return _Axes(rows[0], channels, row=row[: rows[0]] + row[rows[0] + 1 :])
 
     def _pass(self, inputs: Any, recorder: "_Recorder") -> Trace:
         training = {module: module.training for module in self.model.modules()}
@@ -363,19 +371,19 @@ def rows_to_compare(size: int) -> int:
     return size - 1 if size > 2 else size + 1
 
 
-def _resized(value: Any, size: int, other: int, squares: bool) -> Any:
-    """Return a copy of inputs with another number of rows; a square matrix may have no rows."""
+def _resized(value: Any, size: int, other: int, main: Tensor | None) -> Any:
+    """Return a copy of inputs with another number of rows; given the main one, other squares have no rows."""
     if isinstance(value, Mapping):
-        return {key: _resized(item, size, other, squares) for key, item in value.items()}
+        return {key: _resized(item, size, other, main) for key, item in value.items()}
     rows = [min(row, size - 1) for row in range(other)]
     if isinstance(value, tuple | list):
         if len(value) == size and not named_tensors(value):  # texts
             return type(value)(value[row] for row in rows)
-        return type(value)(_resized(item, size, other, squares) for item in value)
+        return type(value)(_resized(item, size, other, main) for item in value)
     if not isinstance(value, Tensor):
         return value
-    fits = value.shape[:1] == (size,) and (squares or value.shape[1:2] != (size,))
-    return value[rows] if fits else value.clone()
+    square = main is not None and value is not main and value.shape[1:2] == (size,)
+    return value[rows] if value.shape[:1] == (size,) and not square else value.clone()
 
 
 def _eager() -> Any:
@@ -383,7 +391,7 @@ def _eager() -> Any:
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
@@ -566,7 +574,7 @@ class _Recorder(TorchFunctionMode):
             kind, leaf = type(source).__name__, not any(source.children())
         else:
             kind, leaf = source, False
-        obstacle, axes = None, _Axes(None, None, False)
+        obstacle, axes = None, _Axes(None)
         if tensor.is_quantized:
             tensor = tensor.dequantize()
         if tensor.is_nested or tensor.layout is not torch.strided:
@@ -575,6 +583,10 @@ class _Recorder(TorchFunctionMode):
             obstacle = f"it holds {tensor.dtype} values, not real floating-point features"
         else:
             axes, shape = self.axes_of(self, name, tensor), tuple(tensor.shape)
+            if (
+                axes.rows is not None and self.size == 1 and shape == axes.row
+            ):  # a model that squeezes one row
+                tensor, shape = tensor.unsqueeze(axes.rows), (*shape[: axes.rows], 1, *shape[axes.rows :])
             if axes.several:
                 obstacle = f"several dimensions of its shape {shape} follow the number of rows, {self.size}"
             elif axes.rows is None or shape[axes.rows : axes.rows + 1] != (self.size,):

@@ -27,7 +27,7 @@ from layerprobe.layers.batches import (
     read_batches,
 )
 from layerprobe.layers.capturing import OptionalPattern, Pool, RowCollector, capture, flatten_output, matches
-from layerprobe.layers.tracing import check_model, rows_to_compare
+from layerprobe.layers.tracing import check_model, device_and_dtype, rows_to_compare
 from layerprobe.utils.distributed import (
     rank,
     receive,
@@ -194,14 +194,8 @@ class Extractor:
     def __post_init__(self) -> None:
         check_model(self.model)
         check_count("batch_size", self.batch_size)
-        if self.device is not None:
-            try:
-                torch.device(self.device)
-            except (RuntimeError, TypeError) as error:
-                raise InputError(
-                    f'expected a device such as "cpu" or "cuda:0", got {self.device!r}'
-                ) from error
-        if isinstance(self.layers, Iterable) and not isinstance(self.layers, str):
+        device_and_dtype(self.model, self.device)
+        if isinstance(self.layers, Iterable) and not isinstance(self.layers, str | Mapping):
             object.__setattr__(self, "layers", tuple(self.layers))  # an iterator serves one pass only
             if not self.layers:
                 raise InputError(
@@ -369,8 +363,8 @@ class Extractor:
     def _patterns(self) -> Sequence[str | EllipsisType]:
         if self.layers is None:
             return list(self.aliases or {}) or [...]
-        if isinstance(self.layers, str) or not isinstance(self.layers, Iterable):
-            return [self.layers]
+        if isinstance(self.layers, str | Mapping) or not isinstance(self.layers, Iterable):
+            return [self.layers]  # type: ignore[list-item]
         return list(self.layers)
 
     def _pool_by_layer(self, flatten: Callable[[Tensor], Tensor]) -> Pool:
