@@ -62,6 +62,16 @@ class Batch:
     size: int
     raw: Any
 
+    def take(self, rows: np.ndarray) -> "Batch":
+        """Return some rows, (m,) int64."""
+        index = torch.from_numpy(rows)
+        labels, indices = (
+            column[index] if isinstance(column, Tensor) else None if column is None else column[rows]
+            for column in (self.labels, self.indices)
+        )
+        inputs = map_tensors(self.inputs, lambda _, x: x[index] if x.shape[:1] == (self.size,) else x)
+        return Batch(inputs, labels, indices, len(rows), self.raw)
+
 
 @dataclass(frozen=True, eq=False)
 class Batches:

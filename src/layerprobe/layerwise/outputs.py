@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from layerprobe.core.checks import check_count
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import (
+    Batch,
+    Batches,
     Column,
     count_rows,
     is_whole,
@@ -231,7 +233,7 @@ class Extractor:
         InputError, LayerError
             As for :func:`layerprobe.capture`.
         """
-        share = _Share(data, self.batch_size) if shared and world_size() > 1 else None
+        share = _Share(data, self.batch_size, self.model) if shared and world_size() > 1 else None
         patterns, aliases = self._patterns(), self.aliases or {}
         wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in patterns)
         shape: tuple[int, ...] | None = None
@@ -290,7 +292,7 @@ class Extractor:
 
     def dimensions(self, data: Any) -> Dimensions:
         """Return the sizes of one row, found by running the network on the first rows of the data."""
-        first = next(read_batches(data, 2))
+        first = next(read_batches(data, 2, model=self.model))
         found: list[LayerBatch] = []
         self.run(iter([(first.inputs, None)]), found.append)
         (batch,) = found
@@ -375,13 +377,6 @@ class Extractor:
             return own if "*" in own else own | {OptionalPattern("*"): self.default_pool}
         own[OptionalPattern("input")] = self.default_pool  # pooling a layer does not pool the raw input
         return own | {OptionalPattern("*"): self.default_pool if self.pool is None else self.pool}
-
-
-def rows_in(source: Any) -> int | None:
-    """Return the number of rows of data in any form, or None where only reading them would show it."""
-    if isinstance(source, Dataset) and not isinstance(source, IterableDataset):
-        return len(source)  # type: ignore[arg-type]
-    return count_rows(source)
 
 
 def _with_logits(batch: LayerBatch) -> dict[str, Tensor]:
@@ -606,61 +601,36 @@ class _Share:
         Whether the process has no row. It then gets one that only shows what the layers are.
     """
 
-    def __init__(self, source: Any, batch_size: int) -> None:
+    def __init__(self, source: Any, batch_size: int, model: nn.Module) -> None:
         self.is_dummy = False
-        if not is_whole(source) and (not isinstance(source, Dataset) or isinstance(source, IterableDataset)):
-            self.batches: Any = self._of_batches(source)
+        if (
+            is_whole(source)
+            or (rows := count_rows(source)) is None
+            or isinstance(source, DataLoader | Batches)
+        ):
+            self.batches: Any = self._of_batches(source, read_batches(source, batch_size, model=model))
             return
-        n = rows_in(source) or 0
-        own = shard(n)
+        own = shard(rows)
         self.is_dummy = not own
-        if is_whole(source):
-            self.batches = _take(
-                source, slice(0, 1) if self.is_dummy else slice(rank(), None, world_size()), n
-            )
-        else:
-            self.batches = DataLoader(Subset(source, own or [0]), batch_size=batch_size)
+        self.batches = Subset(source, own or [0])
 
-    def _of_batches(self, source: Any) -> Iterator[Any]:
+    def _of_batches(self, source: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
         start, first, given = 0, None, False
-        for batch in source:
-            n, indices = _size_and_indices(batch)
-            if indices is None and not keeps_order(source):
+        for batch in batches:
+            indices = None if batch.indices is None else np.asarray(batch.indices)
+            if (indices is None or indices.dtype.kind not in "iu") and not keeps_order(source):
                 raise InputError(
                     "the loader may shuffle, differently in each process of this job, and gives no indices; "
                     "use shuffle=False, or a data set of (x, y, index)"
                 )
-            positions = np.arange(start, start + n) if indices is None else indices
-            own = np.flatnonzero(positions % world_size() == rank())
-            first = batch if first is None else first
-            start += n
+            in_order = keeps_order(source) or indices is None
+            positions = np.arange(start, start + batch.size) if in_order else indices
+            own = np.flatnonzero(np.asarray(positions) % world_size() == rank())
+            start += batch.size
+            first = first or batch.take(np.arange(1))
             if len(own):
                 given = True
-                yield _take(batch, own, n)
+                yield batch.take(own)
         if not given and first is not None:
             self.is_dummy = True
-            yield _take(first, slice(0, 1), _size_and_indices(first)[0])
-
-
-def _size_and_indices(batch: Any) -> tuple[int, np.ndarray | None]:
-    if isinstance(batch, Mapping):
-        indices, value = batch.get("index"), next(iter(batch.values()))
-    else:
-        values = list(batch) if isinstance(batch, tuple | list) else [batch]
-        indices, value = values[2] if len(values) == 3 else None, values[0]
-    while isinstance(value, Mapping | tuple | list):
-        value = next(iter(value.values() if isinstance(value, Mapping) else value))
-    return len(value), None if indices is None else np.asarray(indices)
-
-
-def _take(value: Any, rows: Any, n: int) -> Any:
-    """Return some of the n rows of everything in a nested value that has n rows."""
-    if isinstance(value, Mapping):
-        return {key: _take(item, rows, n) for key, item in value.items()}
-    if isinstance(value, list) and len(value) == n and not hasattr(value[0], "__len__"):
-        return np.asarray(value)[rows]
-    if isinstance(value, tuple | list):
-        return type(value)(_take(item, rows, n) for item in value)
-    if isinstance(value, Tensor):
-        return value[torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows]
-    return np.asarray(value)[rows] if hasattr(value, "__array__") and np.ndim(value) else value
+            yield first

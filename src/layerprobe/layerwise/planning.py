@@ -15,10 +15,10 @@ from layerprobe.core.checks import check_count, check_number, check_strength
 from layerprobe.core.moments import ClassMoments, SecondMoment
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import is_whole
+from layerprobe.layers.batches import count_rows, is_whole
 from layerprobe.layers.capturing import Pool
 from layerprobe.layerwise.engine import SCORED_ROWS, read_label_sets
-from layerprobe.layerwise.outputs import Extractor, rows_in
+from layerprobe.layerwise.outputs import Extractor
 from layerprobe.probes import Probes, named_probes
 from layerprobe.probes.base import MomentProbe
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, readable, require_memory
@@ -359,7 +359,7 @@ def plan(
             found = Extractor(model, layers, pool, device=device, default_pool="compact").dimensions(train)
         dims, itemsize = found.layers, found.itemsize
         forward = counter.get_total_flops() / found.rows
-        rows = rows_in(train) if rows is None else rows
+        rows = count_rows(train) if rows is None else rows
         if classes is None and is_whole(train):  # the labels of a loader would have to be read
             labels = read_label_sets(train, rows or 1, model)
             classes, largest = len(labels.classes), labels.largest

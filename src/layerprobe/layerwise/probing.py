@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning
-from layerprobe.layers.batches import Column, is_whole, keeps_order, read_index, row_index
+from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_index, row_index
 from layerprobe.layers.capturing import RowCollector
 from layerprobe.layerwise.engine import (
     Accuracies,
@@ -43,7 +43,6 @@ from layerprobe.layerwise.outputs import (
     HeadCounts,
     LayerBatch,
     head_predictions,
-    rows_in,
 )
 from layerprobe.layerwise.planning import ProbePlan, reads_of
 from layerprobe.probes import Probes, named_probes
@@ -205,7 +204,7 @@ def probe(
         named_probes(probes, variances),
         train,
         None if train_labels is None else LabelSets.of(train_labels),
-        0 if test is None else rows_in(test) or 0,
+        0 if test is None else count_rows(test) or 0,
         None if memory is None else as_bytes(memory),
         class_names,
     )
@@ -298,7 +297,7 @@ class _Task:
 
         A single group of None stands for all layers in one pass. No groups stand for sums over batches.
         """
-        labels, rows = self.named, rows_in(self.train)
+        labels, rows = self.named, count_rows(self.train)
         if labels is None and is_whole(self.train):
             labels = read_label_sets(self.train, rows or 1, self.extractor.model)
         if world_size() > 1:
@@ -491,7 +490,7 @@ class _HeldRows(NamedTuple):
     @classmethod
     def of(cls, task: _Task, extractor: Extractor) -> "_HeldRows":
         """Run the network over the training rows."""
-        rows = rows_in(task.train)
+        rows = count_rows(task.train)
         collector = RowCollector(None if rows is None else -(-rows // world_size()))
         positions: list[Tensor] = []
         heads: dict[str, list[Tensor]] = defaultdict(list)
@@ -557,7 +556,7 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
             start = time.perf_counter()
             try:
                 if layer not in sums and layer not in failed:
-                    sums[layer] = new_sums(X, labels, task.probes, rows_in(task.train))
+                    sums[layer] = new_sums(X, labels, task.probes, count_rows(task.train))
                 if layer in sums:
                     sums[layer].update(X, y)
             except InputError as error:
