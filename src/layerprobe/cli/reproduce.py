@@ -24,7 +24,7 @@ def add_reproduce(app: "SubcommandApp") -> None:
         names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = ("table1",),
         *,
         pair: tuple[str, ...] = (),
-        scale: Literal["small", "full"] = "small",
+        scale: Literal["small", "medium", "full"] = "small",
         root: Path = Path("runs"),
         out: Path = Path("reproduction"),
         dry_run: bool = False,
@@ -41,8 +41,9 @@ def add_reproduce(app: "SubcommandApp") -> None:
             workers: Where runs are trained and measured.
             names: table1, figure2, ..., probes, thresholds, ...; or all.
             pair: Networks and data sets; by default the eight of the paper.
-            scale: small: fixed subsets of the training images and fewer seeds, for two cores; full: the
-                paper's, for a GPU. --dry-run says how long it takes.
+            scale: small: about 1,000 training images, for a first trial on two cores; medium: 10,000, where
+                the paper's effects appear, for a day on two cores; full: the paper's, for a GPU. --dry-run
+                says how long it takes.
             root: Folder of all runs.
             out: Folder for the results.
             dry_run: Do nothing; print the runs and an estimate of their time and disk space.

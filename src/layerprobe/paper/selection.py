@@ -8,6 +8,7 @@ from layerprobe.paper.rows import independent
 
 GROUP = ["pair", "corruption", "variant"]  # runs that differ in their seeds only
 TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
+MEDIUM = 5000  # training images from which a run is of medium scale and not small
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
 
 

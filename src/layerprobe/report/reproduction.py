@@ -28,8 +28,8 @@ from layerprobe.training import provenance
 from layerprobe.utils.files import replace_file, write_csv
 from layerprobe.utils.terminal import say
 
-SMALL = (
-    "Small scale: fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
+SUBSETS = (
+    "fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
     "These numbers are ours and cannot be compared directly with the published ones. "
 )
 
@@ -290,11 +290,12 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         write_csv(frame, out / f"{name}.csv")
     how = record(plan, root, results.rows) | {"seconds_of_this_call": round(seconds)}
     replace_file(out / "provenance.json", (jsonlib.dumps(how, indent=1) + "\n").encode())
-    small = SMALL if plan.scale.name == "small" else ""
+    scale = plan.scale.name
+    note = "" if scale == "full" else f"{scale.capitalize()} scale: {SUBSETS}"
     write_report(
         out / "report.html",
         title=f"Decoding generalization from memorization, {plan.scale.name} scale",
-        finding=small + finding(tables.made),
+        finding=note + finding(tables.made),
         figures={
             f"{FIGURES[name].title}. {FIGURES[name].caption}": drawn for name, drawn in figures.made.items()
         },

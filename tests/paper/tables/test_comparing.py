@@ -35,7 +35,7 @@ def test_numbers_meet_by_key_alone_and_every_row_of_both_appears():
     lines = table[names].fillna({"published": -1, "ours": -1}).to_numpy().tolist()
     assert lines == [
         ["mlp-mnist", 0.2, "", "full", 0.5, 0.55, 3, "reproduced"],
-        ["mlp-mnist", 0.2, "subset 100", "small", 0.5, 0.40, 2, "differs"],
+        ["mlp-mnist", 0.2, "subset 100", "small", 0.5, 0.40, 2, "too small to tell"],
         ["cnn-mnist", 0.2, "", "", 0.8, -1, 0, "not run"],
         ["cnn-mnist", 0.4, "", "full", 0.5, 0.52, 1, "reproduced"],
         ["mlp-digits", 0.2, "", "full", -1, 0.9, 2, "not published"],
@@ -83,7 +83,7 @@ def test_counts_tell_scales_apart():
     table = beside_published(OURS, PUBLISHED, KEYS)
     full = "2 reproduced, 0 differ"
     assert verdict_counts(table[table["scale"] != "small"]) == f"{full}, 1 not run"
-    assert verdict_counts(table) == f"{full}, 0 reproduced, 1 differ at small scale, 1 not run"
+    assert verdict_counts(table) == f"{full}, 0 reproduced, 1 too small to tell at small scale, 1 not run"
     assert verdict_counts(table[table["verdict"] == "not run"]) == "0 reproduced, 0 differ, 1 not run"
 
 
@@ -91,6 +91,7 @@ def test_counts_tell_quantities_apart():
     table = beside_published(OURS, PUBLISHED, KEYS)
     quantities = table.assign(quantity=["network", "masc", "masc", "network", "masc"])
     assert verdict_counts(quantities) == (
-        "2 reproduced, 0 differ, 0 not run (network); 0 reproduced, 1 differ at small scale, 1 not run (masc)"
+        "2 reproduced, 0 differ, 0 not run (network); "
+        "0 reproduced, 1 too small to tell at small scale, 1 not run (masc)"
     )
     assert verdict_counts(table.drop(columns="verdict")) == ""

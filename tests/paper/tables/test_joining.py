@@ -56,6 +56,7 @@ def test_missing_quantities_are_nan_side_by_side():
         ("subset 2000", "small"),
         ("optimizer adam, momentum 0.0, subset 2000", "small"),
         ("test_subset 100", "small"),
+        ("subset 10000, target 0.99", "medium"),
         ("optimizer adam, momentum 0.0", "other recipe"),
         ("widths (8, 16), noise published", "other recipe"),
     ],

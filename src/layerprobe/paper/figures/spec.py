@@ -11,6 +11,7 @@ from layerprobe.figures import add_headline_and_footer
 from layerprobe.paper.figures.lines import with_names
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
+from layerprobe.paper.selection import MEDIUM
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -105,7 +106,8 @@ def _scale(frame: Frame) -> str:
     if small.any():
         test = " and of the test images" if runs["variant"].str.contains("test_subset").any() else ""
         sizes = ", ".join(f"{int(size):,}" for size in sorted(runs["subset"].dropna().unique()))
-        part = "small scale" if small.all() else "in part small scale"
+        name = "medium" if runs["subset"].min() >= MEDIUM else "small"
+        part = f"{name} scale" if small.all() else f"in part {name} scale"
         words = f"{part}: subsets of the training images ({sizes}){test}"
     else:
         words = "full scale: all training images"

@@ -10,7 +10,10 @@ from layerprobe.paper.selection import GROUP
 from layerprobe.paper.tables.joining import joined, ordered
 
 POINTS = 2.0  # a difference up to this counts as reproduced at any spread
-VERDICTS = ("reproduced", "differs", "not run", "not published")
+TOO_SMALL = (
+    "too small to tell"  # of a difference at small scale, where the effects of the paper do not appear
+)
+VERDICTS = ("reproduced", "differs", TOO_SMALL, "not run", "not published")
 LAST = ["published", "ours", "ours_spread", "seeds", "difference", "verdict"]
 
 
@@ -67,6 +70,8 @@ def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence
     numbers = zip(table["published"], table["ours"], table["ours_spread"], strict=True)
     table["verdict"] = [verdict(*three) for three in numbers]
     table = ordered(table)
+    few = (table["scale"] == "small") & (table["verdict"] == "differs")
+    table.loc[few, "verdict"] = TOO_SMALL
     first = list(dict.fromkeys([*GROUP, "scale", *keys]))
     return table[[*first, *(name for name in table if name not in [*first, *LAST]), *LAST]]
 
@@ -112,11 +117,18 @@ def verdict_counts(table: pd.DataFrame) -> str:
 
 
 def _counts(table: pd.DataFrame) -> str:
-    suffixes = {"full": "", "small": " at small scale", "other recipe": " with another recipe"}
+    suffixes = {
+        "full": "",
+        "medium": " at medium scale",
+        "small": " at small scale",
+        "other recipe": " with another recipe",
+    }
     scales = [name for name in suffixes if (table["scale"] == name).any()] or ["full"]
     parts = []
     for name in scales:
         verdicts = table.loc[table["scale"] == name, "verdict"]
         reproduced, differ = ((verdicts == word).sum() for word in ("reproduced", "differs"))
-        parts.append(f"{reproduced} reproduced, {differ} differ{suffixes[name]}")
+        unknown = (verdicts == TOO_SMALL).sum()
+        differing = f"{unknown} {TOO_SMALL}" if name == "small" else f"{differ} differ"
+        parts.append(f"{reproduced} reproduced, {differing}{suffixes[name]}")
     return ", ".join([*parts, f"{(table['verdict'] == 'not run').sum()} not run"])

@@ -11,7 +11,7 @@ from typing import Literal
 import pandas as pd
 
 from layerprobe.paper.pairs import PAIRS
-from layerprobe.paper.selection import GROUP, accuracies, means
+from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means
 
 PROTOCOL, DATA = {"shuffle", "noise"}, {"subset", "test_subset"}
 
@@ -83,13 +83,14 @@ def joined(
 def scale(variant: str) -> str:
     """Return the scale of a variant.
 
-    "full" if it differs from the pair's own recipe in the protocol or the kind of noise only; "small" if its
-    runs use a part of the images; "other recipe" if they use all images and train differently.
+    "full" if it differs from the pair's own recipe in the protocol or the kind of noise only; "medium" or
+    "small" if its runs use a part of the images, at least `MEDIUM` training images or fewer; "other recipe"
+    if they use all images and train differently.
     """
-    changed = {part.split(" ")[0] for part in re.split(r", (?=[a-z_]+ )", variant) if part}
-    if changed & DATA:
-        return "small"
-    return "full" if changed <= PROTOCOL else "other recipe"
+    changed = dict(part.split(" ", 1) for part in re.split(r", (?=[a-z_]+ )", variant) if part)
+    if DATA & set(changed):
+        return "medium" if int(changed.get("subset", 0)) >= MEDIUM else "small"
+    return "full" if set(changed) <= PROTOCOL else "other recipe"
 
 
 def ordered(table: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ FORMATS = {
     **dict.fromkeys(["chance_noisy", "chance_true"], "{:.3f}"),
 }
 SPREAD = "_spread"
-SMALL = "Rows of scale small are of networks trained or tested on a part of the images"
+PARTS = "Rows of scale small and medium are of networks trained or tested on a part of the images"
 EXPECTED = "a difference from the published number is expected there and is no evidence against it"
 LATEX = str.maketrans(
     {
@@ -91,8 +91,8 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     parts = [TABLES[name].title]
     if counts:
         parts.append(f"Verdicts: {counts}")
-    if (frame["scale"] == "small").any():
-        parts.append(f"{SMALL}: {EXPECTED}" if counts else SMALL)
+    if frame["scale"].isin(["small", "medium"]).any():
+        parts.append(f"{PARTS}: {EXPECTED}" if counts else PARTS)
     parts += [f"Variant {number}: {words}" for words, number in _variants(frame).items()]
     return " ".join(f"{part}." for part in parts)
 
