@@ -27,6 +27,7 @@ def test_printable_escapes_control_characters_and_keeps_other_text():
         ("labels of test=: 3", "labels of --test: 3"),
         ("as in views=('flip', 'left')", "as in --views flip left"),
         ("use policy='trusted'.", "use --policy trusted."),
+        ("give class_names=['Ankle boot', 'Bag'];", "give --class-names 'Ankle boot' Bag;"),
         ("list_layers(model, batch) shows all 8", "--layers '*' --dry-run shows all 8"),
         ("class_names has 3 names", "--class-names has 3 names"),
         ("batch_size= must be", "--batch-size must be"),

@@ -63,13 +63,18 @@ def test_default_labels_come_with_the_data(model):
     assert set(probe(model, (X, NOISY))["split"]) == {"train"}
 
 
-def test_string_labels_omit_only_the_network(model):
-    names = np.array(["ant", "bee", "cat", "dog"])
+@pytest.mark.parametrize("names", [["ant", "bee", "cat", "dog"], ["0", "1", "2", "3"]])
+def test_sorted_names_are_classes_in_the_order_of_the_outputs(model, names):
+    names = np.array(names)
     table = probe(model, (X, names[NOISY]), (TEST_X, names[TEST_TRUE]))
     numbers = probe(model, (X, NOISY), (TEST_X, TEST_TRUE))
-    assert "network" not in set(table["probe"])
-    kept = numbers[numbers.probe != "network"]
-    assert table["accuracy"].tolist() == kept["accuracy"].tolist()
+    assert table["accuracy"].tolist() == numbers["accuracy"].tolist()
+
+
+def test_names_without_an_order_omit_only_the_network(model):
+    classes = [("a", 1), ("b", 2), ("c", 3), ("d", 4)]
+    table = probe(model, (X, [classes[k] for k in NOISY]))
+    assert set(table["probe"]) == {"masc"}
 
 
 def test_a_shuffling_loader_needs_indices_for_named_labels(model):

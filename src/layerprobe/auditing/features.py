@@ -4,7 +4,7 @@ Rows are sorted here by their content, once, so that no result depends on their 
 user's order once, in the result.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
 from typing import Any
@@ -26,8 +26,8 @@ from layerprobe.auditing.dataset.labelled import (
 )
 from layerprobe.auditing.findings import FlagRule, check_flag_rule
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
-from layerprobe.auditing.method.policies import POLICIES, check_policy, untrained_copy
-from layerprobe.core.checks import check_count
+from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
+from layerprobe.core.checks import check_count, check_type
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import as_tensor, row_names
 from layerprobe.layers.capturing import Pool
@@ -41,12 +41,12 @@ from layerprobe.layerwise.outputs import (
     class_scores,
     head_predictions,
 )
-from layerprobe.probes.base import label_array
 from layerprobe.recording.history import History
 from layerprobe.utils.distributed import require_same, world_size
 from layerprobe.utils.memory_limit import require_memory
 
 HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
+LARGEST = 1e15  # of features in float32, whose squares are summed
 MAX_VIEW_ROWS = 10_000  # training rows whose views are scored: half a point of standard error
 
 
@@ -81,8 +81,22 @@ class AuditOptions:
     device: torch.device | str | None = None
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise InputError(f"seed must be 0 or more, got {self.seed}")
+        check_count("seed", self.seed, 0)
+        check_count("batch_size", self.batch_size)
+        check_type("policy", self.policy, str, "a text")
+        check_type("controls", self.controls, bool, "True or False")
+        check_type("class_names", self.class_names, Iterable | None, "a sequence of labels")
+        check_type("history", self.history, Iterable | History | None, "a sequence of numbers")
+        check_type("layers", self.layers, Iterable | None, "names or patterns of layers")
+        check_type("views", self.views, Collection, "a sequence or mapping of views")
+        check_type("inputs", self.inputs, Callable | None, "a function")
+        if self.class_names is not None:
+            names = label_column([*self.class_names])
+            object.__setattr__(self, "class_names", names.tolist())
+        if self.history is not None:
+            if not isinstance(self.history, History):
+                object.__setattr__(self, "history", [*self.history])
+            early_stopping(self.history, 1)
         check_flag_rule(self.flags)
         given = {"holdout": self.holdout, "trusted": self.trusted, "test": self.test}
         check_policy(self.policy, given, views=len(self.views) > 0)
@@ -399,7 +413,8 @@ class NetworkInputs:
             If labels, rows and network do not fit together, or held-out rows are among the training rows.
         """
         check_model(model)
-        check_count("batch_size", options.batch_size)
+        if labels is not None:
+            label_column(labels)
         rows = read_rows(data, labels, inputs=options.inputs, model=model)
         what, held_out = options.held_out_name, None
         if what is not None:
@@ -639,7 +654,7 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     if len(given_labels) != n:
         raise InputError(f"expected a label for each of {n} rows, got {len(given_labels)}")
     own_names = row_names(next(iter(features.values())))
-    names = label_array(index) if index is not None else np.arange(n) if own_names is None else own_names
+    names = label_column(index) if index is not None else np.arange(n) if own_names is None else own_names
     if len(names) != n or len(set(names.tolist())) < n:
         raise InputError(
             f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
@@ -713,13 +728,15 @@ def _held_out_arrays(
 ) -> LabelledFeatures:
     if not isinstance(pair, tuple | list) or len(pair) != 2:
         raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
+    held_out_labels = label_column(pair[1])
     given = _check_layers(pair[0], what, own)
     if given.logits is not None and width is not None and (got := given.logits.shape[1]) != width:
         raise InputError(f"expected {width} outputs per row in {what}=, got {got}")
     given = _of_outputs(given, outputs)
-    y = classes.indices(label_column(pair[1]), f"labels of {what}=")
-    if len(y) != given.n:
-        raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {len(y)}")
+    if len(held_out_labels) != given.n:
+        got = len(held_out_labels)
+        raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {got}")
+    y = classes.indices(held_out_labels, f"labels of {what}=")
     return _sort_by_content(given, y)[0]
 
 
@@ -782,9 +799,16 @@ def check_matrix(values: Any, what: str, dim: int | None = None) -> Tensor:
     """
     try:
         X = values if isinstance(values, Tensor) else as_tensor(np.asarray(values))
-    except (TypeError, ValueError) as error:  # texts, objects, rows of different lengths
+    except (TypeError, ValueError, RuntimeError) as error:  # texts, objects, rows of different lengths
         raise InputError(f"expected {what} as numbers (n, d): {error}") from error
-    X = X.detach().float().cpu()
+    if X.is_nested or X.layout is not torch.strided or X.is_quantized or X.is_meta or X.is_complex():
+        kind = "nested" if X.is_nested else "meta" if X.is_meta else f"{X.dtype} {X.layout}"
+        raise InputError(f"expected {what} as a dense tensor of real numbers (n, d), got a {kind} tensor")
+    X = X.detach()
+    largest = float(X.abs().nan_to_num(0, 0, 0).max()) if X.is_floating_point() and X.numel() else 0.0
+    if largest > LARGEST:
+        raise InputError(f"{what} hold {largest:.1e}, too large for float32: expected at most {LARGEST:.0e}")
+    X = X.float().cpu()
     if X.ndim != 2 or not len(X) or dim not in (None, X.shape[1]):
         raise InputError(f"expected {what} of shape (n, {'d' if dim is None else dim}), got {tuple(X.shape)}")
     if not torch.isfinite(X).all():

@@ -12,6 +12,7 @@ from torch import Tensor
 from layerprobe.auditing.method.ensemble import CandidateScore, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.auditing.method.policies import FREQUENT, Baseline, Interval, interval
+from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
 LEAST_ACCURACY = 0.85  # of an ensemble on true labels, for an estimate of the noise
@@ -386,8 +387,7 @@ def relabel(
     """
     if policy not in RELABEL_POLICIES:
         raise InputError(f"expected a policy of {', '.join(RELABEL_POLICIES)}, got {policy!r}")
-    if not 0 <= margin <= 1:
-        raise InputError(f"margin is a difference of probabilities in [0, 1], got {margin!r}")
+    check_number("margin", margin, least=0, most=1)
     own = posterior.gather(1, y[:, None]).squeeze(1)
     highest, likeliest = posterior.max(1)
     labels, kept = y, torch.ones(len(y), dtype=torch.bool)

@@ -44,6 +44,7 @@ from layerprobe.auditing.method.policies import (
 )
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
+from layerprobe.core.checks import check_type
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, resolve_views
 from layerprobe.recording.history import History
@@ -143,7 +144,7 @@ def audit(
         holdout=holdout,
         trusted=trusted,
         test=test,
-        views=resolve_views(views) if views else {},
+        views={} if isinstance(views, tuple) and not views else resolve_views(views),
         layers=layers,
         pool=pool,
         probes=probes,
@@ -158,6 +159,7 @@ def audit(
     )
     if world_size() > 1:
         check_sendable(options.probes)
+    check_type("progress", progress, Callable | None, "a function")
     timer = StepTimer(None if rank() else progress)
     timer.start("reading")
     network = NetworkInputs.read(model, data, labels, options)
@@ -233,6 +235,7 @@ def audit_features(
         flags=flags,
         seed=seed,
     )
+    check_type("progress", progress, Callable | None, "a function")
     timer = StepTimer(progress)
     timer.start("reading")
     return _audit(features_of_arrays(features, labels, index, options), options, timer)

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -37,6 +36,7 @@ from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import count_rows, named_tensors
 from layerprobe.probes.base import label_array
+from layerprobe.utils.files import as_path
 from layerprobe.utils.settings import default_settings
 
 REVIEW_PAGE = "review.html"
@@ -667,10 +667,11 @@ class Audit:
         """
         from layerprobe.auditing.report.page import write_page
 
-        if Path(path).name == REVIEW_PAGE:
+        path = as_path(path)
+        if path.name == REVIEW_PAGE:
             raise InputError(f"{REVIEW_PAGE} is the name of the review page: give the report another name")
-        write_page(self, Path(path), review_page=REVIEW_PAGE)
-        self.review_page(Path(path).with_name(REVIEW_PAGE))
+        write_page(self, path, review_page=REVIEW_PAGE)
+        self.review_page(path.with_name(REVIEW_PAGE))
 
     def review_page(
         self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0, most: int = 1000
@@ -698,7 +699,9 @@ class Audit:
         from layerprobe.auditing.review.page import write_review_page
 
         audit = self.original or self
-        write_review_page(audit, Path(path), audit.draw_review_sample(n, seed), {"n": n, "seed": seed}, most)
+        write_review_page(
+            audit, as_path(path), audit.draw_review_sample(n, seed), {"n": n, "seed": seed}, most
+        )
 
     def label_studio_tasks(self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0) -> None:
         """Write the rows of `review_sample` as tasks of Label Studio, a JSON file.
@@ -719,7 +722,7 @@ class Audit:
         from layerprobe.auditing.review.label_studio import write_tasks
 
         audit = self.original or self
-        write_tasks(audit, Path(path), audit.draw_review_sample(n, seed))
+        write_tasks(audit, as_path(path), audit.draw_review_sample(n, seed))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the audit, without the network and the rows, as one safetensors file.

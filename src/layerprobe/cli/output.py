@@ -1,10 +1,12 @@
 """Output of the command line: messages, JSON, CSV files for spreadsheets; the end of a command."""
 
+import ast
 import contextlib
 import json
 import math
 import os
 import re
+import shlex
 import signal
 import sys
 import warnings
@@ -34,11 +36,15 @@ def shell_spelling(message: str) -> str:
     """
     names = ARGUMENTS.split()
     compound = "|".join(name for name in names if "_" in name)
-    value = r"\(([^()]*)\)|'([^']*)'|\"([^\"]*)\""
+    value = r"\(([^()]*)\)|(\[[^\[\]]*\])|'([^']*)'|\"([^\"]*)\""
     pattern = rf"(?<![\w./:'\"-])(?:({'|'.join(names)})=(?:{value})?|({compound})(?![\w./:'\"=]))"
 
     def option(match: re.Match[str]) -> str:
         name, *values, bare = match.groups()
+        if values[1]:  # a list of names, which may contain blanks
+            with contextlib.suppress(SyntaxError, ValueError):
+                quoted = shlex.join(map(str, ast.literal_eval(values[1])))
+                return f"--{name.replace('_', '-')} {quoted}"
         words = re.findall(r"[^\s,'\"]+", next(filter(None, values), ""))
         return " ".join(["--" + (name or bare).replace("_", "-"), *words])
 

@@ -90,13 +90,16 @@ def add_probe(app: "SubcommandApp") -> None:
                 "variances": variances or None,
                 "memory": memory,
             }
+            names: dict[str, Any] = {}
+            if options.class_names:
+                names["class_names"] = _typed(options.class_names, y["given"])
             if options.dry_run:
                 plan = plan_probes(network, train, **_sizes(y, n_test), **common)
                 say(as_json(plan.summary()) if options.json else plan)
                 return
             say(f"probing {rows.n:,} rows and {n_test:,} test rows ...", error=True)
             table = probe_network(
-                network, train, held, train_labels=y, batch_size=options.batch_size, **common
+                network, train, held, train_labels=y, batch_size=options.batch_size, **names, **common
             )
             if not first:
                 return
@@ -143,8 +146,13 @@ def _labelled(rows: "LabelledDataset", y: "np.ndarray", batch_size: int) -> Iter
         yield x, y[positions], positions
 
 
+def _typed(class_names: Sequence[str], y: "np.ndarray") -> "list[str] | list[int]":
+    """Return class names as integers if the labels are integers."""
+    return list(map(int, class_names)) if y.dtype.kind in "iu" else list(class_names)
+
+
 def _encoder(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.ndarray, str], np.ndarray]":
-    """Return a function from labels to class indices: integers stay, names become their positions."""
+    """Return a function that checks labels; integers become the names at their positions in `class_names`."""
     import numpy as np
 
     from layerprobe.auditing.dataset.labelled import Classes
@@ -157,7 +165,7 @@ def _encoder(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.n
             kinds = ("names", "numbers") if numbers else ("numbers", "names")
             raise InputError(f"the labels of {option} are {kinds[0]}, but those of --data are {kinds[1]}")
         if classes is not None:
-            return classes.indices(labels, f"labels of {option}").numpy()
+            return classes.names[classes.indices(labels, f"labels of {option}").numpy()]
         y = labels.astype(np.int64)
         if len(y) and not np.isin(y, given).any():
             raise InputError(f"no label of {option} occurs in --data: {np.unique(y)[:5].tolist()} ...")

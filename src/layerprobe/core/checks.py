@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from math import inf, isfinite
 from numbers import Integral, Real
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -241,6 +242,23 @@ def check_number(
     bounds = [f"above {above:g}"] * (above > -inf)
     bounds += [f"of at least {least:g}"] * (least > -inf) + [f"at most {most:g}"] * (most < inf)
     raise InputError(f"{name} must be a number {' and '.join(bounds)}, got {value!r}.")
+
+
+def check_type(name: str, value: object, kinds: Any, expected: str) -> None:
+    """Raise unless the value is of a type.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : object
+    kinds : type or union of types
+    expected : str
+        Their description.
+    """
+    if not isinstance(value, kinds):
+        got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+        raise InputError(f"expected {name}= as {expected}, got {got}")
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:

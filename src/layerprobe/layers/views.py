@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 from torch import Tensor
 from torch.nn.functional import pad
 
+from layerprobe.core.checks import check_type
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import named_tensors
 
@@ -55,6 +56,7 @@ def resolve_views(views: str | View | Iterable[str | View] | Mapping[str, View])
     if isinstance(views, Mapping):
         named = [(str(name), view) for name, view in views.items()]
     else:
+        check_type("views", views, str | Callable | Iterable, "names or functions")
         listed = [views] if isinstance(views, str) or callable(views) else list(views)
         named = [(v if isinstance(v, str) else getattr(v, "__name__", type(v).__name__), v) for v in listed]
     resolved: dict[str, View] = {}

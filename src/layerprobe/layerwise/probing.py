@@ -175,7 +175,7 @@ def probe(
         80 % of free memory.
     class_names : sequence of labels, optional
         The classes in the order of the model's outputs, for its own accuracy. Default: integer labels are
-        positions of outputs, and names have the order of ``model.config.id2label``.
+        positions of outputs, and names have the order of ``model.config.id2label``, or else are sorted.
 
     Returns
     -------
@@ -277,10 +277,19 @@ class _Task:
         if names is None and isinstance(ids, Mapping) and set(classes.tolist()) <= set(ids.values()):
             names = [ids[k] for k in sorted(ids)]
         if names is None:
-            return None
+            try:
+                values = np.array([int(label) for label in classes.tolist()])
+            except (TypeError, ValueError):
+                values = np.arange(len(classes))
+            is_number = [str(k) for k in values.tolist()] == classes.tolist()
+            if is_number and 0 <= values.min() <= values.max() < MOST_OUTPUTS:
+                return _Truth(classes, values, None, checks_order=True)
+            if not all(isinstance(label, str) for label in classes.tolist()):
+                return None
+            return _Truth(classes, np.arange(len(classes)), len(classes), checks_order=True)
         position = {name: k for k, name in enumerate(names)}
         if missing := [label for label in classes.tolist() if label not in position]:
-            raise InputError(f"the training labels hold {missing[0]!r}, which is none of class_names")
+            raise InputError(f"the training labels hold {missing[0]!r}, which is none of class_names=")
         outputs = np.array([position[label] for label in classes.tolist()])
         return _Truth(classes, outputs, len(position), checks_order=False)
 

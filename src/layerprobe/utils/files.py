@@ -72,7 +72,7 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
     DataError
         If the folder does not exist, or the file cannot be written.
     """
-    path = Path(path)
+    path = as_path(path)
     part = part_of(path)
     try:
         try:
@@ -90,6 +90,13 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return the path of a file; raise an InputError for anything else."""
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"expected the path of a file, got {type(path).__name__}")
+    return Path(path)
 
 
 def read_file(path: str | os.PathLike[str], most: int = 2**30) -> bytes:
@@ -320,17 +327,19 @@ def read_tensors(
     DataError
         If the file is missing, cut short or of another kind.
     """
+    path = as_path(path)
     try:
         with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
             header = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            if header.get("kind") != kind:
-                raise DataError(f"{path}: expected a file of kind {kind!r}, got {header.get('kind')!r}.")
+            found = header.get("kind") if isinstance(header, dict) else None
+            if found != kind:
+                raise DataError(f"{path}: expected a file of kind {kind!r}, got {found!r:.80}.")
             return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
     except DataError:
         raise
     except OSError as error:
         raise DataError(f"{path}: expected a file of kind {kind!r} that can be read ({error}).") from error
-    except (safetensors.SafetensorError, ValueError) as error:
+    except (safetensors.SafetensorError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"{path}: not a safetensors file of ours, or cut short ({error}).") from error
 
 

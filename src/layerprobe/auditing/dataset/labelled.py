@@ -33,6 +33,7 @@ from layerprobe.layers.batches import (
 )
 from layerprobe.probes.base import encode, label_array, whole_numbers
 
+IGNORED = -100  # of PyTorch's losses
 _COMPARED = 64  # rows per batch whose content is compared in every pass
 
 
@@ -401,17 +402,23 @@ def label_column(labels: Any) -> np.ndarray:
         raise InputError(f"expected one label per row, of shape (n,), got the shape {tuple(shape)}")
     try:
         column = label_array(labels)
+        set(column.tolist())  # raises for labels that have no hash
     except InputError:
         raise
-    except ValueError as error:
-        raise InputError(f"expected one label per row, of shape (n,): {error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"expected one label per row, of shape (n,): {reason}") from error
     if (missing := pd.isna(column)).any():
         raise InputError(
             f"{missing.sum()} labels are missing (NaN or None), the first that of row "
             f"{int(missing.argmax())}: every row needs one"
         )
-    if column.dtype.kind == "f" and (column == np.trunc(column)).all():
+    if column.dtype.kind == "f" and np.isfinite(column).all() and (column == np.trunc(column)).all():
         column = column.astype(np.int64)
+    if column.dtype.kind in "iu" and (count := int((column == IGNORED).sum())):
+        raise InputError(
+            f"{count} labels are {IGNORED}, which marks rows without a label: leave these rows out"
+        )
     return escape_surrogates(column)
 
 
@@ -652,6 +659,9 @@ class Classes:
         numbers = whole_numbers(labels)
         if class_names is not None:
             names = escape_surrogates(label_array(list(class_names)))
+            values = whole_numbers(names) if labels.dtype.kind in "iu" else None
+            if values is not None and np.isin(labels, values).all():  # "2" on the shell is the label 2
+                names = values
             if outputs is not None and len(names) != outputs:
                 raise InputError(
                     f"class_names has {len(names)} names for {outputs} outputs of the network: give one name "

@@ -1,7 +1,7 @@
 """Candidates, every probe on every layer at every hyperparameter, and the ensemble of the best ones."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
+from layerprobe.core.checks import check_type
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layerwise.engine import LabelSets, fit_layer
 from layerprobe.probes import REGISTRY, Probe, create
@@ -69,6 +70,7 @@ def named_probes(probes: Any) -> dict[str, Probe]:
     InputError
         If there is no probe, two have the same name, or one is not a probe of this library.
     """
+    check_type("probes", probes, str | Probe | Iterable, "names or probes")
     if isinstance(probes, Mapping):
         pairs = list(probes.items())
     else:

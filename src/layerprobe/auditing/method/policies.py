@@ -14,8 +14,10 @@ two linear equations for 1 - m and (1 - m) a.
 """
 
 import copy
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -487,7 +489,7 @@ def early_stopping(history: Sequence[float] | History, rows: int, *, comparable:
         accuracies, rows = history.holdout_accuracy, history.holdout_rows
     else:
         accuracies = history
-    values = [float(value) for value in accuracies]
+    values = [float(value) if isinstance(value, Real) else math.nan for value in accuracies]
     if not values or not all(0 <= value <= 1 for value in values):
         raise InputError(
             "expected as history= the network's accuracy on the noisy hold-out after every epoch, numbers "
