@@ -165,7 +165,6 @@ METHODS = {
     "load: missing": lambda _: Audit.load("/nowhere/at/all"),
     "load: None": lambda _: Audit.load(None),
     "load: other file": lambda _: Audit.load(__file__),
-    "plan: option": lambda _: plan_audit(MODEL, (X, Y), policy="noisy_holdout", holdout=(HX, HY), nonsense=3),
 }
 
 

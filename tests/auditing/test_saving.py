@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import fields
 
@@ -349,3 +350,93 @@ def test_a_crafted_file_cannot_name_anything_outside_the_tables(packed):
 def test_values_outside_the_tables_are_refused(value):
     with pytest.raises(InputError, match="cannot be stored"):
         pack(value, {})
+
+
+def entries(packed, path=()):
+    """Yield the path of every entry of a header."""
+    yield path
+    if isinstance(packed, dict | list):
+        for key, value in packed.items() if isinstance(packed, dict) else enumerate(packed):
+            yield from entries(value, (*path, key))
+
+
+def replaced(packed, path, value):
+    if not path:
+        return value
+    copied = dict(packed) if isinstance(packed, dict) else list(packed)
+    copied[path[0]] = replaced(copied[path[0]], path[1:], value)
+    return copied
+
+
+def crafted(tensors, packed):
+    """The file of a forger, whose checksum is right."""
+    digest = hashlib.sha256(json.dumps(packed, sort_keys=True).encode())
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    header = {"kind": "layerprobe.audit.2", "audit": packed, "sha256": digest.hexdigest()}
+    return safetensors.torch.save(tensors, {"layerprobe": json.dumps(header)})
+
+
+NESTED = "x"
+for _ in range(200):
+    NESTED = {"list": [NESTED]}
+FOREIGN = [
+    "os.system",
+    {"dtype": "load"},
+    {"view": "flip"},
+    {"view": "relu_"},
+    {"object": "Reader", "state": {"dict": []}},
+    {"object": "Popen", "state": {"dict": []}},
+    {"module": "os"},
+    3,
+    -1,
+    float("inf"),
+    10**30,
+    {"tensor": {"name": "0", "shape": [10**12], "stride": [0]}},
+    {"array": {"name": "0", "type": "<f8", "shape": [10**12], "order": "C"}},
+    [],
+    {},
+    None,
+    NESTED,
+]
+
+
+@pytest.mark.parametrize("kind", ["features", "network"])
+def test_every_entry_of_a_crafted_file_is_checked(personal, path, kind):
+    """Each entry gets foreign values in turn: one error of ours, or an audit that works."""
+    found = personal
+    if kind == "features":
+        held = {"fc": X[HELD]}, NOISY[HELD]
+        found = audit_features(
+            {"fc": X[TRAIN]}, NOISY[TRAIN], policy="noisy_holdout", holdout=held, probes=["masc", "ridge"]
+        )
+    found.save(path)
+    blob = path.read_bytes()
+    header = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])
+    packed = json.loads(header["__metadata__"]["layerprobe"])["audit"]
+    tensors = safetensors.torch.load(blob)
+    assert crafted(tensors, packed)  # sorted JSON
+    refused, count = [], 0
+    for number, place in enumerate(entries(packed)):
+        for step in range(3):
+            path.write_bytes(crafted(tensors, replaced(packed, place, FOREIGN[(number + 6 * step) % 17])))
+            try:
+                loaded = Audit.load(path)
+            except DataError as error:
+                refused.append(str(error))
+                continue
+            count += 1
+            loaded.relabel("soft", force=True)
+            repr(loaded.issues)
+            if kind == "features":
+                outputs = dict.fromkeys(loaded.findings.ensemble.layers, X[NEW])
+                assert np.isfinite(loaded.predict_scores(outputs)).all()
+    assert len(refused) > count
+    assert all(path.name in message and "\n" not in message for message in refused)
+
+
+def test_deeply_nested_header_is_refused(path):
+    deep = '{"kind": "layerprobe.audit.2", "audit": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    path.write_bytes(safetensors.torch.save({"0": torch.zeros(1)}, {"layerprobe": deep}))
+    with pytest.raises(DataError, match=path.name):
+        Audit.load(path)

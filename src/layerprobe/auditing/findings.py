@@ -16,6 +16,9 @@ from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
 LEAST_ACCURACY = 0.85  # of an ensemble on true labels, for an estimate of the noise
+CANDIDATE_COLUMNS = ["layer", "probe", "strength", "criterion", "low", "high"]
+CANDIDATE_COLUMNS += ["gain", "gain_low", "gain_high", "chosen", "why"]
+BASELINE_COLUMNS = ["control", "criterion", "low", "high", "beaten"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,8 +90,7 @@ def candidate_table(
         c = one.candidate
         chosen = position is not None
         rows.append((c.layer, c.probe, c.hyperparameter, *interval(one.correct), *gain, chosen, why))
-    columns = ["layer", "probe", "strength", "criterion", "low", "high", "gain", "gain_low", "gain_high"]
-    frame = pd.DataFrame(rows, columns=[*columns, "chosen", "why"])
+    frame = pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
     frame["strength"] = frame["strength"].astype(float)
     return frame.sort_values("criterion", ascending=False, kind="stable", ignore_index=True)
 
@@ -120,7 +122,7 @@ def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFra
             beaten = interval(correct - baseline.correct).low > 0
         rows.append((baseline.name, *baseline.criterion, beaten))
     rows.append(("decoder", *own, False))
-    return pd.DataFrame(rows, columns=["control", "criterion", "low", "high", "beaten"])
+    return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
 
 
 def network_doubts(findings: Findings) -> list[str]:

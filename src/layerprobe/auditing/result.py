@@ -699,9 +699,8 @@ class Audit:
         from layerprobe.auditing.review.page import write_review_page
 
         audit = self.original or self
-        write_review_page(
-            audit, as_path(path), audit.draw_review_sample(n, seed), {"n": n, "seed": seed}, most
-        )
+        sample = audit.draw_review_sample(n, seed)
+        write_review_page(audit, as_path(path), sample, {"n": n, "seed": seed}, most)
 
     def label_studio_tasks(self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0) -> None:
         """Write the rows of `review_sample` as tasks of Label Studio, a JSON file.

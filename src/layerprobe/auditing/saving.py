@@ -6,9 +6,11 @@ network, the rows and the user's functions are not stored.
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
+from types import EllipsisType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,14 +24,14 @@ from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.labelled import Classes, hash_network
 from layerprobe.auditing.features import NetworkReader
-from layerprobe.auditing.findings import Findings
+from layerprobe.auditing.findings import BASELINE_COLUMNS, CANDIDATE_COLUMNS, Findings, check_flag_rule
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
-from layerprobe.auditing.method.policies import Interval
+from layerprobe.auditing.method.policies import POLICIES, Interval
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
-from layerprobe.layers.capturing import Pool
+from layerprobe.layers.capturing import Pool, check_pool
 from layerprobe.layers.views import VIEWS, View, resolve_views
 from layerprobe.probes import REGISTRY, Probe
 from layerprobe.utils.distributed import from_first
@@ -107,6 +109,12 @@ DTYPES = {
         *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
     )
 }
+MOST_FEATURES = 2**28  # of one row
+MOST_NUMBERS = 2**32  # of one tensor, whose strides may repeat a few stored numbers
+REFUSED = (
+    *(KeyError, TypeError, ValueError, AttributeError, IndexError),
+    *(RuntimeError, ArithmeticError, MemoryError),
+)
 ARRAY_KINDS = "biufcSUMm"  # numbers, texts and dates; never Python objects
 
 
@@ -203,9 +211,11 @@ def read_audit(
             raise DataError(f"{path}: damaged, its content is not what was written; save the audit again.")
         state = unpack(header["audit"], tensors)
         arguments = _arguments_from(state)
+        _check_arguments(arguments)
         arguments["decisions"] = _checked_decisions(state.get("decisions"), arguments)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        raise DataError(f"{path}: an audit that this version cannot read ({error!r}).") from error
+    except REFUSED as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{path}: an audit that this version cannot read ({reason:.200}).") from error
     given = {"views": resolve_views(views), "pool": pool, "inputs": inputs}
     if model is None:
         if needless := [name for name, value in given.items() if value]:
@@ -220,6 +230,100 @@ def read_audit(
     reader = replace(reader, model=model, views=given["views"], pool=given["pool"])
     _check_network(reader, settings, len(arguments["class_set"]))
     return {**arguments, "reader": reader, "settings": {**settings, "inputs": given["inputs"]}}
+
+
+def _check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raise a ValueError that names an entry of another type, shape or range than `Audit` has."""
+
+    def require(holds: bool, name: str, value: Any) -> None:
+        if not holds:
+            raise ValueError(f"{name} is {value!r:.60}")
+
+    def tensor(name: str, value: Any, *shape: int | None) -> None:
+        fits = isinstance(value, Tensor) and value.is_floating_point() and value.ndim == len(shape)
+        fits = fits and all(n in (None, m) for n, m in zip(shape, value.shape, strict=True))
+        require(fits and bool(value.isfinite().all()), name, value)
+
+    def numbers(name: str, *values: Any) -> None:
+        require(all(isinstance(v, int | float) and not isinstance(v, bool) for v in values), name, values)
+
+    kinds: dict[str, Any] = {"findings": Findings, "y": Tensor, "index": np.ndarray, "class_set": Classes}
+    kinds |= {"policy": str, "settings": dict, "cost": dict}
+    kinds |= {"reader": NetworkReader | None}
+    for name, kind in kinds.items():
+        require(isinstance(arguments[name], kind), name, arguments[name])
+    y, findings, reader = arguments["y"], arguments["findings"], arguments["reader"]
+    names = arguments["class_set"].names
+    require(isinstance(names, np.ndarray) and names.ndim == 1, "names", names)
+    n, K = len(y), len(names)
+    require(y.ndim == 1 and y.dtype == torch.int64 and n > 0 and 0 <= y.min() <= y.max() < K, "given", y)
+    require(arguments["index"].shape == (n,), "index", arguments["index"])
+    require(arguments["policy"] in POLICIES, "policy", arguments["policy"])
+    require(all(isinstance(key, str) for key in arguments["settings"]), "settings", arguments["settings"])
+    numbers("cost", *arguments["cost"].values())
+    check_flag_rule(arguments["flag_rule"])
+    tensor("scores", findings.scores, n, K)
+    calibration, noise = findings.calibration, findings.noise
+    require(isinstance(calibration, Calibration), "calibration", calibration)
+    require(isinstance(noise, NoiseEstimate), "noise", noise)
+    numbers("beta", calibration.beta)
+    tensor("matrix", calibration.matrix, K, K)
+    tensor("betas", calibration.betas, None)
+    tensor("rates", calibration.rates, None)
+    tensor("matrices", calibration.matrices, None, K, K)
+    require(0 < len(calibration.betas) <= len(calibration.matrices), "betas", calibration.betas)
+    numbers("noise", noise.rate, noise.low, noise.high)
+    for name in ("matrix", "matrix_low", "matrix_high", "prior"):
+        value, shape = getattr(noise, name), (K,) if name == "prior" else (K, K)
+        fits = isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape == shape
+        require(fits and bool(np.isfinite(value).all()), name, value)
+    require(isinstance(noise.source, str), "source", noise.source)
+    numbers("head_fit", findings.head_fit, findings.frequent)
+    for name in ("criterion", "gain"):
+        value = getattr(findings, name)
+        require(isinstance(value, Interval) or (name == "gain" and value is None), name, value)
+        numbers(name, *(value or ()))
+    for name, columns in (("layers", CANDIDATE_COLUMNS), ("controls", BASELINE_COLUMNS)):
+        value = getattr(findings, name)
+        require(isinstance(value, pd.DataFrame) and list(value.columns) == columns, name, value)
+    ensemble = findings.ensemble
+    require(isinstance(ensemble, ProbeEnsemble) and isinstance(ensemble.members, tuple), "members", ensemble)
+    require(bool(ensemble.members), "members", ensemble)
+    for member in ensemble.members:
+        require(isinstance(member, EnsembleMember), "members", member)
+        require(isinstance(member.probe, Probe), "probe", member.probe)
+        require(isinstance(member.candidate, Candidate), "candidate", member.candidate)
+        require(isinstance(member.candidate.layer, str), "layer", member.candidate.layer)
+        require(isinstance(member.candidate.probe, str), "probe", member.candidate.probe)
+        numbers("scale", member.scale, member.candidate.hyperparameter or 0)
+        d = member.probe.n_features_in_
+        require(isinstance(d, int) and not isinstance(d, bool) and 0 < d < MOST_FEATURES, "n_features_in_", d)
+        scores = member.probe.class_scores(torch.ones(1, d))  # raises for attributes that do not fit
+        tensor(f"probe {member.candidate.probe!r}", scores, 1, K)
+    if reader is not None:
+        _check_reader(reader, require)
+
+
+def _check_reader(reader: NetworkReader, require: Callable[[bool, str, Any], None]) -> None:
+    layers = () if reader.layers is None or isinstance(reader.layers, str) else reader.layers
+    require(isinstance(layers, tuple | list), "layers", layers)
+    require(all(isinstance(layer, str | EllipsisType) for layer in layers), "layers", layers)
+    pools = reader.pool if isinstance(reader.pool, dict) else {"*": reader.pool}
+    require(all(isinstance(pattern, str) for pattern in pools), "pool", pools)
+    for pool in pools.values():
+        if not isinstance(pool, MissingCallable):
+            require(pool is None or isinstance(pool, str), "pool", pool)
+            check_pool(pool)
+    require(isinstance(reader.views, dict), "views", reader.views)
+    for name, view in reader.views.items():
+        known = isinstance(view, MissingCallable) or view in VIEWS.values()
+        require(isinstance(name, str) and known, "views", view)
+    size = reader.batch_size
+    require(isinstance(size, int) and not isinstance(size, bool) and size > 0, "batch_size", size)
+    require(reader.model is None and reader.device is None, "reader", reader.model)
+    require(reader.head is None or isinstance(reader.head, str), "head", reader.head)
+    outputs = () if reader.outputs is None else reader.outputs
+    require(isinstance(outputs, tuple) and all(isinstance(k, int) for k in outputs), "outputs", outputs)
 
 
 def _checked_decisions(decisions: Any, arguments: Mapping[str, Any]) -> Decisions | None:
@@ -327,13 +431,17 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     KeyError, ValueError, TypeError, RuntimeError
         If `pack` did not make it, or it names anything outside the tables.
     """
-    if not isinstance(packed, Mapping):
+    if packed is None or isinstance(packed, bool | int | float | str):
         return packed
+    if not isinstance(packed, Mapping) or not packed:
+        raise ValueError(f"an entry is {packed!r:.60}")
     kind, content = next(iter(packed.items()))
     match kind:
         case "ellipsis":
             return ...
         case "tensor":
+            if math.prod(content["shape"]) > MOST_NUMBERS:
+                raise ValueError(f"a tensor of the shape {content['shape']}")
             # A copy: a file's memory is aligned in another way, which changes the rounding of products.
             return tensors[content["name"]].clone().as_strided(content["shape"], content["stride"])
         case "array":
@@ -406,6 +514,9 @@ def _unpack_object(kind: type, state: Mapping[str, Any]) -> Any:
     attributes.pop(DROPPED, None)
     if not issubclass(kind, BaseEstimator):
         return kind(**attributes)
+    for name, value in attributes.items():
+        if not str(name).isidentifier() or callable(value) or callable(getattr(kind, name, None)):
+            raise ValueError(f"{kind.__name__}.{name} is {value!r:.60}")
     estimator: Any = object.__new__(kind)
     vars(estimator).update(attributes)
     return estimator
