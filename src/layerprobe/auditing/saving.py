@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from types import EllipsisType
@@ -298,7 +299,9 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         numbers("scale", member.scale, member.candidate.hyperparameter or 0)
         d = member.probe.n_features_in_
         require(isinstance(d, int) and not isinstance(d, bool) and 0 < d < MOST_FEATURES, "n_features_in_", d)
-        scores = member.probe.class_scores(torch.ones(1, d))  # raises for attributes that do not fit
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            scores = member.probe.class_scores(torch.ones(1, d))  # raises for attributes that do not fit
         tensor(f"probe {member.candidate.probe!r}", scores, 1, K)
     if reader is not None:
         _check_reader(reader, require)
