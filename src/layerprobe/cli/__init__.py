@@ -1,5 +1,7 @@
 """The command `layerprobe`. Heavy packages are imported when a command runs, so that help is fast."""
 
+import contextlib
+import io
 import json as jsonlib
 import sys
 from collections.abc import Sequence
@@ -12,10 +14,12 @@ from layerprobe.cli.jobs import refuse_alone
 from layerprobe.cli.output import (
     Terminated,
     drop_output,
+    new_app,
     print_error,
     refuse_control,
     sigterm_ends,
     warnings_in_one_line,
+    without_box,
 )
 from layerprobe.cli.paper import add_paper
 from layerprobe.cli.probe import add_probe
@@ -69,15 +73,23 @@ def _run(arguments: list[str]) -> int:
     if refusal := refuse_alone(arguments) or refuse_control(arguments):
         print_error(refusal)
         return 2
+    said = io.StringIO()
     try:
-        _commands().cli(
-            prog="layerprobe",
-            description=DESCRIPTION,
-            args=arguments or ["--help"],
-            config=(tyro.conf.FlagCreatePairsOff,),
-        )
-    except SystemExit as end:  # tyro has printed the help or the wrong arguments
+        with contextlib.redirect_stderr(said):
+            call = _commands().cli(
+                prog="layerprobe",
+                description=DESCRIPTION,
+                args=arguments or ["--help"],
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:  # after the help, or for wrong arguments
+        if said.getvalue():
+            print_error(without_box(said.getvalue()))
         return end.code if isinstance(end.code, int) else 2
+    try:
+        call()
+    except SystemExit as end:  # a part failed
+        return end.code if isinstance(end.code, int) else 1
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as stop:
@@ -96,9 +108,8 @@ def _run(arguments: list[str]) -> int:
 def _commands() -> "SubcommandApp":
     """Return every command; their signatures and docstrings are their help."""
     from tyro.conf import Positional, arg
-    from tyro.extras import SubcommandApp
 
-    app, data = SubcommandApp(), SubcommandApp()
+    app, data = new_app(), new_app()
 
     @app.command
     def demo(
@@ -148,7 +159,10 @@ def _commands() -> "SubcommandApp":
             root: Folder of all data sets. Without it: LAYERPROBE_DATA, or else the cache folder of the user.
         """
         from layerprobe.data import fetch
+        from layerprobe.utils.files import require_folder
 
+        if root is not None:
+            require_folder(root)
         say(fetch(name, root, progress=True))
 
     add_paper(app)

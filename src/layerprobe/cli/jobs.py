@@ -53,6 +53,8 @@ class Workers:
         from layerprobe.runs.scheduler import Cluster, jobs_on
 
         cluster = Cluster.of(self.backend, self.address)
+        if self.data is not None and not cluster and not self.data.is_dir():
+            raise InputError(f"--data must be the folder of the data sets, got {self.data}")
         if cluster and self.jobs is not None:
             raise InputError(
                 f"--jobs counts processes of this machine, but {cluster} trains as many runs at a time as it "

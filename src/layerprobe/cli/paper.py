@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from layerprobe.cli.jobs import Workers, one_job
-from layerprobe.cli.output import print_error
+from layerprobe.cli.output import new_app, print_error
 from layerprobe.errors import InputError
 from layerprobe.utils.terminal import say
 
@@ -94,9 +94,8 @@ class Grid:
 def add_paper(app: "SubcommandApp") -> None:
     """Add the commands to the application; signatures and docstrings are the help texts."""
     from tyro.conf import Positional, arg
-    from tyro.extras import SubcommandApp
 
-    paper = SubcommandApp()
+    paper = new_app()
     app.command(paper, name="paper", help="Networks, tables and figures of the paper.")
 
     @paper.command
@@ -144,7 +143,9 @@ def add_paper(app: "SubcommandApp") -> None:
             from layerprobe.runs.scheduler import Cluster
             from layerprobe.runs.states import disk_needed, status
             from layerprobe.utils.distributed import world_size
+            from layerprobe.utils.files import require_folder
 
+            require_folder(grid.root)
             root, specs, several = grid.root, grid.specs(), world_size() > 1
             if not specs:
                 raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
@@ -230,8 +231,10 @@ def add_paper(app: "SubcommandApp") -> None:
         """
         from layerprobe.paper.tables import TABLES
         from layerprobe.report.reproduction import Results, known, write_tables
+        from layerprobe.utils.files import require_folder
 
         known(names, TABLES, "table")
+        require_folder(out)
         results = Results.of_root(root)
         _show_written(write_tables(results, names or None, out), results.problems, out)
 
@@ -254,8 +257,10 @@ def add_paper(app: "SubcommandApp") -> None:
         """
         from layerprobe.paper.figures import FIGURES
         from layerprobe.report.reproduction import Results, known, write_figures
+        from layerprobe.utils.files import require_folder
 
         known(names, FIGURES, "figure")
+        require_folder(out)
         results = Results.of_root(root)
         _show_written(write_figures(results, names or None, out), results.problems, out)
 

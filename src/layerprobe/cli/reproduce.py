@@ -56,11 +56,14 @@ def add_reproduce(app: "SubcommandApp") -> None:
         from layerprobe.report.reproduction import reproduce as reproduce_plan
         from layerprobe.report.run_tables import failures, show_grid, unfinished
         from layerprobe.runs.states import status
+        from layerprobe.utils.files import require_folder
 
         if dry_run and as_is:
             raise InputError(
                 "--dry-run writes nothing and --as-is writes existing results; leave out one of the two"
             )
+        for folder in (root, out):
+            require_folder(folder)
         jobs = workers.resolve()
         plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
         if not as_is:

@@ -112,8 +112,10 @@ class RunSpec:
             )
         for name in WHOLE:
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, Integral) or not 0 <= int(value) < 2**63):
-                raise InputError(f"{name} must be a whole number of at least 0 and below 2^63, got {value!r}")
+            least = int(name.endswith("subset"))
+            if value is not None and (not isinstance(value, Integral) or not least <= int(value) < 2**63):
+                limits = f"of at least {least} and below 2^63"
+                raise InputError(f"{name} must be a whole number {limits}, got {value!r}")
         if self.seed is not None:
             derived = Seeds.derive(self.seed)
             drawn = derived.noise if self.noise == "uniform" else None
@@ -187,7 +189,8 @@ class RunSpec:
             changes = {"momentum": 0.0} | changes
         if protocol == "published":
             changes = {"shuffle": False} | changes
-        noise = noise or ("published" if protocol == "published" else "uniform")
+        if noise is None:
+            noise = "published" if protocol == "published" else "uniform"
         seeds = Seeds.derive(seed)
         return cls(
             pair=pair,

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -344,14 +345,20 @@ def read_tensors(
 
 
 def require_folder(path: str | os.PathLike[str]) -> None:
-    """Raise before any work if a path is not a folder and cannot become one.
+    """Raise before any work if a path is no folder for results and cannot become one.
 
     Raises
     ------
     InputError
-        If the path or a part of it is a file.
+        If the path or a part of it is a file, or cannot be written to.
     """
     place = Path(path).resolve()
     file = next((part for part in (place, *place.parents) if part.exists() and not part.is_dir()), None)
     if file:
         raise InputError(f"the results need a folder, but {file} is a file; choose another folder")
+    nearest = next(part for part in (place, *place.parents) if part.exists())
+    try:
+        tempfile.TemporaryDirectory(dir=nearest).cleanup()
+    except OSError as error:
+        reason = f"cannot write to {nearest} ({error.strerror})"
+        raise InputError(f"{reason}; choose another folder for the results") from error
