@@ -73,9 +73,9 @@ def _run(arguments: list[str]) -> int:
     if refusal := refuse_alone(arguments) or refuse_control(arguments):
         print_error(refusal)
         return 2
-    said = io.StringIO()
+    parsed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(parsed):
             call = _commands().cli(
                 prog="layerprobe",
                 description=DESCRIPTION,
@@ -83,8 +83,8 @@ def _run(arguments: list[str]) -> int:
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as end:  # after the help, or for wrong arguments
-        if said.getvalue():
-            print_error(without_box(said.getvalue()))
+        if parsed.getvalue():
+            print_error(without_box(parsed.getvalue()))
         return end.code if isinstance(end.code, int) else 2
     try:
         call()
