@@ -50,12 +50,8 @@ def read_cifar(
 
     Parameters
     ----------
-    name : str
-        The name of the image set.
-    folder : Path
-        The publisher's folder of the set.
-    _progress : bool or callable
-        Unused; readers have one signature.
+    name, folder, _progress
+        As for every reader of the registry.
     layout : Layout
     column : int
         The label byte of each record.

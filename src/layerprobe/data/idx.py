@@ -98,22 +98,14 @@ def read_idx_set(
 
     Parameters
     ----------
-    name : str
-        The name of the image set.
-    folder : Path
-        The publisher's folder of the set.
-    _progress : bool or callable
-        Unused; readers have one signature.
+    name, folder, _progress
+        As for every reader of the registry.
     class_names : tuple of str
 
     Returns
     -------
     ImageSet
 
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged.
     """
     paths = [folder / file for file in IDX_FILES]
     train_images, train_labels = read_labelled_images(paths[0], paths[1], len(class_names))

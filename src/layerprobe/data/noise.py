@@ -78,21 +78,12 @@ def published(labels: Labels, degree: float, num_classes: int) -> Noise:
 
     Parameters
     ----------
-    labels : array-like of int, shape (n,)
-        True labels, class indices in 0..K-1.
-    degree : float
-        Probability p in [0, 1] that a label is redrawn.
-    num_classes : int
-        K, at least 2.
+    labels, degree, num_classes
+        As for `uniform`.
 
     Returns
     -------
     Noise
-
-    Raises
-    ------
-    InputError
-        If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
     """
     true = _class_indices(labels, num_classes)
     rng = np.random.RandomState(_PUBLISHED_SEED)
@@ -110,12 +101,10 @@ def transition(labels: Labels, matrix: Matrix, seed: int) -> Noise:
 
     Parameters
     ----------
-    labels : array-like of int, shape (n,)
-        True labels, class indices in 0..K-1.
+    labels, seed
+        As for `uniform`.
     matrix : array-like of float, shape (K, K)
         Entry (i, j) is the probability that true class i is given label j. Every row sums to 1.
-    seed : int
-        Seed of NumPy's default generator, not negative.
 
     Returns
     -------
@@ -161,23 +150,14 @@ def pair_flip(labels: Labels, degree: float, num_classes: int, seed: int) -> Noi
 
     Parameters
     ----------
-    labels : array-like of int, shape (n,)
-        True labels, class indices in 0..K-1.
+    labels, num_classes, seed
+        As for `uniform`.
     degree : float
         Probability in [0, 1] that a label is flipped; the expected changed share.
-    num_classes : int
-        K, at least 2.
-    seed : int
-        Seed of NumPy's default generator, not negative.
 
     Returns
     -------
     Noise
-
-    Raises
-    ------
-    InputError
-        If the labels are not n >= 1 integers in 0..K-1, or another argument is out of its range.
     """
     true = _class_indices(labels, num_classes)
     flipped = _generator(seed).random(len(true)) < _as_degree(degree)  # (n,)

@@ -149,12 +149,8 @@ def read_digits(name: str, _folder: Path, _progress: bool | Progress) -> ImageSe
 
     Parameters
     ----------
-    name : str
-        The name of the image set.
-    _folder : Path
-        Unused; readers have one signature.
-    _progress : bool or callable
-        Unused.
+    name, _folder, _progress
+        As for every reader of the registry.
 
     Returns
     -------

@@ -39,12 +39,8 @@ def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> Im
 
     Parameters
     ----------
-    name : str
-        The name of the image set.
-    folder : Path
-        The publisher's folder of the set.
-    progress : bool or callable
-        Progress of decoding, as for `load`.
+    name, folder, progress
+        As for every reader of the registry.
 
     Returns
     -------
