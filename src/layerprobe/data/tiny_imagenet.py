@@ -30,6 +30,7 @@ from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.pixels import read_pixels, rgb
 from layerprobe.data.progress import Progress, reporting
 from layerprobe.errors import DataError
+from layerprobe.utils.files import part_of, remove_parts
 
 _SHAPE = (64, 64, 3)
 
@@ -113,10 +114,10 @@ def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> 
     pixels = _cached(cache, shape)
     if pixels is not None:
         return pixels
-    part = cache.with_suffix(f".{os.getpid()}.part")
+    part = part_of(cache)
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with reporting(progress, "decoding") as report, part.open("wb") as file:
+        with reporting(progress, "decoding") as report, part.open("xb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for done, path in enumerate(paths, 1):
@@ -129,6 +130,7 @@ def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> 
             file.flush()
             os.fsync(file.fileno())  # the rename must not reach the disk before the pixels
         part.replace(cache)
+        remove_parts(cache)
     except OSError as error:
         if isinstance(error, DataError):
             raise

@@ -564,3 +564,12 @@ def test_an_unclear_order_of_classes_needs_class_names(labels):
     names = list(dict.fromkeys(labels))
     assert Classes.from_labels(array, outputs, names).indices(array, "labels")[:2].tolist() == [0, 1]
     assert len(Classes.from_labels(array, None, None)) == outputs
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_held_out_labels_may_be_numbers_or_texts(first):
+    texts = np.array([str(k + first) for k in (0, 1, 2, 1, 0)])
+    classes = Classes.from_labels(texts, 3, None)
+    assert classes.indices(np.array([first + 1, first]), "labels").tolist() == [1, 0]
+    numbers = Classes.from_labels(np.array([0, 1, 2]), 3, None)
+    assert numbers.indices(np.array(["2", "0.0"]), "labels").tolist() == [2, 0]

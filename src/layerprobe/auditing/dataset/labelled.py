@@ -401,6 +401,12 @@ def label_column(labels: Any) -> np.ndarray:
     if len(shape) > 1 and shape[1:] != (1,):
         raise InputError(f"expected one label per row, of shape (n,), got the shape {tuple(shape)}")
     try:
+        missing = pd.isna(np.asarray(labels, dtype=object)) if len(shape) < 2 else np.zeros(0)
+        if missing.ndim == 1 and missing.any():
+            raise InputError(
+                f"{missing.sum()} labels are missing (NaN or None), the first that of row "
+                f"{int(missing.argmax())}: every row needs one"
+            )
         column = label_array(labels)
         set(column.tolist())  # raises for labels that have no hash
     except InputError:
@@ -408,11 +414,6 @@ def label_column(labels: Any) -> np.ndarray:
     except (ValueError, TypeError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"expected one label per row, of shape (n,): {reason}") from error
-    if (missing := pd.isna(column)).any():
-        raise InputError(
-            f"{missing.sum()} labels are missing (NaN or None), the first that of row "
-            f"{int(missing.argmax())}: every row needs one"
-        )
     if column.dtype.kind == "f" and np.isfinite(column).all() and (column == np.trunc(column)).all():
         column = column.astype(np.int64)
     if column.dtype.kind in "iu" and (count := int((column == IGNORED).sum())):
@@ -620,6 +621,7 @@ class Classes:
     def __init__(self, names: np.ndarray) -> None:
         self.names = names
         self._index = {name: k for k, name in enumerate(names.tolist())}
+        self._numbers: dict[int, int] | None = None  # of names that are texts of whole numbers
 
     def __len__(self) -> int:
         return len(self.names)
@@ -677,7 +679,14 @@ class Classes:
             names = _ordered(labels, numbers, outputs)
         if len(names) < 2 or len(set(names.tolist())) < len(names):
             raise InputError(f"expected at least two different classes, got {names.tolist()[:5]}")
-        return cls(names)
+        classes = cls(names)
+        if (
+            numbers is not None
+            and labels.dtype.kind not in "iu"
+            and (of_names := whole_numbers(names)) is not None
+        ):
+            classes._numbers = {number: k for k, number in enumerate(of_names.tolist())}
+        return classes
 
     def indices(self, labels: np.ndarray, what: str) -> Tensor:
         """Return the class indices of labels.
@@ -698,18 +707,24 @@ class Classes:
         InputError
             If a label is none of the classes.
         """
-        if labels.dtype.kind in "iu" and self.names.dtype.kind not in "iu":
+        labels = escape_surrogates(labels)
+        if labels.dtype.kind in "iu" and self.names.dtype.kind not in "iu" and self._numbers is None:
             least, most = int(labels.min()), int(labels.max())
             if least < 0 or most >= len(self):
                 raise InputError(f"{what} must lie in 0..{len(self) - 1}, got {least}..{most}")
             return torch.from_numpy(labels.astype(np.int64))
+        index, numbers = self._index, None if labels.dtype.kind in "iu" else whole_numbers(labels)
+        if labels.dtype.kind in "iu" and self._numbers is not None:
+            index = self._numbers
+        elif self.names.dtype.kind in "iu" and numbers is not None:  # texts of whole numbers
+            labels = numbers
         try:
-            return torch.tensor([self._index[label] for label in escape_surrogates(labels).tolist()])
+            return torch.tensor([index[label] for label in labels.tolist()])
         except KeyError as error:
             first = ", ".join(map(repr, self.names[:5].tolist()))
             more = ", ..." if len(self) > 5 else ""
-            numbers = labels.dtype.kind in "iu" and int(labels.min()) == 1 and int(labels.max()) == len(self)
-            hint = "; the classes are numbered from 0 on: subtract 1" if numbers else ""
+            one_based = labels.dtype.kind in "iu" and labels.min() == 1 and labels.max() == len(self)
+            hint = "; the classes are numbered from 0 on: subtract 1" if one_based else ""
             raise InputError(
                 f"{what} hold {error.args[0]!r}, which is none of the {len(self)} classes {first}{more}{hint}"
             ) from None
