@@ -20,12 +20,18 @@ from layerprobe.utils.terminal import CONTROL, say
 if TYPE_CHECKING:
     from tyro.extras import SubcommandApp
 
-# Python arguments whose names in an error message become the options of the same name.
-ARGUMENTS = "policy holdout trusted test views layers pool probes variances inputs resize path_column "
-ARGUMENTS += (
-    "text_column label_column class_names true_labels batch_size device memory seed jobs checkpoints "
-)
-ARGUMENTS += "strip_prefix"
+# Python arguments whose names in a message become the options of the same name.
+ARGUMENTS = """policy holdout trusted test views layers pool probes variances inputs resize path_column
+text_column label_column class_names true_labels batch_size device memory seed jobs checkpoints strip_prefix
+subset test_subset max_epochs learning_rate edit_epoch root"""
+# Advice that is another one on the shell.
+PHRASES = {
+    r"list_layers\([^()]*\) shows": "--layers '*' --dry-run shows",
+    r", for example inputs=lambda .*$": ", as --inputs PKG.MOD:NAME",
+    r"give them as labels=, or as \(x, y\)": "name their column by --label-column, or give x and y",
+    r"by root= in Python, --data on the command line,": "by --data (--root of data fetch)",
+    r"raise max_iter=, or regularise more by a smaller C=": "leave it out of --probes, or use it in Python",
+}
 
 
 def print_error(message: object) -> None:
@@ -40,19 +46,22 @@ def shell_spelling(message: str) -> str:
     """
     names = ARGUMENTS.split()
     compound = "|".join(name for name in names if "_" in name)
-    value = r"\(([^()]*)\)|(\[[^\[\]]*\])|'([^']*)'|\"([^\"]*)\""
-    pattern = rf"(?<![\w./:'\"-])(?:({'|'.join(names)})=(?:{value})?|({compound})(?![\w./:'\"=]))"
+    value = r"\((?:[^()]|\([^()]*\))*\)|\[[^\[\]]*\]|'[^']*'|\"[^\"]*\"|-?\d+(?:\.\d+)?(?:e-?\d+)?|True"
+    pattern = rf"(?<![\w./:'\"-])(?:({'|'.join(names)})=({value})?|({compound})(?![\w./:'\"=]))"
 
     def option(match: re.Match[str]) -> str:
-        name, *values, bare = match.groups()
-        if values[1]:  # a list of names, which may contain blanks
-            with contextlib.suppress(SyntaxError, ValueError):
-                quoted = shlex.join(map(str, ast.literal_eval(values[1])))
-                return f"--{name.replace('_', '-')} {quoted}"
-        words = re.findall(r"[^\s,'\"]+", next(filter(None, values), ""))
-        return " ".join(["--" + (name or bare).replace("_", "-"), *words])
+        name, given, bare = match.groups()
+        try:
+            found = ast.literal_eval(given or "()")
+            words = [
+                shlex.quote(str(word)) for word in (found if isinstance(found, list | tuple) else [found])
+            ]
+        except (ValueError, SyntaxError):  # names of values, as (height, width)
+            words = re.findall(r"[^\s,'\"()]+", given)
+        return " ".join(["--" + (name or bare).replace("_", "-"), *(() if given == "True" else words)])
 
-    message = re.sub(r"list_layers\([^()]*\) shows", "--layers '*' --dry-run shows", message)
+    for python, shell in PHRASES.items():
+        message = re.sub(python, shell, message)
     return re.sub(pattern, option, message)
 
 
