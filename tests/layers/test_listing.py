@@ -1,13 +1,14 @@
 """list_layers: a table to read, rows to work with."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from layerprobe.layers import LayerRow, list_layers
+from layerprobe.layers import LayerRow, capture, list_layers
 
 TABLE = """\
 name        kind        shape      dimension
@@ -95,3 +96,129 @@ def test_list_layers_takes_all_forms_of_data_and_runs_one_batch(mlp, x):
     assert list_layers(mlp, loader) == list_layers(mlp, (x.numpy(), ["a"] * 10)) == list_layers(mlp, [x])
     assert mlp.forwards == 3
     assert mlp.training
+
+
+class QuickGELU(nn.Module):
+    def forward(self, x):
+        return x * torch.sigmoid(1.702 * x)
+
+
+class NewGELU(nn.Module):
+    def forward(self, x):
+        return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+
+
+class ErfGELU(nn.Module):
+    def forward(self, x):
+        return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+class Mish(nn.Module):
+    def forward(self, x):
+        return x * torch.tanh(nn.functional.softplus(x))
+
+
+class MishInPlace(nn.Module):
+    def forward(self, x):
+        return nn.functional.softplus(x).tanh_().mul_(x)
+
+
+class Swish(nn.Module):
+    """With a child and a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.gate, self.beta = nn.Sigmoid(), nn.Parameter(torch.ones(8))
+
+    def forward(self, x):
+        return self.gate(self.beta * x) * x
+
+
+class HardSwish(nn.Module):
+    """Of nested activations, as in the first MobileNetV3."""
+
+    class Gate(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU6()
+
+        def forward(self, x):
+            return self.relu(x + 3) / 6
+
+    def __init__(self):
+        super().__init__()
+        self.gate = self.Gate()
+
+    def forward(self, x):
+        return x * self.gate(x)
+
+
+class SquaredReLU(nn.Module):
+    def forward(self, x):
+        return torch.square(nn.functional.relu(x))
+
+
+class WhereReLU(nn.Module):
+    def forward(self, x):
+        return torch.where(x > 0, x, torch.zeros_like(x))
+
+
+class ClampReLU(nn.Module):
+    def forward(self, x):
+        return x.clamp(min=0)
+
+
+class SwiGLU(nn.Module):
+    def forward(self, x):
+        one, gate = x.chunk(2, -1)
+        return one * nn.functional.silu(gate)
+
+
+class OwnFunction(nn.Module):
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * torch.sigmoid(x)
+
+    def forward(self, x):
+        return self.Function.apply(x)
+
+
+ACTIVATIONS = [
+    *(QuickGELU, NewGELU, ErfGELU, Mish, MishInPlace, Swish, HardSwish, SquaredReLU),
+    *(WhereReLU, ClampReLU, SwiGLU, OwnFunction, nn.SiLU, nn.GELU, nn.GLU, nn.Hardswish),
+]
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_output_of_an_activation_module_is_default_and_its_parts_are_not(kind):
+    torch.manual_seed(0)
+    width = 4 if kind in (SwiGLU, nn.GLU) else 8
+    model = nn.Sequential(nn.Linear(4, 8), nn.Sequential(kind(), nn.Dropout()), nn.Linear(width, 2)).eval()
+    x = torch.randn(6, 4)
+    layers = list_layers(model, x)
+    assert [row.name for row in layers if row.is_default] == ["input", "1.0"]
+    with torch.no_grad():
+        torch.testing.assert_close(capture(model, x).outputs["1.0"], model[:2](x))
+
+
+class Gated(nn.Module):
+    """A layer with weights: its gate is an activation, the module is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.squeeze = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.squeeze(x))
+
+
+class Normalise(nn.Module):
+    def forward(self, x):
+        return x / x.pow(2).mean(-1, keepdim=True).sqrt()
+
+
+def test_modules_that_only_contain_an_activation():
+    x = torch.randn(6, 4)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Gated(), Normalise(), nn.Linear(8, 2))
+    assert [row.name for row in list_layers(model, x) if row.is_default] == ["input", "1", "2.F.sigmoid"]

@@ -1,6 +1,7 @@
 """From layer outputs of any shape to rows: the channels are where the producing module puts them."""
 
 import math
+from types import MethodType
 
 import pytest
 import torch
@@ -171,6 +172,12 @@ def test_a_recurrent_network_with_time_or_rows_first(kind, first):
         ("F.cat", lambda self, x: torch.cat([self.conv(x), self.conv(x)], 1), SIGNALS, 2),
         ("F.mul", lambda self, x: self.linear(x * 2), TOKENS, 1),  # by its consumer
         ("F.mul", lambda self, x: self.conv((x * 2).transpose(1, 2)), TOKENS, 1),
+        (
+            "F.mul",
+            lambda self, x: torch.addmm(self.linear.bias, (x * 2).view(-1, 3), self.linear.weight.T),
+            TOKENS,
+            1,
+        ),
         ("F.matmul", lambda self, x: x @ self.linear.weight.T, TOKENS, 1),
         ("F.relu", lambda self, x: torch.relu(functional.conv1d(x, torch.ones(4, 3, 2))), SIGNALS, 2),
         ("F.mul", lambda self, x: self.linear((x * 2).mean(1)), TOKENS, 1),
@@ -322,14 +329,42 @@ def test_a_positional_mask_has_the_name_of_its_argument():
     ("name", "mask", "message"),
     [
         ("mask", KEPT, "it is not known if 'mask' is true for tokens"),
-        ("attention_mask", KEPT[:, :6], "the mask of the batch is for 6 tokens, not 7"),
-        ("lengths", LENGTHS * 2, "the batch has sequences of up to 14 tokens, not 7"),
+        ("token_mask", KEPT.float(), "it is not known if 'token_mask' is true for tokens"),
     ],
 )
 @pytest.mark.parametrize("pool", ["mean", "max", "first", "last", "compact"])
 def test_a_mask_that_is_not_understood_is_an_error(name, mask, message, pool):
     with pytest.raises(LayerError, match=f"{message}.*give it a function"):
         capture(bound(name), [((TOKENS, mask), None)], "act", pool=pool)
+
+
+@pytest.mark.parametrize(("name", "mask"), [("attention_mask", KEPT), ("lengths", LENGTHS)])
+@pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
+def test_tokens_that_are_not_those_of_the_mask(name, mask, pool):
+    model = bound(name)
+    model.conv = nn.Conv1d(3, 3, 3, stride=2)
+    forward = model.forward
+    model.forward = MethodType(lambda self, x, **kw: forward(self.conv(x.mT).mT, **kw), model)
+    batch = {"x": TOKENS, name: mask}
+    with pytest.raises(LayerError, match="3 tokens are not those of the inputs, of which some are padding"):
+        capture(model, batch, "act", pool=pool)
+    flat = capture(model, batch, "act").outputs["act"]
+    torch.testing.assert_close(capture(model, batch, "act", pool="compact").outputs["act"], flat)
+
+
+def test_an_input_without_a_mask_has_no_padding():
+    """Encoder and decoder: the mask is for one of them."""
+
+    def forward(self, x, attention_mask, decoder):
+        return self.act(self.body(x)), self.act(self.body(decoder))
+
+    batch = {"x": TOKENS, "attention_mask": KEPT, "decoder": TOKENS[:, :4]}
+    outputs = capture(text_model(forward), batch, ["act", "act:2"], pool="mean", batch_size=4).outputs
+    model = text_model(forward)
+    with torch.no_grad():
+        hidden = model.act(model.body(TOKENS))
+    torch.testing.assert_close(outputs["act"], (hidden * KEPT[..., None]).sum(1) / LENGTHS[:, None])
+    torch.testing.assert_close(outputs["act:2"], hidden[:, :4].mean(1))
 
 
 @pytest.mark.parametrize("name", ["mask", "attention_mask"])

@@ -206,6 +206,10 @@ def _policy(pool: Pool, name: str) -> str | Callable[[Tensor], Tensor] | None:
     return None if raw and policy != "compact" else policy  # type: ignore[return-value]
 
 
+class _AxesError(LayerError):
+    """The dimensions of an output are not known: the policy "compact" leaves it whole."""
+
+
 class Padding:
     """The padding of one batch of token sequences.
 
@@ -223,6 +227,7 @@ class Padding:
         self.masks: list[Tensor] = []
         self.lengths: list[Tensor] = []
         self.unknown: list[str] = []
+        self.tokens: set[int] = set()  # of each other input
         inputs = batch.inputs
         if isinstance(inputs, tuple):
             inputs = dict(zip(argument_names(tracer.model), inputs, strict=False))
@@ -230,8 +235,10 @@ class Padding:
             name = key.rpartition(".")[2].lower()
             if name.endswith(("length", "lengths", "lens")) and value.shape == (batch.size,):
                 self.lengths.append(value)
-            elif "mask" not in name or value.shape[:1] != (batch.size,) or value.ndim < 2:
+            elif value.shape[:1] != (batch.size,) or value.ndim < 2:
                 continue
+            elif "mask" not in name:
+                self.tokens.add(value.shape[1])
             elif value.ndim == 2 and name.endswith("attention_mask"):
                 added = value.is_floating_point() and not (value > 0).any()  # 0 and -inf
                 self.masks.append(value == 0 if added else value != 0)
@@ -259,12 +266,12 @@ class Padding:
         masks += [
             torch.arange(tokens, device=lengths.device) < lengths[:, None]
             for lengths in self.lengths
-            if lengths.max() <= tokens
+            if lengths.max() == tokens or (lengths.max() < tokens and tokens in self.tokens)
         ]
-        if not masks and any(not mask.all() for mask in self.masks):
-            raise LayerError(f"the mask of the batch is for {self.masks[0].shape[1]} tokens, not {tokens}")
-        if not masks and any((lengths != lengths[0]).any() for lengths in self.lengths):
-            raise LayerError(f"the batch has sequences of up to {self.lengths[0].max()} tokens, not {tokens}")
+        padded = [mask for mask in self.masks if not mask.all()]
+        padded += [lengths for lengths in self.lengths if (lengths != lengths[0]).any()]
+        if padded and not masks and tokens not in self.tokens:
+            raise _AxesError(f"{tokens} tokens are not those of the inputs, of which some are padding")
         if any(not torch.equal(mask, masks[0]) for mask in masks):
             raise LayerError("the batch has several masks")
         return masks[0] if masks and not masks[0].all() else None
@@ -303,10 +310,12 @@ def to_rows(
             raise InputError(
                 f"expected the pool function to return {size} rows for layer {site.name!r}, got {got}"
             )
-    elif policy is not None and x.ndim > 2 and not (policy == "compact" and site.channels is None):
+    elif policy is not None and x.ndim > 2:
         try:
             x = _pooled(x, policy, site.channels, padding)
         except LayerError as error:
+            if policy == "compact" and isinstance(error, _AxesError):
+                return flatten_output(x)
             raise LayerError(
                 f"pool={policy!r} cannot be applied to layer {site.name!r}, {tuple(x.shape)}: {error}; "
                 f"give it a function, pool={{{site.name!r}: lambda x: x.mean(1)}}, or None to flatten it"
@@ -316,7 +325,7 @@ def to_rows(
 
 def _pooled(x: Tensor, policy: str, channels: int | None, padding: Padding | None) -> Tensor:
     if channels is None:
-        raise LayerError("it is not known which dimension is the channels'")
+        raise _AxesError("it is not known which dimension is the channels'")
     x = x.movedim(channels, 1)  # (n, c, positions)
     if x.ndim > 3:
         if policy in ("first", "last"):
@@ -387,9 +396,13 @@ def capture(
 ) -> CaptureResult:
     """Capture the outputs of any layers of any model, all of them in one forward pass per batch.
 
-    The model runs in eval mode without gradients. Its training flags, parameters and buffers do not change
-    and its hooks are removed, also when an exception is raised. Outputs are copied at once, so that a later
-    in-place operation does not change them.
+    The model runs in eval mode and without gradients; code of torch.compile is not used. Its training flags,
+    parameters, buffers and torch's random state do not change and its hooks are removed, also when an
+    exception is raised. Outputs are copied at once, so that a later in-place operation does not change them.
+
+    The first batch is run with one row less, too. The dimension that changes is that of the rows, wherever it
+    is: in the output of a recurrent layer with time first it is the second. Outputs without such a dimension,
+    such as weights, masks and tables of positions, are no layers.
 
     Parameters
     ----------
@@ -405,12 +418,16 @@ def capture(
         output of every nonlinearity; in a model without any, of every module without children, except the
         head; ``...`` among several patterns is this default. ``"output"`` is the network's own output.
     pool : str, callable or mapping, optional
-        Default: flatten each output to (n, d). ``"mean"`` or ``"max"`` over the positions of (n, c, h, w)
-        or the tokens of (n, t, c); ``"first"`` or ``"last"`` token; ``"compact"``: the mean of the tokens
-        under the batch's ``attention_mask``, and feature maps of more than 1,024 numbers averaged over
-        neighbouring positions. Outputs (n, c) are not pooled. A callable takes the output, n rows, and
-        returns n rows: needed where channels come first in (n, c, l). A mapping from layer patterns to
-        policies: the first match counts, else flatten.
+        Default: flatten each output to (n, d). ``"mean"`` or ``"max"`` over the positions of feature maps or
+        the tokens of sequences; ``"first"`` or ``"last"`` token; ``"compact"``: the mean of the tokens, and
+        feature maps of more than 1,024 numbers averaged over neighbouring positions. The operations around
+        an output show where its channels are: (n, c, h, w) of a convolution, (n, t, c) of a linear layer.
+        Padding is left out: the inputs called ``*attention_mask`` (true for tokens), ``*padding_mask`` (true
+        for padding) or ``*lengths`` show it. Where channels or padding are not known, a policy by name is an
+        error, except that "compact" flattens an output whose channels are not known. Outputs (n, c) are not
+        pooled, and the input only by "compact" or a pattern of its own. A callable takes the output, rows
+        first, and returns n rows. A mapping from layer patterns to policies: the first match counts, else
+        flatten.
     batch_size : int
         Rows of a batch cut from whole arrays.
     device : torch.device or str, optional

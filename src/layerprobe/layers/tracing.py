@@ -67,7 +67,7 @@ CHANNELS_FIRST = {
 PERMUTATIONS = {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT"}
 RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "reshape_as", "view_as"}
 REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "select"}
-PRODUCTS = {"matmul", "mm", "bmm", "einsum", "baddbmm", "tensordot"}
+PRODUCTS = {"matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "einsum", "tensordot"}
 # Operations on all channels alike, although the shape may change.
 SLICES = {
     "cat", "concat", "pad", "repeat", "getitem", "narrow", "chunk", "split", "expand", "index_select", "glu",
@@ -318,6 +318,8 @@ class _ChannelAxes:
         ]
         if not inputs or not results or any(is_lazy(x) or x.is_nested for x in (*inputs, *results)):
             return
+        if name in ("addmm", "addbmm", "baddbmm"):  # a bias comes first
+            inputs = inputs[1:]
         x, y = inputs[0], results[0]
         if y is x:
             return
