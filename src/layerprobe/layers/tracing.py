@@ -740,13 +740,15 @@ class _Recorder(TorchFunctionMode):
             return source.removeprefix("F.") in NONLINEARITIES
         last = self.last
         returned = value is last.value and isinstance(last.source, str) and source is last.caller
-        start = len(self.sites)
+        start = None
         if source is not self.model and returned and self.sites[-1].nonlinear:
-            start -= 1
+            start = len(self.sites) - 1
         elif frame is not None and frame.elementwise and frame.curved and not _is_torch(source):
-            start = frame.start if returned or value is not last.value else start
+            start = frame.start if returned or value is not last.value else None
+        if start is None:
+            return isinstance(source, _ACTIVATION_MODULES)
         self.sites[start:] = [replace(site, nonlinear=False) for site in self.sites[start:]]
-        return start < len(self.sites) or isinstance(source, _ACTIVATION_MODULES)
+        return True
 
     def _site(
         self, name: str, tensor: Tensor, source: nn.Module | str, nonlinear: bool, main: bool
