@@ -20,6 +20,7 @@ from core_jobs import SHAPES, VARIANCE, Problem, relu_features
 
 from layerprobe.core import fit_subspaces
 
+SHAPES = SHAPES | {4096: (30_000, 100)}  # two processes hold the rows
 SMALL = {"fit 300 x 10, K = 3": 3, "fit 300 x 10, K = 10": 10}
 JOBS = ("fit", "predict", "predict_six", "stream")
 

@@ -52,7 +52,8 @@ def add_probe(app: "SubcommandApp") -> None:
         Args:
             test: Data on which the probes are measured.
             true_labels: Right labels of --data: an .npy file, or a .csv file with the column label.
-            probes: Any of masc, ncm, velpic, ridge, shrinkage_lda, lda, qda, knn, whitened_knn, logistic.
+            probes: Any of masc, ncm, velpic, ridge, shrinkage_lda, lda, qda, knn, whitened_knn, logistic,
+                logistic_adam.
             variances: Shares of the variance that MASC keeps, all measured from one fit. Without it: 0.99.
             memory: Memory limit, for example 8GiB. Without it: 80 % of the free memory.
             out: Folder for the results. Only the files named above are replaced in it.

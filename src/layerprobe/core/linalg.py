@@ -12,7 +12,7 @@ from layerprobe.core.kernels import eigh_leading, eigh_nonzero, serves_eigh_lead
 Basis: TypeAlias = Callable[[int], Tensor]  # r -> the first r eigenvectors, (d, r)
 
 BLOCK = 2048  # rows of one product in the rows' precision; sums over blocks are float64
-SPARSE, NONZERO = 64, 0.8  # features, and share of nonzero ones up to which `eigh_nonzero` gains 1.3 times
+SPARSE, NONZERO = 256, 0.8  # features, and share of nonzero ones up to which `eigh_nonzero` gains 1.3 times
 WIDE = 1200  # features from which on `eigh_leading` gains 1.3 times
 DEVIATIONS = 4  # standard deviations of rounding errors that are allowed for
 

@@ -233,7 +233,7 @@ class Extractor:
         InputError, LayerError
             As for :func:`layerprobe.capture`.
         """
-        share = _Share(data, self.batch_size, self.model) if shared and world_size() > 1 else None
+        share = _Share(data, self.batch_size, self.model) if shared else None
         patterns, aliases = self._patterns(), self.aliases or {}
         wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in patterns)
         shape: tuple[int, ...] | None = None

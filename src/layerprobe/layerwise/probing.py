@@ -4,7 +4,7 @@ import os
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import nan
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 import torch
+import torch.distributed as dist
 from sklearn.base import ClassifierMixin
 from torch import Tensor, nn
 
@@ -47,7 +48,7 @@ from layerprobe.layerwise.outputs import (
 from layerprobe.layerwise.planning import ProbePlan, reads_of
 from layerprobe.probes import Probes, named_probes
 from layerprobe.probes.base import label_array
-from layerprobe.utils.distributed import require_same, sum_over_processes, world_size
+from layerprobe.utils.distributed import require_same, sum_over_processes
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
 from layerprobe.utils.settings import default_settings
 
@@ -208,7 +209,7 @@ def probe(
         None if memory is None else as_bytes(memory),
         class_names,
     )
-    if world_size() > 1:
+    if task.processes > 1:
         task.require_shareable()
     labels, groups = task.choose_way()
     if groups is None:
@@ -225,9 +226,10 @@ def probe(
             seen.append(np.unique(given) if given.dtype != object else given)
             splits["test"].add(batch, class_indices(labels.classes, given)[None], [given])
 
-        task.extractor.run(test, score, shared=True)
+        task.run(test, score)
         check_test_classes(labels.classes, np.concatenate(seen))
-        splits["test"].sum_over_processes()
+        if task.processes > 1:
+            splits["test"].sum_over_processes()
     return _table(fitted, splits)
 
 
@@ -294,11 +296,20 @@ class _Task:
         return _Truth(classes, outputs, len(position), checks_order=False)
 
     @cached_property
+    def processes(self) -> int:
+        """Number of processes of the job; 1 where there is no process group."""
+        return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+    def run(self, data: Any, consume: Callable[[LayerBatch], object]) -> None:
+        """Make one pass over this process's rows of the data."""
+        self.extractor.run(data, consume, shared=self.processes > 1)
+
+    @cached_property
     def memory_limit(self) -> int:
         """Bytes for this process: free memory is shared with the other processes of the machine."""
         if self.memory is not None:
             return self.memory
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if world_size() > 1 else 1
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.processes > 1 else 1
         return int(SHARE * free_memory()) // here
 
     def choose_way(self) -> tuple[LabelSets | None, list[list[str] | None] | None]:
@@ -309,14 +320,14 @@ class _Task:
         labels, rows = self.named, count_rows(self.train)
         if labels is None and is_whole(self.train):
             labels = read_label_sets(self.train, rows or 1, self.extractor.model)
-        if world_size() > 1:
+        if self.processes > 1:
             self.require_same_everywhere(rows)
         if rows is None:  # an iterator of unknown length may serve one pass only
             return labels, [None]
         sizes = self.extractor.dimensions(self.train)
-        if labels is None and world_size() > 1:
+        if labels is None and self.processes > 1:
             labels = self.read_labels()
-        if self.memory is None and world_size() == 1 and self.is_small(sizes, rows):
+        if self.memory is None and self.processes == 1 and self.is_small(sizes, rows):
             return labels, [None]
         plan = self.plan(sizes, rows, labels)
         if labels is None and not self.all_can_hold(plan):
@@ -356,9 +367,11 @@ class _Task:
 
     def all_can_hold(self, plan: ProbePlan) -> bool:
         """Return whether each process of the job has memory for the outputs of its rows."""
-        elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / world_size())
-        fits = torch.tensor(int(plan.held - elsewhere <= self.memory_limit))
-        return int(sum_over_processes(fits)) == world_size()
+        elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / self.processes)
+        fits = plan.held - elsewhere <= self.memory_limit
+        if self.processes == 1:
+            return fits
+        return int(sum_over_processes(torch.tensor(int(fits)))) == self.processes
 
     def require_order(self, reason: str = "gives no indices") -> None:
         """Raise if the rows of the training data cannot be found among the named labels."""
@@ -385,7 +398,7 @@ class _Task:
             found = max(labels.lengths) != len(index)  # as many labels as rows: in their order
         if given and not found:
             self.require_order("its third item is no index")
-            if world_size() > 1:
+            if self.processes > 1:
                 raise InputError("the third item of (x, y, index) identifies no rows: leave it out in a job")
         return found
 
@@ -393,7 +406,7 @@ class _Task:
         """Raise if a probe needs all rows in one process."""
         if refused := [name for name, one in self.probes.items() if not streams(one)]:
             raise InputError(
-                f"expected probes that need only sums, as {world_size()} processes share the rows: "
+                f"expected probes that need only sums, as {self.processes} processes share the rows: "
                 "masc below a variance of 1 and without noise=, velpic, ncm, lda, ridge or shrinkage_lda; "
                 f"got {', '.join(refused)}, which need all rows in one process"
             )
@@ -478,12 +491,13 @@ def _fit_held(
             split.add_network(held.predicted, labels.values())
         for layer in list(held.outputs):
             X = held.outputs.pop(layer)  # released when the layer is scored
-            shared = world_size() > 1
+            shared = task.processes > 1
             fitted[layer] = fit_layer(layer, task.probes, labels, X, shared=shared, skip=not shared)
             split.layers[layer] = count_correct(fitted[layer], X, labels.y, skip=True)
     assert labels is not None
     assert split is not None
-    split.sum_over_processes()
+    if task.processes > 1:
+        split.sum_over_processes()
     return labels, fitted, split
 
 
@@ -500,7 +514,7 @@ class _HeldRows(NamedTuple):
     def of(cls, task: _Task, extractor: Extractor) -> "_HeldRows":
         """Run the network over the training rows."""
         rows = count_rows(task.train)
-        collector = RowCollector(None if rows is None else -(-rows // world_size()))
+        collector = RowCollector(None if rows is None else -(-rows // task.processes))
         positions: list[Tensor] = []
         heads: dict[str, list[Tensor]] = defaultdict(list)
         widths: dict[str, int] = {}
@@ -521,7 +535,7 @@ class _HeldRows(NamedTuple):
                     task.memory_limit,
                 )
 
-        extractor.run(task.train, take, shared=True)
+        extractor.run(task.train, take, shared=task.processes > 1)
         captured = collector.result()
         predicted = {name: (widths[name], torch.cat(parts)) for name, parts in heads.items()}
         return cls(captured.outputs, captured.labels, captured.indices, torch.cat(positions), predicted)
@@ -531,7 +545,8 @@ class _HeldRows(NamedTuple):
         if task.named is None:
             given = given_labels(self.given, "training")
             return LabelSets.of({"given": given}) if known is None else known.recode(given)
-        total = int(sum_over_processes(torch.tensor(len(self.positions))))
+        own = torch.tensor(len(self.positions))
+        total = int(sum_over_processes(own) if task.processes > 1 else own)
         if task.are_positions(row_index(self.indices), given=self.indices is not None):
             return task.named.take(torch.as_tensor(self.indices))
         task.named.require_length(total)
@@ -569,20 +584,20 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
                 if layer in sums:
                     sums[layer].update(X, y)
             except InputError as error:
-                if world_size() > 1:  # the others would wait for this process
+                if task.processes > 1:  # the others would wait for this process
                     raise
                 failed[layer] = f"layer {layer!r}: {error}"
                 sums.pop(layer, None)
             seconds[layer] += time.perf_counter() - start
 
-    task.extractor.run(task.train, add, shared=True)
+    task.run(task.train, add)
     fitted: Fits = {}
     for layer, elapsed in seconds.items():
         if layer in failed:
             fitted[layer] = failures(layer, task.probes, labels, failed[layer])
             continue
         own = sums.pop(layer)  # sums are released when the layer is fitted
-        skip = world_size() == 1
+        skip = task.processes == 1
         fitted[layer] = fit_layer(layer, task.probes, labels, sums=own, seconds=elapsed, skip=skip)
     split = _Split(labels.names, fitted, task.truth(labels))
 
@@ -590,8 +605,9 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
         own = labels_of(batch)
         split.add(batch, own.y, own.values())
 
-    task.extractor.run(task.train, score, shared=True)
-    split.sum_over_processes()
+    task.run(task.train, score)
+    if task.processes > 1:
+        split.sum_over_processes()
     return labels, fitted, split
 
 

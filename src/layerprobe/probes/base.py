@@ -299,19 +299,17 @@ class WeightedProbe(Probe):
         InputError
             As for probes without weights; for weights that are negative, or zero for all rows of a class.
         """
-        if sample_weight is None:
-            return super().fit(X, y)
         rows, labels = self._training_rows(X, y, reset=True)
-        weights = weight_array(sample_weight, len(labels))
-        kept = weights > 0
         self.classes_, indices = encode(labels)
-        if missing := set(range(len(self.classes_))) - set(indices[kept].tolist()):
-            raise InputError(
-                f"All rows of class {self.classes_[min(missing)]!r} have the weight 0: drop them."
-            )
-        rows = widen(rows[torch.from_numpy(kept).to(rows.device)])
-        y, w = (torch.from_numpy(part[kept]).to(rows.device) for part in (indices, weights))
-        self._fit_weighted(rows, y, len(self.classes_), w)
+        y, weights = torch.from_numpy(indices).to(rows.device), None
+        if sample_weight is not None:
+            weights = torch.from_numpy(weight_array(sample_weight, len(labels))).to(rows.device)
+            kept = weights > 0
+            rows, y, weights = rows[kept], y[kept], weights[kept]
+            if not (counts := y.bincount(minlength=len(self.classes_))).all():
+                name = self.classes_.tolist()[int(counts.argmin())]
+                raise InputError(f"All rows of class {name!r} have the weight 0: drop them.")
+        self._fit_weighted(widen(rows), y, len(self.classes_), weights)
         return self
 
     def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:

@@ -35,9 +35,11 @@ class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
         self.shrinkage = shrinkage
 
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
+        if weights is None:
+            return SklearnProbe._fit(self, X, y, num_classes)
         if not self.streams:
             raise InputError("LDA takes sample_weight with solver='svd' and without shrinkage.")
-        super()._fit_weighted(X, y, num_classes, weights)
+        return super()._fit_weighted(X, y, num_classes, weights)
 
     def _estimator(self) -> Any:
         return LinearDiscriminantAnalysis(solver=self.solver, shrinkage=self.shrinkage)
