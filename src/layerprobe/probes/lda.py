@@ -36,7 +36,7 @@ class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
 
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
         if weights is None:
-            return SklearnProbe._fit(self, X, y, num_classes)
+            return self._fit(X, y, num_classes)
         if not self.streams:
             raise InputError("LDA takes sample_weight with solver='svd' and without shrinkage.")
         return super()._fit_weighted(X, y, num_classes, weights)
