@@ -13,6 +13,7 @@ from torch import nn
 from auditing.planted import clusters, corrupted
 from layerprobe import audit, audit_features, probe
 from layerprobe.errors import InputError, LayerprobeWarning
+from layerprobe.training import Recipe
 
 K, N, HELD = 3, 240, 120
 X, TRUE = clusters(N + HELD, K, apart=4.0)
@@ -147,6 +148,28 @@ def test_class_between_others_may_be_absent(tmp_path):
     audited.save(tmp_path / "audit")
     again = type(audited).load(tmp_path / "audit", model)
     np.testing.assert_array_equal(again.predict_scores(X), audited.predict_scores(X))
+
+
+def test_retraining_uses_the_outputs_of_the_classes():
+    y = torch.tensor([0, 2, 5])[TRUE]
+    kind = RESULTS["features, logits"]
+    for model in (trained(7, y), trained(7, y, result=kind)):
+        audited = head_of(model, (X[:N], y[:N]), (X[N:], y[N:]))[1]
+        again = audited.retrain(audited.relabel("all"), fresh=False, max_epochs=1)
+        with torch.no_grad():
+            z = again.model.first(X[N:]).relu()
+            predicted = again.model.last(z)[:, [0, 2, 5]].argmax(1)
+        assert accuracy(predicted, TRUE[N:]) > 0.9
+        assert again.accuracy.value > 0.9
+
+
+def test_retraining_of_one_output():
+    y = (TRUE > 0).long()
+    for squash in (torch.sigmoid, lambda o: o):
+        model = trained(1, y, binary=True, result=lambda z, o, squash=squash: squash(o))
+        audited = head_of(model, (X[:N], y[:N]), (X[N:], y[N:]))[1]
+        again = audited.retrain(audited.relabel("all"), recipe=Recipe("adam", 0.02, 32), patience=None)
+        assert again.accuracy.value > 0.9
 
 
 @pytest.mark.parametrize("shape", ["(n, 1)", "(n,)"])

@@ -338,7 +338,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(calls, here, capsys):
             "12 of the 12 rows of --trusted",
         ),
         ([*ARRAYS, "--layers", "fc*"], "no layer matches 'fc*'"),
-        ([*ARRAYS, "--seed", "-1"], "seed must be 0 or more, got -1"),
+        ([*ARRAYS, "--seed", "-1"], "seed must be a whole number of at least 0, got -1"),
         ([*ARRAYS, "--class-names", "a", "b", "c"], "--class-names has 3 names for 2 outputs"),
         ([*ARRAYS, "--views", "spin"], "expected views of "),
     ],

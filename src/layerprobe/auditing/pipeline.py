@@ -168,6 +168,7 @@ def audit(
         "reader": network.reader,
         "rows": network.rows,
         "held_out_rows": network.held_out,
+        "held_out_y": network.held_out_y,
     }
     timer.start("layer outputs")
     features = network.extract()

@@ -68,6 +68,8 @@ class Audit:
         The training rows; None after `load`, and for an audit of features.
     held_out_rows : LabelledDataset or None
         The held-out rows of the policy.
+    held_out_y : Tensor (m,), int64, or None
+        Class indices of their labels.
     flag_rule : "balanced", float or int
         How many labels are flagged, see `with_flags`.
     original : Audit or None
@@ -86,6 +88,7 @@ class Audit:
     reader: NetworkReader | None = None
     rows: LabelledDataset | None = None
     held_out_rows: LabelledDataset | None = None
+    held_out_y: Tensor | None = None
     flag_rule: FlagRule = "balanced"
     original: "Audit | None" = None
     review: Review | None = None
@@ -553,9 +556,10 @@ class Audit:
                 f"targets of the shape {labels.targets.shape}"
             )
         validation = None
-        if (held_out := self.held_out_rows) is not None:
-            y = self.class_set.indices(held_out.labels, "labels of the held-out rows")
-            validation = ValidationRows(held_out, y, self.policy)
+        if self.held_out_rows is not None and self.held_out_y is not None:
+            validation = ValidationRows(self.held_out_rows, self.held_out_y, self.policy)
+        if self.reader is not None:
+            options = {"head": self.reader.head, "outputs": self.reader.outputs, **options}
         return retrain(model, rows, labels, validation, **options)
 
     def _repaired(self, labels: Any) -> RepairedLabels:
@@ -593,7 +597,10 @@ class Audit:
         from layerprobe.editing import edit_head
 
         model, rows = self.training_rows()
-        batches = ((x, self.y[torch.from_numpy(positions)]) for x, positions in rows.batches())
+        y = self.y
+        if self.reader is not None and self.reader.outputs is not None:
+            y = torch.tensor(self.reader.outputs)[y]
+        batches = ((x, y[torch.from_numpy(positions)]) for x, positions in rows.batches())
         return edit_head(model, batches, probe, **options)
 
     @default_settings()

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.method.policies import Interval, interval, split_test_rows, untrained_copy
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import map_tensors, named_tensors
+from layerprobe.layers.batches import map_tensors
 from layerprobe.layers.tracing import device_and_dtype
+from layerprobe.layerwise.outputs import class_scores, possible_heads
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict
 
@@ -83,6 +84,8 @@ def retrain(
     patience: int | None = 3,
     seed: int = 0,
     on_epoch: Callable[[Epoch], object] | None = None,
+    head: str | None = None,
+    outputs: Sequence[int] | None = None,
 ) -> RetrainedNetwork:
     """Train a copy of the audited network on repaired labels, with early stopping.
 
@@ -114,6 +117,8 @@ def retrain(
         network bit for bit.
     on_epoch : callable, optional
         Called with each `Epoch`; its ``test_accuracy`` is that of the validation rows.
+    head, outputs : optional
+        As in :class:`layerprobe.auditing.features.NetworkReader`.
 
     Returns
     -------
@@ -146,7 +151,10 @@ def retrain(
         def inputs(rows: Tensor) -> Any:
             return split.data.take(rows, device, dtype)
 
-        called = _LogitsOf(network)
+        called = _LogitsOf(network, head, outputs)
+        with torch.no_grad():  # the trained network shows whether one output is a logit or a probability
+            trained = _LogitsOf(copy.deepcopy(model).eval(), head, outputs)
+            called.probability = trained.is_probability(inputs(split.train[:512]))
         validation = split.validation.to(device), split.validation_y.to(device)
         history = [(0, math.nan, accuracy(called, *validation, inputs=inputs))]
         counts = fresh or held_out is not None
@@ -271,18 +279,31 @@ class InputStore:
 
 
 class _LogitsOf(nn.Module):
-    """A network that takes its inputs as one argument and returns only its logits."""
+    """A network that takes its inputs as one argument and returns only its class scores."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, head: str | None, outputs: Sequence[int] | None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.head = network, head
+        self.outputs = None if outputs is None else list(outputs)
+        self.probability = False
 
     def forward(self, inputs: Any) -> Tensor:
+        scores = class_scores(self.output(inputs), self.probability)
+        return scores if self.outputs is None else scores[:, self.outputs]
+
+    def output(self, inputs: Any) -> Tensor:
+        """Return the network's head, (b, k)."""
         if isinstance(inputs, Mapping):
             result = self.network(**inputs)
         else:
             result = self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
-        return named_tensors(result)[0][1]
+        heads = possible_heads(result)
+        return heads[self.head] if self.head in heads else next(iter(heads.values()))
+
+    def is_probability(self, inputs: Any) -> bool:
+        """Return whether a single output holds probabilities."""
+        output = self.output(inputs)
+        return output.shape[1] == 1 and bool(((output >= 0) & (output <= 1)).all())
 
 
 class _Split(NamedTuple):

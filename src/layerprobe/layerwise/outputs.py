@@ -242,7 +242,9 @@ class Extractor:
 
         def see(module: nn.Module, inputs: Any, result: Any) -> None:
             heads.clear()
-            heads.update(possible_heads(result))
+            with torch.inference_mode(False), torch.no_grad():
+                copies = {name: X.to(torch.float32, copy=True) for name, X in possible_heads(result).items()}
+            heads.update(copies)
 
         def flatten(output: Tensor) -> Tensor:
             nonlocal shape
@@ -394,7 +396,7 @@ STANDARD_ERRORS = 5  # at least so many standard errors of it
 
 
 def possible_heads(result: Any) -> dict[str, Tensor]:
-    """Return copies of the parts of a network's own output that may be class scores, (b, k), by name.
+    """Return the parts of a network's own output that may be class scores, (b, k), by name.
 
     Parts are found by the names of a mapping, dataclass or named tuple, by position in a tuple, and as the
     attribute `logits` of any other object. Parts called logits exclude all others.
@@ -409,11 +411,10 @@ def possible_heads(result: Any) -> dict[str, Tensor]:
         if tensor.ndim in (1, 2) and tensor.is_floating_point() and tensor.layout is torch.strided
     }
     called = {name: head for name, head in heads.items() if CALLED.search(name)}
-    with torch.inference_mode(False), torch.no_grad():
-        return {name: head.to(torch.float32, copy=True) for name, head in (called or heads).items()}
+    return called or heads
 
 
-def class_scores(head: Tensor) -> Tensor:
+def class_scores(head: Tensor, probability: bool | None = None) -> Tensor:
     """Return the scores of a head with a column per class; a single logit z is [0, z] of two classes.
 
     A single column within [0, 1] in all rows holds probabilities p, whose logit is log(p / (1 - p)).
@@ -421,10 +422,14 @@ def class_scores(head: Tensor) -> Tensor:
     Parameters
     ----------
     head : Tensor (n, k)
+    probability : bool, optional
+        Whether a single column holds probabilities. By default all rows decide.
     """
     if head.shape[1] != 1:
         return head
-    z = head.logit(eps=1e-7) if bool(((head >= 0) & (head <= 1)).all()) else head
+    if probability is None:
+        probability = bool(((head >= 0) & (head <= 1)).all())
+    z = head.logit(eps=1e-7) if probability else head
     return torch.cat([torch.zeros_like(z), z], 1)
 
 
