@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from auditing.planted import clusters, corrupted
-from layerprobe import Audit, audit, audit_features, baselines
+from layerprobe import Audit, History, audit, audit_features, baselines
 from layerprobe.errors import InputError
 
 FEATURE_DETECTORS = ["fine", "deep_knn", "simifeat_vote", "simifeat_rank", "hoc"]
@@ -96,6 +96,22 @@ def test_probabilities_and_histories_add_rows(of_features):
     for name in ("aum", "data_maps", "mean_margin"):
         assert row(table, name, "early")["auroc"] == row(table, name, "late")["auroc"] == 1
     assert np.isnan(row(table, "aum", "late")["flagged"])
+
+
+def test_a_recorded_training_has_the_means_of_its_epochs(of_features):
+    logits = torch.randn(4, 300, 3, generator=torch.Generator().manual_seed(0)) + 2 * torch.eye(3)[TRUE]
+    recorded = History(GIVEN, progress=False)
+    for epoch in logits:
+        recorded.update(torch.arange(300), epoch)
+        recorded.epoch()
+    found, expected = (
+        of_features.compare(features=LAYERS, history=history, true_labels=TRUE).query("layer == 'history'")
+        for history in (recorded, logits)
+    )
+    assert found["detector"].tolist() == ["aum", "data_maps"]
+    np.testing.assert_allclose(found["auroc"], expected["auroc"][:2], atol=1e-4)
+    with pytest.raises(InputError, match="holds no history for the detectors mean_margin"):
+        of_features.compare("mean_margin", features=LAYERS, history=recorded)
 
 
 def test_true_labels_may_be_known_for_some_rows(of_features):

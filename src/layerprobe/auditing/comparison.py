@@ -9,13 +9,15 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from layerprobe.auditing.features import Features, outputs_of_arrays
-from layerprobe.baselines import Detection, Detector, named_detectors
+from layerprobe.baselines import AUM, DataMaps, Detection, Detector, named_detectors
 from layerprobe.baselines.base import check_values
 from layerprobe.errors import InputError
 from layerprobe.layerwise.outputs import OUTPUT
 from layerprobe.probes.base import label_array
+from layerprobe.recording.history import History
 from layerprobe.utils.distributed import world_size
 
+RECORDED = {AUM: "aum", DataMaps: "confidence"}  # attributes of a History
 COLUMNS = ["detector", "layer", "overlap", "flagged", "agreement", "auroc"]
 
 
@@ -29,8 +31,8 @@ class DetectorInputs:
         Outputs of the layers.
     pred_probs : mapping of str to array (n, K)
         Class probabilities.
-    history : mapping of str to array (epochs, n, K) or (epochs, n)
-        Training histories.
+    history : mapping of str to array (epochs, n, K) or (epochs, n), or to History
+        Training histories. A `History` has the means over its epochs that "aum" and "data_maps" compute.
     """
 
     features: Mapping[str, Any]
@@ -39,7 +41,13 @@ class DetectorInputs:
 
     def of(self, detector: Detector) -> Mapping[str, Any]:
         """Return the inputs that a detector reads, by name."""
-        return getattr(self, detector.reads)
+        inputs = getattr(self, detector.reads)
+        means = next((mean for kind, mean in RECORDED.items() if isinstance(detector, kind)), None)
+        return {
+            name: getattr(values, means)[None] if means and isinstance(values, History) else values
+            for name, values in inputs.items()
+            if means or not isinstance(values, History)
+        }
 
 
 def detector_inputs(

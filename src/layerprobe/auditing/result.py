@@ -631,9 +631,9 @@ class Audit:
             The arguments of :func:`layerprobe.audit_features`, in the same order of rows.
         pred_probs : array (n, K) or mapping of names to them, optional
             Class probabilities besides those of the network, for example out of sample.
-        history : array (epochs, n, K) or mapping of names to them, optional
-            Logits or probabilities of the rows after each epoch of training, for "aum", "data_maps" and
-            "mean_margin".
+        history : History, array (epochs, n, K) or mapping of names to them, optional
+            A recorded training, for "aum" and "data_maps"; or logits or probabilities of the rows after each
+            epoch, for these and "mean_margin".
 
         Returns
         -------
