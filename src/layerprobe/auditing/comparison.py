@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from layerprobe.auditing.features import Features, outputs_of_arrays
 from layerprobe.baselines import AUM, DataMaps, Detection, Detector, named_detectors
 from layerprobe.baselines.base import check_values
 from layerprobe.errors import InputError
 from layerprobe.layerwise.outputs import OUTPUT
-from layerprobe.probes.base import label_array
 from layerprobe.recording.history import History
 from layerprobe.utils.distributed import world_size
 
@@ -180,11 +180,13 @@ def wrong_labels(given: np.ndarray, true_labels: Any) -> np.ndarray:
     InputError
         If there are not n labels, or none of them is known.
     """
-    true = label_array(true_labels).astype(object)
-    if len(true) != len(given):
+    values = list(true_labels.cpu().numpy() if isinstance(true_labels, Tensor) else true_labels)
+    if len(values) != len(given):
         raise InputError(
-            f"expected true_labels with one entry for each of {len(given)} rows, got {len(true)}"
+            f"expected true_labels with one entry for each of {len(given)} rows, got {len(values)}"
         )
+    true = np.empty(len(values), dtype=object)
+    true[:] = values
     known = ~pd.isna(true) & (true != "")
     if not known.any():
         raise InputError("expected true_labels with at least one known label, got none")
