@@ -87,7 +87,14 @@ class NetworkOptions:
         return load_model(reference, self.weights, self.device, self.strip_prefix)
 
     def load_rows(self, place: str, model: "nn.Module") -> "LabelledDataset":
-        """Read labelled data for a model from a path or ``pkg.mod:name``."""
+        """Read labelled data for a model.
+
+        Parameters
+        ----------
+        place : str
+            A path or ``pkg.mod:name``.
+        model : nn.Module
+        """
         from layerprobe.auditing.dataset.labelled import read_rows
         from layerprobe.cli.user_code import is_reference, load_object
 

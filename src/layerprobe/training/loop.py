@@ -249,7 +249,14 @@ def _train_epoch(
 
 
 def check_outputs(logits: object, n: int, num_classes: int) -> None:
-    """Raise unless a network returns logits (n, K) for at least so many classes."""
+    """Raise unless a network returns logits (n, K) for all classes.
+
+    Parameters
+    ----------
+    logits : object
+        What it returned.
+    n, num_classes : int
+    """
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
     if shape is None or len(shape) != 2 or shape[0] != n or shape[1] < num_classes:
         got = type(logits).__name__ if shape is None else f"the shape {shape}"

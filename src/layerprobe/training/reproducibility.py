@@ -2,8 +2,6 @@
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral
@@ -13,6 +11,9 @@ import numpy as np
 import torch
 
 from layerprobe.errors import InputError
+from layerprobe.utils.settings import seeded
+
+__all__ = ["Seeds", "provenance", "seeded"]
 
 PACKAGES = ("layerprobe", "torch", "numpy", "scikit-learn", "pandas")
 
@@ -41,23 +42,6 @@ class Seeds:
         if not isinstance(seed, Integral) or seed < 0:
             raise InputError(f"seed must be a non-negative integer, got {seed!r}")
         return cls(*np.random.SeedSequence(seed).generate_state(3).tolist())
-
-
-@contextmanager
-def seeded(*entropy: int) -> Iterator[None]:
-    """Seed torch's global generators from non-negative integers, and restore their states afterwards.
-
-    Examples
-    --------
-    >>> from layerprobe.networks import MLP
-    >>> with seeded(7):
-    ...     model = MLP(64)
-    """
-    # Fork only a GPU in use: forking all of them would initialise every GPU.
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
-        yield
 
 
 def provenance() -> dict[str, dict[str, str]]:

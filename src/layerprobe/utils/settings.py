@@ -227,3 +227,19 @@ def parallel(
             return [function(item) for item in items]
         with ThreadPoolExecutor(workers, initializer=setattr, initargs=(_HERE, "single", True)) as pool:
             return list(pool.map(function, items))
+
+
+@contextmanager
+def seeded(*entropy: int) -> Iterator[None]:
+    """Seed torch's global generators from non-negative integers, and restore their states afterwards.
+
+    Examples
+    --------
+    >>> with seeded(7):
+    ...     first = torch.rand(2)
+    """
+    # Fork only a GPU in use: forking all of them would initialise every GPU.
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]))
+        yield

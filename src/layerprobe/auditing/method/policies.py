@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from layerprobe.auditing.method.ensemble import fold_of, named_probes, score_candidates
 from layerprobe.errors import InputError
 from layerprobe.recording.history import History
-from layerprobe.training.reproducibility import seeded
+from layerprobe.utils.settings import seeded
 
 if TYPE_CHECKING:
     from layerprobe.auditing.features import Features, LabelledFeatures
