@@ -124,7 +124,7 @@ def audit(
     seed : int
         Of the untrained copy and of the bootstrap.
     progress : callable, optional
-        Called with the name of each step when it starts.
+        Called with the name of each step when it starts, and with the time that is left for a long one.
 
     Returns
     -------
@@ -311,7 +311,9 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
             untrained = untrained.corrected_for_memorisation(views, posterior)
 
     timer.start("candidates")
-    scored = score_candidates(probes, selection.fitted_on, y, selection.views, selection.correct)
+    scored = score_candidates(
+        probes, selection.fitted_on, y, selection.views, selection.correct, progress=timer.progress
+    )
     timer.start("selection")
     members = select_members(scored, selection.correct)
     candidates = [member.candidate for member in members]
