@@ -6,9 +6,10 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from layerprobe import plan
+from layerprobe import plan, probe
 from layerprobe.errors import InputError
 from layerprobe.layerwise import ProbePlan
+from layerprobe.utils.peak_memory import peak_bytes
 
 
 def test_layer_of_imagenet_size():
@@ -116,3 +117,19 @@ def test_working_memory_covers_the_largest_class():
     assert skew >= 8 * 256 * 256  # one class has nearly all rows
     assert skew >= 0.5 * even
     assert many < 0.5 * skew  # classes of at most twice the mean size
+
+
+@pytest.mark.parametrize(
+    ("dim", "n", "K", "dtype"), [(4096, 1500, 100, torch.float32), (512, 20_000, 10, torch.float64)]
+)
+def test_measured_peak_is_near_the_promise(dim, n, K, dtype):
+    model = nn.Sequential(nn.Linear(64, dim), nn.ReLU()).to(dtype)
+    x, y = torch.randn(n, 64, dtype=dtype), torch.arange(n) % K
+    found = plan(model, (x, y), layers="1")
+    probe(model, (x[:200], y[:200]), layers="1")  # imports are not measured
+    for promised, memory in ((found.held, None), (found.streamed, int(0.95 * found.held))):
+        peak = peak_bytes(lambda: probe(model, (x, y), layers="1", batch_size=256, memory=memory))  # noqa: B023
+        if peak is None:
+            pytest.skip("the kernel does not report the peak")
+        assert peak <= promised + 16 * 2**20  # of the network and its batch
+        assert promised <= 2 * peak

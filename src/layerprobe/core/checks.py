@@ -12,7 +12,7 @@ from torch import Tensor
 from layerprobe.errors import DegenerateWarning, InputError
 
 SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
-SAMPLE = 1024  # rows from which `widen` estimates the spread
+SAMPLE = 2**18  # numbers from which `widen` estimates the spread: 64 rows of 4096 features
 DIGITS = 100  # times the error of a squared cosine that the spread must exceed: two digits are left
 MAGNITUDES = (1e-140, 1e140)  # of float64 rows, so that sums of squares stay normal numbers
 
@@ -193,7 +193,7 @@ def widen(X: Tensor) -> Tensor:
     largest, (low, high) = check_magnitude(X), SAFE
     if not largest:
         return X
-    sample = X[:: 1 + len(X) // SAMPLE].double()
+    sample = X[:: max(1, len(X) // max(64, SAMPLE // X.shape[1]))].double()
     total = float(sample.square().sum())
     spread = float((sample - sample.mean(0)).square().sum())
     resolved = {

@@ -496,9 +496,11 @@ def label_array(y: Any) -> np.ndarray:
             array = np.asarray(y)
         else:  # of pandas, polars
             array = _tight(np.asarray(y, dtype=object))
+        if array.ndim == 0 or (array.ndim > 1 and array.shape[1:] != (1,)):
+            raise ValueError(f"expected one label per row, of shape (n,), got the shape {array.shape}")
         array = column_or_1d(array, warn=True)
     except (TypeError, ValueError) as error:
-        raise InputError(f"y must be one label per row: {error}") from error
+        raise InputError(f"y should be a 1d array of one label per row: {error}") from error
     if array.dtype.kind == "T":  # NumPy's strings of variable length
         array = np.array(array.tolist())
     if np.ma.is_masked(y):
@@ -509,8 +511,8 @@ def label_array(y: Any) -> np.ndarray:
         missing = array != array if array.dtype.kind in "fM" else np.zeros(0, dtype=bool)
     if missing.any():
         raise InputError(
-            f"Input y contains NaN, None or NA, no label, in {int(missing.sum())} of {len(array)} rows, the "
-            f"first is row {int(missing.argmax())}: drop these rows."
+            f"Input y contains NaN: {int(missing.sum())} labels are missing (None, NaN or NA) of "
+            f"{len(array)} rows, the first is row {int(missing.argmax())}: drop these rows."
         )
     if array.dtype == object and (wrong := [one for one in array if not isinstance(one, Hashable)]):
         raise InputError(f"labels must be hashable, one per row, got {wrong[0]!r:.80}.")

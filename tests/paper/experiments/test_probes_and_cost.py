@@ -5,7 +5,7 @@ import pytest
 
 from layerprobe.paper.experiments import cost, probes
 from layerprobe.paper.experiments.costs import fit_flops, masc_fit_flops, predict_flops
-from layerprobe.paper.experiments.probe_comparison import PROBES, affordable_probes
+from layerprobe.paper.experiments.probe_comparison import OF_THE_PAPER, PROBES, affordable_probes
 from layerprobe.probes import REGISTRY, create
 from layerprobe.utils import peak_memory as memory
 from layerprobe.utils.peak_memory import peak_bytes
@@ -16,7 +16,7 @@ def test_accuracies_are_those_of_the_probes_themselves(memorised):
     data = memorised.outputs["fc1"]
     for name in PROBES:
         for fitted_on, labels in memorised.label_sets.items():
-            fitted = create(name).fit(data.train, labels)
+            fitted = create(OF_THE_PAPER.get(name, name)).fit(data.train, labels)
             here = rows[(rows["layer"] == "fc1") & (rows["probe"] == name) & (rows["fitted_on"] == fitted_on)]
             test = here.loc[here["split"] == "test", "value"].item()
             assert test == pytest.approx(fitted.score(data.test, memorised.test_labels))
