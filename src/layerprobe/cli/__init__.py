@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from layerprobe.cli.audit import add_audit
 from layerprobe.cli.jobs import refuse_alone
 from layerprobe.cli.output import (
-    Terminated,
+    Termination,
     drop_output,
     new_app,
     print_error,
@@ -93,8 +93,8 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt as stop:
-        print_error("terminated" if isinstance(stop, Terminated) else "interrupted")
-        return 143 if isinstance(stop, Terminated) else 130
+        print_error("terminated" if isinstance(stop, Termination) else "interrupted")
+        return 143 if isinstance(stop, Termination) else 130
     except Exception as error:
         known = isinstance(error, LayerprobeError)
         said = "" if known else user_error(error)

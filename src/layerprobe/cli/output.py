@@ -91,17 +91,17 @@ def without_box(text: str) -> str:
     return re.sub(r"\s+", " ", ": ".join([*kept[:1], " ".join(kept[1:])]) if len(kept) > 1 else "".join(kept))
 
 
-class Terminated(KeyboardInterrupt):
+class Termination(KeyboardInterrupt):
     """SIGTERM, which ends a command as Ctrl-C does: its processes end, and it says how to go on."""
 
 
 @contextlib.contextmanager
 def sigterm_ends() -> Iterator[None]:
-    """Raise `Terminated` at SIGTERM while the block runs; a second SIGTERM does not disturb the end."""
+    """Raise `Termination` at SIGTERM while the block runs; a second SIGTERM does not disturb the end."""
 
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated
+        raise Termination
 
     before = signal.getsignal(signal.SIGTERM)
     try:

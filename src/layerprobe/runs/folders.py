@@ -238,7 +238,14 @@ def _reported(folder: Path) -> Iterator[None]:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """Return a text in one line, cut to a number of characters."""
+    """Return a text in one line.
+
+    Parameters
+    ----------
+    text : str
+    most : int
+        Number of characters after which it is cut.
+    """
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[:most]} ..."
 
