@@ -47,15 +47,20 @@ class SklearnProbe(Probe):
         """Return the estimator's error message with class names in place of class indices."""
         if len(rows) > 1 and (rows == rows[0]).all():
             message = SAME_ROWS
-        named = re.sub(r"class (\d+)", lambda match: f"class {self.classes_[int(match[1])]!r}", message)
+        named = re.sub(
+            r"class (?:np\.int64\()?(\d+)\)?",
+            lambda match: f"class {self.classes_.tolist()[int(match[1])]!r}",
+            message,
+        )
         return f"{type(self).__name__} cannot be fitted: {named}"
 
     def _scores(self, X: Tensor) -> Tensor:
         rows = self._numbers(X)
-        if hasattr(self.estimator_, "decision_function"):
-            scores = self.estimator_.decision_function(rows)
-            if scores.ndim == 1:  # scikit-learn's one column for two classes
-                scores = np.stack([np.zeros_like(scores), scores], axis=1)
-        else:
-            scores = self.estimator_.predict_proba(rows)
+        scoring = getattr(self.estimator_, "decision_function", None) or self.estimator_.predict_proba
+        try:
+            scores = scoring(rows)
+        except ValueError as error:
+            raise InputError(f"{type(self).__name__} cannot predict: {error}") from error
+        if scores.ndim == 1:  # scikit-learn's one column for two classes
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)
         return to_tensor(scores).to(X.device)
