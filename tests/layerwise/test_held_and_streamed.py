@@ -53,10 +53,10 @@ def test_held_and_streamed_give_the_same_table(model, forwards):
     options = {"train_labels": SETS, "probes": BY_SUMS, "variances": [0.5, 0.9, 0.99], "batch_size": 256}
     held = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), **options)
     # two rows give the dimensions; each first batch is compared with one of another size
-    assert forwards == [3, 2, 255] + [256] * 15 + [160] + [99, 100]
+    assert forwards == [3, 2, 64] + [256] * 15 + [160] + [64, 100]
     forwards.clear()
     streamed = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), **options, memory=SMALL)
-    assert forwards == [3, 2] + ([255] + [256] * 15 + [160]) * 2 + [99, 100]
+    assert forwards == [3, 2] + ([64] + [256] * 15 + [160]) * 2 + [64, 100]
     assert accuracies(streamed).equals(accuracies(held))
     assert set(held["probe"]) == {"masc 0.5", "masc 0.9", "masc 0.99", *BY_SUMS[1:], "network"}
     assert (streamed["seconds"].dropna() > 0).all()
@@ -155,7 +155,7 @@ def test_probes_that_need_rows_hold_outputs(model, forwards):
     probes = {"tree": DecisionTreeClassifier(random_state=0), "masc": MASC()}
     table = probe(model, (X, NOISY), probes=probes, layers="1")
     assert set(table["probe"]) == {"tree", "masc", "network"}
-    assert forwards == [3, 2, 511] + [512] * 7 + [416]
+    assert forwards == [3, 2, 64] + [512] * 7 + [416]
 
 
 def test_probes_that_need_rows_take_one_layer_at_a_time_where_all_do_not_fit(model, forwards):
@@ -163,7 +163,7 @@ def test_probes_that_need_rows_take_one_layer_at_a_time_where_all_do_not_fit(mod
     held = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), probes=probes)
     forwards.clear()
     by_layer = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), probes=probes, memory=1_750_000)
-    assert forwards == [3, 2] + ([511] + [512] * 7 + [416]) * 3 + [99, 100]  # input, 1, 3
+    assert forwards == [3, 2] + ([64] + [512] * 7 + [416]) * 3 + [64, 100]  # input, 1, 3
     assert accuracies(by_layer).equals(accuracies(held))
 
 

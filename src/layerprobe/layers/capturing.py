@@ -400,7 +400,7 @@ def capture(
     parameters, buffers and torch's random state do not change and its hooks are removed, also when an
     exception is raised. Outputs are copied at once, so that a later in-place operation does not change them.
 
-    The first batch is run with one row less, too. The dimension that changes is that of the rows, wherever it
+    The first batch is run with fewer rows, too. The dimension that changes is that of the rows, wherever it
     is: in the output of a recurrent layer with time first it is the second. Outputs without such a dimension,
     such as weights, masks and tables of positions, are no layers.
 

@@ -430,7 +430,7 @@ class _Axes(NamedTuple):
 class Tracer:
     """Runs a model on batches and names its layers.
 
-    The first batch is run with one row less, too. What changes shows which outputs have rows, and in which
+    The first batch is run with fewer rows, too. What changes shows which outputs have rows, and in which
     dimension; no later batch changes that.
 
     Parameters
@@ -551,8 +551,8 @@ class Tracer:
 
 
 def rows_to_compare(size: int) -> int:
-    """Return the number of rows of the pass that is compared with one of `size` rows; one row is special."""
-    return size - 1 if size > 2 else size + 1
+    """Return the number of rows of the pass that is compared with one of `size` rows: few, but several."""
+    return min(size - 1, 64) if size > 2 else size + 1
 
 
 def _resized(value: Any, size: int, other: int, main: Tensor | None) -> Any:
