@@ -140,8 +140,8 @@ def test_two_classes_have_two_scores():
             assert one.criterion > 0.8
 
 
-def test_error_names_probe_and_layer():
+def test_error_names_the_layer():
     bad = X.clone()
     bad[3, 1] = torch.nan
-    with pytest.raises(InputError, match=r"probe 'ridge' on layer 'seen'.* row 3"):
+    with pytest.raises(InputError, match=r"layer 'seen'.* row 3"):
         scored(["ridge"], {"seen": bad})

@@ -73,7 +73,7 @@ def test_sorted_names_are_classes_in_the_order_of_the_outputs(model, names):
 
 def test_names_without_an_order_omit_only_the_network(model):
     classes = [("a", 1), ("b", 2), ("c", 3), ("d", 4)]
-    table = probe(model, (X, [classes[k] for k in NOISY]))
+    table = probe(model, X, train_labels={"given": [classes[k] for k in NOISY]})
     assert set(table["probe"]) == {"masc"}
 
 

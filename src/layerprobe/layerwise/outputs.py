@@ -572,7 +572,7 @@ def _send_own_batches(extractor: Extractor, data: Any) -> None:
         return
 
     def send(batch: LayerBatch) -> None:
-        send_to_first(batch.positions)
+        send_to_first(torch.as_tensor(np.asarray(batch.indices)))
         for rows in _with_logits(batch).values():
             send_to_first(rows.float().cpu())
 
