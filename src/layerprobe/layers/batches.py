@@ -27,7 +27,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
-from layerprobe.core.checks import check_dense
 from layerprobe.errors import InputError
 
 Column = Tensor | np.ndarray
@@ -480,9 +479,7 @@ def _array(value: Any) -> Any:
         return tuple(map(_array, value))
     if isinstance(value, pd.DataFrame):
         return _frame(value)
-    if isinstance(value, Tensor):
-        return value if value.is_complex() or value.is_nested else check_dense(value, "x")
-    if is_texts(value) or not (isinstance(value, list) or _is_array(value)):
+    if isinstance(value, Tensor) or is_texts(value) or not (isinstance(value, list) or _is_array(value)):
         return value
     try:
         return np.asarray(value)
