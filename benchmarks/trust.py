@@ -135,8 +135,8 @@ def noisy_labels(
         moved = (true == 0) & (np.random.default_rng(seed).random(len(true)) < float(degree))
         return np.where(moved, 1, true)
     draw = {"uniform": noise.uniform, "pair": noise.pair_flip}[word]
-    degree_drawn = float(degree) * K / (K - 1) if word == "uniform" else float(degree)
-    return draw(true, degree_drawn, num_classes=K, seed=seed).labels
+    drawn = float(degree) * K / (K - 1) if word == "uniform" else float(degree)  # a drawn label may be right
+    return draw(true, min(drawn, 0.9), num_classes=K, seed=seed).labels
 
 
 def truth(found: Audit, true: np.ndarray) -> dict[str, float]:
