@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/layerprobe demo
 
 test: .venv/cluster
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4
 
 check: .venv/installed
 	$(BIN)/ruff check
