@@ -9,6 +9,7 @@ from torch import nn
 
 from auditing.planted import corrupted
 from layerprobe import audit
+from layerprobe.errors import InputError
 from layerprobe.networks import CNN, ResNet18
 from layerprobe.training import seeded
 
@@ -219,3 +220,30 @@ def test_tokens_in_a_dict_are_data_too(text_classifier):
     tokens = {key: value for key, value in held.items() if key != "labels"}
     assert (found.predict(tokens) == found.predict(held)).all()
     assert found.predict({**tokens, "index": np.arange(150)[::-1]}).tolist() == found.predict(tokens).tolist()
+
+
+def test_layer_of_nan_is_named():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x * float("nan")
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.broken, self.head = nn.Linear(6, 8), Broken(), nn.Linear(8, 3)
+
+        def forward(self, x):
+            z = self.first(x)
+            self.broken(z)
+            return self.head(z)
+
+    x, y = torch.randn(60, 6), torch.arange(60) % 3
+    with pytest.raises(InputError, match="layer 'broken' has NaN or infinity in 60 of 60 rows"):
+        audit(
+            Net(),
+            (x, y),
+            layers=["first", "broken"],
+            policy="noisy_holdout",
+            holdout=(x + 1, y),
+            controls=False,
+        )

@@ -1,5 +1,6 @@
 """Which part of a network's output is its head, and which output is which class, in audit() and probe()."""
 
+import re
 import warnings
 from collections import namedtuple
 from dataclasses import dataclass
@@ -219,6 +220,52 @@ def test_order_of_integer_labels_that_does_not_fit():
         other = {"fc": X[N:], "output": net(X[N:])}
     with pytest.raises(InputError, match=r"class_names=\[1, 2, 0\]"):
         audit_features(features, y[:N], policy="noisy_holdout", holdout=(other, y[N:]), probes="ncm")
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_order_of_more_outputs_than_classes(text):
+    torch.manual_seed(0)
+    centres = 8 * torch.randn(12, 6)
+    y = torch.arange(360) % 12
+    x = centres[y] + 0.1 * torch.randn(360, 6)
+    model = nn.Sequential(nn.Linear(6, 13), nn.Identity())
+    with torch.no_grad():  # output 0 is a background class, output k + 1 is that of label k
+        model[0].weight[1:], model[0].bias[1:] = 2 * centres, -centres.square().sum(1)
+        model[0].weight[0], model[0].bias[0] = 0, -1e4
+    labels = y.numpy().astype(str) if text else y
+    train, held = (x[:240], labels[:240]), (x[240:], labels[240:])
+    kind = str if text else int
+    right = [kind(12), *map(kind, range(12))]
+    pattern = rf"with 100% in another order.*class_names={re.escape(repr(right))}"
+    with pytest.raises(InputError, match=pattern):
+        head_of(model, train, held)
+    with pytest.warns(LayerprobeWarning, match=pattern):
+        network_of(model, train, held)
+    assert head_of(model, train, held, class_names=right)[0] == 1
+    assert network_of(model, train, held, class_names=right) == [1]
+    with torch.no_grad():
+        features, other = ({"fc": part, "output": model(part)} for part in (x[:240], x[240:]))
+    with pytest.raises(InputError, match=pattern):
+        audit_features(
+            features, labels[:240], policy="noisy_holdout", holdout=(other, labels[240:]), probes="ncm"
+        )
+
+
+@pytest.mark.parametrize("key", [int, str])
+def test_keys_of_the_configuration_are_whole_numbers(key):
+    torch.manual_seed(0)
+    names = np.array([f"kind {(7 * k) % 12}" for k in range(12)])
+    y = torch.arange(360) % 12
+    x = torch.eye(12)[y] + 0.1 * torch.randn(360, 12)
+    model = nn.Sequential(nn.Linear(12, 12), nn.Identity())
+    with torch.no_grad():
+        model[0].weight.copy_(torch.eye(12)), model[0].bias.zero_()
+    model.config = SimpleNamespace(id2label={key(k): name for k, name in enumerate(names.tolist())})
+    train, held = (x[:240], names[y[:240]]), (x[240:], names[y[240:]])
+    measured, audited = head_of(model, train, held)
+    assert measured == 1
+    assert audited.classes.tolist() == names.tolist()
+    assert network_of(model, train, held) == [1]
 
 
 def test_names_of_the_configuration_give_the_order(net):

@@ -47,6 +47,13 @@ def test_error_for_an_unknown_pattern_names_similar_layers(mlp, x, layers, messa
         capture(mlp, x, layers)
 
 
+def test_patterns_of_pool_that_match_no_chosen_layer(mlp, x):
+    with pytest.raises(LayerError, match=r"no layer matches 'nope'.* shows all 7"):
+        capture(mlp, x, "fc1", pool={"nope": "mean"})
+    with pytest.raises(LayerError, match=r"pool= has 'fc2', which matches none of the chosen layers, 'fc1':"):
+        capture(mlp, x, "fc1", pool={"fc2": "mean"})
+
+
 def test_no_pattern_at_all(mlp, x):
     with pytest.raises(InputError, match="at least one layer or pattern"):
         capture(mlp, x, [])

@@ -48,7 +48,7 @@ def test_wrong_models(entry, model, message):
 @pytest.mark.parametrize("entry", WITH_LAYERS)
 @pytest.mark.parametrize("layers", [3, [1], [None], ["0", 2.5], b"0", {"0": 1}, nn.ReLU(), True, 0.5])
 def test_wrong_layers(entry, layers):
-    with pytest.raises(InputError, match="expected names or patterns of layers, got"):
+    with pytest.raises(InputError, match=r"expected (layers= as )?names or patterns of layers, got"):
         ENTRIES[entry](MODEL, X, layers=layers)
 
 
@@ -64,6 +64,11 @@ def test_wrong_batch_sizes(entry, size):
 def test_wrong_devices(entry, device):
     with pytest.raises(InputError, match='expected a device such as "cpu" or "cuda:0", got '):
         ENTRIES[entry](MODEL, X, device=device)
+
+
+def test_consume_that_cannot_be_called():
+    with pytest.raises(InputError, match=r"expected consume as a function of .*, got 3"):
+        capture(MODEL, X, consume=3)
 
 
 @pytest.mark.parametrize("dtype", ["float32", np.float32, torch.int64, torch.bool, float, torch.complex64])

@@ -4,6 +4,7 @@ Rows are sorted here by their content, once, so that no result depends on their 
 user's order once, in the result.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
@@ -39,6 +40,7 @@ from layerprobe.layerwise.outputs import (
     HeadCounts,
     LayerBatch,
     class_scores,
+    configured_names,
     head_predictions,
 )
 from layerprobe.recording.history import History
@@ -169,6 +171,8 @@ class Features:
         Outputs of each view, for the rows in `kept`.
     kept : ndarray of int64
         Positions of these rows.
+    predicted : Tensor (n,), int64, or None
+        The network's largest output, among all of them, also those of no class.
     """
 
     own: dict[str, Tensor]
@@ -177,6 +181,7 @@ class Features:
     probabilities: Tensor | None = None
     views: "dict[str, Features]" = field(default_factory=dict)
     kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    predicted: Tensor | None = None
 
     @property
     def n(self) -> int:
@@ -356,6 +361,7 @@ class NetworkReader:
         extractor = self._extractor() if layers is None else self._extractor().of_layers(layers)
         outputs = extractor.extract(batches(), order=order, gather=layers is None)
         logits = None if outputs.output is None else class_scores(outputs.output)
+        predicted = None if logits is None else logits.argmax(1)
         if logits is not None and self.outputs is not None:
             logits = logits[:, list(self.outputs)]
         if logits is not None and (bad := logits.isnan().any(1)).any():
@@ -363,7 +369,14 @@ class NetworkReader:
                 f"the network outputs NaN for {int(bad.sum())} of {rows.n} rows, so the audit has no head to "
                 "compare with: use other weights, or leave out these rows"
             )
-        return _features({layer: outputs[layer] for layer in outputs if layer != OUTPUT}, logits)
+        layer_outputs = {layer: outputs[layer] for layer in outputs if layer != OUTPUT}
+        for layer, X in layer_outputs.items():
+            if not math.isfinite(sum(map(float, X.aminmax()))) and (bad := ~X.isfinite().all(1)).any():
+                raise InputError(
+                    f"layer {layer!r} has NaN or infinity in {int(bad.sum())} of {rows.n} rows: drop these "
+                    "rows, repair the layer, or leave it out by layers="
+                )
+        return replace(_features(layer_outputs, logits), predicted=predicted)
 
 
 @dataclass(frozen=True, eq=False)
@@ -379,7 +392,8 @@ class NetworkInputs:
         The training rows, and the held-out rows or None.
     y, held_out_y : Tensor, int64
         Class indices of their labels.
-    classes : Classes
+    classes, every : Classes
+        Those that have training rows, and those of all outputs.
     dimensions : dict of str to int
         Number of features of each layer.
     width : int
@@ -394,6 +408,7 @@ class NetworkInputs:
     y: Tensor
     held_out_y: Tensor | None
     classes: Classes
+    every: Classes
     dimensions: dict[str, int]
     width: int
 
@@ -438,7 +453,7 @@ class NetworkInputs:
         held_out_y = None
         if held_out is not None:
             held_out_y = classes.indices(to_names(held_out.labels), f"labels of {what}=")
-        return cls(options, model, reader, rows, held_out, y, held_out_y, classes, dimensions, width)
+        return cls(options, model, reader, rows, held_out, y, held_out_y, classes, every, dimensions, width)
 
     @property
     def plan(self) -> AuditPlan:
@@ -474,8 +489,8 @@ class NetworkInputs:
         In a job of several processes all of them call it, and the first returns the outputs.
         """
         train, held_out = self._outputs(self.reader)
-        if self.options.class_names is None and train.features.logits is not None:
-            _require_order(train, self.classes, self.reader.outputs)
+        if self.options.class_names is None and train.features.predicted is not None:
+            _require_order(train.features.predicted, train.y, self.classes, self.every, self.reader.outputs)
         untrained = None
         if self.options.controls:
             fresh = untrained_copy(self.model, self.options.seed)
@@ -506,9 +521,8 @@ def _class_names(
 
     ``model.config.id2label`` knows the order of the outputs better than the data.
     """
-    ids = getattr(getattr(model, "config", None), "id2label", None)
-    if class_names is None and isinstance(ids, Mapping) and all(isinstance(k, int) for k in ids):
-        names = [ids[k] for k in sorted(ids)]
+    names = configured_names(model)
+    if class_names is None and names is not None:
         own = rows.class_names
         if rows.labels.dtype.kind not in "iu" and set(rows.labels.tolist()) <= set(names):
             return names, lambda labels: labels
@@ -567,15 +581,26 @@ def _present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[
     return Classes(every.names[present.numpy()]), y, tuple(present.tolist())
 
 
-def _require_order(train: LabelledFeatures, classes: Classes, outputs: tuple[int, ...] | None) -> None:
-    """Raise if the network agrees much better with the labels in another order of the classes."""
-    if (logits := train.features.logits) is None:
-        return
+def _require_order(
+    predicted: Tensor, y: Tensor, classes: Classes, every: Classes, outputs: tuple[int, ...] | None
+) -> None:
+    """Raise if the network agrees much better with the labels in another order of the classes.
+
+    Parameters
+    ----------
+    predicted : Tensor (n,), int64
+        The largest of all outputs of each row.
+    y : Tensor (n,), int64
+        Class of each row, 0..K-1.
+    classes, every : Classes
+        The K classes that have rows, and those of all outputs.
+    outputs : tuple of K int, or None
+        The output of each class; None for all in their order.
+    """
     of_class = np.arange(len(classes)) if outputs is None else np.array(outputs)
-    counts = HeadCounts(1, int(of_class.max()) + 1)
-    predicted, y = (torch.from_numpy(of_class[k.numpy()]) for k in (logits.argmax(1), train.y))
-    counts.add({"": (int(of_class.max()) + 1, predicted)}, y[None])
-    if message := counts.other_order("", of_class, classes.names.tolist()):
+    counts = HeadCounts(1, len(every))
+    counts.add({"": (len(every), predicted)}, torch.from_numpy(of_class)[y][None])
+    if message := counts.other_order("", of_class, classes.names.tolist(), every.names.tolist()):
         raise InputError(message)
 
 
@@ -632,7 +657,7 @@ def _with_views(own: Features, views: Iterable[tuple[str, Features]], kept: np.n
     for total in sums.values():
         total /= count
     averaged = None if probabilities is None else probabilities / count
-    return Features(own.own, sums or own.own, own.logits, averaged, parts, kept)
+    return Features(own.own, sums or own.own, own.logits, averaged, parts, kept, own.predicted)
 
 
 def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOptions) -> AuditFeatures:
@@ -664,11 +689,12 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
     classes, y, outputs = _present_classes(every, every.indices(given_labels, "labels"))
     classes.check_counts(y)
+    predicted = None if given.logits is None else given.logits.argmax(1)
     given = _of_outputs(given, outputs)
     train, order = _sort_by_content(given, y)
-    if options.class_names is None:
-        _require_order(train, classes, outputs)
     rows = torch.from_numpy(order)
+    if options.class_names is None and predicted is not None:
+        _require_order(predicted[rows], train.y, classes, every, outputs)
     views = [
         (name, _take(_of_outputs(view, outputs), rows)) for name, view in _checked_views(options.views, given)
     ]

@@ -455,6 +455,8 @@ def capture(
     selection = Selection(layers)
     check_pool(pool)
     check_count("batch_size", batch_size)
+    if consume is not None and not callable(consume):
+        raise InputError(f"expected consume as a function of (outputs, labels, indices), got {consume!r:.80}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise InputError(f"expected dtype as a floating-point torch.dtype, got {dtype!r}")
     device, model_dtype = device_and_dtype(model, device)
@@ -487,7 +489,13 @@ def _run(
     trace = tracer.run(batch, visit)
     names = selection.settle(trace, number)
     if isinstance(pool, Mapping):
-        require_matches(pool, [site for site in trace.sites if site.name in names])
+        require_matches(pool, trace.sites)
+        for pattern in pool:
+            if not isinstance(pattern, OptionalPattern) and not any(matches(n, pattern) for n in names):
+                raise LayerError(
+                    f"pool= has {pattern!r}, which matches none of the chosen layers, "
+                    f"{', '.join(map(repr, names[:10]))}{', ...' * (len(names) > 10)}: choose it by layers="
+                )
     return {name: outputs[name] for name in names}
 
 

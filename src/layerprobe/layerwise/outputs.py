@@ -390,6 +390,7 @@ def _with_logits(batch: LayerBatch) -> dict[str, Tensor]:
 
 CALLED = re.compile("logit", re.IGNORECASE)
 IN_CLASSES = 0.5  # a head with outputs of no class must predict a class for at least this share of the rows
+GOLDEN_RATIO = 0.6180339887498949
 MUTUAL = 0.8  # share of the classes that another order must fit both ways
 LEAST_GAIN = 0.05  # of the agreement with the labels by another order of the classes, and
 STANDARD_ERRORS = 5  # at least so many standard errors of it
@@ -440,6 +441,20 @@ def head_predictions(heads: Mapping[str, Tensor]) -> dict[str, tuple[int, Tensor
     }
 
 
+def configured_names(model: nn.Module) -> list[Any] | None:
+    """Return the names of the outputs in their order by ``model.config.id2label``; None without them.
+
+    Its keys are whole numbers, or texts of them as in a file config.json.
+    """
+    ids = getattr(getattr(model, "config", None), "id2label", None)
+    try:
+        by_output = {int(key): name for key, name in ids.items()} if isinstance(ids, Mapping) else {}
+    except (TypeError, ValueError):
+        return None
+    complete = by_output and sorted(by_output) == list(range(len(ids)))  # type: ignore[arg-type]
+    return [by_output[i] for i in range(len(by_output))] if complete else None
+
+
 class HeadCounts:
     """Counts of a network's predictions per class, for every possible head and set of labels.
 
@@ -451,7 +466,8 @@ class HeadCounts:
     Attributes
     ----------
     counts : dict of str to Tensor (S, 2, k, K + 1), int64
-        Rows of even and of odd number by prediction and class; the last class stands for unknown ones.
+        Two halves of the rows by prediction and class; the last class stands for unknown ones. The halves
+        depend on the number of the row only, and not periodically, as labels may do.
     """
 
     def __init__(self, num_sets: int, num_classes: int) -> None:
@@ -471,7 +487,7 @@ class HeadCounts:
             The output of the class of each row, in 0..K-1; -1 for unknown classes.
         """
         y = torch.where(y < 0, self.num_classes, y)
-        parity = (self._seen + torch.arange(y.shape[1])) % 2
+        parity = ((self._seen + torch.arange(y.shape[1])) * GOLDEN_RATIO % 1 < 0.5).long()
         self._seen += y.shape[1]
         for name, (k, predicted) in predictions.items():
             if k > 1:
@@ -522,13 +538,15 @@ class HeadCounts:
         }
         return max(exact or wider, key=lambda name: int(usable[name][outputs].trace()), default=None)
 
-    def other_order(self, name: str, outputs: np.ndarray, names: Sequence[Any]) -> str | None:
+    def other_order(
+        self, name: str, outputs: np.ndarray, names: Sequence[Any], every: Sequence[Any] | None = None
+    ) -> str | None:
         """Return a message if the head agrees much better with the labels in another order of the classes.
 
-        The best assignment of classes to outputs for the even rows (Hungarian method; Crouse, 2016) is
-        compared with the given one on the odd rows. For most classes it must also be the most frequent
-        prediction for the class, and the most frequent class of the prediction, which is rarely so for a
-        network that is not trained.
+        The best assignment of classes to any outputs of the head for one half of the rows (Hungarian method;
+        Crouse, 2016) is compared with the given one on the other half. For most classes it must also be the
+        most frequent prediction for the class, and the most frequent class of the prediction, which is rarely
+        so for a network that is not trained.
 
         Parameters
         ----------
@@ -538,24 +556,32 @@ class HeadCounts:
             As for `choose`.
         names : sequence of K labels
             The classes in this order.
+        every : sequence of k names, optional
+            Names of all outputs of the head. Default: their numbers, as texts if `names` are texts.
         """
         from scipy.optimize import linear_sum_assignment
 
-        K = len(outputs)
-        even, odd = self.counts[name].sum(0)[:, outputs][:, :, outputs].double().numpy()  # (K, K)
-        both, given, keep = even + odd, np.arange(K), 1e-6 * np.eye(K)  # a tie keeps the given order
-        n = max(odd.sum(), 1)
-        order = linear_sum_assignment(even + keep, maximize=True)[1]
-        gained, lost = (odd[given, k][order != given].sum() for k in (order, given))
-        agreement, frequent = odd[given, order].sum() / n, odd.sum(0).max() / n
+        K, k = len(outputs), self.counts[name].shape[2]
+        first, second = self.counts[name].sum(0)[:, :, outputs].double().numpy().transpose(0, 2, 1)  # (K, k)
+        classes, both, keep = np.arange(K), first + second, np.zeros((K, k))
+        keep[classes, outputs] = 1e-6  # a tie keeps the given order
+        n = max(second.sum(), 1)
+        order = linear_sum_assignment(first + keep, maximize=True)[1]  # the output of each class
+        gained, lost = (second[classes, o][order != outputs].sum() for o in (order, outputs))
+        agreement, frequent = second[classes, order].sum() / n, second.sum(1).max() / n
         least = max(LEAST_GAIN, STANDARD_ERRORS * math.sqrt(gained + lost) / n)
-        mutual = (both.argmax(1) == order) & (both[:, order].argmax(0) == given)
+        mutual = (both.argmax(1) == order) & (both[:, order].argmax(0) == classes)
         if (gained - lost) / n <= least or agreement <= frequent + LEAST_GAIN or mutual.mean() < MUTUAL:
             return None
         order = linear_sum_assignment(both + keep, maximize=True)[1]
-        before, after = (both[given, k].sum() / both.sum() for k in (given, order))
-        by_output = dict(zip(outputs.tolist(), (names[k] for k in order), strict=True))
-        line = [by_output.get(i, i) for i in range(int(outputs.max()) + 1)]
+        before, after = (both[classes, o].sum() / both.sum() for o in (outputs, order))
+        by_output = dict(zip(order.tolist(), names, strict=True))
+        if every is None:
+            every = [str(i) if isinstance(names[0], str) else i for i in range(k)]
+        taken = set(names)
+        by_output |= {i: every[i] for i in range(k) if i not in by_output and every[i] not in taken}
+        spare = iter([one for one in every if one not in taken | set(by_output.values())])
+        line = [by_output[i] if i in by_output else next(spare) for i in range(k)]
         return (
             f"the network agrees with {before:.0%} of the training labels if the classes of its outputs are "
             f"{', '.join(map(str, names[:5]))}{', ...' * (K > 5)}, but with {after:.0%} in another order. If "

@@ -43,6 +43,7 @@ from layerprobe.layerwise.outputs import (
     Extractor,
     HeadCounts,
     LayerBatch,
+    configured_names,
     head_predictions,
 )
 from layerprobe.layerwise.planning import ProbePlan, reads_of
@@ -270,14 +271,14 @@ class _Task:
     def truth(self, labels: LabelSets) -> _Truth | None:
         """Return the classes as outputs of the network; None where it is not known which is which."""
         classes = labels.classes
-        ids = getattr(getattr(self.extractor.model, "config", None), "id2label", None)
+        configured = configured_names(self.extractor.model)
         names = None if self.class_names is None else label_array(self.class_names).tolist()
         if names is None and classes.dtype.kind in "iub":
             values = classes.astype(np.int64)
             known = values.min() >= 0 and values.max() < MOST_OUTPUTS
             return _Truth(classes, values, None, checks_order=True) if known else None
-        if names is None and isinstance(ids, Mapping) and set(classes.tolist()) <= set(ids.values()):
-            names = [ids[k] for k in sorted(ids)]
+        if configured is not None and names is None and set(classes.tolist()) <= set(configured):
+            names = configured
         if names is None:
             try:
                 values = np.array([int(label) for label in classes.tolist()])
