@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from layerprobe import capture
-from layerprobe.cli.user_code import is_reference, load_model, load_object, user_error
-from layerprobe.errors import DataError, InputError
+from layerprobe.cli.user_code import is_reference, load_model, load_object, user_error, user_line
+from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.networks import MLP
 from layerprobe.training.checkpoints import save_weights
 
@@ -100,9 +100,10 @@ def test_failing_forward_pass_names_the_layer_or_the_line(here):
         "chain = nn.Sequential(nn.ReLU(), nn.Linear(3, 2))\n"
     )
     model, chain = load_model("users_net:Net(4)", None, None), load_model("users_net:chain", None, None)
-    with pytest.raises(IndexError) as caught:
+    with pytest.raises(LayerError) as caught:
         capture(model, torch.zeros(2, 3))
-    assert "(users_net.py, line 7, in forward: return self.body(x)[5])" in user_error(caught.value)
+    line = "(users_net.py, line 7, in forward: return self.body(x)[5])"
+    assert user_line(caught.value.__cause__) == line
     with pytest.raises(Exception, match="shapes cannot be multiplied") as caught:
         chain(torch.zeros(2, 4))
     assert user_error(caught.value).endswith("(in the forward pass of the model, in 1 Linear)")

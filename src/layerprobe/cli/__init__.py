@@ -25,7 +25,7 @@ from layerprobe.cli.paper import add_paper
 from layerprobe.cli.probe import add_probe
 from layerprobe.cli.reproduce import add_reproduce
 from layerprobe.cli.review import add_review
-from layerprobe.cli.user_code import user_error
+from layerprobe.cli.user_code import user_error, user_line
 from layerprobe.errors import LayerprobeError
 from layerprobe.utils.terminal import say
 
@@ -98,9 +98,10 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         known = isinstance(error, LayerprobeError)
         said = "" if known else user_error(error)
+        place = user_line(error.__cause__) if known else ""
         if not (said or known or isinstance(error, OSError)):
             raise
-        print_error(f"your code failed: {said}" if said else error)
+        print_error(f"your code failed: {said}" if said else f"{error} {place}".rstrip())
         return 2
     return 0
 

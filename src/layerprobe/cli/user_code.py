@@ -115,10 +115,8 @@ def user_error(error: BaseException) -> str:
     said = f"{type(error).__name__}: {' '.join(str(error).split())[:500]}".rstrip(": ")
     if isinstance(error, SyntaxError) and error.filename and _is_users(error.filename):
         return f"SyntaxError: {error.msg} ({_short(error.filename)}, line {error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_users(frame.filename)]
-    if frames:
-        last = frames[-1]
-        return f"{said} ({_short(last.filename)}, line {last.lineno}, in {last.name}: {last.line})"
+    if place := user_line(error):
+        return f"{said} {place}"
     if not PLACES or "torch" not in sys.modules:
         return ""
     selves: list[Any] = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -127,6 +125,15 @@ def user_error(error: BaseException) -> str:
         return ""
     layer = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
     return f"{said} (in the forward pass of the model, in {layer or 'its'} {type(modules[-1]).__name__})"
+
+
+def user_line(error: BaseException | None) -> str:
+    """Return the last line of the user's code that an error passed, in parentheses; empty without one."""
+    frames = traceback.extract_tb(error.__traceback__) if error else []
+    own = [frame for frame in frames if _is_users(frame.filename)]
+    if not own:
+        return ""
+    return f"({_short(own[-1].filename)}, line {own[-1].lineno}, in {own[-1].name}: {own[-1].line})"
 
 
 def _is_users(file: str) -> bool:
