@@ -450,3 +450,67 @@ def test_half_precision_is_pooled_in_float32():
 def test_invalid_pool_is_refused(pool, error, message):
     with pytest.raises(error, match=message):
         capture(CONVOLUTIONS[2], IMAGES, "0", pool=pool)
+
+
+class TokensAnd(nn.Module):
+    """An embedding of token ids; the second input, of any name, has no effect on it."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.embed = nn.Embedding(20, 5)
+        self.forward = {
+            "seq_len": lambda ids, seq_len: self.embed(ids),
+            "n_tokens": lambda ids, n_tokens: self.embed(ids),
+            "sizes": lambda ids, sizes: self.embed(ids),
+            "valid": lambda ids, valid: self.embed(ids),
+            "attention_mask": lambda ids, attention_mask: self.embed(ids),
+        }[name]
+
+
+def tokens_of_lengths(left=False):
+    torch.manual_seed(0)
+    lengths = torch.tensor([3, 7, 5, 1, 6])
+    mask = torch.arange(7) < lengths[:, None]
+    mask = mask.flip(1) if left else mask
+    return torch.randint(1, 20, (5, 7)) * mask, lengths, mask
+
+
+@pytest.mark.parametrize("name", ["seq_len", "n_tokens", "sizes"])
+def test_lengths_of_other_names(name):
+    ids, lengths, _ = tokens_of_lengths()
+    model = TokensAnd(name)
+    rows = capture(model, {"ids": ids, name: lengths}, "embed", pool="mean").outputs["embed"]
+    expected = [model.embed(ids[i, : lengths[i]]).mean(0) for i in range(5)]
+    torch.testing.assert_close(rows, torch.stack(expected).detach())
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.float])
+def test_masks_of_other_names(left, dtype):
+    ids, _, mask = tokens_of_lengths(left)
+    model = TokensAnd("valid")
+    rows = capture(model, {"ids": ids, "valid": mask.to(dtype)}, "embed", pool="mean").outputs["embed"]
+    expected = [model.embed(ids[i][mask[i]]).mean(0) for i in range(5)]
+    torch.testing.assert_close(rows, torch.stack(expected).detach())
+
+
+def test_numbers_per_row_that_are_no_lengths_change_nothing():
+    ids, model = torch.randint(1, 20, (5, 7)), TokensAnd("sizes")
+    kinds = torch.tensor([1, 2, 1, 3, 2])
+    rows = capture(model, {"ids": ids, "sizes": kinds}, "embed", pool="mean").outputs["embed"]
+    torch.testing.assert_close(rows, model.embed(ids).mean(1).detach())
+
+
+def test_inputs_that_may_or_may_not_show_padding_are_refused():
+    ids, lengths, mask = tokens_of_lengths()
+    full = torch.randint(1, 20, (5, 7))
+    refused = [
+        ("valid", ids, ~mask, "not known if 'valid' is a mask"),
+        ("valid", full, torch.randint(0, 2, (5, 7)), "not known if 'valid' is a mask"),
+        ("sizes", full, lengths, "call it lengths"),
+        ("attention_mask", ids, mask[:, None, None], r"'attention_mask' has the shape \(5, 1, 1, 7\)"),
+        ("attention_mask", ids, mask[:, None] & mask[:, :, None], r"has the shape \(5, 7, 7\)"),
+    ]
+    for name, x, value, message in refused:
+        with pytest.raises(LayerError, match=message):
+            capture(TokensAnd(name), {"ids": x, name: value}, "embed", pool="mean")

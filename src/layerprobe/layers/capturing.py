@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -210,6 +211,9 @@ class _AxesError(LayerError):
     """The dimensions of an output are not known: the policy "compact" leaves it whole."""
 
 
+LENGTHS = re.compile(r"(lengths?|lens|(^|_)len|(^|_)n(um)?_tokens)$")
+
+
 class Padding:
     """The padding of one batch of token sequences.
 
@@ -219,7 +223,10 @@ class Padding:
         Runs the model, the arguments of whose forward name positional inputs.
     batch : Batch
         Masks are inputs called ``*attention_mask``, true for tokens, and ``*padding_mask`` or ``*pad_mask``,
-        true for padding; inputs called ``*length``, ``*lengths`` or ``*lens`` count the tokens.
+        true for padding; inputs called ``*length``, ``*lengths``, ``*_len``, ``*lens`` or ``*_tokens`` count
+        the tokens. Without such an input, the values of others decide: whole numbers (b,) within 1..t
+        are lengths, and a (b, t) input of true and false or 1 and 0 is a mask, if the rest of each row is
+        constant.
     """
 
     def __init__(self, tracer: Tracer, batch: Batch) -> None:
@@ -231,21 +238,80 @@ class Padding:
         inputs = batch.inputs
         if isinstance(inputs, tuple):
             inputs = dict(zip(argument_names(tracer.model), inputs, strict=False))
-        for key, value in named_tensors(inputs):
+        named = named_tensors(inputs)
+        named = named[1:] if len(named) > 1 else named  # the main one is listed again by its name
+        columns: dict[str, Tensor] = {}  # (b,)
+        sequences: dict[str, Tensor] = {}  # (b, t, ...)
+        for key, value in named:
             name = key.rpartition(".")[2].lower()
-            if name.endswith(("length", "lengths", "lens")) and value.shape == (batch.size,):
-                self.lengths.append(value)
+            if value.shape == (batch.size,):
+                columns[name] = value
+                if LENGTHS.search(name):
+                    self.lengths.append(value)
             elif value.shape[:1] != (batch.size,) or value.ndim < 2:
                 continue
             elif "mask" not in name:
+                sequences[name] = value
                 self.tokens.add(value.shape[1])
             elif value.ndim == 2 and name.endswith("attention_mask"):
                 added = value.is_floating_point() and not (value > 0).any()  # 0 and -inf
                 self.masks.append(value == 0 if added else value != 0)
             elif value.ndim == 2 and name.endswith(("padding_mask", "pad_mask")):
                 self.masks.append(value == 0)
+            elif value.ndim != 2 and (value != value.flatten()[0]).any():
+                self.unknown.append(
+                    f"{name!r} has the shape {tuple(value.shape)}, which does not show which tokens are "
+                    "padding: a mask of tokens has the shape (n, tokens)"
+                )
             elif (value != value.flatten()[0]).any():
-                self.unknown.append(name)
+                self.unknown.append(
+                    f"it is not known if {name!r} is true for tokens, as an attention_mask, or for padding, "
+                    "as a padding_mask"
+                )
+        if not (self.masks or self.lengths or self.unknown):
+            self._find_by_values(columns, sequences)
+
+    def _find_by_values(self, columns: Mapping[str, Tensor], sequences: Mapping[str, Tensor]) -> None:
+        """Find lengths and masks among inputs of other names."""
+        masks = {
+            name: value != 0
+            for name, value in sequences.items()
+            if value.ndim == 2 and not name.endswith("ids") and _is_binary(value)
+        }
+        tokens = [value for name, value in sequences.items() if name not in masks]
+        for name, value in columns.items():
+            if value.is_floating_point() or value.dtype is torch.bool:
+                continue
+            for x in tokens:
+                t = x.shape[1]
+                if value.min() < 1 or value.max() > t or (value == t).all():
+                    continue
+                mask = torch.arange(t, device=value.device) < value[:, None]
+                if _is_constant(x, ~mask):
+                    self.lengths.append(value)
+                    break
+                if value.max() == t:
+                    self.unknown.append(
+                        f"it is not known if {name!r} counts the tokens of each row: call it lengths if it "
+                        "does"
+                    )
+        for name, mask in masks.items():
+            alike = [x for x in tokens if x.shape[1] == mask.shape[1]]
+            if not alike or mask.all():
+                continue
+            falls = (mask[:, :-1] & ~mask[:, 1:]).sum(1)
+            rises = (~mask[:, :-1] & mask[:, 1:]).sum(1)
+            one_sided = bool(((falls + rises <= 1) & mask.any(1)).all())
+            right = bool(mask[:, 0].all())  # padding on the right, or a mask of padding on the left
+            constant = any(_is_constant(x, ~mask) for x in alike)
+            reverse = any(_is_constant(x, mask) for x in alike)
+            if one_sided and not reverse and (constant or right):
+                self.masks.append(mask)
+            else:
+                self.unknown.append(
+                    f"it is not known if {name!r} is a mask of the tokens: call it attention_mask if it is "
+                    "true for tokens, or padding_mask if it is true for padding"
+                )
 
     def mask(self, tokens: int) -> Tensor | None:
         """Return which of so many tokens are no padding, (n, t), or None if all are.
@@ -258,10 +324,7 @@ class Padding:
         if self.tracer.makes_mask and not self.masks and not self.lengths:
             raise LayerError("the network finds padding by itself, and no input of the batch shows it")
         if self.unknown:
-            raise LayerError(
-                f"it is not known if {self.unknown[0]!r} is true for tokens, as an attention_mask, or for "
-                "padding, as a padding_mask"
-            )
+            raise LayerError(self.unknown[0])
         masks = [mask for mask in self.masks if mask.shape[1] == tokens]
         masks += [
             torch.arange(tokens, device=lengths.device) < lengths[:, None]
@@ -275,6 +338,17 @@ class Padding:
         if any(not torch.equal(mask, masks[0]) for mask in masks):
             raise LayerError("the batch has several masks")
         return masks[0] if masks and not masks[0].all() else None
+
+
+def _is_binary(value: Tensor) -> bool:
+    """Return whether all values are true or false, or 0 or 1."""
+    return value.dtype is torch.bool or bool(((value == 0) | (value == 1)).all())
+
+
+def _is_constant(x: Tensor, where: Tensor) -> bool:
+    """Return whether x (b, t, ...) has one value at all chosen positions (b, t), and others elsewhere."""
+    chosen = x[where.to(x.device)]
+    return bool(len(chosen)) and bool((chosen == chosen[0]).all()) and not bool((x == chosen[0]).all())
 
 
 def to_rows(
@@ -318,7 +392,8 @@ def to_rows(
                 return flatten_output(x)
             raise LayerError(
                 f"pool={policy!r} cannot be applied to layer {site.name!r}, {tuple(x.shape)}: {error}; "
-                f"give it a function, pool={{{site.name!r}: lambda x: x.mean(1)}}, or None to flatten it"
+                f"give it a function, as pool={{{site.name!r}: lambda x: x.mean(1)}}, which averages over "
+                "dimension 1 with all padding in it, or None to flatten it"
             ) from error
     return flatten_output(x)
 
@@ -423,7 +498,8 @@ def capture(
         feature maps of more than 1,024 numbers averaged over neighbouring positions. The operations around
         an output show where its channels are: (n, c, h, w) of a convolution, (n, t, c) of a linear layer.
         Padding is left out: the inputs called ``*attention_mask`` (true for tokens), ``*padding_mask`` (true
-        for padding) or ``*lengths`` show it. Where channels or padding are not known, a policy by name is an
+        for padding) or ``*lengths`` show it, or inputs of other names with such
+        values. Where channels or padding are not known, a policy by name is an
         error, except that "compact" flattens an output whose channels are not known. Outputs (n, c) are not
         pooled, and the input only by "compact" or a pattern of its own. A callable takes the output, rows
         first, and returns n rows. A mapping from layer patterns to policies: the first match counts, else
