@@ -4,7 +4,7 @@ import re
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import plan, probe
 from layerprobe.errors import InputError
@@ -50,8 +50,8 @@ def test_network_gives_layers_and_forward_operations():
     assert found.streamed is None  # neighbours need rows
     own = sum(layer.flops for layer in found.layers)
     assert found.flops() == own + 60 * found.forward
-    with pytest.raises(InputError, match="rows=50 and classes=None"):
-        plan(model, TensorDataset(x, y))
+    with pytest.raises(InputError, match="classes=None; give rows= and classes="):
+        plan(model, iter([(x, y)]))
 
 
 @pytest.mark.parametrize("memory", ["8GiB", 8 * 2**30])
@@ -133,3 +133,15 @@ def test_measured_peak_is_near_the_promise(dim, n, K, dtype):
             pytest.skip("the kernel does not report the peak")
         assert peak <= promised + 16 * 2**20  # of the network and its batch
         assert promised <= 2 * peak
+
+
+def sums(found):
+    return [(layer.name, layer.sums) for layer in found.layers]
+
+
+def test_rows_and_classes_of_a_loader_are_those_of_its_labels():
+    x, y = torch.randn(30, 4), torch.arange(30) % 3
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.ReLU())
+    rows = TensorDataset(x, y)
+    for data in (rows, DataLoader(rows, 7), [(x[:20], y[:20]), (x[20:], y[20:])]):
+        assert sums(plan(model, data)) == sums(plan(model, (x, y)))

@@ -1,7 +1,7 @@
 """plan(): bytes and operations of probing, counted before anything is allocated."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from types import EllipsisType
@@ -15,7 +15,7 @@ from layerprobe.core.checks import check_count, check_number, check_strength
 from layerprobe.core.moments import ClassMoments, SecondMoment
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import count_rows, is_whole
+from layerprobe.layers.batches import count_rows
 from layerprobe.layers.capturing import Pool
 from layerprobe.layerwise.engine import SCORED_ROWS, read_label_sets
 from layerprobe.layerwise.outputs import Extractor
@@ -313,7 +313,7 @@ def plan(
     train : optional
         Training data as for :func:`layerprobe.probe`, for a network.
     rows, classes : int, optional
-        n and K, where `train` does not give them.
+        n and K. By default those of `train`; without `classes`, the labels of a loader are read once.
     test_rows : int
     label_sets : int
         Sets of training labels.
@@ -360,9 +360,10 @@ def plan(
         dims, itemsize = found.layers, found.itemsize
         forward = counter.get_total_flops() / found.rows
         rows = count_rows(train) if rows is None else rows
-        if classes is None and is_whole(train):  # the labels of a loader would have to be read
-            labels = read_label_sets(train, rows or 1, model)
+        if classes is None and not isinstance(train, Iterator):  # an iterator would be used up
+            labels = read_label_sets(train, rows or found.rows, model)
             classes, largest = len(labels.classes), labels.largest
+            rows = labels.lengths[0] if rows is None else rows
     else:
         if not isinstance(model, Mapping):
             raise InputError(f"expected a network or the number of features of each layer, got {model!r:.80}")
