@@ -172,6 +172,45 @@ def test_a_mask_that_is_no_data(t):
         )
 
 
+@pytest.mark.parametrize("size", [4, 6])
+def test_a_matrix_that_all_rows_share(size):
+    """An adjacency matrix is not cut, also if it has as many nodes as the batch has rows."""
+
+    class Graph(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.act = nn.Linear(5, 3), nn.ReLU()
+
+        def forward(self, x, adjacency):
+            return self.act(self.fc(adjacency @ x)).mean(1)
+
+    torch.manual_seed(0)
+    model, x, adjacency = Graph(), torch.randn(12, 4, 5), torch.rand(4, 4)
+    batches = [{"x": x[i : i + size], "adjacency": adjacency} for i in range(0, 12, size)]
+    outputs = capture(model, batches, ["act", "output"]).outputs
+    with torch.no_grad():
+        act = model.fc(adjacency @ x).relu()
+    torch.testing.assert_close(outputs["act"], act.flatten(1))
+    torch.testing.assert_close(outputs["output"], act.mean(1))
+
+
+def test_a_square_input_of_rows():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 3), nn.Linear(4, 3)
+
+        def forward(self, x, other):
+            return self.a(x), self.b(other)
+
+    torch.manual_seed(0)
+    model, x, other = Two(), torch.randn(8, 5), torch.randn(8, 4)
+    batches = [{"x": x[i : i + 4], "other": other[i : i + 4]} for i in (0, 4)]
+    outputs = capture(model, batches, ["a", "b"]).outputs
+    torch.testing.assert_close(outputs["a"], model.a(x).detach())
+    torch.testing.assert_close(outputs["b"], model.b(other).detach())
+
+
 def test_a_model_of_one_batch_size_falls_back_to_the_first_dimension():
     class Fixed(nn.Module):
         def __init__(self):

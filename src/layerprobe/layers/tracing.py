@@ -476,10 +476,21 @@ class Tracer:
         return trace
 
     def _compare(self, batch: Batch) -> str | None:
-        """Run the model with another number of rows; return a note if it takes no other number."""
+        """Run the model with another number of rows; return a note if it takes no other number.
+
+        An input (b, b, ...) beside the main one may have rows or be shared by all rows, as the adjacency
+        matrix of a graph is. If the model runs both with and without cutting it, the pass in which more
+        outputs have exactly one dimension that follows the number of rows decides.
+        """
         other = rows_to_compare(batch.size)
         attributes, errors = _Attributes(self.model), []
-        for size, squares in ((other, True), (other, False), (batch.size, True)):
+        first, *rest = named_tensors(batch.inputs)
+        has_square = any(x.shape[:2] == (batch.size,) * 2 and x is not first[1] for _, x in rest)
+        sizes = [*((other, True), (other, False))[: 1 + has_square], (batch.size, True)]
+        passes: list[tuple[dict[str, _Compared], set[str], bool]] = []
+        for size, squares in sizes:
+            if len(passes) == 1 and size != other:
+                break
             self.compared = {}
             recorder = _Recorder(self.model, size, self._record, channels=_ChannelAxes())
             try:
@@ -488,11 +499,16 @@ class Tracer:
             except Exception as error:  # the pass with all rows raises what is no matter of their number
                 errors.append(_first_line(error))
             else:
-                self.lists, self.makes_mask = recorder.stacked, recorder.makes_mask
-                break
+                passes.append((self.compared, recorder.stacked, recorder.makes_mask))
             finally:
                 attributes.restore()
-        if len(errors) < 2:
+        if len(passes) == 3:  # the last one has all rows
+            whole = passes.pop()[0]
+            passes.sort(key=lambda one: _count_rows(one[0], whole), reverse=True)
+        self.compared = {}
+        if passes:
+            self.compared, self.lists, self.makes_mask = passes[0]
+        if len(errors) < len(sizes) - 1:
             return None
         return (
             f"the network cannot be run with {other} rows in the place of {batch.size} ({errors[0]}), so "
@@ -548,6 +564,15 @@ class Tracer:
                 handle.remove()
             for module, flag in training.items():
                 module.training = flag
+
+
+def _count_rows(some: Mapping[str, _Compared], whole: Mapping[str, _Compared]) -> int:
+    """Return the number of outputs, without inputs, in which exactly one dimension follows that of rows."""
+    return sum(
+        list(zip(one.shape, whole[name].shape, strict=False)).count((one.size, whole[name].size)) == 1
+        for name, one in some.items()
+        if name in whole and name.partition(".")[0] != "input"
+    )
 
 
 def rows_to_compare(size: int) -> int:
