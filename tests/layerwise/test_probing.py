@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
 from layerprobe import MASC, ProbeTable, capture, probe
-from layerprobe.errors import DegenerateWarning, InputError, LayerError
+from layerprobe.errors import DegenerateWarning, InputError, LayerError, LayerprobeWarning
 
 generator = torch.Generator().manual_seed(0)
 TRUE = torch.arange(200) % 4
@@ -72,9 +72,13 @@ def test_sorted_names_are_classes_in_the_order_of_the_outputs(model, names):
 
 
 def test_names_without_an_order_omit_only_the_network(model):
-    classes = [("a", 1), ("b", 2), ("c", 3), ("d", 4)]
-    table = probe(model, X, train_labels={"given": [classes[k] for k in NOISY]})
-    assert set(table["probe"]) == {"masc"}
+    classes = ["a", 2, ("c", 3), frozenset({4})]
+    with pytest.warns(LayerprobeWarning, match="order of the classes .* is not clear: give .*class_names="):
+        table = probe(model, X, train_labels={"given": [classes[k] for k in NOISY]})
+    network = table[table["probe"] == "network"]
+    assert network["accuracy"].isna().tolist() == [True]
+    assert "class_names=" in network["reason"].item()
+    assert table[table["probe"] == "masc"]["accuracy"].notna().all()
 
 
 def test_a_shuffling_loader_needs_indices_for_named_labels(model):

@@ -15,14 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.labelled import (
-    Classes,
     LabelledDataset,
     check_disjoint,
-    class_order,
     dummy_input,
     hash_inputs,
     hash_network,
-    label_column,
     read_rows,
 )
 from layerprobe.auditing.findings import FlagRule, check_flag_rule
@@ -34,13 +31,13 @@ from layerprobe.layers.batches import as_tensor, row_names
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.tracing import check_model
 from layerprobe.layers.views import View, apply_view
+from layerprobe.layerwise.classes import Classes, class_order, fitting_heads, label_column, output_names
 from layerprobe.layerwise.outputs import (
     OUTPUT,
     Extractor,
     HeadCounts,
     LayerBatch,
     class_scores,
-    configured_names,
     head_predictions,
 )
 from layerprobe.recording.history import History
@@ -444,7 +441,7 @@ class NetworkInputs:
             model, layers, options.pool, options.views, options.batch_size, options.device, blank
         )
         dimensions, heads = reader.dimensions(x)
-        names, to_names = _class_names(model, rows, options.class_names)
+        names, to_names = output_names(model, rows.labels, rows.class_names, options.class_names)
         given = to_names(rows.labels)
         head, every = _head(reader, heads, rows, given, names)
         classes, y, outputs = _present_classes(every, every.indices(given, "labels"))
@@ -514,24 +511,6 @@ class NetworkInputs:
         return train, _read_sorted(reader, self.held_out, self.held_out_y)
 
 
-def _class_names(
-    model: nn.Module, rows: LabelledDataset, class_names: Sequence[Any] | None
-) -> tuple[Sequence[Any] | None, Callable[[np.ndarray], np.ndarray]]:
-    """Return the names of the outputs in their order, if known, and a function from labels to such names.
-
-    ``model.config.id2label`` knows the order of the outputs better than the data.
-    """
-    names = configured_names(model)
-    if class_names is None and names is not None:
-        own = rows.class_names
-        if rows.labels.dtype.kind not in "iu" and set(rows.labels.tolist()) <= set(names):
-            return names, lambda labels: labels
-        if rows.labels.dtype.kind in "iu" and own is not None and set(own) <= set(names):
-            table = np.array(own)
-            return names, lambda labels: table[labels] if labels.dtype.kind in "iu" else labels
-    return class_names, lambda labels: labels
-
-
 def _head(
     reader: NetworkReader,
     heads: Mapping[str, int],
@@ -543,15 +522,7 @@ def _head(
 
     The only part with an output per class is the head. Otherwise the predictions for some rows decide.
     """
-    fitting, error = {}, None
-    for name, k in heads.items():
-        try:
-            every = Classes.from_labels(labels, max(k, 2), names, rows.class_names)
-            fitting[name] = every, every.indices(labels, "labels")
-        except InputError as refused:
-            error = refused
-    if error is not None and not fitting:
-        raise error
+    fitting = fitting_heads(heads, labels, names, rows.class_names)
     _, y = next(iter(fitting.values()))
     width = int(y.max()) + 1
     exact = [name for name in fitting if names is not None or max(heads[name], 2) == width]

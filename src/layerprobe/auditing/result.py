@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, read_rows
+from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
 from layerprobe.auditing.features import NetworkReader, check_matrix
 from layerprobe.auditing.findings import (
     MARGIN,
@@ -35,6 +35,7 @@ from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import count_rows, named_tensors
+from layerprobe.layerwise.classes import Classes
 from layerprobe.probes.base import label_array
 from layerprobe.utils.files import as_path
 from layerprobe.utils.settings import default_settings

@@ -23,7 +23,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.labelled import Classes, hash_network
+from layerprobe.auditing.dataset.labelled import hash_network
 from layerprobe.auditing.features import NetworkReader
 from layerprobe.auditing.findings import BASELINE_COLUMNS, CANDIDATE_COLUMNS, Findings, check_flag_rule
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
@@ -34,6 +34,7 @@ from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.capturing import Pool, check_pool
 from layerprobe.layers.views import VIEWS, View, resolve_views
+from layerprobe.layerwise.classes import Classes
 from layerprobe.probes import REGISTRY, Probe
 from layerprobe.utils.distributed import from_first
 from layerprobe.utils.files import read_tensors, write_tensors

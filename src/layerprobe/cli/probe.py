@@ -156,7 +156,7 @@ def _encoder(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.n
     """Return a function that checks labels; integers become the names at their positions in `class_names`."""
     import numpy as np
 
-    from layerprobe.auditing.dataset.labelled import Classes
+    from layerprobe.layerwise.classes import Classes
 
     numbers = given.dtype.kind in "iu" and not class_names
     classes = None if numbers else Classes.from_labels(given, None, class_names or None)

@@ -25,6 +25,7 @@ from layerprobe.core.checks import check_rows, widen
 from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics, SumOptions
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layers.batches import Column, read_batches, row_count
+from layerprobe.layerwise.classes import check_ignored, floats_as_integers
 from layerprobe.probes import MASC, MomentProbe, Probe
 from layerprobe.probes.base import StagedProbe, encode, label_array, whole_numbers
 from layerprobe.utils.distributed import sum_over_processes
@@ -156,10 +157,19 @@ def as_kind(labels: np.ndarray, like: np.ndarray, what: str) -> np.ndarray:
     Raises
     ------
     InputError
-        If they cannot be converted, since the texts are no numbers.
+        If they cannot be converted, since the texts are no numbers, or the numbers are neither 0 nor 1 where
+        the other labels are booleans.
     """
     groups = ("U", "biuf")
     kinds = [next((group for group in groups if array.dtype.kind in group), None) for array in (labels, like)]
+    if kinds == ["biuf", "biuf"] and (labels.dtype.kind == "b") != (like.dtype.kind == "b"):
+        numbers = like if labels.dtype.kind == "b" else labels
+        if wrong := [number for number in np.unique(numbers).tolist() if number not in (0, 1)]:
+            names = ["True or False", "numbers"] if numbers is like else ["numbers", "True or False"]
+            raise InputError(
+                f"{what} are {names[0]}, but the others are {names[1]}, of which {wrong[0]!r} is neither 0 "
+                "nor 1: give both in one form"
+            )
     if None in kinds or kinds[0] == kinds[1] or not len(labels):
         return labels
     texts, numbers = (labels, like) if kinds[0] == "U" else (like, labels)
@@ -255,13 +265,18 @@ def _all_classes(sets: list[np.ndarray]) -> np.ndarray:
 
 
 def _as_array(labels: Any, what: str) -> np.ndarray:
-    """Return labels as an array, integers of any size as int64, bytes as texts."""
+    """Return labels as an array, whole numbers as int64, bytes as texts; raise for -100."""
     try:
         array = label_array(labels)
     except InputError as error:
         raise InputError(f"{what}: {error}") from error
     if array.dtype.kind == "S":
         return np.char.decode(array)
+    array = floats_as_integers(array)
+    try:
+        check_ignored(array)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
     return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 

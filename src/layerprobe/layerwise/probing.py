@@ -22,6 +22,14 @@ from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning
 from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_index, row_index
 from layerprobe.layers.capturing import RowCollector
+from layerprobe.layerwise.classes import (
+    Classes,
+    class_order,
+    escape_surrogates,
+    fitting_heads,
+    fitting_names,
+    output_names,
+)
 from layerprobe.layerwise.engine import (
     Accuracies,
     FittedProbe,
@@ -43,12 +51,11 @@ from layerprobe.layerwise.outputs import (
     Extractor,
     HeadCounts,
     LayerBatch,
-    configured_names,
     head_predictions,
 )
 from layerprobe.layerwise.planning import ProbePlan, reads_of
 from layerprobe.probes import Probes, named_probes
-from layerprobe.probes.base import label_array
+from layerprobe.probes.base import label_array, whole_numbers
 from layerprobe.utils.distributed import require_same, sum_over_processes
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
 from layerprobe.utils.settings import default_settings
@@ -57,7 +64,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = ["layer", "probe", "fitted_on", "split", "labels", "accuracy", "components", "seconds", "reason"]
-MOST_OUTPUTS = 100_000  # labels above are no positions of outputs
 SMALL = 2**28  # bytes, 256 MiB, below which outputs are held without a plan
 ASSUMED_CLASSES = 1000  # K in the plan until labels are read; if that plan does not fit, they are read first
 
@@ -176,8 +182,10 @@ def probe(
         Memory limit, bytes or text such as "8GiB"; :func:`layerprobe.plan` counts what is needed. Default:
         80 % of free memory.
     class_names : sequence of labels, optional
-        The classes in the order of the model's outputs, for its own accuracy. Default: integer labels are
-        positions of outputs, and names have the order of ``model.config.id2label``, or else are sorted.
+        The classes in the order of the model's outputs, for its own accuracy. Default, as in
+        :func:`layerprobe.audit`: whole numbers are positions of outputs, in any spelling, and names have the
+        order of ``model.config.id2label``, or else of pandas' categories, of an enumeration's definition, or
+        of the data set's ``classes``, or else are sorted.
 
     Returns
     -------
@@ -186,6 +194,7 @@ def probe(
         that name, else "given". The model's own accuracies are the rows of the probe "network", where it
         has an output per class: a part called logits, or else one as wide as there are classes, or wider if
         it mostly predicts them; one column is the logit or the probability of the second of two classes.
+        If it is not clear which output is which class, they are NaN, with the reason and a warning.
 
     Raises
     ------
@@ -208,7 +217,8 @@ def probe(
         None if train_labels is None else LabelSets.of(train_labels),
         0 if test is None else count_rows(test) or 0,
         None if memory is None else as_bytes(memory),
-        class_names,
+        None if class_names is None else label_array([*class_names]).tolist(),
+        _known_order(train, train_labels),
     )
     if task.processes > 1:
         task.require_shareable()
@@ -219,8 +229,11 @@ def probe(
         labels, fitted, split = _fit_held(task, labels, groups)
     splits = {"train": split}
     if test is not None:
-        splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, task.truth(labels))
+        splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, split.truth)
         seen: list[np.ndarray] = []
+        own = test[1] if isinstance(test, tuple) and len(test) > 1 else None
+        if isinstance(own, list | np.ndarray | torch.Tensor | pd.Series) and np.ndim(own) == 1:
+            as_kind(label_array(own), labels.classes, "the test labels")  # batches hold booleans as integers
 
         def score(batch: LayerBatch) -> None:
             given = as_kind(given_labels(batch.labels, "test"), labels.classes, "the test labels")
@@ -234,13 +247,25 @@ def probe(
     return _table(fitted, splits)
 
 
+def _known_order(train: Any, train_labels: Mapping[str, Any] | None) -> Sequence[Any] | None:
+    """Return the classes in the order that comes with the labels or the data set, or None."""
+    own = [train[1]] if isinstance(train, tuple) and len(train) > 1 else []
+    for labels in train_labels.values() if isinstance(train_labels, Mapping) else own:
+        if (order := class_order(labels)) is not None:
+            return order
+    return getattr(getattr(train, "dataset", train), "classes", None)
+
+
 @dataclass(frozen=True, eq=False)
 class _Truth:
-    """The names (K,) of the classes and the output of each (K,); without class names counted by label."""
+    """The outputs (K,) of the classes of the training labels, whose names are (K,)."""
 
+    every: Classes
     names: np.ndarray
     outputs: np.ndarray
-    width: int | None
+    to_names: Callable[[np.ndarray], np.ndarray]
+    heads: frozenset[str]  # that have these outputs
+    width: int | None  # the number of outputs, if it is known
     checks_order: bool
 
     @property
@@ -249,11 +274,8 @@ class _Truth:
 
     def of(self, labels: Sequence[np.ndarray]) -> Tensor:
         """Return the output of each label, (S, b) int64; -1 for those of no class."""
-        if self.names.dtype.kind in "iub" and self.checks_order:
-            values = [torch.from_numpy(np.asarray(one, np.int64)) for one in labels]
-            return torch.stack([torch.where((v >= 0) & (v < self.num_classes), v, -1) for v in values])
-        outputs = torch.from_numpy(np.append(self.outputs, -1))
-        return torch.stack([outputs[class_indices(self.names, one)] for one in labels])
+        y = torch.stack([self.every.find(self.to_names(one)) for one in labels])
+        return torch.where(y < self.num_classes, y, -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,39 +289,47 @@ class _Task:
     test_rows: int
     memory: int | None  # bytes
     class_names: Sequence[Any] | None = None
+    known: Sequence[Any] | None = None  # names of the classes in the order that comes with the data
 
-    def truth(self, labels: LabelSets) -> _Truth | None:
-        """Return the classes as outputs of the network; None where it is not known which is which."""
-        classes = labels.classes
-        configured = configured_names(self.extractor.model)
-        names = None if self.class_names is None else label_array(self.class_names).tolist()
-        if names is None and classes.dtype.kind in "iub":
-            values = classes.astype(np.int64)
-            known = values.min() >= 0 and values.max() < MOST_OUTPUTS
-            return _Truth(classes, values, None, checks_order=True) if known else None
-        if configured is not None and names is None and set(classes.tolist()) <= set(configured):
-            names = configured
-        if names is None:
-            try:
-                values = np.array([int(label) for label in classes.tolist()])
-            except (TypeError, ValueError):
-                values = np.arange(len(classes))
-            is_number = [str(k) for k in values.tolist()] == classes.tolist()
-            if is_number and 0 <= values.min() <= values.max() < MOST_OUTPUTS:
-                return _Truth(classes, values, None, checks_order=True)
-            if not all(isinstance(label, str) for label in classes.tolist()):
-                return None
-            return _Truth(classes, np.arange(len(classes)), len(classes), checks_order=True)
-        position = {name: k for k, name in enumerate(names)}
-        if missing := [label for label in classes.tolist() if label not in position]:
-            raise InputError(f"the training labels hold {missing[0]!r}, which is none of class_names=")
-        outputs = np.array([position[label] for label in classes.tolist()])
-        return _Truth(classes, outputs, len(position), checks_order=False)
+    def truth(self, labels: LabelSets, heads: Mapping[str, int]) -> _Truth | str | None:
+        """Return the classes as outputs of the network, or the reason why it is not known which is which.
+
+        Parameters
+        ----------
+        labels : LabelSets
+            Of the training data.
+        heads : mapping of str to int
+            The number of outputs of each possible head. Without any, there are no outputs.
+        """
+        if not heads:
+            return None
+        given = escape_surrogates(labels.classes)
+        known = fitting_names(given, class_order(labels.classes) or self.known)
+        if self.class_names is not None:
+            every = Classes.from_labels(given, None, self.class_names)
+            if (unknown := every.find(given) < 0).any():
+                label = given.tolist()[int(unknown.int().argmax())]
+                raise InputError(f"the training labels hold {label!r}, which is none of class_names=")
+        names, to_names = output_names(self.extractor.model, given, known, self.class_names)
+        try:
+            fitting = fitting_heads(heads, to_names(given), names, known)
+        except InputError as error:
+            return str(error)
+        first = min(fitting, key=lambda name: max(heads[name], 2) != len(given))
+        every, outputs = fitting[first]
+        same = frozenset(name for name, (_, y) in fitting.items() if torch.equal(y, outputs))
+        width = None if names is None and whole_numbers(given) is not None else len(every)
+        return _Truth(every, given, outputs.numpy(), to_names, same, width, self.class_names is None)
 
     @cached_property
     def processes(self) -> int:
         """Number of processes of the job; 1 where there is no process group."""
         return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+    @cached_property
+    def dimensions(self) -> Dimensions:
+        """Sizes of one row, found by running the network on the first training rows."""
+        return self.extractor.dimensions(self.train)
 
     def run(self, data: Any, consume: Callable[[LayerBatch], object]) -> None:
         """Make one pass over this process's rows of the data."""
@@ -325,7 +355,7 @@ class _Task:
             self.require_same_everywhere(rows)
         if rows is None:  # an iterator of unknown length may serve one pass only
             return labels, [None]
-        sizes = self.extractor.dimensions(self.train)
+        sizes = self.dimensions
         if labels is None and self.processes > 1:
             labels = self.read_labels()
         if self.memory is None and self.processes == 1 and self.is_small(sizes, rows):
@@ -436,13 +466,13 @@ class _Split:
         self,
         label_names: Sequence[str],
         fitted: Mapping[str, Sequence[FittedProbe]],
-        truth: _Truth | None,
+        truth: _Truth | str | None,
     ) -> None:
         self.label_names, self.truth = label_names, truth
         self.layers = {
             layer: Accuracies(probes, len(label_names), skip=True) for layer, probes in fitted.items()
         }
-        self.network = HeadCounts(len(label_names), truth.num_classes if truth else 1)
+        self.network = HeadCounts(len(label_names), truth.num_classes if isinstance(truth, _Truth) else 1)
 
     def add(self, batch: LayerBatch, y: Tensor, labels: Sequence[np.ndarray]) -> None:
         """Add a batch, its class indices (S, b) and its labels, S arrays (b,)."""
@@ -454,8 +484,9 @@ class _Split:
         self, predictions: Mapping[str, tuple[int, Tensor]], labels: Sequence[np.ndarray]
     ) -> None:
         """Add rows with the predictions of the possible heads, and S arrays of labels (b,)."""
-        if self.truth is not None:
-            self.network.add(predictions, self.truth.of(labels))
+        if isinstance(self.truth, _Truth):
+            own = {name: one for name, one in predictions.items() if name in self.truth.heads}
+            self.network.add(own, self.truth.of(labels))
 
     def sum_over_processes(self) -> None:
         for accuracies in self.layers.values():
@@ -463,15 +494,22 @@ class _Split:
         self.network.sum_over_processes()
 
     def network_rows(self, split: str, head: str | None) -> list[tuple]:
-        """Return the rows of the network's own output; none for labels that are no outputs of it."""
+        """Return the rows of the network's own output; without an accuracy, they have the reason."""
+        if isinstance(self.truth, str):
+            return [
+                (OUTPUT, "network", "", split, labels, nan, nan, nan, self.truth)
+                for labels in self.label_names
+            ]
         if head is None or head not in self.network.counts:
             return []
         counts = self.network.counts[head].sum(1).double()  # (S, k, outputs + 1)
         correct = counts[:, :, :-1].diagonal(dim1=1, dim2=2).sum(1) / counts.sum((1, 2)).clamp(min=1)
+        unknown = counts[:, :, -1].sum(1).long().tolist()
+        reasons = [f"{m} {split} labels are no classes of the network's outputs" * (m > 0) for m in unknown]
         return [
-            (OUTPUT, "network", "", split, labels, float(correct[s]), nan, nan, "")
-            for s, labels in enumerate(self.label_names)
-            if counts[s].sum() and not counts[s, :, -1].any()
+            (OUTPUT, "network", "", split, labels, nan if reason else float(correct[s]), nan, nan, reason)
+            for s, (labels, reason) in enumerate(zip(self.label_names, reasons, strict=True))
+            if counts[s].sum()
         ]
 
 
@@ -488,7 +526,8 @@ def _fit_held(
         held = _HeldRows.of(task, task.extractor if group is None else task.extractor.of_layers(group))
         labels = held.labels(task, known)
         if split is None:
-            split = _Split(labels.names, {}, task.truth(labels))
+            heads = {name: width for name, (width, _) in held.predicted.items()}
+            split = _Split(labels.names, {}, task.truth(labels, heads))
             split.add_network(held.predicted, labels.values())
         for layer in list(held.outputs):
             X = held.outputs.pop(layer)  # released when the layer is scored
@@ -600,7 +639,8 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
         own = sums.pop(layer)  # sums are released when the layer is fitted
         skip = task.processes == 1
         fitted[layer] = fit_layer(layer, task.probes, labels, sums=own, seconds=elapsed, skip=skip)
-    split = _Split(labels.names, fitted, task.truth(labels))
+    truth = task.truth(labels, task.dimensions.heads)
+    split = _Split(labels.names, fitted, truth)
 
     def score(batch: LayerBatch) -> None:
         own = labels_of(batch)
@@ -615,12 +655,20 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
 def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Split]) -> ProbeTable:
     training = splits["train"]
     head = None
-    if (truth := training.truth) is not None:
+    truth = training.truth
+    if isinstance(truth, str):
+        message = f"No accuracy of the network's own output in the table: {truth}"
+        warnings.warn(message, LayerprobeWarning, stacklevel=3)
+    elif truth is not None:
         head = training.network.choose(truth.outputs, truth.width)
         if head is not None and truth.checks_order:
-            message = training.network.other_order(head, truth.outputs, truth.names.tolist())
-            if message is not None:
-                warnings.warn(message, LayerprobeWarning, stacklevel=3)
+            every = truth.every.names.tolist()
+            fits = len(every) == training.network.counts[head].shape[2]
+            other = training.network.other_order(
+                head, truth.outputs, truth.names.tolist(), every if fits else None
+            )
+            if other is not None:
+                warnings.warn(other, LayerprobeWarning, stacklevel=3)
     _report_failures(splits)
     network = [row for name, split in splits.items() for row in split.network_rows(name, head)]
     rows: list[tuple] = []

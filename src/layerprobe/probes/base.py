@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from numbers import Real
 from typing import Any, ClassVar, Self
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from layerprobe.core.checks import SAFE, check_dense, check_finite, check_rows, widen
 from layerprobe.core.statistics import RowStatistics, Statistics
-from layerprobe.errors import InputError
+from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.utils.settings import default_settings
 
 
@@ -159,7 +160,13 @@ class Probe(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputError
-            For numbers where the classes are text, or the reverse, and for weights that are no such numbers.
+            For numbers where the classes are text, or the reverse, for labels none of which is a class, and
+            for weights that are no such numbers.
+
+        Warns
+        -----
+        DegenerateWarning
+            If the labels are the classes, whole numbers, shifted by one.
         """
         truth, predicted = label_array(y), self.predict(X)
         predicted = predicted.cpu().numpy() if isinstance(predicted, Tensor) else predicted
@@ -174,8 +181,30 @@ class Probe(ClassifierMixin, BaseEstimator):
                     f"y has labels such as {truth.tolist()[0]!r}, but the probe was fitted on classes such "
                     f"as {self.classes_.tolist()[0]!r}: give both as text or both as numbers."
                 )
+        self._check_known(truth)
         weights = None if sample_weight is None else weight_array(sample_weight, len(truth))
         return float(np.average(predicted == truth, weights=weights))
+
+    def _check_known(self, truth: np.ndarray) -> None:
+        """Raise if no label (n,) is a class, or booleans mix with numbers; warn if shifted by one."""
+        given, classes = encode(truth)[0], self.classes_
+        some, known = given.tolist()[:5], classes.tolist()[:5]
+        booleans = [given.dtype.kind == "b", classes.dtype.kind == "b"]
+        numeric = given.dtype.kind in "biuf" and classes.dtype.kind in "biuf"
+        mixed = numeric and booleans[0] != booleans[1] and not np.isin([*given, *classes], (0, 1)).all()
+        if len(given) and (mixed or not set(given.tolist()) & set(classes.tolist())):
+            raise InputError(
+                f"y has the labels {some}, of which none is a class of the fit, such as {known}: give the "
+                "labels in the form of the fit."
+            )
+        whole = given.dtype.kind in "iu" and classes.dtype.kind in "iu" and len(given) > 1
+        if whole and any(np.array_equal(given.astype(np.int64) + shift, classes) for shift in (-1, 1)):
+            warnings.warn(
+                f"y has the labels {given[0]}..{given[-1]}, but the probe was fitted on {classes[0]}.."
+                f"{classes[-1]}: count both from the same number on.",
+                DegenerateWarning,
+                stacklevel=5,
+            )
 
     def __sklearn_tags__(self) -> Tags:
         """Mark probes as possibly poor classifiers: a layer may hold little information."""

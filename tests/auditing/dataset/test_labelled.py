@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from layerprobe import auditing, capture
-from layerprobe.auditing.dataset.labelled import Classes, LabelledDataset, read_rows
+from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
 from layerprobe.errors import InputError
+from layerprobe.layerwise.classes import Classes
 
 N = 7
 X = torch.arange(N * 12, dtype=torch.float32).reshape(N, 3, 2, 2) / 100
