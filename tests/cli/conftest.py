@@ -30,12 +30,17 @@ def nothing():
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """The current directory, with users' modules that are forgotten afterwards."""
+    """The current directory, with users' modules; those of other tests are forgotten, before and after."""
+    forget_modules()
     (tmp_path / "users_models.py").write_text(CODE)
     (tmp_path / "users_broken.py").write_text("import no_such_package\n")
     (tmp_path / "users_faulty.py").write_text("1 / 0\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
+    forget_modules()
+
+
+def forget_modules():
     for name in [name for name in sys.modules if name.startswith("users_")]:
         del sys.modules[name]

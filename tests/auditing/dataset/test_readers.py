@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -301,6 +300,8 @@ def test_names_that_are_not_utf8_are_escaped(tmp_path):
 
 def saved_images(datasets, folder, cells):
     """Write a saved dataset whose image column holds these cells of {"bytes", "path"} as they are."""
+    import pyarrow as pa  # comes with datasets
+
     struct = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     features = datasets.Features({"image": struct, "label": datasets.ClassLabel(names=["a", "b"])})
     labels = [i % 2 for i in range(len(cells))]
