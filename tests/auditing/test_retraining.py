@@ -334,3 +334,14 @@ def test_the_head_of_named_classes_and_dicts_is_edited(trained):
         trained, (X[TRAIN], NOISY[TRAIN]), policy="noisy_holdout", holdout=(X[HELD], NOISY[HELD]), **QUICK
     ).edit_head("ridge")
     torch.testing.assert_close(edited(X[TEST]), plain(X[TEST]))
+
+
+def test_trusted_rows_are_the_verified_ones(held_out):
+    with pytest.raises(InputError, match="no row is verified"):
+        held_out.trusted_rows()
+    rows, labels = [3, 20, 7], held_out.classes[[0, 1, 2]]
+    decisions = [{"index": held_out.index[i], "label": label} for i, label in zip(rows, labels, strict=True)]
+    x, y = held_out.apply(decisions).trusted_rows()
+    every = torch.cat([inputs for inputs, _ in held_out.rows.batches()])
+    assert torch.equal(x, every[sorted(rows)])
+    assert y.tolist() == labels[[0, 2, 1]].tolist()

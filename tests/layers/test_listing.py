@@ -135,7 +135,7 @@ class Swish(nn.Module):
 
 
 class HardSwish(nn.Module):
-    """Of nested activations, as in the first MobileNetV3."""
+    """A module of nested activations, as in the first MobileNetV3."""
 
     class Gate(nn.Module):
         def __init__(self):

@@ -9,7 +9,17 @@ from layerprobe.baselines.hoc import label_triples, rates_of_triples
 from layerprobe.core.checks import check_count
 
 
-class SimiFeatVote(Detector):
+class _SimiFeat(Detector):
+    """Detector by the labels of the k nearest rows."""
+
+    reads: ClassVar[str] = "features"
+
+    def __init__(self, k: int = 10) -> None:
+        check_count("k", k)
+        self.k = k
+
+
+class SimiFeatVote(_SimiFeat):
     """Vote of the k nearest rows by cosine distance.
 
     With the shares q_i (K,) of the labels of the k nearest other rows, s_i = q_i[y_i], and a label is flagged
@@ -25,12 +35,6 @@ class SimiFeatVote(Detector):
     Z. Zhu, Z. Dong, Y. Liu, "Detecting corrupted labels without training a model to predict", ICML 2022.
     """
 
-    reads: ClassVar[str] = "features"
-
-    def __init__(self, k: int = 10) -> None:
-        check_count("k", k)
-        self.k = k
-
     def _detect(
         self, values: np.ndarray, y: np.ndarray, num_classes: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -38,7 +42,7 @@ class SimiFeatVote(Detector):
         return shares[np.arange(len(y)), y], shares.argmax(1) != y
 
 
-class SimiFeatRank(Detector):
+class SimiFeatRank(_SimiFeat):
     """Rank of the similarity between a label and the labels of the k nearest rows by cosine distance.
 
     With the shares q_i (K,) of the labels of the k nearest other rows, s_i = q_i[y_i] / |q_i|, the cosine of
@@ -53,12 +57,6 @@ class SimiFeatRank(Detector):
     ----------
     Z. Zhu, Z. Dong, Y. Liu, "Detecting corrupted labels without training a model to predict", ICML 2022.
     """
-
-    reads: ClassVar[str] = "features"
-
-    def __init__(self, k: int = 10) -> None:
-        check_count("k", k)
-        self.k = k
 
     def _detect(
         self, values: np.ndarray, y: np.ndarray, num_classes: int
