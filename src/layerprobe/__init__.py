@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from warnings import warn
 
 if TYPE_CHECKING:
-    from layerprobe.auditing import Audit, audit, audit_features
+    from layerprobe.auditing import Audit, audit, audit_features, audit_predictions
     from layerprobe.core import ClassMoments, Subspaces
     from layerprobe.editing import edit_head
     from layerprobe.errors import LayerprobeError, LayerprobeWarning
@@ -25,6 +25,7 @@ __all__ = [
     "Subspaces",
     "audit",
     "audit_features",
+    "audit_predictions",
     "capture",
     "edit_head",
     "list_layers",
@@ -37,6 +38,7 @@ _HOMES = {
     "Audit": "auditing",
     "audit": "auditing",
     "audit_features": "auditing",
+    "audit_predictions": "auditing",
     "MASC": "probes",
     "ClassMoments": "core",
     "History": "recording",

@@ -9,7 +9,7 @@ from typing import Any
 from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
 from layerprobe.auditing.features import AuditPlan
 from layerprobe.auditing.findings import RepairedLabels
-from layerprobe.auditing.pipeline import audit, audit_features, plan_audit
+from layerprobe.auditing.pipeline import audit, audit_features, audit_predictions, plan_audit
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.review.measuring import Review
 
@@ -21,6 +21,7 @@ __all__ = [
     "Review",
     "audit",
     "audit_features",
+    "audit_predictions",
     "plan_audit",
     "read_rows",
 ]

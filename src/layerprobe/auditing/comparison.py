@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from layerprobe.auditing.features import Features, outputs_of_arrays
+from layerprobe.auditing.method.policies import OUT_OF_SAMPLE
+from layerprobe.auditing.predictions import PREDICTIONS
 from layerprobe.baselines import AUM, DataMaps, Detection, Detector, named_detectors
 from layerprobe.baselines.base import check_values
 from layerprobe.errors import InputError
@@ -70,10 +72,19 @@ def detector_inputs(
     InputError
         If the audit holds no rows and no features are given, or these differ from those of the audit.
     """
-    outputs = _outputs(audit, features, views)
-    probabilities = {} if outputs.probabilities is None else {OUTPUT: outputs.probabilities}
+    if audit.policy == OUT_OF_SAMPLE and features is None:
+        layers, probabilities = {}, {PREDICTIONS: audit.scores.softmax(1)}
+    elif audit.policy == OUT_OF_SAMPLE:
+        layers, probabilities = (
+            outputs_of_arrays(features, views).mean,
+            {PREDICTIONS: audit.scores.softmax(1)},
+        )
+    else:
+        outputs = _outputs(audit, features, views)
+        layers = outputs.mean
+        probabilities = {} if outputs.probabilities is None else {OUTPUT: outputs.probabilities}
     return DetectorInputs(
-        features=outputs.mean,
+        features=layers,
         pred_probs=probabilities | _named(pred_probs, "pred_probs"),
         history=_named(history, "history"),
     )

@@ -27,7 +27,7 @@ from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS,
 from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
 from layerprobe.core.checks import check_count, check_type
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import as_tensor, row_names
+from layerprobe.layers.batches import as_tensor, check_same_index, row_names
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.tracing import check_model
 from layerprobe.layers.views import View, apply_view
@@ -44,6 +44,7 @@ from layerprobe.recording.history import History
 from layerprobe.utils.distributed import require_same, world_size
 from layerprobe.utils.memory_limit import require_memory
 
+FEATURES = "features"  # name of the layer of one array without a name
 HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
 LARGEST = 1e15  # of features in float32, whose squares are summed
 MAX_VIEW_ROWS = 10_000  # training rows whose views are scored: half a point of standard error
@@ -71,6 +72,7 @@ class AuditOptions:
     history: Sequence[float] | History | None = None
     flags: FlagRule = "balanced"
     seed: int = 0
+    own_policy: str = ""  # a policy of this kind of audit only
     # Options of networks only:
     layers: Any = None
     pool: Any = None
@@ -98,13 +100,13 @@ class AuditOptions:
             early_stopping(self.history, 1)
         check_flag_rule(self.flags)
         given = {"holdout": self.holdout, "trusted": self.trusted, "test": self.test}
-        check_policy(self.policy, given, views=len(self.views) > 0)
+        check_policy(self.policy, given, views=len(self.views) > 0, more=self.own_policy)
         object.__setattr__(self, "probes", named_probes(self.probes))
 
     @property
     def held_out_name(self) -> str | None:
         """The argument with held-out rows, "holdout", "trusted" or "test"; None without."""
-        return POLICIES[self.policy]
+        return POLICIES.get(self.policy)
 
     @property
     def held_out(self) -> Any:
@@ -506,7 +508,7 @@ class NetworkInputs:
 
     def _outputs(self, reader: NetworkReader) -> tuple[LabelledFeatures, LabelledFeatures | None]:
         if self.held_out is None or self.held_out_y is None:
-            return _read_sorted(reader, self.rows, self.y, _view_rows(self.rows.n)), None
+            return _read_sorted(reader, self.rows, self.y, evenly_spaced(self.rows.n)), None
         train = _read_sorted(reader, self.rows, self.y)
         return train, _read_sorted(reader, self.held_out, self.held_out_y)
 
@@ -595,8 +597,8 @@ def _read_sorted(
     return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
 
 
-def _view_rows(n: int) -> np.ndarray:
-    """Return the positions of the rows whose views form the selection set: all, or evenly spaced ones."""
+def evenly_spaced(n: int) -> np.ndarray:
+    """Return the positions of at most `MAX_VIEW_ROWS` evenly spaced rows, int64."""
     return np.linspace(0, n - 1, min(n, MAX_VIEW_ROWS)).round().astype(np.int64)
 
 
@@ -646,30 +648,25 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
         If features, labels and names do not fit together, or held-out rows are among the training rows.
     """
     given = _check_layers(features, "features")
-    given_labels, n = label_column(labels), given.n
-    if len(given_labels) != n:
-        raise InputError(f"expected a label for each of {n} rows, got {len(given_labels)}")
-    own_names = row_names(next(iter(features.values())))
-    names = label_column(index) if index is not None else np.arange(n) if own_names is None else own_names
-    if len(names) != n or len(set(names.tolist())) < n:
-        raise InputError(
-            f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
-            f"{len(set(names.tolist()))} different ones"
-        )
+    n = given.n
+    given_labels = check_labels(labels, n)
+    first = next(iter(features.values()))
+    check_same_index((first, labels))
+    names = check_row_names(first, index, n)
     width = None if given.logits is None else given.logits.shape[1]
     every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
     classes, y, outputs = _present_classes(every, every.indices(given_labels, "labels"))
     classes.check_counts(y)
     predicted = None if given.logits is None else given.logits.argmax(1)
     given = _of_outputs(given, outputs)
-    train, order = _sort_by_content(given, y)
+    train, order = sort_by_content(given, y)
     rows = torch.from_numpy(order)
     if options.class_names is None and predicted is not None:
         _require_order(predicted[rows], train.y, classes, every, outputs)
     views = [
         (name, _take(_of_outputs(view, outputs), rows)) for name, view in _checked_views(options.views, given)
     ]
-    train = replace(train, features=_with_views(train.features, views, _view_rows(n)))
+    train = replace(train, features=_with_views(train.features, views, evenly_spaced(n)))
     held_out = None
     if (what := options.held_out_name) is not None:
         held_out = _held_out_arrays(options.held_out, what, given.own, classes, width, outputs)
@@ -680,6 +677,39 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
     settings = {**options.settings(), "views": len(views), "layers": dimensions}
     return AuditFeatures(train, held_out, order, names, classes, settings)
+
+
+def check_labels(labels: Any, n: int) -> np.ndarray:
+    """Return the given labels of n rows as an array, (n,); raise for another number of them."""
+    given = label_column(labels)
+    if len(given) != n:
+        raise InputError(f"expected a label for each of {n} rows, got {len(given)}")
+    return given
+
+
+def check_row_names(source: Any, index: Any, n: int) -> np.ndarray:
+    """Return the names of the rows: given ones, those of a data frame, or their numbers.
+
+    Parameters
+    ----------
+    source : array, Tensor or DataFrame
+        With n rows.
+    index : sequence of n names, optional
+    n : int
+
+    Raises
+    ------
+    InputError
+        If there are not n different names.
+    """
+    own = row_names(source)
+    names = label_column(index) if index is not None else np.arange(n) if own is None else own
+    if len(names) != n or len(set(names.tolist())) < n:
+        raise InputError(
+            f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
+            f"{len(set(names.tolist()))} different ones"
+        )
+    return names
 
 
 def _of_outputs(features: Features, outputs: tuple[int, ...] | None) -> Features:
@@ -734,11 +764,17 @@ def _held_out_arrays(
         got = len(held_out_labels)
         raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {got}")
     y = classes.indices(held_out_labels, f"labels of {what}=")
-    return _sort_by_content(given, y)[0]
+    return sort_by_content(given, y)[0]
 
 
-def _sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np.ndarray]:
-    """Return the rows in an order that depends only on their content and labels, and this order."""
+def sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np.ndarray]:
+    """Return the rows in an order that depends only on their content and labels, and this order.
+
+    Parameters
+    ----------
+    features : Features
+    y : Tensor (n,), int64
+    """
     hashes = hash_inputs({layer: features.own[layer] for layer in sorted(features.own)}, features.n)
     order = sort_order(hashes, y)
     rows = torch.from_numpy(order)
@@ -778,7 +814,7 @@ def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = 
     return _features(matrices, logits)
 
 
-def check_matrix(values: Any, what: str, dim: int | None = None) -> Tensor:
+def check_matrix(values: Any, what: str, dim: int | None = None, *, exact: bool = False) -> Tensor:
     """Return finite features as a float32 tensor (n, d) on the CPU.
 
     Parameters
@@ -788,6 +824,8 @@ def check_matrix(values: Any, what: str, dim: int | None = None) -> Tensor:
         Description for error messages, as "features of layer 'fc1'".
     dim : int, optional
         The expected d.
+    exact : bool
+        Return float64.
 
     Raises
     ------
@@ -805,7 +843,7 @@ def check_matrix(values: Any, what: str, dim: int | None = None) -> Tensor:
     largest = float(X.abs().nan_to_num(0, 0, 0).max()) if X.is_floating_point() and X.numel() else 0.0
     if largest > LARGEST:
         raise InputError(f"{what} hold {largest:.1e}, too large for float32: expected at most {LARGEST:.0e}")
-    X = X.float().cpu()
+    X = (X.double() if exact else X.float()).cpu()
     if X.ndim != 2 or not len(X) or dim not in (None, X.shape[1]):
         raise InputError(f"expected {what} of shape (n, {'d' if dim is None else dim}), got {tuple(X.shape)}")
     if not torch.isfinite(X).all():

@@ -15,11 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerprobe.auditing.dataset.labelled import LabelledDataset, rows_to_show
 from layerprobe.auditing.features import (
+    FEATURES,
     AuditFeatures,
     AuditOptions,
     AuditPlan,
     NetworkInputs,
+    evenly_spaced,
     features_of_arrays,
 )
 from layerprobe.auditing.findings import Findings, FlagRule, baseline_table, candidate_table
@@ -31,8 +34,10 @@ from layerprobe.auditing.method.ensemble import (
     score_candidates,
     select_members,
 )
-from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
+from layerprobe.auditing.method.noise import Calibration, LabelFreeScorer, NoiseEstimate, estimate_noise
 from layerprobe.auditing.method.policies import (
+    LABEL_FREE,
+    OUT_OF_SAMPLE,
     Baseline,
     SelectionSet,
     early_stopping,
@@ -41,6 +46,12 @@ from layerprobe.auditing.method.policies import (
     network_and_input,
     selection_sets,
     untrained_baseline,
+)
+from layerprobe.auditing.predictions import (
+    PREDICTIONS,
+    ensemble_of_predictions,
+    features_of_predictions,
+    warn_of_training_rows,
 )
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
@@ -175,7 +186,7 @@ def audit(
     if rank():
         result = Audit(**receive_audit())
         return replace(result, settings={**result.settings, "inputs": inputs}, **own)
-    result = replace(_audit(features, options, timer), **own)
+    result = replace(_audit(features, find(features, options, timer), options, timer), **own)
     if world_size() > 1:
         send_audit(result)
     return result
@@ -183,15 +194,16 @@ def audit(
 
 @default_settings()
 def audit_features(
-    features: Mapping[str, Any],
+    features: Any,
     labels: Any,
     *,
-    policy: str,
-    holdout: tuple[Mapping[str, Any], Any] | None = None,
-    trusted: tuple[Mapping[str, Any], Any] | None = None,
-    test: tuple[Mapping[str, Any], Any] | None = None,
-    views: Sequence[Mapping[str, Any]] = (),
+    policy: str | None = None,
+    holdout: tuple[Any, Any] | None = None,
+    trusted: tuple[Any, Any] | None = None,
+    test: tuple[Any, Any] | None = None,
+    views: Sequence[Any] = (),
     index: Any = None,
+    data: Any = None,
     probes: Any = DEFAULT_PROBES,
     class_names: Sequence[Any] | None = None,
     history: Sequence[float] | History | None = None,
@@ -203,17 +215,24 @@ def audit_features(
 
     Parameters
     ----------
-    features : mapping of str to array (n, d)
-        Outputs of each layer. "input" is the raw input, which is a baseline, and "output" the logits of the
-        network, which are its head.
+    features : array (n, d), or mapping of str to array (n, d)
+        One embedding, or the outputs of each layer. "input" is the raw input, which is a baseline, and
+        "output" the logits of the network, which are its head.
     labels : sequence of n labels
-    policy, history, flags, probes, class_names, seed, progress
+    policy : str, optional
+        As for :func:`audit`; or "label_free", the default for one array without other rows, for features that
+        do not depend on the labels, such as embeddings of a network that was not trained on them. A random
+        fifth of the rows then selects the probe, and all rows are scored by fits without them.
+    history, flags, probes, class_names, seed, progress
         As for :func:`audit`.
     holdout, trusted, test : (features, labels), optional
         With the same layers.
     views : sequence of features, optional
         Features of views of the same rows that keep the label.
     index : sequence of n names, optional
+    data : optional
+        The rows themselves, to show them in the report and in the review, in any form that :func:`audit`
+        reads; texts and tables need no `inputs`.
 
     Returns
     -------
@@ -223,12 +242,26 @@ def audit_features(
     ------
     InputError
         For features that are not finite and (n, d), labels that do not fit, or as for :func:`audit`.
+
+    Warns
+    -----
+    LayerprobeWarning
+        If features of the policy "label_free" predict almost all given labels.
     """
+    single = not isinstance(features, Mapping)
+    held_out = {
+        name: _as_layers(pair, single)
+        for name, pair in (("holdout", holdout), ("trusted", trusted), ("test", test))
+    }
+    if single:
+        features = {FEATURES: features}
+        views = [view if isinstance(view, Mapping) else {FEATURES: view} for view in views]
+    if policy is None and single and all(pair is None for pair in held_out.values()):
+        policy = LABEL_FREE
     options = AuditOptions(
-        policy=policy,
-        holdout=holdout,
-        trusted=trusted,
-        test=test,
+        policy=str(policy),
+        own_policy=LABEL_FREE,
+        **held_out,
         views=views,
         probes=probes,
         class_names=class_names,
@@ -239,7 +272,93 @@ def audit_features(
     check_type("progress", progress, Callable | None, "a function")
     timer = StepTimer(progress)
     timer.start("reading")
-    return _audit(features_of_arrays(features, labels, index, options), options, timer)
+    read = features_of_arrays(features, labels, index, options)
+    rows = rows_to_show(data, len(read.index))
+    result = _audit(read, find(read, options, timer), options, timer, rows)
+    if policy == LABEL_FREE:
+        warn_of_training_rows(_agreement(result), "predictions by these features, each without its row,")
+    return result
+
+
+def _as_layers(pair: Any, single: bool) -> Any:
+    """Return held-out features and labels with the features of a single layer under its name."""
+    if not single or not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[0], Mapping):
+        return pair
+    return {FEATURES: pair[0]}, pair[1]
+
+
+def _agreement(audit: Audit) -> float:
+    """Return the share of the training rows whose given label is predicted without the row."""
+    return float((audit.scores.argmax(1) == audit.y).double().mean())
+
+
+@default_settings()
+def audit_predictions(
+    pred_probs: Any,
+    labels: Any,
+    *,
+    logits: bool | None = None,
+    data: Any = None,
+    index: Any = None,
+    class_names: Sequence[Any] | None = None,
+    flags: FlagRule = "balanced",
+    seed: int = 0,
+    progress: Callable[[str], object] | None = None,
+) -> Audit:
+    """Find wrong labels with out-of-sample predictions of any model.
+
+    Each row must be predicted by a model that was trained without this row, for example by cross-validation.
+    A model repeats the wrong labels that it was trained on, so that predictions for its training rows hide
+    them.
+
+    Parameters
+    ----------
+    pred_probs : array, Tensor or DataFrame (n, K)
+        Class probabilities or logits. The columns of a frame are the names of the classes and its index those
+        of the rows. Of two classes also (n,): the probability or the logit of the second one.
+    labels : sequence of n labels
+        Given labels of any type that has a hash. Classes without a label may have a column.
+    logits : bool, optional
+        Whether the values are logits. By default they are logits if one is negative, and probabilities if
+        all lie between 0 and 1 and every row sums to 1; others are refused. Logarithms of probabilities are
+        logits.
+    data : optional
+        The rows themselves, to show them in the report and in the review, in any form that :func:`audit`
+        reads; texts and tables need no `inputs`.
+    index : sequence of n names, optional
+        Names of the rows.
+    class_names : sequence of K labels, optional
+        Names of the columns. By default labels are integers 0..K-1, or names whose sorted order is that of
+        the columns.
+    flags, seed, progress
+        As for :func:`audit`.
+
+    Returns
+    -------
+    Audit
+        Its decoder are the predictions, which it calibrates. It cannot retrain.
+
+    Raises
+    ------
+    InputError
+        For values that are no predictions, or labels that do not fit.
+
+    Warns
+    -----
+    LayerprobeWarning
+        If the predictions agree with almost all given labels.
+    """
+    options = AuditOptions(
+        policy=OUT_OF_SAMPLE, own_policy=OUT_OF_SAMPLE, class_names=class_names, flags=flags, seed=seed
+    )
+    check_type("progress", progress, Callable | None, "a function")
+    timer = StepTimer(progress)
+    timer.start("reading")
+    read = features_of_predictions(pred_probs, labels, index, options, logits=logits)
+    rows = rows_to_show(data, len(read.index))
+    result = _audit(read, findings_of_predictions(read, options, timer), options, timer, rows)
+    warn_of_training_rows(_agreement(result), "the predictions")
+    return result
 
 
 @default_settings()
@@ -260,9 +379,14 @@ def plan_audit(model: nn.Module, data: Any, labels: Any = None, **options: Any) 
     return NetworkInputs.read(model, data, labels, AuditOptions(**options)).plan
 
 
-def _audit(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> Audit:
-    """Apply the method, and return the result in the user's order of rows."""
-    findings = find(features, options, timer)
+def _audit(
+    features: AuditFeatures,
+    findings: Findings,
+    options: AuditOptions,
+    timer: "StepTimer",
+    rows: LabelledDataset | None = None,
+) -> Audit:
+    """Return the result in the user's order of rows."""
     place = torch.from_numpy(features.order.argsort())
     timer.stop()
     return Audit(
@@ -274,6 +398,7 @@ def _audit(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -
         settings=features.settings,
         cost=timer.seconds,
         flag_rule=options.flags,
+        rows=rows,
     )
 
 
@@ -312,7 +437,12 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
 
     timer.start("candidates")
     scored = score_candidates(
-        probes, selection.fitted_on, y, selection.views, selection.correct, progress=timer.progress
+        probes,
+        selection.fitted_on,
+        selection.fitted(y),
+        selection.views,
+        selection.correct,
+        progress=timer.progress,
     )
     timer.start("selection")
     members = select_members(scored, selection.correct)
@@ -322,14 +452,18 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
     ensemble, out_of_fit = ProbeEnsemble.fit(candidates, probes, train.mean, y, features.train.hashes)
     measured = ensemble
     if train.mean is not selection.fitted_on:  # its means contain the views that measure: fit without them
-        measured, _ = ProbeEnsemble.fit(candidates, probes, selection.fitted_on, y, features.train.hashes)
+        fitted_y, hashes = selection.fitted(y), selection.fitted(features.train.hashes)
+        measured, _ = ProbeEnsemble.fit(candidates, probes, selection.fitted_on, fitted_y, hashes)
     scores = [measured.scores(view) for view in measurement.views]
     correct = measurement.correct(scores)
 
     timer.start("controls")
     baselines = _baselines(measurement, untrained, scored, y, options)
     timer.start("noise")
-    calibration, noise = estimate_noise(scores, measurement, out_of_fit, y, label_free, seed=options.seed)
+    if options.policy == LABEL_FREE:  # the scores of all training rows are out of sample
+        calibration, noise = _noise_of_own_rows(out_of_fit, y, label_free, options)
+    else:
+        calibration, noise = estimate_noise(scores, measurement, out_of_fit, y, label_free, seed=options.seed)
     head = measurement.correct(measurement.logits) if measurement.logits else None
     selection_head = selection.correct(selection.logits) if selection.logits else None
     fitted = None if train.logits is None else (train.logits.argmax(1) == y).double()
@@ -347,6 +481,58 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
     )
 
 
+def findings_of_predictions(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> Findings:
+    """Calibrate given predictions and estimate the noise.
+
+    Parameters
+    ----------
+    features : AuditFeatures
+        Of :func:`features_of_predictions`.
+    options : AuditOptions
+    timer : StepTimer
+
+    Returns
+    -------
+    Findings
+        Rows in the order of `features`.
+    """
+    scores, y = features.train.features.own[PREDICTIONS], features.train.y
+    ensemble = ensemble_of_predictions(scores, y, features.classes)
+    centred = ensemble.scores({PREDICTIONS: scores})
+    measurement = _own_rows(y)
+    correct = measurement.correct([centred])
+    timer.start("noise")
+    calibration, noise = _noise_of_own_rows(centred, y, None, options)
+    scored = [CandidateScore(ensemble.members[0].candidate, correct, None)]
+    return Findings(
+        ensemble,
+        centred,
+        calibration,
+        noise,
+        criterion=interval(correct),
+        gain=None,
+        head_fit=float("nan"),
+        frequent=float(y.bincount().max() / len(y)),
+        layers=candidate_table(scored, scored, None),
+        controls=baseline_table([most_frequent_label(measurement, y)], correct),
+    )
+
+
+def _own_rows(y: Tensor) -> SelectionSet:
+    """Return the training rows with their given labels y (n,), as rows whose scores are out of sample."""
+    return SelectionSet({}, [], y, False, [], None)
+
+
+def _noise_of_own_rows(
+    scores: Tensor, y: Tensor, label_free: LabelFreeScorer | None, options: AuditOptions
+) -> tuple[Calibration, NoiseEstimate]:
+    """Calibrate out-of-sample scores (n, K) of the training rows, and estimate the noise of their labels."""
+    some = torch.from_numpy(evenly_spaced(len(y)))
+    own = _own_rows(y[some])
+    calibration, noise = estimate_noise([scores[some]], own, scores, y, label_free, seed=options.seed)
+    return calibration, replace(noise, source="out-of-sample scores of the rows themselves")
+
+
 def _baselines(
     measurement: SelectionSet,
     untrained: SelectionSet | None,
@@ -358,7 +544,8 @@ def _baselines(
     input_correct = None
     if on_input:
         best = max(on_input, key=lambda one: one.criterion).candidate
-        probe = fit_candidate(best, options.probes[best.probe], measurement.fitted_on["input"], y)
+        own, own_y = measurement.fitted_on["input"], measurement.fitted(y)
+        probe = fit_candidate(best, options.probes[best.probe], own, own_y)
         input_correct = measurement.correct([probe.class_scores(view["input"]) for view in measurement.views])
     baselines = [*network_and_input(measurement, input_correct), most_frequent_label(measurement, y)]
     if untrained is not None:

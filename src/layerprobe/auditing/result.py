@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
-from layerprobe.auditing.features import NetworkReader, check_matrix
+from layerprobe.auditing.features import FEATURES, NetworkReader, check_matrix
 from layerprobe.auditing.findings import (
     MARGIN,
     Findings,
@@ -28,6 +28,8 @@ from layerprobe.auditing.findings import (
     why_noise_is_unknown,
 )
 from layerprobe.auditing.method.noise import NoiseEstimate, with_wrong_share
+from layerprobe.auditing.method.policies import LABEL_FREE, OUT_OF_SAMPLE
+from layerprobe.auditing.predictions import read_predictions
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions, read_decisions
 from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
@@ -45,7 +47,7 @@ REVIEW_PAGE = "review.html"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
-    """Result of :func:`layerprobe.audit` and :func:`layerprobe.audit_features`.
+    """Result of :func:`layerprobe.audit`, :func:`~layerprobe.audit_features` and `audit_predictions`.
 
     Attributes
     ----------
@@ -66,7 +68,7 @@ class Audit:
     reader : NetworkReader or None
         Runs the network for new rows; None for an audit of features.
     rows : LabelledDataset or None
-        The training rows; None after `load`, and for an audit of features.
+        The training rows; None after `load`, and for an audit of features or predictions without `data`.
     held_out_rows : LabelledDataset or None
         The held-out rows of the policy.
     held_out_y : Tensor (m,), int64, or None
@@ -129,6 +131,8 @@ class Audit:
     @property
     def network_finding(self) -> str:
         """Whether a layer predicts better than the head and the baselines, in one sentence."""
+        if self.policy == OUT_OF_SAMPLE:
+            return f"The predictions agree with {self.findings.criterion.value:.1%} of the given labels."
         return network_finding(self.findings)
 
     @property
@@ -158,15 +162,12 @@ class Audit:
         """
         retrain = self.advice == "relabel"
         gain = self.findings.gain
-        rows = [
-            ("labels", self.advice, self.why),
-            ("predictions", "decoder" if gain is None or gain.low > 0 else "head", self.network_finding),
-            (
-                "network",
-                "retrain" if retrain else "keep",
-                "relabelling is measured to help" if retrain else "relabelling is not measured to help",
-            ),
-        ]
+        rows = [("labels", self.advice, self.why)]
+        if self.policy != OUT_OF_SAMPLE:
+            better = gain is None or gain.low > 0
+            rows.append(("predictions", "decoder" if better else "head", self.network_finding))
+        measured = "relabelling is measured to help" if retrain else "relabelling is not measured to help"
+        rows.append(("network", "retrain" if retrain else "keep", measured))
         return pd.DataFrame(rows, columns=["subject", "advice", "why"])
 
     @property
@@ -204,6 +205,10 @@ class Audit:
         held = f"rows of the policy {self.policy!r} with their given labels"
         if self.policy in ("trusted", "test_split"):
             held = f"rows of the policy {self.policy!r} with right labels"
+        elif self.policy == LABEL_FREE:
+            held = "a fifth of the rows with their given labels, predicted without them"
+        elif self.policy == OUT_OF_SAMPLE:
+            held = "all rows with their given labels"
         rows.append(("accuracy of the decoder", *findings.criterion, "measured", held))
         if findings.gain is not None:
             rows.append(("gain of the decoder over the head", *findings.gain, "measured", held))
@@ -358,7 +363,8 @@ class Audit:
         ----------
         x
             Inputs in the form of the training data, with or without labels; for an audit of features, a
-            mapping of layer to outputs (m, d).
+            mapping of layer to outputs (m, d), or one array as in the audit; for an audit of predictions,
+            predictions (m, K).
 
         Returns
         -------
@@ -372,6 +378,11 @@ class Audit:
         ensemble = self.findings.ensemble
         if self.reader is None:
             dims = {m.candidate.layer: m.probe.n_features_in_ for m in ensemble.members}
+            if self.policy == OUT_OF_SAMPLE:
+                (layer,) = dims
+                return ensemble.scores({layer: read_predictions(x, num_classes=len(self.classes))}).numpy()
+            if not isinstance(x, Mapping) and [*self.settings["layers"]] == [FEATURES]:
+                x = {FEATURES: x}
             missing = [layer for layer in dims if not isinstance(x, Mapping) or layer not in x]
             if missing:
                 raise InputError(
@@ -501,7 +512,10 @@ class Audit:
         if not self.verified.any():
             raise InputError("no row is verified: apply the decisions of a review first, audit.apply(...)")
         if self.rows is None:
-            raise InputError("this audit holds no rows: it was loaded from a file or made of features")
+            raise InputError(
+                "this audit holds no rows: it was loaded from a file, or made of features or predictions "
+                "without data="
+            )
         inputs = InputStore(self.rows).take(self.verified.nonzero().squeeze(1))
         return inputs, self.classes[self.y[self.verified].numpy()]
 
@@ -776,8 +790,8 @@ class Audit:
         """Return the network and its training rows; raise if the audit holds none."""
         if self.rows is None or self.reader is None or self.reader.model is None:
             raise InputError(
-                "this audit holds no network and rows: it was loaded from a file or made of features; audit "
-                "the network again to repair it"
+                "this audit holds no network and rows: it was loaded from a file, or made of features or "
+                "predictions; audit the network to repair it"
             )
         return self.reader.model, self.rows
 

@@ -28,7 +28,8 @@ from layerprobe.auditing.features import NetworkReader
 from layerprobe.auditing.findings import BASELINE_COLUMNS, CANDIDATE_COLUMNS, Findings, check_flag_rule
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
-from layerprobe.auditing.method.policies import POLICIES, Interval
+from layerprobe.auditing.method.policies import LABEL_FREE, OUT_OF_SAMPLE, POLICIES, Interval
+from layerprobe.auditing.predictions import GivenScores
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
@@ -70,6 +71,7 @@ class Verdict(NamedTuple):
 # The tables: names in files on the left, so that classes and attributes can be renamed.
 CLASSES: dict[str, type] = {
     **{probe.__name__: probe for probe in REGISTRY.values()},
+    "GivenScores": GivenScores,
     "Subspaces": Subspaces,
     "LinearDiscriminantAnalysis": LinearDiscriminantAnalysis,
     "QuadraticDiscriminantAnalysis": QuadraticDiscriminantAnalysis,
@@ -260,7 +262,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     n, K = len(y), len(names)
     require(y.ndim == 1 and y.dtype == torch.int64 and n > 0 and 0 <= y.min() <= y.max() < K, "given", y)
     require(arguments["index"].shape == (n,), "index", arguments["index"])
-    require(arguments["policy"] in POLICIES, "policy", arguments["policy"])
+    require(arguments["policy"] in (*POLICIES, LABEL_FREE, OUT_OF_SAMPLE), "policy", arguments["policy"])
     require(all(isinstance(key, str) for key in arguments["settings"]), "settings", arguments["settings"])
     numbers("cost", *arguments["cost"].values())
     check_flag_rule(arguments["flag_rule"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from layerprobe.cli.jobs import one_job
 from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions
 from layerprobe.cli.output import as_json
+from layerprobe.errors import InputError
 from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
@@ -32,9 +33,12 @@ def add_audit(app: "SubcommandApp") -> None:
     @app.command
     def audit(
         *,
-        model: Annotated[str, arg(metavar="PKG.MOD:NAME", help=MODEL)],
-        data: Annotated[str, arg(metavar="PATH", help=DATA)],
-        policy: Annotated[str, arg(metavar="NAME", help=POLICY)],
+        model: Annotated[str | None, arg(metavar="PKG.MOD:NAME", help=MODEL)] = None,
+        data: Annotated[str | None, arg(metavar="PATH", help=DATA)] = None,
+        policy: Annotated[str | None, arg(metavar="NAME", help=POLICY)] = None,
+        predictions: Path | None = None,
+        labels: Path | None = None,
+        logits: bool = False,
         holdout: Annotated[str | None, arg(metavar="PATH")] = None,
         trusted: Annotated[str | None, arg(metavar="PATH")] = None,
         test: Annotated[str | None, arg(metavar="PATH")] = None,
@@ -58,7 +62,15 @@ def add_audit(app: "SubcommandApp") -> None:
         With torchrun, several processes share the work: torchrun --standalone --nproc-per-node 2 -m
         layerprobe audit ...
 
+        Without a network, out-of-sample predictions of any model serve as well: --predictions FILE --labels
+        FILE in place of --model and --policy. With --data the rows are shown in the report.
+
         Args:
+            predictions: Class probabilities or logits of each row by a model that was trained without the
+                row: an .npy file (n, classes), or a .csv file with one column per class, named as the labels
+                are, and possibly a column index with the names of the rows.
+            labels: The given labels of these rows: an .npy file, or a .csv file with the column label.
+            logits: Read the predictions as logits. Without it they are logits if one of them is negative.
             holdout: The rows for the policy noisy_holdout.
             trusted: The rows for the policy trusted.
             test: The rows for the policy test_split.
@@ -75,11 +87,29 @@ def add_audit(app: "SubcommandApp") -> None:
 
         with one_job(options.device) as first, ExitStack() as stack:
             given = {"holdout": holdout, "trusted": trusted, "test": test}
-            check_policy(policy, given, views=bool(views))
+            if predictions is not None or labels is not None:
+                refuse = {"model": model, "policy": policy, **given, "views": views or None}
+                _require_predictions(predictions, labels, refuse, options)
+            elif model is None or data is None or policy is None:
+                raise InputError(
+                    "an audit of a network needs --model, --data and --policy; an audit of predictions "
+                    "needs --predictions and --labels"
+                )
+            else:
+                check_policy(policy, given, views=bool(views))
             require_folder(out)
             folder = out
             if first and not options.dry_run:
                 folder = stack.enter_context(replaced_folder(out))  # raises before the work
+            if predictions is not None and labels is not None:
+                how: dict[str, Any] = {"logits": logits or None, "flags": _flag_rule(flags), "seed": seed}
+                result = _audit_predictions(predictions, labels, data, options, how)
+                _write(result, folder)
+                stack.close()
+                _show(result, out, options)
+                return
+            if model is None or data is None or policy is None:
+                return
             network = options.load_model(model)
             rows = options.load_rows(data, network)
             held = {
@@ -105,10 +135,45 @@ def add_audit(app: "SubcommandApp") -> None:
                 return
             _write(result, folder)
             stack.close()
-            if options.json:
-                say(as_json(_summary(result)).rstrip())
-            else:
-                _show_audit(result, out)
+            _show(result, out, options)
+
+
+def _require_predictions(
+    predictions: Path | None, labels: Path | None, refuse: dict[str, Any], options: NetworkOptions
+) -> None:
+    """Raise an InputError for options that do not belong to an audit of predictions."""
+    if predictions is None or labels is None:
+        raise InputError("an audit of predictions needs both --predictions and --labels")
+    if wrong := [name for name, value in refuse.items() if value is not None]:
+        raise InputError(f"--{wrong[0]} does not belong to an audit of predictions; leave it out")
+    if options.dry_run or options.weights is not None or options.layers:
+        raise InputError("--dry-run, --weights and --layers do not belong to an audit of predictions")
+
+
+def _audit_predictions(
+    predictions: Path, labels: Path, data: str | None, options: NetworkOptions, arguments: dict[str, Any]
+) -> "Audit":
+    """Audit the predictions in a file."""
+    from layerprobe import auditing
+    from layerprobe.auditing.dataset.readers import read_labels, read_predictions
+
+    table, index = read_predictions(predictions)
+    return auditing.audit_predictions(
+        table,
+        read_labels(labels, options.label_column or "label"),
+        data=None if data is None else options.load_rows(data, None),
+        index=index,
+        class_names=options.class_names or None,
+        progress=lambda step: say(f"{step} ...", error=True),
+        **arguments,
+    )
+
+
+def _show(audit: "Audit", out: Path, options: NetworkOptions) -> None:
+    if options.json:
+        say(as_json(_summary(audit)).rstrip())
+    else:
+        _show_audit(audit, out)
 
 
 def _flag_rule(text: str) -> str | float | int:

@@ -86,19 +86,20 @@ class NetworkOptions:
 
         return load_model(reference, self.weights, self.device, self.strip_prefix)
 
-    def load_rows(self, place: str, model: "nn.Module") -> "LabelledDataset":
+    def load_rows(self, place: str, model: "nn.Module | None") -> "LabelledDataset":
         """Read labelled data for a model.
 
         Parameters
         ----------
         place : str
             A path or ``pkg.mod:name``.
-        model : nn.Module
+        model : nn.Module or None
+            None for rows that are only shown.
         """
-        from layerprobe.auditing.dataset.labelled import read_rows
+        from layerprobe.auditing.dataset.labelled import read_rows, without_model
         from layerprobe.cli.user_code import is_reference, load_object
 
-        inputs = None if self.inputs is None else load_object(self.inputs)
+        inputs = load_object(self.inputs) if self.inputs else without_model if model is None else None
         source: Any = place
         if is_reference(place) and not Path(place).exists():
             source = load_object(place, call=True)

@@ -463,7 +463,7 @@ def _as_columns(source: Any) -> Any:
         key = next((key for key in LABEL_KEYS if key in source), None)
         return _array(source) if key is None else (_array(source.drop(columns=key)), source[key].array)
     if isinstance(source, tuple):
-        _check_same_index(source)
+        check_same_index(source)
         x, rest = source[0], source[1:]
         if isinstance(x, list) and not _is_numbers(x) and not is_texts(x):
             rows = len(rest) > 0 and rest[0] is not None and len(x) == len(rest[0])
@@ -508,8 +508,8 @@ def _frame(frame: pd.DataFrame) -> np.ndarray:
     return frame.to_numpy(dtype if dtype.kind == "f" else np.float64)
 
 
-def _check_same_index(parts: tuple) -> None:
-    """Raise if x and y of pandas have the same index in different orders."""
+def check_same_index(parts: tuple) -> None:
+    """Raise an InputError if parts, x and y of pandas, have the same index in different orders."""
     indices = [part.index for part in parts if isinstance(part, pd.DataFrame | pd.Series)]
     for other in indices[1:]:
         one = indices[0]

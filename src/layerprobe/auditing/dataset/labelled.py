@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import (
+    LABEL_KEYS,
     Batch,
     as_tensor,
+    count_rows,
     is_texts,
     join,
     keeps_order,
@@ -109,6 +111,44 @@ def read_rows(
     if inputs is not None:
         raise InputError("this dataset was read before: give inputs= to the first call of read_rows")
     return data if labels is None else data.with_labels(labels)
+
+
+def rows_to_show(data: Any, n: int) -> "LabelledDataset | None":
+    """Return the rows behind given features or predictions, to show and to compare them; None without data.
+
+    Parameters
+    ----------
+    data : optional
+        As for :func:`read_rows`; labels are not needed. A frame with columns that are no numbers becomes
+        texts, one line per column.
+    n : int
+        The expected number of rows.
+
+    Raises
+    ------
+    InputError
+        If there is another number of rows, or as for :func:`read_rows`.
+    """
+    if data is None:
+        return None
+    if isinstance(data, pd.DataFrame) and not all(map(pd.api.types.is_numeric_dtype, data.dtypes)):
+        texts = pd.Series("", index=data.index, dtype=object)
+        for name in data:
+            texts += f"{name}: " + data[name].astype(str) + "\n"
+        data = texts.str.removesuffix("\n").tolist()
+    count = None if isinstance(data, str | os.PathLike) else count_rows(data)
+    rows = data
+    if count in (None, n) and not isinstance(data, LabelledDataset):
+        own = count is None or hasattr(data, "features")
+        rows = read_rows(data, None if own else np.zeros(n, np.int64), inputs=without_model)
+    if (got := rows.n if isinstance(rows, LabelledDataset) else count) != n:
+        raise InputError(f"expected data= with the {n} rows of the audit, got {got} rows")
+    return rows
+
+
+def without_model(content: Any) -> Any:
+    """Return a batch's content without a model; texts become zeros, since they are shown as they are."""
+    return torch.zeros(len(content), 1) if is_texts(content) else content
 
 
 def _has_splits(data: Any) -> bool:
@@ -243,6 +283,15 @@ class LabelledDataset:
             if not channels.update(_displayed(batch.raw, batch.inputs)):
                 break
         return channels
+
+    @property
+    def columns(self) -> list[str] | None:
+        """The names of the columns of a data frame without its labels, or None."""
+        frame = self._source[0] if isinstance(self._source, tuple) else self._source
+        if not isinstance(frame, pd.DataFrame):
+            return None
+        key = None if isinstance(self._source, tuple) else next((k for k in LABEL_KEYS if k in frame), None)
+        return [str(name) for name in frame.columns if key is None or name != key]
 
     def fingerprints(self) -> np.ndarray:
         """Return the hash of the content of each row without its label, (n,) uint64.

@@ -100,6 +100,42 @@ def read_labels(path: Path, column: str = "label") -> np.ndarray:
     return labels
 
 
+def read_predictions(path: Path) -> tuple[np.ndarray | pd.DataFrame, np.ndarray | None]:
+    """Read class probabilities or logits, (n, K), and the names of their rows, if the file has them.
+
+    Parameters
+    ----------
+    path : Path
+        An .npy file; or a .csv file with one column per class and possibly a column "index".
+
+    Returns
+    -------
+    predictions : ndarray, or DataFrame with the names of the classes as columns
+    index : ndarray (n,), or None
+
+    Raises
+    ------
+    InputError
+        If the file is of another kind.
+    DataError
+        If the file is missing or cannot be read, or a cell is no number.
+    """
+    if path.suffix.lower() == ".npy":
+        return load_npy(path), None
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"{path}: expected an .npy or a .csv file of predictions, got {path.suffix!r}.")
+    table = _read_table(path)
+    index = table.pop("index").to_numpy(dtype=str) if "index" in table else None
+    numbers = table.apply(pd.to_numeric, errors="coerce")
+    if (bad := numbers.isna().to_numpy()).any():
+        row, column = np.argwhere(bad)[0].tolist()
+        raise DataError(
+            f"{path}: expected a number per class, got {table.iloc[row, column]!r} in the column "
+            f"{table.columns[column]!r}, row {row} (from 0)."
+        )
+    return numbers, index
+
+
 def _read_folder(root: Path, resize: int | tuple[int, int] | None = None) -> RawDataset:
     size = as_size(resize)
     classes = class_files(root)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.method.ensemble import fold_of, named_probes, score_candidates
+from layerprobe.auditing.method.ensemble import FOLDS, fold_of, named_probes, score_candidates
 from layerprobe.errors import InputError
 from layerprobe.recording.history import History
 from layerprobe.utils.settings import seeded
@@ -39,6 +39,10 @@ POLICIES = {
     "test_split": "test",
 }
 """The policies, and the argument that each needs."""
+LABEL_FREE = "label_free"
+"""Policy of features that do not depend on the labels: a fifth of the rows selects."""
+OUT_OF_SAMPLE = "out_of_sample"
+"""Policy of given predictions: there is nothing to select."""
 _MEMORISED = (
     "the features of a row that the network was trained on already contain its label, so that such a score "
     "is highest at the most memorised layer"
@@ -72,6 +76,8 @@ class SelectionSet:
     posterior : Tensor (m, K) or None
         For views: probabilities of the true classes from a layer that does not depend on the labels. They
         correct the accuracy for memorisation.
+    fitted_rows : Tensor (n,), int64, or None
+        Positions of the rows in `fitted_on` among the training rows; None for all of them.
     """
 
     fitted_on: Mapping[str, Tensor]
@@ -82,6 +88,11 @@ class SelectionSet:
     averaged: Tensor | None
     of_training_rows: bool = False
     posterior: Tensor | None = None
+    fitted_rows: Tensor | None = None
+
+    def fitted(self, values: Any) -> Any:
+        """Return the values, one per training row, of the rows that candidates are fitted on."""
+        return values if self.fitted_rows is None else values[self.fitted_rows]
 
     def correct(self, scores: Sequence[Tensor]) -> Tensor:
         """Return each row's share of correct predictions over its views, corrected for memorisation.
@@ -143,7 +154,7 @@ class SelectionSet:
         )
 
 
-def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
+def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: str = "") -> None:
     """Raise unless the policy exists and has exactly the argument that it needs.
 
     Parameters
@@ -153,6 +164,8 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
         The arguments "holdout", "trusted" and "test"; None for those that are missing.
     views : bool
         Whether there are views.
+    more : str
+        A policy without an argument that is valid, too.
 
     Raises
     ------
@@ -162,12 +175,13 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool) -> None:
     offered = "; ".join(
         f"{name} needs {'views=' if needs is None else needs + '='}" for name, needs in POLICIES.items()
     )
+    offered += f"; {more} needs features that do not depend on the labels" if more == LABEL_FREE else ""
     if policy in REFUSED:
         raise InputError(f"{policy!r} cannot choose a layer: {REFUSED[policy]}. Valid policies: {offered}")
-    if policy not in POLICIES:
+    if policy not in (*POLICIES, more or None):
         raise InputError(f"expected the name of a selection policy, got {policy!r}: {offered}")
-    needs = POLICIES[policy]
-    if needs is None and not views:
+    needs = POLICIES.get(policy)
+    if policy == "unseen_views" and not views:
         raise InputError(
             "the policy 'unseen_views' needs views of the training rows that the network was not trained on; "
             "name views which keep the label, as in views=('flip', 'right', 'down')"
@@ -188,17 +202,20 @@ def selection_sets(
     Parameters
     ----------
     policy : str
-        A name in `POLICIES`.
+        A name in `POLICIES`, or `LABEL_FREE`.
     train : LabelledFeatures
         Of the training rows.
     held_out : LabelledFeatures or None
-        Of the held-out rows; None for the policy "unseen_views".
+        Of the held-out rows; None for the policies "unseen_views" and "label_free".
 
     Raises
     ------
     InputError
         If there are too few held-out rows to separate candidates.
     """
+    if policy == LABEL_FREE:
+        fold = fold_set(train)
+        return fold, fold
     if held_out is None:
         views = view_set(train.features, train.y)
         return views, views
@@ -213,6 +230,39 @@ def selection_sets(
         return whole, whole
     selecting, measuring = split_test_rows(held_out.y, held_out.hashes)
     return whole.subset(selecting), whole.subset(measuring)
+
+
+def fold_set(train: "LabelledFeatures") -> SelectionSet:
+    """Return a fifth of the training rows as a selection set, with candidates fitted on the other rows.
+
+    Parameters
+    ----------
+    train : LabelledFeatures
+        Features that do not depend on the labels.
+
+    Raises
+    ------
+    InputError
+        If there are too few rows.
+    """
+    features = train.features
+    # A class with fewer distinct rows than folds has none in the last fold, so that all classes are fitted.
+    is_held = torch.from_numpy(fold_of(train.y.numpy(), train.hashes) == FOLDS - 1)
+    held, fitted = is_held.nonzero().squeeze(1), (~is_held).nonzero().squeeze(1)
+    if len(held) < MIN_ROWS:
+        raise InputError(
+            f"expected at least {FOLDS * MIN_ROWS} rows, of which a fifth selects the probe, got "
+            f"{len(train.y)} rows"
+        )
+    return SelectionSet(
+        {layer: X[fitted] for layer, X in features.mean.items()},
+        [{layer: X[held] for layer, X in features.mean.items()}],
+        train.y[held],
+        False,
+        [] if features.logits is None else [features.logits[held]],
+        None,
+        fitted_rows=fitted,
+    )
 
 
 def held_out_set(train: "Features", held_out: "Features", y: Tensor, *, clean: bool) -> SelectionSet:

@@ -19,6 +19,8 @@ CRITERIA = {
     "unseen_views": "unseen views of the training rows, against noisy labels, corrected for memorisation",
     "trusted": "the trusted rows",
     "test_split": "the part of the test data that is used for selection",
+    "label_free": "a fifth of the rows, against their given labels",
+    "out_of_sample": "the rows, against their given labels",
 }
 MANY = 40  # largest number of layers in a chart
 LEGIBLE = 20  # largest number of classes that leaves room for numbers

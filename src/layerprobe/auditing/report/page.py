@@ -21,6 +21,9 @@ CHOICES = {
     "noisy labels; the estimated memorisation bias is subtracted",
     "trusted": "the trusted rows, whose labels are assumed to be right",
     "test_split": "a part of the test data, whose labels are assumed to be right, as in the paper",
+    "label_free": "a fifth of the rows, measured with their given labels; the features are assumed not to "
+    "depend on the labels",
+    "out_of_sample": "the rows themselves: the predictions are assumed to be out of sample",
 }
 
 

@@ -16,7 +16,7 @@ from layerprobe.errors import InputError
 from layerprobe.pages import write_html
 
 CHARACTERS = 5000  # of a text that the page shows
-VALUES = 60  # numbers of a row of a table that the page shows
+VALUES = 60  # numbers of a row of a table that the page shows, the first ones
 SIDE = 256  # pixels of a picture
 
 
@@ -130,11 +130,12 @@ def _values(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
     """Return the numbers of rows of a table; other inputs are not shown."""
     contents: list[dict[str, Any]] = [{} for _ in positions]
     places = {int(i): place for place, i in enumerate(positions)}
+    names = audit.rows.columns
     for inputs, numbers in audit.rows.batches():
-        if not hasattr(inputs, "ndim") or inputs.ndim != 2 or inputs.shape[1] > VALUES:
+        if not hasattr(inputs, "ndim") or inputs.ndim != 2:
             return contents
-        for row, number in zip(inputs.tolist(), numbers.tolist(), strict=True):
+        for row, number in zip(inputs[:, :VALUES].tolist(), numbers.tolist(), strict=True):
             if number in places:
-                shown = [[str(column), f"{value:.4g}"] for column, value in enumerate(row)]
+                shown = [[names[i] if names else str(i), f"{value:.4g}"] for i, value in enumerate(row)]
                 contents[places[number]] = {"values": shown}
     return contents

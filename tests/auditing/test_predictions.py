@@ -1,0 +1,273 @@
+"""The audit of out-of-sample predictions of any model, and of one embedding."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.model_selection import cross_val_predict
+
+from layerprobe import Audit, audit, audit_features, audit_predictions
+from layerprobe.cli import main
+from layerprobe.errors import InputError, LayerprobeWarning
+
+NAMES = np.array(["cat", "dog", "eel", "fox"])
+N, K = 240, 4
+
+
+def planted(rate=0.2, seed=0):
+    """Logits of four classes, the true and the given class indices."""
+    random = np.random.default_rng(seed)
+    true = random.integers(0, K, N)
+    logits = random.normal(size=(N, K))
+    logits[np.arange(N), true] += 4
+    wrong = random.random(N) < rate
+    given = np.where(wrong, (true + random.integers(1, K, N)) % K, true)
+    return logits, true, given
+
+
+LOGITS, TRUE, GIVEN = planted()
+PROBABILITIES = torch.tensor(LOGITS).softmax(1).numpy()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Out-of-fold probabilities of the digits by logistic regression."""
+    X, true = load_digits(return_X_y=True)
+    X = X / 16
+
+    def predictions(rate, kind):
+        random = np.random.default_rng(0)
+        wrong = random.random(len(true)) < rate
+        shift = 1 if kind == "pair" else random.integers(1, 10, len(true))
+        given = np.where(wrong, (true + shift) % 10, true)
+        model = LogisticRegression(max_iter=300)
+        return cross_val_predict(model, X, given, cv=5, method="predict_proba"), given, given != true
+
+    return predictions
+
+
+@pytest.mark.parametrize(
+    ("rate", "kind"), [(0.05, "uniform"), (0.2, "uniform"), (0.4, "uniform"), (0.05, "pair")]
+)
+def test_planted_noise_is_found_better_than_by_disagreement(digits, rate, kind):
+    pred_probs, given, wrong = digits(rate, kind)
+    found = audit_predictions(pred_probs, given)
+    own = pred_probs[np.arange(len(given)), given]
+    assert f1_score(wrong, found.issue_mask()) >= f1_score(wrong, pred_probs.argmax(1) != given)
+    assert roc_auc_score(wrong, -found.issues["label_score"]) >= roc_auc_score(wrong, -own) - 1e-3
+    assert found.noise.rate == pytest.approx(wrong.mean(), abs=0.03)
+    cleanlab = pytest.importorskip("cleanlab.filter")
+    flags = cleanlab.find_label_issues(given, pred_probs)
+    assert f1_score(wrong, found.issue_mask()) >= f1_score(wrong, flags) - 0.05
+
+
+@pytest.mark.parametrize(
+    "values",
+    [LOGITS, PROBABILITIES.tolist(), np.log(PROBABILITIES), torch.tensor(LOGITS, requires_grad=True)],
+    ids=["logits", "list", "log_probabilities", "tensor"],
+)
+def test_kinds_of_predictions_give_equal_results(values):
+    expected = audit_predictions(PROBABILITIES, GIVEN).issues
+    found = audit_predictions(values, torch.tensor(GIVEN)).issues
+    assert np.allclose(found["label_score"], expected["label_score"], atol=0.02)
+    assert (found["suggested_label"] == expected["suggested_label"]).mean() > 0.99
+
+
+def test_columns_of_a_frame_are_the_classes_and_its_index_the_rows():
+    order = [2, 0, 3, 1]
+    frame = pd.DataFrame(PROBABILITIES[:, order], columns=NAMES[order], index=[f"r{i}" for i in range(N)])
+    found = audit_predictions(frame, NAMES[GIVEN])
+    assert found.classes.tolist() == NAMES[order].tolist()
+    assert found.issues["index"].tolist() == frame.index.tolist()
+    right = found.issues["is_label_issue"] == (GIVEN != TRUE)
+    assert right.mean() > 0.95
+    assert (found.predict(frame) == NAMES[PROBABILITIES.argmax(1)]).all()
+    with pytest.raises(InputError, match="same index in different orders"):
+        audit_predictions(frame, pd.Series(NAMES[GIVEN], index=frame.index)[::-1])
+    with pytest.raises(InputError, match="rename the columns"):
+        audit_predictions(frame, NAMES[GIVEN], class_names=["cat", "dog", "eel", "hen"])
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [(int(k), "x") for k in GIVEN],
+        GIVEN.astype(float),
+        [str(k) for k in GIVEN],
+        pd.Categorical(NAMES[GIVEN]),
+    ],
+    ids=["tuples", "floats", "digits", "categories"],
+)
+def test_labels_of_any_kind(labels):
+    expected = audit_predictions(PROBABILITIES, GIVEN)
+    found = audit_predictions(PROBABILITIES, labels)
+    assert found.y.tolist() == expected.y.tolist()
+    assert np.array_equal(found.issues["label_score"], expected.issues["label_score"])
+
+
+def test_class_without_labels_can_be_suggested():
+    given = np.where(GIVEN == 3, 0, GIVEN)
+    found = audit_predictions(PROBABILITIES, NAMES[given], class_names=NAMES).issues
+    assert (found["given_label"] != "fox").all()
+    assert (found["suggested_label"][TRUE == 3] == "fox").mean() > 0.8
+
+
+def test_two_classes_by_one_column():
+    given = (GIVEN > 1).astype(int)
+    p = PROBABILITIES[:, 2:].sum(1)
+    expected = audit_predictions(np.stack([1 - p, p], 1), given).issues["label_score"]
+    for values in (p, p[:, None], np.log(p / (1 - p)), pd.Series(p)):
+        assert np.allclose(audit_predictions(values, given).issues["label_score"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (PROBABILITIES * 100, "rows sum to 1"),
+        (1 / (1 + np.exp(-LOGITS)), "rows with other sums"),
+        (np.where(PROBABILITIES > 0.99, np.nan, PROBABILITIES), "NaN or infinity"),
+        (PROBABILITIES[:, :3] / PROBABILITIES[:, :3].sum(1, keepdims=True), "none of the 3 classes"),
+        (PROBABILITIES[:50], "a label for each of 50 rows, got 240"),
+        (PROBABILITIES[None], "of shape"),
+        (NAMES[GIVEN], "as numbers"),
+        (100 * PROBABILITIES[:, 0], "logits=True"),
+    ],
+)
+def test_invalid_predictions_are_refused(values, message):
+    with pytest.raises(InputError, match=message):
+        audit_predictions(values, GIVEN)
+
+
+def test_zeros_keep_the_order_of_the_scores():
+    hard = np.eye(K)[TRUE]
+    found = audit_predictions(hard, GIVEN)
+    assert (found.issue_mask() == (GIVEN != TRUE)).mean() > 0.95
+    assert (found.scores.softmax(1).argmax(1).numpy() == TRUE).all()
+    assert found.scores.softmax(1).amax(1).min() > 0.99
+
+
+def test_predictions_of_the_training_rows_warn():
+    with pytest.warns(LayerprobeWarning, match="100.0% of the given labels"):
+        audit_predictions(0.9 * np.eye(K)[GIVEN] + 0.025, GIVEN)
+    with pytest.warns(LayerprobeWarning, match="each without its row"):
+        audit_features(np.eye(K)[GIVEN] + 0.01 * LOGITS, GIVEN)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        audit_predictions(PROBABILITIES, GIVEN)
+
+
+def test_predictions_are_reviewed_compared_and_saved(tmp_path):
+    texts = [f"text {i} <b>" for i in range(N)]
+    found = audit_predictions(PROBABILITIES, NAMES[GIVEN], data=texts)
+    assert f"{(LOGITS.argmax(1) == GIVEN).mean():.1%}" in found.network_finding
+    assert found.recommendations["subject"].tolist() == ["labels", "network"]
+    found.report(tmp_path / "report.html")
+    assert (
+        "text 3 &lt;b&gt;" in (tmp_path / "report.html").read_text()
+        or "&lt;b&gt;" in (tmp_path / "report.html").read_text()
+    )
+    assert "\\u003cb>" in (tmp_path / "review.html").read_text()
+    table = found.compare(true_labels=NAMES[TRUE])
+    assert set(table["detector"]) == {"audit", "self_confidence", "normalized_margin", "loss_gmm"}
+    own = PROBABILITIES[np.arange(N), GIVEN]
+    expected = roc_auc_score(GIVEN != TRUE, -own)
+    assert table.set_index("detector")["auroc"]["self_confidence"] == pytest.approx(expected, abs=1e-6)
+    assert "fine" in found.compare(features={"embedding": LOGITS})["detector"].tolist()
+    sample = found.review_sample()
+    reviewed = found.apply(pd.DataFrame({"index": sample["index"], "label": NAMES[TRUE[sample["index"]]]}))
+    assert reviewed.review.noise.low <= (GIVEN != TRUE).mean() <= reviewed.review.noise.high
+    with pytest.raises(InputError, match="no network"):
+        reviewed.retrain()
+    reviewed.save(tmp_path / "audit.safetensors")
+    loaded = Audit.load(tmp_path / "audit.safetensors")
+    pd.testing.assert_frame_equal(loaded.issues, reviewed.issues)
+    assert np.array_equal(loaded.predict(LOGITS), NAMES[LOGITS.argmax(1)])
+    assert len(reviewed.trusted_rows()[0]) == reviewed.verified.sum()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_rows_of_a_table_are_shown_by_column(tmp_path, mixed):
+    frame = pd.DataFrame({"age": np.arange(N) + 0.5, "height": LOGITS[:, 0]})
+    if mixed:
+        frame["city"] = "Bern"
+    audit_predictions(PROBABILITIES, GIVEN, data=frame).report(tmp_path / "report.html")
+    page = (tmp_path / "review.html").read_text()
+    rows = json.loads(page.split('id="data">')[1].split("</script>")[0])["rows"]
+    row = next(row for row in rows if row["index"] == rows[0]["index"])
+    age = str(int(row["index"]) + 0.5)
+    assert (
+        (f"age: {age}\n" in row["text"] and "city: Bern" in row["text"])
+        if mixed
+        else (row["values"][0] == ["age", age])
+    )
+    with pytest.raises(InputError, match="240 rows of the audit, got 5"):
+        audit_predictions(PROBABILITIES, GIVEN, data=frame[:5])
+
+
+def test_one_embedding_needs_no_other_rows(tmp_path):
+    random = np.random.default_rng(1)
+    centres = 3 * random.normal(size=(K, 8))
+    embedding = centres[TRUE] + random.normal(size=(N, 8))
+    found = audit_features(embedding, NAMES[GIVEN], data=[f"text {i}" for i in range(N)])
+    assert found.policy == "label_free"
+    assert (found.issue_mask() == (GIVEN != TRUE)).mean() > 0.95
+    assert found.noise.rate == pytest.approx((GIVEN != TRUE).mean(), abs=0.03)
+    assert (found.predict(embedding) == NAMES[TRUE]).mean() > 0.95
+    order = random.permutation(N)
+    again = audit_features(embedding[order], NAMES[GIVEN][order])
+    assert np.allclose(again.issues["label_score"], found.issues["label_score"].to_numpy()[order], atol=1e-9)
+    found.report(tmp_path / "report.html")
+    found.save(tmp_path / "audit.safetensors")
+    assert Audit.load(tmp_path / "audit.safetensors").issues.equals(found.issues)
+    pair = (embedding[:40], NAMES[GIVEN][:40])
+    held = audit_features(embedding[40:], NAMES[GIVEN][40:], policy="noisy_holdout", holdout=pair)
+    assert held.layers["layer"].unique().tolist() == ["features"]
+
+
+def test_policies_belong_to_their_entry():
+    with pytest.raises(InputError, match="label_free needs features"):
+        audit_features({"layer": LOGITS}, GIVEN)
+    with pytest.raises(InputError, match="out_of_sample"):
+        audit_features(LOGITS, GIVEN, policy="out_of_sample")
+    with pytest.raises(InputError, match="label_free"):
+        audit(torch.nn.Linear(2, 2), (torch.zeros(4, 2), [0, 1, 0, 1]), policy="label_free")
+    with pytest.raises(InputError, match="100 rows"):
+        audit_features(LOGITS[:50], GIVEN[:50])
+
+
+def test_predictions_on_the_shell(tmp_path, capsys):
+    labels, place = tmp_path / "labels.csv", tmp_path / "probs.csv"
+    pd.DataFrame({"label": NAMES[GIVEN]}).to_csv(labels, index=False)
+    frame = pd.DataFrame(PROBABILITIES, columns=NAMES)
+    frame.insert(0, "index", [f"r{i}" for i in range(N)])
+    frame.to_csv(place, index=False)
+    arguments = [
+        "audit",
+        "--predictions",
+        str(place),
+        "--labels",
+        str(labels),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*arguments, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    expected = audit_predictions(PROBABILITIES, NAMES[GIVEN])
+    assert summary["issues"]["flagged"] == expected.issue_mask().sum()
+    issues = pd.read_csv(tmp_path / "out" / "issues.csv")
+    assert issues["index"].tolist() == [f"r{i}" for i in range(N)]
+    assert (tmp_path / "out" / "review.html").exists()
+    np.save(tmp_path / "logits.npy", LOGITS)
+    np.save(tmp_path / "labels.npy", GIVEN)
+    arguments[2], arguments[4] = str(tmp_path / "logits.npy"), str(tmp_path / "labels.npy")
+    assert main(arguments) == 0
+    assert "review.html" in capsys.readouterr().out
+    for wrong in (arguments[:3], [*arguments, "--policy", "trusted"], ["audit", "--data", "x"]):
+        assert main(wrong) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
