@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import math
 import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from numbers import Real
@@ -10,7 +11,8 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from scipy.optimize import brentq
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
@@ -93,6 +95,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         """
         rows = self._rows(X, reset=True)
         self.classes_ = classes
+        self._keep_none()
         self._fit(widen(rows), y.to(rows.device), len(classes))
         return self
 
@@ -211,6 +214,9 @@ class Probe(ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True
         return tags
+
+    def _keep_none(self) -> None:
+        """Drop the rows that an earlier fit kept."""
 
     def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define _fit(X, y, num_classes).")
@@ -338,11 +344,16 @@ class WeightedProbe(Probe):
             if not (counts := y.bincount(minlength=len(self.classes_))).all():
                 name = self.classes_.tolist()[int(counts.argmin())]
                 raise InputError(f"All rows of class {name!r} have the weight 0: drop them.")
-        self._fit_weighted(widen(rows), y, len(self.classes_), weights)
+        rows = widen(rows)
+        self._fit_weighted(rows, y, len(self.classes_), weights)
+        self._keep(rows, y, weights)
         return self
 
     def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
         self._fit_weighted(X, y, num_classes, None)
+
+    def _keep(self, X: Tensor, y: Tensor, weights: Tensor | None) -> None:
+        """Keep rows of a fit; there are none to keep by default."""
 
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
         raise NotImplementedError(f"{type(self).__name__} must define _fit_weighted(X, y, K, weights).")
@@ -398,6 +409,7 @@ class MomentProbe(WeightedProbe):
         self
         """
         self.classes_, self.n_features_in_ = classes, statistics.dim
+        self._keep_none()
         self._fit_statistics(statistics)
         return self
 
@@ -408,6 +420,141 @@ class MomentProbe(WeightedProbe):
         raise NotImplementedError(f"{type(self).__name__} must define _fit_statistics(statistics).")
 
 
+KEPT = 2**20  # numbers that a fit keeps for the calibration: 4 MiB of float32
+FOLDS = 5
+SHARPNESS = (1e-6, 1e6)  # inverse temperatures in units of the spread of the scores
+
+
+class CalibratedProbe(ProbabilityProbe, MomentProbe):
+    """A probe whose scores are no probabilities: `predict_proba` is the softmax of scores times `beta_`.
+
+    The inverse temperature maximises the likelihood of labels in 5-fold cross-validation, on the first rows
+    of each class, which `fit` keeps: 2^20 numbers, and at least two rows per class. It is computed when
+    it is first used. Labels have the probability 1 - 1 / (m + 2) among m rows, so that perfect scores get no
+    infinite temperature (Platt, 1999; Guo et al., "On calibration of modern neural networks", 2017).
+    """
+
+    kept_: tuple[Tensor, Tensor, Tensor] | None  # rows, sorted by class; class indices; weights
+    _totals: Tensor  # sum of the weights of all rows of each class, (K,)
+    _calibration: list[float]  # beta_, once it is computed
+
+    @property
+    def beta_(self) -> float:
+        """Inverse temperature of the probabilities."""
+        self._require_fit()
+        if not self._calibration:
+            self._calibration.append(self._calibrated())
+        return self._calibration[0]
+
+    def _keep_none(self) -> None:
+        self.kept_, self._calibration = None, []
+
+    def _keep(self, X: Tensor, y: Tensor, weights: Tensor | None) -> None:
+        self._keep_none()
+        self._keep_more(X, y, weights)
+
+    def _keep_more(self, X: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
+        """Keep rows until each class has enough."""
+        self._calibration = []
+        K = len(self.classes_)
+        w = torch.ones(len(y), dtype=torch.float64, device=y.device) if weights is None else weights
+        totals = y.bincount(w, K)
+        before = torch.zeros_like(y[:0])
+        if self.kept_ is not None:
+            before, totals = self.kept_[1], totals + self._totals
+        self._totals = totals
+        room = max(KEPT // X.shape[1] // K, 2) - before.bincount(minlength=K)
+        order, place = _places(y, K)
+        order = order[place < room[y[order]]]
+        if len(order):
+            rows, y, w = X[order], y[order], w[order]
+            if self.kept_ is not None:
+                rows, y, w = (torch.cat(pair) for pair in zip(self.kept_, (rows, y, w), strict=True))
+                order = y.argsort(stable=True)
+                rows, y, w = rows[order], y[order], w[order]
+            self.kept_ = rows, y, w
+
+    def _probabilities(self, X: Tensor) -> Tensor:
+        p = (self.beta_ * self._finite_scores(X.double()).double()).softmax(1)
+        predicted = self.predict_indices(X).to(p.device)[:, None]
+        # Scores that differ may give probabilities that are equal after rounding.
+        largest = torch.where(p.argmax(1, keepdim=True) == predicted, -1.0, p.amax(1, keepdim=True))
+        largest = torch.where(largest < 0, p.gather(1, predicted), largest.nextafter(largest + 1))
+        return p.scatter(1, predicted, largest)
+
+    def _calibrated(self) -> float:
+        if getattr(self, "kept_", None) is None:
+            raise InputError(
+                f"predict_proba of {type(self).__name__} needs rows to calibrate its scores, and this probe "
+                "was fitted to sums over rows: fit it by fit(X, y)."
+            )
+        X, y, weights = self.kept_  # type: ignore[misc]
+        K = len(self.classes_)
+        fold = _folds(X, y, K)
+        represented = weights * (self._totals / y.bincount(weights, K))[y]
+        scores, labels, w = [], [], []
+        for number in range(min(FOLDS, int(fold.max()) + 1) if K > 1 else 0):
+            out, probe = fold == number, clone(self)
+            if not out.any():
+                continue
+            probe.classes_, probe.n_features_in_ = self.classes_, self.n_features_in_
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DegenerateWarning)
+                probe._fit_weighted(X[~out], y[~out], K, weights[~out])
+            scores.append(probe._finite_scores(X[out]).double().cpu())
+            labels.append(y[out].cpu())
+            w.append(represented[out].cpu())
+        if not scores:
+            return 1.0
+        return _sharpness(torch.cat(scores), torch.cat(labels), torch.cat(w), float(weights.sum()))
+
+
+def _places(y: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Return the order that sorts rows by class, (n,), and the place of each sorted row in its class."""
+    counts = y.bincount(minlength=num_classes)
+    order = y.argsort(stable=True)
+    return order, torch.arange(len(y), device=y.device) - (counts.cumsum(0) - counts)[y[order]]
+
+
+def _folds(X: Tensor, y: Tensor, num_classes: int) -> Tensor:
+    """Return the fold of each row, (n,): equal rows are in one; FOLDS for the only row of a class.
+
+    A row of weight 2 is thereby as good as two equal rows, and no row is both in and out.
+    """
+    factors = torch.randint(2**62, X.shape[1:], generator=torch.Generator().manual_seed(0)) | 1
+    hashes = (X.double().view(torch.int64) * factors.to(X.device)).sum(1)
+    distinct = torch.unique(torch.stack([y, hashes], 1), dim=0, return_inverse=True)
+    classes, of_row = distinct[0][:, 0], distinct[1]
+    fold = _places(classes, num_classes)[1] % FOLDS
+    fold[classes.bincount(minlength=num_classes)[classes] < 2] = FOLDS
+    return fold[of_row]
+
+
+def _sharpness(scores: Tensor, y: Tensor, weights: Tensor, n: float) -> float:
+    """Return the inverse temperature at which the softmax of scores has the largest likelihood.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (m, K), float64
+    y : Tensor of shape (m,), int64
+    weights : Tensor of shape (m,), float64
+    n : float
+        Number of rows that the smoothing of the labels counts.
+    """
+    unit = float((scores.amax(1) - scores.mean(1)).mean()) or 1.0
+    smooth, scores = 1 / (n + 2), scores / unit
+    target = (1 - smooth) * scores.gather(1, y[:, None]).squeeze(1) + smooth * scores.mean(1)
+
+    def slope(log_beta: float) -> float:
+        p = (math.exp(log_beta) * scores).softmax(1)
+        return float(weights @ ((p * scores).sum(1) - target) / weights.sum())
+
+    low, high = (math.log(limit) for limit in SHARPNESS)
+    if slope(low) >= 0 or slope(high) <= 0:  # useless scores, or one score for all classes
+        return SHARPNESS[0 if slope(low) >= 0 else 1] / unit
+    return math.exp(brentq(slope, low, high, xtol=1e-12)) / unit
+
+
 class StagedProbe(Probe):
     """A probe of which one fit serves all values of one constructor argument, named by :attr:`stage`.
 
@@ -416,6 +563,7 @@ class StagedProbe(Probe):
     """
 
     stage: ClassVar[str]
+    _calibration: list[float]
 
     @default_settings()
     def staged_scores(self, X: Any, values: Sequence[Any] | np.ndarray) -> Iterator[Any]:
@@ -458,6 +606,7 @@ class StagedProbe(Probe):
         self._require_fit()
         probe = copy.copy(self)
         setattr(probe, self.stage, value)
+        probe._calibration = []
         probe._check_stage()
         probe._restage()
         return probe

@@ -86,7 +86,8 @@ class AdamLogisticRegression(ProbabilityProbe, LinearProbe):
     """One linear layer under cross entropy, trained with Adam on shuffled batches: the paper's recipe.
 
     20 epochs do not reach the optimum on few rows, nor for features far from zero; `LogisticRegression` does.
-    `predict_proba` is the softmax of the logits.
+    `predict_proba` is the softmax of the logits. It takes no row weights: its number of steps is that of the
+    rows. Repeat rows instead, or use `LogisticRegression`.
 
     Parameters
     ----------

@@ -15,17 +15,20 @@ from layerprobe.core.checks import check_strength, widen
 from layerprobe.core.correction import correct_moments, fit_corrected, noise_weights
 from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError, LayerprobeWarning
-from layerprobe.probes.base import MomentProbe, StagedProbe, encode, label_array, like
+from layerprobe.probes.base import CalibratedProbe, StagedProbe, encode, label_array, like
 from layerprobe.utils.settings import default_settings
 
 DEFAULT_VARIANCE = 0.99  # the paper's
 
 
-class MASC(StagedProbe, MomentProbe):
+class MASC(StagedProbe, CalibratedProbe):
     """Minimum Angle Subspace Classifier (Algorithms 1-3 of the paper).
 
     The outputs of a layer for each class span a PCA subspace through the origin. A point gets the class whose
     subspace makes the smallest angle with it. The scale of a point has no effect.
+
+    `predict_proba` is the softmax of the squared cosines times an inverse temperature `beta_`, calibrated by
+    cross-validation (`CalibratedProbe`). The paper has no probabilities.
 
     Parameters
     ----------
@@ -115,6 +118,7 @@ class MASC(StagedProbe, MomentProbe):
         except KeyError as error:
             raise InputError(f"y has the label {error}, which classes= did not name.") from None
         self.moments_.update(rows, indices)
+        self._keep_more(rows, indices.to(rows.device))
         self._subspaces = None
         return self
 
@@ -241,6 +245,7 @@ class MASC(StagedProbe, MomentProbe):
             )
         if self.noise is not None:
             noise_weights(self.noise, len(self.classes_))
+        self._keep_none()
         dtype = torch.float64 if self.exact else rows.dtype
         self.moments_ = ClassMoments(len(self.classes_), rows.shape[1], dtype=dtype, device=rows.device)
 

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from layerprobe.core.statistics import Statistics
 from layerprobe.core.subspaces import rescale
-from layerprobe.probes.base import MomentProbe
+from layerprobe.probes.base import CalibratedProbe
 from layerprobe.probes.linear import LinearProbe
 
 
-class NearestClassMean(MomentProbe, LinearProbe):
+class NearestClassMean(CalibratedProbe, LinearProbe):
     """Predict the class whose mean makes the largest cosine with the point.
 
-    An all-zero point, or an all-zero mean, has the cosine 0.
+    An all-zero point, or an all-zero mean, has the cosine 0. `predict_proba` is the softmax of the cosines
+    times an inverse temperature `beta_`, calibrated by cross-validation (`CalibratedProbe`).
 
     Attributes
     ----------

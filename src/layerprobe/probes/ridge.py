@@ -10,17 +10,18 @@ from layerprobe.core.checks import check_number
 from layerprobe.core.linalg import BLOCK
 from layerprobe.core.statistics import Statistics, centred_blocks, class_means
 from layerprobe.errors import InputError
-from layerprobe.probes.base import MomentProbe, StagedProbe, like
+from layerprobe.probes.base import CalibratedProbe, StagedProbe, like
 from layerprobe.probes.linear import LinearProbe
 from layerprobe.utils.settings import default_settings
 
 
-class Ridge(StagedProbe, MomentProbe, LinearProbe):
+class Ridge(StagedProbe, CalibratedProbe, LinearProbe):
     """Least squares to one-hot targets with a free intercept and a penalty on the weights.
 
     The penalty is `strength` times the mean eigenvalue trace(Xc^T Xc) / d of the centred rows Xc, so that
     the scale of a layer has no effect. One symmetric eigendecomposition serves every strength. A layer that
-    is the same on every row predicts the most frequent class.
+    is the same on every row predicts the most frequent class. `predict_proba` is the softmax of the scores
+    times an inverse temperature `beta_`, calibrated by cross-validation (`CalibratedProbe`).
 
     Parameters
     ----------

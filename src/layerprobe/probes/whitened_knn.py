@@ -10,25 +10,27 @@ from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import centred_blocks, class_means, spectrum
 from layerprobe.core.subspaces import rescale
 from layerprobe.errors import InputError
-from layerprobe.probes.base import ProbabilityProbe, StagedProbe, like
+from layerprobe.probes.base import ProbabilityProbe, StagedProbe, WeightedProbe, like
+from layerprobe.probes.knn import row_votes, voters
 from layerprobe.utils.settings import default_settings
 
 SIMILARITIES = 2**25  # kept at a time: 128 MiB of float32
 TIE_BREAK = 1e-3  # of one vote, for all similarities together
 
 
-class WhitenedKNN(StagedProbe, ProbabilityProbe):
+class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
     """k nearest neighbours by cosine, after centring and whitening; many neighbours average label noise.
 
     Rows are whitened by their covariance C, shrunk to (1 - s) C + s trace(C) / d I (Ledoit and Wolf, 2004,
     with a given s), and scaled to unit length. The score of a class is its share of the votes of the k
     nearest training rows, plus the sum of the voters' cosines with a weight that only decides between equal
-    shares. One search serves every number of neighbours. `predict_proba` is the share of the votes.
+    shares. One search serves every number of neighbours. `predict_proba` is the share of the votes. A row of
+    weight w has w votes.
 
     Parameters
     ----------
     n_neighbors : int, default 100
-        k; at most the number of training rows is used.
+        k; at most the number of training rows, or the sum of their weights, is used.
     shrinkage : float, default 0.1
         s in [0, 1]; 1 only centres. At 0, directions without variance are left out.
 
@@ -38,6 +40,7 @@ class WhitenedKNN(StagedProbe, ProbabilityProbe):
         Training rows, whitened and of unit length.
     codes_ : Tensor of shape (n,)
         Class of each.
+    weights_ : Tensor of shape (n,), or None
     mean_ : Tensor of shape (d,)
     whitening_ : Tensor of shape (d, r)
     classes_ : ndarray of shape (K,)
@@ -72,22 +75,25 @@ class WhitenedKNN(StagedProbe, ProbabilityProbe):
         InputError
             For other rows or labels, or a single row.
         """
+        self._require_fit()
+        if self.weights_ is not None:
+            raise InputError("Leave-one-out scores need a fit without sample_weight.")
         rows = self._fitted_rows(X, y, self.codes_)
         if len(rows) < 2:
             raise InputError("leave-one-out scores need at least two rows, got one.")
         return like(self._votes(rows, [self.n_neighbors], leave_out=True)[0], X)
 
-    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+    def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
         self._check_stage()
         check_number("shrinkage", self.shrinkage, least=0, most=1)
-        counts = y.bincount(minlength=num_classes).double()
-        mean = counts / len(X) @ class_means(X, y, num_classes)
-        eigenvalues, vectors, trace = spectrum(X, mean)
+        counts = y.bincount(weights, num_classes).double()
+        mean = counts / counts.sum() @ class_means(X, y, num_classes, weights)
+        eigenvalues, vectors, trace = spectrum(X, mean, None, weights)
         floor = self.shrinkage * trace / X.shape[1]
         self.mean_ = mean.to(X)
         # Queries outside the span of the training rows have all cosines reduced by one factor.
         self.whitening_ = (vectors / ((1 - self.shrinkage) * eigenvalues + floor).sqrt()).to(X)
-        self.rows_, self.codes_ = self._whiten(X), y
+        self.rows_, self.codes_, self.weights_ = self._whiten(X), y, weights
 
     def _check_stage(self) -> None:
         check_count("n_neighbors", self.n_neighbors)
@@ -110,9 +116,12 @@ class WhitenedKNN(StagedProbe, ProbabilityProbe):
         rows, squared_norms = rescale(rows)
         return rows / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]
 
-    def _votes(self, X: Tensor, numbers: Sequence[int], *, leave_out: bool = False) -> Tensor:
+    def _votes(self, X: Tensor, numbers: Sequence[float], *, leave_out: bool = False) -> Tensor:
         """Return the scores (S, m, K) of the rows of X, (m, d), at S numbers of neighbours, by one search."""
-        numbers = [min(int(k), len(self.rows_) - leave_out) for k in numbers]
+        weights = self.weights_
+        total = len(self.rows_) - leave_out if weights is None else float(weights.sum())
+        numbers = [min(k, total) for k in numbers]
+        searched = [int(k) if weights is None else voters(weights, k) for k in numbers]
         scores = self.rows_.new_zeros((len(numbers), len(X), len(self.classes_)), dtype=torch.float64)
         chunk = max(1, SIMILARITIES // len(self.rows_))
         for start in range(0, len(X), chunk):
@@ -120,9 +129,11 @@ class WhitenedKNN(StagedProbe, ProbabilityProbe):
             similarity = x @ self.rows_.T.to(x.dtype)  # (c, n)
             if leave_out:
                 similarity.diagonal(start).fill_(-torch.inf)
-            nearest = similarity.topk(max(numbers))
-            y = self.codes_[nearest.indices]  # (c, k)
-            for of_stage, k in zip(scores, numbers, strict=True):
-                votes = (1 + TIE_BREAK / k * nearest.values[:, :k].double()) / k
-                of_stage[start : start + chunk].scatter_add_(1, y[:, :k], votes)
+            nearest = similarity.topk(max(searched))
+            y = self.codes_[nearest.indices]  # (c, j)
+            for of_stage, k, j in zip(scores, numbers, searched, strict=True):
+                votes = (1 + TIE_BREAK / k * nearest.values[:, :j].double()) / k
+                if weights is not None:
+                    votes *= row_votes(weights[nearest.indices[:, :j]], k)
+                of_stage[start : start + chunk].scatter_add_(1, y[:, :j], votes)
         return scores
