@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from auditing.planted import draw, noise_matrix, scored_rows
+from layerprobe.auditing.features import check_flag_rule
 from layerprobe.auditing.findings import (
     RELABEL_POLICIES,
     find_issues,
@@ -148,7 +149,7 @@ def test_flags_are_the_labels_most_likely_wrong(rule, flagged):
 @pytest.mark.parametrize("rule", ["all", -1, 1.0, 0.0, True, None, [3], float("nan")])
 def test_wrong_rule_for_flags_is_an_input_error(rule):
     with pytest.raises(InputError, match="'balanced', an expected precision between 0 and 1"):
-        flag(WRONG, rule, rate=0.4)
+        check_flag_rule(rule)
 
 
 def issues(scores, chances, given, rate):

@@ -6,8 +6,8 @@ import torch
 
 from layerprobe.core import fit_subspaces
 from layerprobe.core.kernels import eigh_leading, eigh_nonzero, serves_eigh_leading
-from layerprobe.core.linalg import eigenpairs
-from layerprobe.core.subspaces import basis_from_moment, basis_from_rows, second_moment
+from layerprobe.core.linalg import SecondMoment, eigenpairs
+from layerprobe.core.subspaces import basis_from_moment, basis_from_rows
 from layerprobe.probes import MASC
 
 DEVICES = [
@@ -122,7 +122,8 @@ def test_ranks_are_those_of_float64_where_float32_shares_cannot_decide(n, d):
             expected.append(r if aside < 0 else r + 1)
             found.append(basis_from_rows(X, variance=variance).rank)
             if n >= d:  # what float32 products alone would give
-                single.append(basis_from_moment(second_moment(X), n, variance=variance, dtype=X.dtype).rank)
+                moment = SecondMoment(d).add(X).matrix()
+                single.append(basis_from_moment(moment, n, variance=variance, dtype=X.dtype).rank)
     assert found == expected
     assert single != expected
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import EllipsisType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from layerprobe.auditing.dataset.labelled import (
     hash_network,
     read_rows,
 )
-from layerprobe.auditing.findings import FlagRule, check_flag_rule
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
 from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
 from layerprobe.core.checks import check_count, check_type
@@ -48,6 +47,22 @@ FEATURES = "features"  # name of the layer of one array without a name
 HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
 LARGEST = 1e15  # of features in float32, whose squares are summed
 MAX_VIEW_ROWS = 10_000  # training rows whose views are scored: half a point of standard error
+
+
+FlagRule: TypeAlias = str | float | int
+"""How many labels are flagged: "balanced", a precision in (0, 1), or a number of labels."""
+
+
+def check_flag_rule(rule: Any) -> None:
+    """Raise an InputError if a value is no rule for flags."""
+    known = rule == "balanced" if isinstance(rule, str) else False
+    count = isinstance(rule, int) and not isinstance(rule, bool) and rule >= 0
+    precision = isinstance(rule, float) and 0 < rule < 1
+    if not (known or count or precision):
+        raise InputError(
+            "flags is 'balanced', an expected precision between 0 and 1, or a whole number of labels, got "
+            f"{rule!r}"
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

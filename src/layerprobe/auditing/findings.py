@@ -1,24 +1,19 @@
-"""Findings of an audit on the labels and on the network, flagged and repaired labels, tables."""
+"""Findings of an audit on the labels and on the network, flagged and repaired labels."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.method.ensemble import CandidateScore, ProbeEnsemble
+from layerprobe.auditing.method.ensemble import ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
-from layerprobe.auditing.method.policies import FREQUENT, Baseline, Interval, interval
+from layerprobe.auditing.method.policies import FREQUENT, Interval
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
 LEAST_ACCURACY = 0.85  # of an ensemble on true labels, for an estimate of the noise
-CANDIDATE_COLUMNS = ["layer", "probe", "strength", "criterion", "low", "high"]
-CANDIDATE_COLUMNS += ["gain", "gain_low", "gain_high", "chosen", "why"]
-BASELINE_COLUMNS = ["control", "criterion", "low", "high", "beaten"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,74 +50,6 @@ class Findings:
     frequent: float
     layers: pd.DataFrame
     controls: pd.DataFrame
-
-
-def candidate_table(
-    scored: Sequence[CandidateScore], members: Sequence[CandidateScore], head: Tensor | None
-) -> pd.DataFrame:
-    """Return one row per candidate, best first.
-
-    Parameters
-    ----------
-    scored : sequence of CandidateScore
-    members : sequence of CandidateScore
-        The ensemble members in order of selection.
-    head : Tensor (m,) or None
-        Correctness of the head per row of the selection set.
-
-    Returns
-    -------
-    DataFrame
-        Columns: layer, probe, strength (the hyperparameter); criterion, low, high; gain over the head,
-        gain_low, gain_high; chosen; why.
-    """
-    best = max(one.criterion for one in scored)
-    rows = []
-    for one in scored:
-        gain = (float("nan"),) * 3 if head is None else interval(one.correct.double() - head)
-        position = next((i for i, member in enumerate(members) if member is one), None)
-        if position == 0:
-            why = "the best candidate"
-        elif position is not None:
-            why = f"member {position + 1}: it raises the accuracy of the sum"
-        else:
-            why = f"{best - one.criterion:.3f} below the best"
-        c = one.candidate
-        chosen = position is not None
-        rows.append((c.layer, c.probe, c.hyperparameter, *interval(one.correct), *gain, chosen, why))
-    frame = pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
-    frame["strength"] = frame["strength"].astype(float)
-    return frame.sort_values("criterion", ascending=False, kind="stable", ignore_index=True)
-
-
-def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFrame:
-    """Return one row per baseline, and a last one for the ensemble.
-
-    Parameters
-    ----------
-    baselines : sequence of Baseline
-    correct : Tensor (m,)
-        Correctness of the ensemble per row.
-
-    Returns
-    -------
-    DataFrame
-        Columns: control, criterion, low, high; beaten, beyond the 95 % interval of the paired difference
-        where it is known, None for an accuracy that is not comparable.
-    """
-    own = interval(correct)
-    rows = []
-    for baseline in baselines:
-        beaten: bool | None
-        if not baseline.comparable:
-            beaten = None
-        elif baseline.correct is None:
-            beaten = own.value > baseline.criterion.value
-        else:
-            beaten = interval(correct - baseline.correct).low > 0
-        rows.append((baseline.name, *baseline.criterion, beaten))
-    rows.append(("decoder", *own, False))
-    return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
 
 
 def network_doubts(findings: Findings) -> list[str]:
@@ -272,11 +199,7 @@ def find_issues(
     return pd.DataFrame(columns)
 
 
-FlagRule: TypeAlias = str | float | int
-"""How many labels are flagged: "balanced", a precision in (0, 1), or a number of labels."""
-
-
-def flag(wrong: Tensor, rule: FlagRule, rate: float) -> Tensor:
+def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
     """Flag the labels that are most likely wrong, (n,) bool.
 
     Parameters
@@ -288,13 +211,7 @@ def flag(wrong: Tensor, rule: FlagRule, rate: float) -> Tensor:
         many as have this mean probability of being wrong, the expected precision. An int: this many.
     rate : float
         Share of wrong labels, for "balanced".
-
-    Raises
-    ------
-    InputError
-        For any other rule.
     """
-    check_flag_rule(rule)
     n = len(wrong)
     order = wrong.argsort(descending=True, stable=True)
     if rule == "balanced":
@@ -307,18 +224,6 @@ def flag(wrong: Tensor, rule: FlagRule, rate: float) -> Tensor:
     flags = torch.zeros(n, dtype=torch.bool)
     flags[order[:count]] = True
     return flags
-
-
-def check_flag_rule(rule: Any) -> None:
-    """Raise an InputError if a value is no rule for flags."""
-    known = rule == "balanced" if isinstance(rule, str) else False
-    count = isinstance(rule, int) and not isinstance(rule, bool) and rule >= 0
-    precision = isinstance(rule, float) and 0 < rule < 1
-    if not (known or count or precision):
-        raise InputError(
-            "flags is 'balanced', an expected precision between 0 and 1, or a whole number of labels, got "
-            f"{rule!r}"
-        )
 
 
 def score_text(score: float) -> str:

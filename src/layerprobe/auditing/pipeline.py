@@ -21,11 +21,12 @@ from layerprobe.auditing.features import (
     AuditFeatures,
     AuditOptions,
     AuditPlan,
+    FlagRule,
     NetworkInputs,
     evenly_spaced,
     features_of_arrays,
 )
-from layerprobe.auditing.findings import Findings, FlagRule, baseline_table, candidate_table
+from layerprobe.auditing.findings import Findings
 from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
     CandidateScore,
@@ -40,6 +41,8 @@ from layerprobe.auditing.method.policies import (
     OUT_OF_SAMPLE,
     Baseline,
     SelectionSet,
+    baseline_table,
+    candidate_table,
     early_stopping,
     interval,
     most_frequent_label,

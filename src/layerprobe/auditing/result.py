@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
-from layerprobe.auditing.features import FEATURES, NetworkReader, check_matrix
+from layerprobe.auditing.features import FEATURES, FlagRule, NetworkReader, check_flag_rule, check_matrix
 from layerprobe.auditing.findings import (
     MARGIN,
     Findings,
-    FlagRule,
     RepairedLabels,
     find_issues,
     flag,
@@ -337,7 +336,7 @@ class Audit:
         InputError
             For any other rule.
         """
-        flag(self._wrong, rule, self.noise.rate)
+        check_flag_rule(rule)
         if self.original is None or self.review is None:
             return replace(self, flag_rule=rule)
         return replace(self.original, flag_rule=rule).apply(self.review.decisions)

@@ -24,11 +24,18 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
 from layerprobe.auditing.dataset.labelled import hash_network
-from layerprobe.auditing.features import NetworkReader
-from layerprobe.auditing.findings import BASELINE_COLUMNS, CANDIDATE_COLUMNS, Findings, check_flag_rule
+from layerprobe.auditing.features import NetworkReader, check_flag_rule
+from layerprobe.auditing.findings import Findings
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
-from layerprobe.auditing.method.policies import LABEL_FREE, OUT_OF_SAMPLE, POLICIES, Interval
+from layerprobe.auditing.method.policies import (
+    BASELINE_COLUMNS,
+    CANDIDATE_COLUMNS,
+    LABEL_FREE,
+    OUT_OF_SAMPLE,
+    POLICIES,
+    Interval,
+)
 from layerprobe.auditing.predictions import GivenScores
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
 from layerprobe.core import Subspaces

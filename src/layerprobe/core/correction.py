@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_rows, check_strength, check_y, widen
-from layerprobe.core.linalg import eigenpairs, rounding_error
-from layerprobe.core.moments import ClassMoments, SecondMoment
-from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank, gram_eigenpairs
+from layerprobe.core.linalg import SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
+from layerprobe.core.moments import ClassMoments
+from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.utils.settings import parallel
 
@@ -103,7 +103,7 @@ def correct_moments(
 
     Notes
     -----
-    All K moments are in memory at once, about 4.3 K d^2 bytes.
+    All K moments are in memory at once, about 4 K d (d + 96) bytes.
     """
     check_strength(variance, components)
     K = moments.num_classes

@@ -1,4 +1,4 @@
-"""Float64 eigendecompositions of symmetric matrices, and the rounding error of second moments."""
+"""Second moments with float64 sums, their rounding errors, and float64 eigendecompositions."""
 
 import math
 from collections.abc import Callable
@@ -7,14 +7,105 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from layerprobe.core.checks import SAFE
 from layerprobe.core.kernels import eigh_leading, eigh_nonzero, serves_eigh_leading
+from layerprobe.utils.settings import default_settings, full_precision
 
 Basis: TypeAlias = Callable[[int], Tensor]  # r -> the first r eigenvectors, (d, r)
 
+STRIPE = 96  # rows of a second moment that one product computes: on and below the diagonal
 BLOCK = 2048  # rows of one product in the rows' precision; sums over blocks are float64
 SPARSE, NONZERO = 256, 0.8  # features, and share of nonzero ones up to which `eigh_nonzero` gains 1.3 times
 WIDE = 1200  # features from which on `eigh_leading` gains 1.3 times
 DEVIATIONS = 4  # standard deviations of rounding errors that are allowed for
+
+
+def stripes(dim: int) -> list[tuple[int, int]]:
+    """Return the rows [start, stop) of a (d, d) matrix that one product computes, up to column stop."""
+    return [(start, min(start + STRIPE, dim)) for start in range(0, dim, STRIPE)]
+
+
+def blocks(X: Tensor) -> list[Tensor]:
+    """Return blocks of the rows of X, (n, d), to multiply; in float64 where float32 cannot hold squares."""
+    if len(X) and X.dtype == torch.float32:
+        smallest, largest = X.aminmax()
+        if not SAFE[0] < max(float(-smallest), float(largest)) < SAFE[1]:
+            return [rows.double() for rows in X.split(BLOCK)]
+    return list(X.split(BLOCK)) if len(X) else []
+
+
+class SecondMoment:
+    """A sum X^T X over batches of rows, kept on and below the diagonal in about 4 d (d + 96) bytes.
+
+    Products are of the rows' precision over blocks of rows; the sums over blocks are float64.
+
+    Parameters
+    ----------
+    dim : int
+        Number of features d.
+    device : torch.device or str
+    """
+
+    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
+        self.dim, self.device = dim, device
+        self.parts = [
+            torch.zeros(stop - start, stop, dtype=torch.float64, device=device)
+            for start, stop in stripes(dim)
+        ]
+
+    @staticmethod
+    def bytes_for(dim: int) -> int:
+        """Return the bytes of a moment of `dim` features."""
+        return sum(8 * (stop - start) * stop for start, stop in stripes(dim))
+
+    @staticmethod
+    def most_working(rows: int, dim: int, itemsize: int = 4) -> int:
+        """Return the bytes that adding a batch takes: a block of rows, also in float64, and one product.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows of the batch.
+        dim : int
+            Number of features d.
+        itemsize : int
+            Bytes of one number of the rows.
+        """
+        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * STRIPE * dim
+
+    @full_precision()
+    def add(self, X: Tensor) -> "SecondMoment":
+        """Add rows, (n, d)."""
+        for rows in blocks(X):
+            for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
+                part += rows[:, start:stop].T @ rows[:, :stop]
+        return self
+
+    @default_settings()
+    def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
+        """Add another sum, times a weight.
+
+        Parameters
+        ----------
+        other : SecondMoment
+            Of the same d.
+        weight : float
+        """
+        for mine, theirs in zip(self.parts, other.parts, strict=True):
+            mine.add_(theirs.to(mine.device), alpha=weight)
+        return self
+
+    def diagonal(self) -> Tensor:
+        """Return the diagonal, (d,)."""
+        offsets = [start for start, _ in stripes(self.dim)]
+        return torch.cat([part.diagonal(a) for part, a in zip(self.parts, offsets, strict=True)])
+
+    def matrix(self) -> Tensor:
+        """Return the whole symmetric matrix, (d, d), float64."""
+        full = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
+        for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
+            full[start:stop, :stop] = part
+        return full.tril() + full.tril(-1).T
 
 
 def rounding_error(diagonal: Tensor, n_rows: int, dtype: torch.dtype) -> float:
@@ -83,3 +174,37 @@ def eigenpairs(matrix: Tensor) -> tuple[Tensor, Basis]:
         ascending, vectors = (part.to(matrix.device) for part in torch.linalg.eigh(matrix.cpu()))
     # The copy that `flip` makes does not keep the eigenvectors that are left out.
     return ascending.flip(0).clamp_(min=0), lambda r: vectors.T[len(vectors) - r :].flip(0).T
+
+
+def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis]:
+    """Decompose X^T X in float64 through the Gram matrix X X^T, for fewer rows than features.
+
+    Parameters
+    ----------
+    X : Tensor of shape (n, d)
+
+    Returns
+    -------
+    eigenvalues : Tensor of shape (n,), float64
+        The n largest eigenvalues of X^T X, descending, clipped at zero.
+    basis : callable
+        ``basis(r)`` returns the first r eigenvectors as orthonormal columns, (d, r), in the dtype of X. r
+        must not exceed the numerical rank.
+
+    Notes
+    -----
+    U = X^T V / sqrt(eigenvalues) has errors U^T U - I of the size eps eigenvalue_1 / eigenvalue_r,
+    eps = 2^-52. A QR decomposition removes them where the dtype of X resolves them.
+    """
+    wide = X.double()
+    eigenvalues, inner = eigenpairs(SecondMoment(len(X), X.device).add(wide.T).matrix())
+    resolved = 1e-12 if X.dtype == torch.float64 else torch.finfo(X.dtype).eps / 2
+
+    def basis(r: int) -> Tensor:
+        U = ((inner(r) / eigenvalues[:r].sqrt()).T @ wide).T  # (d, r)
+        if r and torch.finfo(torch.float64).eps * eigenvalues[0] > resolved * eigenvalues[r - 1]:
+            Q, R = torch.linalg.qr(U)
+            U = Q * R.diagonal().sign()
+        return U.to(X.dtype)
+
+    return eigenvalues, basis

@@ -6,94 +6,17 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_fit, check_strength
-from layerprobe.core.linalg import BLOCK
+from layerprobe.core.linalg import BLOCK, SecondMoment
 from layerprobe.core.subspaces import (
     ClassBasis,
     Subspaces,
     basis_from_moment,
     basis_from_rows,
-    blocks,
     fit_subspaces,
-    stripes,
 )
 from layerprobe.errors import InputError
 from layerprobe.utils.distributed import rank, sum_over_processes, world_size
-from layerprobe.utils.settings import default_settings, full_precision, parallel
-
-
-class SecondMoment:
-    """A sum X^T X over batches of rows, kept on and below the diagonal in about 4.3 d^2 bytes.
-
-    Products are of the rows' precision over blocks of rows; the sums are float64, as in
-    :func:`layerprobe.core.subspaces.second_moment`.
-
-    Parameters
-    ----------
-    dim : int
-        Number of features d.
-    device : torch.device or str
-    """
-
-    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
-        self.dim = dim
-        self.parts = [
-            torch.zeros(stop - start, stop, dtype=torch.float64, device=device)
-            for start, stop in stripes(dim)
-        ]
-
-    @staticmethod
-    def bytes_for(dim: int) -> int:
-        """Return the bytes of a moment of `dim` features."""
-        return sum(8 * (stop - start) * stop for start, stop in stripes(dim))
-
-    @staticmethod
-    def most_working(rows: int, dim: int, itemsize: int = 4) -> int:
-        """Return the bytes that adding a batch takes: a block of rows, also in float64, and one product.
-
-        Parameters
-        ----------
-        rows : int
-            Number of rows of the batch.
-        dim : int
-            Number of features d.
-        itemsize : int
-            Bytes of one number of the rows.
-        """
-        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * 128 * dim  # one stripe
-
-    @full_precision()
-    def add(self, X: Tensor) -> "SecondMoment":
-        """Add rows, (n, d)."""
-        for rows in blocks(X):
-            for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
-                part += rows[:, start:stop].T @ rows[:, :stop]
-        return self
-
-    @default_settings()
-    def merge(self, other: "SecondMoment", weight: float = 1) -> "SecondMoment":
-        """Add another sum, times a weight.
-
-        Parameters
-        ----------
-        other : SecondMoment
-            Of the same d.
-        weight : float
-        """
-        for mine, theirs in zip(self.parts, other.parts, strict=True):
-            mine.add_(theirs.to(mine.device), alpha=weight)
-        return self
-
-    def diagonal(self) -> Tensor:
-        """Return the diagonal, (d,)."""
-        offsets = [start for start, _ in stripes(self.dim)]
-        return torch.cat([part.diagonal(a) for part, a in zip(self.parts, offsets, strict=True)])
-
-    def matrix(self) -> Tensor:
-        """Return the whole symmetric matrix, (d, d), float64."""
-        full = self.parts[0].new_zeros(self.dim, self.dim)
-        for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
-            full[start:stop, :stop] = part
-        return full.tril() + full.tril(-1).T
+from layerprobe.utils.settings import default_settings, parallel
 
 
 class ClassMoments:

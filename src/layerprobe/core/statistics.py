@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_magnitude, check_rows
-from layerprobe.core.linalg import BLOCK, eigenpairs, rounding_error
-from layerprobe.core.moments import ClassMoments, SecondMoment, joint_subspaces
-from layerprobe.core.subspaces import Subspaces, fit_subspaces, gram_eigenpairs
+from layerprobe.core.linalg import BLOCK, SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
+from layerprobe.core.moments import ClassMoments, joint_subspaces
+from layerprobe.core.subspaces import Subspaces, fit_subspaces
 from layerprobe.errors import InputError
 from layerprobe.utils.distributed import sum_over_processes
 from layerprobe.utils.settings import one_thread

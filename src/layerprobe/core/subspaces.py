@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import (
-    SAFE,
     angle_error,
     check_classes,
     check_finite,
@@ -34,13 +33,12 @@ from layerprobe.core.checks import (
     check_y,
     widen,
 )
-from layerprobe.core.linalg import BLOCK, Basis, eigenpairs, rounding_error
+from layerprobe.core.linalg import SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
 from layerprobe.errors import DataError, DegenerateWarning, InputError
 from layerprobe.utils.files import read_tensors, write_tensors
 from layerprobe.utils.settings import default_settings, full_precision, parallel
 
 FORMAT = "layerprobe.subspaces.1"
-ORTHOGONAL = 1e-12  # largest error of U^T U that is left without a QR decomposition
 TIE = 1e-12  # shares this close to the variance are equal to it; sums of float64 eigenvalues are closer
 CHUNK = 1024  # query rows of one product: their projections stay in cache
 FEWEST = 128  # query rows of one product at least
@@ -142,11 +140,11 @@ def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int
     """
     n, d = X.shape
     if n < d:
-        eigenvalues, basis = gram_eigenpairs(X.double())
+        eigenvalues, basis = gram_eigenpairs(X)
         full = int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum())
         rank = _rank(eigenvalues, variance, components, full)
-        return ClassBasis(eigenvalues, basis(rank).to(X.dtype), rank, full, n)
-    moment = second_moment(X)
+        return ClassBasis(eigenvalues, basis(rank), rank, full, n)
+    moment = SecondMoment(d, X.device).add(X).matrix()
     found = basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
     if X.dtype == torch.float32:
         error = rounding_error(moment.diagonal(), n, X.dtype)
@@ -186,62 +184,6 @@ def basis_from_moment(
     rank = _rank(eigenvalues, variance, components, full)
     kept = len(moment) if 2 * rank > len(moment) else rank
     return ClassBasis(eigenvalues, basis(kept).to(dtype), rank, full, n_rows)
-
-
-def stripes(dim: int) -> list[tuple[int, int]]:
-    """Return the rows [start, stop) of a (d, d) matrix that one product computes, up to column stop.
-
-    Products cover the triangle below the diagonal, and above it less than a twelfth for d > 192.
-    """
-    width = min(128, max(16, dim // 12))
-    return [(start, min(start + width, dim)) for start in range(0, dim, width)]
-
-
-def blocks(X: Tensor) -> list[Tensor]:
-    """Return blocks of the rows of X, (n, d), to multiply; in float64 where float32 cannot hold squares."""
-    if len(X) and X.dtype == torch.float32:
-        smallest, largest = X.aminmax()
-        if not SAFE[0] < max(float(-smallest), float(largest)) < SAFE[1]:
-            return [rows.double() for rows in X.split(BLOCK)]
-    return list(X.split(BLOCK)) if len(X) else []
-
-
-def second_moment(X: Tensor) -> Tensor:
-    """Return X^T X, (d, d) float64: products in the precision of X, (n, d), sums over blocks in float64."""
-    d = X.shape[1]
-    total = X.new_zeros(d, d, dtype=torch.float64)
-    for rows in blocks(X):
-        for start, stop in stripes(d):  # on and below the diagonal
-            total[start:stop, :stop] += rows[:, start:stop].T @ rows[:, :stop]
-    return total.tril() + total.tril(-1).T
-
-
-def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis]:
-    """Decompose X^T X through the Gram matrix X X^T, for fewer rows than features.
-
-    Parameters
-    ----------
-    X : Tensor of shape (n, d), float64
-
-    Returns
-    -------
-    eigenvalues : Tensor of shape (n,), float64
-        The n largest eigenvalues of X^T X, descending, clipped at zero.
-    basis : callable
-        ``basis(r)`` returns the first r eigenvectors as orthonormal columns, (d, r). r must not exceed the
-        numerical rank.
-    """
-    eigenvalues, inner = eigenpairs(second_moment(X.T))
-
-    def basis(r: int) -> Tensor:
-        U = ((inner(r) / eigenvalues[:r].sqrt()).T @ X).T  # (d, r)
-        # Rounding leaves U^T U - I of the size eps eigenvalue_1 / eigenvalue_r.
-        if r and torch.finfo(X.dtype).eps * eigenvalues[0] > ORTHOGONAL * eigenvalues[r - 1]:
-            Q, R = torch.linalg.qr(U)
-            U = Q * R.diagonal().sign()
-        return U
-
-    return eigenvalues, basis
 
 
 @overload

@@ -12,7 +12,8 @@ from sklearn.base import ClassifierMixin
 from torch import nn
 
 from layerprobe.core.checks import check_count, check_number, check_strength
-from layerprobe.core.moments import ClassMoments, SecondMoment
+from layerprobe.core.linalg import SecondMoment
+from layerprobe.core.moments import ClassMoments
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import count_rows

@@ -1,4 +1,4 @@
-"""Probes: classifiers of the outputs of a layer. Each has one file and one line in the registry here."""
+"""Probes: classifiers of the outputs of a layer. Each has one line in the registry here."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -7,17 +7,15 @@ from sklearn.base import ClassifierMixin, clone
 
 from layerprobe.core.checks import check_strength
 from layerprobe.errors import InputError
-from layerprobe.probes.base import MomentProbe, Probe, StagedProbe
+from layerprobe.probes.base import LinearProbe, MomentProbe, Probe, StagedProbe
+from layerprobe.probes.class_directions import NearestClassMean, VeLPIC
 from layerprobe.probes.knn import KNN
 from layerprobe.probes.lda import LDA
-from layerprobe.probes.linear import LinearProbe
 from layerprobe.probes.logistic import AdamLogisticRegression, LogisticRegression
 from layerprobe.probes.masc import MASC
-from layerprobe.probes.nearest_class_mean import NearestClassMean
 from layerprobe.probes.qda import QDA
 from layerprobe.probes.ridge import Ridge
 from layerprobe.probes.shrinkage_lda import ShrinkageLDA
-from layerprobe.probes.velpic import VeLPIC
 from layerprobe.probes.whitened_knn import WhitenedKNN
 
 __all__ = [

@@ -17,7 +17,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import Tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
-from torch import Tensor
+from torch import Tensor, nn
 
 from layerprobe.core.checks import SAFE, check_dense, check_finite, check_rows, widen
 from layerprobe.core.statistics import RowStatistics, Statistics
@@ -379,6 +379,24 @@ class ProbabilityProbe(Probe):
 
     def _probabilities(self, X: Tensor) -> Tensor:
         return self._finite_scores(X).double().softmax(1)
+
+
+class LinearProbe(Probe):
+    """A probe that predicts argmax_k (w_k . x + b_k); subclasses define ``_fit``, ``_weight_and_bias``."""
+
+    @property
+    def linear_(self) -> tuple[Tensor, Tensor]:
+        """Weight (K, d) and bias (K,) of the linear layer that predicts as this probe does."""
+        self._require_fit()
+        return self._weight_and_bias()
+
+    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} must define _weight_and_bias().")
+
+    def _scores(self, X: Tensor) -> Tensor:
+        weight, bias = self._weight_and_bias()
+        dtype = torch.promote_types(X.dtype, weight.dtype)
+        return nn.functional.linear(X.to(weight.device, dtype), weight.to(dtype), bias.to(dtype))
 
 
 class MomentProbe(WeightedProbe):

@@ -10,8 +10,7 @@ from torch import Tensor
 from layerprobe.core.linalg import eigenpairs
 from layerprobe.core.statistics import Statistics
 from layerprobe.errors import InputError
-from layerprobe.probes.base import MomentProbe, ProbabilityProbe, to_tensor
-from layerprobe.probes.linear import LinearProbe
+from layerprobe.probes.base import LinearProbe, MomentProbe, ProbabilityProbe, to_tensor
 from layerprobe.probes.sklearn_probe import SAME_ROWS, SklearnProbe
 
 

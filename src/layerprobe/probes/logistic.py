@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import class_means
 from layerprobe.errors import DegenerateWarning, InputError
-from layerprobe.probes.base import ProbabilityProbe, WeightedProbe
-from layerprobe.probes.linear import LinearProbe
+from layerprobe.probes.base import LinearProbe, ProbabilityProbe, WeightedProbe
 from layerprobe.utils.settings import one_thread
 
 TOLERANCE = 1e-6  # of the gradient of the mean loss

@@ -10,8 +10,7 @@ from layerprobe.core.checks import check_number
 from layerprobe.core.linalg import BLOCK
 from layerprobe.core.statistics import Statistics, centred_blocks, class_means
 from layerprobe.errors import InputError
-from layerprobe.probes.base import CalibratedProbe, StagedProbe, like
-from layerprobe.probes.linear import LinearProbe
+from layerprobe.probes.base import CalibratedProbe, LinearProbe, StagedProbe, like
 from layerprobe.utils.settings import default_settings
 
 

@@ -6,8 +6,7 @@ from torch import Tensor
 
 from layerprobe.core.checks import check_number
 from layerprobe.core.statistics import Statistics
-from layerprobe.probes.base import MomentProbe, ProbabilityProbe, StagedProbe
-from layerprobe.probes.linear import LinearProbe
+from layerprobe.probes.base import LinearProbe, MomentProbe, ProbabilityProbe, StagedProbe
 
 
 class ShrinkageLDA(StagedProbe, MomentProbe, ProbabilityProbe, LinearProbe):

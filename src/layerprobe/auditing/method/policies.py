@@ -1,4 +1,4 @@
-"""Selection policies: the rows on which candidates and baselines are measured, and these baselines.
+"""Selection policies: the rows that measure candidates and baselines, these baselines, and tables of both.
 
 Accuracies on views of the training rows are corrected for memorisation. A prediction for such a view can
 equal the given label because it is correct, or because the network has memorised the row. Let q_i(k) =
@@ -21,10 +21,17 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.method.ensemble import FOLDS, fold_of, named_probes, score_candidates
+from layerprobe.auditing.method.ensemble import (
+    FOLDS,
+    CandidateScore,
+    fold_of,
+    named_probes,
+    score_candidates,
+)
 from layerprobe.errors import InputError
 from layerprobe.recording.history import History
 from layerprobe.utils.settings import seeded
@@ -549,3 +556,76 @@ def early_stopping(history: Sequence[float] | History, rows: int, *, comparable:
     half = Z * (best * (1 - best) / max(rows, 1)) ** 0.5
     criterion = Interval(best, max(0.0, best - half), min(1.0, best + half))
     return Baseline("early stopping", criterion, None, comparable)
+
+
+CANDIDATE_COLUMNS = ["layer", "probe", "strength", "criterion", "low", "high"]
+CANDIDATE_COLUMNS += ["gain", "gain_low", "gain_high", "chosen", "why"]
+BASELINE_COLUMNS = ["control", "criterion", "low", "high", "beaten"]
+
+
+def candidate_table(
+    scored: Sequence[CandidateScore], members: Sequence[CandidateScore], head: Tensor | None
+) -> pd.DataFrame:
+    """Return one row per candidate, best first.
+
+    Parameters
+    ----------
+    scored : sequence of CandidateScore
+    members : sequence of CandidateScore
+        The ensemble members in order of selection.
+    head : Tensor (m,) or None
+        Correctness of the head per row of the selection set.
+
+    Returns
+    -------
+    DataFrame
+        Columns: layer, probe, strength (the hyperparameter); criterion, low, high; gain over the head,
+        gain_low, gain_high; chosen; why.
+    """
+    best = max(one.criterion for one in scored)
+    rows = []
+    for one in scored:
+        gain = (float("nan"),) * 3 if head is None else interval(one.correct.double() - head)
+        position = next((i for i, member in enumerate(members) if member is one), None)
+        if position == 0:
+            why = "the best candidate"
+        elif position is not None:
+            why = f"member {position + 1}: it raises the accuracy of the sum"
+        else:
+            why = f"{best - one.criterion:.3f} below the best"
+        c = one.candidate
+        chosen = position is not None
+        rows.append((c.layer, c.probe, c.hyperparameter, *interval(one.correct), *gain, chosen, why))
+    frame = pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
+    frame["strength"] = frame["strength"].astype(float)
+    return frame.sort_values("criterion", ascending=False, kind="stable", ignore_index=True)
+
+
+def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFrame:
+    """Return one row per baseline, and a last one for the ensemble.
+
+    Parameters
+    ----------
+    baselines : sequence of Baseline
+    correct : Tensor (m,)
+        Correctness of the ensemble per row.
+
+    Returns
+    -------
+    DataFrame
+        Columns: control, criterion, low, high; beaten, beyond the 95 % interval of the paired difference
+        where it is known, None for an accuracy that is not comparable.
+    """
+    own = interval(correct)
+    rows = []
+    for baseline in baselines:
+        beaten: bool | None
+        if not baseline.comparable:
+            beaten = None
+        elif baseline.correct is None:
+            beaten = own.value > baseline.criterion.value
+        else:
+            beaten = interval(correct - baseline.correct).low > 0
+        rows.append((baseline.name, *baseline.criterion, beaten))
+    rows.append(("decoder", *own, False))
+    return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
