@@ -46,6 +46,7 @@ MANY_ARGUMENTS = {
     "probe": "public entry point: users pass its options by keyword",
     "audit": "public entry point: users pass its options by keyword",
     "audit_features": "public entry point: users pass its options by keyword",
+    "audit_predictions": "public entry point: users pass its options by keyword",
     "plan": "takes the options of probe()",
     "of": "RunSpec.of, public entry point, called with keywords",
     "train": "public entry point, called with keywords",
