@@ -262,3 +262,54 @@ def test_status_shows_the_state_of_runs(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "2 runs: 1 missing, 1 done." in printed
     assert f"{100 * run.history['test_accuracy'].iloc[-1]:.1f}" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["audti"], "layerprobe has no command 'audti'. Did you mean audit?"),
+        (["paper", "trian"], "layerprobe paper has no command 'trian'. Did you mean train?"),
+        (["probe", "--modle", "x"], "layerprobe probe has no option --modle. Did you mean --model?"),
+        (["paper", "status", "--sedes=1"], "has no option --sedes. Did you mean --seeds?"),
+        (["audit", "--data", "x"], "layerprobe audit needs --model and --policy."),
+        (["review", "--n", "5"], "review"),
+        (["review", "a", "b"], "layerprobe review does not take b."),
+        (["reproduce", "--scale", "big"], "expected --scale {small,medium,full}, got big"),
+        (["probe", "--model", "m", "--data", "d", "--resize", "3"], "expected --resize INT INT, got 3"),
+        (["data", "fetch", "mnits"], "There is no image set 'mnits'. Did you mean mnist?"),
+        (["reproduce", "tabel1"], "There is no table or figure 'tabel1'. Did you mean table1?"),
+        (["paper", "tables", "tabel1"], "There is no table 'tabel1'. Did you mean table1?"),
+    ],
+)
+def test_mistyped_name_is_answered_by_the_similar_one(capsys, arguments, said):
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["paper"], ["data", "--help"]])
+def test_help_of_a_group_has_one_line_per_command(capsys, monkeypatch, arguments):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    commands = [line for line in lines if "•" in line]
+    start = lines.index(commands[0])
+    assert lines[start : start + len(commands)] == commands
+    assert all(line.endswith(".") and len(line) <= 80 for line in commands)
+
+
+@pytest.mark.parametrize("command", ["demo", "audit", "review", "probe", "paper train", "reproduce"])
+def test_help_of_a_command_fits_80_columns_and_names_types_plainly(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*command.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "None" not in text
+    assert "(default: )" not in text
+    assert "(default: True)" not in text
+
+
+def test_completion_script_is_printed_as_it_is(capsys):
+    assert main(["--tyro-print-completion", "bash"]) == 0
+    assert "complete" in capsys.readouterr().out

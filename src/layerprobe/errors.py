@@ -1,5 +1,8 @@
 """Exceptions and warnings. Each message states what was expected, what was given, and what to do."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class LayerprobeError(Exception):
     """Base class of the errors that layerprobe raises."""
@@ -7,6 +10,24 @@ class LayerprobeError(Exception):
 
 class InputError(LayerprobeError, ValueError):
     """Raised for an invalid argument, array or label."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
+    """Return the error for a name that is in no registry, with the most similar name that is.
+
+    Parameters
+    ----------
+    kind : str
+        What the names stand for, as ``"pair"``.
+    name : object
+        The name that was given.
+    known : iterable of str
+        The names that exist.
+    """
+    names = list(known)
+    similar = difflib.get_close_matches(str(name), names, n=1)
+    hint = f" Did you mean {similar[0]}?" if similar else ""
+    return InputError(f"There is no {kind} {name!r}.{hint} Available: {', '.join(names)}.")
 
 
 class MissingRowsError(InputError):

@@ -61,5 +61,5 @@ def test_digits_pair_fits_its_images():
 
 
 def test_unknown_pair_raises_and_lists_the_registered():
-    with pytest.raises(InputError, match=r"Unknown pair 'mlp'. Available: mlp-mnist, .*mlp-digits"):
+    with pytest.raises(InputError, match=r"There is no pair 'mlp'. Available: mlp-mnist, .*mlp-digits"):
         pair("mlp")

@@ -81,7 +81,7 @@ def test_different_specs_have_different_keys_and_folders():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: RunSpec.of("mlp", 0.6, 0), "Unknown pair 'mlp'"),
+        (lambda: RunSpec.of("mlp", 0.6, 0), "There is no pair 'mlp'"),
         (lambda: RunSpec.of("mlp-digits", 1.5, 0), r"corruption.*\[0, 1\], got 1.5"),
         (lambda: RunSpec.of("mlp-digits", np.nan, 0), "corruption.*got nan"),
         (lambda: RunSpec.of("mlp-digits", None, 0), "corruption must be a probability.*None"),

@@ -14,7 +14,7 @@ from layerprobe.baselines.mean_margin import MeanMargin
 from layerprobe.baselines.normalized_margin import NormalizedMargin
 from layerprobe.baselines.self_confidence import SelfConfidence
 from layerprobe.baselines.simifeat import SimiFeatRank, SimiFeatVote
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, unknown_name
 
 __all__ = [
     "AUM",
@@ -72,7 +72,7 @@ def create(name: str, **parameters: Any) -> Detector:
         For an unknown name.
     """
     if name not in REGISTRY:
-        raise InputError(f"Expected one of the detectors {', '.join(REGISTRY)}, got {name!r}.")
+        raise unknown_name("detector", name, REGISTRY)
     return REGISTRY[name](**parameters)
 
 

@@ -7,19 +7,21 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, arg
 
 from layerprobe.cli.audit import add_audit
+from layerprobe.cli.commands import COMPLETION, Commands, mistake, parse_error, wrapped
 from layerprobe.cli.jobs import refuse_alone
 from layerprobe.cli.output import (
     Termination,
     drop_output,
-    new_app,
     print_error,
     refuse_control,
     sigterm_ends,
     warnings_in_one_line,
-    without_box,
 )
 from layerprobe.cli.paper import add_paper
 from layerprobe.cli.probe import add_probe
@@ -29,14 +31,12 @@ from layerprobe.cli.user_code import user_error, user_line
 from layerprobe.errors import LayerprobeError
 from layerprobe.utils.terminal import say
 
-if TYPE_CHECKING:
-    from tyro.extras import SubcommandApp
-
 __all__ = ["main"]
 
 DESCRIPTION = """Find the layer of a trained network that predicts better than its head.
 
-For help on one command: layerprobe COMMAND --help. For the version: layerprobe --version."""
+For help on one command: layerprobe COMMAND --help. For the version: layerprobe --version.
+For completion in a shell: layerprobe --tyro-print-completion bash (or zsh, tcsh)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,27 +65,34 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    import tyro
-
     if arguments == ["--version"]:
         say(f"layerprobe {version('layerprobe')}")
         return 0
     if refusal := refuse_alone(arguments) or refuse_control(arguments):
         print_error(refusal)
         return 2
-    parsed = io.StringIO()
+    commands = _commands()
+    if said := mistake(arguments, commands):
+        print_error(said)
+        return 2
+    path, node = commands.named(arguments)
+    if isinstance(node, Commands) and COMPLETION not in arguments:
+        commands, arguments = _commands(brief=True), [*path, "--help"]
+    shown, refused = io.StringIO(), io.StringIO()
     try:
-        with contextlib.redirect_stderr(parsed):
-            call = _commands().cli(
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(refused):
+            call = commands.cli(
                 prog="layerprobe",
                 description=DESCRIPTION,
-                args=arguments or ["--help"],
+                args=arguments,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
-    except SystemExit as end:  # after the help, or for wrong arguments
-        if parsed.getvalue():
-            print_error(without_box(parsed.getvalue()))
-        return end.code if isinstance(end.code, int) else 2
+    except SystemExit:  # after the help, or for wrong arguments
+        if shown.getvalue():
+            say(shown.getvalue() if COMPLETION in arguments else wrapped(shown.getvalue()).rstrip())
+        if refused.getvalue():
+            print_error(parse_error(refused.getvalue(), arguments, commands))
+        return 2 if refused.getvalue() else 0
     try:
         call()
     except SystemExit as end:  # a part failed
@@ -106,11 +113,9 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _commands() -> "SubcommandApp":
+def _commands(*, brief: bool = False) -> Commands:
     """Return every command; their signatures and docstrings are their help."""
-    from tyro.conf import Positional, arg
-
-    app, data = new_app(), new_app()
+    app = Commands(brief=brief)
 
     @app.command
     def demo(
@@ -121,7 +126,7 @@ def _commands() -> "SubcommandApp":
         out: Path = Path("demo"),
         json: bool = False,
     ) -> None:
-        """Train networks on noisy labels and measure every probe on every layer.
+        """Train networks on noisy labels and probe every layer.
 
         MLPs memorise handwritten digits, a part of whose training labels is redrawn at random. Then MASC and
         all other probes are fitted on each layer, with the noisy and with the true labels. Needs no download
@@ -146,14 +151,16 @@ def _commands() -> "SubcommandApp":
     add_audit(app)
     add_review(app)
     add_probe(app)
-    app.command(data, name="data", help="Download data sets.")
+    data = app.group("data", "Download data sets.")
 
     @data.command
     def fetch(
         name: Annotated[str, Positional, arg(metavar="NAME")],
         root: Annotated[Path | None, arg(metavar="FOLDER")] = None,
     ) -> None:
-        """Download a data set and verify its checksums. Verified files are not downloaded again.
+        """Download a data set and verify its checksums.
+
+        Verified files are not downloaded again.
 
         Args:
             name: mnist, fashion-mnist, cifar-10, cifar-100 or tiny-imagenet.

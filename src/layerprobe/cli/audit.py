@@ -5,6 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tyro.conf import arg
+
+from layerprobe.cli.commands import Commands
 from layerprobe.cli.jobs import one_job
 from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions
 from layerprobe.cli.output import as_json
@@ -13,7 +16,6 @@ from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
     import numpy as np
-    from tyro.extras import SubcommandApp
 
     from layerprobe.auditing import AuditPlan
     from layerprobe.auditing.result import Audit
@@ -26,9 +28,8 @@ POLICY = (
 )
 
 
-def add_audit(app: "SubcommandApp") -> None:
+def add_audit(app: Commands) -> None:
     """Add the command to the application; its signature and docstring are its help."""
-    from tyro.conf import arg
 
     @app.command
     def audit(
@@ -48,13 +49,13 @@ def add_audit(app: "SubcommandApp") -> None:
         out: Path = Path("audit"),
         options: Annotated[NetworkOptions, arg(name="")] = DEFAULTS,
     ) -> None:
-        """Find wrong labels with one trained network and without clean labels.
+        """Find wrong labels with one trained network.
 
-        Chooses the layers and probes that predict best, compares their predictions with the given labels and
-        flags the labels that are probably wrong. Writes report.html, review.html (the page for the command
-        review), issues.csv, layers.csv, controls.csv, noise.json and audit.safetensors. A view is a copy of
-        an image, mirrored or shifted by two pixels; with --views, the outputs of the network are averaged
-        over the views.
+        Needs no clean labels. Chooses the layers and probes that predict best, compares their predictions
+        with the given labels and flags the labels that are probably wrong. Writes report.html, review.html
+        (the page for the command review), issues.csv, layers.csv, controls.csv, noise.json and
+        audit.safetensors. A view is a copy of an image, mirrored or shifted by two pixels; with --views, the
+        outputs of the network are averaged over the views.
 
         This command runs your code: it imports the modules that --model and --inputs name, first from the
         current directory. Files given by --weights and --data cannot run code.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from layerprobe.cli.commands import readable_options
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ JOBS = (("audit",), ("probe",), ("paper", "train"))
 TIMEOUT = 24 * 3600.0  # seconds; a process that ends is noticed at once, this is for one that hangs
 
 
+@readable_options
 @dataclass(frozen=True)
 class Workers:
     """Worker processes or a cluster that train and measure runs.

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from layerprobe.cli.commands import readable_options
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -21,6 +23,7 @@ DATA = (
 )
 
 
+@readable_options
 @dataclass(frozen=True)
 class NetworkOptions:
     """Options for reading a network and its data.

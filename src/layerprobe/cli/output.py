@@ -2,7 +2,6 @@
 
 import ast
 import contextlib
-import functools
 import json
 import math
 import os
@@ -11,14 +10,11 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from layerprobe.errors import LayerprobeWarning
 from layerprobe.utils.terminal import CONTROL, say
-
-if TYPE_CHECKING:
-    from tyro.extras import SubcommandApp
 
 # Python arguments whose names in a message become the options of the same name.
 ARGUMENTS = """policy holdout trusted test views layers pool probes variances inputs resize path_column
@@ -63,32 +59,6 @@ def shell_spelling(message: str) -> str:
     for python, shell in PHRASES.items():
         message = re.sub(python, shell, message)
     return re.sub(pattern, option, message)
-
-
-def new_app() -> "SubcommandApp":
-    """Return an application of tyro that returns the call of a command instead of running it."""
-    from tyro.extras import SubcommandApp
-
-    class Commands(SubcommandApp):
-        def command(self, func: Any = None, **options: Any) -> Any:
-            if isinstance(func, SubcommandApp):
-                return super().command(func, **options)
-
-            @functools.wraps(func)
-            def later(*args: Any, **kwargs: Any) -> Callable[[], None]:
-                return functools.partial(func, *args, **kwargs)
-
-            return super().command(later, **options)
-
-    return Commands()
-
-
-def without_box(text: str) -> str:
-    """Return a message of tyro, which is drawn in a box, in one line."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [re.sub(r"[\u2500-\u257f]+", " ", line).strip() for line in plain.splitlines()]
-    kept = [line for line in lines if line and not line.startswith("For full helptext")]
-    return re.sub(r"\s+", " ", ": ".join([*kept[:1], " ".join(kept[1:])]) if len(kept) > 1 else "".join(kept))
 
 
 class Termination(KeyboardInterrupt):

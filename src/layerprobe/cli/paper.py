@@ -5,18 +5,20 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from tyro.conf import Positional, arg
+
+from layerprobe.cli.commands import Commands, readable_options
 from layerprobe.cli.jobs import Workers, one_job
-from layerprobe.cli.output import new_app, print_error
+from layerprobe.cli.output import print_error
 from layerprobe.errors import InputError
 from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
-    from tyro.extras import SubcommandApp
-
     from layerprobe.paper import RunSpec
     from layerprobe.report.reproduction import Written
 
 
+@readable_options
 @dataclass(frozen=True)
 class Grid:
     """Runs of the paper: every pair with every corruption degree and every seed.
@@ -91,12 +93,9 @@ class Grid:
         return list(dict.fromkeys(RunSpec.of(*cell, **changes) for cell in every))
 
 
-def add_paper(app: "SubcommandApp") -> None:
+def add_paper(app: Commands) -> None:
     """Add the commands to the application; signatures and docstrings are the help texts."""
-    from tyro.conf import Positional, arg
-
-    paper = new_app()
-    app.command(paper, name="paper", help="Networks, tables and figures of the paper.")
+    paper = app.group("paper", "Networks, tables and figures of the paper.")
 
     @paper.command
     def train(
@@ -109,7 +108,7 @@ def add_paper(app: "SubcommandApp") -> None:
         dry_run: bool = False,
         json: bool = False,
     ) -> None:
-        """Train a grid of networks on corrupted labels, several at a time.
+        """Train networks on corrupted labels, several at a time.
 
         A run that is done is not repeated. A run that was interrupted resumes after its last complete epoch:
         after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1 if a run failed
@@ -194,10 +193,11 @@ def add_paper(app: "SubcommandApp") -> None:
 
     @paper.command
     def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
-        """Show the state of runs: done, running, resumable or missing, with accuracies and durations.
+        """Show the states, accuracies and durations of runs.
 
-        Without --pair: every run in the folder, and those that are missing among each pair's corruption
-        degrees and seeds. Train accuracies refer to the corrupted labels, test accuracies to true ones.
+        A run is done, running, resumable or missing. Without --pair: every run in the folder, and those that
+        are missing among each pair's corruption degrees and seeds. Train accuracies refer to the corrupted
+        labels, test accuracies to true ones.
 
         Args:
             grid: The runs.
@@ -219,7 +219,7 @@ def add_paper(app: "SubcommandApp") -> None:
         root: Path = Path("runs"),
         out: Path = Path("tables"),
     ) -> None:
-        """Write tables of all measurements, as CSV, Markdown and LaTeX.
+        """Write the tables, as CSV, Markdown and LaTeX.
 
         Tables are made from the rows in the folders of the runs; nothing is trained or measured. A table
         without the rows of its experiments is left out, and named on stderr.
@@ -245,7 +245,7 @@ def add_paper(app: "SubcommandApp") -> None:
         root: Path = Path("runs"),
         out: Path = Path("figures"),
     ) -> None:
-        """Draw figures of all measurements, as PNG, SVG and PDF.
+        """Draw the figures, as PNG, SVG and PDF.
 
         Figures are made from the rows in the folders of the runs; nothing is trained or measured. A figure
         without the rows of its experiments is left out, and named on stderr.

@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tyro.conf import arg
+
+from layerprobe.cli.commands import Commands
 from layerprobe.cli.jobs import one_job
 from layerprobe.cli.options import DATA, DEFAULTS, MODEL, NetworkOptions
 from layerprobe.cli.output import as_json
@@ -13,15 +16,13 @@ from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
     import numpy as np
-    from tyro.extras import SubcommandApp
 
     from layerprobe.auditing.dataset.labelled import LabelledDataset
     from layerprobe.layers.batches import Batches
 
 
-def add_probe(app: "SubcommandApp") -> None:
+def add_probe(app: Commands) -> None:
     """Add the command to the application; its signature and docstring are its help."""
-    from tyro.conf import arg
 
     @app.command
     def probe(
@@ -36,7 +37,7 @@ def add_probe(app: "SubcommandApp") -> None:
         out: Path = Path("probe"),
         options: Annotated[NetworkOptions, arg(name="")] = DEFAULTS,
     ) -> None:
-        """Measure MASC and other probes on every layer of a trained network, beside its own head.
+        """Measure MASC and other probes on every layer of a network.
 
         Each probe is fitted on the outputs of each layer for --data and their labels, and measured on --data
         and on --test. With --true-labels, it is also fitted on the right labels. Writes rows.csv, figure.png

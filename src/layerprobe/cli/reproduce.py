@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from tyro.conf import Positional, arg
+
+from layerprobe.cli.commands import Commands
 from layerprobe.cli.jobs import Workers
 from layerprobe.cli.output import print_error
 from layerprobe.errors import InputError
 from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
-    from tyro.extras import SubcommandApp
-
     from layerprobe.runs.grid import Outcome
 
 
-def add_reproduce(app: "SubcommandApp") -> None:
+def add_reproduce(app: Commands) -> None:
     """Add the command to the application; its signature and docstring are its help."""
-    from tyro.conf import Positional, arg
 
     @app.command
     def reproduce(
@@ -31,11 +31,12 @@ def add_reproduce(app: "SubcommandApp") -> None:
         as_is: bool = False,
         json: bool = False,
     ) -> None:
-        """Reproduce tables and figures of the paper: train, measure, and write them beside published numbers.
+        """Reproduce tables and figures of the paper.
 
-        Does only what is missing; an interrupted reproduction continues when the command is repeated. Writes
-        tables/, figures/, report.html, rows.csv, history.csv and provenance.json. The exit code is 1 if a run
-        failed or another process holds it; the results of the other runs are written.
+        Trains, measures, and writes them beside the published numbers. Does only what is missing; an
+        interrupted reproduction continues when the command is repeated. Writes tables/, figures/,
+        report.html, rows.csv, history.csv and provenance.json. The exit code is 1 if a run failed or another
+        process holds it; the results of the other runs are written.
 
         Args:
             workers: Where runs are trained and measured.

@@ -3,20 +3,20 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from tyro.conf import Positional, arg
+
+from layerprobe.cli.commands import Commands
 from layerprobe.cli.output import as_json
 from layerprobe.errors import InputError
 from layerprobe.utils.files import write_csv
 from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
-    from tyro.extras import SubcommandApp
-
     from layerprobe.auditing import Audit
 
 
-def add_review(app: "SubcommandApp") -> None:
+def add_review(app: Commands) -> None:
     """Add the command to the application; its signature and docstring are its help."""
-    from tyro.conf import Positional, arg
 
     @app.command
     def review(
@@ -29,7 +29,7 @@ def add_review(app: "SubcommandApp") -> None:
         seed: int | None = None,
         json: bool = False,
     ) -> None:
-        """Measure the labels of an audit by the decisions of a reviewer, and write corrected labels.
+        """Measure the labels of an audit by a reviewer's decisions.
 
         `layerprobe audit` writes review.html. Decide there on the rows of the random sample, export the
         decisions, and pass the file here. The command prints how many labels are wrong, how many of the

@@ -20,7 +20,7 @@ from layerprobe.data.arrays import load_npz
 from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar_labels, read_index
 from layerprobe.data.folders import data_folder
 from layerprobe.data.noise import Noise
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, unknown_name
 
 # Name: its file, the images' layout, and for each annotation its clean labels and their byte in a record.
 _SETS = {
@@ -63,10 +63,10 @@ def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None
         If a file is missing or damaged, or the clean labels are not those of the images.
     """
     if name not in _SETS:
-        raise InputError(f"Unknown human labels {name!r}. Available: {', '.join(_SETS)}.")
+        raise unknown_name("set of human labels", name, _SETS)
     file, layout, annotations = _SETS[name]
     if annotation not in annotations:
-        raise InputError(f"{name!r} has no annotation {annotation!r}. Available: {', '.join(annotations)}.")
+        raise unknown_name(f"annotation of {name}", annotation, annotations)
     clean_name, column = annotations[annotation]
     path, folder = data_folder(root) / "cifar-n" / file, data_folder(root) / layout.folder
     num_classes = len(layout.columns[column][1])

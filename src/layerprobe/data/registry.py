@@ -15,7 +15,7 @@ from layerprobe.data.idx import IDX_FILES, read_idx_set
 from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.progress import Progress
 from layerprobe.data.tiny_imagenet import read_tiny_imagenet
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def available() -> list[str]:
 def registered(name: str) -> Entry:
     """Return the entry of a name, or raise InputError that lists the known names."""
     if name not in REGISTRY:
-        raise InputError(f"Unknown image set {name!r}. Available: {', '.join(REGISTRY)}.")
+        raise unknown_name("image set", name, REGISTRY)
     return REGISTRY[name]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, unknown_name
 from layerprobe.networks.alexnet import AlexNet
 from layerprobe.networks.cnn import CNN
 from layerprobe.networks.mlp import MLP
@@ -73,7 +73,7 @@ def build(pair: str, **options: Any) -> nn.Module:
     456330
     """
     if pair not in REGISTRY:
-        raise InputError(f"Expected a pair of {', '.join(REGISTRY)}, got {pair!r}.")
+        raise unknown_name("pair", pair, REGISTRY)
     network = REGISTRY[pair]
     known = list(inspect.signature(network).parameters)
     if unknown := [name for name in options if name not in known]:

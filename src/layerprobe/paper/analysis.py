@@ -10,7 +10,7 @@ from functools import partial
 
 import pandas as pd
 
-from layerprobe.errors import DataError, ExperimentError, InputError
+from layerprobe.errors import DataError, ExperimentError, unknown_name
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
 from layerprobe.paper.run_outputs import FinishedRun
@@ -38,8 +38,9 @@ def missing(spec: RunSpec, root: Location, experiments: Sequence[str]) -> list[s
     InputError
         If there is no such experiment.
     """
-    if unknown := sorted(set(experiments) - EXPERIMENTS.keys()):
-        raise InputError(f"Unknown experiments {', '.join(unknown)}. Available: {', '.join(EXPERIMENTS)}.")
+    for name in experiments:
+        if name not in EXPERIMENTS:
+            raise unknown_name("experiment", name, EXPERIMENTS)
     folder = run_folder(root, spec)
     return [
         name

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, unknown_name
 from layerprobe.paper import published
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
@@ -215,8 +215,9 @@ def targets(names: Sequence[str]) -> tuple[str, ...]:
         If there is no such table or figure.
     """
     known = dict.fromkeys([*TABLES, *FIGURES])
-    if unknown := [name for name in names if name not in (*known, "all")]:
-        raise InputError(f"Unknown: {', '.join(unknown)}. Available: all, {', '.join(known)}.")
+    for name in names:
+        if name not in (*known, "all"):
+            raise unknown_name("table or figure", name, ["all", *known])
     return tuple(known) if "all" in names else tuple(dict.fromkeys(names))
 
 

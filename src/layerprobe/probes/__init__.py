@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from sklearn.base import ClassifierMixin, clone
 
 from layerprobe.core.checks import check_strength
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, unknown_name
 from layerprobe.probes.base import LinearProbe, MomentProbe, Probe, StagedProbe
 from layerprobe.probes.class_directions import NearestClassMean, VeLPIC
 from layerprobe.probes.knn import KNN
@@ -81,7 +81,7 @@ def create(name: str, **parameters: Any) -> Probe:
         For an unknown name.
     """
     if name not in REGISTRY:
-        raise InputError(f"Expected one of the probes {', '.join(REGISTRY)}, got {name!r}.")
+        raise unknown_name("probe", name, REGISTRY)
     return REGISTRY[name](**parameters)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.errors import InputError, MissingRowsError
+from layerprobe.errors import InputError, MissingRowsError, unknown_name
 from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
@@ -185,8 +185,9 @@ def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -
     """
     if names is None:
         return list(registry)
-    if unknown := [name for name in names if name not in registry]:
-        raise InputError(f"No {kind} {', '.join(unknown)}. Available: {', '.join(registry)}.")
+    for name in names:
+        if name not in registry:
+            raise unknown_name(kind, name, registry)
     return list(dict.fromkeys(names))
 
 

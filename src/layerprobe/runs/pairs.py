@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, unknown_name
 from layerprobe.training import Recipe, Scale
 
 
@@ -68,5 +68,5 @@ def pair(name: str) -> Pair:
         If no pair of this name is registered.
     """
     if name not in PAIRS:
-        raise InputError(f"Unknown pair {name!r}. Available: {', '.join(PAIRS)}.")
+        raise unknown_name("pair", name, PAIRS)
     return PAIRS[name]
