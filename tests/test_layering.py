@@ -36,7 +36,6 @@ RANK = {
     for name in names
 }
 LATE = {
-    "tyro",
     "rich",
     "matplotlib",
     "pooch",
@@ -102,6 +101,7 @@ def early_imports(source, module):
         for node in import_time_nodes(ast.parse(source))
         for name in imported(node, module)
         if name.split(".")[0] in LATE
+        or (name.split(".")[0] == "tyro" and not module.startswith("layerprobe.cli"))
     ]
 
 
