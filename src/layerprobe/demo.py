@@ -129,12 +129,12 @@ def run_demo(spec: Spec, out: Path) -> Demo:
         ):
             pool = ProcessPoolExecutor(max_workers=min(spec.seeds, cpu_count()))
             try:
-                results = list(pool.map(partial(run_seed, spec, folder=folder), seeds))
+                results = list(pool.map(partial(_run_seed, spec, folder=folder), seeds))
             finally:
                 pool.shutdown(kill_workers=True)
         rows, history = (pd.concat(frames, ignore_index=True) for frames in zip(*results, strict=True))
         demo = Demo(spec, rows, history, seconds=time.perf_counter() - start)
-        write_files(demo, folder / "files")
+        _write_files(demo, folder / "files")
         out.mkdir(exist_ok=True)
         for path in (folder / "files").iterdir():
             path.replace(out / path.name)
@@ -143,22 +143,8 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     return demo
 
 
-def run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train one network on noisy digits and probe its layers.
-
-    Parameters
-    ----------
-    spec : Spec
-    seed : int
-        The seed from which all others are derived.
-    folder : Path
-        Where the progress is written.
-
-    Returns
-    -------
-    rows, history : DataFrame
-        Those of `Demo`.
-    """
+def _run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train one network on noisy digits and probe its layers; return the rows and the history of `Demo`."""
     torch.set_num_threads(1)  # reproducible bit for bit, and faster for several small networks
     seeds = Seeds.derive(seed)
     digits = load(DATA)
@@ -208,15 +194,8 @@ def _read_progress(folder: Path, seed: int) -> Progress | None:
     return Progress(**json.loads(path.read_text())) if path.exists() else None
 
 
-def write_files(demo: Demo, folder: Path) -> None:
-    """Write all files of a demo.
-
-    Parameters
-    ----------
-    demo : Demo
-    folder : Path
-        An existing folder.
-    """
+def _write_files(demo: Demo, folder: Path) -> None:
+    """Write all files of a demo to an existing folder."""
     write_csv(demo.rows, folder / "rows.csv")
     write_csv(demo.history, folder / "history.csv")
     (folder / "run.json").write_text(json.dumps(demo.provenance(), indent=2) + "\n", encoding="utf-8")

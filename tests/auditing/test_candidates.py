@@ -10,8 +10,8 @@ from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
     HYPERPARAMETERS,
     Candidate,
+    audit_probes,
     fit_candidate,
-    named_probes,
     score_candidates,
 )
 from layerprobe.errors import InputError
@@ -24,14 +24,14 @@ BLIND = torch.randn(90, 4, generator=torch.Generator().manual_seed(2))
 
 def scored(probes, layers=None, views=None, labels=HY):
     return score_candidates(
-        named_probes(probes), layers or {"seen": X}, Y, views or [{"seen": H}], right_of(labels)
+        audit_probes(probes), layers or {"seen": X}, Y, views or [{"seen": H}], right_of(labels)
     )
 
 
 def test_probes_are_named():
-    assert list(named_probes(DEFAULT_PROBES)) == list(DEFAULT_PROBES)
-    assert list(named_probes("ridge")) == list(named_probes(Ridge())) == ["ridge"]
-    named = named_probes({"mine": MASC(variance=0.3), "other": "ncm"})
+    assert list(audit_probes(DEFAULT_PROBES)) == list(DEFAULT_PROBES)
+    assert list(audit_probes("ridge")) == list(audit_probes(Ridge())) == ["ridge"]
+    named = audit_probes({"mine": MASC(variance=0.3), "other": "ncm"})
     assert isinstance(named["other"], NearestClassMean)
     assert named["mine"].variance == 0.3
 
@@ -43,7 +43,7 @@ def test_probes_are_named():
 )
 def test_invalid_probes_are_refused(probes):
     with pytest.raises(InputError):
-        named_probes(probes)
+        audit_probes(probes)
 
 
 @pytest.mark.parametrize(("name", "argument"), [("ridge", "strength"), ("shrinkage_lda", "shrinkage")])
@@ -133,7 +133,7 @@ def test_two_classes_have_two_scores():
     x, y = clusters(80, K=2)
     held, held_y = clusters(40, K=2, seed=1)
     for one in score_candidates(
-        named_probes(DEFAULT_PROBES), {"seen": x}, y, [{"seen": held}], right_of(held_y)
+        audit_probes(DEFAULT_PROBES), {"seen": x}, y, [{"seen": held}], right_of(held_y)
     ):
         if one.scores is not None:
             assert one.scores[0].shape == (40, 2)

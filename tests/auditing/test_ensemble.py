@@ -12,8 +12,8 @@ from layerprobe.auditing.method.ensemble import (
     Candidate,
     CandidateScore,
     ProbeEnsemble,
+    audit_probes,
     fold_of,
-    named_probes,
     score_candidates,
     select_members,
     standardise,
@@ -29,7 +29,7 @@ VELPIC = Candidate("a", "velpic", None)
 
 
 def fit(candidates, y=Y, outputs=None, fingerprints=PRINTS):
-    probes = named_probes({c.probe: c.probe for c in candidates})
+    probes = audit_probes({c.probe: c.probe for c in candidates})
     return ProbeEnsemble.fit(candidates, probes, outputs or {"a": X}, y, fingerprints)
 
 
@@ -147,13 +147,13 @@ def halves(seed=0, n=300):
 def test_selected_members_raise_the_accuracy_of_the_sum():
     layers, y = halves()
     held, held_y = halves(1)
-    tried = score_candidates(named_probes(["ridge"]), layers, y, [held], right_of(held_y))
+    tried = score_candidates(audit_probes(["ridge"]), layers, y, [held], right_of(held_y))
     members = select_members(tried, right_of(held_y))
     names = [one.candidate.layer for one in members]
     assert set(names) == {"first", "second"}
     assert members[0].criterion == max(one.criterion for one in tried)
     decoder, _ = ProbeEnsemble.fit(
-        [m.candidate for m in members], named_probes(["ridge"]), layers, y, prints(300)
+        [m.candidate for m in members], audit_probes(["ridge"]), layers, y, prints(300)
     )
     together = float((decoder.scores(held).argmax(1) == held_y).double().mean())
     assert together > members[0].criterion + 0.1

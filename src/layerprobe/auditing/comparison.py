@@ -149,7 +149,7 @@ def compare_with(audit: Any, detectors: Any, inputs: DetectorInputs, true_labels
             f"this audit holds no {reads} for the detectors {', '.join(missing)}: pass them to compare, or "
             "leave out these detectors"
         )
-    wrong = None if true_labels is None else wrong_labels(audit.classes[audit.y.numpy()], true_labels)
+    wrong = None if true_labels is None else _wrong_labels(audit.classes[audit.y.numpy()], true_labels)
     own = Detection(audit.issues["label_score"].to_numpy(), audit.issue_mask())
     y = audit.y.numpy()
     rows = [("audit", "decoder", *_measures(own, own.flags, wrong))]
@@ -176,21 +176,8 @@ def _measures(found: Detection, flags: np.ndarray, wrong: np.ndarray | None) -> 
     return overlap, flagged, agreement, auroc
 
 
-def wrong_labels(given: np.ndarray, true_labels: Any) -> np.ndarray:
-    """Return 1 for each wrong label, 0 for each right one, and NaN where the right label is unknown, (n,).
-
-    Parameters
-    ----------
-    given : ndarray (n,)
-        Given labels.
-    true_labels : sequence of n labels
-        None, NaN or an empty text where unknown. They may be labels that are no class of the audit.
-
-    Raises
-    ------
-    InputError
-        If there are not n labels, or none of them is known.
-    """
+def _wrong_labels(given: np.ndarray, true_labels: Any) -> np.ndarray:
+    """Return 1 for each wrong label, 0 for each right one, and NaN where the right label is unknown, (n,)."""
     values = list(true_labels.cpu().numpy() if isinstance(true_labels, Tensor) else true_labels)
     if len(values) != len(given):
         raise InputError(

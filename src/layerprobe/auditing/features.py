@@ -22,7 +22,7 @@ from layerprobe.auditing.dataset.labelled import (
     hash_network,
     read_rows,
 )
-from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, named_probes
+from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, audit_probes
 from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
 from layerprobe.core.checks import check_count, check_type
 from layerprobe.errors import InputError
@@ -116,7 +116,7 @@ class AuditOptions:
         check_flag_rule(self.flags)
         given = {"holdout": self.holdout, "trusted": self.trusted, "test": self.test}
         check_policy(self.policy, given, views=len(self.views) > 0, more=self.own_policy)
-        object.__setattr__(self, "probes", named_probes(self.probes))
+        object.__setattr__(self, "probes", audit_probes(self.probes))
 
     @property
     def held_out_name(self) -> str | None:

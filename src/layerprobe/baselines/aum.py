@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, log_probabilities, own_and_best_other
+from layerprobe.baselines.base import Detector, ScoresAndFlags, log_probabilities, own_and_best_other
 
 
 class AUM(Detector):
@@ -35,9 +35,7 @@ class AUM(Detector):
     def __init__(self, threshold: float | None = None) -> None:
         self.threshold = threshold
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         margins = values
         if values.ndim == 3:
             own, best_other = own_and_best_other(log_probabilities(values), y)

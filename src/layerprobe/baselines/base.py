@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 from layerprobe.probes.base import encode, label_array, to_tensor
+
+ScoresAndFlags: TypeAlias = tuple[np.ndarray, np.ndarray | None]
 
 TOLERANCE = 1e-3  # of the sum of probabilities, which float16 rounds
 
@@ -96,9 +98,7 @@ class Detector:
         scores, flags = self._detect(array, y, num_classes)
         return Detection(_like(scores, values), None if flags is None else _like(flags, values))
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         raise NotImplementedError(f"{type(self).__name__} must define _detect(values, y, num_classes).")
 
 

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, check_labels, check_values, log_probabilities
+from layerprobe.baselines.base import Detector, ScoresAndFlags, check_labels, check_values, log_probabilities
 from layerprobe.errors import InputError
 
 
@@ -50,9 +50,7 @@ class DataMaps(Detector):
         own = _own_probabilities(values, y)
         return own.mean(0), own.std(0)
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         return _own_probabilities(values, y).mean(0), None
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, neighbour_shares
+from layerprobe.baselines.base import Detector, ScoresAndFlags, neighbour_shares
 from layerprobe.core.checks import check_count
 
 
@@ -31,9 +31,7 @@ class DeepKNN(Detector):
             check_count("k", k)
         self.k = k
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         k = max(10, len(y) // 100) if self.k is None else self.k
         shares = neighbour_shares(values, y, num_classes, k, "euclidean")
         return shares[np.arange(len(y)), y], shares.argmax(1) != y

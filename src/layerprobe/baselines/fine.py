@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, upper_component
+from layerprobe.baselines.base import Detector, ScoresAndFlags, upper_component
 
 
 class FINE(Detector):
@@ -36,9 +36,7 @@ class FINE(Detector):
         self.threshold = threshold
         self.mixture = mixture
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         alignment, clean = np.zeros(len(y)), np.ones(len(y))
         for k in range(num_classes):
             rows = np.flatnonzero(y == k)

@@ -6,7 +6,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from layerprobe.baselines.base import Detector, check_labels, check_values, lowest_per_class, neighbours
+from layerprobe.baselines.base import (
+    Detector,
+    ScoresAndFlags,
+    check_labels,
+    check_values,
+    lowest_per_class,
+    neighbours,
+)
 from layerprobe.utils.memory_limit import require_memory
 from layerprobe.utils.settings import default_settings
 
@@ -89,9 +96,7 @@ class HOC(Detector):
         y, num_classes = check_labels(labels, len(X), None)
         return rates_of_triples(label_triples(X, y), num_classes)
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         triples = label_triples(values, y)
         rates = rates_of_triples(triples, num_classes)
         likelihood = rates.prior * rates.transition.T[triples].prod(1)  # (n, K)

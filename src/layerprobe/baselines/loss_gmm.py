@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, upper_component
+from layerprobe.baselines.base import Detector, ScoresAndFlags, upper_component
 
 
 class LossGMM(Detector):
@@ -32,9 +32,7 @@ class LossGMM(Detector):
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         losses = -np.log(np.maximum(values[np.arange(len(y)), y], np.finfo(np.float64).tiny))
         scaled = (losses - losses.min()) / (np.ptp(losses) or 1.0)
         scores = upper_component(-scaled, iterations=10, tolerance=1e-2, ridge=5e-4)

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, log_probabilities, own_and_best_other
+from layerprobe.baselines.base import Detector, ScoresAndFlags, log_probabilities, own_and_best_other
 from layerprobe.errors import InputError
 
 
@@ -23,9 +23,7 @@ class MeanMargin(Detector):
 
     reads: ClassVar[str] = "history"
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         if values.ndim != 3:
             raise InputError(
                 f"expected logits or probabilities of all classes, (epochs, n, K), got shape {values.shape}"

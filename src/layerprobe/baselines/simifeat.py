@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, lowest_per_class, neighbour_shares
+from layerprobe.baselines.base import Detector, ScoresAndFlags, lowest_per_class, neighbour_shares
 from layerprobe.baselines.hoc import label_triples, rates_of_triples
 from layerprobe.core.checks import check_count
 
@@ -35,9 +35,7 @@ class SimiFeatVote(_SimiFeat):
     Z. Zhu, Z. Dong, Y. Liu, "Detecting corrupted labels without training a model to predict", ICML 2022.
     """
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         shares = neighbour_shares(values, y, num_classes, self.k, "cosine")
         return shares[np.arange(len(y)), y], shares.argmax(1) != y
 
@@ -58,9 +56,7 @@ class SimiFeatRank(_SimiFeat):
     Z. Zhu, Z. Dong, Y. Liu, "Detecting corrupted labels without training a model to predict", ICML 2022.
     """
 
-    def _detect(
-        self, values: np.ndarray, y: np.ndarray, num_classes: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         shares = neighbour_shares(values, y, num_classes, self.k, "cosine")
         scores = shares[np.arange(len(y)), y] / np.linalg.norm(shares, axis=1)
         rates = rates_of_triples(label_triples(values, y), num_classes)

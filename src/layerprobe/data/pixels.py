@@ -65,23 +65,10 @@ def read_pixels(
         ) from error
 
 
-def as_pixels(image: Any) -> np.ndarray:
-    """Convert an image in memory to pixels.
+def _as_pixels(image: Any) -> np.ndarray:
+    """Return an image in memory as uint8 pixels (h, w) or (h, w, 3); raise an InputError if it is none.
 
-    Parameters
-    ----------
-    image : Pillow image, array or Tensor
-        An array (h, w), (h, w, 1) or (h, w, 3), or a tensor (h, w), (1, h, w) or (3, h, w); of uint8, or of
-        floats k/255 as ToTensor makes them.
-
-    Returns
-    -------
-    ndarray of shape (h, w) or (h, w, 3), uint8
-
-    Raises
-    ------
-    InputError
-        If it is no such image.
+    Tensors have the channels first. Floats are k/255, as ToTensor makes them.
     """
     if hasattr(image, "convert") and hasattr(image, "mode"):
         return _from_pillow(image, None)
@@ -123,7 +110,7 @@ def stack_images(
     Parameters
     ----------
     items : iterable of (str, Path or image)
-        The name of each image for messages, and its file or what `as_pixels` takes.
+        The name of each image for messages, and its file or a Pillow image, an array or a tensor.
     total : int
         The number of items; 0 if it is unknown.
     resize : (int, int), optional
@@ -153,7 +140,7 @@ def stack_images(
                 pixels = read_pixels(item, resize=resize)
             else:
                 try:
-                    pixels = as_pixels(item)
+                    pixels = _as_pixels(item)
                 except (TypeError, ValueError) as error:
                     raise InputError(f"{name}: {error}") from error
             images.append(pixels)

@@ -144,18 +144,8 @@ def _check_md5(name: str, source: Source, folder: Path) -> None:
             )
 
 
-def read_digits(name: str, _folder: Path, _progress: bool | Progress) -> ImageSet:
-    """Split scikit-learn's 1,797 images of 8x8 digits, pixels 0..16, into 1,437 train and 360 test images.
-
-    Parameters
-    ----------
-    name, _folder, _progress
-        As for every reader of the registry.
-
-    Returns
-    -------
-    ImageSet
-    """
+def _read_digits(name: str, _folder: Path, _progress: bool | Progress) -> ImageSet:
+    """Split scikit-learn's 1,797 images of 8x8 digits, pixels 0..16, into 1,437 train and 360 test images."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -178,7 +168,7 @@ _CIFAR100_SOURCE = Source(
 )
 
 REGISTRY: dict[str, Entry] = {
-    "digits": Entry(read_digits),
+    "digits": Entry(_read_digits),
     "mnist": Entry(
         partial(read_idx_set, class_names=tuple("0123456789")),
         "mnist",

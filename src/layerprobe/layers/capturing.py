@@ -110,7 +110,7 @@ class Selection:
             If a pattern matches no layer, or the layers differ from those of the first batch.
         """
         if self.names is None:
-            require_matches(self.patterns, trace.sites, trace.opaque)
+            _require_matches(self.patterns, trace.sites, trace.opaque)
             self.names = self._choose(trace)
             if self.default and trace.opaque:
                 warn(_opaque_note(trace.opaque), LayerprobeWarning, stacklevel=4)
@@ -144,17 +144,8 @@ class Selection:
         return [site.name for site in sites if site.name in names]
 
 
-def require_matches(patterns: Iterable[str], sites: list[LayerSite], opaque: Sequence[str] = ()) -> None:
-    """Raise a LayerError if a pattern matches no layer, or only layers that cannot be captured.
-
-    Parameters
-    ----------
-    patterns : iterable of str
-    sites : list of LayerSite
-        All layers that ran.
-    opaque : sequence of str
-        Names of the modules whose inner layers cannot be observed.
-    """
+def _require_matches(patterns: Iterable[str], sites: list[LayerSite], opaque: Sequence[str] = ()) -> None:
+    """Raise a LayerError if a pattern matches no layer, or only layers that cannot be captured."""
     names = [site.name for site in sites if site.obstacle is None]
     for pattern in patterns:
         if isinstance(pattern, OptionalPattern) or any(matches(name, pattern) for name in names):
@@ -351,31 +342,10 @@ def _is_constant(x: Tensor, where: Tensor) -> bool:
     return bool(len(chosen)) and bool((chosen == chosen[0]).all()) and not bool((x == chosen[0]).all())
 
 
-def to_rows(
+def _to_rows(
     x: Tensor, policy: str | Callable[[Tensor], Tensor] | None, site: LayerSite, padding: Padding | None
 ) -> Tensor:
-    """Pool a layer output and flatten the rest.
-
-    Parameters
-    ----------
-    x : Tensor of shape (n, ...)
-    policy : str, callable or None
-    site : LayerSite
-    padding : Padding or None
-        Of the batch; None if it is not known.
-
-    Returns
-    -------
-    Tensor of shape (n, d)
-
-    Raises
-    ------
-    InputError
-        If a callable returns anything but n rows.
-    LayerError
-        If the policy needs to know which dimension is the channels' or which tokens are padding, and that is
-        not known, or if the layer has no tokens to take one from.
-    """
+    """Pool a layer output (n, ...), and flatten the rest: (n, d); `padding` is None if it is not known."""
     size = len(x)
     if callable(policy):
         x = policy(x)
@@ -560,12 +530,12 @@ def _run(
             if tensor.is_meta:
                 raise LayerError(f"layer {site.name!r} is on the meta device, without values")
             copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
-            outputs[site.name] = to_rows(copied, _policy(pool, site.name), site, padding)
+            outputs[site.name] = _to_rows(copied, _policy(pool, site.name), site, padding)
 
     trace = tracer.run(batch, visit)
     names = selection.settle(trace, number)
     if isinstance(pool, Mapping):
-        require_matches(pool, trace.sites)
+        _require_matches(pool, trace.sites)
         for pattern in pool:
             if not isinstance(pattern, OptionalPattern) and not any(matches(n, pattern) for n in names):
                 raise LayerError(

@@ -236,7 +236,7 @@ def _train_epoch(
         if len(own):
             with outer_settings():
                 logits = model(inputs(x[own]) if inputs else x[own])
-            check_outputs(logits, len(own), num_classes)
+            _check_outputs(logits, len(own), num_classes)
             loss = cross_entropy(logits, y[own])
             (loss * (len(own) / len(batch))).backward()
             # Losses and predictions stay on the device until the end of the epoch: no synchronisation here.
@@ -248,15 +248,8 @@ def _train_epoch(
     return total_loss / len(order), torch.cat(rows), torch.cat(predicted)
 
 
-def check_outputs(logits: object, n: int, num_classes: int) -> None:
-    """Raise unless a network returns logits (n, K) for all classes.
-
-    Parameters
-    ----------
-    logits : object
-        What it returned.
-    n, num_classes : int
-    """
+def _check_outputs(logits: object, n: int, num_classes: int) -> None:
+    """Raise unless a network returns logits (n, K) for all classes."""
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
     if shape is None or len(shape) != 2 or shape[0] != n or shape[1] < num_classes:
         got = type(logits).__name__ if shape is None else f"the shape {shape}"

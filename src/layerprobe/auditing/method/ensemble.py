@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,9 @@ import torch
 from sklearn.base import clone
 from torch import Tensor
 
-from layerprobe.core.checks import check_type
 from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layerwise.engine import LabelSets, fit_layer
-from layerprobe.probes import REGISTRY, Probe, create
+from layerprobe.probes import REGISTRY, Probe, named_probes
 from layerprobe.probes.base import StagedProbe
 
 HYPERPARAMETERS: dict[str, tuple[float, ...]] = {
@@ -60,32 +59,11 @@ class CandidateScore:
         return float(self.correct.double().mean())
 
 
-def named_probes(probes: Any) -> dict[str, Probe]:
-    """Return unfitted probes by name.
-
-    Parameters
-    ----------
-    probes : str, Probe, sequence of them, or mapping of str to them
-
-    Raises
-    ------
-    InputError
-        If there is no probe, two have the same name, or one is not a probe of this library.
-    """
-    check_type("probes", probes, str | Probe | Iterable, "names or probes")
-    if isinstance(probes, Mapping):
-        pairs = list(probes.items())
-    else:
-        listed = [probes] if isinstance(probes, str | Probe) else list(probes)
-        known = {kind: name for name, kind in REGISTRY.items()}
-        pairs = [(p if isinstance(p, str) else known.get(type(p), type(p).__name__), p) for p in listed]
-    named = {name: create(p) if isinstance(p, str) else p for name, p in pairs}
-    wrong = [p for p in named.values() if not isinstance(p, Probe)]
-    if not named or len(named) < len(pairs) or wrong:
-        raise InputError(
-            f"expected probes of different names, from {', '.join(REGISTRY)} or probes of layerprobe; "
-            f"got {probes!r}"
-        )
+def audit_probes(probes: Any) -> dict[str, Probe]:
+    """Return unfitted probes by name; raise an InputError for other classifiers than those of layerprobe."""
+    named = named_probes(probes)
+    if wrong := [probe for probe in named.values() if not isinstance(probe, Probe)]:
+        raise InputError(f"expected probes of layerprobe ({', '.join(REGISTRY)}), got {wrong[0]!r:.80}")
     return named
 
 

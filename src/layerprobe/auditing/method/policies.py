@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from layerprobe.auditing.method.ensemble import (
     FOLDS,
     CandidateScore,
+    audit_probes,
     fold_of,
-    named_probes,
     score_candidates,
 )
 from layerprobe.errors import InputError
@@ -493,7 +493,7 @@ def untrained_baseline(measurement: SelectionSet, y: Tensor) -> Baseline:
         Given labels of the training rows.
     """
     scored = score_candidates(
-        named_probes(["ridge"]), measurement.fitted_on, y, measurement.views, measurement.correct
+        audit_probes(["ridge"]), measurement.fitted_on, y, measurement.views, measurement.correct
     )
     best = max(scored, key=lambda one: one.criterion)
     return Baseline("untrained copy", interval(best.correct), best.correct.double())

@@ -174,7 +174,7 @@ def measure(
     if flags.any() and not flags.all():
         found = Interval(*(flags.mean() * limit for limit in precision))
         recall = share_of_sum(found, Interval(*((1 - flags.mean()) * limit for limit in missed)))
-    advice, why = advise(noise, gain, int(changed.sum()), len(used))
+    advice, why = _advise(noise, gain, int(changed.sum()), len(used))
     counts = np.bincount(sample.stratum[used], minlength=len(sample.names))
     sums = np.bincount(sample.stratum[used], wrong, minlength=len(sample.names))
     strata = pd.DataFrame(
@@ -205,18 +205,8 @@ def measure(
     )
 
 
-def advise(noise: Interval, gain: Interval, changed: int, reviewed: int) -> tuple[Advice, str]:
-    """Return what to do with the labels, and why.
-
-    Parameters
-    ----------
-    noise, gain : Interval
-        As in `Review`.
-    changed : int
-        Labels that relabelling changes.
-    reviewed : int
-        Reviewed rows of the sample.
-    """
+def _advise(noise: Interval, gain: Interval, changed: int, reviewed: int) -> tuple[Advice, str]:
+    """Return what to do with the labels, and why; `changed` labels would be changed by relabelling."""
     if not reviewed:
         return "review", "no row of the random sample is decided, so that nothing is measured"
     if not changed:

@@ -82,7 +82,11 @@ def linear_cka(X: Tensor, Y: Tensor) -> float:
     ----------
     Kornblith et al., "Similarity of Neural Network Representations Revisited", ICML 2019.
     """
-    _check_same_rows(X, Y)
+    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not len(X):
+        raise InputError(
+            "expected two matrices with equally many rows, one per input; "
+            f"got shapes {tuple(X.shape)} and {tuple(Y.shape)}"
+        )
     X, Y = (Z.double() - Z.double().mean(0) for Z in (X, Y))
     (m, d), e = X.shape, Y.shape[1]
     if m * (d + e) < d * d + d * e + e * e:
@@ -91,31 +95,25 @@ def linear_cka(X: Tensor, Y: Tensor) -> float:
     return float((Y.T @ X).norm() ** 2 / ((X.T @ X).norm() * (Y.T @ Y).norm()))
 
 
-def principal_cosines(A: Tensor, B: Tensor) -> Tensor:
-    """Return the cosines of the principal angles between the column spaces of two matrices, descending.
+def principal_cosines(P: Tensor, Q: Tensor) -> Tensor:
+    """Return the cosines of the principal angles between two subspaces, descending.
 
     Parameters
     ----------
-    A : Tensor of shape (m, r)
-    B : Tensor of shape (m, s)
-        float64. Columns that depend on others up to rounding add no dimension.
+    P : Tensor of shape (m, r)
+    Q : Tensor of shape (m, s)
+        Orthonormal bases.
 
     Returns
     -------
-    Tensor of shape (min of the two ranks,)
-        In [0, 1], the singular values of Q_A^T Q_B with orthonormal bases Q.
-
-    Raises
-    ------
-    InputError
-        If A and B are not matrices of equally many rows.
+    Tensor of shape (min(r, s),)
+        In [0, 1], the singular values of P^T Q.
 
     References
     ----------
     Björck and Golub, "Numerical Methods for Computing Angles Between Linear Subspaces", 1973.
     """
-    _check_same_rows(A, B)
-    return _cosines_of_bases(_orthonormal(A), _orthonormal(B))
+    return torch.linalg.svdvals(P.T @ Q).clamp(max=1)
 
 
 def chance_cosine(r: int, s: int, m: int) -> float:
@@ -133,24 +131,12 @@ def chance_cosine(r: int, s: int, m: int) -> float:
     return (max(r, s) / m) ** 0.5
 
 
-def _check_same_rows(X: Tensor, Y: Tensor) -> None:
-    if X.ndim != 2 or Y.ndim != 2 or len(X) != len(Y) or not len(X):
-        raise InputError(
-            "expected two matrices with equally many rows, one per input; "
-            f"got shapes {tuple(X.shape)} and {tuple(Y.shape)}"
-        )
-
-
 def _orthonormal(A: Tensor) -> Tensor:
     """Return an orthonormal basis (m, rank) of the column space of A, (m, r)."""
     Q, R = torch.linalg.qr(A.double())
     W, singular, _ = torch.linalg.svd(R, full_matrices=False)
     floor = torch.finfo(torch.float64).eps * max(A.shape) * singular.max() if len(singular) else 0
     return Q @ W[:, singular > floor]
-
-
-def _cosines_of_bases(P: Tensor, Q: Tensor) -> Tensor:
-    return torch.linalg.svdvals(P.T @ Q).clamp(max=1)
 
 
 def _score_spaces(masc: FittedProbe, X: Tensor) -> dict[int, Tensor]:
@@ -164,6 +150,6 @@ def _class_cosines(spaces: dict[int, Tensor], reference: dict[int, Tensor]) -> I
         P, Q = spaces[k], reference[k]
         if min(P.shape[1], Q.shape[1]):
             chance = chance_cosine(P.shape[1], Q.shape[1], len(P))
-            value = _cosines_of_bases(P, Q).mean().item()
+            value = principal_cosines(P, Q).mean().item()
             yield {"class": k, "metric": "principal_cosine", "value": value}
             yield {"class": k, "metric": "principal_cosine_chance", "value": chance}
