@@ -1,6 +1,7 @@
 """No entry point changes the model: buffers, flags, gradients and random numbers are as before."""
 
 import copy
+from collections import Counter, deque
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ class Stateful(nn.Module):
         self.fc, self.norm, self.drop = nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5)
         self.head = nn.Linear(8, 3)
         self.cache, self.by_size, self.fail = None, {}, False
+        self.count, self.sizes, self.by_count, self.recent = 0, [], Counter(), deque([1], maxlen=2)
         self.register_buffer("calls", torch.zeros(1))
         self.register_buffer("seen", torch.zeros(8), persistent=False)
         self.register_buffer("replaced", torch.zeros(1))
@@ -36,6 +38,11 @@ class Stateful(nn.Module):
             self.scale = torch.full((8,), 2.0)
         self.by_size.setdefault(len(x), torch.ones(len(x), 1))
         self.calls += 1
+        self.count += 1
+        self.sizes.append(len(x))
+        self.by_count[len(x)] += 1
+        self.recent.append(len(x))
+        self.last = x
         self.seen.data += x.abs().sum()
         self.replaced = self.replaced + 1
         noise = torch.rand(1)
@@ -78,6 +85,8 @@ def state(model):
             if name != "scale"  # made by the first pass
         ],
         "parameters": [(p.tolist(), p.requires_grad, p.grad, id(p)) for p in model.parameters()],
+        "attributes": [sorted(vars(module)) for module in model.modules()],
+        "counters": [model.cache, model.count, [*model.sizes], dict(model.by_count), [*model.recent]],
         "training": [module.training for module in model.modules()],
         "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules()],
         "random": torch.get_rng_state().tolist(),
@@ -148,4 +157,4 @@ def test_a_cache_for_one_number_of_rows(model):
     rows = capture(recurrent, X, "cell").outputs["cell"]
     with torch.no_grad():
         torch.testing.assert_close(rows, recurrent.cell(X))
-    assert len(recurrent.past) == 1
+    assert not recurrent.past

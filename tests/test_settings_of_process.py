@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from layerprobe import ClassMoments, audit, audit_features, capture, edit_head, list_layers, plan, probe
+from layerprobe import MASC, ClassMoments, audit, audit_features, capture, edit_head, list_layers, plan, probe
 from layerprobe.core import fit_subspaces
+from layerprobe.errors import LayerprobeWarning
 from layerprobe.probes import available, create
 from layerprobe.training import Recipe, predict, retrain, train, train_stacked
 
@@ -184,3 +185,30 @@ def test_results_are_those_of_the_default_settings(setting, name):
             np.asarray(one), np.asarray(other), rtol=0 if setting != "three threads" else 1e-6
         )
     assert present()[:3] == (False, True, False)
+
+
+def lines_of_warnings(call):
+    """Return the files that the warnings of the package name."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return [one.filename for one in caught if issubclass(one.category, LayerprobeWarning)]
+
+
+def test_warnings_name_the_line_of_the_user():
+    X, y = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    net = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+    scripted = torch.jit.script(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)))
+    calls = [
+        lambda: MASC(variance=1.0).fit(X, y),
+        lambda: MASC().fit(X, y).score(X, y + 1),
+        lambda: MASC().fit(X, y).partial_fit(X, y),
+        lambda: capture(nn.Sequential(scripted), X),
+        lambda: probe(net, (X, y), (X, y + 3 * (y == 2)), probes="ncm"),
+        lambda: probe(net, (X, y), probes=["masc"], variances=[1.0]),
+        lambda: probe(net, (X[:, :4], y % 2 + 5), probes="ncm"),
+    ]
+    for call in calls:
+        files = lines_of_warnings(call)
+        assert files, call
+        assert set(files) == {__file__}

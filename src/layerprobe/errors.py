@@ -1,7 +1,14 @@
 """Exceptions and warnings. Each message states what was expected, what was given, and what to do."""
 
+import contextlib
 import difflib
+import functools
+import sys
+import warnings
 from collections.abc import Iterable
+from pathlib import Path
+
+_INNER = (str(Path(__file__).parent), contextlib.__file__, functools.__file__)
 
 
 class LayerprobeError(Exception):
@@ -56,3 +63,17 @@ class LayerprobeWarning(UserWarning):
 
 class DegenerateWarning(LayerprobeWarning):
     """The result is defined but not informative, for example for an empty class or saturated subspaces."""
+
+
+def warn(message: str, category: type[Warning] = LayerprobeWarning) -> None:
+    """Warn at the line of the user's code that called the package.
+
+    Parameters
+    ----------
+    message : str
+    category : type of Warning
+    """
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INNER):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

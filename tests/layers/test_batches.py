@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from layerprobe import probe
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
 
@@ -198,3 +199,45 @@ def test_sampler_of_wrong_length(claimed):
 def test_invalid_batches_are_refused(batches, message):
     with pytest.raises(InputError, match=message):
         capture(Same(), batches)
+
+
+class Broken(Dataset):
+    """Rows of which one cannot be read."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        if i == 7:
+            raise OSError("image file is truncated")
+        return torch.ones(3), i % 2
+
+
+def broken_collate(rows):
+    raise KeyError("label")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (Broken(), r"OSError: image file is truncated \(.*test_batches.py, line \d+, in __getitem__\)"),
+        (DataLoader(Broken(), 4), r"truncated \(.*test_batches.py, line \d+, in __getitem__\)"),
+        (
+            DataLoader(Broken(), 4, num_workers=1),
+            r"OSError: image file is truncated \(.*test_batches.py, line \d+, in __getitem__\)",
+        ),
+        (
+            DataLoader(range(9), 3, collate_fn=broken_collate),
+            r"KeyError: 'label' \(.*test_batches.py, line \d+, in broken_collate\)",
+        ),
+        (
+            DataLoader([torch.ones(2), torch.ones(3)], 2),
+            "the data cannot be read: RuntimeError: stack expects each tensor to be equal size",
+        ),
+    ],
+)
+def test_an_error_of_the_users_data_names_its_line(data, said):
+    for use in (lambda: capture(nn.Linear(3, 2), data), lambda: probe(nn.Linear(3, 2), data, probes="ncm")):
+        with pytest.raises(InputError, match=said) as raised:
+            use()
+        assert raised.value.__cause__ is not None

@@ -1,11 +1,14 @@
 """Which outputs have rows, and in which dimension, is decided by two numbers of rows, not by chance."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from layerprobe import audit, capture, list_layers, plan, probe
-from layerprobe.errors import LayerError, LayerprobeWarning
+from layerprobe.errors import InputError, LayerError, LayerprobeWarning
+from layerprobe.layers.batches import read_batches
+from layerprobe.layers.tracing import Tracer
 
 N, WIDTH = 24, 4
 
@@ -248,3 +251,57 @@ def test_last_states_of_recurrent_layers(first, t):
     name, state = ("rnn.1.0", states[0]) if first == "h" else ("rnn.1.1", states[1])
     rows = capture(Model(), x, name, batch_size=4).outputs[name]
     torch.testing.assert_close(rows, state.transpose(0, 1).flatten(1), rtol=1e-4, atol=1e-5)
+
+
+class Graph(nn.Module):
+    """Features of all nodes, and their adjacency."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x, adjacency):
+        return self.head((adjacency @ self.inner(x)).relu())
+
+
+def test_a_graph_is_one_batch_of_all_nodes():
+    x, adjacency, y = torch.randn(30, 5), torch.rand(30, 30), torch.arange(30) % 3
+    graph = Graph()
+    with pytest.warns(match="cannot be run with 29 rows"):
+        rows = capture(graph, ((x, adjacency), y), ["F.relu"]).outputs["F.relu"]
+    with torch.no_grad():
+        torch.testing.assert_close(rows, (adjacency @ graph.inner(x)).relu())
+    with pytest.warns(match="cannot be run with 29 rows"):
+        assert set(probe(graph, ((x, adjacency), y), probes="ncm")["layer"]) == {"input", "F.relu", "output"}
+    for use in (
+        lambda: capture(graph, ((x, adjacency), y), batch_size=16),
+        lambda: probe(graph, {"x": x, "adjacency": adjacency, "labels": y}, probes="ncm", batch_size=16),
+        lambda: audit(graph, ((x, adjacency), y), policy="noisy_holdout", holdout=((x, adjacency), y)),
+    ):
+        with pytest.raises(InputError, match="a matrix of pairs of rows"):
+            use()
+
+
+class Shared(nn.Module):
+    """A matrix (6, 6) that all rows share, or rows (b, 6)."""
+
+    def __init__(self, shared):
+        super().__init__()
+        self.shared, self.head = shared, nn.Linear(6, 3)
+
+    def forward(self, x, m):
+        return self.head((x @ m if self.shared else x * m).relu())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_processes_cut_a_square_input_only_if_it_has_rows(shared):
+    x, m = torch.randn(6, 6), torch.rand(6, 6)
+    (batch,) = read_batches([((x[:, :], m), torch.arange(6))], 6)
+    squares = Tracer(Shared(shared)).cuts_squares(batch)
+    assert squares is not shared
+    part = batch.take(np.array([1, 4]), squares=squares).inputs
+    torch.testing.assert_close(part[0], x[[1, 4]])
+    torch.testing.assert_close(part[1], m if shared else m[[1, 4]])
+    graph = next(read_batches([((torch.randn(6, 5), m), torch.arange(6))], 6))
+    with pytest.raises(InputError, match="run it in one process"):
+        Tracer(Graph()).cuts_squares(graph)

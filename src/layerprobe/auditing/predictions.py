@@ -1,6 +1,5 @@
 """Class probabilities or logits of any model as the input of an audit."""
 
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +17,7 @@ from layerprobe.auditing.features import (
     sort_by_content,
 )
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
-from layerprobe.errors import InputError, LayerprobeWarning
+from layerprobe.errors import InputError, LayerprobeWarning, warn
 from layerprobe.layers.batches import check_same_index
 from layerprobe.layerwise.classes import Classes, class_order
 from layerprobe.probes.base import Probe
@@ -152,12 +151,11 @@ def warn_of_training_rows(agreement: float, what: str) -> None:
         The predictions, for the message.
     """
     if agreement >= LIKE_TRAINING:
-        warnings.warn(
+        warn(
             f"{what} agree with {agreement:.1%} of the given labels. Either almost no label is wrong, or the "
             "model was trained on these rows and repeats their labels. Use out-of-sample predictions, for "
             "example by cross-validation: each row predicted by a model that was trained without it",
             LayerprobeWarning,
-            stacklevel=3,
         )
 
 

@@ -105,7 +105,7 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         known = isinstance(error, LayerprobeError)
         said = "" if known else user_error(error)
-        place = user_line(error.__cause__) if known else ""
+        place = user_line(error.__cause__) if known and ", line " not in str(error) else ""
         if not (said or known or isinstance(error, OSError)):
             raise
         print_error(f"your code failed: {said}" if said else f"{error} {place}".rstrip())

@@ -1,6 +1,5 @@
 """Checks of arguments, shared by every entry to the package."""
 
-import warnings
 from collections.abc import Sequence
 from math import inf, isfinite
 from numbers import Integral, Real
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.errors import DegenerateWarning, InputError, warn
 
 SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
 SAMPLE = 2**18  # numbers from which `widen` estimates the spread: 64 rows of 4096 features
@@ -201,11 +200,10 @@ def widen(X: Tensor) -> Tensor:
         for dtype in (torch.float32, torch.float64)
     }
     if not resolved[torch.float64]:
-        warnings.warn(
+        warn(
             f"The features spread over only {(spread / total) ** 0.5:.0e} of their magnitude, and float64 "
             "does not resolve angles between such rows: subtract the mean of the features first.",
             DegenerateWarning,
-            stacklevel=3,
         )
     return X if low < largest < high and resolved[X.dtype] else X.double()
 

@@ -8,7 +8,6 @@ uniformly with probability p this is M_k = (C_k - p mean(C)) / (1 - p), mean(C) 
 The estimate is not positive semi-definite: its negative eigenvalues, which are sampling error, count as zero.
 """
 
-import warnings
 from collections.abc import Hashable, Sequence
 from numbers import Real
 from typing import Any
@@ -21,7 +20,7 @@ from layerprobe.core.checks import check_rows, check_strength, check_y, widen
 from layerprobe.core.linalg import SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
 from layerprobe.core.moments import ClassMoments
 from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank
-from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.errors import DegenerateWarning, InputError, warn
 from layerprobe.utils.settings import parallel
 
 LARGEST_CONDITION = 1e4  # of T: the factor by which the correction can magnify the sampling error
@@ -135,11 +134,10 @@ def correct_moments(
         if part.n_rows and diagonals[k].any() and not part.full
     ]
     if empty:
-        warnings.warn(
+        warn(
             f"Nothing is left of class {', '.join(map(repr, empty))} without the noise: its subspace is "
             "empty and makes an angle of 90 degrees with everything. Is there as much noise as was given?",
             DegenerateWarning,
-            stacklevel=2,
         )
     return fitted
 

@@ -13,7 +13,6 @@ eigendecompositions are float64. Where float32 products cannot decide a rank or 
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -34,7 +33,7 @@ from layerprobe.core.checks import (
     widen,
 )
 from layerprobe.core.linalg import SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
-from layerprobe.errors import DataError, DegenerateWarning, InputError
+from layerprobe.errors import DataError, DegenerateWarning, InputError, warn
 from layerprobe.utils.files import read_tensors, write_tensors
 from layerprobe.utils.settings import default_settings, full_precision, parallel
 
@@ -310,17 +309,12 @@ class Subspaces:
         )
         missing = [repr(name) for name, n in zip(fitted.classes, fitted.counts, strict=True) if n == 0]
         if missing:
-            warnings.warn(
-                f"No rows of class {', '.join(missing)}: no subspace, never predicted.",
-                DegenerateWarning,
-                stacklevel=3,
-            )
+            warn(f"No rows of class {', '.join(missing)}: no subspace, never predicted.", DegenerateWarning)
         if fitted.saturated:
-            warnings.warn(
+            warn(
                 f"Saturated: every class fills all {d} dimensions, so every angle is zero and the "
                 "first class always wins. Use a smaller variance=, or components=.",
                 DegenerateWarning,
-                stacklevel=3,
             )
         return fitted
 

@@ -15,10 +15,15 @@ one number per row. The item after y is an index if it identifies rows (`row_ind
 """
 
 import inspect
+import os
+import re
+import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import chain, islice
 from numbers import Real
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any
 
 import numpy as np
@@ -27,7 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerprobeError
 
 Column = Tensor | np.ndarray
 """One value per row: numbers as a CPU tensor (integers as int64), anything else as a NumPy array."""
@@ -61,14 +66,24 @@ class Batch:
     size: int
     raw: Any
 
-    def take(self, rows: np.ndarray) -> "Batch":
-        """Return some rows, (m,) int64."""
+    def take(self, rows: np.ndarray, *, squares: bool = True) -> "Batch":
+        """Return some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of shape (m,), int64
+        squares : bool
+            Whether inputs (b, b, ...) beside the main one have rows, see `Tracer.cuts_squares`.
+        """
         index = torch.from_numpy(rows)
         labels, indices = (
             column[index] if isinstance(column, Tensor) else None if column is None else column[rows]
             for column in (self.labels, self.indices)
         )
-        inputs = map_tensors(self.inputs, lambda _, x: x[index] if x.shape[:1] == (self.size,) else x)
+        kept = () if squares else [id(x) for x in squares_of(self.inputs, self.size)]
+        inputs = map_tensors(
+            self.inputs, lambda _, x: x[index] if x.shape[:1] == (self.size,) and id(x) not in kept else x
+        )
         return Batch(inputs, labels, indices, len(rows), self.raw)
 
 
@@ -171,10 +186,41 @@ def read_batches(
     """
     forward = _Forward.of(model)
     batch = None
-    for batch in _batches(source, batch_size, forward):
+    for batch in _guarded(_batches(source, batch_size, forward)):
         yield _split(batch, device, dtype, prepare, forward)
     if batch is None:
         raise InputError("expected at least one batch, got none: the data is empty or an iterator is used up")
+
+
+def _guarded(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield batches; an error of the user's data set, sampler or collate function names their line."""
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except (LayerprobeError, MemoryError):
+            raise
+        except Exception as error:
+            raise InputError(f"the data cannot be read: {_described(error)}") from error
+        yield batch
+
+
+def _described(error: Exception) -> str:
+    """Return an error in one line with the last line of code outside of the installed packages."""
+    places = [(frame.filename, frame.lineno, frame.name) for frame in extract_tb(error.__traceback__)]
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    said = f"{type(error).__name__}: {' '.join(lines)[:300]}" if lines else type(error).__name__
+    if "Original Traceback" in str(error):  # of a worker process of a DataLoader
+        places, said = re.findall(r'File "(.+)", line (\d+), in (\S+)', str(error)), lines[-1]
+    own = [place for place in places if not place[0].startswith((*_INSTALLED, "<"))]
+    if not own:
+        return said
+    file, line, name = own[-1]
+    return f"{said} ({os.path.relpath(file) if os.path.isabs(file) else file}, line {line}, in {name})"
+
+
+_INSTALLED = (*sysconfig.get_paths().values(), str(Path(__file__).parents[1]), torch.__path__[0])
 
 
 def is_whole(source: Any) -> bool:
@@ -265,6 +311,41 @@ def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
     floating = [tensor for tensor in candidates if tensor.is_floating_point()]
     main = dict(leaves).get(".logits", (floating or candidates)[0])
     return [("", main), *leaves]
+
+
+def squares_of(inputs: Any, size: int) -> list[Tensor]:
+    """Return the inputs (b, b, ...) beside the main one, which may have rows or be shared by all rows.
+
+    Parameters
+    ----------
+    inputs : Tensor, tuple or mapping
+    size : int
+        Number of rows b.
+    """
+    named = named_tensors(inputs)
+    return [x for _, x in named[1:] if x.shape[:2] == (size, size) and x is not named[0][1]]
+
+
+def pairs_of_rows(source: Any) -> str | None:
+    """Return why whole data cannot be cut into batches: an input has a number per pair of rows.
+
+    The adjacency matrix of a graph is such an input, (n, n), beside features (n, d) of its nodes.
+    """
+    x = source[0] if isinstance(source, tuple) and source else source
+    if not isinstance(x, tuple | Mapping) or not is_whole(source):
+        return None
+    main, *others = [tuple(np.shape(leaf)) for leaf in _columns(x)] or [()]
+    n = main[0] if main else 0
+    square = next((shape for shape in others if n > 2 and shape[:2] == (n, n) != main[:2]), None)
+    return (
+        None
+        if square is None
+        else (
+            f"one of the inputs has the shape {square} for {n} rows, as a matrix of pairs of rows, which cannot "
+            f"be cut into batches. For capture and probe, give all rows as one batch, batch_size={n}; audit "
+            "their outputs by audit_features"
+        )
+    )
 
 
 def map_tensors(value: Any, change: Callable[[str, Tensor], Any], name: str = "") -> Any:
@@ -453,6 +534,8 @@ def _ndim(value: Any) -> int:
 def _cut(source: Any, batch_size: int) -> Iterator[Any]:
     whole = _as_columns(source)
     n = _length(whole)
+    if n > batch_size and (reason := pairs_of_rows(source)):
+        raise InputError(reason)
     for start in range(0, n, batch_size):
         yield _slice(whole, slice(start, start + batch_size), n)
 

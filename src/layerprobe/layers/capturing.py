@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import EllipsisType
 from typing import Any
-from warnings import warn
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from layerprobe.core.checks import check_count
-from layerprobe.errors import InputError, LayerError, LayerprobeWarning
+from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
 from layerprobe.layers.batches import Batch, Column, count_rows, join, named_tensors, read_batches
 from layerprobe.layers.tracing import (
     LayerSite,
@@ -113,7 +112,7 @@ class Selection:
             _require_matches(self.patterns, trace.sites, trace.opaque)
             self.names = self._choose(trace)
             if self.default and trace.opaque:
-                warn(_opaque_note(trace.opaque), LayerprobeWarning, stacklevel=4)
+                warn(_opaque_note(trace.opaque), LayerprobeWarning)
         chosen = self._choose(trace)
         for name in self.names:
             if name not in chosen:
@@ -442,7 +441,7 @@ def capture(
     """Capture the outputs of any layers of any model, all of them in one forward pass per batch.
 
     The model runs in eval mode and without gradients; code of torch.compile is not used. Its training flags,
-    parameters, buffers and torch's random state do not change and its hooks are removed, also when an
+    parameters, buffers, attributes, hooks and torch's random state are as before afterwards, also when an
     exception is raised. Outputs are copied at once, so that a later in-place operation does not change them.
 
     The first batch is run with fewer rows, too. The dimension that changes is that of the rows, wherever it

@@ -4,12 +4,11 @@ import copy
 import inspect
 import re
 import sys
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
-from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +18,8 @@ from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from layerprobe.errors import InputError, LayerError, LayerprobeWarning
-from layerprobe.layers.batches import Batch, named_tensors
+from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
+from layerprobe.layers.batches import Batch, named_tensors, squares_of
 from layerprobe.utils.settings import default_settings, outer_settings
 
 # fmt: off
@@ -198,9 +197,10 @@ def device_and_dtype(
 
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
-    """Restore the model's buffers and the state of torch's random generators at the end.
+    """Restore the model's buffers and attributes and the state of torch's random generators at the end.
 
-    Tensors that forward makes where there was none stay, as do the parameters of lazy modules.
+    Attributes are those of the user's modules: numbers, texts, objects, and the contents of lists, dicts and
+    sets. Objects that forward changes inside stay changed, as do parameters of lazy modules.
     """
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -208,11 +208,13 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for name, buffer in module.named_buffers(recurse=False)
         if not is_lazy(buffer)
     ]
+    attributes = _Attributes(model)
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
     try:
         with torch.random.fork_rng([device.index or 0 for device in devices]):
             yield
     finally:
+        attributes.restore()
         for module, name, buffer, value in buffers:
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
@@ -222,13 +224,16 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 
 class _Attributes:
-    """The attributes of all modules of a model, and the contents of those that are containers."""
+    """The attributes of the user's modules in a model, and the contents of those that are containers.
+
+    Modules of torch have no other state than tensors, and wrappers for several devices set up theirs once.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.saved = [
             (vars(module), dict(vars(module)), _containers(module))
             for module in model.modules()
-            if not isinstance(module, torch.jit.ScriptModule)
+            if not type(module).__module__.startswith("torch.")
             and not any(is_lazy(tensor) for tensor in (*module.parameters(False), *module.buffers(False)))
         ]
 
@@ -239,11 +244,11 @@ class _Attributes:
             attributes.update(before)
             for key, content in contents.items():
                 attributes[key].clear()
-                (attributes[key].extend if isinstance(content, list) else attributes[key].update)(content)
+                (attributes[key].update if hasattr(content, "update") else attributes[key].extend)(content)
 
 
 def _containers(module: nn.Module) -> dict[str, Any]:
-    kinds = (dict, OrderedDict, list, set)
+    kinds = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
     return {key: copy.copy(value) for key, value in vars(module).items() if type(value) in kinds}
 
 
@@ -446,6 +451,8 @@ class Tracer:
         self.axes: dict[str, _Axes] = {}
         self.makes_mask = False
         """Whether forward hides padding that it finds by itself."""
+        self.squares = True
+        """Whether inputs (b, b, ...) beside the main one have rows."""
 
     def run(self, batch: Batch, visit: Visitor) -> Trace:
         """Run the model on one batch, in eval mode without gradients, and call a visitor with each output.
@@ -472,8 +479,28 @@ class Tracer:
         recorder = _Recorder(self.model, batch.size, self._axes_of, visit, self.lists)
         trace = self._pass(batch.inputs, recorder)
         if note is not None:
-            warn(note, LayerprobeWarning, stacklevel=4)
+            warn(note, LayerprobeWarning)
         return trace
+
+    def cuts_squares(self, batch: Batch) -> bool:
+        """Return whether inputs (b, b, ...) beside the main one have rows.
+
+        Parameters
+        ----------
+        batch : Batch
+
+        Raises
+        ------
+        InputError
+            If the model runs on no other number of these rows: they cannot be shared by processes.
+        """
+        if not squares_of(batch.inputs, batch.size):
+            return True
+        with unchanged(self.model):
+            note = self._compare(batch)
+        if note is not None:
+            raise InputError(f"{note}: run it in one process")
+        return self.squares
 
     def _compare(self, batch: Batch) -> str | None:
         """Run the model with another number of rows; return a note if it takes no other number.
@@ -484,10 +511,9 @@ class Tracer:
         """
         other = rows_to_compare(batch.size)
         attributes, errors = _Attributes(self.model), []
-        first, *rest = named_tensors(batch.inputs)
-        has_square = any(x.shape[:2] == (batch.size,) * 2 and x is not first[1] for _, x in rest)
+        has_square = bool(squares_of(batch.inputs, batch.size))
         sizes = [*((other, True), (other, False))[: 1 + has_square], (batch.size, True)]
-        passes: list[tuple[dict[str, _Compared], set[str], bool]] = []
+        passes: list[tuple[dict[str, _Compared], set[str], bool, bool]] = []
         for size, squares in sizes:
             if len(passes) == 1 and size != other:
                 break
@@ -499,7 +525,7 @@ class Tracer:
             except Exception as error:  # the pass with all rows raises what is no matter of their number
                 errors.append(_first_line(error))
             else:
-                passes.append((self.compared, recorder.stacked, recorder.makes_mask))
+                passes.append((self.compared, recorder.stacked, recorder.makes_mask, squares))
             finally:
                 attributes.restore()
         if len(passes) == 3:  # the last one has all rows
@@ -507,7 +533,7 @@ class Tracer:
             passes.sort(key=lambda one: _count_rows(one[0], whole), reverse=True)
         self.compared = {}
         if passes:
-            self.compared, self.lists, self.makes_mask = passes[0]
+            self.compared, self.lists, self.makes_mask, self.squares = passes[0]
         if len(errors) < len(sizes) - 1:
             return None
         return (

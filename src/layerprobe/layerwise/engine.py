@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from layerprobe.core.checks import check_rows, widen
 from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics, SumOptions
-from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.errors import DegenerateWarning, InputError, warn
 from layerprobe.layers.batches import Column, read_batches, row_count
 from layerprobe.layerwise.classes import check_ignored, floats_as_integers
 from layerprobe.probes import MASC, MomentProbe, Probe
@@ -215,10 +215,9 @@ def check_test_classes(classes: np.ndarray, given: np.ndarray) -> None:
         )
     if len(unknown) == len(distinct):
         raise InputError(f"no test label ({some}, ...) is among the training labels {known}, ...")
-    warnings.warn(
+    warn(
         f"the test labels {some} are not among the training labels {known}, ...; no prediction equals them",
         DegenerateWarning,
-        stacklevel=3,
     )
 
 
@@ -486,7 +485,7 @@ def _usable(layer: str, X: Tensor) -> Tensor:
     except InputError as error:
         raise InputError(f"layer {layer!r}: {error}") from error
     for warning in caught:
-        warnings.warn(f"layer {layer!r}: {warning.message}", warning.category, stacklevel=4)
+        warn(f"layer {layer!r}: {warning.message}", warning.category)
     return X
 
 
@@ -510,7 +509,7 @@ def _fit(one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: T
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
             raise InputError(f"{one}: {error}") from error
     for warning in caught:
-        warnings.warn(f"{one}: {warning.message}", warning.category, stacklevel=4)
+        warn(f"{one}: {warning.message}", warning.category)
     subspaces = getattr(estimator, "subspaces_", None)
     return np.nan if subspaces is None else float(np.mean(subspaces.ranks))
 

@@ -26,10 +26,11 @@ from layerprobe.layers.batches import (
     is_whole,
     keeps_order,
     named_tensors,
+    pairs_of_rows,
     read_batches,
 )
 from layerprobe.layers.capturing import OptionalPattern, Pool, RowCollector, capture, flatten_output, matches
-from layerprobe.layers.tracing import check_model, device_and_dtype, rows_to_compare
+from layerprobe.layers.tracing import Tracer, check_model, device_and_dtype, rows_to_compare
 from layerprobe.utils.distributed import (
     rank,
     receive,
@@ -294,7 +295,8 @@ class Extractor:
 
     def dimensions(self, data: Any) -> Dimensions:
         """Return the sizes of one row, found by running the network on the first rows of the data."""
-        first = next(read_batches(data, 2, model=self.model))
+        rows = self.batch_size if pairs_of_rows(data) else 2
+        first = next(read_batches(data, rows, model=self.model))
         found: list[LayerBatch] = []
         self.run(iter([(first.inputs, None)]), found.append)
         (batch,) = found
@@ -302,8 +304,7 @@ class Extractor:
         output = None if batch.output_shape is None else batch.output_shape[1:]
         itemsize = max((rows.itemsize for rows in batch.outputs.values()), default=4)
         heads = {name: head.shape[1] for name, head in batch.heads.items()}
-        rows = len(batch) + rows_to_compare(len(batch))
-        return Dimensions(layers, output, heads, itemsize, rows)
+        return Dimensions(layers, output, heads, itemsize, len(batch) + rows_to_compare(len(batch)))
 
     def extract(
         self,
@@ -633,7 +634,7 @@ class _Share:
     """
 
     def __init__(self, source: Any, batch_size: int, model: nn.Module) -> None:
-        self.is_dummy = False
+        self.is_dummy, self._model = False, model
         if (
             is_whole(source)
             or (rows := count_rows(source)) is None
@@ -646,7 +647,7 @@ class _Share:
         self.batches = Subset(source, own or [0])
 
     def _of_batches(self, source: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
-        start, first, given = 0, None, False
+        start, first, given, squares = 0, None, False, True
         for batch in batches:
             indices = None if batch.indices is None else np.asarray(batch.indices)
             if (indices is None or indices.dtype.kind not in "iu") and not keeps_order(source):
@@ -658,10 +659,12 @@ class _Share:
             positions = np.arange(start, start + batch.size) if in_order else indices
             own = np.flatnonzero(np.asarray(positions) % world_size() == rank())
             start += batch.size
-            first = first or batch.take(np.arange(1))
+            if first is None:
+                squares = Tracer(self._model).cuts_squares(batch)
+                first = batch.take(np.arange(1), squares=squares)
             if len(own):
                 given = True
-                yield batch.take(own)
+                yield batch.take(own, squares=squares)
         if not given and first is not None:
             self.is_dummy = True
             yield first

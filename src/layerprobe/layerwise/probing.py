@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from sklearn.base import ClassifierMixin
 from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums
-from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning
+from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning, warn
 from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_index, row_index
 from layerprobe.layers.capturing import RowCollector
 from layerprobe.layerwise.classes import (
@@ -658,7 +657,7 @@ def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Sp
     truth = training.truth
     if isinstance(truth, str):
         message = f"No accuracy of the network's own output in the table: {truth}"
-        warnings.warn(message, LayerprobeWarning, stacklevel=3)
+        warn(message, LayerprobeWarning)
     elif truth is not None:
         head = training.network.choose(truth.outputs, truth.width)
         if head is not None and truth.checks_order:
@@ -668,7 +667,7 @@ def _table(fitted: Mapping[str, Sequence[FittedProbe]], splits: Mapping[str, _Sp
                 head, truth.outputs, truth.names.tolist(), every if fits else None
             )
             if other is not None:
-                warnings.warn(other, LayerprobeWarning, stacklevel=3)
+                warn(other, LayerprobeWarning)
     _report_failures(splits)
     network = [row for name, split in splits.items() for row in split.network_rows(name, head)]
     rows: list[tuple] = []
@@ -693,4 +692,4 @@ def _report_failures(splits: Mapping[str, _Split]) -> None:
     if reasons and all(len(one.failed) == len(one.fitted) for one in accuracies):
         raise InputError(next(iter(reasons)))
     for reason in reasons:
-        warnings.warn(f"No accuracy in the table: {reason}", DegenerateWarning, stacklevel=4)
+        warn(f"No accuracy in the table: {reason}", DegenerateWarning)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from layerprobe.core.checks import SAFE, check_dense, check_finite, check_rows, widen
 from layerprobe.core.statistics import RowStatistics, Statistics
-from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.errors import DegenerateWarning, InputError, warn
 from layerprobe.utils.settings import default_settings
 
 
@@ -202,11 +202,10 @@ class Probe(ClassifierMixin, BaseEstimator):
             )
         whole = given.dtype.kind in "iu" and classes.dtype.kind in "iu" and len(given) > 1
         if whole and any(np.array_equal(given.astype(np.int64) + shift, classes) for shift in (-1, 1)):
-            warnings.warn(
+            warn(
                 f"y has the labels {given[0]}..{given[-1]}, but the probe was fitted on {classes[0]}.."
                 f"{classes[-1]}: count both from the same number on.",
                 DegenerateWarning,
-                stacklevel=5,
             )
 
     def __sklearn_tags__(self) -> Tags:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import class_means
-from layerprobe.errors import DegenerateWarning, InputError
+from layerprobe.errors import DegenerateWarning, InputError, warn
 from layerprobe.probes.base import LinearProbe, ProbabilityProbe, WeightedProbe
 from layerprobe.utils.settings import one_thread
 
@@ -64,11 +64,10 @@ class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
                 )
             self.n_iter_ = int(fitted.n_iter_.max())
             if self.n_iter_ >= self.max_iter:
-                warnings.warn(
+                warn(
                     f"Logistic regression did not converge in {self.max_iter} iterations: raise max_iter=, "
                     "or regularise more by a smaller C=.",
                     DegenerateWarning,
-                    stacklevel=2,
                 )
             first = 1 if num_classes == 2 else 0  # scikit-learn's one row for two classes
             coef[first:] = torch.from_numpy(fitted.coef_) / scale.cpu()

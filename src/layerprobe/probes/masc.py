@@ -1,7 +1,6 @@
 """MASC, the Minimum Angle Subspace Classifier, as a scikit-learn estimator."""
 
 import copy
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Self
@@ -14,7 +13,7 @@ from layerprobe.core import ClassMoments, Subspaces, fit_subspaces
 from layerprobe.core.checks import check_strength, widen
 from layerprobe.core.correction import correct_moments, fit_corrected, noise_weights
 from layerprobe.core.statistics import Statistics
-from layerprobe.errors import InputError, LayerprobeWarning
+from layerprobe.errors import InputError, LayerprobeWarning, warn
 from layerprobe.probes.base import CalibratedProbe, StagedProbe, encode, label_array, like
 from layerprobe.utils.settings import default_settings
 
@@ -238,10 +237,9 @@ class MASC(StagedProbe, CalibratedProbe):
         elif not hasattr(self, "classes_"):
             raise InputError("The first call of partial_fit needs classes=, the labels that will come.")
         if hasattr(self, "_subspaces"):
-            warnings.warn(
+            warn(
                 "partial_fit after fit starts anew: use partial_fit for all batches, or fit for all rows.",
                 LayerprobeWarning,
-                stacklevel=3,
             )
         if self.noise is not None:
             noise_weights(self.noise, len(self.classes_))

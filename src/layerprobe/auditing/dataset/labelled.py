@@ -28,6 +28,7 @@ from layerprobe.layers.batches import (
     keeps_order,
     map_tensors,
     named_tensors,
+    pairs_of_rows,
     read_batches,
     row_index,
     row_names,
@@ -324,6 +325,8 @@ class LabelledDataset:
 
     def _first_pass(self, batch_size: int) -> None:
         """Read rows, labels and indices once, and raise for data that cannot be audited."""
+        if reason := pairs_of_rows(self._source):
+            raise InputError(reason)
         labels, indices, hashes, samples = [], [], [], []
         self.n = 0
         for batch in self._batches(batch_size):
