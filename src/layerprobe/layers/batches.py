@@ -337,14 +337,12 @@ def pairs_of_rows(source: Any) -> str | None:
     main, *others = [tuple(np.shape(leaf)) for leaf in _columns(x)] or [()]
     n = main[0] if main else 0
     square = next((shape for shape in others if n > 2 and shape[:2] == (n, n) != main[:2]), None)
+    if square is None:
+        return None
     return (
-        None
-        if square is None
-        else (
-            f"one of the inputs has the shape {square} for {n} rows, as a matrix of pairs of rows, which cannot "
-            f"be cut into batches. For capture and probe, give all rows as one batch, batch_size={n}; audit "
-            "their outputs by audit_features"
-        )
+        f"one of the inputs has the shape {square} for {n} rows, as a matrix of pairs of rows, which cannot be "
+        f"cut into batches. For capture and probe, give all rows as one batch, batch_size={n}; audit their "
+        "outputs by audit_features"
     )
 
 
