@@ -340,9 +340,9 @@ def pairs_of_rows(source: Any) -> str | None:
     if square is None:
         return None
     return (
-        f"one of the inputs has the shape {square} for {n} rows, as a matrix of pairs of rows, which cannot be "
-        f"cut into batches. For capture and probe, give all rows as one batch, batch_size={n}; audit their "
-        "outputs by audit_features"
+        f"one of the inputs has the shape {square} for {n} rows, as a matrix of pairs of rows, which cannot "
+        f"be cut into batches. For capture and probe, give all rows as one batch, batch_size={n}; audit "
+        "their outputs by audit_features"
     )
 
 
