@@ -1,11 +1,19 @@
 """The Minimum Angle Subspace Classifier, Algorithms 1-3 of arXiv 2501.14687: START HERE.
 
-The rows X_k of class k, outputs of one layer, span a subspace: the leading eigenvectors U_k of the uncentred
-second moment X_k^T X_k, the fewest that hold more than 99 % of the variance. (The paper doubles the data with
-their negatives, so that the mean is zero. The second moment is the same without.) A point x belongs to the
-class whose subspace makes the smallest angle with x:
+X_k holds the rows of class k, outputs of one layer. `fit_subspaces` computes per class, in `basis_from_rows`,
 
-    cos angle_k = |U_k^T x| / |x|,    prediction = argmax_k |U_k^T x|^2 / |x|^2.
+    M = X_k^T X_k, the second moment (d, d),
+    e_1 >= e_2 >= ... >= 0 and u_1, u_2, ..., its eigenvalues and eigenvectors, by way of the Gram matrix
+        X_k X_k^T if the class has fewer rows than features,
+    r_k, the smallest r with (e_1 + ... + e_r) / trace M > 0.99, in `choose_rank`,
+    U_k = [u_1 ... u_r], (d, r_k), the orthonormal basis of the subspace.
+
+(The paper doubles the data with their negatives, so that the mean is zero. M is the same up to a factor.) For
+a point x, `Subspaces` returns
+
+    `squared_cosines`: |U_k^T x|^2 / |x|^2, for all classes by one product with the bases side by side,
+    `angles`: the angle between x and each subspace,
+    `predict`: the class of the smallest angle, which has the largest squared cosine.
 
 Precision: products of float32 rows are float32 over blocks of rows; sums over blocks, Gram matrices and
 eigendecompositions are float64. Where float32 products cannot decide a rank or a label, float64 does.
@@ -145,16 +153,16 @@ def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int
         return ClassBasis(eigenvalues, basis(rank), rank, full, n)
     moment = SecondMoment(d, X.device).add(X).matrix()
     found = basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
-    if X.dtype == torch.float32:
+    if X.dtype == torch.float64:
+        return found
+    if variance is None or variance == 1:  # directions below the rounding error may be missing
+        unsure = found.full < (components or d)
+    else:
         error = rounding_error(moment.diagonal(), n, X.dtype)
-        if variance is None or variance == 1:  # directions below the error may be missing
-            unsure = found.full < (components or d)
-        else:
-            unsure = bool(((found.eigenvalues.cumsum(0) - variance * moment.trace()).abs() < error).any())
-        if unsure:
-            found = basis_from_rows(X.double(), variance=variance, components=components)
-            found = found._replace(vectors=found.vectors.to(X.dtype))
-    return found
+        unsure = bool(((found.eigenvalues.cumsum(0) - variance * moment.trace()).abs() < error).any())
+    if unsure:
+        found = basis_from_rows(X.double(), variance=variance, components=components)
+    return found._replace(vectors=found.vectors.to(X.dtype))
 
 
 def basis_from_moment(
@@ -183,6 +191,15 @@ def basis_from_moment(
     rank = _rank(eigenvalues, variance, components, full)
     kept = len(moment) if 2 * rank > len(moment) else rank
     return ClassBasis(eigenvalues, basis(kept).to(dtype), rank, full, n_rows)
+
+
+def _rank(eigenvalues: Tensor, variance: float | None, components: int | None, full: int) -> int:
+    if variance is None:
+        return min(int(components or 0), full)
+    if variance == 1.0 or full == 0:
+        return full
+    cumulative = eigenvalues.double().cumsum(0)
+    return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
 
 
 @overload
@@ -230,16 +247,7 @@ def choose_rank(eigenvalues, *, variance=None, components=None, full=None):  # t
     return _rank(eigenvalues, variance, components, full)
 
 
-def _rank(eigenvalues: Tensor, variance: float | None, components: int | None, full: int) -> int:
-    if variance is None:
-        return min(int(components or 0), full)
-    if variance == 1.0 or full == 0:
-        return full
-    cumulative = eigenvalues.double().cumsum(0)
-    return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
-
-
-# Algorithms 1 and 3: subspaces, angles and predictions.
+# Algorithms 1 and 3: angles and predictions.
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,6 +278,170 @@ class Subspaces:
     columns: Tensor
     widths: tuple[int, ...]
     full_ranks: tuple[int, ...]
+
+    @property
+    def dim(self) -> int:
+        """Number of features d."""
+        return len(self.columns)
+
+    @property
+    def bases(self) -> tuple[Tensor, ...]:
+        """Orthonormal basis U_k of each class, (d, r_k): views, not copies."""
+        parts = self.columns.split(self.widths, dim=1)
+        return tuple(part[:, :r] for part, r in zip(parts, self.ranks, strict=True))
+
+    def squared_cosines(self, X: Tensor) -> Tensor:
+        """Return the squared cosine of the angle to the subspace of each class, |U_k^T x|^2 / |x|^2.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, K)
+            In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
+        """
+        return self.staged_squared_cosines(X, [self.ranks])[0]
+
+    def predict(self, X: Tensor) -> Tensor:
+        """Return the class index of the smallest angle, (n,) int64; the first of equal ones.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Notes
+        -----
+        Where the two best squared cosines of a float32 row differ by less than 8 sqrt(d) 2^-24, four standard
+        deviations of their rounding error, float64 decides.
+        """
+        return self.staged_predict(X, [self.ranks])[0]
+
+    @full_precision()
+    @default_settings()
+    def angles(self, X: Tensor) -> Tensor:
+        """Return the angles to the subspace of each class in radians (Algorithm 3).
+
+        Computed as atan2(residual, projection), since acos loses small angles in float32.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+
+        Returns
+        -------
+        Tensor of shape (n, K)
+            In [0, pi/2]; pi/2 for an all-zero row, inf for a class without rows.
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        out = X.new_full((len(X), len(self.classes)), torch.inf)
+        for start in range(0, len(X), CHUNK):
+            x, squared_norms = rescale(X[start : start + CHUNK])
+            for k, U in enumerate(self.bases):
+                if not self.counts[k]:
+                    continue
+                p = x @ U  # (c, r_k)
+                full = U.shape[0] == U.shape[1]
+                residual = torch.zeros_like(squared_norms) if full else (x - p @ U.T).norm(dim=1)
+                angle = torch.atan2(residual, p.norm(dim=1))
+                out[start : start + CHUNK, k] = torch.where(squared_norms > 0, angle, torch.pi / 2)
+        return out
+
+    @default_settings()
+    def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
+        """Return the squared cosines at several choices of ranks from one projection.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        stages : sequence of S sequences of K int
+            Ranks of each class, as :meth:`ranks_at` returns them.
+
+        Returns
+        -------
+        Tensor of shape (S, n, K)
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        projection = self._projection(stages)
+        scores = X.new_empty(len(stages), len(X), len(self.classes))
+
+        def score(rows: slice) -> None:
+            scores[:, rows] = projection.squared_cosines(X[rows]).transpose(1, 2)
+
+        _over_chunks(score, X, projection)
+        return scores
+
+    @default_settings()
+    def staged_predict(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
+        """Return class indices as :meth:`predict` does, at several choices of ranks from one projection.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        stages : sequence of S sequences of K int
+            Ranks of each class, as :meth:`ranks_at` returns them.
+
+        Returns
+        -------
+        Tensor of shape (S, n), int64
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        projection = self._projection(stages)
+        y = torch.empty(len(stages), len(X), dtype=torch.int64, device=X.device)
+        close = torch.zeros_like(y, dtype=torch.bool)
+        error = angle_error(self.dim, torch.float32)
+
+        def score(rows: slice) -> None:
+            scores = projection.squared_cosines(X[rows])  # (S, K, c)
+            best, y[:, rows] = scores.max(1)
+            if X.dtype == torch.float32:
+                close[:, rows] = (scores > best[:, None] - error).sum(1) > 1
+
+        _over_chunks(score, X, projection)
+        index = close.any(0).nonzero().squeeze(1)
+        if len(index):
+            exact = replace(self, columns=self.columns.double()).staged_predict(X[index].double(), stages)
+            y[:, index] = torch.where(close[:, index], exact, y[:, index])
+        return y
+
+    def _projection(self, stages: Sequence[Sequence[int]]) -> "Projection":
+        return self._own_projection if list(stages) == [self.ranks] else Projection.of(self, stages)
+
+    @cached_property
+    def _own_projection(self) -> "Projection":
+        return Projection.of(self, [self.ranks])
+
+    def ranks_at(self, *, variance: float | None = None, components: int | None = None) -> tuple[int, ...]:
+        """Return the components of each class at a smaller share or count than the fitted one.
+
+        Parameters
+        ----------
+        variance, components
+            As for :func:`fit_subspaces`.
+
+        Raises
+        ------
+        InputError
+            If a class would need more components than were kept: fit with the largest share.
+        """
+        if components is not None and components > self.dim:
+            raise InputError(
+                f"components must be at most the number of features, {self.dim}, got {components}."
+            )
+        ranks = tuple(
+            choose_rank(values, variance=variance, components=components, full=full)
+            for values, full in zip(self.eigenvalues, self.full_ranks, strict=True)
+        )
+        if any(r > kept for r, kept in zip(ranks, self.widths, strict=True)):
+            given = f"components={components}" if variance is None else f"variance={variance}"
+            raise InputError(f"{given} needs more components than were fitted: fit with the largest one.")
+        return ranks
+
+    @property
+    def saturated(self) -> bool:
+        """Whether every class fills the whole space, so that angles carry no information."""
+        return all(r == self.dim for r, n in zip(self.ranks, self.counts, strict=True) if n)
 
     @classmethod
     def build(
@@ -317,170 +489,6 @@ class Subspaces:
                 DegenerateWarning,
             )
         return fitted
-
-    @property
-    def dim(self) -> int:
-        """Number of features d."""
-        return len(self.columns)
-
-    @property
-    def saturated(self) -> bool:
-        """Whether every class fills the whole space, so that angles carry no information."""
-        return all(r == self.dim for r, n in zip(self.ranks, self.counts, strict=True) if n)
-
-    @property
-    def bases(self) -> tuple[Tensor, ...]:
-        """Orthonormal basis U_k of each class, (d, r_k): views, not copies."""
-        parts = self.columns.split(self.widths, dim=1)
-        return tuple(part[:, :r] for part, r in zip(parts, self.ranks, strict=True))
-
-    def ranks_at(self, *, variance: float | None = None, components: int | None = None) -> tuple[int, ...]:
-        """Return the components of each class at a smaller share or count than the fitted one.
-
-        Parameters
-        ----------
-        variance, components
-            As for :func:`fit_subspaces`.
-
-        Raises
-        ------
-        InputError
-            If a class would need more components than were kept: fit with the largest share.
-        """
-        if components is not None and components > self.dim:
-            raise InputError(
-                f"components must be at most the number of features, {self.dim}, got {components}."
-            )
-        ranks = tuple(
-            choose_rank(values, variance=variance, components=components, full=full)
-            for values, full in zip(self.eigenvalues, self.full_ranks, strict=True)
-        )
-        if any(r > kept for r, kept in zip(ranks, self.widths, strict=True)):
-            given = f"components={components}" if variance is None else f"variance={variance}"
-            raise InputError(f"{given} needs more components than were fitted: fit with the largest one.")
-        return ranks
-
-    def squared_cosines(self, X: Tensor) -> Tensor:
-        """Return the squared cosine of the angle to the subspace of each class, |U_k^T x|^2 / |x|^2.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-
-        Returns
-        -------
-        Tensor of shape (n, K)
-            In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
-        """
-        return self.staged_squared_cosines(X, [self.ranks])[0]
-
-    @default_settings()
-    def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
-        """Return the squared cosines at several choices of ranks from one projection.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-        stages : sequence of S sequences of K int
-            Ranks of each class, as :meth:`ranks_at` returns them.
-
-        Returns
-        -------
-        Tensor of shape (S, n, K)
-        """
-        X = check_rows(X, self.dim).to(self.columns)
-        projection = self._projection(stages)
-        scores = X.new_empty(len(stages), len(X), len(self.classes))
-
-        def score(rows: slice) -> None:
-            scores[:, rows] = projection.squared_cosines(X[rows]).transpose(1, 2)
-
-        _over_chunks(score, X, projection)
-        return scores
-
-    def predict(self, X: Tensor) -> Tensor:
-        """Return the class index of the smallest angle, (n,) int64; the first of equal ones.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-
-        Notes
-        -----
-        Where the two best squared cosines of a float32 row differ by less than 8 sqrt(d) 2^-24, four standard
-        deviations of their rounding error, float64 decides.
-        """
-        return self.staged_predict(X, [self.ranks])[0]
-
-    @default_settings()
-    def staged_predict(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
-        """Return class indices as :meth:`predict` does, at several choices of ranks from one projection.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-        stages : sequence of S sequences of K int
-            Ranks of each class, as :meth:`ranks_at` returns them.
-
-        Returns
-        -------
-        Tensor of shape (S, n), int64
-        """
-        X = check_rows(X, self.dim).to(self.columns)
-        projection = self._projection(stages)
-        y = torch.empty(len(stages), len(X), dtype=torch.int64, device=X.device)
-        close = torch.zeros_like(y, dtype=torch.bool)
-        error = angle_error(self.dim, torch.float32)
-
-        def score(rows: slice) -> None:
-            scores = projection.squared_cosines(X[rows])  # (S, K, c)
-            best, y[:, rows] = scores.max(1)
-            if X.dtype == torch.float32:
-                close[:, rows] = (scores > best[:, None] - error).sum(1) > 1
-
-        _over_chunks(score, X, projection)
-        index = close.any(0).nonzero().squeeze(1)
-        if len(index):
-            exact = replace(self, columns=self.columns.double()).staged_predict(X[index].double(), stages)
-            y[:, index] = torch.where(close[:, index], exact, y[:, index])
-        return y
-
-    @full_precision()
-    @default_settings()
-    def angles(self, X: Tensor) -> Tensor:
-        """Return the angles to the subspace of each class in radians (Algorithm 3).
-
-        Computed as atan2(residual, projection), since acos loses small angles in float32.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-
-        Returns
-        -------
-        Tensor of shape (n, K)
-            In [0, pi/2]; pi/2 for an all-zero row, inf for a class without rows.
-        """
-        X = check_rows(X, self.dim).to(self.columns)
-        out = X.new_full((len(X), len(self.classes)), torch.inf)
-        for start in range(0, len(X), CHUNK):
-            x, squared_norms = rescale(X[start : start + CHUNK])
-            for k, U in enumerate(self.bases):
-                if not self.counts[k]:
-                    continue
-                p = x @ U  # (c, r_k)
-                full = U.shape[0] == U.shape[1]
-                residual = torch.zeros_like(squared_norms) if full else (x - p @ U.T).norm(dim=1)
-                angle = torch.atan2(residual, p.norm(dim=1))
-                out[start : start + CHUNK, k] = torch.where(squared_norms > 0, angle, torch.pi / 2)
-        return out
-
-    def _projection(self, stages: Sequence[Sequence[int]]) -> "Projection":
-        return self._own_projection if list(stages) == [self.ranks] else Projection.of(self, stages)
-
-    @cached_property
-    def _own_projection(self) -> "Projection":
-        return Projection.of(self, [self.ranks])
 
     def to(self, device: torch.device | str) -> "Subspaces":
         """Return the same subspaces on another device."""
@@ -536,6 +544,9 @@ class Subspaces:
             )
         except (KeyError, RuntimeError) as error:
             raise DataError(f"{path}: incomplete, {error} is missing; save it again.") from error
+
+
+# Products of rows with the bases of all classes.
 
 
 class Chain(NamedTuple):
