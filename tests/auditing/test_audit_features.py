@@ -395,7 +395,7 @@ def test_noise_is_unknown_with_uninformative_features():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(900, 20)), rng.integers(3, size=900)
     found = audit_features({"a": x[:600]}, y[:600], policy="noisy_holdout", holdout=({"a": x[600:]}, y[600:]))
-    assert "nothing closer is known" in found.label_finding
+    assert "a closer estimate is not possible" in found.label_finding
     assert "do not separate the classes" in found.network_finding
     evidence = found.evidence.set_index("quantity")
     assert evidence["kind"]["wrong labels"] == "unknown"

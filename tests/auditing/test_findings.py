@@ -92,7 +92,9 @@ def test_doubts_about_the_network_say_nothing_about_the_labels():
 
 def test_noise_is_unknown_if_the_features_do_not_separate_the_classes():
     weak = findings({"most frequent label": 0.8})
-    assert said(weak).startswith("Between 0 % and 32% of the labels are wrong, nothing closer is known")
+    assert said(weak).startswith(
+        "Between 0 % and 32% of the labels are wrong, a closer estimate is not possible"
+    )
     assert "30%" not in said(weak)
 
 

@@ -51,17 +51,6 @@ def test_labels_of_no_class_are_never_correct():
     assert unknown == 0
 
 
-def test_staged_scores_come_from_one_fit():
-    (one,) = fit_layer("fc", {"masc": MASC(0.9)}, LabelSets.of({"true": TRUE}), X)
-    for value, scores in zip([0.5, 0.8], one.staged_scores(X, [0.5, 0.8]), strict=True):
-        torch.testing.assert_close(scores, MASC(value).fit(X, TRUE).class_scores(X), rtol=1e-5, atol=1e-5)
-    (tree,) = fit_layer("fc", {"tree": DecisionTreeClassifier()}, LabelSets.of({"true": TRUE}), X)
-    with pytest.raises(InputError, match="has no hyperparameter to vary"):
-        list(tree.staged_scores(X, [1.0]))
-    with pytest.raises(InputError, match="expected a probe of layerprobe"):
-        tree.scores(X)
-
-
 def test_classes_of_one_set_alone_have_their_own_indices():
     labels = LabelSets.of({"first": ["a", "b"] * 150, "second": ["c", "b"] * 150})
     assert labels.classes.tolist() == ["a", "b", "c"]

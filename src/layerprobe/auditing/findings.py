@@ -115,7 +115,7 @@ def network_finding(findings: Findings) -> str:
         better = f"The best layer, {where}, predicts better than the head, {_points(findings.gain)}"
         return f"{better}, but {doubts[0]}." if doubts else f"{better}, and than every baseline."
     if doubts:
-        return f"The best layer, {where}, is not better for certain: {doubts[0]}."
+        return f"The best layer, {where}, is not certainly better: {doubts[0]}."
     return f"The best layer, {where}, predicts better than every baseline."
 
 
@@ -133,7 +133,8 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
     """
     if reason := why_noise_is_unknown(findings, noise.rate, K):
         most = 1 - findings.criterion.low
-        return f"Between 0 % and {most:.0%} of the labels are wrong, nothing closer is known: {reason}."
+        between = f"Between 0 % and {most:.0%} of the labels are wrong"
+        return f"{between}, a closer estimate is not possible: {reason}."
     return (
         f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%}), an estimate "
         f"that takes ambiguous rows for wrong labels; {flagged:,} labels are flagged."

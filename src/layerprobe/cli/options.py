@@ -34,7 +34,7 @@ class NetworkOptions:
         The state_dict of the model: a safetensors file, a file of torch.save, or a checkpoint of Lightning.
         Without it the model is used as --model gives it.
     strip_prefix
-        What the names in the file of weights have in front, as model. in checkpoints of Lightning.
+        Prefix of the names in the file of weights, for example model. in checkpoints of Lightning.
     layers
         Names or patterns of layers. Without it: the outputs of all nonlinearities.
     pool

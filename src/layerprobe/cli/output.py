@@ -20,7 +20,7 @@ from layerprobe.utils.terminal import CONTROL, say
 ARGUMENTS = """policy holdout trusted test views layers pool probes variances inputs resize path_column
 text_column label_column class_names true_labels batch_size device memory seed jobs checkpoints strip_prefix
 subset test_subset max_epochs learning_rate edit_epoch root"""
-# Advice that is another one on the shell.
+# Advice of the Python API, and the same advice on the shell.
 PHRASES = {
     r"list_layers\([^()]*\) shows": "--layers '*' --dry-run shows",
     r", for example inputs=lambda .*$": ", as --inputs PKG.MOD:NAME",
@@ -100,7 +100,7 @@ def warnings_in_one_line() -> Iterator[None]:
 
 
 def drop_output() -> None:
-    """Send the rest of the output to nowhere, so that the end of Python does not fail to write it."""
+    """Discard the rest of the output: its reader has ended, and Python would fail to write it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -112,7 +112,7 @@ def drop_output() -> None:
 
 
 def refuse_control(arguments: Sequence[str]) -> str:
-    """Return why arguments with control characters, which errors would repeat, are refused; else empty."""
+    """Return an error for control characters in arguments, which messages would repeat; empty for none."""
     wrong = [word for word in arguments if CONTROL.search(word.replace("\t", ""))]
     return f"expected arguments without control characters, got {wrong[0]}" if wrong else ""
 

@@ -522,7 +522,7 @@ class Tracer:
             try:
                 main = None if squares else named_tensors(batch.inputs)[0][1]
                 self._pass(_resized(batch.inputs, batch.size, size, main), recorder)
-            except Exception as error:  # the pass with all rows raises what is no matter of their number
+            except Exception as error:  # errors that do not depend on the number of rows are raised again
                 errors.append(_first_line(error))
             else:
                 passes.append((self.compared, recorder.stacked, recorder.makes_mask, squares))
@@ -607,7 +607,7 @@ def rows_to_compare(size: int) -> int:
 
 
 def _resized(value: Any, size: int, other: int, main: Tensor | None) -> Any:
-    """Return a copy of inputs with another number of rows; given the main one, other squares have no rows."""
+    """Return a copy of inputs with another number of rows; with `main`, other inputs (b, b, ...) are whole."""
     if isinstance(value, Mapping):
         return {key: _resized(item, size, other, main) for key, item in value.items()}
     rows = [min(row, size - 1) for row in range(other)]

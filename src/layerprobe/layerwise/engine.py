@@ -5,8 +5,8 @@
     fitted = fit_layer(layer, probes, labels, X)        every probe on every set of labels
     accuracies = count_correct(fitted, X_test, y_test)
 
-or `predictions`, or `FittedProbe.staged_scores` in place of the second line. Probes that need only sums over
-rows (`MomentProbe`) share them; all variances of MASC share one fit and one projection.
+or `predictions` in place of the second line. Probes that need only sums over rows (`MomentProbe`) share them;
+all variances of MASC share one fit and one projection.
 """
 
 import time
@@ -27,7 +27,7 @@ from layerprobe.errors import DegenerateWarning, InputError, warn
 from layerprobe.layers.batches import Column, read_batches, row_count
 from layerprobe.layerwise.classes import check_ignored, floats_as_integers
 from layerprobe.probes import MASC, MomentProbe, Probe
-from layerprobe.probes.base import StagedProbe, encode, label_array, whole_numbers
+from layerprobe.probes.base import encode, label_array, whole_numbers
 from layerprobe.utils.distributed import sum_over_processes
 
 SCORED_ROWS = 8192  # rows that are scored at a time
@@ -322,32 +322,6 @@ class FittedProbe:
             return torch.from_numpy(np.asarray(self.estimator.predict(X.cpu().numpy()), dtype=np.int64))
         except ValueError as error:
             raise InputError(f"{self}: {error}") from error
-
-    def scores(self, X: Tensor) -> Tensor:
-        """Return the score of each class, (n, K'), for the rows of X, (n, d); only for layerprobe probes."""
-        if not isinstance(self.estimator, Probe):
-            raise InputError(f"{self}: expected a probe of layerprobe, got {type(self.estimator).__name__}")
-        try:
-            return self.estimator.class_scores(X)
-        except ValueError as error:
-            raise InputError(f"{self}: {error}") from error
-
-    def staged_scores(self, X: Tensor, values: Sequence[float]) -> Iterator[Tensor]:
-        """Yield the scores (n, K') at each value of the probe's hyperparameter, from one fit.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-        values : sequence of float
-
-        Raises
-        ------
-        InputError
-            If the probe has no such hyperparameter, or the fit does not serve a value.
-        """
-        if not isinstance(self.estimator, StagedProbe):
-            raise InputError(f"{self}: {type(self.estimator).__name__} has no hyperparameter to vary")
-        yield from self.estimator.staged_scores(X, values)
 
 
 def streams(probe: ClassifierMixin) -> bool:

@@ -124,13 +124,12 @@ def is_higher(first: float, second: float, rows: int, level: float) -> bool:
     return bool(first - second > np.hypot(first - low, high - second))
 
 
-def wilson_interval(share: float, rows: int, z: float) -> tuple[float, float]:
+def wilson_interval(share: float, rows: float, z: float) -> tuple[float, float]:
     """Return Wilson's interval of a share (JASA 22, 1927), which also holds near 0 and 1.
 
     Parameters
     ----------
-    share : float
-    rows : int
+    share, rows : float
     z : float
         Quantile of the standard normal distribution, 1.96 for a 95 % interval.
     """

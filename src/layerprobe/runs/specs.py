@@ -207,12 +207,6 @@ class RunSpec:
             edit=edit,
         )
 
-    @property
-    def protocol(self) -> Protocol:
-        """The protocol of noise and batch order."""
-        published = self.noise == "published" and not self.recipe.shuffle
-        return "published" if published else "independent"
-
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as a dictionary for JSON."""
         record = asdict(self) | {"options": dict(self.options)}

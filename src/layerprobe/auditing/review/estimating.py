@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from layerprobe.auditing.method.policies import Interval
+from layerprobe.recording.memorisation import wilson_interval
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 # Density of the reviewer's error rate e before any repeated decision: proportional to (1 - e)^(PRIOR - 1),
@@ -119,9 +120,8 @@ def wilson(successes: float, count: float) -> Interval:
         Above 0.
     """
     p = successes / count
-    centre = (p + Z * Z / (2 * count)) / (1 + Z * Z / count)
-    half = Z / (1 + Z * Z / count) * np.sqrt(p * (1 - p) / count + Z * Z / (4 * count * count))
-    return Interval(p, float(min(p, centre - half)), float(max(p, centre + half)))
+    low, high = wilson_interval(p, count, Z)
+    return Interval(p, min(p, low), max(p, high))
 
 
 def share_of_sum(part: Interval, rest: Interval) -> Interval:

@@ -12,7 +12,7 @@ import numpy as np
 from layerprobe.errors import InputError
 
 LEAST_PER_STRATUM = 5
-FLAGGED_SHARE = 1 / 3  # of the sample, at least: the flags are what is acted upon
+FLAGGED_SHARE = 1 / 3  # of the sample, at least: users act on the flags
 REPEATED_SHARE = 0.1  # of the sample is shown twice
 SMOOTHING = 0.1  # weight of an uninformative score in the allocation, as scores may be miscalibrated
 
@@ -24,7 +24,7 @@ class ReviewSample:
     Attributes
     ----------
     names : tuple of H str
-        What the strata hold.
+        Descriptions of the strata.
     stratum : ndarray of shape (n,), int64
         The stratum of each training row.
     positions : ndarray of shape (m,), int64
