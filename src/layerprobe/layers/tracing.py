@@ -607,7 +607,7 @@ def rows_to_compare(size: int) -> int:
 
 
 def _resized(value: Any, size: int, other: int, main: Tensor | None) -> Any:
-    """Return a copy of inputs with another number of rows; with `main`, other inputs (b, b, ...) are whole."""
+    """Return a copy of inputs with another number of rows; with `main`, other squares stay whole."""
     if isinstance(value, Mapping):
         return {key: _resized(item, size, other, main) for key, item in value.items()}
     rows = [min(row, size - 1) for row in range(other)]
