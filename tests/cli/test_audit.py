@@ -71,6 +71,7 @@ class FakeAudit:
                 "margin": 0.5,
             }
         )
+        self.conflicts = pd.DataFrame({"index": rows.index[:2], "other_index": rows.index[2:4]})
         self.expected_precision = 0.87
         self.cost, self.settings = {"capture": 1.5}, {"layers": ("1", "input"), "seed": np.int64(0)}
 
@@ -86,6 +87,7 @@ class FakeAudit:
 
 FILES = [
     "audit.safetensors",
+    "conflicts.csv",
     "controls.csv",
     "issues.csv",
     "layers.csv",

@@ -695,7 +695,19 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
 
 
 def check_labels(labels: Any, n: int) -> np.ndarray:
-    """Return the given labels of n rows as an array, (n,); raise for another number of them."""
+    """Return the given labels of rows as an array, (n,).
+
+    Parameters
+    ----------
+    labels : sequence of n labels
+    n : int
+        The expected number.
+
+    Raises
+    ------
+    InputError
+        If there is another number of labels, or as for `label_column`.
+    """
     given = label_column(labels)
     if len(given) != n:
         raise InputError(f"expected a label for each of {n} rows, got {len(given)}")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerprobe.auditing.dataset.conflicts import find_conflicts
 from layerprobe.auditing.dataset.labelled import LabelledDataset, rows_to_show
 from layerprobe.auditing.features import (
     FEATURES,
@@ -278,6 +279,12 @@ def audit_features(
     read = features_of_arrays(features, labels, index, options)
     rows = rows_to_show(data, len(read.index))
     result = _audit(read, find(read, options, timer), options, timer, rows)
+    timer.start("conflicts")
+    own = read.train.features.own
+    X = own["input"] if "input" in own else next(iter(own.values()))
+    found = find_conflicts(X, read.train.y, read.train.hashes).renumbered(read.order)
+    timer.stop()
+    result = replace(result, conflict_set=found)
     if policy == LABEL_FREE:
         warn_of_training_rows(_agreement(result), "predictions by these features, each without its row,")
     return result

@@ -12,7 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
+from layerprobe.auditing.dataset.conflicts import NO_CONFLICTS, Conflicts, find_conflicts
+from layerprobe.auditing.dataset.labelled import LabelledDataset, numbers_of_rows, read_rows
 from layerprobe.auditing.features import FEATURES, FlagRule, NetworkReader, check_flag_rule, check_matrix
 from layerprobe.auditing.findings import (
     MARGIN,
@@ -74,6 +75,8 @@ class Audit:
         Class indices of their labels.
     flag_rule : "balanced", float or int
         How many labels are flagged, see `with_flags`.
+    conflict_set : Conflicts or None
+        Duplicates with other labels, see `conflicts`; None if they are not yet searched for.
     original : Audit or None
         The audit before the decisions of reviewers; None if there are none.
     review : Review or None
@@ -92,6 +95,7 @@ class Audit:
     held_out_rows: LabelledDataset | None = None
     held_out_y: Tensor | None = None
     flag_rule: FlagRule = "balanced"
+    conflict_set: Conflicts | None = None
     original: "Audit | None" = None
     review: Review | None = None
 
@@ -309,6 +313,44 @@ class Audit:
         right; is_label_issue; margin, the score of the given label minus the best other score.
         """
         return self._issues.copy()
+
+    @property
+    def conflicts(self) -> pd.DataFrame:
+        """Rows with the same or nearly the same features as a row with another label, one row per row.
+
+        Columns: index, given_label; other_index, other_label, the most similar row with another label;
+        similarity, 1 for equal rows, else one minus their distance over the distances to other neighbours;
+        group, the number of the group of rows that conflicts connect. The groups with the most similar rows
+        come first. Compared are the inputs, or the first layer of given features; rows of predictions only
+        with `data`. Near duplicates of texts and tokens, and of more than 200,000 rows, are not searched for.
+        """
+        found = self.open_conflicts()
+        labels = self.classes[self.y.numpy()]
+        return pd.DataFrame(
+            {
+                "index": self.index[found.positions],
+                "given_label": labels[found.positions],
+                "other_index": self.index[found.others],
+                "other_label": labels[found.others],
+                "similarity": found.similarity,
+                "group": found.group,
+            }
+        )
+
+    def open_conflicts(self) -> Conflicts:
+        """Return the conflicts that a review has not solved, in the order of `conflicts`."""
+        found, y = (self.original or self).all_conflicts, self.y.numpy()
+        return found.among(y[found.positions] != y[found.others])
+
+    @cached_property
+    @default_settings()
+    def all_conflicts(self) -> Conflicts:
+        """All conflicts of the given labels; those of held rows are searched for when first needed."""
+        if self.conflict_set is not None:
+            return self.conflict_set
+        if self.rows is None:
+            return NO_CONFLICTS
+        return find_conflicts(numbers_of_rows(self.rows), self.y, self.rows.fingerprints())
 
     @property
     def expected_precision(self) -> float:

@@ -23,6 +23,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
+from layerprobe.auditing.dataset.conflicts import Conflicts
 from layerprobe.auditing.dataset.labelled import hash_network
 from layerprobe.auditing.features import NetworkReader, check_flag_rule
 from layerprobe.auditing.findings import Findings
@@ -95,6 +96,7 @@ CLASSES: dict[str, type] = {
     "Reader": NetworkReader,
     "Absent": MissingCallable,
     "Decisions": Decisions,
+    "Conflicts": Conflicts,
 }
 NAMES = {kind: name for name, kind in CLASSES.items()}
 DROPPED = ""
@@ -158,6 +160,7 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
     tensors: dict[str, Tensor] = {}
     state = _state_of(audit.original or audit)
     state["decisions"] = None if audit.review is None else audit.review.decisions
+    state["conflicts"] = (audit.original or audit).all_conflicts
     packed = pack(state, tensors)
     write_tensors(path, tensors, KIND, {"audit": packed, "sha256": _checksum(packed, tensors)})
 
@@ -188,6 +191,7 @@ def _arguments_from(state: Mapping[str, Any]) -> dict[str, Any]:
     scores[order] = findings.scores
     arguments = {attribute: state[name] for name, attribute in AUDIT.items()}
     rule = state.get("flags", "balanced")
+    arguments["conflict_set"] = state.get("conflicts")
     return {**arguments, "findings": replace(findings, scores=scores), "flag_rule": rule}
 
 
@@ -273,6 +277,14 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     require(all(isinstance(key, str) for key in arguments["settings"]), "settings", arguments["settings"])
     numbers("cost", *arguments["cost"].values())
     check_flag_rule(arguments["flag_rule"])
+    if (conflicts := arguments["conflict_set"]) is not None:
+        require(isinstance(conflicts, Conflicts), "conflicts", conflicts)
+        for name, kind in (("positions", "i"), ("others", "i"), ("similarity", "f"), ("group", "i")):
+            value = getattr(conflicts, name)
+            fits = isinstance(value, np.ndarray) and value.dtype.kind == kind
+            require(fits and value.shape == (len(conflicts),), name, value)
+        for rows in (conflicts.positions, conflicts.others):
+            require(bool(((rows >= 0) & (rows < n)).all()), "conflicts", rows)
     tensor("scores", findings.scores, n, K)
     calibration, noise = findings.calibration, findings.noise
     require(isinstance(calibration, Calibration), "calibration", calibration)

@@ -53,9 +53,9 @@ def add_audit(app: Commands) -> None:
 
         Needs no clean labels. Chooses the layers and probes that predict best, compares their predictions
         with the given labels and flags the labels that are probably wrong. Writes report.html, review.html
-        (the page for the command review), issues.csv, layers.csv, controls.csv, noise.json and
-        audit.safetensors. A view is a copy of an image, mirrored or shifted by two pixels; with --views, the
-        outputs of the network are averaged over the views.
+        (the page for the command review), issues.csv, conflicts.csv (duplicates with other labels),
+        layers.csv, controls.csv, noise.json and audit.safetensors. A view is a copy of an image, mirrored or
+        shifted by two pixels; with --views, the outputs of the network are averaged over the views.
 
         This command runs your code: it imports the modules that --model and --inputs name, first from the
         current directory. Files given by --weights and --data cannot run code.
@@ -225,6 +225,7 @@ def _summary(audit: "Audit") -> dict[str, Any]:
         "issues": {
             "flagged": int(audit.issues["is_label_issue"].sum()),
             "expected_precision": audit.expected_precision,
+            "conflicts": len(audit.conflicts),
             "most_suspicious": audit.issues.iloc[_most_suspicious(audit)].to_dict("records"),
         },
         "seconds": audit.cost,
@@ -246,7 +247,7 @@ def _write(audit: "Audit", out: Path) -> None:
     from layerprobe.utils.files import replace_file, write_csv
 
     audit.save(out / "audit.safetensors")
-    for name in ("issues", "layers", "controls"):
+    for name in ("issues", "conflicts", "layers", "controls"):
         write_csv(getattr(audit, name), out / f"{name}.csv")
     replace_file(out / "noise.json", as_json(_noise(audit)).encode())
     audit.report(out / "report.html")

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
-  // data: {id, sample: {n, seed}, classes, rows: [{index, given, suggested, score, image?, small?, text?, values?}],
+  // data: {id, sample: {n, seed}, classes, rows: [{index, given, suggested, score, image?, small?, text?, values?, twin?}],
+  //        twin: {index, given, similarity, image?, small?, text?, values?} is a duplicate with another label,
   //        queue: [{row, repeat, sample}]}. A decision belongs to one entry of the queue: a class, or -1.
   const data = JSON.parse(document.getElementById("data").textContent);
   const { classes, rows, queue } = data;
@@ -136,6 +137,7 @@
     $("content").hidden = grid;
     for (const id of ["keep", "take", "skip", "search"]) $(id).disabled = entry === undefined;
     $("content").replaceChildren();
+    $("twin").replaceChildren();
     $("item").className = grid ? "grid" : "";
     const row = entry === undefined ? undefined : rowOf(entry);
     const put = (id, k) => { $(id).querySelector("strong").textContent = k === undefined ? "" : classes[k]; };
@@ -146,6 +148,14 @@
     $("take").hidden = Boolean(row) && !hidden() && row.suggested === row.given;
     $("decision").textContent = decisions.has(entry) ? `Decided: ${decisionText(decisions.get(entry))}` : "";
     if (row && !grid) $("content").append(contentOf(row));
+    $("twin").hidden = grid || !row?.twin;
+    if (!$("twin").hidden) {
+      const { twin } = row;
+      const how = twin.similarity === 1 ? "Equal content" : `Nearly the same (${(100 * twin.similarity).toFixed(0)} %)`;
+      const given = element("p", `${how}, labelled `);
+      given.append(element("strong", classes[twin.given]), `: row ${twin.index}`);
+      $("twin").append(given, contentOf(twin));
+    }
     if (grid) drawGrid();
   }
   function drawGrid() {
@@ -189,7 +199,7 @@
     queue.forEach(({ row }, i) => {
       if (given !== "" && rows[row].given !== Number(given)) return;
       if (suggested !== "" && rows[row].suggested !== Number(suggested)) return;
-      if (show !== "all" && decisions.has(i) !== (show === "done")) return;
+      if (show === "twins" ? !rows[row].twin : show !== "all" && decisions.has(i) !== (show === "done")) return;
       shown.push(i);
     });
     place = Math.max(0, shown.indexOf(entry));

@@ -35,6 +35,7 @@ from layerprobe.layers.batches import (
 )
 from layerprobe.layerwise.classes import class_order, escape_surrogates, fitting_names, label_column
 
+MOST_NUMBERS = 2**28  # of rows that are compared; a gigabyte
 _COMPARED = 64  # rows per batch whose content is compared in every pass
 
 
@@ -147,9 +148,27 @@ def rows_to_show(data: Any, n: int) -> "LabelledDataset | None":
     return rows
 
 
+def numbers_of_rows(rows: "LabelledDataset") -> Tensor | None:
+    """Return rows of numbers or pixels as features (n, d) float32; None for others, or for very large ones.
+
+    Parameters
+    ----------
+    rows : LabelledDataset
+        Of :func:`rows_to_show`.
+    """
+    X: Tensor | None = None
+    for inputs, positions in rows.batches():
+        content = inputs.flatten(1) if isinstance(inputs, Tensor) and inputs.ndim > 1 else None
+        if content is None or content.is_complex() or rows.n * content.shape[1] > MOST_NUMBERS:
+            return None
+        X = torch.empty(rows.n, content.shape[1]) if X is None else X
+        X[torch.from_numpy(positions)] = content.float().cpu()
+    return X
+
+
 def without_model(content: Any) -> Any:
     """Return a batch's content without a model; texts become zeros, since they are shown as they are."""
-    return torch.zeros(len(content), 1) if is_texts(content) else content
+    return torch.zeros(len(content)) if is_texts(content) else content
 
 
 def _has_splits(data: Any) -> bool:

@@ -5,6 +5,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerprobe.auditing.report.charts import CRITERIA, MANY, layer_chart, noise_chart, percent
@@ -73,6 +74,7 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
         noise_chart=noise_chart(audit),
         baselines=_baselines(audit),
         pairs=_pairs(audit),
+        conflicts=_conflicts(audit),
         gallery=Gallery.of(audit, rows),
         candidates=_candidates(audit),
         classes=_classes(audit),
@@ -150,6 +152,25 @@ def _pairs(audit: Any) -> pd.DataFrame:
     return pd.DataFrame(
         [(one, other, count, round(100 * count / given[one], 1)) for (one, other), count in pairs],
         columns=["given label", "suggested label", "flagged", "share of the given label, %"],
+    )
+
+
+def _conflicts(audit: Any) -> pd.DataFrame:
+    """Return the rows that have a duplicate with another label, each pair once."""
+    frame = audit.conflicts
+    seen = set(zip(frame["other_index"], frame["index"], strict=True))
+    pairs = zip(frame["index"], frame["other_index"], strict=True)
+    once = [pair not in seen or str(pair[0]) <= str(pair[1]) for pair in pairs]
+    frame = frame[np.array(once, bool)][:PAIRS]
+    return pd.DataFrame(
+        {
+            "row": frame["index"].astype(str),
+            "given label": frame["given_label"],
+            "other row": frame["other_index"].astype(str),
+            "its label": frame["other_label"],
+            "similarity, %": (100 * frame["similarity"]).round(1),
+            "group": frame["group"],
+        }
     )
 
 

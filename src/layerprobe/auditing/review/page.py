@@ -23,7 +23,9 @@ SIDE = 256  # pixels of a picture
 def write_review_page(
     audit: Any, path: str | Path, sample: ReviewSample, design: dict[str, int], most: int
 ) -> None:
-    """Write the page: the random sample, then the rows whose labels are most likely wrong.
+    """Write the page: the random sample, the rows whose labels are most likely wrong, other conflicts.
+
+    A row with a duplicate of another label is shown with it.
 
     Parameters
     ----------
@@ -48,9 +50,16 @@ def write_review_page(
     issues, y = audit.issues, audit.y.numpy()
     suspicious = np.lexsort((np.arange(len(y)), issues["label_score"], ~issues["is_label_issue"]))
     more = suspicious[~np.isin(suspicious, sample.positions)][:most]
+    conflicts = audit.open_conflicts()
+    twins = dict(zip(conflicts.positions.tolist(), conflicts.others.tolist(), strict=True))
+    similarity = dict(zip(conflicts.positions.tolist(), conflicts.similarity.tolist(), strict=True))
+    kept = np.concatenate([sample.positions, more])
+    more = np.concatenate([more, conflicts.positions[~np.isin(conflicts.positions, kept)][:most]])
     positions = np.concatenate([sample.positions, more])
     suggested = audit.class_set.indices(issues["suggested_label"].to_numpy()[positions], "suggested labels")
-    contents = row_contents(audit, positions)
+    shown = np.array([twins[i] for i in positions.tolist() if i in twins], np.int64)
+    contents = row_contents(audit, np.concatenate([positions, shown]))
+    others = dict(zip(shown.tolist(), contents[len(positions) :], strict=True))
     rows = [
         {
             "index": str(audit.index[i]),
@@ -59,8 +68,16 @@ def write_review_page(
             "score": round(float(issues["label_score"].iloc[i]), 4),
             **content,
         }
-        for i, k, content in zip(positions.tolist(), suggested, contents, strict=True)
+        for i, k, content in zip(positions.tolist(), suggested, contents[: len(positions)], strict=True)
     ]
+    for row, i in zip(rows, positions.tolist(), strict=True):
+        if (j := twins.get(i)) is not None:
+            row["twin"] = {
+                "index": str(audit.index[j]),
+                "given": int(y[j]),
+                "similarity": round(similarity[i], 3),
+                **others[j],
+            }
     place = {int(i): row for row, i in enumerate(positions)}
     queue = [{"row": place[int(i)], "repeat": False, "sample": True} for i in sample.positions]
     queue += [{"row": place[int(i)], "repeat": True, "sample": True} for i in sample.repeated]
