@@ -68,6 +68,7 @@ RC: dict[Any, Any] = {
     "svg.hashsalt": "layerprobe",  # element ids, and so the whole file, are reproducible
     "pdf.fonttype": 42,  # TrueType: publishers refuse matplotlib's default, Type 3
 }
+PNG_DPI = 180
 # Without dates and versions, equal rows give equal files.
 METADATA: dict[str, dict[str, None]] = {
     "png": dict.fromkeys(["Software"]),
@@ -492,18 +493,16 @@ def _name_positions(ax: "Axes", names: list[str], room: int, *, apart: bool) -> 
 
 
 @styled
-def encode(figure: "Figure", kind: str = "svg", dpi: int = 180) -> bytes:
+def encode(figure: "Figure", kind: str = "svg") -> bytes:
     """Return the figure as a file; equal rows give equal files.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     kind : {"png", "svg", "pdf"}
-    dpi : int
-        Resolution of a PNG file in dots per inch.
     """
     buffer = BytesIO()
-    options: dict[str, Any] = {"dpi": dpi} if kind == "png" else {}
+    options: dict[str, Any] = {"dpi": PNG_DPI} if kind == "png" else {}
     figure.savefig(buffer, format=kind, metadata=METADATA[kind], facecolor="white", **options)
     return buffer.getvalue()
 

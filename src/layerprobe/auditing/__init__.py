@@ -3,15 +3,13 @@
 Start with `pipeline.py`, the path from labels to flags.
 """
 
-import warnings
-from typing import Any
-
 from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
 from layerprobe.auditing.features import AuditPlan
 from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.pipeline import audit, audit_features, audit_predictions, plan_audit
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.review.measuring import Review
+from layerprobe.errors import renamed
 
 __all__ = [
     "Audit",
@@ -26,13 +24,4 @@ __all__ = [
     "read_rows",
 ]
 
-_RENAMED = {"Relabelled": RepairedLabels, "Rows": LabelledDataset}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    replacement = _RENAMED[name]
-    message = f"{name} is deprecated: use {replacement.__name__}."
-    warnings.warn(message, DeprecationWarning, stacklevel=2)
-    return replacement
+__getattr__ = renamed(__name__, {"Relabelled": RepairedLabels, "Rows": LabelledDataset})

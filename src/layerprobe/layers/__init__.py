@@ -14,18 +14,10 @@ recurrent layers are ``gru.1``, or ``lstm.1.0`` (h_n) and ``lstm.1.1`` (c_n). A 
 one record of stacked tensors, ``output.scores``.
 """
 
-from typing import Any
-from warnings import warn
-
+from layerprobe.errors import renamed
 from layerprobe.layers.capturing import CaptureResult, capture
 from layerprobe.layers.listing import LayerList, LayerRow, list_layers
 
 __all__ = ["CaptureResult", "LayerList", "LayerRow", "capture", "list_layers"]
 
-
-def __getattr__(name: str) -> Any:
-    """Return a renamed class under its old name, with a warning."""
-    if name != "Captured":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn(f"{__name__}.Captured is now {__name__}.CaptureResult", DeprecationWarning, stacklevel=2)
-    return CaptureResult
+__getattr__ = renamed(__name__, {"Captured": CaptureResult})

@@ -5,7 +5,6 @@ Where the outputs of all layers together exceed the memory limit, each layer is 
 """
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, renamed
 from layerprobe.layerwise.outputs import Extractor
 from layerprobe.runs.data import run_data
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
@@ -171,8 +170,4 @@ class FinishedRun:
         return FinishedRun.of(spec, self.root, data_root=self.data_root, device=self.device)
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Subject":
-        warnings.warn("Subject is deprecated; use FinishedRun", DeprecationWarning, stacklevel=2)
-        return FinishedRun
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = renamed(__name__, {"Subject": FinishedRun})

@@ -3,9 +3,7 @@
 START HERE: `loop.py`, the training loop.
 """
 
-from typing import Any
-from warnings import warn
-
+from layerprobe.errors import renamed
 from layerprobe.training.checkpoints import (
     TrainingState,
     bytes_needed,
@@ -46,12 +44,4 @@ __all__ = [
     "train_stacked",
 ]
 
-_RENAMED = {"Measured": "RetrainingEpoch", "Retrained": "RetrainingResult"}
-
-
-def __getattr__(name: str) -> Any:
-    """Return a renamed class under its old name, with a warning."""
-    if name not in _RENAMED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    warn(f"{__name__}.{name} is now {__name__}.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
-    return globals()[_RENAMED[name]]
+__getattr__ = renamed(__name__, {"Measured": RetrainingEpoch, "Retrained": RetrainingResult})

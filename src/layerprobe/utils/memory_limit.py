@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from math import inf
 from pathlib import Path
 
-import torch
-
 from layerprobe.errors import InputError
 
 SHARE = 0.8  # of what is free: allocators, threads and the network itself need some
@@ -37,11 +35,8 @@ def readable(amount: float) -> str:
     return f"{amount:,.1f} TiB"
 
 
-def free_memory(device: torch.device | str = "cpu") -> int:
-    """Return the bytes that this process can still allocate, on a GPU or within its cgroups on the CPU."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+def free_memory() -> int:
+    """Return the bytes that this process can still allocate, within its cgroups."""
     return min([_machine(), *_cgroup_limits()])
 
 
