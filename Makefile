@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_CONSTRAINT := constraints.txt
 
-.PHONY: demo test check bench
+.PHONY: demo test check bench docs notebooks
 
 demo: .venv/installed
 	$(BIN)/layerprobe demo
@@ -21,9 +21,22 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/core.py --out benchmarks/core.csv
 	$(BIN)/python benchmarks/probing.py --out benchmarks/probing.csv
 
+# The examples run while the site is built, with one thread each.
+docs: .venv/documentation
+	OMP_NUM_THREADS=1 $(BIN)/sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+# Run the notebooks and store their outputs.
+notebooks: .venv/documentation
+	$(BIN)/jupyter execute --inplace examples/*.ipynb
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@
+
+.venv/documentation: .venv/installed
+	$(BIN)/pip install --quiet --editable '.[dev,docs]'
 	touch $@
 
 # The tests send work to small dask and Ray clusters on this machine.

@@ -1,7 +1,7 @@
 """Figures from tidy rows, in one look: they show results and compute none.
 
-`draw_panels` draws `Panel`s of `Line`s. Every line has its own marker, so lines differ in grey too. The
-network itself is dashed and hollow, published numbers are grey and hollow.
+`draw_panels` draws panels (`Panel`) of lines (`Line`). Every line has its own marker, so lines differ in
+grey too. The network itself is dashed and hollow, published numbers are grey and hollow.
 """
 
 import textwrap

@@ -38,6 +38,7 @@ from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import count_rows, named_tensors
 from layerprobe.layerwise.classes import Classes
+from layerprobe.pages import render
 from layerprobe.probes.base import label_array
 from layerprobe.utils.files import as_path
 from layerprobe.utils.settings import default_settings
@@ -101,6 +102,14 @@ class Audit:
 
     def __repr__(self) -> str:
         return f"Audit of {self.n} rows: {self.finding}"
+
+    def _repr_html_(self) -> str:
+        evidence = self.evidence
+        numbers = ["value", "low", "high"]
+        evidence[numbers] = evidence[numbers].map(
+            lambda share: "" if np.isnan(share) else f"{100 * share:.1f} %"
+        )
+        return render("notebook.html.j2", audit=self, evidence=evidence)
 
     @property
     def decided(self) -> Findings:

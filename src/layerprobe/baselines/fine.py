@@ -11,7 +11,7 @@ class FINE(Detector):
     """Alignment with the first eigenvector of the given class, and a mixture model per class.
 
     For each class k, u_k is the first eigenvector of the Gram matrix, the sum of x_i x_i^T over the rows with
-    given label k. The alignment of a row is its squared cosine with the eigenvector of its given label,
+    given label k. The alignment of a row is its squared cosine with the eigenvector of its given label::
 
         a_i = (u_{y_i}^T x_i)^2 / |x_i|^2.
 

@@ -43,8 +43,8 @@ class SimiFeatVote(_SimiFeat):
 class SimiFeatRank(_SimiFeat):
     """Rank of the similarity between a label and the labels of the k nearest rows by cosine distance.
 
-    With the shares q_i (K,) of the labels of the k nearest other rows, s_i = q_i[y_i] / |q_i|, the cosine of
-    q_i and the label as a one-hot vector. Among the N_j rows of given label j the N_j (1 - P(true = j |
+    With the shares q_i (K,) of the labels of the k nearest other rows, ``s_i = q_i[y_i] / |q_i|``, the cosine
+    of q_i and the label as a one-hot vector. Among the N_j rows of given label j the N_j (1 - P(true = j |
     given = j)) rows with the lowest scores are flagged; :class:`HOC` estimates this probability.
 
     Parameters

@@ -24,10 +24,12 @@ import os
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from html import escape
 from itertools import pairwise
 from typing import NamedTuple, overload
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -291,7 +293,7 @@ class Subspaces:
         return tuple(part[:, :r] for part, r in zip(parts, self.ranks, strict=True))
 
     def squared_cosines(self, X: Tensor) -> Tensor:
-        """Return the squared cosine of the angle to the subspace of each class, |U_k^T x|^2 / |x|^2.
+        """Return the squared cosine of the angle to the subspace of each class, ``|U_k^T x|^2 / |x|^2``.
 
         Parameters
         ----------
@@ -437,6 +439,24 @@ class Subspaces:
             given = f"components={components}" if variance is None else f"variance={variance}"
             raise InputError(f"{given} needs more components than were fitted: fit with the largest one.")
         return ranks
+
+    def __repr__(self) -> str:
+        kept = f"{min(self.ranks)} to {max(self.ranks)} components"
+        return f"Subspaces of {len(self.classes)} classes in {self.dim} dimensions, {kept} per class"
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().to_html(index=False, float_format="{:.4f}".format)
+        return f"<p>{escape(repr(self))}</p>\n{table}"
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per class: class, rows (n_k), components (r_k), and the share of its variance.
+
+        The share is NaN for a class without rows or of zeros only.
+        """
+        spectra = zip(self.eigenvalues, self.ranks, strict=True)
+        shares = [float(values[:r].sum() / values.sum()) if r else math.nan for values, r in spectra]
+        columns = {"class": self.classes, "rows": self.counts, "components": self.ranks, "share": shares}
+        return pd.DataFrame(columns)
 
     @property
     def saturated(self) -> bool:

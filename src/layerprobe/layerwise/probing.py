@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from math import nan
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -84,21 +85,35 @@ class ProbeTable(pd.DataFrame):
     def __repr__(self) -> str:
         if not set(COLUMNS) <= set(self.columns):
             return repr(pd.DataFrame(self))
+        caption, tables = self._wide()
+        text = [caption]
+        for labels, wide in tables.items():
+            text += [f"{labels} labels", wide.to_string()]
+        return "\n".join(text)
+
+    def _repr_html_(self) -> str:
+        if not set(COLUMNS) <= set(self.columns):
+            return pd.DataFrame(self).to_html()
+        caption, tables = self._wide()
+        text = [f"<p>{escape(caption)}</p>"]
+        for labels, wide in tables.items():
+            text += [f"<p>{escape(labels)} labels</p>", wide.to_html()]
+        return "\n".join(text)
+
+    def _wide(self) -> tuple[str, dict[str, pd.DataFrame]]:
+        """Return a caption and, for each kind of labels, the accuracies as texts: layers x probes."""
         split = "test" if (self["split"] == "test").any() else "train"
         rows = pd.DataFrame(self[self["split"] == split])
         rows["probe"] = (rows["probe"] + " on " + rows["fitted_on"]).where(
             rows["fitted_on"] != "", rows["probe"]
         )
-        text = [f"ProbeTable: {len(self)} rows; accuracy on {split} data against"]
+        tables = {}
         for labels, part in rows.groupby("labels", sort=False):
             wide = part.pivot_table(
                 index="layer", columns="probe", values="accuracy", sort=False, dropna=False
             )
-            text += [f"{labels} labels", wide.map("{:.4f}".format, na_action="ignore").fillna("").to_string()]
-        return "\n".join(text)
-
-    def _repr_html_(self) -> str:
-        return pd.DataFrame(self).to_html(index=False)
+            tables[str(labels)] = wide.map("{:.4f}".format, na_action="ignore").fillna("")
+        return f"ProbeTable: {len(self)} rows; accuracy on {split} data against", tables
 
     def plot(self, probe: str | None = None, *, title: str = "") -> "Figure":  # type: ignore[override]
         """Draw one probe's accuracy over the layers; see :func:`layerprobe.figures.accuracy_over_layers`.

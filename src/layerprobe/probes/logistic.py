@@ -19,9 +19,9 @@ TOLERANCE = 1e-6  # of the gradient of the mean loss
 class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
     """Multinomial logistic regression at its optimum, by scikit-learn's L-BFGS, in float64.
 
-    The loss is the sum over rows of the cross entropy plus |w|^2 / (2 C), w the weights of the features in
-    units of their standard deviations: offset and scale of a feature have no effect. `predict_proba` is the
-    softmax of the logits. The paper's recipe is `AdamLogisticRegression`, "logistic_adam" by name.
+    The loss is the sum over rows of the cross entropy plus ``|w|^2 / (2 C)``, w the weights of the features
+    in units of their standard deviations: offset and scale of a feature have no effect. `predict_proba` is
+    the softmax of the logits. The paper's recipe is `AdamLogisticRegression`, "logistic_adam" by name.
 
     Parameters
     ----------
