@@ -10,6 +10,8 @@ from typing import get_origin
 import matplotlib
 from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
+from matplotlib.figure import Figure
+from sphinx_gallery.scrapers import figure_rst
 from sphinx_gallery.sorting import ExplicitOrder
 
 import layerprobe
@@ -101,11 +103,26 @@ ORDER = [
     "add_probe",
     "add_experiment",
 ]
+
+
+def save_figure(block, block_vars, gallery_conf) -> str:
+    """Save the figure that a block ends with, if it is none of pyplot, which the other scraper saves."""
+    figure = block_vars["example_globals"].get("___")  # the value of the last expression
+    if not isinstance(figure, Figure) or hasattr(figure, "number"):
+        return ""
+    path = next(block_vars["image_path_iterator"])
+    figure.savefig(path, dpi=110)
+    figure.number = 0  # once
+    return figure_rst([path], gallery_conf["src_dir"])
+
+
 sphinx_gallery_conf = {
+    "image_scrapers": ("matplotlib", save_figure),
     "examples_dirs": str(ROOT / "examples"),
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "within_subsection_order": ExplicitOrder([f"{name}.py" for name in ORDER]),
+    "ignore_repr_types": r"matplotlib",
     "capture_repr": ("_repr_html_", "__repr__"),
     "remove_config_comments": True,
     "show_memory": False,

@@ -43,7 +43,7 @@ table
 # MASC on each layer, beside the network itself (dashed). Fitted on the true labels, the first layers are
 # nearly perfect: the information is there. Fitted on the noisy labels, they are still far above the network.
 
-figure = table.plot("masc", title="MLP on digits, 60 % of the labels redrawn")
+table.plot("masc", title="MLP on digits, 60 % of the labels redrawn")
 
 # %%
 # MASC is not the only probe. On noisy labels, probes with few parameters per class are often better.

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from markupsafe import escape
 from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -296,6 +297,15 @@ def test_rows_of_another_shape_are_refused(digits, plain):
 
 def test_audit_is_deterministic(run, plain):
     assert run().issues.equals(plain.issues)
+
+
+def test_notebook_shows_findings_advice_and_evidence(plain):
+    html = plain._repr_html_()
+    for text in (plain.label_finding, plain.network_finding, f"Advice: {plain.advice}.", plain.why):
+        assert str(escape(text)) in html
+    accuracy = plain.evidence.set_index("quantity").loc["accuracy of the decoder", "value"]
+    assert f"<td>{100 * accuracy:.1f} %</td>" in html
+    assert html.count("<tr>") == 1 + len(plain.evidence)
 
 
 def test_progress_reports_each_step(run):

@@ -344,3 +344,19 @@ def test_a_query_of_any_finite_size_has_its_angle(X, codes, dtype, scale):
     subspaces = fit_subspaces(X.to(dtype), codes, K, variance=0.99)
     queries = torch.tensor([[1, 2, 3, 4], [1, 5, 0, 0]], dtype=dtype)
     torch.testing.assert_close(subspaces.squared_cosines(scale * queries), subspaces.squared_cosines(queries))
+
+
+def test_table_of_subspaces_states_rows_components_and_share():
+    X = torch.tensor([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0], [0.0, 0.0, 2.0]], dtype=torch.float64)
+    y = torch.tensor([0, 0, 1])
+    with pytest.warns(DegenerateWarning):
+        subspaces = fit_subspaces(X, y, 3, components=1, classes=["a", "<b>", "none"])
+    table = subspaces.to_frame()
+    assert table["class"].tolist() == ["a", "<b>", "none"]
+    assert table["rows"].tolist() == [2, 1, 0]
+    assert table["components"].tolist() == [1, 1, 0]
+    assert table["share"].tolist() == pytest.approx([16 / 25, 1, float("nan")], nan_ok=True)
+    html = subspaces._repr_html_()
+    assert "0.6400" in html
+    assert "&lt;b&gt;" in html
+    assert repr(subspaces) == "Subspaces of 3 classes in 3 dimensions, 0 to 1 components per class"

@@ -261,3 +261,13 @@ def test_test_labels_of_other_classes_are_refused():
             probe(net, (x, y), (x, labels), probes="ncm", layers="input")
     with pytest.warns(DegenerateWarning, match="test labels 7 are not among the training labels"):
         probe(net, (x, y), (x, torch.where(y == 3, 7, y)), probes="ncm", layers="input")
+
+
+def test_html_of_the_table_shows_layers_and_probes_with_names_escaped(model):
+    sets = {"<noisy>": NOISY, "true": TRUE}
+    table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=sets)
+    html = table._repr_html_()
+    own = table[(table.probe == "network") & (table.split == "test")]["accuracy"].item()
+    assert f"{own:.4f}" in html
+    assert "masc on &lt;noisy&gt;" in html
+    assert "<noisy>" not in html
