@@ -59,14 +59,15 @@ from layerprobe.auditing.predictions import (
 )
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
-from layerprobe.core.checks import check_type
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, resolve_views
 from layerprobe.recording.history import History
 from layerprobe.utils.distributed import rank, world_size
+from layerprobe.utils.progress import report_step, shows_progress
 from layerprobe.utils.settings import default_settings
 
 
+@shows_progress
 @default_settings()
 def audit(
     model: nn.Module,
@@ -89,7 +90,7 @@ def audit(
     batch_size: int = 512,
     device: torch.device | str | None = None,
     seed: int = 0,
-    progress: Callable[[str], object] | None = None,
+    progress: bool | Callable[[str], object] = True,
 ) -> Audit:
     """Find wrong training labels with the layers of a network that was trained on them.
 
@@ -138,8 +139,9 @@ def audit(
         Whether to compare with an untrained copy of the network, which doubles the passes.
     seed : int
         Of the untrained copy and of the bootstrap.
-    progress : callable, optional
-        Called with the name of each step when it starts, and with the time that is left for a long one.
+    progress : bool or callable
+        Show the step and an estimate of its time in one line on a terminal or in a notebook; True is silent
+        where stderr is a file. A callable gets one text per step, and every few seconds in a long one.
 
     Returns
     -------
@@ -174,8 +176,7 @@ def audit(
     )
     if world_size() > 1:
         check_sendable(options.probes)
-    check_type("progress", progress, Callable | None, "a function")
-    timer = StepTimer(None if rank() else progress)
+    timer = StepTimer()
     timer.start("reading")
     network = NetworkInputs.read(model, data, labels, options)
     network.require_resources()
@@ -196,6 +197,7 @@ def audit(
     return result
 
 
+@shows_progress
 @default_settings()
 def audit_features(
     features: Any,
@@ -213,7 +215,7 @@ def audit_features(
     history: Sequence[float] | History | None = None,
     flags: FlagRule = "balanced",
     seed: int = 0,
-    progress: Callable[[str], object] | None = None,
+    progress: bool | Callable[[str], object] = True,
 ) -> Audit:
     """Find wrong labels with given features, of any origin.
 
@@ -273,8 +275,7 @@ def audit_features(
         flags=flags,
         seed=seed,
     )
-    check_type("progress", progress, Callable | None, "a function")
-    timer = StepTimer(progress)
+    timer = StepTimer()
     timer.start("reading")
     read = features_of_arrays(features, labels, index, options)
     rows = rows_to_show(data, len(read.index))
@@ -302,6 +303,7 @@ def _agreement(audit: Audit) -> float:
     return float((audit.scores.argmax(1) == audit.y).double().mean())
 
 
+@shows_progress
 @default_settings()
 def audit_predictions(
     pred_probs: Any,
@@ -313,7 +315,7 @@ def audit_predictions(
     class_names: Sequence[Any] | None = None,
     flags: FlagRule = "balanced",
     seed: int = 0,
-    progress: Callable[[str], object] | None = None,
+    progress: bool | Callable[[str], object] = True,
 ) -> Audit:
     """Find wrong labels with out-of-sample predictions of any model.
 
@@ -361,8 +363,7 @@ def audit_predictions(
     options = AuditOptions(
         policy=OUT_OF_SAMPLE, own_policy=OUT_OF_SAMPLE, class_names=class_names, flags=flags, seed=seed
     )
-    check_type("progress", progress, Callable | None, "a function")
-    timer = StepTimer(progress)
+    timer = StepTimer()
     timer.start("reading")
     read = features_of_predictions(pred_probs, labels, index, options, logits=logits)
     rows = rows_to_show(data, len(read.index))
@@ -452,7 +453,6 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
         selection.fitted(y),
         selection.views,
         selection.correct,
-        progress=timer.progress,
     )
     timer.start("selection")
     members = select_members(scored, selection.correct)
@@ -571,18 +571,12 @@ def _baselines(
 class StepTimer:
     """Measures the time of each step and reports when one starts.
 
-    Parameters
-    ----------
-    progress : callable, optional
-        Called with the name of each step.
-
     Attributes
     ----------
     seconds : dict of str to float
     """
 
-    def __init__(self, progress: Callable[[str], object] | None = None) -> None:
-        self.progress = progress
+    def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._step: str | None = None
         self._since = time.perf_counter()
@@ -591,8 +585,7 @@ class StepTimer:
         """End the current step and start another one."""
         self.stop()
         self._step = step
-        if self.progress is not None:
-            self.progress(step)
+        report_step(step)
 
     def stop(self) -> None:
         """End the current step."""

@@ -1,5 +1,7 @@
 """`layerprobe audit`: find wrong labels with the network that was trained on them."""
 
+import sys
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -130,7 +132,7 @@ def add_audit(app: Commands) -> None:
             if options.dry_run:
                 _show_plan(auditing.plan_audit(network, rows, **arguments), json=options.json)
                 return
-            arguments["progress"] = lambda step: say(f"{step} ...", error=True)
+            arguments["progress"] = _progress()
             result = auditing.audit(network, rows, **arguments)
             if not first:
                 return
@@ -165,9 +167,14 @@ def _audit_predictions(
         data=None if data is None else options.load_rows(data, None),
         index=index,
         class_names=options.class_names or None,
-        progress=lambda step: say(f"{step} ...", error=True),
+        progress=_progress(),
         **arguments,
     )
+
+
+def _progress() -> bool | Callable[[str], object]:
+    """Return True for a line that changes on a terminal; elsewhere each step is a line on stderr."""
+    return sys.stderr.isatty() or (lambda step: say(f"{step} ...", error=True))
 
 
 def _show(audit: "Audit", out: Path, options: NetworkOptions) -> None:

@@ -39,6 +39,7 @@ from layerprobe.utils.distributed import (
     sum_over_processes,
     world_size,
 )
+from layerprobe.utils.progress import report_count
 from layerprobe.utils.settings import default_settings
 
 OUTPUT = "output"
@@ -216,7 +217,14 @@ class Extractor:
             pool = {OptionalPattern(pattern): policy for pattern, policy in pool.items()}
         return replace(self, layers=[layer_of.get(name, name) for name in names], pool=pool)
 
-    def run(self, data: Any, consume: Callable[[LayerBatch], object], *, shared: bool = False) -> None:
+    def run(
+        self,
+        data: Any,
+        consume: Callable[[LayerBatch], object],
+        *,
+        shared: bool = False,
+        total: int | None = None,
+    ) -> None:
         """Make one pass over data and call `consume` after each batch.
 
         Parameters
@@ -228,6 +236,8 @@ class Extractor:
         shared : bool
             In a job of several processes, all call this with the same data, and each runs every
             world_size-th row. A process without any row gets one batch of no rows.
+        total : int, optional
+            The number of rows that this process runs, to report progress. Default: report nothing.
 
         Raises
         ------
@@ -275,6 +285,8 @@ class Extractor:
             if wants_output and OUTPUT in rows:
                 outputs[OUTPUT] = rows[OUTPUT]
             consume(LayerBatch(outputs, own, labels, indices, positions, shape))
+            if total is not None:
+                report_count("layer outputs", seen, total)
 
         model = getattr(self.model, "_orig_mod", self.model)  # of torch.compile, whose graph takes no hook
         takes_hooks = isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule)
@@ -355,7 +367,12 @@ class Extractor:
                 )
         collector = RowCollector(count_rows(data), order, torch.float32)
         if not gather or world_size() == 1:
-            self.run(data, lambda batch: collector.add(_with_logits(batch), batch.labels, batch.indices))
+            rows = count_rows(data) if order is None else len(order)
+            self.run(
+                data,
+                lambda batch: collector.add(_with_logits(batch), batch.labels, batch.indices),
+                total=rows,
+            )
         elif rank():
             _send_own_batches(self, data)
             return LayerOutputs({})

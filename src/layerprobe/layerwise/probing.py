@@ -58,6 +58,7 @@ from layerprobe.probes import Probes, named_probes
 from layerprobe.probes.base import label_array, whole_numbers
 from layerprobe.utils.distributed import require_same, sum_over_processes
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, require_memory
+from layerprobe.utils.progress import report_count, shows_progress
 from layerprobe.utils.settings import default_settings
 
 if TYPE_CHECKING:
@@ -130,6 +131,7 @@ class ProbeTable(pd.DataFrame):
         return accuracy_over_layers(pd.DataFrame(self), drawn, title=title)
 
 
+@shows_progress
 @default_settings()
 def probe(
     model: nn.Module,
@@ -145,6 +147,7 @@ def probe(
     variances: Sequence[float] | None = None,
     memory: int | float | str | None = None,
     class_names: Sequence[Any] | None = None,
+    progress: bool | Callable[[str], object] = True,
 ) -> ProbeTable:
     """Measure how well probes predict labels from every layer of a network.
 
@@ -200,6 +203,9 @@ def probe(
         :func:`layerprobe.audit`: whole numbers are positions of outputs, in any spelling, and names have the
         order of ``model.config.id2label``, or else of pandas' categories, of an enumeration's definition, or
         of the data set's ``classes``, or else are sorted.
+    progress : bool or callable
+        Show the step and an estimate of its time in one line on a terminal or in a notebook; True is silent
+        where stderr is a file. A callable gets one text per step, and every few seconds in a long one.
 
     Returns
     -------
@@ -347,7 +353,9 @@ class _Task:
 
     def run(self, data: Any, consume: Callable[[LayerBatch], object]) -> None:
         """Make one pass over this process's rows of the data."""
-        self.extractor.run(data, consume, shared=self.processes > 1)
+        rows = count_rows(data)
+        own = None if rows is None else -(-rows // self.processes)
+        self.extractor.run(data, consume, shared=self.processes > 1, total=own)
 
     @cached_property
     def memory_limit(self) -> int:
@@ -543,7 +551,8 @@ def _fit_held(
             heads = {name: width for name, (width, _) in held.predicted.items()}
             split = _Split(labels.names, {}, task.truth(labels, heads))
             split.add_network(held.predicted, labels.values())
-        for layer in list(held.outputs):
+        for done, layer in enumerate(list(held.outputs)):
+            report_count("layers", done, len(held.outputs) + done)
             X = held.outputs.pop(layer)  # released when the layer is scored
             shared = task.processes > 1
             fitted[layer] = fit_layer(layer, task.probes, labels, X, shared=shared, skip=not shared)
@@ -568,7 +577,8 @@ class _HeldRows(NamedTuple):
     def of(cls, task: _Task, extractor: Extractor) -> "_HeldRows":
         """Run the network over the training rows."""
         rows = count_rows(task.train)
-        collector = RowCollector(None if rows is None else -(-rows // task.processes))
+        own = None if rows is None else -(-rows // task.processes)
+        collector = RowCollector(own)
         positions: list[Tensor] = []
         heads: dict[str, list[Tensor]] = defaultdict(list)
         widths: dict[str, int] = {}
@@ -589,7 +599,7 @@ class _HeldRows(NamedTuple):
                     task.memory_limit,
                 )
 
-        extractor.run(task.train, take, shared=task.processes > 1)
+        extractor.run(task.train, take, shared=task.processes > 1, total=own)
         captured = collector.result()
         predicted = {name: (widths[name], torch.cat(parts)) for name, parts in heads.items()}
         return cls(captured.outputs, captured.labels, captured.indices, torch.cat(positions), predicted)
@@ -646,7 +656,8 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
 
     task.run(task.train, add)
     fitted: Fits = {}
-    for layer, elapsed in seconds.items():
+    for done, (layer, elapsed) in enumerate(seconds.items()):
+        report_count("layers", done, len(seconds))
         if layer in failed:
             fitted[layer] = failures(layer, task.probes, labels, failed[layer])
             continue

@@ -1,6 +1,5 @@
 """Candidates, every probe on every layer at every hyperparameter, and the ensemble of the best ones."""
 
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from layerprobe.errors import DegenerateWarning, InputError
 from layerprobe.layerwise.engine import LabelSets, fit_layer
 from layerprobe.probes import REGISTRY, Probe, named_probes
 from layerprobe.probes.base import StagedProbe
+from layerprobe.utils.progress import report_count
 
 HYPERPARAMETERS: dict[str, tuple[float, ...]] = {
     "ridge": (1e-3, 1e-2, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
@@ -23,7 +23,7 @@ HYPERPARAMETERS: dict[str, tuple[float, ...]] = {
     "masc": (0.25, 0.5, 0.75, 0.9, 0.95, 0.99),
 }
 """Values of each staged probe's hyperparameter that become candidates."""
-REPORT_SECONDS = 5.0
+
 DEFAULT_PROBES = ("ridge", "shrinkage_lda", "masc", "velpic", "ncm")
 
 
@@ -73,8 +73,6 @@ def score_candidates(
     y: Tensor,
     views: Sequence[Mapping[str, Tensor]],
     correct: Callable[[list[Tensor]], Tensor],
-    *,
-    progress: Callable[[str], object] | None = None,
 ) -> list[CandidateScore]:
     """Fit every probe on every layer and score it on the selection set.
 
@@ -89,23 +87,16 @@ def score_candidates(
         Outputs of the rows to score: one entry, or one per view.
     correct : callable
         From the class scores (m, K) of each view to the share of correct predictions per row, (m,).
-    progress : callable, optional
-        Called with an estimate of the remaining time every few seconds.
 
     Returns
     -------
     list of CandidateScore
     """
     scored: list[CandidateScore] = []
-    start = latest = time.perf_counter()
     total = len(fitted_on) * len(probes)
     for i, (layer, X) in enumerate(fitted_on.items()):
         for j, (name, probe) in enumerate(probes.items()):
-            now, done = time.perf_counter(), i * len(probes) + j
-            if progress is not None and done and now - latest > REPORT_SECONDS:
-                left = (now - start) / done * (total - done)
-                progress(f"candidates: {done} of {total} probes, about {left:.0f} s left")
-                latest = now
+            report_count("candidates", i * len(probes) + j, total)
             values = _hyperparameters(name, probe)
             fitted = _fit((layer, name), probe, X, y, staged=bool(values))
             best: CandidateScore | None = None

@@ -1,0 +1,149 @@
+"""Progress of `audit()` and `probe()`: one line on a terminal or in a notebook, or a callback.
+
+Code at any depth reports by `report_step` and `report_count`; nothing happens outside of `shows_progress`.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from html import escape
+from typing import Any, TypeVar
+
+from layerprobe.errors import InputError
+from layerprobe.utils.distributed import rank
+
+Show = Callable[[str, float | None], object]
+"""Called with a text, and the share of the step that is done, or None if it is unknown."""
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+REDRAW_SECONDS = 0.2  # between two changes of the line on a terminal
+CALLBACK_SECONDS = 5.0  # between two counts of one step that a callback gets
+
+
+class _Progress:
+    """The step that runs, and where it is shown."""
+
+    def __init__(self, show: Show, every: float) -> None:
+        self.show, self.every = show, every
+        self.step, self.since, self.shown = "", 0.0, 0.0
+
+    def start(self, step: str) -> None:
+        now = time.perf_counter()
+        self.step, self.since, self.shown = step, now, now
+        self.show(step, None)
+
+    def count(self, step: str, done: int, total: int | None) -> None:
+        if step != self.step:
+            self.start(step)
+        now = time.perf_counter()
+        if not done or now - self.shown < self.every:
+            return
+        self.shown = now
+        if not total:
+            self.show(f"{step}: {done:,}", None)
+            return
+        left = (now - self.since) / done * (total - done)
+        self.show(f"{step}: {done:,} of {total:,}, about {left:.0f} s left", done / total)
+
+
+_CURRENT: ContextVar[_Progress | None] = ContextVar("progress", default=None)
+
+
+def report_step(step: str) -> None:
+    """Report that a step begins.
+
+    Parameters
+    ----------
+    step : str
+    """
+    if (progress := _CURRENT.get()) is not None:
+        progress.start(step)
+
+
+def report_count(step: str, done: int, total: int | None) -> None:
+    """Report how much of a step is done; the remaining time is estimated.
+
+    Parameters
+    ----------
+    step : str
+    done : int
+    total : int, optional
+        None if it is unknown.
+    """
+    if (progress := _CURRENT.get()) is not None:
+        progress.count(step, done, total)
+
+
+def shows_progress(function: Function) -> Function:
+    """Decorate a function with the keyword argument ``progress``: True, False or a callback of one text.
+
+    True shows a line with an estimate on a terminal or in a notebook, and nothing where stderr is a file.
+    The function itself does not need the argument. Inside another decorated function nothing changes.
+
+    Parameters
+    ----------
+    function : callable
+    """
+
+    @wraps(function)
+    def call(*args: Any, progress: bool | Callable[[str], object] | None = True, **kwargs: Any) -> Any:
+        if not (progress is None or isinstance(progress, bool) or callable(progress)):
+            got = type(progress).__name__
+            raise InputError(f"expected progress= as True, False or a function, got {got}")
+        if _CURRENT.get() is not None or not progress or rank():
+            return function(*args, **kwargs)
+        with _display(progress) as (show, every):
+            token = _CURRENT.set(_Progress(show, every))
+            try:
+                return function(*args, **kwargs)
+            finally:
+                _CURRENT.reset(token)
+
+    return call  # type: ignore[return-value]
+
+
+@contextmanager
+def _display(progress: Any) -> Iterator[tuple[Show, float]]:
+    """Yield the function that shows a step, and the seconds between two counts."""
+    if callable(progress):
+        yield lambda text, share: progress(text), CALLBACK_SECONDS
+    elif _in_notebook():
+        from IPython.display import HTML, display
+
+        line = display(HTML(""), display_id=True)
+        yield lambda text, share: line.update(HTML(_bar(text, share))), REDRAW_SECONDS
+        line.update(HTML(""))
+    elif sys.stderr.isatty():
+        import rich.progress as bars
+        from rich.console import Console
+
+        columns = (
+            bars.SpinnerColumn(),
+            bars.TextColumn("{task.description}", markup=False),
+            bars.BarColumn(20),
+        )
+        with bars.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+            task = shown.add_task("", total=None)
+            yield (
+                lambda text, share: shown.update(
+                    task, description=text, completed=share or 0, total=None if share is None else 1.0
+                ),
+                REDRAW_SECONDS,
+            )
+    else:
+        yield lambda text, share: None, REDRAW_SECONDS
+
+
+def _in_notebook() -> bool:
+    """Return whether the code runs in a notebook, whose kernel is IPython's for notebooks."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return type(shell).__name__ == "ZMQInteractiveShell"
+
+
+def _bar(text: str, share: float | None) -> str:
+    value = "" if share is None else f' value="{share:.3f}"'
+    return f"<progress{value}></progress> {escape(text)}"
