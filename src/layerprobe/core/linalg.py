@@ -47,10 +47,10 @@ class SecondMoment:
     """
 
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
-        self.dim, self.device = dim, device
+        self.dim, self.device, self.stripes = dim, device, stripes(dim)
         self.parts = [
             torch.zeros(stop - start, stop, dtype=torch.float64, device=device)
-            for start, stop in stripes(dim)
+            for start, stop in self.stripes
         ]
 
     @staticmethod
@@ -77,7 +77,7 @@ class SecondMoment:
     def add(self, X: Tensor) -> "SecondMoment":
         """Add rows, (n, d)."""
         for rows in blocks(X):
-            for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
+            for part, (start, stop) in zip(self.parts, self.stripes, strict=True):
                 part += rows[:, start:stop].T @ rows[:, :stop]
         return self
 
@@ -97,14 +97,16 @@ class SecondMoment:
 
     def diagonal(self) -> Tensor:
         """Return the diagonal, (d,)."""
-        offsets = [start for start, _ in stripes(self.dim)]
-        return torch.cat([part.diagonal(a) for part, a in zip(self.parts, offsets, strict=True)])
+        return torch.cat([part.diagonal(a) for part, (a, _) in zip(self.parts, self.stripes, strict=True)])
 
     def matrix(self) -> Tensor:
         """Return the whole symmetric matrix, (d, d), float64."""
-        full = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
-        for part, (start, stop) in zip(self.parts, stripes(self.dim), strict=True):
-            full[start:stop, :stop] = part
+        if len(self.parts) == 1:
+            (full,) = self.parts
+        else:
+            full = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
+            for part, (start, stop) in zip(self.parts, self.stripes, strict=True):
+                full[start:stop, :stop] = part
         return full.tril() + full.tril(-1).T
 
 
