@@ -154,7 +154,8 @@
       const how = twin.similarity === 1 ? "Equal content" : `Nearly the same (${(100 * twin.similarity).toFixed(0)} %)`;
       const given = element("p", `${how}, labelled `);
       given.append(element("strong", classes[twin.given]), `: row ${twin.index}`);
-      $("twin").append(given, contentOf(twin));
+      $("twin").append(given);
+      if (twin.similarity < 1) $("twin").append(contentOf(twin));
     }
     if (grid) drawGrid();
   }

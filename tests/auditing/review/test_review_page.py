@@ -11,7 +11,7 @@ import torch
 
 from auditing.planted import clusters, corrupted
 from browsing import complaints, sent_requests
-from layerprobe import audit_features
+from layerprobe import audit_features, audit_predictions
 from layerprobe.errors import InputError
 
 EVIL = '</script><img src="https://example.org/x.png" onerror="alert(1)">'
@@ -24,6 +24,7 @@ class Examples:
     """Rows of one kind for display, in the place of a dataset."""
 
     n = N
+    columns = None
 
     def __init__(self, example):
         self.example = example
@@ -212,3 +213,28 @@ def test_number_of_rows_is_limited(audit, tmp_path):
 def test_report_writes_the_review_page_beside_it(audit, tmp_path):
     audit.report(tmp_path / "report.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "review.html"]
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_filter_shows_conflicting_duplicates(browser, tmp_path):
+    from selenium.webdriver.support.ui import Select
+
+    random = np.random.default_rng(0)
+    texts = [f"row {i} {EVIL}" for i in range(190)] + [f"row {i} {EVIL}" for i in range(10)]
+    given = random.integers(0, 3, 200)
+    given[190:] = (given[:10] + 1) % 3
+    logits = random.normal(size=(200, 3)) + 2 * np.eye(3)[given]
+    audit_predictions(logits, NAMES[given], class_names=NAMES[:3], data=texts).review_page(
+        tmp_path / "review.html", most=5
+    )
+    browser.get((tmp_path / "review.html").as_uri())
+    Select(browser.find_element("id", "show")).select_by_value("twins")
+    assert shown(browser, "place").startswith("1 of 2")
+    for _ in range(3):
+        row = int(shown(browser, "name").split()[1])
+        twin = row + 190 if row < 10 else row - 190
+        assert shown(browser, "twin") == f"Equal content, labelled {NAMES[given[twin]]}: row {twin}"
+        browser.find_element("id", "next").click()
+    Select(browser.find_element("id", "show")).select_by_value("all")
+    assert complaints(browser) == []

@@ -57,7 +57,8 @@ def write_review_page(
     more = np.concatenate([more, conflicts.positions[~np.isin(conflicts.positions, kept)][:most]])
     positions = np.concatenate([sample.positions, more])
     suggested = audit.class_set.indices(issues["suggested_label"].to_numpy()[positions], "suggested labels")
-    shown = np.array([twins[i] for i in positions.tolist() if i in twins], np.int64)
+    near = [i for i in positions.tolist() if similarity.get(i, 1) < 1]  # equal content is not shown twice
+    shown = np.array([twins[i] for i in near], np.int64)
     contents = row_contents(audit, np.concatenate([positions, shown]))
     others = dict(zip(shown.tolist(), contents[len(positions) :], strict=True))
     rows = [
@@ -75,8 +76,8 @@ def write_review_page(
             row["twin"] = {
                 "index": str(audit.index[j]),
                 "given": int(y[j]),
-                "similarity": round(similarity[i], 3),
-                **others[j],
+                "similarity": 1 if similarity[i] == 1 else min(round(similarity[i], 3), 0.999),
+                **others.get(j, {}),
             }
     place = {int(i): row for row, i in enumerate(positions)}
     queue = [{"row": place[int(i)], "repeat": False, "sample": True} for i in sample.positions]
