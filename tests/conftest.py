@@ -12,6 +12,7 @@ from filelock import FileLock
 from threadpoolctl import threadpool_limits
 
 from browsing import start_chromium
+from layerprobe.utils.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL_SETS = ("mnist", "fashion-mnist", "cifar-100", "tiny-imagenet", "cifar-n")
@@ -26,6 +27,16 @@ def one_thread():
     torch.set_num_threads(1)
     with threadpool_limits(limits=1):  # NumPy's BLAS, for the oracle
         yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_registered():
+    """Names that a test registers are forgotten after it."""
+    before = {group: set(registry) for group, registry in Registry.every.items()}
+    yield
+    for group, registry in Registry.every.items():
+        for name in set(registry) - before.get(group, set(registry)):
+            del registry[name]
 
 
 @pytest.fixture(scope="session")

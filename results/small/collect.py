@@ -18,7 +18,8 @@ from PIL import Image
 from layerprobe.figures import encode
 from layerprobe.paper import published
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.plans import PAPER_PAIRS, SCALES, plan
+from layerprobe.paper.pairs import PAPER_PAIRS
+from layerprobe.paper.plans import SCALES, plan
 from layerprobe.paper.tables import TABLES
 from layerprobe.report.reproduction import Results, record, write_tables
 

@@ -20,7 +20,11 @@ class InputError(LayerprobeError, ValueError):
     """Raised for an invalid argument, array or label."""
 
 
-def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
+class UnknownNameError(InputError):
+    """Raised for a name that nothing is registered by, or whose package cannot be imported."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameError:
     """Return the error for a name that is in no registry, with the most similar name that is.
 
     Parameters
@@ -35,7 +39,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> InputError:
     names = list(known)
     similar = difflib.get_close_matches(str(name), names, n=1)
     hint = f" Did you mean {similar[0]}?" if similar else ""
-    return InputError(f"There is no {kind} {name!r}.{hint} Available: {', '.join(names)}.")
+    return UnknownNameError(f"There is no {kind} {name!r}.{hint} Available: {', '.join(names)}.")
 
 
 class MissingRowsError(InputError):

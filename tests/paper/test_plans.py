@@ -5,10 +5,10 @@ import pytest
 from layerprobe.errors import InputError
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.plans import (
     DEGREES,
     FAMILIES,
-    PAPER_PAIRS,
     SCALES,
     epochs_expected,
     plan,

@@ -27,13 +27,15 @@ class Grid:
     ----------
     pair
         Networks and data sets: mlp-mnist, mlp-cifar10, cnn-mnist, cnn-fashion-mnist, cnn-cifar10,
-        alexnet-cifar100, alexnet-tiny-imagenet, resnet18-cifar10, or mlp-digits, which takes seconds.
+        alexnet-cifar100, alexnet-tiny-imagenet, resnet18-cifar10, or mlp-digits, which takes seconds; one of
+        an installed package; or PKG.MOD:NAME of a layerprobe.paper.Pair.
     corruption
         Probabilities, 0 to 1, that a training label is redrawn from all classes.
     seeds
         Each seed gives one network its own noise, initial weights and batch order.
     noise
-        Human labels, as cifar-10n:worst, instead of drawn ones; --corruption is then not used.
+        pair_flip, a registered noise or PKG.MOD:NAME of one, instead of uniform noise; or human labels, as
+        cifar-10n:worst, with which --corruption is not used.
     subset
         Number of training images, balanced over the classes. By default all.
     test_subset
@@ -79,7 +81,9 @@ class Grid:
 
     def specs(self) -> "list[RunSpec]":
         """Return the specs of the runs, each once."""
-        from layerprobe.paper import Edit, RunSpec
+        from layerprobe.cli.user_code import is_reference, names_in
+        from layerprobe.data.noise import REGISTRY
+        from layerprobe.paper import PAIRS, Edit, RunSpec
 
         names = ("protocol", "noise", "subset", "test_subset", "max_epochs", "target", "optimizer")
         changes: dict[str, Any] = {
@@ -88,8 +92,12 @@ class Grid:
         changes["options"] = {} if self.dropout is None else {"dropout": self.dropout}
         changes["options"] |= {} if self.maxpool else {"maxpool": False}
         changes["edit"] = None if self.edit_epoch is None else Edit(self.edit_epoch)
-        human = self.noise is not None and ":" in self.noise
-        every = product(self.pair, (None,) if human else self.corruption, self.seeds)
+        if self.noise is not None and is_reference(self.noise):
+            (changes["noise"],) = names_in(REGISTRY, [self.noise])
+        human = ":" in (changes["noise"] or "")
+        every = product(
+            names_in(PAIRS, self.pair, call=True), (None,) if human else self.corruption, self.seeds
+        )
         return list(dict.fromkeys(RunSpec.of(*cell, **changes) for cell in every))
 
 

@@ -54,21 +54,23 @@ def add_probe(app: Commands) -> None:
             test: Data on which the probes are measured.
             true_labels: Right labels of --data: an .npy file, or a .csv file with the column label.
             probes: Any of masc, ncm, velpic, ridge, shrinkage_lda, lda, qda, knn, whitened_knn, logistic,
-                logistic_adam.
+                logistic_adam; probes of installed packages; or PKG.MOD:NAME of a class of your own.
             variances: Shares of the variance that MASC keeps, all measured from one fit. Without it: 0.99.
             memory: Memory limit, for example 8GiB. Without it: 80 % of the free memory.
             out: Folder for the results. Only the files named above are replaced in it.
         """
+        from layerprobe.cli.user_code import names_in
         from layerprobe.figures import save
         from layerprobe.layerwise import plan as plan_probes
         from layerprobe.layerwise import probe as probe_network
-        from layerprobe.probes import named_probes
+        from layerprobe.probes import REGISTRY, named_probes
         from layerprobe.utils.files import require_folder, write_csv
         from layerprobe.utils.memory_limit import as_bytes
 
         with one_job(options.device) as first:
             # Wrong options raise before the data are read.
             require_folder(out)
+            probes = names_in(REGISTRY, probes)
             named = named_probes(probes, variances or None)
             drawn = max(named, key=lambda name: getattr(named[name], "variance", None) or 0.0)
             if memory is not None:

@@ -24,6 +24,7 @@ def add_reproduce(app: Commands) -> None:
         names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = ("table1",),
         *,
         pair: tuple[str, ...] = (),
+        probes: tuple[str, ...] = (),
         scale: Literal["small", "medium", "full"] = "small",
         root: Path = Path("runs"),
         out: Path = Path("reproduction"),
@@ -41,7 +42,12 @@ def add_reproduce(app: Commands) -> None:
         Args:
             workers: Where runs are trained and measured.
             names: table1, figure2, ..., probes, thresholds, ...; or all.
-            pair: Networks and data sets; by default the eight of the paper.
+            pair: Networks and data sets; by default the eight of the paper. PKG.MOD:NAME of a
+                layerprobe.paper.Pair is one of your own; it uses all its images and its own recipe at every
+                scale.
+            probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes:
+                names of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic,
+                which it always fits. Every other experiment has fixed probes.
             scale: small: about 1,000 training images, for a first trial on two cores; medium: 10,000, where
                 the paper's effects appear, for a day on two cores; full: the paper's, for a GPU. --dry-run
                 says how long it takes.
@@ -51,8 +57,11 @@ def add_reproduce(app: Commands) -> None:
             as_is: Train and measure nothing; write tables, figures and report from the runs that exist.
             json: Print the state of all runs as JSON on stdout, and nothing else.
         """
-        from layerprobe.paper.plans import PAPER_PAIRS, SCALES
+        from layerprobe.cli.user_code import names_in
+        from layerprobe.paper.pairs import PAIRS, PAPER_PAIRS
+        from layerprobe.paper.plans import SCALES
         from layerprobe.paper.plans import plan as plan_of
+        from layerprobe.probes import REGISTRY
         from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
         from layerprobe.report.run_tables import failures, show_grid, unfinished
@@ -66,7 +75,8 @@ def add_reproduce(app: Commands) -> None:
         for folder in (root, out):
             require_folder(folder)
         jobs = workers.resolve()
-        plan = plan_of(names, SCALES[scale], pair or PAPER_PAIRS)
+        pairs = names_in(PAIRS, pair, call=True) or PAPER_PAIRS
+        plan = plan_of(names, SCALES[scale], pairs, names_in(REGISTRY, probes))
         if not as_is:
             say(announce(plan, root, jobs), error=True)
         failed: list[Outcome] = []

@@ -9,6 +9,7 @@ import re
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from layerprobe.utils.registry import Registry
 
 NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
 REFERENCE = re.compile(rf"({NAME}):({NAME})\s*(?:\((.*)\))?", re.DOTALL)
@@ -81,6 +84,36 @@ def load_object(reference: str, *, call: bool = False) -> Any:
         ) from error
     except SystemExit as error:
         raise InputError(f"{reference}: the code ended the program, SystemExit({error.code!r})") from error
+
+
+def names_in(registry: "Registry[Any]", references: Iterable[str], call: bool = False) -> tuple[str, ...]:
+    """Return names of a registry, those of ``pkg.mod:name`` after registering the object there.
+
+    Parameters
+    ----------
+    registry : Registry
+    references : iterable of str
+        Names, or references to objects.
+    call : bool
+        Call a function that returns the object.
+
+    Raises
+    ------
+    InputError
+        As for `load_object`, or if the object is of another kind.
+    """
+    names = []
+    for text in references:
+        if is_reference(text):
+            value = load_object(text, call=call)
+            module, _, name = text.strip().partition("(")[0].partition(":")
+            known = next((key for key, one in registry.items() if one is value), None)  # by its own module
+            own = None if isinstance(value, type) else getattr(value, "name", None)  # of a pair
+            text = known or (own if isinstance(own, str) else name.rpartition(".")[2])
+            if known is None:
+                registry.register(text, value, module)
+        names.append(text)
+    return tuple(names)
 
 
 def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:

@@ -5,7 +5,8 @@ from layerprobe.data.download import fetch
 from layerprobe.data.human import human_labels
 from layerprobe.data.image_readers import from_dataset, from_hf, image_folder
 from layerprobe.data.imagesets import ImageSet
-from layerprobe.data.registry import available, load
+from layerprobe.data.noise import register_noise
+from layerprobe.data.registry import available, load, register_dataset
 from layerprobe.data.texts import TextSet, docstrings
 
 __all__ = [
@@ -20,4 +21,6 @@ __all__ = [
     "image_folder",
     "load",
     "noise",
+    "register_dataset",
+    "register_noise",
 ]

@@ -1,6 +1,6 @@
 """Label noise: each function corrupts true labels and returns a frozen record of the result."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from layerprobe.errors import InputError
+from layerprobe.utils.registry import Registry, calling_module
 
 Labels = Sequence[int] | np.ndarray | torch.Tensor
 Matrix = Sequence[Sequence[float]] | np.ndarray | torch.Tensor
@@ -206,3 +207,69 @@ def _record(true: np.ndarray, noisy: np.ndarray, *, kind: str, **arguments: Any)
         key: value.item() if isinstance(value, np.generic) else value for key, value in arguments.items()
     }
     return Noise(noisy, changed, {"kind": kind, **plain})
+
+
+def _check(name: str, noise: Any) -> Callable[..., Any]:
+    if not callable(noise):
+        raise InputError(
+            f"expected a function of labels, degree, num_classes and seed as the noise {name!r}, "
+            f"got {noise!r:.80}"
+        )
+    return noise
+
+
+REGISTRY: Registry[Callable[..., Any]] = Registry("noise", "layerprobe.noises", _check)
+REGISTRY.own({"uniform": uniform, "pair_flip": pair_flip})
+
+
+def register_noise(name: str, noise: Callable[..., Any]) -> None:
+    """Register label noise of your own, for runs (``RunSpec.of(noise=name)``) and the option --noise.
+
+    Installed packages register theirs by the entry points "layerprobe.noises".
+
+    Parameters
+    ----------
+    name : str
+    noise : callable
+        ``noise(labels, degree, num_classes, seed)`` returns corrupted labels (n,), integers in 0..K-1, or a
+        `Noise`. It must return the same labels for the same arguments.
+
+    Raises
+    ------
+    InputError
+        If the name is one of layerprobe's own noises, or `noise` is not callable.
+    """
+    if name == "published":
+        raise InputError("layerprobe has a noise 'published' of its own; choose another name")
+    REGISTRY.register(name, noise, calling_module())
+
+
+def drawn(name: str, labels: np.ndarray, degree: float, num_classes: int, seed: int) -> np.ndarray:
+    """Return labels corrupted by the noise of a name.
+
+    Parameters
+    ----------
+    name : str
+        A name in `REGISTRY`.
+    labels : ndarray of shape (n,)
+        True labels.
+    degree, num_classes, seed
+        As for `uniform`.
+
+    Returns
+    -------
+    ndarray of shape (n,), int64
+
+    Raises
+    ------
+    InputError
+        If the noise returns anything else than one class index per label.
+    """
+    given = REGISTRY.find(name)(labels, degree, num_classes, seed)
+    noisy = np.asarray(given.labels if isinstance(given, Noise) else given)
+    if noisy.dtype.kind not in "iu" or noisy.shape != labels.shape:
+        raise InputError(
+            f"the noise {name!r} must return one integer for each of the {len(labels)} labels, got "
+            f"{noisy.dtype} of shape {noisy.shape}"
+        )
+    return _class_indices(noisy, num_classes)

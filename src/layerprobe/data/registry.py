@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from layerprobe.data.idx import IDX_FILES, read_idx_set
 from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.progress import Progress
 from layerprobe.data.tiny_imagenet import read_tiny_imagenet
-from layerprobe.errors import DataError, unknown_name
+from layerprobe.errors import DataError, InputError
+from layerprobe.utils.registry import Registry, calling_module
 
 
 @dataclass(frozen=True)
@@ -84,19 +86,61 @@ def load(
     check_sizes(name, folder)
     if entry.source is not None and not entry.source.members:
         _check_md5(name, entry.source, folder)
-    return entry.read(name, folder, progress)
+    images = entry.read(name, folder, progress)
+    if not isinstance(images, ImageSet):
+        raise InputError(f"the reader of {name!r} must return an ImageSet, got {type(images).__name__}")
+    return images
+
+
+def register_dataset(name: str, read: Callable[[Path], ImageSet] | Entry) -> None:
+    """Register an image set of your own, for `load` and for the pairs that name it.
+
+    Installed packages register theirs by the entry points "layerprobe.datasets".
+
+    Parameters
+    ----------
+    name : str
+    read : callable, or Entry
+        Return the `ImageSet`, given the folder of this name in the folder of all data sets (--data,
+        LAYERPROBE_DATA), which need not exist. It must return the same images at every call. With an `Entry`
+        the files are checked, and can be fetched.
+
+    Raises
+    ------
+    InputError
+        If the name is one of layerprobe's own sets, or `read` is not callable.
+    """
+    REGISTRY.register(name, read, calling_module())
 
 
 def available() -> list[str]:
-    """Return the names of the image sets that `load` reads."""
-    return list(REGISTRY)
+    """Return the names of the image sets that `load` reads, those of installed packages among them."""
+    return REGISTRY.names()
 
 
 def registered(name: str) -> Entry:
     """Return the entry of a name, or raise InputError that lists the known names."""
-    if name not in REGISTRY:
-        raise unknown_name("image set", name, REGISTRY)
-    return REGISTRY[name]
+    return REGISTRY.find(name)
+
+
+@dataclass(frozen=True)
+class _OwnReader:
+    """A reader of the user, which needs the folder only."""
+
+    read: Callable[[Path], ImageSet]
+
+    def __call__(self, _name: str, folder: Path, _progress: bool | Progress) -> ImageSet:
+        return self.read(folder)
+
+
+def _check(name: str, read: Any) -> Entry:
+    if isinstance(read, Entry):
+        return read
+    if not callable(read):
+        raise InputError(
+            f"expected a function from a folder to an ImageSet as the image set {name!r}, got {read!r:.80}"
+        )
+    return Entry(_OwnReader(read), folder=name)
 
 
 def check_sizes(name: str, folder: Path) -> None:
@@ -167,7 +211,7 @@ _CIFAR100_SOURCE = Source(
     members=(".",),
 )
 
-REGISTRY: dict[str, Entry] = {
+_SETS = {
     "digits": Entry(_read_digits),
     "mnist": Entry(
         partial(read_idx_set, class_names=tuple("0123456789")),
@@ -238,3 +282,6 @@ REGISTRY: dict[str, Entry] = {
         ),
     ),
 }
+
+REGISTRY: Registry[Entry] = Registry("image set", "layerprobe.datasets", _check)
+REGISTRY.own(_SETS)

@@ -6,7 +6,7 @@ from layerprobe.runs.execution import execute, execute_together
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.grid import train_grid
 from layerprobe.runs.leases import BusyError
-from layerprobe.runs.pairs import Pair, pair
+from layerprobe.runs.pairs import Pair, pair, register_pair
 from layerprobe.runs.specs import Edit, Protocol, RunSpec
 from layerprobe.runs.states import status
 
@@ -24,6 +24,7 @@ __all__ = [
     "load_model",
     "pair",
     "read_run",
+    "register_pair",
     "run_data",
     "run_folder",
     "status",

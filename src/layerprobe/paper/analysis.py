@@ -1,20 +1,30 @@
 """Experiments on finished runs: missing rows are measured once and kept in the folder of the run."""
 
 import contextlib
-import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
 
 import pandas as pd
 
-from layerprobe.errors import DataError, ExperimentError, unknown_name
-from layerprobe.paper.experiments import EXPERIMENTS
-from layerprobe.paper.rows import COLUMNS, RUN, of_run, read_rows, rows_path, tidy, with_run, write_rows
+from layerprobe.errors import DataError, ExperimentError
+from layerprobe.paper.experiments import EXPERIMENTS, experiment_of, origin_of
+from layerprobe.paper.rows import (
+    COLUMNS,
+    RUN,
+    check_rows,
+    kind_of,
+    of_run,
+    read_rows,
+    rows_path,
+    tidy,
+    with_run,
+    write_rows,
+)
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.runs.folders import is_done, is_marked, read_run, run_folder
+from layerprobe.runs.folders import is_done, is_marked, read_record, read_run, run_folder, write_record
 from layerprobe.runs.grid import Outcome, remove_all_left
 from layerprobe.runs.leases import Session, acquire, is_leased, remove_unfinished
 from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
@@ -38,15 +48,19 @@ def missing(spec: RunSpec, root: Location, experiments: Sequence[str]) -> list[s
     InputError
         If there is no such experiment.
     """
-    for name in experiments:
-        if name not in EXPERIMENTS:
-            raise unknown_name("experiment", name, EXPERIMENTS)
     folder = run_folder(root, spec)
+    wanted = {name: experiment_of(name) for name in dict.fromkeys(experiments)}
     return [
         name
-        for name, experiment in EXPERIMENTS.items()
-        if name in experiments and experiment.suits(spec) and not rows_path(folder, name).exists()
+        for name in in_order(wanted)
+        if wanted[name].applies(spec) and not rows_path(folder, name).exists()
     ]
+
+
+def in_order(experiments: Iterable[str]) -> list[str]:
+    """Return names of experiments in the order of the registry, unknown ones at the end."""
+    places = {name: place for place, name in enumerate(EXPERIMENTS)}
+    return sorted(experiments, key=lambda name: (places.get(name, len(places)), name))
 
 
 def analyse(
@@ -100,14 +114,23 @@ def analyse(
                 on_experiment(name)
             start = time.perf_counter()
             try:
-                rows = EXPERIMENTS[name].measure(finished)  # type: ignore[arg-type]  # read if there are names
+                rows = experiment_of(name).measure(finished)  # type: ignore[arg-type]  # read if there are names
+                check_rows(rows, name)
             except Exception as error:  # a failed experiment must not end the others
                 failed.append(error)
                 said.append(f"{name}: {Outcome.of(spec, error).error}")
                 continue
-            took = {"experiment": name, "metric": "experiment_seconds", "value": time.perf_counter() - start}
+            took = {
+                "experiment": kind_of(name),
+                "metric": "experiment_seconds",
+                "value": time.perf_counter() - start,
+            }
             lease.check()
             write_rows(folder, name, pd.concat([rows, tidy([took])], ignore_index=True))
+            if origin := origin_of(name):
+                record = read_record(folder)
+                origins = {**record.get("experiments", {}), name: origin}
+                write_record(folder, {**record, "experiments": origins})
     if failed:
         raise ExperimentError("; ".join(said)) from failed[0]
 
@@ -204,7 +227,7 @@ def gather(specs: Sequence[RunSpec], root: Location, damaged: list[Outcome] | No
     frames, bad = [], list[Outcome]() if damaged is None else damaged
     for spec in specs:
         folder = run_folder(root, spec)
-        for name in [name for name in EXPERIMENTS if os.path.lexists(rows_path(folder, name))]:
+        for name in in_order(path.stem for path in folder.glob("rows/*.csv")):
             try:
                 run = read_run(folder)
             except DataError as error:

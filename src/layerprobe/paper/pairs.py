@@ -15,7 +15,7 @@ def _published(name: str, dataset: str, train_size: int, recipe: Recipe, low: fl
 
 
 # fmt: off
-for _pair in (
+_PAIRS = (
     _published("mlp-mnist", "mnist", 60_000, Recipe("sgd", 1e-3, 32, momentum=0.9, target=0.999)),
     _published("mlp-cifar10", "cifar-10", 50_000, Recipe("sgd", 1e-3, 32, momentum=0.9, target=1.0)),
     _published("cnn-mnist", "mnist", 60_000, Recipe("adam", 2e-4, 128, target=0.999)),
@@ -27,6 +27,7 @@ for _pair in (
     _published("resnet18-cifar10", "cifar-10", 50_000, Recipe("sgd", 1e-3, 32, momentum=0.9, target=1.0)),
     # Not one of the paper's: it needs no download and is trained in seconds.
     Pair("mlp-digits", "digits", 1437, Recipe("adam", 1e-3, 32), partial(MLP, 64, (256, 512, 512))),
-):
-    PAIRS[_pair.name] = _pair
+)
 # fmt: on
+PAIRS.own({pair.name: pair for pair in _PAIRS})
+PAPER_PAIRS = tuple(pair.name for pair in _PAIRS if pair.name != "mlp-digits")

@@ -16,7 +16,7 @@ import torch
 
 from layerprobe.errors import InputError, unknown_name
 from layerprobe.paper import published
-from layerprobe.paper.experiments import EXPERIMENTS
+from layerprobe.paper.experiments import EXPERIMENTS, further
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.tables import TABLES
@@ -29,7 +29,6 @@ from layerprobe.utils.settings import one_thread
 
 DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
 ONE_DEGREE = 0.4  # of experiments at a single degree
-PAPER_PAIRS = tuple(name for name in PAIRS if name != "mlp-digits")
 # Pairs with human labels; `layerprobe paper train --noise` trains any other.
 HUMAN = {
     "cnn-cifar10": ("cifar-10n:aggre", "cifar-10n:random1", "cifar-10n:worst"),
@@ -221,7 +220,9 @@ def targets(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(known) if "all" in names else tuple(dict.fromkeys(names))
 
 
-def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> ReproductionPlan:
+def plan(
+    names: Sequence[str], scale: StudyScale, pairs: Sequence[str], probes: Sequence[str] = ()
+) -> ReproductionPlan:
     """Return the runs and experiments that tables and figures need.
 
     Parameters
@@ -230,11 +231,13 @@ def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Repro
         Names of tables and figures, or "all".
     scale : StudyScale
     pairs : sequence of str
+    probes : sequence of str
+        Further probes for the experiment `probes`.
 
     Raises
     ------
     InputError
-        If a name is unknown, or there is no pair or nothing to do.
+        If a name is unknown, there is no pair or nothing to do, or no experiment takes further probes.
     """
     if not pairs:
         raise InputError("expected at least one pair of network and data set")
@@ -252,12 +255,16 @@ def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Repro
             f"{', '.join(chosen)} shows other pairs; there is nothing to do for {', '.join(pairs)}"
         )
     checkpoints = frozenset(_checkpointed(scale, pairs)) & needed.keys()
+    added = further(probes, set(chain.from_iterable(needed.values())))
     work = {
         spec: tuple(
             name
             for name, experiment in EXPERIMENTS.items()
-            if name in experiments and experiment.suits(spec) and (name != "dynamics" or spec in checkpoints)
+            if name in experiments
+            and experiment.applies(spec)
+            and (name != "dynamics" or spec in checkpoints)
         )
+        + (added if "probes" in experiments else ())
         for spec, experiments in needed.items()
     }
     return ReproductionPlan(scale, chosen, work, checkpoints, shown)
@@ -265,6 +272,8 @@ def plan(names: Sequence[str], scale: StudyScale, pairs: Sequence[str]) -> Repro
 
 def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:
     """Return an estimate of the seconds that one core of this machine needs to finish these runs.
+
+    It is infinite if a run is of a data set of unknown size.
 
     Parameters
     ----------
@@ -274,7 +283,7 @@ def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:
     """
     rate = EFFICIENCY * _operations_per_second() if specs else 1.0
     left = ((max(0, epochs_expected(spec) - so_far(root, spec)[0]), operations(spec)) for spec in specs)
-    return sum(epochs * per_epoch / rate for epochs, per_epoch in left)
+    return sum(epochs * per_epoch / rate for epochs, per_epoch in left if epochs)
 
 
 def epochs_expected(spec: RunSpec) -> float:

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError
 from layerprobe.runs.folders import Run, one_line
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import variant
@@ -51,6 +51,33 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     ['']
     """
     return _typed(pd.DataFrame(list(records), columns=MEASURE))
+
+
+def kind_of(experiment: str) -> str:
+    """Return the name of an experiment in its rows: "probes" for "probes-NAME", which adds a probe to it."""
+    return experiment.partition("-")[0]
+
+
+def check_rows(rows: Any, experiment: str) -> None:
+    """Check the rows that an experiment returned.
+
+    Parameters
+    ----------
+    rows : object
+    experiment : str
+        The name of the experiment.
+
+    Raises
+    ------
+    InputError
+        If they are not a frame of `tidy`, not empty, with the experiment's name.
+    """
+    names = set(rows["experiment"]) if isinstance(rows, pd.DataFrame) and "experiment" in rows else set()
+    if names != {kind_of(experiment)} or list(rows.columns) != MEASURE:
+        raise InputError(
+            f"the experiment {experiment!r} must return rows of layerprobe.paper.rows.tidy with this name in "
+            f"the column experiment; got {type(rows).__name__} with {', '.join(map(repr, names)) or 'none'}"
+        )
 
 
 def rows_path(folder: Path, experiment: str) -> Path:
@@ -96,7 +123,7 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
         content = io.BytesIO(read_file(path))
         # As text: the parser of pandas may lose the last bit of a number.
         rows = _typed(pd.read_csv(content, dtype=str, keep_default_na=False)[MEASURE])
-        if rows.empty or not rows["experiment"].isin([experiment, ""]).all():
+        if rows.empty or not rows["experiment"].isin([kind_of(experiment), ""]).all():
             raise ValueError(f"there are no rows of {experiment}, or also others")
         if np.isinf(rows[NUMBERS].to_numpy(float, na_value=np.nan)).any():
             raise ValueError("a number is infinite")

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
-from layerprobe.errors import InputError, renamed
+from layerprobe.errors import DataError, InputError, renamed
 from layerprobe.layerwise.outputs import Extractor
-from layerprobe.runs.data import run_data
+from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
@@ -98,10 +98,17 @@ class FinishedRun:
         Raises
         ------
         DataError
-            If the run or its data are missing.
+            If the run or its data are missing, or the data are not those that it was trained on.
         """
         run = read_run(run_folder(root, spec))
         images, noisy = run_data(run.spec, data_root)
+        recorded, here = run.record.get("data"), data_record(images, noisy)
+        if recorded and recorded != here:
+            differing = ", ".join(name for name in here if recorded.get(name) != here[name])
+            raise DataError(
+                f"{run.folder}: the data differ from those that the run was trained on ({differing}); "
+                "restore the data set or the noise, or name another root"
+            )
         return cls(run, images, noisy, Path(root), data_root, device)
 
     @property

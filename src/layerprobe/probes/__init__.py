@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from sklearn.base import ClassifierMixin, clone
 
 from layerprobe.core.checks import check_strength
-from layerprobe.errors import InputError, unknown_name
+from layerprobe.errors import InputError
 from layerprobe.probes.base import LinearProbe, MomentProbe, Probe, StagedProbe
 from layerprobe.probes.class_directions import NearestClassMean, VeLPIC
 from layerprobe.probes.knn import KNN
@@ -17,6 +17,7 @@ from layerprobe.probes.qda import QDA
 from layerprobe.probes.ridge import Ridge
 from layerprobe.probes.shrinkage_lda import ShrinkageLDA
 from layerprobe.probes.whitened_knn import WhitenedKNN
+from layerprobe.utils.registry import Registry, calling_module
 
 __all__ = [
     "KNN",
@@ -38,6 +39,7 @@ __all__ = [
     "available",
     "create",
     "named_probes",
+    "register_probe",
 ]
 
 Probes: TypeAlias = (
@@ -45,24 +47,66 @@ Probes: TypeAlias = (
 )
 """One or several probes, as arguments give them."""
 
-REGISTRY: dict[str, type[Probe]] = {
-    "masc": MASC,
-    "ncm": NearestClassMean,
-    "logistic": LogisticRegression,
-    "lda": LDA,
-    "qda": QDA,
-    "knn": KNN,
-    "velpic": VeLPIC,
-    "ridge": Ridge,
-    "shrinkage_lda": ShrinkageLDA,
-    "whitened_knn": WhitenedKNN,
-    "logistic_adam": AdamLogisticRegression,
-}
+CONTRACT = ("fit", "predict", "get_params")  # of scikit-learn's classifiers
+
+
+def _check(name: str, probe: Any) -> type[Probe]:
+    if not isinstance(probe, type) or not all(hasattr(probe, method) for method in CONTRACT):
+        raise InputError(
+            f"expected a class with {', '.join(CONTRACT)} as the probe {name!r}, as a subclass of "
+            f"layerprobe.probes.Probe or a classifier of scikit-learn; got {probe!r:.80}"
+        )
+    return probe
+
+
+REGISTRY: Registry[type[Probe]] = Registry("probe", "layerprobe.probes", _check)
+REGISTRY.own(
+    {
+        "masc": MASC,
+        "ncm": NearestClassMean,
+        "logistic": LogisticRegression,
+        "lda": LDA,
+        "qda": QDA,
+        "knn": KNN,
+        "velpic": VeLPIC,
+        "ridge": Ridge,
+        "shrinkage_lda": ShrinkageLDA,
+        "whitened_knn": WhitenedKNN,
+        "logistic_adam": AdamLogisticRegression,
+    }
+)
+
+
+def register_probe(name: str, probe: type) -> None:
+    """Register a probe of your own, for `create`, `probe(probes=)`, and the option --probes.
+
+    Installed packages register theirs by the entry points "layerprobe.probes".
+
+    Parameters
+    ----------
+    name : str
+    probe : type
+        A subclass of `Probe`, or any class with scikit-learn's contract of classifiers. Its arguments need
+        defaults.
+
+    Raises
+    ------
+    InputError
+        If the name is one of layerprobe's own probes, or `probe` is no such class.
+
+    Examples
+    --------
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> register_probe("naive_bayes", GaussianNB)
+    >>> create("naive_bayes")
+    GaussianNB()
+    """
+    REGISTRY.register(name, probe, calling_module())
 
 
 def available() -> list[str]:
-    """Return the names of all probes."""
-    return list(REGISTRY)
+    """Return the names of all probes, those of installed packages among them."""
+    return REGISTRY.names()
 
 
 def create(name: str, **parameters: Any) -> Probe:
@@ -80,9 +124,7 @@ def create(name: str, **parameters: Any) -> Probe:
     InputError
         For an unknown name.
     """
-    if name not in REGISTRY:
-        raise unknown_name("probe", name, REGISTRY)
-    return REGISTRY[name](**parameters)
+    return REGISTRY.find(name)(**parameters)
 
 
 def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> dict[str, ClassifierMixin]:
@@ -119,9 +161,7 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
             raise InputError(
                 f"expected a probe, got the class {candidate.__name__}; write {candidate.__name__}()"
             )
-        if not isinstance(candidate, str) and not all(
-            hasattr(candidate, name) for name in ("fit", "predict", "get_params")
-        ):
+        if not isinstance(candidate, str) and not all(hasattr(candidate, name) for name in CONTRACT):
             raise InputError(
                 f"expected names of probes ({', '.join(REGISTRY)}) or classifiers with scikit-learn's "
                 f"contract, got {candidate!r:.80}"

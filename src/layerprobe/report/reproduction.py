@@ -1,6 +1,7 @@
 """A reproduction of the paper: train, measure, and write tables, figures and one page."""
 
 import json as jsonlib
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -213,7 +214,8 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
     if left:
         seconds = seconds_left(left, root) / (1 if cluster else max(1, min(at_once, len(left))))
         where = "here" if cluster is None else "on one core like this one's"
-        training = f"about {in_words(seconds)} of training {where} (a rough guess), experiments beside"
+        guess = f"about {in_words(seconds)}" if math.isfinite(seconds) else "an unknown time"
+        training = f"{guess} of training {where} (a rough guess), experiments beside"
     number = f"{jobs} at a time" if cluster is None else f"As many at a time as {cluster} has workers"
     state = f"Scale {plan.scale.name}. {counts(status(root, list(plan.work)))}."
     return f"{state} {to_measure} experiments to do. {number}: {training}, {disk(needed, root)}."

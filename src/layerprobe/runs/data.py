@@ -1,5 +1,8 @@
 """The images of a run and the labels that it is trained on."""
 
+import hashlib
+from typing import Any
+
 import numpy as np
 
 from layerprobe.data import ImageSet, human_labels, load, noise
@@ -44,13 +47,31 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     elif spec.noise_seed is None:
         labels = _published_labels(spec.corruption, images, pair.train_size)
     else:
-        labels = noise.uniform(
-            images.train_labels, spec.corruption, images.num_classes, spec.noise_seed
-        ).labels
+        labels = noise.drawn(
+            spec.noise, images.train_labels, spec.corruption, images.num_classes, spec.noise_seed
+        )
     if spec.subset is None and spec.test_subset is None:
         return images, labels
     chosen = images.subset(spec.subset, test=spec.test_subset)
     return chosen, labels[np.isin(images.train_index, chosen.train_index)]
+
+
+def data_record(images: ImageSet, labels: np.ndarray) -> dict[str, Any]:
+    """Return the fingerprint of the data of a run, for run.json.
+
+    Parameters
+    ----------
+    images : ImageSet
+    labels : ndarray of shape (n,)
+        The labels to train on.
+    """
+    return {
+        "name": images.name,
+        "sha256": images.fingerprint,
+        "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
+        "train_images": len(images.train_images),
+        "test_images": len(images.test_images),
+    }
 
 
 def _published_labels(degree: float, images: ImageSet, whole: int) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Train runs in their own folders, one at a time or several as one batched model, or resume them."""
 
-import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,9 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
+from layerprobe.data.noise import REGISTRY as NOISES
+from layerprobe.data.registry import REGISTRY as SETS
 from layerprobe.editing import edit_head
 from layerprobe.errors import DataError, InputError, LayerprobeError
-from layerprobe.runs.data import run_data
+from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import (
     ANEW,
     CHECKPOINT,
@@ -38,7 +39,7 @@ from layerprobe.runs.folders import (
     write_record,
 )
 from layerprobe.runs.leases import Lease, Session, acquire, remove_unfinished
-from layerprobe.runs.pairs import pair
+from layerprobe.runs.pairs import PAIRS, pair
 from layerprobe.runs.specs import Edit, RunSpec
 from layerprobe.runs.states import untrained_network
 from layerprobe.training import (
@@ -101,7 +102,14 @@ def execute(
         If another process trains the run.
     DataError
         If the data set is missing, or the folder was begun with another spec or other data.
+    InputError
+        If the spec has published weights, which are imported and not trained.
     """
+    if spec.weights:
+        raise InputError(
+            f"{spec.folder_name}: published weights are not trained; import them by "
+            "layerprobe.paper.released.import_weights, or by layerprobe reproduce --weights"
+        )
     device = torch.device(device)
     with _unfinished(spec, root, session) as lease:
         if lease:
@@ -215,13 +223,7 @@ class _RunWriter:
             resume = load_checkpoint(checkpoint) if checkpoint.exists() else None
         except DataError as error:
             raise DataError(f"{error} Remove this file to begin the run anew.") from error
-        data = {
-            "name": images.name,
-            "sha256": images.fingerprint,
-            "labels_sha256": hashlib.sha256(labels.tobytes()).hexdigest(),
-            "train_images": len(images.train_images),
-            "test_images": len(images.test_images),
-        }
+        data = data_record(images, labels)
         if rank() == 0:
             _record_session(spec, folder, data, device, resume)
         model = build_network(spec).to(device)
@@ -268,6 +270,9 @@ def _record_session(
         record = read_record(folder)
         _check_same("data", record.get("data"), data, folder)
         sessions = record.get("sessions", [])
+    origins = {"pair": PAIRS.origin(spec.pair), "dataset": SETS.origin(pair(spec.pair).dataset)}
+    origins |= {"noise": NOISES.origin(spec.noise)}
+    outside = {kind: origin for kind, origin in origins.items() if origin}
     session = {
         "started": _now(),
         "epochs_before": len(resume.history) if resume else 0,
@@ -275,6 +280,7 @@ def _record_session(
         "processes": world_size(),
         "threads": torch.get_num_threads(),
         **provenance(),
+        **({"origins": outside} if outside else {}),
     }
     sessions = [*sessions, session]
     write_record(folder, {"spec": spec.to_dict(), "key": spec.key, "data": data, "sessions": sessions})

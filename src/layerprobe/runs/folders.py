@@ -29,7 +29,7 @@ import safetensors
 import torch
 from torch import nn
 
-from layerprobe.errors import DataError, LayerprobeError
+from layerprobe.errors import DataError, LayerprobeError, UnknownNameError
 from layerprobe.runs.leases import is_leased
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
@@ -172,10 +172,10 @@ def read_run(folder: Location) -> Run:
     """
     folder = Path(folder)
     record = read_record(folder)
-    with _reported(folder):
+    with _reported(folder, record):
         spec, history = RunSpec.from_dict(record["spec"]), _read_history(folder)
         hash(spec)  # an option may be of a type that has no hash
-        if is_marked(folder) and history.empty:
+        if is_marked(folder) and history.empty and spec.weights is None:
             raise ValueError(f"{HISTORY} has no epoch")
     return Run(folder, spec, history, is_done(folder), record)
 
@@ -227,10 +227,17 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _reported(folder: Path) -> Iterator[None]:
+def _reported(folder: Path, record: dict[str, Any] | None = None) -> Iterator[None]:
     """Report every error of reading a run as a DataError: files on a disk can hold anything."""
     try:
         yield
+    except UnknownNameError as error:  # not imported from the record: no file that we read can run code
+        origins = [session.get("origins") for session in (record or {}).get("sessions", [])]
+        came = f" The run was made with {one_line(json.dumps(origins[-1]))}." if any(origins) else ""
+        raise DataError(
+            f"{folder}: the run is not damaged, but needs a name that is not registered here. {error}{came} "
+            "Name the object, as in --pair PKG.MOD:NAME, or import the module that registers it."
+        ) from error
     except Exception as error:
         kind = "" if isinstance(error, LayerprobeError) else f"{type(error).__name__}: "
         reason = one_line(f"{kind}{error}").rstrip(".")

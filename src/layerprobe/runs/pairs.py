@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from layerprobe.errors import InputError, unknown_name
+from layerprobe.errors import InputError
 from layerprobe.training import Recipe, Scale
+from layerprobe.utils.registry import Registry, calling_module
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,38 @@ class Pair:
         return Scale(*self.input_range, max_value)
 
 
-PAIRS: dict[str, Pair] = {}
+def _check(name: str, pair: Any) -> Pair:
+    if not isinstance(pair, Pair):
+        raise InputError(f"expected a layerprobe.paper.Pair as {name!r}, got a {type(pair).__name__}")
+    if pair.name != name:
+        raise InputError(f"expected a pair of the name {name!r}, got one of the name {pair.name!r}")
+    return pair
+
+
+PAIRS: Registry[Pair] = Registry("pair", "layerprobe.pairs", _check)
 """The registered pairs. Worker processes and clusters get those of the process that sends them work."""
+
+
+def register_pair(pair: Pair) -> Pair:
+    """Register a pair of your own by its name, for runs, experiments and the option --pair.
+
+    Installed packages register theirs by the entry points "layerprobe.pairs".
+
+    Parameters
+    ----------
+    pair : Pair
+
+    Returns
+    -------
+    Pair
+        `pair`.
+
+    Raises
+    ------
+    InputError
+        If the name is that of one of layerprobe's own pairs.
+    """
+    return PAIRS.register(getattr(pair, "name", ""), pair, calling_module())
 
 
 def pair(name: str) -> Pair:
@@ -67,6 +98,4 @@ def pair(name: str) -> Pair:
     InputError
         If no pair of this name is registered.
     """
-    if name not in PAIRS:
-        raise unknown_name("pair", name, PAIRS)
-    return PAIRS[name]
+    return PAIRS.find(name)

@@ -25,7 +25,7 @@ from layerprobe.data.folders import data_folder
 from layerprobe.errors import InputError, LayerprobeError
 from layerprobe.runs.folders import Location
 from layerprobe.runs.leases import AbandonedError, Session
-from layerprobe.runs.pairs import PAIRS, Pair
+from layerprobe.utils.registry import Registrations
 from layerprobe.utils.settings import one_thread
 
 Task = TypeVar("Task")
@@ -182,7 +182,7 @@ def run_tasks(
         from loky import BrokenProcessPool, ProcessPoolExecutor
 
         one_thread = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
-        run = partial(_run_task, work=work, session=session, pairs=dict(PAIRS))
+        run = partial(_run_task, work=work, session=session, registered=Registrations.here())
         start = partial(
             ProcessPoolExecutor, max_workers=1, timeout=IDLE, initializer=_prepare, env=one_thread
         )
@@ -219,8 +219,8 @@ def _prepare() -> None:
     torch.set_num_threads(1)
 
 
-def _run_task(task: Any, *, work: Callable[..., Any], session: Session, pairs: dict[str, Pair]) -> Any:
-    PAIRS.update(pairs)
+def _run_task(task: Any, *, work: Callable[..., Any], session: Session, registered: Registrations) -> Any:
+    registered.apply()
     try:
         return work(task, session=session)
     except AbandonedError:
@@ -236,7 +236,7 @@ def _run_on_cluster(
     worker must have one.
     """
     run = {"dask": _run_on_dask, "ray": _run_on_ray}[cluster.backend]
-    yield from run(_WorkerTask(work, session, dict(PAIRS)), tasks, cluster.address, device)
+    yield from run(_WorkerTask(work, session, Registrations.here()), tasks, cluster.address, device)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class _WorkerTask:
 
     work: Callable[..., Any]
     session: Session
-    pairs: dict[str, Pair]
+    registered: Registrations
 
     def __call__(self, task: Any) -> Any:
         root = self.session.folder.parent.parent
@@ -256,7 +256,7 @@ class _WorkerTask:
                     "name a --root on storage that all workers share"
                 )
             with _ONE_TASK, one_thread():
-                PAIRS.update(self.pairs)
+                self.registered.apply()
                 return self.work(task, session=self.session)
         except (Exception, AbandonedError) as error:
             return error

@@ -8,15 +8,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+from layerprobe.data import noise as noises
 from layerprobe.editing import Bias, check_bias, linear_probe
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, UnknownNameError
 from layerprobe.runs.pairs import pair as pair_of
 from layerprobe.training import Recipe, Seeds
 
 Protocol = Literal["independent", "published"]
 WHOLE = ("init_seed", "order_seed", "noise_seed", "seed", "subset", "test_subset")
 # Fields that are left out of the record where they are None, which keeps the keys of runs without them.
-OPTIONAL = ("test_subset", "edit")
+OPTIONAL = ("test_subset", "edit", "weights")
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class RunSpec:
     init_seed, order_seed : int
         Seeds of the initial weights, and of the batch order and dropout.
     noise_seed : int or None
-        Seed of uniform noise; None for the other kinds of noise.
+        Seed of the noise; None for published noise and human labels.
     noise : str
-        "uniform" (`noise.uniform`), "published" (`noise.published`, the draw that all published runs share),
-        or human labels as "cifar-10n:worst".
+        "uniform" (`noise.uniform`), "pair_flip", a noise of `layerprobe.data.register_noise`, "published"
+        (`noise.published`, the draw that all published runs share), or human labels as "cifar-10n:worst".
     subset : int or None
         Number of training images, a fixed choice balanced over the true classes; None for all. Noise is
         drawn for the whole set first, so an image has the same label in every subset.
@@ -73,6 +74,9 @@ class RunSpec:
         The seed from which the others are derived, if they are.
     edit : Edit, optional
         An edit of the last layer during training.
+    weights : "published", optional
+        The weights are the published ones, which `layerprobe.paper.released.import_weights` reads, and are
+        not trained here. `seed` is then the number of the published run; its seeds are unknown.
     """
 
     pair: str
@@ -87,15 +91,16 @@ class RunSpec:
     seed: int | None = None
     test_subset: int | None = None
     edit: Edit | None = None
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         pair_of(self.pair)
         human = ":" in self.noise
         named = re.fullmatch(r"[\w-]+:\w+", self.noise)
-        if not (named if human else self.noise in ("uniform", "published")):
-            raise InputError(
-                "noise must be 'uniform', 'published' or human labels as 'cifar-10n:worst', "
-                f"got {self.noise!r}"
+        if not (named if human else self.noise in noises.REGISTRY or self.noise == "published"):
+            known = ", ".join([*noises.REGISTRY, "published"])
+            raise UnknownNameError(
+                f"noise must be one of {known}, or human labels as 'cifar-10n:worst', got {self.noise!r}"
             )
         if human != (self.corruption is None):
             raise InputError(
@@ -105,9 +110,9 @@ class RunSpec:
         number = self.corruption is None or isinstance(self.corruption, Real)
         if not number or (self.corruption is not None and not 0 <= self.corruption <= 1):
             raise InputError(f"corruption must be a probability in [0, 1], got {self.corruption!r}")
-        if (self.noise == "uniform") != (self.noise_seed is not None):
+        if is_seeded(self.noise) != (self.noise_seed is not None):
             raise InputError(
-                "noise_seed must be given for uniform noise and None for any other, "
+                "noise_seed must be given for seeded noise and None for any other (published, human labels), "
                 f"got {self.noise_seed!r} with noise {self.noise!r}"
             )
         for name in WHOLE:
@@ -118,13 +123,20 @@ class RunSpec:
                 raise InputError(f"{name} must be a whole number {limits}, got {value!r}")
         if self.seed is not None:
             derived = Seeds.derive(self.seed)
-            drawn = derived.noise if self.noise == "uniform" else None
+            drawn = derived.noise if is_seeded(self.noise) else None
             if (self.noise_seed, self.init_seed, self.order_seed) != (drawn, derived.init, derived.order):
                 raise InputError(f"seed must be None unless the other seeds derive from it, got {self.seed}")
         if self.edit and self.edit.epoch >= self.recipe.max_epochs:
             raise InputError(
                 f"the edit's epoch must be below max_epochs, {self.recipe.max_epochs}, got {self.edit.epoch}"
             )
+        if self.weights is not None:
+            whole = (self.noise, self.subset, self.options, self.edit) == ("published", None, (), None)
+            if self.weights != "published" or not whole:
+                raise InputError(
+                    "weights must be None, or 'published' for a network of the pair's own options on all "
+                    f"images with published noise; got {self.weights!r}"
+                )
         self._normalise_numbers()
 
     def _normalise_numbers(self) -> None:
@@ -152,6 +164,7 @@ class RunSpec:
         test_subset: int | None = None,
         options: Mapping[str, Any] | None = None,
         edit: Edit | None = None,
+        weights: str | None = None,
         **overrides: Any,
     ) -> Self:
         """Return the spec of a run by one of the two protocols.
@@ -166,7 +179,7 @@ class RunSpec:
         protocol : {"independent", "published"}
             "independent": each run draws its own noise, initial weights and batch order. "published": the
             noise is the published draw and batches are never shuffled; only the initial weights differ.
-        noise, subset, test_subset, options, edit
+        noise, subset, test_subset, options, edit, weights
             As in the class; by default `noise` is that of the protocol.
         **overrides
             Fields of `Recipe` to change, as ``optimizer="adam"``; None keeps the value of the pair.
@@ -198,13 +211,14 @@ class RunSpec:
             recipe=replace(pair_of(pair).recipe, **changes),
             init_seed=seeds.init,
             order_seed=seeds.order,
-            noise_seed=seeds.noise if noise == "uniform" else None,
+            noise_seed=seeds.noise if is_seeded(noise) else None,
             noise=noise,
             subset=subset,
             test_subset=test_subset,
             options=tuple((options or {}).items()),
             seed=seed,
             edit=edit,
+            weights=weights,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,6 +247,11 @@ class RunSpec:
         noise = self.noise.replace(":", "-") if self.corruption is None else f"p{self.corruption:g}"
         seed = [] if self.seed is None else [f"s{self.seed}"]
         return "-".join([noise, *seed, self.key[:12]])
+
+
+def is_seeded(noise: str) -> bool:
+    """Return whether a kind of noise is drawn with the seed of a run."""
+    return noise != "published" and ":" not in noise
 
 
 def _as_tuples(value: Any) -> Any:

@@ -101,6 +101,8 @@ def variant(spec: RunSpec) -> str:
         changed["edit"] = f"{spec.edit.probe} after epoch {spec.edit.epoch}{bias}"
     if spec.noise != "uniform":
         changed["noise"] = spec.noise
+    if spec.weights:
+        changed["weights"] = spec.weights
     return ", ".join(f"{name} {value}" for name, value in changed.items())
 
 

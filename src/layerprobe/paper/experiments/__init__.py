@@ -1,19 +1,25 @@
 """The paper's experiments and our own: each is a function from a finished run to tidy rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import pandas as pd
 
+from layerprobe.errors import InputError
 from layerprobe.paper.experiments.baselines import controls
 from layerprobe.paper.experiments.costs import cost
-from layerprobe.paper.experiments.follow_up import dynamics, weight_edit
+from layerprobe.paper.experiments.follow_up import EDIT_PROBES, dynamics, weight_edit
+from layerprobe.paper.experiments.follow_up import PROBES as DYNAMICS_PROBES
 from layerprobe.paper.experiments.network_similarity import similarity
-from layerprobe.paper.experiments.probe_comparison import probes
+from layerprobe.paper.experiments.probe_comparison import PROBES, further_probe, probes
 from layerprobe.paper.experiments.relabelling import relabel_statistics, retraining
 from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
 from layerprobe.paper.run_outputs import FinishedRun
+from layerprobe.probes import REGISTRY as KNOWN_PROBES
 from layerprobe.runs.specs import RunSpec
+from layerprobe.utils.registry import Registry, calling_module
 
 __all__ = [
     "EXPERIMENTS",
@@ -21,9 +27,14 @@ __all__ = [
     "controls",
     "cost",
     "dynamics",
+    "experiment_of",
+    "further",
     "latent_memorisation",
     "noisy_subspaces",
+    "origin_of",
     "probes",
+    "probes_of",
+    "register_experiment",
     "relabel_statistics",
     "retraining",
     "similarity",
@@ -34,12 +45,28 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Experiment:
-    """One experiment."""
+    """One experiment.
 
-    # from a `FinishedRun` to rows of `layerprobe.paper.rows.tidy`
+    Attributes
+    ----------
+    measure : callable
+        Return rows of `layerprobe.paper.rows.tidy`, given a `FinishedRun`.
+    suits : callable
+        Return whether the experiment applies to a run, given a `RunSpec`.
+    probes : tuple of str
+        The probes that it fits.
+    trains : bool
+        Whether it trains the network or needs its training, and so cannot be done on published weights.
+    """
+
     measure: Callable[[FinishedRun], pd.DataFrame]
-    # from a `RunSpec` to whether the experiment applies to this run
     suits: Callable[[RunSpec], bool] = lambda spec: True
+    probes: tuple[str, ...] = ()
+    trains: bool = False
+
+    def applies(self, spec: RunSpec) -> bool:
+        """Return whether the experiment can be done on a run."""
+        return self.suits(spec) and not (self.trains and spec.weights)
 
 
 def _is_generalised(spec: RunSpec) -> bool:
@@ -50,15 +77,114 @@ def _is_memorised(spec: RunSpec) -> bool:
     return spec.corruption != 0
 
 
-EXPERIMENTS: dict[str, Experiment] = {
-    "noisy_subspaces": Experiment(noisy_subspaces),
-    "true_subspaces": Experiment(true_subspaces, _is_memorised),
-    "latent_memorisation": Experiment(latent_memorisation, _is_generalised),
-    "controls": Experiment(controls),
-    "probes": Experiment(probes),
-    "retraining": Experiment(retraining, _is_memorised),
-    "weight_edit": Experiment(weight_edit),
-    "similarity": Experiment(similarity, _is_memorised),
-    "dynamics": Experiment(dynamics),
-    "cost": Experiment(cost, _is_memorised),
-}
+def _check(name: str, experiment: Any) -> Experiment:
+    if not name.isidentifier():
+        raise InputError(f"expected a name of letters, digits and _ for an experiment, got {name!r}")
+    if not isinstance(experiment, Experiment) and not callable(experiment):
+        raise InputError(
+            f"expected a function from a finished run to rows as the experiment {name!r}, "
+            f"got {experiment!r:.80}"
+        )
+    return experiment if isinstance(experiment, Experiment) else Experiment(experiment)
+
+
+MASC = ("masc",)
+EXPERIMENTS: Registry[Experiment] = Registry("experiment", "layerprobe.experiments", _check)
+EXPERIMENTS.own(
+    {
+        "noisy_subspaces": Experiment(noisy_subspaces, probes=MASC),
+        "true_subspaces": Experiment(true_subspaces, _is_memorised, MASC),
+        "latent_memorisation": Experiment(latent_memorisation, _is_generalised, MASC),
+        "controls": Experiment(controls, probes=MASC),
+        "probes": Experiment(probes, probes=PROBES),
+        "retraining": Experiment(retraining, _is_memorised, MASC, trains=True),
+        "weight_edit": Experiment(weight_edit, probes=EDIT_PROBES),
+        "similarity": Experiment(similarity, _is_memorised, MASC),
+        "dynamics": Experiment(dynamics, probes=tuple(DYNAMICS_PROBES), trains=True),
+        "cost": Experiment(cost, _is_memorised, PROBES),
+    }
+)
+FURTHER = "probes-"  # begins the names of experiments on one further probe
+
+EXTENSIBLE = (
+    "Only the experiment probes takes --probes: names of layerprobe.probes.available(), beside "
+    f"{', '.join(PROBES)}, which it always fits. Every other experiment has fixed probes."
+)
+"""The statement on --probes in help, messages and docs."""
+
+
+def register_experiment(name: str, experiment: Callable[[FinishedRun], pd.DataFrame] | Experiment) -> None:
+    """Register an experiment of your own, for `layerprobe.paper.analysis.analyse`.
+
+    Installed packages register theirs by the entry points "layerprobe.experiments".
+
+    Parameters
+    ----------
+    name : str
+        A Python identifier; the column experiment of its rows.
+    experiment : callable, or Experiment
+        Return rows of `layerprobe.paper.rows.tidy`, given a `FinishedRun`. With an `Experiment` it can be
+        limited to some runs.
+
+    Raises
+    ------
+    InputError
+        If the name is one of layerprobe's own experiments, or `experiment` is not callable.
+    """
+    EXPERIMENTS.register(name, experiment, calling_module())
+
+
+def experiment_of(name: str) -> Experiment:
+    """Return the experiment of a name; "probes-NAME" is the experiment probes with the probe NAME alone.
+
+    Raises
+    ------
+    InputError
+        If there is no such experiment, or no such probe.
+    """
+    if not name.startswith(FURTHER):
+        return EXPERIMENTS.find(name)
+    probe = name.removeprefix(FURTHER)
+    KNOWN_PROBES.find(probe)
+    return Experiment(partial(further_probe, name=probe), probes=(probe,))
+
+
+def origin_of(name: str) -> dict[str, str]:
+    """Return the module and version of an experiment or of its further probe; empty for our own."""
+    return EXPERIMENTS.origin(name) or KNOWN_PROBES.origin(name.removeprefix(FURTHER))
+
+
+def further(probes: Sequence[str], experiments: Collection[str]) -> tuple[str, ...]:
+    """Return the experiments that measure further probes, for --probes.
+
+    Parameters
+    ----------
+    probes : sequence of str
+        Names of probes; those that the experiment `probes` fits anyway are left out.
+    experiments : collection of str
+        The experiments to do.
+
+    Raises
+    ------
+    InputError
+        If there are probes and no experiment takes them, or a probe is unknown.
+    """
+    for name in probes:
+        KNOWN_PROBES.find(name)
+    if probes and "probes" not in experiments:
+        raise InputError(f"--probes is for the experiment probes, which is not done here. {EXTENSIBLE}")
+    return tuple(f"{FURTHER}{name}" for name in dict.fromkeys(probes) if name not in PROBES)
+
+
+def probes_of() -> pd.DataFrame:
+    """Return which probes each experiment fits, with the columns experiment, probes and further."""
+    return pd.DataFrame(
+        [
+            {
+                "experiment": name,
+                "probes": ", ".join(experiment.probes) or "none",
+                "further": "by --probes" if name == "probes" else "",
+            }
+            for name, experiment in EXPERIMENTS.items()
+        ]
+    )

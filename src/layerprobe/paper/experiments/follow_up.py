@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from layerprobe.editing import Bias, find_head, linear_probe, set_head
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError
 from layerprobe.layerwise.engine import count_correct
 from layerprobe.paper.experiments.subspaces import (
     MASC_PROBES,
@@ -57,9 +58,15 @@ def weight_edit(finished: FinishedRun) -> pd.DataFrame:
 
     The edit is that of `layerprobe.edit_head`, for probes fitted on noisy and on true labels (equal at
     p = 0). It changes the last layer only, so the outputs of the last hidden layer are reused.
+
+    Raises
+    ------
+    InputError
+        If the last probed layer is not the input of the network's last linear layer.
     """
     head = find_head(finished.model(), finished.inputs.test[:1]).cpu()
-    hidden = finished.outputs[list(finished.outputs)[-1]]  # the input of the last layer in every pair
+    hidden = finished.outputs[list(finished.outputs)[-1]]
+    _check_input_of(head, hidden.test, finished.outputs.logits.test)
     records: list[dict[str, Any]] = []
     for one in fit_probes(finished, "output", hidden, {name: linear_probe(name) for name in EDIT_PROBES}):
         for setting, bias in EDIT_SETTINGS.items():
@@ -69,6 +76,15 @@ def weight_edit(finished: FinishedRun) -> pd.DataFrame:
             predicted = (edited(X).argmax(1) for X in hidden)
             records += [{**which, **record} for record in accuracy_records(finished, *predicted)]
     return tidy({"experiment": "weight_edit", **record} for record in records)
+
+
+def _check_input_of(head: nn.Linear, hidden: Tensor, logits: Tensor) -> None:
+    fits = hidden.shape[1] == head.in_features
+    if not fits or not torch.allclose(head(hidden), logits, rtol=1e-3, atol=1e-3 * float(logits.abs().max())):
+        raise InputError(
+            "the weight edit needs the input of the last linear layer as the last probed layer; name it last "
+            "in the network's probed_layers"
+        )
 
 
 def _at_epoch(finished: FinishedRun, epoch: int | None) -> Iterator[dict[str, Any]]:

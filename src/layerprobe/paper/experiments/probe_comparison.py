@@ -32,6 +32,21 @@ def probes(finished: FinishedRun) -> pd.DataFrame:
     return tidy({"experiment": "probes", **record} for record in records)
 
 
+def further_probe(finished: FinishedRun, name: str) -> pd.DataFrame:
+    """Measure one further probe on every layer, as `probes` does with its own.
+
+    Parameters
+    ----------
+    finished : FinishedRun
+    name : str
+        A name of `layerprobe.probes.available`.
+    """
+    records: list[dict[str, Any]] = []
+    for layer, data in finished.outputs.items():
+        records += probe_records(finished, fit_probes(finished, layer, data, {name: create(name)}), data)
+    return tidy({"experiment": "probes", **record} for record in records)
+
+
 def affordable_probes(finished: FinishedRun, d: int) -> list[str]:
     """Return the probes to fit on a layer; QDA only where K d^3 is below a limit.
 

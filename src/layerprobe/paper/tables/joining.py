@@ -13,7 +13,7 @@ import pandas as pd
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means
 
-PROTOCOL, DATA = {"shuffle", "noise"}, {"subset", "test_subset"}
+PROTOCOL, DATA = {"shuffle", "noise", "weights"}, {"subset", "test_subset"}
 
 
 def by_accuracy(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -83,9 +83,9 @@ def joined(
 def scale(variant: str) -> str:
     """Return the scale of a variant.
 
-    "full" if it differs from the pair's own recipe in the protocol or the kind of noise only; "medium" or
-    "small" if its runs use a part of the images, at least `MEDIUM` training images or fewer; "other recipe"
-    if they use all images and train differently.
+    "full" if it differs from the pair's own recipe in the protocol, the kind of noise or published weights
+    only; "medium" or "small" if its runs use a part of the images, at least `MEDIUM` training images or
+    fewer; "other recipe" if they use all images and train differently.
     """
     changed = dict(part.split(" ", 1) for part in re.split(r", (?=[a-z_]+ )", variant) if part)
     if DATA & set(changed):

@@ -104,7 +104,7 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     units. Empty columns are left out. A variant is a number that the caption explains; the pair's own recipe
     has none.
     """
-    frame = frame.assign(variant=frame["variant"].map(_variants(frame)).fillna("").astype(object))
+    frame = frame.assign(variant=frame["variant"].map(_variants(frame)).astype(object).fillna(""))
     columns = {}
     for name in map(str, frame):
         if name.endswith(SPREAD) or (len(frame) and (frame[name].isna() | frame[name].eq("")).all()):
