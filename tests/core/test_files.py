@@ -1,4 +1,7 @@
+import json
+
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -67,3 +70,52 @@ def test_a_file_that_is_no_subspaces_is_refused_by_name(tmp_path):
     for name in bad_files(tmp_path):
         with pytest.raises(DataError, match=name):
             Subspaces.load(tmp_path / name)
+
+
+def header_of(change):
+    return lambda header, tensors: change(header)
+
+
+def replaced(name, values):
+    return lambda header, tensors: tensors.update({name: values})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        header_of(lambda header: header.update(ranks=[1, 2])),
+        header_of(lambda header: header.update(ranks=[1, 2, 900])),
+        header_of(lambda header: header.update(ranks=[1, -2, 1])),
+        header_of(lambda header: header.update(ranks=[1, "2", 1])),
+        header_of(lambda header: header.update(ranks=7)),
+        header_of(lambda header: header.update(counts=[1, 2.5, 1])),
+        header_of(lambda header: header.update(counts=None)),
+        header_of(lambda header: header.update(full_ranks=[True, 1, 1])),
+        header_of(lambda header: header.update(classes=["a", "a", None])),
+        header_of(lambda header: header.update(classes=["a", ["b"], None])),
+        header_of(lambda header: header.update(classes={"a": 1})),
+        header_of(lambda header: header.update(classes=3)),
+        header_of(lambda header: header.update(classes=[])),
+        replaced("vectors.1", torch.full((7, 4), torch.nan)),
+        replaced("vectors.1", torch.eye(7)[:, :4] * 3),
+        replaced("vectors.1", torch.eye(8)[:, :4]),
+        replaced("vectors.1", torch.ones(7)),
+        replaced("vectors.1", torch.ones(7, 2, dtype=torch.int64)),
+        replaced("eigenvalues.1", torch.ones(1)),
+        replaced("eigenvalues.1", torch.full((7,), torch.inf)),
+        replaced("eigenvalues.1", torch.ones(7, 7)),
+        replaced("eigenvalues.1", torch.ones(7, dtype=torch.int64)),
+    ],
+)
+def test_a_file_with_other_contents_is_refused(tmp_path, change):
+    fitted().save(tmp_path / "s")
+    with safetensors.safe_open(tmp_path / "s", framework="pt") as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    (key,) = metadata
+    header = json.loads(metadata[key])
+    change(header, tensors)
+    tensors = {name: values.contiguous() for name, values in tensors.items()}
+    safetensors.torch.save_file(tensors, tmp_path / "s", {key: json.dumps(header)})
+    with pytest.raises(DataError, match=str(tmp_path / "s")):
+        Subspaces.load(tmp_path / "s")

@@ -1,13 +1,24 @@
+import random
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
-from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SequentialSampler,
+    TensorDataset,
+)
 
 from layerprobe import MASC, ProbeTable, capture, probe
 from layerprobe.errors import DegenerateWarning, InputError, LayerError, LayerprobeWarning
+from layerprobe.probes import AdamLogisticRegression
+from layerprobe.training import Recipe
 
 generator = torch.Generator().manual_seed(0)
 TRUE = torch.arange(200) % 4
@@ -271,3 +282,87 @@ def test_html_of_the_table_shows_layers_and_probes_with_names_escaped(model):
     assert f"{own:.4f}" in html
     assert "masc on &lt;noisy&gt;" in html
     assert "<noisy>" not in html
+
+
+@pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: DataLoader(rows, 16)])
+def test_booleans_among_three_classes_are_refused_in_any_form(model, wrap):
+    rows = wrap(TensorDataset(TEST_X, TEST_TRUE % 2 == 0))
+    with pytest.raises(InputError, match="the test labels are True or False"):
+        probe(model, (X, TRUE), rows, probes="ncm", layers="input")
+    assert len(probe(model, (X, TRUE % 2), rows, probes="ncm", layers="input"))
+
+
+class Augmented(Dataset):
+    """Rows with random noise."""
+
+    def __init__(self, draw):
+        self.draw = draw
+
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return {"x": X[i] + self.draw(), "labels": int(TRUE[i])}
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: torch.randn(12),
+        lambda: np.random.randn(),  # noqa: NPY002
+        random.random,
+    ],
+    ids=["torch", "NumPy", "Python"],
+)
+def test_random_augmentation_is_refused(model, draw):
+    before = torch.get_rng_state(), random.getstate()
+    for data in (Augmented(draw), DataLoader(Augmented(draw), 50)):
+        with pytest.raises(InputError, match="the content of the training data changes"):
+            probe(model, data, probes="ncm")
+        with pytest.raises(InputError, match="the content of the test data changes"):
+            probe(model, (X, TRUE), data, probes="ncm")
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    fixed = probe(model, Augmented(lambda: 0.0), probes="ncm", layers="input")
+    assert fixed.accuracy.tolist() == probe(model, (X, TRUE), probes="ncm", layers="input").accuracy.tolist()
+
+
+class TakesBytes(nn.Module):
+    """Converts pixels itself."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x.float() / 255)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_pixels_become_floats_unless_the_network_takes_them(last):
+    torch.manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    given = pixels.permute(0, 2, 3, 1).contiguous() if last else pixels
+    found = capture(net, given, ["1", "output"], batch_size=16).outputs
+    expected = capture(net, pixels.float() / 255, ["1", "output"]).outputs
+    torch.testing.assert_close(found, expected)
+    y = torch.arange(40) % 2
+    tables = [probe(net, (x, y), probes="ncm", batch_size=16) for x in (given, pixels.float() / 255)]
+    assert tables[0].accuracy.tolist() == tables[1].accuracy.tolist()
+    if not last:
+        own = capture(TakesBytes(net), pixels, ["net.1", "output"], batch_size=16).outputs
+        torch.testing.assert_close(own["output"], expected["output"])
+
+
+@pytest.mark.parametrize("size", [10**12, 1e12, True, 2.0, 0, float("nan"), "8"])
+def test_absurd_batch_sizes_are_refused_at_once(model, size):
+    for use in (
+        lambda: probe(model, (X, TRUE), batch_size=size),
+        lambda: capture(model, X, batch_size=size),
+        lambda: AdamLogisticRegression(batch_size=size).fit(X, TRUE),
+        lambda: Recipe("adam", 1e-3, batch_size=size if size != 2.0 else 2.5),
+        lambda: Recipe("adam", 1e-3, 8, max_epochs=size if size != 2.0 else 10**400),
+    ):
+        with pytest.raises(InputError, match=r"batch_size|max_epochs"):
+            use()

@@ -84,6 +84,11 @@ def test_different_specs_have_different_keys_and_folders():
         (lambda: RunSpec.of("mlp-digits", np.nan, 0), "corruption.*got nan"),
         (lambda: RunSpec.of("mlp-digits", None, 0), "corruption must be a probability.*None"),
         (lambda: RunSpec.of("mlp-digits", 0.2, 0, noise="cifar-10n:worst"), "None for human labels, got 0.2"),
+        (lambda: RunSpec.of("cnn-cifar10", None, 0, noise="a:b"), "There is no set of human labels 'a'"),
+        (
+            lambda: RunSpec.of("cnn-cifar10", None, 0, noise="cifar-10n:b"),
+            "There is no annotation of cifar-10n 'b'",
+        ),
         (lambda: RunSpec.of("mlp-digits", 0.2, 0, noise="salt"), "noise must be.*got 'salt'"),
         (lambda: RunSpec.of("mlp-digits", 0.2, 0, protocol="none"), "protocol must be.*got 'none'"),
         (lambda: RunSpec.of("mlp-digits", 0.2, 0, batches=3), "Unknown: batches. A recipe has optimizer"),
@@ -175,10 +180,10 @@ def test_human_labels_of_other_images_are_refused(monkeypatch):
     given = (digits.train_labels + (np.arange(1437) % 3 == 0)) % 10
     record = Noise(given, given != digits.train_labels, {})
     monkeypatch.setattr(run_images, "human_labels", lambda name, kind, root: record)
-    spec = RunSpec.of("mlp-digits", None, 0, noise="digits-n:worst", subset=100)
+    spec = RunSpec.of("mlp-digits", None, 0, noise="cifar-10n:worst", subset=100)
     images, labels = run_data(spec)
     assert np.array_equal(labels, given[images.train_index])
-    assert spec.folder_name.startswith("digits-n-worst-s0-")
+    assert spec.folder_name.startswith("cifar-10n-worst-s0-")
 
     shuffled = ImageSet(
         "shuffled",
@@ -190,5 +195,5 @@ def test_human_labels_of_other_images_are_refused(monkeypatch):
     )
     for other in (shuffled, digits.subset(100)):
         monkeypatch.setattr(run_images, "load", lambda name, root, other=other: other)
-        with pytest.raises(InputError, match="'digits-n:worst' do not belong to the images"):
+        with pytest.raises(InputError, match="'cifar-10n:worst' do not belong to the images"):
             run_data(spec)

@@ -13,6 +13,7 @@ from layerprobe.errors import DegenerateWarning, InputError, warn
 SAFE = (1e-15, 1e15)  # magnitudes whose squares, summed over a block, neither overflow nor vanish in float32
 SAMPLE = 2**18  # numbers from which `widen` estimates the spread: 64 rows of 4096 features
 DIGITS = 100  # times the error of a squared cosine that the spread must exceed: two digits are left
+LARGEST_COUNT = 10**9
 MAGNITUDES = (1e-140, 1e140)  # of float64 rows, so that sums of squares stay normal numbers
 
 
@@ -260,7 +261,7 @@ def check_type(name: str, value: object, kinds: Any, expected: str) -> None:
 
 
 def check_count(name: str, value: object, least: int = 1) -> None:
-    """Raise unless the value is a whole number of at least `least`.
+    """Raise unless the value is a whole number of at least `least` and at most a thousand million.
 
     Parameters
     ----------
@@ -271,6 +272,8 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+    if int(value) > LARGEST_COUNT:
+        raise InputError(f"{name} must be a whole number of at most {LARGEST_COUNT:,}, got {value:.1e}.")
 
 
 def check_classes(classes: Sequence | None, num_classes: int) -> tuple:

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from itertools import pairwise
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -553,7 +553,7 @@ class Subspaces:
         try:
             K = len(header["classes"])
             vectors = [tensors[f"vectors.{k}"] for k in range(K)]
-            return cls(
+            loaded = cls(
                 classes=tuple(header["classes"]),
                 ranks=tuple(header["ranks"]),
                 counts=tuple(header["counts"]),
@@ -562,8 +562,41 @@ class Subspaces:
                 widths=tuple(v.shape[1] for v in vectors),
                 full_ranks=tuple(header["full_ranks"]),
             )
-        except (KeyError, RuntimeError) as error:
+        except KeyError as error:
             raise DataError(f"{path}: incomplete, {error} is missing; save it again.") from error
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"{path}: no subspaces of ours ({error}); save them again.") from error
+        if (reason := loaded._fault()) is not None:
+            raise DataError(f"{path}: {reason}; save the subspaces again.")
+        return loaded
+
+    def _fault(self) -> str | None:
+        """Return what is wrong with the sizes or numbers of a file, or None."""
+        K, d = len(self.classes), self.dim
+        lists: dict[str, Sequence[Any]] = {
+            "ranks": self.ranks,
+            "counts": self.counts,
+            "full_ranks": self.full_ranks,
+        }
+        for name, values in lists.items():
+            whole = [isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**53 for v in values]
+            if len(values) != K or not all(whole):
+                return f"expected {name} as {K} whole numbers, got {list(values)!r:.80}"
+        if not all(name is None or isinstance(name, str | int | float) for name in self.classes):
+            return f"expected texts or numbers as classes, got {list(self.classes)!r:.80}"
+        if K == 0 or len(set(self.classes)) < K or d == 0:
+            return f"expected distinct classes and at least one feature, got {list(self.classes)!r:.80}"
+        if self.columns.dtype not in (torch.float32, torch.float64) or not self.columns.isfinite().all():
+            return f"expected finite real vectors, got {self.columns.dtype}"
+        lengths = self.columns.double().norm(dim=0)
+        if len(lengths) and float((lengths - 1).abs().max()) > 1e-3:
+            return "expected vectors of unit length"
+        for rank, width, spectrum in zip(self.ranks, self.widths, self.eigenvalues, strict=True):
+            if not spectrum.is_floating_point() or spectrum.ndim != 1 or not spectrum.isfinite().all():
+                return f"expected finite eigenvalues, got {spectrum.dtype} of shape {tuple(spectrum.shape)}"
+            if not rank <= width <= d or len(spectrum) < rank:
+                return f"expected {rank} components, got {width} vectors and {len(spectrum)} eigenvalues"
+        return None
 
 
 # Products of rows with the bases of all classes.

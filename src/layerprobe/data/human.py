@@ -62,11 +62,8 @@ def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None
     DataError
         If a file is missing or damaged, or the clean labels are not those of the images.
     """
-    if name not in _SETS:
-        raise unknown_name("set of human labels", name, _SETS)
+    check_annotation(name, annotation)
     file, layout, annotations = _SETS[name]
-    if annotation not in annotations:
-        raise unknown_name(f"annotation of {name}", annotation, annotations)
     clean_name, column = annotations[annotation]
     path, folder = data_folder(root) / "cifar-n" / file, data_folder(root) / layout.folder
     num_classes = len(layout.columns[column][1])
@@ -84,6 +81,20 @@ def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None
     for array in (labels, changed):
         array.flags.writeable = False
     return Noise(labels, changed, {"kind": "human_labels", "name": name, "annotation": annotation})
+
+
+def check_annotation(name: str, annotation: str) -> None:
+    """Raise an InputError unless there are such human labels.
+
+    Parameters
+    ----------
+    name, annotation : str
+        As for :func:`human_labels`.
+    """
+    if name not in _SETS:
+        raise unknown_name("set of human labels", name, _SETS)
+    if annotation not in _SETS[name][2]:
+        raise unknown_name(f"annotation of {name}", annotation, _SETS[name][2])
 
 
 def _read_arrays(path: Path, names: tuple[str, ...], num_classes: int) -> list[np.ndarray]:

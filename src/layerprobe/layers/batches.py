@@ -16,6 +16,7 @@ one number per row. The item after y is an index if it identifies rows (`row_ind
 
 import inspect
 import os
+import random
 import re
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -262,6 +263,69 @@ def keeps_order(source: Any) -> bool:
     return isinstance(source.sampler if batches is None else batches.sampler, SequentialSampler)
 
 
+FEW = 8  # rows of a data set that are read twice
+
+
+def require_repeatable(source: Any, what: str) -> Any:
+    """Return the first row of a data set, or None where rows cannot be read one by one.
+
+    Parameters
+    ----------
+    source : Dataset, DataLoader or other data
+    what : str
+        Name of the data, for the message.
+
+    Raises
+    ------
+    InputError
+        If its first rows differ when they are read again, as with random augmentation.
+    """
+    dataset = source.dataset if isinstance(source, DataLoader) else source
+    listed = isinstance(dataset, Dataset) and not isinstance(dataset, IterableDataset)
+    if not listed or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        return None
+    first = None
+    states: tuple[Any, Any] = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng([]):
+            for i in range(min(len(dataset), FEW)):
+                row, again = dataset[i], dataset[i]
+                if not _is_equal(row, again):
+                    raise InputError(
+                        f"the content of the {what} changes when it is read again: remove random operations "
+                        "such as augmentation"
+                    )
+                first = row if i == 0 else first
+    except InputError:
+        raise
+    except Exception:  # rows with other keys; the pass over the data raises what is no matter of them
+        return None
+    finally:
+        np.random.set_state(states[0])  # noqa: NPY002
+        random.setstate(states[1])
+    return first
+
+
+def _is_equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Mapping):
+        return all(_is_equal(one[key], other[key]) for key in one)
+    if isinstance(one, tuple | list):
+        return len(one) == len(other) and all(map(_is_equal, one, other))
+    if isinstance(one, Tensor) and one.layout is torch.strided and not one.is_quantized:
+        return one.shape == other.shape and bool(((one == other) | (one != one)).all())
+    if isinstance(one, np.ndarray) or _is_image(one):
+        one, other = np.asarray(one), np.asarray(other)
+        return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
+    return one == other or one != one if isinstance(one, str | int | float) else True
+
+
+def label_of_row(row: Any) -> Any:
+    """Return the label of one row of a data set; None if it has none."""
+    if isinstance(row, Mapping):
+        return next((row[key] for key in LABEL_KEYS if key in row), None)
+    return row[1] if isinstance(row, tuple | list) and len(row) > 1 else None
+
+
 def row_index(indices: Column | None) -> np.ndarray | None:
     """Return the third items of (x, y, index) if they identify rows: distinct whole numbers or texts."""
     values = None if indices is None else np.asarray(indices)
@@ -311,6 +375,25 @@ def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
     floating = [tensor for tensor in candidates if tensor.is_floating_point()]
     main = dict(leaves).get(".logits", (floating or candidates)[0])
     return [("", main), *leaves]
+
+
+def scaled_pixels(pixels: Tensor) -> Tensor:
+    """Return uint8 pixels with 0, 1 or 3 channels as floats in [0, 1], channels first; others unchanged."""
+    if pixels.ndim == 3:
+        pixels = pixels[:, None]
+    elif pixels.shape[3:] in ((1,), (3,)):
+        pixels = pixels.permute(0, 3, 1, 2)
+    elif pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        return pixels
+    return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
+
+
+def with_pixels_scaled(batch: Batch) -> Batch:
+    """Return a batch of uint8 pixels by `scaled_pixels`, or the batch itself if it holds others."""
+    x = batch.inputs[0] if isinstance(batch.inputs, tuple) and len(batch.inputs) == 1 else batch.inputs
+    if not isinstance(x, Tensor) or x.dtype is not torch.uint8 or (scaled := scaled_pixels(x)) is x:
+        return batch
+    return replace(batch, inputs=scaled)
 
 
 def squares_of(inputs: Any, size: int) -> list[Tensor]:

@@ -223,7 +223,7 @@ class Padding:
         self.tracer = tracer
         self.masks: list[Tensor] = []
         self.lengths: list[Tensor] = []
-        self.unknown: list[str] = []
+        self.unknown: list[tuple[int | None, str]] = []  # number of tokens, if it is known; what is not
         self.tokens: set[int] = set()  # of each other input
         inputs = batch.inputs
         if isinstance(inputs, tuple):
@@ -249,15 +249,17 @@ class Padding:
             elif value.ndim == 2 and name.endswith(("padding_mask", "pad_mask")):
                 self.masks.append(value == 0)
             elif value.ndim != 2 and (value != value.flatten()[0]).any():
-                self.unknown.append(
+                message = (
                     f"{name!r} has the shape {tuple(value.shape)}, which does not show which tokens are "
                     "padding: a mask of tokens has the shape (n, tokens)"
                 )
+                self.unknown.append((None, message))
             elif (value != value.flatten()[0]).any():
-                self.unknown.append(
+                message = (
                     f"it is not known if {name!r} is true for tokens, as an attention_mask, or for padding, "
                     "as a padding_mask"
                 )
+                self.unknown.append((value.shape[1], message))
         if not (self.masks or self.lengths or self.unknown):
             self._find_by_values(columns, sequences)
 
@@ -281,10 +283,8 @@ class Padding:
                     self.lengths.append(value)
                     break
                 if value.max() == t:
-                    self.unknown.append(
-                        f"it is not known if {name!r} counts the tokens of each row: call it lengths if it "
-                        "does"
-                    )
+                    message = f"it is not known if {name!r} counts the tokens of a row: call it lengths if so"
+                    self.unknown.append((t, message))
         for name, mask in masks.items():
             alike = [x for x in tokens if x.shape[1] == mask.shape[1]]
             if not alike or mask.all():
@@ -298,10 +298,11 @@ class Padding:
             if one_sided and not reverse and (constant or right):
                 self.masks.append(mask)
             else:
-                self.unknown.append(
+                message = (
                     f"it is not known if {name!r} is a mask of the tokens: call it attention_mask if it is "
                     "true for tokens, or padding_mask if it is true for padding"
                 )
+                self.unknown.append((mask.shape[1], message))
 
     def mask(self, tokens: int) -> Tensor | None:
         """Return which of so many tokens are no padding, (n, t), or None if all are.
@@ -313,8 +314,9 @@ class Padding:
         """
         if self.tracer.makes_mask and not self.masks and not self.lengths:
             raise LayerError("the network finds padding by itself, and no input of the batch shows it")
-        if self.unknown:
-            raise LayerError(self.unknown[0])
+        for t, message in self.unknown:  # a table (n, t) beside sequences of another length matters only to t
+            if t in (None, tokens) or tokens not in self.tokens:
+                raise LayerError(message)
         masks = [mask for mask in self.masks if mask.shape[1] == tokens]
         masks += [
             torch.arange(tokens, device=lengths.device) < lengths[:, None]

@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
-from layerprobe.layers.batches import Batch, named_tensors, squares_of
+from layerprobe.layers.batches import Batch, named_tensors, squares_of, with_pixels_scaled
 from layerprobe.utils.settings import default_settings, outer_settings
 
 # fmt: off
@@ -451,6 +451,8 @@ class Tracer:
         self.axes: dict[str, _Axes] = {}
         self.makes_mask = False
         """Whether forward hides padding that it finds by itself."""
+        self.scales_pixels = False
+        """Whether uint8 pixels become floats in [0, 1], since the network does not run on whole numbers."""
         self.squares = True
         """Whether inputs (b, b, ...) beside the main one have rows."""
 
@@ -475,7 +477,14 @@ class Tracer:
         LayerError
             If a layer cannot be computed for the batch.
         """
+        if self.scales_pixels:
+            batch = with_pixels_scaled(batch)
         note = self._compare(batch) if not self.compared else None
+        if note is not None and not self.axes and (scaled := with_pixels_scaled(batch)) is not batch:
+            self.compared = {}
+            other = self._compare(scaled)
+            if self.compared:
+                self.scales_pixels, note, batch = True, other, scaled
         recorder = _Recorder(self.model, batch.size, self._axes_of, visit, self.lists)
         trace = self._pass(batch.inputs, recorder)
         if note is not None:

@@ -20,7 +20,16 @@ from torch import Tensor, nn
 
 from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning, warn
-from layerprobe.layers.batches import Column, count_rows, is_whole, keeps_order, read_index, row_index
+from layerprobe.layers.batches import (
+    Column,
+    count_rows,
+    is_whole,
+    keeps_order,
+    label_of_row,
+    read_index,
+    require_repeatable,
+    row_index,
+)
 from layerprobe.layers.capturing import RowCollector
 from layerprobe.layerwise.classes import (
     Classes,
@@ -240,6 +249,8 @@ def probe(
         None if class_names is None else label_array([*class_names]).tolist(),
         _known_order(train, train_labels),
     )
+    require_repeatable(train, "training data")
+    first = None if test is None else require_repeatable(test, "test data")
     if task.processes > 1:
         task.require_shareable()
     labels, groups = task.choose_way()
@@ -252,6 +263,8 @@ def probe(
         splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, split.truth)
         seen: list[np.ndarray] = []
         own = test[1] if isinstance(test, tuple) and len(test) > 1 else None
+        if isinstance(label := label_of_row(first), bool | np.bool_ | torch.Tensor):
+            own = torch.as_tensor(label).reshape(-1)[:1]
         if isinstance(own, list | np.ndarray | torch.Tensor | pd.Series) and np.ndim(own) == 1:
             as_kind(label_array(own), labels.classes, "the test labels")  # batches hold booleans as integers
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import class_means
-from layerprobe.errors import DegenerateWarning, InputError, warn
+from layerprobe.errors import DegenerateWarning, warn
 from layerprobe.probes.base import LinearProbe, ProbabilityProbe, WeightedProbe
 from layerprobe.utils.settings import one_thread
 
@@ -112,10 +112,9 @@ class AdamLogisticRegression(ProbabilityProbe, LinearProbe):
         self.random_state = random_state
 
     def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
-        if self.epochs < 0 or self.batch_size < 1:
-            raise InputError(
-                f"expected epochs >= 0 and batch_size >= 1, got {self.epochs} and {self.batch_size}"
-            )
+        check_count("epochs", self.epochs, least=0)
+        check_count("batch_size", self.batch_size)
+        check_number("learning_rate", self.learning_rate, above=0)
         n, d = X.shape
         generator = torch.Generator().manual_seed(self.random_state)
         bound = d**-0.5  # nn.Linear's own initialisation

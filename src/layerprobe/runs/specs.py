@@ -9,6 +9,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 from layerprobe.data import noise as noises
+from layerprobe.data.human import check_annotation
 from layerprobe.editing import Bias, check_bias, linear_probe
 from layerprobe.errors import InputError, UnknownNameError
 from layerprobe.runs.pairs import pair as pair_of
@@ -102,6 +103,8 @@ class RunSpec:
             raise UnknownNameError(
                 f"noise must be one of {known}, or human labels as 'cifar-10n:worst', got {self.noise!r}"
             )
+        if human:
+            check_annotation(*self.noise.split(":"))
         if human != (self.corruption is None):
             raise InputError(
                 "corruption must be a probability for drawn noise and None for human labels, "

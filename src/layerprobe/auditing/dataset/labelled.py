@@ -32,6 +32,7 @@ from layerprobe.layers.batches import (
     read_batches,
     row_index,
     row_names,
+    scaled_pixels,
 )
 from layerprobe.layerwise.classes import class_order, escape_surrogates, fitting_names, label_column
 
@@ -519,7 +520,7 @@ def input_function(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
                     "inputs=lambda texts: tokenizer(texts, padding=True, return_tensors='pt')"
                 )
             is_pixels = isinstance(content, Tensor) and content.dtype == torch.uint8
-            return _scaled(content) if is_pixels else raw
+            return scaled_pixels(content) if is_pixels else raw
         made = inputs(content)
         tensors = named_tensors(torch.as_tensor(made) if isinstance(made, np.ndarray) else made)
         has_rows = isinstance(content, Tensor) or is_texts(content)
@@ -531,17 +532,6 @@ def input_function(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
         return made
 
     return prepare
-
-
-def _scaled(pixels: Tensor) -> Tensor:
-    """Return uint8 pixels with 0, 1 or 3 channels as floats, channels first; other tensors unchanged."""
-    if pixels.ndim == 3:
-        pixels = pixels[:, None]
-    elif pixels.shape[3:] in ((1,), (3,)):
-        pixels = pixels.permute(0, 3, 1, 2)
-    elif pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        return pixels
-    return pixels.to(torch.float32, memory_format=torch.contiguous_format) / 255
 
 
 def dummy_input(inputs: Any, size: int) -> Any:
