@@ -80,7 +80,7 @@ class Recipe:
                 raise InputError(f"{name} must be a {'flag' if kind is bool else 'number'}, got {value!r}")
             if kind is int and value % 1 != 0:  # also of NaN and infinity
                 raise InputError(f"{name} must be a whole number, got {value!r}")
-            if kind is int and value > LARGEST_COUNT:
+            if kind is int and int(value) > LARGEST_COUNT:
                 raise InputError(f"{name} must be at most {LARGEST_COUNT:,}, got {value!r:.80}")
             object.__setattr__(self, name, kind(value))  # 1, 1.0 and NumPy's 1 give equal recipes
         if self.optimizer not in ("adam", "sgd"):
