@@ -80,14 +80,15 @@ class Recipe:
                 raise InputError(f"{name} must be a {'flag' if kind is bool else 'number'}, got {value!r}")
             if kind is int and value % 1 != 0:  # also of NaN and infinity
                 raise InputError(f"{name} must be a whole number, got {value!r}")
-            if kind is int and int(value) > LARGEST_COUNT:
-                raise InputError(f"{name} must be at most {LARGEST_COUNT:,}, got {value!r:.80}")
             object.__setattr__(self, name, kind(value))  # 1, 1.0 and NumPy's 1 give equal recipes
         if self.optimizer not in ("adam", "sgd"):
             raise InputError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}")
         for name, at_least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):
             if not getattr(self, name) >= at_least:
                 raise InputError(f"{name} must be at least {at_least}, got {getattr(self, name)}")
+        for name in ("batch_size", "max_epochs"):
+            if getattr(self, name) > LARGEST_COUNT:
+                raise InputError(f"{name} must be at most {LARGEST_COUNT:,}, got {getattr(self, name)}")
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
         if self.optimizer == "adam" and self.momentum:
