@@ -366,3 +366,27 @@ def test_absurd_batch_sizes_are_refused_at_once(model, size):
     ):
         with pytest.raises(InputError, match=r"batch_size|max_epochs"):
             use()
+
+
+class Frames(nn.Module):
+    """A convolution of each frame of a film (b, t, 1, 6, 6)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(1, 4, 3), nn.Linear(4, 3)
+
+    def forward(self, x):
+        maps = torch.stack([self.conv(x[:, k]) for k in range(x.shape[1])]).mean(0).relu()
+        return self.head(maps.mean((2, 3)))
+
+
+def test_films_are_batches_of_a_convolution():
+    torch.manual_seed(0)
+    films, y, net = torch.randn(30, 5, 1, 6, 6), torch.arange(30) % 3, Frames()
+    own = [
+        probe(net, data, probes="ncm", layers="F.relu").query("probe == 'network'")["accuracy"].item()
+        for data in ((films, y), DataLoader(TensorDataset(films, y), 7), TensorDataset(films, y))
+    ]
+    with torch.no_grad():
+        expected = float((net(films).argmax(1) == y).double().mean())
+    assert own == pytest.approx([expected] * 3)

@@ -139,8 +139,9 @@ class _Forward:
         if len(shape) < 2:
             return False
         for module in () if self.model is None else self.model.modules():
-            if isinstance(module, nn.modules.conv._ConvNd):
-                return len(shape) == 2 + len(module.kernel_size)
+            if isinstance(module, nn.modules.conv._ConvNd):  # None for sequences of images, and others
+                spatial = len(module.kernel_size)
+                return {1 + spatial: False, 2 + spatial: True}.get(len(shape))
             if isinstance(module, nn.Linear) and shape[-1] == module.in_features:
                 return True
             if isinstance(module, nn.Linear) and np.prod(shape) == module.in_features:

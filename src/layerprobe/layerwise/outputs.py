@@ -310,7 +310,7 @@ class Extractor:
         rows = self.batch_size if pairs_of_rows(data) else 2
         first = next(read_batches(data, rows, model=self.model))
         found: list[LayerBatch] = []
-        self.run(iter([(first.inputs, None)]), found.append)
+        self.run(iter([replace(first, labels=None, indices=None)]), found.append)
         (batch,) = found
         layers = {layer: rows.shape[1] for layer, rows in batch.outputs.items()}
         output = None if batch.output_shape is None else batch.output_shape[1:]
