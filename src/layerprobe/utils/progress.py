@@ -93,7 +93,8 @@ def shows_progress(function: Function) -> Function:
         if not (progress is None or isinstance(progress, bool) or callable(progress)):
             got = type(progress).__name__
             raise InputError(f"expected progress= as True, False or a function, got {got}")
-        if _CURRENT.get() is not None or not progress or rank():
+        visible = callable(progress) or (progress and (_in_notebook() or sys.stderr.isatty()))
+        if _CURRENT.get() is not None or not visible or rank():
             return function(*args, **kwargs)
         with _display(progress) as (show, every):
             token = _CURRENT.set(_Progress(show, every))
@@ -116,7 +117,7 @@ def _display(progress: Any) -> Iterator[tuple[Show, float]]:
         line = display(HTML(""), display_id=True)
         yield lambda text, share: line.update(HTML(_bar(text, share))), REDRAW_SECONDS
         line.update(HTML(""))
-    elif sys.stderr.isatty():
+    else:
         import rich.progress as bars
         from rich.console import Console
 
@@ -133,8 +134,6 @@ def _display(progress: Any) -> Iterator[tuple[Show, float]]:
                 ),
                 REDRAW_SECONDS,
             )
-    else:
-        yield lambda text, share: None, REDRAW_SECONDS
 
 
 def _in_notebook() -> bool:
