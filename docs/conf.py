@@ -60,6 +60,7 @@ html_title = "layerprobe"
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_sidebars = {page: [] for page in ("index", "method", "related")}
 html_show_sourcelink = False
 html_theme_options = {
     "navbar_align": "left",

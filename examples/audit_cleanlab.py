@@ -43,7 +43,10 @@ labels, wrong = y[400:].numpy(), corrupted.changed[400:]
 with torch.inference_mode():
     memorised = model.eval()(x[400:]).softmax(1).numpy()
 figure, ax = plt.subplots(figsize=(6.5, 3.4), layout="constrained")
-for name, probabilities in (("the network's probabilities", memorised), ("the audit's", audit.pred_probs)):
+for name, probabilities in (
+    ("the network's probabilities", memorised),
+    ("the audit's probabilities", audit.pred_probs),
+):
     flags = find_label_issues(labels, probabilities)
     print(f"cleanlab with {name}: {flags.sum()} flags, {wrong[flags].mean():.1%} of them right")
     scores = get_label_quality_scores(labels, probabilities)

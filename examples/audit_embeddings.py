@@ -21,8 +21,7 @@ from matplotlib import pyplot as plt
 import layerprobe
 from layerprobe.data import load, noise
 
-folder = Path.cwd() / "data" if (Path.cwd() / "data").exists() else Path(__file__).parent / "data"
-file = np.load(folder / "digits_embeddings.npz")
+file = np.load(Path(__file__).parent / "data" / "digits_embeddings.npz")
 digits = load("digits")
 images = np.concatenate([digits.train_images, digits.test_images])  # (n, 8, 8)
 embeddings, true = file["embeddings"].astype(np.float32), file["labels"].astype(np.int64)

@@ -12,6 +12,7 @@ rows.
 # in the same way.
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib import pyplot as plt
 from sklearn.feature_extraction.text import CountVectorizer
@@ -72,6 +73,7 @@ worst = worst.assign(
     true_label=names[true[~held]][worst["index"]],
     text=[" ".join(texts[~held][i].split())[:80] for i in worst["index"]],
 )
+pd.set_option("display.max_colwidth", 90)
 worst[["text", "given_label", "suggested_label", "true_label"]]
 
 # %%

@@ -35,7 +35,7 @@ table = probe(
     (x, noisy),
     (test_x, digits.test_labels),
     train_labels={"noisy": noisy, "true": true},
-    probes=["masc", "ncm", "velpic", "ridge", "logistic"],
+    probes=["masc", "ncm", "velpic", "ridge"],
 )
 table
 

@@ -54,7 +54,7 @@ def draw_pages() -> None:
                 if "Suggest" in body.text.split("Row ")[1]:
                     break
                 body.send_keys("g")
-            screenshot(browser, "review", 900, 640)
+            screenshot(browser, "review", 900, 630)
         finally:
             browser.quit()
 
@@ -67,23 +67,23 @@ def draw_method() -> None:
     for name, direction, color in (("1", 20, "#0072B2"), ("2", 75, "#D55E00")):
         turn = np.deg2rad(direction)
         axis = np.array([np.cos(turn), np.sin(turn)])
-        rows = rng.normal(2.2, 0.7, 30)[:, None] * axis + rng.normal(0, 0.18, (30, 2))
+        rows = rng.uniform(1.9, 3.6, 30)[:, None] * axis + rng.normal(0, 0.16, (30, 2))
         left.plot(*rows.T, "o", color=color, markersize=4, label=f"rows $X_{name}$")
         left.plot(*-rows.T, "o", color=color, markersize=4, fillstyle="none", alpha=0.6)
         left.plot(*np.outer([-4, 4], axis).T, color=color)
         left.text(*(4.15 * axis), f"$U_{name}$", color=color, fontsize=13, ha="center", va="center")
         angles[direction] = (name, color)
-    query = np.deg2rad(38)
+    query = np.deg2rad(42)
     left.annotate(
         "",
-        3 * np.array([np.cos(query), np.sin(query)]),
+        3.6 * np.array([np.cos(query), np.sin(query)]),
         (0, 0),
         arrowprops={"arrowstyle": "-|>", "color": "black"},
     )
-    left.text(3.2 * np.cos(query), 3.2 * np.sin(query), "$x$", fontsize=13)
+    left.text(3.75 * np.cos(query), 3.75 * np.sin(query), "$x$", fontsize=13)
     for direction, (name, color) in angles.items():
-        low, high = sorted((direction, 38))
-        left.add_patch(Arc((0, 0), 2.6, 2.6, theta1=low, theta2=high, color=color, linewidth=2))
+        low, high = sorted((direction, 42))
+        left.add_patch(Arc((0, 0), 2.4, 2.4, theta1=low, theta2=high, color=color, linewidth=2))
         middle = np.deg2rad((low + high) / 2)
         left.text(
             1.6 * np.cos(middle),
@@ -111,7 +111,7 @@ def draw_method() -> None:
         right.plot(np.arange(1, 65), share, color=color, label=f"digit {k}: $r_k$ = {rank}")
         right.plot(rank, share[rank - 1], "o", color=color)
     right.axhline(0.99, color="#888888", linestyle="--")
-    right.text(64, 0.991, "v = 0.99", color="#666666", ha="right", va="bottom")
+    right.text(1, 0.992, "v = 0.99", color="#666666", va="bottom")
     right.set(
         title="number of components", xlabel="r", ylabel="share of the variance of class k", ylim=(0.8, 1.01)
     )

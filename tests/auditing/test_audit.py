@@ -304,7 +304,7 @@ def test_notebook_shows_findings_advice_and_evidence(plain):
     for text in (plain.label_finding, plain.network_finding, f"Advice: {plain.advice}.", plain.why):
         assert str(escape(text)) in html
     accuracy = plain.evidence.set_index("quantity").loc["accuracy of the decoder", "value"]
-    assert f"<td>{100 * accuracy:.1f} %</td>" in html
+    assert f">{100 * accuracy:.1f}\N{NO-BREAK SPACE}%</td>" in html
     assert html.count("<tr>") == 1 + len(plain.evidence)
 
 

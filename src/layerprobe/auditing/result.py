@@ -107,7 +107,7 @@ class Audit:
         evidence = self.evidence
         numbers = ["value", "low", "high"]
         evidence[numbers] = evidence[numbers].map(
-            lambda share: "" if np.isnan(share) else f"{100 * share:.1f} %"
+            lambda share: "" if np.isnan(share) else f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
         )
         return render("notebook.html.j2", audit=self, evidence=evidence)
 
