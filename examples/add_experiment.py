@@ -17,7 +17,7 @@ from matplotlib import pyplot as plt
 
 from layerprobe.paper import RunSpec, execute
 from layerprobe.paper.analysis import analyse, gather
-from layerprobe.paper.experiments import EXPERIMENTS, Experiment
+from layerprobe.paper.experiments import register_experiment
 from layerprobe.paper.rows import tidy
 
 
@@ -31,7 +31,7 @@ def sparsity(finished):
     return tidy(rows)
 
 
-EXPERIMENTS["sparsity"] = Experiment(sparsity)
+register_experiment("sparsity", sparsity)
 
 # %%
 # Runs of the small pair ``mlp-digits`` at three degrees of noise. ``layerprobe paper train`` trains the same

@@ -19,8 +19,7 @@ from matplotlib import pyplot as plt
 from layerprobe import probe
 from layerprobe.data import load, noise
 from layerprobe.networks import MLP
-from layerprobe.probes import REGISTRY
-from layerprobe.probes.base import Probe
+from layerprobe.probes import Probe, register_probe
 from layerprobe.training import Recipe, seeded, train
 
 
@@ -37,10 +36,9 @@ class NearestMedian(Probe):
 print(NearestMedian().fit([[0.0, 1.0], [0.2, 1.1], [3.0, 0.0]], ["cat", "cat", "dog"]).predict([[2.9, 0.3]]))
 
 # %%
-# In the package it would be a file in ``layerprobe/probes`` and this line in its registry; then the contract
-# tests and scikit-learn's checks include it.
+# A registered probe is known by its name, in Python and, as ``--probes PKG.MOD:NearestMedian``, on the shell.
 
-REGISTRY["median"] = NearestMedian
+register_probe("median", NearestMedian)
 
 # %%
 # Beside other probes, on every layer of a network that memorised digits with 60 % redrawn labels:

@@ -13,6 +13,7 @@ network has never seen these images or their labels.
 # %%
 # Embeddings (n, 48), and labels of which one in six is wrong: 3 and 5, 4 and 9, 1 and 7 are often confused.
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from matplotlib import pyplot as plt
 import layerprobe
 from layerprobe.data import load, noise
 
-file = np.load(Path(__file__).parent / "data" / "digits_embeddings.npz")
+file = np.load(Path(sys.argv[0]).parent / "data" / "digits_embeddings.npz")  # beside this script
 digits = load("digits")
 images = np.concatenate([digits.train_images, digits.test_images])  # (n, 8, 8)
 embeddings, true = file["embeddings"].astype(np.float32), file["labels"].astype(np.int64)
