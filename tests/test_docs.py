@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -31,3 +32,37 @@ def test_architecture_lists_every_file():
     source = ROOT / "src" / "layerprobe"
     files = [path for path in source.rglob("*.py") if path.stem not in {"__init__", "__main__"}]
     assert sorted(listed) == sorted(path.relative_to(source).as_posix() for path in files)
+
+
+def table_rows(page, first):
+    """Return the cells of the rows of the table on a page whose first row begins with `first`."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    table = text[text.index(f"| {first}") :].split("\n\n")[0]
+    return [[cell.strip(" `") for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+
+
+def test_related_work_shows_the_measured_auroc():
+    rows = pd.read_csv(ROOT / "results" / "audit" / "detectors.csv")
+    rows["detector"] = rows["detector"].str.split(",").str[0]  # with the best of its hyperparameters
+    best = rows.groupby(["dataset", "noise", "seed", "detector"], sort=False)["auroc"].max().reset_index()
+    means = best.pivot_table("auroc", ["dataset", "noise"], "detector", sort=False)
+    (_, *names), _, *shown = table_rows("related.md", "data, noise")
+    expected = [
+        [f"{dataset}, {noise}", *(f"{value:.3f}".removeprefix("0") for value in values)]
+        for (dataset, noise), values in zip(means.index, means[names].to_numpy(), strict=True)
+    ]
+    assert [[row[0].lower().replace("cifar-10n", "cifar-10"), *row[1:]] for row in shown] == expected
+
+
+def test_audit_page_shows_how_the_reviews_were_measured():
+    summary = pd.read_csv(ROOT / "results" / "audit" / "trust_summary.csv").set_index(
+        ["noise", "reviewed", "error"]
+    )
+    cells = {row[0]: row[2:] for row in table_rows("audit.md", "question")}
+    for column, error in enumerate((0.0, 0.03)):
+        measured = summary.loc["all", 100, error]
+        shown = " ".join(row[column] for row in cells.values())
+        for name in ("noise_held", "precision_held", "advice_right", "advice_wrong"):
+            assert f"{100 * measured[name]:.1f}" in shown, name
+        for name in ("noise_error", "precision_error"):
+            assert f"{measured[name]:.3f}".removeprefix("0") in shown, name
