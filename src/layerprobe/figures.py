@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 PROBE_TITLES = {
     "masc": "MASC",
+    "masc_1pc": "MASC, one component",
     "ncm": "nearest class mean",
     "logistic": "logistic regression",
     "lda": "LDA",
@@ -36,15 +37,19 @@ PROBE_TITLES = {
     "whitened_knn": "whitened kNN",
 }
 Style = tuple[str, str]  # colour and marker
-Kind = Literal["probe", "network", "published"]
+Kind = Literal["probe", "network", "published", "marker", "bar"]
 # Okabe and Ito's colours differ for every kind of colour vision; the markers differ in grey.
 STYLES: list[Style] = [("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^")]
 STYLES += [("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"), ("#7F7F7F", "<")]
 STYLES += [("#994F00", "h")]
 NEUTRAL: Style = ("#555555", "o")
+# Bars differ in grey by their hatches, one per marker.
+HATCHES = dict(zip([marker for _, marker in STYLES], ["", "//", "xx", "..", "--", "||"], strict=False))
 PUBLISHED = "#8a8a8a"
 DASHED = (0, (4, 3))
 MARKERS = 8  # at most about so many per line
+# An axis of percent ends at the first of these above all its values, or at 100 %.
+SMALL_TOPS = (0.05, 0.1, 0.2, 0.3, 0.5)
 RANGE: list[Any] = ["mean", "min", "max"]
 # Columns of a history in the order of the styles, and the (split, labels) that each is measured on.
 HISTORY = {
@@ -121,8 +126,9 @@ class Line:
         Colour and marker.
     span : DataFrame
         Indexed by the horizontal position; columns mean, min and max.
-    kind : {"probe", "network", "published"}
-        Solid with a shaded range; dashed and hollow with bars; hollow grey markers without a line.
+    kind : {"probe", "network", "published", "marker", "bar"}
+        Solid with a shaded range; dashed and hollow with error bars; hollow grey markers without a line;
+        markers without a line; bars, side by side at each position.
     at_end : bool
         Whether the last point alone has a marker.
     """
@@ -140,6 +146,8 @@ class Line:
         if self.kind == "network":
             dashed = {"linestyle": DASHED, "linewidth": 1.3}
             return common | dashed | {"markersize": 7, "markerfacecolor": "white"}
+        if self.kind == "marker":
+            return common | {"linestyle": "none", "markersize": 7}
         if self.kind == "published":
             hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8}
             return common | hollow | {"color": PUBLISHED, "linestyle": "none"}
@@ -154,17 +162,20 @@ class Panel:
     ----------
     title, ylabel : str
     lines : list of Line
-        A panel without lines shows "not measured".
+        The place of a panel without lines stays blank.
     names : list of str
-        Names of the horizontal positions 0, 1, ...; without names the axis counts epochs.
+        Names of the horizontal positions 0, 1, ...
     xlabel : str
-        Label of the axis of positions.
+        Label of the horizontal axis.
+    ticks : tuple of float
+        Numbers along the horizontal axis, at equal distances; without names and ticks it counts epochs.
     apart : bool
         Whether the last position is shaded.
     yscale : {"percent", "share", "linear", "log"}
-        The vertical axis: 0 to 100 %, 0 to 1, from 0 on, logarithmic.
-    xscale : {"linear", "symlog"}
-        The axis of epochs.
+        The vertical axis: 0 to 100 %, or to less where all values are small, which its label states; 0 to 1;
+        from 0 on; logarithmic.
+    xscale : {"linear", "symlog", "log"}
+        The axis of epochs or numbers.
     """
 
     title: str
@@ -172,9 +183,18 @@ class Panel:
     ylabel: str
     names: list[str] = field(default_factory=list)
     xlabel: str = ""
+    ticks: tuple[float, ...] = ()
     apart: bool = False
     yscale: Literal["percent", "share", "linear", "log"] = "percent"
-    xscale: Literal["linear", "symlog"] = "linear"
+    xscale: Literal["linear", "symlog", "log"] = "linear"
+
+    @property
+    def top(self) -> float:
+        """The end of an axis of percent; 1 for the other axes."""
+        if self.yscale != "percent":
+            return 1.0
+        largest = max((line.span["max"].max() for line in self.lines), default=1.0)
+        return next((top for top in SMALL_TOPS if largest <= 0.9 * top), 1.0)
 
 
 @styled
@@ -291,7 +311,7 @@ def draw_panels(
     ----------
     panels : sequence of Panel
     columns : int, optional
-        Panels per row; by default at most three.
+        Panels per row; by default at most three, and none for panels without lines.
     spread : str
         Meaning of shades and bars, for the legend.
 
@@ -302,14 +322,16 @@ def draw_panels(
     """
     if not any(panel.lines for panel in panels):
         raise MissingRowsError("the rows have no point of this figure: measure its experiments on more runs")
+    panels = panels if columns else [panel for panel in panels if panel.lines]
     columns = min(columns or _columns(panels), len(panels))
     handles = _handles(panels, spread)
     width = max(columns * max(map(_width, panels)) + 0.5, 6.8)
     longest = max(len(str(handle.get_label())) for handle in handles)
     in_a_row = max(1, int(width / (0.085 * longest + 0.62)))
     legend_rows = -(-len(handles) // in_a_row)
-    row = 2.9 + max(_slant(panel, _room(width, columns)) for panel in panels)
-    height = row * -(-len(panels) // columns) + 0.9 + 0.24 * legend_rows
+    rows = -(-len(panels) // columns)
+    row = (2.9 if rows < 5 else 2.5) + max(_slant(panel, _room(width, columns)) for panel in panels)
+    height = row * rows + 0.9 + 0.24 * legend_rows
     figure = blank_figure(width, height, space=0.03)
     return _fill(figure, panels, columns, handles, -(-len(handles) // legend_rows))
 
@@ -326,13 +348,19 @@ def _fill(
     """Return the figure with its panels and, below them, where it covers no data, its legend."""
     axes = figure.subplots(-(-len(panels) // columns), columns, sharey=share_y, squeeze=False)
     room = _room(figure.get_figwidth(), columns)
+    common = max(panel.top for panel in panels)
+    before = ""
     for i, ax in enumerate(axes.flat):
-        if i >= len(panels):
+        if i >= len(panels) or not panels[i].lines:
             ax.set_axis_off()
+            before = ""
             continue
-        _draw(ax, panels[i], room)
-        if i % columns == 0 or panels[i].ylabel != panels[i - 1].ylabel:
-            ax.set_ylabel(panels[i].ylabel)
+        top = common if share_y else panels[i].top
+        _draw(ax, panels[i], room, top)
+        label = panels[i].ylabel + (f", axis to {100 * top:g} %" if top < 1 else "")
+        if i % columns == 0 or label != before:
+            ax.set_ylabel(label)
+        before = label
     figure.legend(
         handles=handles,
         loc="outside lower center",
@@ -359,17 +387,21 @@ def _slant(panel: Panel, room: int) -> float:
     return 0.055 * max(map(len, panel.names)) if _slants(panel.names, room) else 0.0
 
 
-def _draw(ax: "Axes", panel: Panel, room: int) -> None:
-    """Draw one panel; about `room` letters fit below it."""
+def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
+    """Draw one panel; about `room` letters fit below it, and an axis of percent ends at `top`."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
     ax.set_title(textwrap.fill(panel.title, max(34, room)))
+    step = panel.ticks[1] - panel.ticks[0] if panel.ticks else 1.0
+    bars = [line for line in panel.lines if line.kind == "bar"]
+    for i, line in enumerate(bars):
+        width = 0.8 * step / len(bars)
+        _draw_bars(ax, line, width, (i - (len(bars) - 1) / 2) * width)
     for line in panel.lines:
-        _draw_line(ax, line)
-    if not panel.lines:
-        ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", color="#777777")
+        if line.kind != "bar":
+            _draw_line(ax, line)
     if panel.yscale == "percent":
-        ax.set_ylim(-0.02, 1.03)
+        ax.set_ylim(-0.02 * top, 1.03 * top)
         ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
     elif panel.yscale == "share":
         ax.set_ylim(-0.02, 1.03)
@@ -385,8 +417,15 @@ def _draw(ax: "Axes", panel: Panel, room: int) -> None:
         _name_positions(ax, panel.names, room, apart=panel.apart)
         ax.set_xlabel(panel.xlabel)
         return
-    ax.set_xlabel("epoch")
-    if panel.xscale == "symlog":
+    ax.set_xlabel(panel.xlabel or "epoch")
+    if panel.ticks:
+        ax.set_xticks(panel.ticks)
+        ax.xaxis.set_major_formatter("{x:g}")
+        margin = (0.55 if bars else 0.15) * step
+        ax.set_xlim(panel.ticks[0] - margin, panel.ticks[-1] + margin)
+    elif panel.xscale == "log":
+        _number_positions(ax, panel)
+    elif panel.xscale == "symlog":
         last = max((line.span.index.max() for line in panel.lines), default=1)
         ax.set_xscale("symlog", linthresh=1, linscale=0.5)
         ax.set_xlim(-0.15, 1.08 * last)
@@ -395,6 +434,27 @@ def _draw(ax: "Axes", panel: Panel, room: int) -> None:
         ax.xaxis.set_major_formatter(ScalarFormatter())
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def _number_positions(ax: "Axes", panel: Panel) -> None:
+    """Write the numbers of all points along a logarithmic axis."""
+    numbers = sorted({x for line in panel.lines for x in line.span.index})
+    ax.set_xscale("log")
+    ax.set_xlim(numbers[0] / 1.6, 1.6 * numbers[-1])
+    ax.set_xticks(numbers, [f"{x:,.0f}" for x in numbers], minor=False)
+    ax.set_xticks([], minor=True)
+
+
+def _draw_bars(ax: "Axes", line: Line, width: float, shift: float) -> None:
+    """Draw one bar per position with its range."""
+    span = line.span
+    x = span.index.to_numpy(float) + shift
+    ax.bar(x, span["mean"], width, label=line.label, zorder=2, **_bar_look(line.style))
+    ax.vlines(x, span["min"], span["max"], color="#222222", linewidth=1.2, zorder=3)
+
+
+def _bar_look(style: Style) -> dict[str, Any]:
+    return {"facecolor": style[0], "hatch": HATCHES.get(style[1], ""), "edgecolor": "white", "linewidth": 0.5}
 
 
 def _draw_line(ax: "Axes", line: Line) -> None:
@@ -417,13 +477,16 @@ def _handles(panels: Sequence[Panel], spread: str) -> "list[Artist]":
 
     lines = [line for panel in panels for line in panel.lines]
     styles: dict[str, list[Line]] = {}
-    for kind in ("probe", "network", "published"):
+    for kind in ("bar", "probe", "marker", "network", "published"):
         for line in lines:
             if line.kind == kind:
                 styles.setdefault(line.label, []).append(line)
     handles: list[Artist] = []
     for label, of_label in styles.items():
         first = of_label[0]
+        if first.kind == "bar":
+            handles.append(Patch(label=label, **_bar_look(first.style)))
+            continue
         shared = len({line.style for line in of_label}) > 1
         handles.append(Line2D([], [], label=label, **first.look(NEUTRAL if shared else first.style)))
     if any((line.span["min"] < line.span["max"]).any() for line in lines):
@@ -489,7 +552,8 @@ def _name_positions(ax: "Axes", names: list[str], room: int, *, apart: bool) -> 
     ax.set_xticks(range(len(names)), names, **(slant if _slants(names, room) else {}))
     if apart:
         ax.axvspan(len(names) - 1.5, len(names) - 0.65, color="#f3f3f3", linewidth=0, zorder=0)
-    ax.set_xlim(-0.35, len(names) - 0.65)
+    margin = 0.5 if ax.patches and not apart else 0.35
+    ax.set_xlim(-margin, len(names) - 1 + margin)
 
 
 @styled

@@ -29,6 +29,7 @@ def write_report(
     tables: Mapping[str, pd.DataFrame],
     provenance: Mapping[str, object],
     appendix: Mapping[str, pd.DataFrame] | None = None,
+    leading: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:
     """Write figures and tables as one self-contained HTML file.
 
@@ -48,6 +49,8 @@ def write_report(
         How the results were made, shown at the end; values may be mappings themselves.
     appendix : mapping of heading to DataFrame, optional
         Long tables, folded until the reader opens them.
+    leading : mapping of heading to DataFrame, optional
+        Tables above the figures.
 
     Raises
     ------
@@ -62,6 +65,7 @@ def write_report(
         figures=figures,
         tables=tables,
         appendix=appendix or {},
+        leading=leading or {},
         provenance=provenance,
     )
 

@@ -8,6 +8,7 @@ from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.plans import (
     DEGREES,
+    EVERY_DEGREE,
     FAMILIES,
     SCALES,
     epochs_expected,
@@ -59,6 +60,23 @@ def test_the_dynamics_are_those_of_runs_that_keep_checkpoints():
     assert [(spec.pair, spec.corruption, spec.seed) for spec in followed] == [("mlp-mnist", 0.4, 0)]
     # the same run keeps them when it is trained for another target first
     assert plan(["table1"], SMALL, ["mlp-mnist"]).checkpoints == followed
+
+
+def test_optimisers_and_retraining_cover_every_degree():
+    made = plan(["optimizers"], SMALL, PAPER_PAIRS)
+    cells = {(spec.pair, spec.corruption, spec.recipe.optimizer) for spec in made.work}
+    assert cells == {
+        (pair, p, name)
+        for pair in ("mlp-mnist", "mlp-cifar10")
+        for p in EVERY_DEGREE
+        for name in ("sgd", "adam")
+    }
+    retrained = plan(["figure4"], SMALL, ["cnn-mnist"]).work
+    assert {spec.corruption for spec, names in retrained.items() if "retraining" in names} == {*EVERY_DEGREE}
+
+
+def test_supplementary_table_1_needs_no_run():
+    assert plan(["supplementary_table1"], SMALL, ["cnn-mnist"]).work == {}
 
 
 def test_sensitivity_varies_one_seed_at_a_time():

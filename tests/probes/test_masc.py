@@ -6,6 +6,7 @@ import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
+import reference
 from layerprobe import MASC
 from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning
 
@@ -163,3 +164,30 @@ def test_a_stage_goes_without_components_and_without_the_moments():
         stage.partial_fit(X[200:], CODES[200:])
     masc.partial_fit(X[200:], CODES[200:])
     np.testing.assert_allclose(masc.squared_cosines(X), MASC().fit(X, CODES).squared_cosines(X), atol=1e-12)
+
+
+def test_exact_decides_labels_that_bases_of_float32_products_cannot():
+    """Queries between two classes, by bisection: the two squared cosines differ by 1e-8 at most."""
+    rng = np.random.default_rng(0)
+    n, d = 400, 64
+    rotations = [np.linalg.qr(rng.normal(size=(d, d)))[0] for _ in range(2)]
+    X = np.concatenate([rng.normal(size=(n, d)) * 0.9 ** np.arange(d) @ Q for Q in rotations])
+    X, y = X.astype(np.float32), np.repeat([0, 1], n)
+    first, second = (subspace.basis for subspace in reference.fit(X, y, 2, variance=0.9))
+
+    def gap(rows):
+        rows = rows.astype(np.float64)
+        squares = [((rows @ U) ** 2).sum(1) for U in (first, second)]
+        return (squares[0] - squares[1]) / (rows**2).sum(1)
+
+    low, high = np.zeros((n, 1)), np.ones((n, 1))
+    for _ in range(60):
+        middle = (low + high) / 2
+        nearer = gap(((1 - middle) * X[:n] + middle * X[n:]).astype(np.float32))[:, None] > 0
+        low, high = np.where(nearer, middle, low), np.where(nearer, high, middle)
+    queries = ((1 - high) * X[:n] + high * X[n:]).astype(np.float32)
+    expected = (gap(queries) < 0).astype(int)
+    assert np.abs(gap(queries)).max() < 2e-8
+    default, exact = (MASC(variance=0.9, exact=e).fit(X, y).predict(queries) for e in (False, True))
+    assert (default != expected).sum() > n / 10
+    assert (exact == expected).all()

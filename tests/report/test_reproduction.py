@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from layerprobe.cli import main
-from layerprobe.errors import InputError
+from layerprobe.errors import DataError, InputError
 from layerprobe.figures import save
 from layerprobe.paper import execute
 from layerprobe.paper.figures import FIGURES
@@ -22,7 +22,9 @@ def done(tmp_path_factory):
     """Everything there is to reproduce, on runs of two epochs."""
     torch.set_num_threads(1)
     place = tmp_path_factory.mktemp("reproduction")
-    wanted = plan(["table1", "table5", "table3", "figure2", "latent", "dynamics"], TINY, ["mlp-digits"])
+    wanted = plan(
+        ["table1", "table5", "table3", "noisy_subspaces", "latent", "dynamics"], TINY, ["mlp-digits"]
+    )
     failed = reproduce(wanted, place / "runs", place / "out", jobs=2)
     return wanted, place, failed
 
@@ -37,7 +39,7 @@ def test_reproduce_trains_measures_and_writes(done):
     out = place / "out"
     for name in ("table1", "table5", "table3", "latent"):
         assert all((out / "tables" / f"{name}.{ending}").exists() for ending in ("csv", "md", "tex"))
-    for name in ("figure2", "latent", "dynamics"):
+    for name in ("noisy_subspaces", "latent", "dynamics"):
         assert all((out / "figures" / f"{name}.{ending}").exists() for ending in ("png", "svg", "pdf"))
     record = json.loads((out / "provenance.json").read_text())
     assert record["scale"] == "small"
@@ -116,8 +118,8 @@ def test_rows_without_a_column_raise_and_are_not_left_out(done):
     _, place, _ = done
     results = Results.of_root(place / "runs")
     damaged = Results(results.rows.drop(columns="variant"), results.history)
-    with pytest.raises(InputError, match=r"figure2 cannot be made: .*missing.*variant"):
-        write_figures(damaged, ["figure2"], place / "damaged")
+    with pytest.raises(InputError, match=r"thresholds cannot be made: .*missing.*variant"):
+        write_figures(damaged, ["thresholds"], place / "damaged")
 
 
 def test_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
@@ -130,20 +132,29 @@ def test_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
     assert [outcome.spec for outcome in failed] == [spoilt]
     table = pd.read_csv(tmp_path / "out" / "tables" / "table1.csv")
     assert spoilt.corruption not in set(table["corruption"])
-    assert len(table) == 12  # the network, MASC, the gain and MASC without the input, of three degrees
+    assert len(table) == 3  # one line for each of the other degrees
 
 
 def test_finding_counts_cells():
     numbers = {"network": [0.5, 0.5, 0.1], "masc": [0.6, 0.4, 0.2], "masc_hidden": [0.5, 0.4, 0.2]}
-    cells = [("mlp-mnist", 0.2), ("mlp-mnist", 0.4), ("mlp-mnist", 1.0)]
-    rows = [
-        {"pair": pair, "corruption": p, "variant": "", "quantity": quantity, "ours": ours}
-        for quantity, values in numbers.items()
-        for (pair, p), ours in zip(cells, values, strict=True)
-    ]
-    said = finding({"table1": pd.DataFrame(rows)})
+    said = finding({"table1": pd.DataFrame({"corruption": [0.2, 0.4, 1.0], **numbers})})
     assert "1 of 2 cells" in said
     assert "in 0 of them on a hidden layer too" in said
+
+
+def test_data_are_checked_before_the_first_run(tmp_path):
+    wanted = plan(["table1"], SCALES["small"], ["mlp-mnist", "cnn-cifar10", "mlp-digits"])
+    with pytest.raises(DataError, match=r"Nothing was started.*mnist.*cifar-10"):
+        reproduce(wanted, tmp_path / "runs", tmp_path / "out", jobs=1, data_root=tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_report_begins_with_table_1(done):
+    _, place, _ = done
+    page = (place / "out" / "report.html").read_text("utf-8")
+    heads = [page.index(f"{start}: ") for start in ("Table 1", "Noisy subspaces", "Table 3")]
+    assert heads == sorted(heads)
+    assert "run the scale medium or full" in page
 
 
 def test_announcement_states_work_time_and_disk_space(done, tmp_path):
@@ -188,5 +199,5 @@ def test_tables_and_figures_commands(done, tmp_path, capsys):
 
 def test_figures_are_saved_in_the_given_formats(done, tmp_path):
     _, place, _ = done
-    drawn = FIGURES["figure2"].draw(Results.of_root(place / "runs").rows)
+    drawn = FIGURES["thresholds"].draw(Results.of_root(place / "runs").rows)
     assert [path.suffix for path in save(drawn, tmp_path / "f", formats=("pdf", "png"))] == [".pdf", ".png"]

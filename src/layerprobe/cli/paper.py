@@ -221,6 +221,54 @@ def add_paper(app: Commands) -> None:
         show_grid(grid.root, status(grid.root, grid.specs() or None), json=json)
 
     @paper.command
+    def analyse(
+        names: Annotated[tuple[str, ...], Positional, arg(metavar="EXPERIMENT")],
+        workers: Annotated[Workers, arg(name="")],
+        *,
+        pair: tuple[str, ...] = (),
+        root: Path = Path("runs"),
+    ) -> None:
+        """Measure experiments on the finished runs in a folder.
+
+        What was measured is kept, and an experiment is left out on runs that it does not apply to. The rows
+        are written into the folders of the runs; `paper tables` and `paper figures` show them. Exit code 1 if
+        a run failed; the others are measured nevertheless.
+
+        Args:
+            names: noisy_subspaces, true_subspaces, latent_memorisation, controls, probes, retraining,
+                flipped_rows, weight_edit, similarity, dynamics or cost.
+            workers: Where the runs are measured.
+            pair: Networks and data sets; by default all in the folder.
+            root: Folder of all runs.
+        """
+        from layerprobe.paper.analysis import analyse_grid, missing
+        from layerprobe.report.reproduction import check_data
+        from layerprobe.report.run_tables import failures, run_progress
+        from layerprobe.runs.folders import is_done, run_folder
+        from layerprobe.runs.scheduler import Cluster
+        from layerprobe.runs.states import runs_in
+
+        specs, unreadable = runs_in(root)
+        done = [spec for spec in specs if (not pair or spec.pair in pair) and is_done(run_folder(root, spec))]
+        if not done:
+            of_pair = f" of {', '.join(pair)}" if pair else ""
+            raise InputError(f"no finished run{of_pair} in {root}; train one, or name another --root")
+        work = {spec: left for spec in done if (left := missing(spec, root, names))}
+        jobs = workers.resolve()
+        if not isinstance(jobs, Cluster):
+            check_data(work, workers.data)
+        with run_progress(list(work), root, training=False) as report:
+            outcomes = analyse_grid(
+                work, root, jobs=jobs, data_root=workers.data, device=workers.device, report=report
+            )
+        failed = failures(outcomes)
+        say(f"{len(work) - sum(bool(one.error) for one in outcomes)} of {len(done)} finished runs measured.")
+        for line in [*unreadable.values(), *failed]:
+            print_error(line)
+        if unreadable or failed:
+            raise SystemExit(1)
+
+    @paper.command
     def tables(
         names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
         *,

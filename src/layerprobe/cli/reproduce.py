@@ -48,9 +48,9 @@ def add_reproduce(app: Commands) -> None:
             probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes:
                 names of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic,
                 which it always fits. Every other experiment has fixed probes.
-            scale: small: about 1,000 training images, for a first trial on two cores; medium: 10,000, where
-                the paper's effects appear, for a day on two cores; full: the paper's, for a GPU. --dry-run
-                says how long it takes.
+            scale: small: about 1,000 training images, for a first trial on two cores, too few for the effects
+                of the paper; medium: 10,000, where they appear, for a day on two cores; full: the paper's,
+                for a GPU. --dry-run says how long it takes.
             root: Folder of all runs.
             out: Folder for the results.
             dry_run: Do nothing; print the runs and an estimate of their time and disk space.

@@ -28,6 +28,7 @@ from layerprobe.training import Seeds
 from layerprobe.utils.settings import one_thread
 
 DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
+EVERY_DEGREE = (0.0, *DEGREES, 1.0)
 ONE_DEGREE = 0.4  # of experiments at a single degree
 # Pairs with human labels; `layerprobe paper train --noise` trains any other.
 HUMAN = {
@@ -126,10 +127,18 @@ SCALES = {
 }
 
 
+def _sgd(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
+    """Return the MLPs at every degree, trained with their own optimiser, SGD."""
+    return scale.specs(_mlps(pairs), EVERY_DEGREE)
+
+
 def _adam(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the MLPs trained with Adam instead of SGD."""
-    mlps = [name for name in pairs if name.startswith("mlp") and PAIRS[name].recipe.optimizer == "sgd"]
-    return scale.specs(mlps, [ONE_DEGREE], optimizer="adam", learning_rate=1e-4)
+    """Return the MLPs at every degree, trained with Adam instead of SGD."""
+    return scale.specs(_mlps(pairs), EVERY_DEGREE, optimizer="adam", learning_rate=1e-4)
+
+
+def _mlps(pairs: Sequence[str]) -> list[str]:
+    return [name for name in pairs if name.startswith("mlp") and PAIRS[name].recipe.optimizer == "sgd"]
 
 
 def _one_seed_varied(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
@@ -174,6 +183,7 @@ FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
     "clean": lambda scale, pairs: scale.specs(pairs, [0.0]),
     "grid": lambda scale, pairs: scale.specs(pairs, DEGREES),
     "shuffled": lambda scale, pairs: scale.specs(pairs, [1.0]),
+    "sgd": _sgd,
     "adam": _adam,
     "seeds": _one_seed_varied,
     "human": _human,
@@ -181,12 +191,16 @@ FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
     "midway": _midway,
 }
 # Families of runs by the tables and figures that show them; all others show "grid".
-_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
+_AT_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
+_AT_EVERY_DEGREE += ["noisy_subspaces", "true_subspaces", "components", "untrained", "flipped"]
+_AT_EVERY_DEGREE += ["figure4", "figure27", "figure31", "retraining", "retraining_epochs"]
 _SHOWN: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys([*_EVERY_DEGREE, "components"], ("clean", "grid", "shuffled")),
+    **dict.fromkeys(_AT_EVERY_DEGREE, ("clean", "grid", "shuffled")),
+    "supplementary_table1": (),
     **dict.fromkeys(["layers", "thresholds", "probes", "similarity"], ("clean", "grid")),
     "latent": ("clean",),
-    "controls": ("grid", "adam"),
+    "controls": ("clean", "grid", "shuffled", "adam"),
+    "optimizers": ("sgd", "adam"),
     "sensitivity": ("seeds", "grid"),
     "natural": ("human",),
     "dynamics": ("checkpoints",),
@@ -203,6 +217,7 @@ class ReproductionPlan:
     work: dict[RunSpec, tuple[str, ...]]  # the runs, and the experiments on each
     checkpoints: frozenset[RunSpec]  # the runs that keep the weights of chosen epochs
     shown: dict[str, tuple[RunSpec, ...]]  # the runs that each target shows
+    pairs: tuple[str, ...]
 
 
 def targets(names: Sequence[str]) -> tuple[str, ...]:
@@ -250,7 +265,7 @@ def plan(
         shown[name] = tuple(dict.fromkeys(chain.from_iterable(families)))
         for spec in shown[name]:
             needed.setdefault(spec, set()).update(*(entry.needs for entry in entries))
-    if not needed:
+    if not needed and "supplementary_table1" not in chosen:
         raise InputError(
             f"{', '.join(chosen)} shows other pairs; there is nothing to do for {', '.join(pairs)}"
         )
@@ -267,7 +282,7 @@ def plan(
         + (added if "probes" in experiments else ())
         for spec, experiments in needed.items()
     }
-    return ReproductionPlan(scale, chosen, work, checkpoints, shown)
+    return ReproductionPlan(scale, chosen, work, checkpoints, shown, tuple(pairs))
 
 
 def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:

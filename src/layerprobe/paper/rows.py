@@ -50,7 +50,7 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     >>> tidy([{"experiment": "controls", "metric": "accuracy", "value": 0.5}])["layer"].tolist()
     ['']
     """
-    return _typed(pd.DataFrame(list(records), columns=MEASURE))
+    return typed(pd.DataFrame(list(records), columns=MEASURE))
 
 
 def kind_of(experiment: str) -> str:
@@ -122,7 +122,7 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
     try:
         content = io.BytesIO(read_file(path))
         # As text: the parser of pandas may lose the last bit of a number.
-        rows = _typed(pd.read_csv(content, dtype=str, keep_default_na=False)[MEASURE])
+        rows = typed(pd.read_csv(content, dtype=str, keep_default_na=False)[MEASURE])
         if rows.empty or not rows["experiment"].isin([kind_of(experiment), ""]).all():
             raise ValueError(f"there are no rows of {experiment}, or also others")
         if np.isinf(rows[NUMBERS].to_numpy(float, na_value=np.nan)).any():
@@ -165,7 +165,7 @@ def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
         "variant": variant(spec),
         "key": spec.key[:12],
     }
-    run = _typed(
+    run = typed(
         pd.DataFrame({name: [value] * len(frame) for name, value in which.items()}, index=frame.index)
     )
     return pd.concat([run, frame], axis=1)
@@ -179,7 +179,7 @@ def independent(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[rows["seed"].notna()]
 
 
-def _typed(rows: pd.DataFrame) -> pd.DataFrame:
+def typed(rows: pd.DataFrame) -> pd.DataFrame:
     """Return a frame with one type per column, as listed in `WHOLE`, `NUMBERS` and `TEXTS`."""
     result = pd.DataFrame(index=rows.index)
     for name, column in rows.items():

@@ -1,14 +1,17 @@
 """Selections and means of tidy rows, shared by tables and figures."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 
 import pandas as pd
 
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import independent
 
 GROUP = ["pair", "corruption", "variant"]  # runs that differ in their seeds only
 TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
 MEDIUM = 5000  # training images from which a run is of medium scale and not small
+OPTIMIZER_WORDS = {"optimizer", "learning_rate", "momentum"}  # in which SGD and Adam differ
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
 
 
@@ -89,6 +92,34 @@ def at_best_layer(rows: pd.DataFrame, keys: Sequence[str] = GROUP) -> pd.DataFra
     layers["ours"] = layers["ours"].round(12)  # equal sums of the same accuracies differ by rounding
     best = layers.groupby(list(keys), sort=False, dropna=False)["ours"].idxmax()
     return layers.loc[best, [*keys, "layer"]].merge(rows, on=[*keys, "layer"])
+
+
+def words(variant: str) -> dict[str, str]:
+    """Return the differences of a variant from its pair's own recipe and data, value by name."""
+    return dict(part.split(" ", 1) for part in re.split(r", (?=[a-z_]+ )", variant) if part)
+
+
+def other_words(variant: str, names: Collection[str]) -> str:
+    """Return a variant without some of its differences.
+
+    Parameters
+    ----------
+    variant : str
+    names : collection of str
+        Names of the differences to leave out.
+    """
+    return ", ".join(f"{name} {value}" for name, value in words(variant).items() if name not in names)
+
+
+def optimizer(pair: str, variant: str) -> str:
+    """Return the optimiser of a variant, which names it only where it is not the pair's own.
+
+    Parameters
+    ----------
+    pair, variant : str
+    """
+    own = PAIRS[pair].recipe.optimizer if pair in PAIRS else ""
+    return words(variant).get("optimizer", own)
 
 
 def network_retraining(rows: pd.DataFrame, **equal: str) -> dict[str, pd.DataFrame]:

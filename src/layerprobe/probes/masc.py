@@ -43,7 +43,9 @@ class MASC(StagedProbe, CalibratedProbe):
         the order of ``classes_``. The noise must not depend on the row otherwise.
     exact : bool, default False
         Multiply, decompose and score in float64 throughout, for rows of any dtype. The default multiplies
-        float32 rows in float32 and sums and decomposes in float64.
+        float32 rows in float32, and sums and decomposes in float64. Where float32 cannot order the two
+        largest squared cosines, float64 decides, but on bases that come from float32 products: a label whose
+        two squared cosines differ by about 1e-8 or less can still be another one than with ``exact=True``.
 
     Attributes
     ----------

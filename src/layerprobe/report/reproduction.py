@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.errors import InputError, MissingRowsError, unknown_name
+from layerprobe.errors import DataError, InputError, MissingRowsError, unknown_name
 from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
@@ -20,6 +20,7 @@ from layerprobe.paper.plans import ReproductionPlan, seconds_left
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.progress import in_words
 from layerprobe.report.run_tables import counts, disk, failures, run_progress
+from layerprobe.runs.data import run_data
 from layerprobe.runs.folders import is_done, run_folder
 from layerprobe.runs.grid import Outcome, remove_all_left, train_grid
 from layerprobe.runs.scheduler import Cluster, Jobs, Location, renamed_arguments
@@ -33,6 +34,7 @@ SUBSETS = (
     "fixed subsets of the training images, fewer seeds, optimiser settings of its own. "
     "These numbers are ours and cannot be compared directly with the published ones. "
 )
+TOO_FEW = "The effects of the paper need more images per class: run the scale medium or full to see them. "
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,6 +220,8 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
         training = f"{guess} of training {where} (a rough guess), experiments beside"
     number = f"{jobs} at a time" if cluster is None else f"As many at a time as {cluster} has workers"
     state = f"Scale {plan.scale.name}. {counts(status(root, list(plan.work)))}."
+    if plan.scale.name == "small":
+        state += " The effects of the paper need --scale medium or full."
     return f"{state} {to_measure} experiments to do. {number}: {training}, {disk(needed, root)}."
 
 
@@ -241,10 +245,20 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
     -------
     list of Outcome
         The runs and experiments that failed.
+
+    Raises
+    ------
+    DataError
+        If data of a run are missing; nothing is trained then.
     """
     start = time.perf_counter()
     outcomes: list[Outcome] = []
     remove_all_left(plan.work, root)
+    if not isinstance(options.get("jobs"), Cluster):  # whose workers read the data
+        check_data(
+            [spec for spec, names in plan.work.items() if _unfinished(spec, root, names)],
+            options.get("data_root"),
+        )
     if left := _untrained(plan, root):
         with run_progress(left, root, training=True) as report:
             outcomes += train_grid(left, root, checkpoints=plan.checkpoints, report=report, **options)
@@ -258,6 +272,33 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
         outcomes += analyse_grid(work, root, report=report, **options)
     results = write_all(plan, root, out, seconds=time.perf_counter() - start)
     return [*(outcome for outcome in outcomes if outcome.error), *(results.damaged if results else ())]
+
+
+def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> None:
+    """Read the data of all runs once, before the first of them is started.
+
+    Parameters
+    ----------
+    specs : iterable of RunSpec
+    data_root : path, optional
+
+    Raises
+    ------
+    DataError
+        If data are missing or damaged; the message names each data set.
+    """
+    cells = {
+        (spec.pair, spec.noise, spec.noise_seed is None, spec.subset, spec.test_subset): spec
+        for spec in specs
+    }
+    faults: dict[str, None] = {}
+    for spec in cells.values():
+        try:
+            run_data(spec, data_root)
+        except (DataError, InputError) as error:
+            faults[str(error)] = None
+    if faults:
+        raise DataError(f"Nothing was started, since data cannot be read. {' '.join(faults)}")
 
 
 def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float = 0.0) -> Results | None:
@@ -277,11 +318,10 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     """
     results = Results.of_runs(list(plan.work), root)
     tables, figures = Written(), Written()
-    pairs = {spec.pair for spec in plan.work}
     for name in plan.targets:
         own = results.only(plan.shown[name])
         if name in TABLES:
-            tables.update(write_tables(own, [name], out / "tables", pairs))
+            tables.update(write_tables(own, [name], out / "tables", plan.pairs))
         if name in FIGURES:
             figures.update(write_figures(own, [name], out / "figures"))
     for name, reason in {**tables.left_out, **figures.left_out}.items():
@@ -295,6 +335,9 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     replace_file(out / "provenance.json", (jsonlib.dumps(how, indent=1) + "\n").encode())
     scale = plan.scale.name
     note = "" if scale == "full" else f"{scale.capitalize()} scale: {SUBSETS}"
+    note += TOO_FEW if scale == "small" else ""
+    shown = {caption(name, frame): readable(frame, name) for name, frame in tables.made.items()}
+    first = [text for text in shown if text.startswith("Table 1:")]
     write_report(
         out / "report.html",
         title=f"Decoding generalization from memorization, {plan.scale.name} scale",
@@ -304,8 +347,9 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         },
         tables={
             "Beside the published numbers": _comparisons(tables.made),
-            **{caption(name, frame): readable(frame) for name, frame in tables.made.items()},
+            **{text: frame for text, frame in shown.items() if text not in first},
         },
+        leading={text: shown[text] for text in first},
         provenance={name: value for name, value in how.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
@@ -317,13 +361,12 @@ def finding(tables: Mapping[str, pd.DataFrame]) -> str:
     sentences = []
     for name, labels in (("table1", "the noisy labels"), ("table5", "the true labels")):
         if name in tables:
-            cells = tables[name].dropna(subset="ours")
+            cells = tables[name].dropna(subset="masc")
             cells = cells[(cells["corruption"] > 0) & (cells["corruption"] < 1)]
-            wide = cells.pivot_table("ours", ["pair", "corruption", "variant"], "quantity")
-            best, hidden = ((wide[which] > wide["network"]).sum() for which in ("masc", "masc_hidden"))
+            best, hidden = ((cells[which] > cells["network"]).sum() for which in ("masc", "masc_hidden"))
             sentences.append(
                 f"MASC fitted on {labels} is right more often than the network itself in {best} of "
-                f"{len(wide)} cells with noise below 100 %; in {hidden} of them on a hidden layer too, the "
+                f"{len(cells)} cells with noise below 100 %; in {hidden} of them on a hidden layer too, the "
                 "raw input left out."
             )
     return " ".join(sentences) or "The tables and figures of this reproduction."
@@ -352,6 +395,10 @@ def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, 
         "experiment_seconds": round(float(seconds.sum())),
         **provenance(),
     }
+
+
+def _unfinished(spec: RunSpec, root: Path, names: Sequence[str]) -> bool:
+    return not is_done(run_folder(root, spec)) or bool(missing(spec, root, names))
 
 
 def _untrained(plan: ReproductionPlan, root: Path) -> list[RunSpec]:

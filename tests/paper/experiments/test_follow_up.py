@@ -54,14 +54,15 @@ def test_dynamics_has_a_row_for_each_kept_epoch_layer_and_probe(subject, dynamic
     probes = rows[rows["probe"] != "network"]
     epochs = [0, 1, 2, 3]  # the last is not among the kept
     layers = list(subject.outputs)
-    assert probes.groupby(["epoch", "layer", "probe"]).size().eq(1).all()
-    assert len(probes) == len(epochs) * len(layers) * 3
+    assert probes.groupby(["epoch", "layer", "probe", "setting"]).size().eq(1).all()
+    assert len(probes) == len(epochs) * len(layers) * 4
     assert set(probes["fitted_on"]) == {"noisy"}
     assert set(probes["split"] + probes["labels"]) == {"testtrue"}
-    assert dict(zip(probes["probe"], probes["setting"], strict=True)) == {
-        "masc": "0.99",
-        "velpic": "",
-        "logistic": "",
+    assert set(zip(probes["probe"], probes["setting"], strict=True)) == {
+        ("masc", "0.99"),
+        ("masc", "1pc"),
+        ("velpic", ""),
+        ("logistic", ""),
     }
     network = rows[rows["probe"] == "network"]
     assert network["epoch"].unique().tolist() == epochs
@@ -75,9 +76,10 @@ def test_dynamics_at_an_epoch_is_that_of_its_network(subject, dynamics_rows):
         assert found == pytest.approx(history["test_accuracy"][epoch - 1], abs=1e-9)
     untrained = subject.outputs_of(subject.untrained())["fc1"]
     masc = create("masc").fit(untrained.train, subject.noisy)
-    assert value(dynamics_rows, epoch=0, layer="fc1", probe="masc") == masc.score(
-        untrained.test, subject.test_labels
-    )
+    one = create("masc", components=1).fit(untrained.train, subject.noisy)
+    for setting, fitted in (("0.99", masc), ("1pc", one)):
+        measured = value(dynamics_rows, epoch=0, layer="fc1", probe="masc", setting=setting)
+        assert measured == fitted.score(untrained.test, subject.test_labels)
     of_input = dynamics_rows[(dynamics_rows["layer"] == "input") & (dynamics_rows["probe"] == "velpic")]
     expected = VeLPIC().fit(subject.outputs["input"].train, subject.noisy)
     assert set(of_input["value"]) == {expected.score(subject.outputs["input"].test, subject.test_labels)}

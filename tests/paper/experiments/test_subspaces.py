@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import reference
-from layerprobe.paper.experiments import latent_memorisation, noisy_subspaces, true_subspaces
+from layerprobe.paper.experiments import flipped_rows, latent_memorisation, noisy_subspaces, true_subspaces
 from layerprobe.paper.experiments.subspaces import DEGREES, SETTINGS
 from layerprobe.probes import MASC
 
@@ -73,3 +73,24 @@ def test_latent_memorisation_corrupts_labels_that_the_network_never_saw(generali
     masc = MASC(variance=0.99).fit(generalised.outputs["fc2"].train, labels)
     expected = masc.score(generalised.outputs["fc2"].test, generalised.test_labels)
     assert one(rows, layer="fc2", degree=0.6, split="test") == expected
+
+
+def test_accuracies_on_flipped_and_unflipped_rows(memorised):
+    rows = flipped_rows(memorised)
+    flipped = memorised.noisy != memorised.true
+    assert one(rows, metric="flipped_share") == flipped.mean()
+    for layer in ("fc1", "output"):
+        for fitted_on in ("noisy", "true") if layer == "fc1" else ("",):
+            if fitted_on:
+                data = memorised.outputs[layer]
+                masc = MASC().fit(data.train, memorised.label_sets[fitted_on])
+                predicted = masc.predict(data.train).numpy()
+            else:
+                predicted = memorised.outputs.logits.train.argmax(1).numpy()
+            here = rows[(rows["layer"] == layer) & (rows["fitted_on"] == fitted_on)]
+            measured = {(line["split"], line["labels"]): line["value"] for line in here.to_dict("records")}
+            assert measured == {
+                ("flipped", "noisy"): (predicted == memorised.noisy)[flipped].mean(),
+                ("flipped", "true"): (predicted == memorised.true)[flipped].mean(),
+                ("unflipped", "true"): (predicted == memorised.true)[~flipped].mean(),
+            }

@@ -96,8 +96,9 @@ def _of_run(p, seed, layers):
                     value = masc(degree, i, seed, extra=extra)
                     yield _accuracy("latent_memorisation", layer, "masc", value, split, labels, **more)
     else:
-        yield from _retraining(p, seed, layers)
         yield from _similarity(p, seed, layers)
+        yield from _flipped(p, seed, layers)
+    yield from _retraining(p, seed, layers)
     yield from _dynamics(p, seed, layers)
 
 
@@ -128,17 +129,19 @@ def _controls(p, seed, layers):
 
 def _retraining(p, seed, layers):
     """Yield retraining that is best on validation after epoch 2 and ends two epochs later."""
-    for fitted_on in ("noisy", "true"):
+    for fitted_on in ("noisy", "true") if p else ("noisy",):
         chosen = {"fitted_on": fitted_on}
+        for metric, value in relabelled(p, fitted_on).items():
+            which = {"experiment": "retraining", "layer": layers[1], "probe": "masc", "split": "train"}
+            yield {**which, **chosen, "metric": metric, "value": value}
         for split in ("evaluation", "validation"):
             yield _accuracy("retraining", layers[1], "masc", masc(p, 1, seed, fitted_on), split, **chosen)
-            yield _accuracy("retraining", layers[1], "masc", 0.5, split, **chosen, setting="masc_after")
-            yield _accuracy("retraining", layers[2], "masc", 0.1, split, **chosen, setting="masc_after")
             for setting, last in (("early_stopping", 4), ("ten_epochs", 10)):
                 for epoch in range(last + 1):
                     more = {**chosen, "setting": setting, "epoch": epoch}
                     off = abs(epoch - 2) if split == "validation" else epoch
-                    value = network(p, seed) + 0.01 * off * (-1 if split == "validation" else 1)
+                    step = 0.01 if fitted_on == "noisy" else 0.02
+                    value = network(p, seed) + step * off * (-1 if split == "validation" else 1)
                     yield _accuracy("retraining", "output", "network", value, split, **more)
         for setting, last in (("early_stopping", 4), ("ten_epochs", 10)):
             for epoch in range(last + 1):
@@ -146,6 +149,27 @@ def _retraining(p, seed, layers):
                     value = network(p, seed) + 0.02 * epoch + shift
                     more = {**chosen, "setting": setting, "epoch": epoch}
                     yield _accuracy("retraining", "output", "network", value, "train", labels, **more)
+
+
+def relabelled(p, fitted_on):
+    """Return the statistics of relabelling: true subspaces correct more."""
+    corrected = 0.2 if fitted_on == "noisy" else 0.6
+    statistics = {"incorrect_before": 0.9 * p, "broken": 0.1, "incorrect_after": 0.9 * p * (1 - corrected)}
+    return statistics | {"corrected": corrected if p else np.nan}
+
+
+def _flipped(p, seed, layers):
+    """Yield accuracies on flipped and unflipped rows."""
+    yield {"experiment": "flipped_rows", "metric": "flipped_share", "value": 0.9 * p}
+    splits = {("flipped", "noisy"): 0.0, ("flipped", "true"): -0.3, ("unflipped", "true"): 0.05}
+    for (split, labels), extra in splits.items():
+        yield _accuracy("flipped_rows", "output", "network", 0.9 + extra, split, labels)
+        for i, layer in enumerate(layers):
+            for fitted_on in ("noisy", "true"):
+                more = {"fitted_on": fitted_on, "setting": "0.99"}
+                yield _accuracy(
+                    "flipped_rows", layer, "masc", masc(p, i, seed, fitted_on) + extra, split, labels, **more
+                )
 
 
 def _similarity(p, seed, layers):
@@ -172,6 +196,21 @@ def _dynamics(p, seed, layers):
             for j, probe in enumerate(("masc", "velpic", "logistic")):
                 value = 0.3 + learnt * (masc(p, i, seed) - 0.3) - 0.03 * j
                 yield _accuracy("dynamics", layer, probe, value, fitted_on="noisy", epoch=epoch)
+            yield _accuracy("dynamics", layer, "masc", 0.2, fitted_on="noisy", epoch=epoch, setting="1pc")
+
+
+def with_optimizers(rows):
+    """Return rows of SGD and their copies with Adam, 5 points better."""
+    words = "optimizer adam, learning_rate 0.0001, momentum 0.0"
+    of = rows[rows["pair"] == "mlp-mnist"]
+    adam = of.assign(variant=words, key="adam" + of["key"], value=of["value"] + 0.05)
+    return pd.concat([rows, adam], ignore_index=True)
+
+
+def with_subset(rows):
+    """Return rows of all images and their copies of 1,000 images, 10 points worse."""
+    few = rows.assign(variant="subset 1000, target 0.99", key="few" + rows["key"], value=rows["value"] - 0.1)
+    return pd.concat([rows, few.assign(subset=pd.array([1000] * len(few), "Int64"))], ignore_index=True)
 
 
 def histories(pairs=("mlp-mnist",), degrees=DEGREES, seeds=3, human=(), subset=None):

@@ -56,38 +56,97 @@ def shade(ax, style):
     return np.unique(found.get_paths()[0].vertices[:, 1].round(6))
 
 
-@pytest.mark.parametrize(("name", "fitted_on"), [("figure2", "noisy"), ("figure3", "true")])
-def test_subspaces_over_the_layers_beside_the_network(drawn, name, fitted_on):
-    figure = drawn(name)
-    assert titles(figure) == [MLP, "cnn-cifar10", "cnn-cifar10, human labels"]
-    ax = panel(figure, MLP)
-    assert names(ax) == [*LAYERS, "network"]
-    for style, p in zip(STYLES, DEGREES, strict=False):  # at p = 0 noisy subspaces are the true ones
-        x, y = line(ax, style)
-        assert x.tolist() == [0, 1, 2, 3]
-        assert np.allclose(y, [masc(p, i, 0, fitted_on, extra=0.04) + SEED for i in range(4)])
-        x, y = line(ax, style, hollow=True)
-        assert x.tolist() == [0, 4]
-        assert np.allclose(y, network(p, 0, 0.04) + SEED)
-    assert legend(figure)[:6] == P
-    assert legend(figure)[-2:] == ["network itself", "range over runs"]
+def bars(ax, style):
+    """Return the heights of the bars of a style, from left to right, and their middles."""
+    from matplotlib.colors import to_hex
+
+    own = [bar for bar in ax.patches if to_hex(bar.get_facecolor()) == style[0].lower()]
+    own.sort(key=lambda bar: bar.get_x())
+    return np.array([(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in own]).T
+
+
+def test_noisy_subspaces_have_a_panel_per_pair_and_degree(drawn):
+    figure = drawn("figure2")
+    assert titles(figure) == [
+        f"{pair}, {p}"
+        for p in P
+        for pair in ("mlp-mnist", "alexnet-cifar100")
+        if pair == MLP or p == "p = 0.4"
+    ]
+    for p in DEGREES:
+        ax = panel(figure, f"{MLP}, p = {p:g}")
+        assert names(ax) == LAYERS
+        for style, extra in ((STYLES[0], 0.0), (STYLES[2], 0.02), (STYLES[1], 0.04)):
+            assert np.allclose(line(ax, style)[1], [masc(p, i, 0, extra=extra) + SEED for i in range(4)])
+        for style, extra in ((STYLES[0], 0.0), (STYLES[1], 0.04)):
+            x, y = line(ax, style, hollow=True)
+            assert x.tolist() == [0, 3]
+            assert np.allclose(y, network(p, 0, extra) + SEED)
+
+
+def test_true_subspaces_stand_beside_noisy_ones(drawn):
+    for p in DEGREES:  # at p = 0 noisy subspaces are the true ones
+        ax = panel(drawn("figure3"), f"{MLP}, p = {p:g}")
+        for style, fitted_on, extra in (
+            (STYLES[2], "true" if p else "noisy", 0.02),
+            (STYLES[3], "true" if p else "noisy", 0.04),
+            (STYLES[0], "noisy", 0.0),
+            (STYLES[1], "noisy", 0.04),
+        ):
+            expected = [masc(p, i, 0, fitted_on, extra=extra) + SEED for i in range(4)]
+            assert np.allclose(line(ax, style)[1], expected)
+
+
+def test_pairs_that_the_paper_does_not_show_have_figures_of_their_own(drawn, rows):
+    assert titles(drawn("noisy_subspaces")) == ["mlp-digits, p = 0.4"]
+    assert titles(drawn("retraining")) == ["mlp-digits"]
+    with pytest.raises(InputError, match=r"figure27 shows alexnet-cifar100, .*rows of mlp-mnist"):
+        FIGURES["figure27"].draw(rows, pair=MLP)
 
 
 def test_shades_span_the_runs(drawn):
-    ax = panel(drawn("figure2"), "cnn-cifar10")
+    ax = panel(drawn("figure12"), "cnn-cifar10, p = 0.2")
     spanned = [masc(0.2, i, seed, extra=0.04) for i in range(3) for seed in (0, 1)]
     assert np.allclose(shade(ax, STYLES[1]), np.unique(np.round(spanned, 6)))
 
 
-@pytest.mark.parametrize("name", ["figure12", "figure13", "latent"])
-def test_a_family_has_one_panel_for_each_accuracy(drawn, name):
+def test_missing_cells_are_named(drawn):
+    footer = " ".join(drawn("figure12").texts[-1].get_text().split()).replace("- ", "-")
+    missing = "mlp-cifar10; cnn-mnist; cnn-cifar10 at p = 0.4, 0.6, 0.8, 1; alexnet-tiny-imagenet."
+    assert footer.endswith(f"Not run: {missing}")
+    assert "Not run" not in " ".join(text.get_text() for text in drawn("noisy_subspaces").texts)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds", "expected"),
+    [
+        (
+            "latent",
+            {"training, noisy labels": 0.0, "training, true labels": 0.02, "test": 0.04},
+            lambda i, extra: masc(0.6, i, 0, extra=extra) + SEED,
+        ),
+        (
+            "flipped",
+            {"flipped rows, given labels": 0.0, "flipped rows, true labels": -0.3, "unflipped rows": 0.05},
+            lambda i, extra: masc(0.6, i, 0) + extra + SEED,
+        ),
+    ],
+)
+def test_a_family_has_one_panel_for_each_accuracy(drawn, name, kinds, expected):
     figure = drawn(name, MLP)
-    kinds = {"training, noisy labels": 0.0, "training, true labels": 0.02, "test": 0.04}
-    assert titles(figure)[:3] == [f"{MLP}: {kind}" for kind in kinds]
-    fitted_on = "true" if name == "figure13" else "noisy"
+    assert titles(figure) == [f"{MLP}: {kind}" for kind in kinds]
     for kind, extra in kinds.items():
         _, y = line(panel(figure, f"{MLP}: {kind}"), STYLES[3])
-        assert np.allclose(y, [masc(0.6, i, 0, fitted_on, extra=extra) + SEED for i in range(4)])
+        assert np.allclose(y, [expected(i, extra) for i in range(4)])
+
+
+def test_untrained_networks_are_dashed(drawn):
+    for fitted_on in ("noisy", "true"):
+        ax = panel(drawn("untrained"), f"{MLP}: {fitted_on} subspaces")
+        for p, style in ((0.4, STYLES[2]), (1.0, STYLES[5])):
+            trained = np.array([masc(p, i, 0, fitted_on) + SEED for i in range(4)])
+            assert np.allclose(line(ax, style)[1], trained + 0.04)
+            assert np.allclose(line(ax, style, hollow=True)[1], trained - 0.2)
 
 
 def test_latent_memorisation_is_by_the_degree_of_the_later_labels(drawn):
@@ -103,38 +162,70 @@ def test_components_are_means_over_classes_with_their_range(drawn, name):
     assert "range over classes" in legend(drawn(name))
 
 
-@pytest.mark.parametrize(("name", "fitted_on"), [("figure4", "noisy"), ("figure27", "true")])
-def test_retraining_before_and_after(drawn, name, fitted_on):
+@pytest.mark.parametrize(("name", "last"), [("figure4", 4), ("figure31", 10)])
+def test_bars_before_and_after_retraining(drawn, name, last):
     ax = panel(drawn(name), MLP)
-    degrees = np.array(DEGREES[1:])
-    assert names(ax) == P[1:]
+    degrees = np.array(DEGREES)
     before = network(degrees, 0) + SEED
-    expected = {
-        0: masc(degrees, 1, 0, fitted_on) + SEED,
-        1: before + 0.04,  # the last of four epochs
-        2: before + 0.02,  # the best on validation is the second
-        3: 0.5,  # MASC on the retrained network at the chosen layer alone
-    }
-    for i, y in expected.items():
-        assert np.allclose(line(ax, STYLES[i])[1], y)
-    assert np.allclose(line(ax, ("#333333", ">"), hollow=True)[1], before)
-
-
-def test_the_best_validation_epoch_is_the_first_of_equals_and_not_before_retraining(rows):
-    of = rows[(rows["experiment"] == "retraining") & (rows["pair"] == MLP)].copy()
-    of.loc[of["split"] == "validation", "value"] = 0.5
-    of.loc[(of["split"] == "validation") & (of["epoch"] == 0), "value"] = 0.9
-    _, y = line(panel(FIGURES["figure4"].draw(of), MLP), STYLES[2])
-    assert np.allclose(y, network(np.array(DEGREES[1:]), 0) + SEED + 0.01)
+    step = np.where(degrees > 0, 0.02, 0.01)  # at p = 0 noisy labels are the true ones
+    expected = {7: before, 0: before + 0.01 * last, 2: before + step * last}
+    if name == "figure4":
+        expected[1] = masc(degrees, 1, 0) + SEED
+        expected[3] = np.where(degrees > 0, masc(degrees, 1, 0, "true"), masc(degrees, 1, 0)) + SEED
+    assert len(ax.patches) == len(expected) * len(DEGREES)
+    for i, heights in expected.items():
+        x, y = bars(ax, STYLES[i])
+        assert np.allclose(y, heights)
+        assert np.allclose(np.round(5 * x) / 5, degrees)  # beside their place on the number line
 
 
 @pytest.mark.parametrize(
-    ("name", "step"), [("figure28", 0.01), ("figure29", 0.01), ("figure30", 0.02), ("figure31", 0.02)]
+    ("name", "metric"),
+    [("figure28", "incorrect_after"), ("figure29", "corrected"), ("figure30", "broken")],
 )
-def test_retraining_epoch_by_epoch(drawn, name, step):
-    x, y = line(panel(drawn(name), MLP), STYLES[4])
-    assert x.tolist() == list(range(11))
-    assert np.allclose(y, network(0.8, 0) + SEED + step * np.arange(11))
+def test_bars_of_relabelling(drawn, name, metric):
+    ax = panel(drawn(name), MLP)
+    degrees = DEGREES[1:5]
+    for i, fitted_on in ((0, "noisy"), (2, "true")):
+        expected = [synthetic.relabelled(p, fitted_on)[metric] for p in degrees]
+        assert np.allclose(bars(ax, STYLES[i])[1], expected)
+    if name == "figure28":
+        assert np.allclose(bars(ax, STYLES[7])[1], [0.9 * p for p in degrees])
+
+
+def test_retraining_epoch_by_epoch(drawn):
+    for fitted_on, step in (("noisy", 0.01), ("true", 0.02)):
+        ax = panel(drawn("retraining_epochs"), f"{MLP}: labels of {fitted_on} subspaces")
+        x, y = line(ax, STYLES[4])
+        assert x.tolist() == list(range(11))
+        assert np.allclose(y, network(0.8, 0) + SEED + step * np.arange(11))
+
+
+def test_optimisers_side_by_side(drawn):
+    ax = panel(drawn("optimizers"), MLP)
+    degrees = np.array(DEGREES)
+    for style, extra in ((STYLES[0], 0.0), (STYLES[1], 0.05)):
+        assert np.allclose(line(ax, style)[1], masc(degrees, 1, 0, extra=0.04) + SEED + extra)
+        assert np.allclose(line(ax, style, hollow=True)[1], network(degrees, 0, 0.04) + SEED + extra)
+
+
+def test_gains_over_the_number_of_training_images(drawn, rows):
+    ax = panel(drawn("training_images"), f"{MLP}, p = 0.4")
+    x, y = line(ax, STYLES[0])
+    assert x.tolist() == [1000, 60_000]
+    assert np.allclose(y, masc(0.4, 1, 0, extra=0.04) + SEED - np.array([0.1, 0]))
+    assert np.allclose(line(ax, STYLES[4])[1], masc(0.4, 1, 0) + SEED - np.array([0.3, 0.2]))
+    assert names(ax) == ["1,000", "60,000"]
+    with pytest.raises(InputError, match="two numbers of images"):
+        FIGURES["training_images"].draw(rows)
+
+
+def test_small_accuracies_use_the_range_of_their_axis_and_say_so(rows):
+    few = rows[rows["pair"] == MLP]
+    figure = FIGURES["retraining_epochs"].draw(few.assign(value=few["value"] / 10))
+    ax = figure.axes[0]
+    assert ax.get_ylabel() == "accuracy on 80 % of test, axis to 20 %"
+    assert ax.get_ylim()[1] == pytest.approx(0.206)
 
 
 def test_thresholds_at_the_best_layer(drawn):
@@ -160,7 +251,8 @@ def test_probes_at_their_best_layers_beside_both_epochs_of_the_network(drawn, fi
     figure = drawn("probes")
     ax = panel(figure, f"{MLP}: fitted on {fitted_on} labels")
     degrees = np.array(DEGREES)
-    assert names(ax) == P
+    assert names(ax) == [f"{p:g}" for p in DEGREES]
+    assert ax.get_xlabel() == "corruption degree p"
     for j, style in enumerate(STYLES[:7]):
         assert np.allclose(line(ax, style)[1], masc(degrees, 1, 0, fitted_on) - 0.04 * j + SEED)
     assert np.allclose(line(ax, ("#333333", ">"), hollow=True)[1], network(degrees, 0) + SEED)
@@ -169,15 +261,8 @@ def test_probes_at_their_best_layers_beside_both_epochs_of_the_network(drawn, fi
     assert legend(figure)[-3:] == ["network, last epoch", "network, best epoch", "range over runs"]
 
 
-def test_controls_show_the_untrained_network_too(drawn):
-    ax = panel(drawn("controls"), f"{MLP}: noisy subspaces")
-    degrees = np.array(DEGREES)
-    assert np.allclose(line(ax, STYLES[0])[1], masc(degrees, 1, 0, extra=0.04) + SEED)
-    assert np.allclose(line(ax, STYLES[4])[1], masc(degrees, 1, 0) - 0.2 + SEED)
-
-
-def test_cost_leaves_out_costs_of_zero(drawn):
-    axes = [ax for ax in drawn("cost").axes if ax.axison and ax.get_title(loc="left") == MLP]
+def test_cost_of_all_layers_together(drawn):
+    axes = [ax for ax in drawn("cost").axes if ax.axison]
     assert [ax.get_ylabel() for ax in axes] == [
         "seconds to fit",
         "seconds to predict",
@@ -185,9 +270,16 @@ def test_cost_leaves_out_costs_of_zero(drawn):
         "FLOPs to predict",
     ]
     assert {ax.get_yscale() for ax in axes} == {"log"}
-    assert np.allclose(line(axes[2], STYLES[1])[1], [3e6, 6e6, 9e6, 12e6])
-    assert np.allclose(line(axes[3], STYLES[5])[1], 3**5 * 1e5 * np.arange(1, 5))
+    assert names(axes[0])[0] == MLP
+    assert line(axes[2], STYLES[1])[1][0] == pytest.approx(3e6 * (1 + 2 + 3 + 4))
+    assert line(axes[3], STYLES[5])[1][0] == pytest.approx(3**5 * 1e5 * 10)
     assert len(axes[2].lines) == 6  # kNN does nothing when it is fitted
+
+
+def test_a_probe_that_was_left_out_on_a_layer_has_no_cost_of_all_layers(rows):
+    of = rows[(rows["experiment"] == "cost") & (rows["pair"] == MLP)]
+    of = of[(of["probe"] != "qda") | (of["layer"] != "fc3")]
+    assert len(FIGURES["cost"].draw(of).axes[0].lines) == 6
 
 
 def test_similarity_by_layer_and_degree(drawn):
@@ -200,7 +292,7 @@ def test_similarity_by_layer_and_degree(drawn):
         assert np.allclose(line(ax, STYLES[2], hollow=True)[1], of - 0.25)
 
 
-@pytest.mark.parametrize("name", ["cost", "similarity", "latent"])
+@pytest.mark.parametrize("name", ["similarity", "latent"])
 def test_rows_of_no_layer_have_no_place_among_the_layers(drawn, name):
     assert names(drawn(name, MLP).axes[0]) == LAYERS
 
@@ -212,12 +304,13 @@ def test_dynamics_follow_the_layer_that_is_best_at_the_last_epoch(drawn):
     learnt = 1 - 0.5 ** (x / 3)
     assert np.allclose(y, 0.3 + learnt * (masc(0.4, 1, 0) + SEED - 0.3))
     assert np.allclose(line(ax, ("#333333", ">"), hollow=True)[1], 0.1 + learnt * 0.5)
-    assert legend(drawn("dynamics")) == [
+    assert np.allclose(line(ax, STYLES[7])[1], 0.2)  # one component
+    assert legend(drawn("dynamics"))[:5] == [
         "MASC",
         "logistic regression",
         "VeLPIC",
+        "MASC, one component",
         "network itself",
-        "range over runs",
     ]
 
 
@@ -258,10 +351,13 @@ def test_gains_are_ours_and_published_numbers_are_hollow_grey_and_say_so(rows):
     ax = panel(figure, MLP)
     degrees = np.array(DEGREES)
     assert np.allclose(line(ax, STYLES[0])[1], masc(degrees, 1, 0, extra=0.04) + SEED)
-    assert np.allclose(line(ax, STYLES[2])[1], masc(degrees, 1, 0, "true", extra=0.04) + SEED)
+    assert np.allclose(line(ax, STYLES[4])[1], masc(degrees, 1, 0) - 0.2 + SEED)  # untrained
+    true = masc(degrees, 1, 0, "true", extra=0.04)
+    true[0] = masc(0, 1, 0, extra=0.04)
+    assert np.allclose(line(ax, STYLES[2])[1], true + SEED)
     for marker, value in {"o": 0.6, "^": 0.7, ">": 0.5, "*": 0.8}.items():
         x, y = line(ax, ("#8a8a8a", marker), hollow=True)
-        assert x.tolist() == [1, 2, 3, 4]
+        assert x.tolist() == [0.2, 0.4, 0.6, 0.8]
         assert np.allclose(y, value)
     assert [label for label in legend(figure) if label.startswith("published: ")] == [
         "published: MASC, noisy subspaces",
@@ -283,7 +379,8 @@ def test_variants_of_a_pair_are_never_mixed(rows):
     ]
     second = first.assign(variant="subset 100, optimizer adam", value=0.5, key=first["key"] + "b")
     both = pd.concat([first.assign(variant="subset 100"), second])
-    figure = FIGURES["figure2"].draw(both)
-    assert titles(figure) == [MLP, f"{MLP} (optimizer adam)"]
-    assert np.allclose(line(panel(figure, f"{MLP} (optimizer adam)"), STYLES[0])[1], 0.5)
-    assert np.allclose(line(panel(figure, MLP), STYLES[0])[1][1], masc(0, 1, 0, extra=0.04) + SEED)
+    figure = FIGURES["figure2"].draw(both[both["corruption"] == 0.4])
+    adam = f"{MLP} (optimizer adam), p = 0.4"
+    assert titles(figure) == [f"{MLP}, p = 0.4", adam]
+    assert np.allclose(line(panel(figure, adam), STYLES[0])[1], 0.5)
+    assert np.allclose(line(panel(figure, f"{MLP}, p = 0.4"), STYLES[0])[1][1], masc(0.4, 1, 0) + SEED)

@@ -6,8 +6,8 @@ import pytest
 from layerprobe.paper.tables import TABLES
 
 
-def line_of(table, quantity, **equal):
-    for column, value in {"pair": "mlp-mnist", "corruption": 0.2, "quantity": quantity, **equal}.items():
+def line_of(table, **equal):
+    for column, value in {"pair": "mlp-mnist", "corruption": 0.2, **equal}.items():
         table = table[table[column] == value]
     assert len(table) == 1
     return table.iloc[0]
@@ -24,52 +24,50 @@ def two_seeds(subspace_rows, **run):
 def test_the_network_masc_at_its_best_layer_and_the_gain(subspace_rows, no_history, name, fitted_on):
     rows = pd.concat(two_seeds(subspace_rows, fitted_on=fitted_on))
     table = TABLES[name].build(rows, no_history)
-    network, masc, gain = (line_of(table, quantity) for quantity in ("network", "masc", "gain"))
-    assert (network["layer"], masc["layer"], gain["layer"]) == ("output", "fc1", "fc1")
-    assert (network["published"], network["ours"]) == (0.8738, pytest.approx(0.55))
-    assert network["difference"] == pytest.approx(-32.38)
-    assert network["verdict"] == "differs"
-    assert masc["published"] == {"noisy": 0.9693, "true": 0.9695}[fitted_on]
-    assert masc["ours"] == pytest.approx(0.92)
-    assert masc["ours_spread"] == pytest.approx(0.02 * math.sqrt(2))
-    assert masc["verdict"] == "reproduced"  # 4.9 points, but twice the spread is 5.7
-    assert gain["published"] == pytest.approx({"noisy": 0.109293, "true": 0.10956}[fitted_on])
-    assert gain["ours"] == pytest.approx(0.92 / 0.55 - 1)  # not the mean of .9 / .5 - 1 and .94 / .6 - 1
-    assert gain["ours_spread"] == pytest.approx((0.9 / 0.5 - 0.94 / 0.6) / math.sqrt(2))
-    assert (network["scale"], network["seeds"], network["memorised"]) == ("full", 2, "yes")
+    cell = line_of(table)
+    assert (cell["layer"], cell["hidden_layer"]) == ("fc1", "fc1")
+    assert (cell["published_network"], cell["network"]) == (0.8738, pytest.approx(0.55))
+    assert cell["network_difference"] == pytest.approx(-32.38)
+    assert cell["published_masc"] == {"noisy": 0.9693, "true": 0.9695}[fitted_on]
+    assert cell["masc"] == pytest.approx(0.92)
+    assert cell["masc_spread"] == pytest.approx(0.02 * math.sqrt(2))
+    assert cell["published_gain"] == pytest.approx({"noisy": 0.109293, "true": 0.10956}[fitted_on])
+    assert cell["gain"] == pytest.approx(0.92 / 0.55 - 1)  # not the mean of .9 / .5 - 1 and .94 / .6 - 1
+    assert cell["gain_spread"] == pytest.approx((0.9 / 0.5 - 0.94 / 0.6) / math.sqrt(2))
+    assert cell["verdict"] == "same direction"  # MASC is as published, the network is not
+    assert (cell["scale"], cell["seeds"], cell["memorised"]) == ("full", 2, "yes")
 
 
 def test_every_published_cell_appears(subspace_rows, no_history):
     table = TABLES["table1"].build(subspace_rows({"fc1": 0.9}), no_history)
-    table = table[table["quantity"] != "masc_hidden"]  # which is ours alone
-    assert len(table) == 3 * 32
-    assert (table["verdict"] == "not run").sum() == 3 * 31
+    assert len(table) == 32
+    assert (table["verdict"] == "not run").sum() == 31
 
 
 def test_masc_hidden_leaves_the_input_out(subspace_rows, no_history):
     table = TABLES["table1"].build(subspace_rows({"input": 0.9, "fc1": 0.6, "fc2": 0.7}), no_history)
-    masc, hidden = line_of(table, "masc"), line_of(table, "masc_hidden")
-    assert (masc["layer"], masc["ours"]) == ("input", 0.9)
-    assert (hidden["layer"], hidden["ours"], hidden["verdict"]) == ("fc2", 0.7, "not published")
+    cell = line_of(table)
+    assert (cell["layer"], cell["masc"]) == ("input", 0.9)
+    assert (cell["hidden_layer"], cell["masc_hidden"]) == ("fc2", 0.7)
 
 
 def test_variants_are_never_mixed(subspace_rows, no_history):
     small = two_seeds(subspace_rows, subset=100)
     table = TABLES["table1"].build(pd.concat([subspace_rows({"fc2": 0.7}), *small]), no_history)
-    full, part = line_of(table, "masc", scale="full"), line_of(table, "masc", scale="small")
-    assert (full["layer"], full["ours"], full["seeds"], full["variant"]) == ("fc2", 0.7, 1, "")
+    full, part = line_of(table, scale="full"), line_of(table, scale="small")
+    assert (full["layer"], full["masc"], full["seeds"], full["variant"]) == ("fc2", 0.7, 1, "")
     assert (part["layer"], part["seeds"], part["variant"]) == ("fc1", 2, "subset 100")
-    assert part["ours"] == pytest.approx(0.92)
+    assert part["masc"] == pytest.approx(0.92)
 
 
 def test_runs_that_share_seeds_do_not_count_as_independent(subspace_rows, no_history, sharing_runs):
     rows = pd.concat(subspace_rows({"fc1": value}, spec=spec) for spec, value in sharing_runs)
-    assert line_of(TABLES["table1"].build(rows, no_history), "masc")["seeds"] == 2
+    assert line_of(TABLES["table1"].build(rows, no_history))["seeds"] == 2
 
 
 def test_a_network_below_99_percent_is_not_memorised(subspace_rows, no_history):
     rows = pd.concat([subspace_rows({"fc1": 0.9}), subspace_rows({"fc1": 0.9}, seed=1, trained=0.98)])
-    assert line_of(TABLES["table1"].build(rows, no_history), "network")["memorised"] == "no"
+    assert line_of(TABLES["table1"].build(rows, no_history))["memorised"] == "no"
 
 
 def test_human_labels_have_a_table_of_their_own(subspace_rows, no_history):

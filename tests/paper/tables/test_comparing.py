@@ -6,7 +6,7 @@ import pytest
 
 from layerprobe.errors import InputError
 from layerprobe.paper.tables import beside_published, verdict_counts
-from layerprobe.paper.tables.comparing import verdict
+from layerprobe.paper.tables.comparing import cells_beside_published, verdict
 
 KEYS = ["pair", "corruption"]
 
@@ -95,3 +95,27 @@ def test_counts_tell_quantities_apart():
         "0 reproduced, 1 too small to tell at small scale, 1 not run (masc)"
     )
     assert verdict_counts(table.drop(columns="verdict")) == ""
+
+
+@pytest.mark.parametrize(
+    ("network", "masc", "variant", "expected"),
+    [
+        (0.51, 0.61, "", "reproduced"),
+        (0.30, 0.40, "", "same direction"),
+        (0.30, 0.40, "subset 100", "same direction"),
+        (0.60, 0.61, "", "differs"),  # one point is no difference
+        (0.70, 0.61, "subset 10000", "differs"),
+        (0.70, 0.61, "subset 100", "too small to tell"),
+        (0.50, math.nan, "", "not run"),
+    ],
+)
+def test_a_cell_of_table_1_has_one_verdict(network, masc, variant, expected):
+    """The published network has 50 %, MASC 60 %."""
+    cell = {"pair": ["mlp-mnist"], "corruption": 0.2, "variant": variant, "seeds": 1}
+    numbers = {"network": network, "masc": masc, "gain": masc / network - 1}
+    spreads = {f"{name}_spread": math.nan for name in numbers}
+    known = {"published_network": 0.5, "published_masc": 0.6, "published_gain": 0.2}
+    published = pd.DataFrame({"pair": ["mlp-mnist"], "corruption": 0.2, **known})
+    table = cells_beside_published(pd.DataFrame({**cell, **numbers, **spreads}), published)
+    assert table["verdict"].tolist() == [expected]
+    assert table["masc_difference"].iloc[0] == pytest.approx(100 * (masc - 0.6), nan_ok=True)

@@ -8,8 +8,8 @@ TEST = {"experiment": "probes", "split": "test", "labels": "true", "metric": "ac
 
 def probe_rows(rows_of, values, **run):
     records = [
-        {"probe": probe, "layer": layer, "fitted_on": fitted_on, "value": value}
-        for (probe, layer, fitted_on), value in values.items()
+        {"probe": probe, "layer": layer, "fitted_on": fitted_on, "value": value, "setting": "".join(seed)}
+        for (probe, layer, fitted_on, *seed), value in values.items()
     ]
     return rows_of([*records, {"probe": "network", "layer": "output", "value": 1.0}], TEST, **run)
 
@@ -26,13 +26,21 @@ def test_every_probe_at_its_best_layer_without_the_input(rows_of, no_history):
     table = TABLES["probes"].build(probe_rows(rows_of, values), no_history)
     here = table.query("pair == 'mlp-mnist' and corruption == 0.2").set_index(["fitted_on", "probe"])
     logistic, knn = here.loc[("noisy", "logistic")], here.loc[("noisy", "knn")]
-    assert (logistic["layer"], logistic["ours"], logistic["verdict"]) == ("fc2", 0.7, "differs")
+    assert (logistic["layer"], logistic["ours"], logistic["verdict"]) == ("fc2", 0.7, "one probe seed")
     assert logistic["published"] > 0.8  # published as "logreg"
     assert (knn["published_layer"], knn["published"], knn["verdict"]) == ("fc4", 0.9656, "reproduced")
     assert here.loc[("noisy", "masc"), "verdict"] == "not published"
     assert here.loc[("noisy", "lda"), "verdict"] == "not run"
     assert "network" not in set(table["probe"])
     assert len(table) == 351
+
+
+def test_seeds_of_a_probe_count_like_runs_and_give_a_verdict(rows_of, no_history):
+    seeds = {("logistic", "fc1", "noisy", f"seed {i}"): value for i, value in enumerate((0.75, 0.85, 0.95))}
+    table = TABLES["probes"].build(probe_rows(rows_of, seeds), no_history)
+    line = table.query("pair == 'mlp-mnist' and corruption == 0.2 and probe == 'logistic'").iloc[0]
+    assert (line["ours"], line["ours_spread"]) == (pytest.approx(0.85), pytest.approx(0.1))
+    assert (line["seeds"], line["probe_seeds"], line["verdict"]) == (3, 3, "reproduced")  # within .2
 
 
 def test_without_corruption_both_label_sets_are_one(rows_of, no_history):

@@ -15,7 +15,12 @@ from layerprobe.paper.experiments.follow_up import PROBES as DYNAMICS_PROBES
 from layerprobe.paper.experiments.network_similarity import similarity
 from layerprobe.paper.experiments.probe_comparison import PROBES, further_probe, probes
 from layerprobe.paper.experiments.relabelling import relabel_statistics, retraining
-from layerprobe.paper.experiments.subspaces import latent_memorisation, noisy_subspaces, true_subspaces
+from layerprobe.paper.experiments.subspaces import (
+    flipped_rows,
+    latent_memorisation,
+    noisy_subspaces,
+    true_subspaces,
+)
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import REGISTRY as KNOWN_PROBES
 from layerprobe.runs.specs import RunSpec
@@ -29,6 +34,7 @@ __all__ = [
     "dynamics",
     "experiment_of",
     "further",
+    "flipped_rows",
     "latent_memorisation",
     "noisy_subspaces",
     "origin_of",
@@ -97,7 +103,8 @@ EXPERIMENTS.own(
         "latent_memorisation": Experiment(latent_memorisation, _is_generalised, MASC),
         "controls": Experiment(controls, probes=MASC),
         "probes": Experiment(probes, probes=PROBES),
-        "retraining": Experiment(retraining, _is_memorised, MASC, trains=True),
+        "retraining": Experiment(retraining, probes=MASC, trains=True),
+        "flipped_rows": Experiment(flipped_rows, _is_memorised, MASC),
         "weight_edit": Experiment(weight_edit, probes=EDIT_PROBES),
         "similarity": Experiment(similarity, _is_memorised, MASC),
         "dynamics": Experiment(dynamics, probes=tuple(DYNAMICS_PROBES), trains=True),

@@ -54,7 +54,8 @@ def fit_flops(probe: Probe, counts: np.ndarray, d: int) -> float:
     Returns
     -------
     float
-        MASC and VeLPIC: `masc_fit_flops`. Nearest class mean: n d. Logistic regression: 6 n d K per epoch.
+        MASC and VeLPIC: `masc_fit_flops`. Nearest class mean: n d. Logistic regression: 4 n d K per epoch,
+        the product with the weights and that for their gradient; rows have no gradient.
         LDA: two singular value decompositions, of (n, d) and (K, d), at 6 a b^2 + 20 b^3 for the sides
         a >= b. QDA: 2 n_k d^2 + 22/3 d^3 per class. kNN stores its rows: 0. NaN for other probes.
     """
@@ -62,7 +63,7 @@ def fit_flops(probe: Probe, counts: np.ndarray, d: int) -> float:
     if hasattr(probe, "subspaces_"):
         return masc_fit_flops(counts, d, probe.subspaces_.ranks)
     if isinstance(probe, AdamLogisticRegression):
-        return 6.0 * n * d * K * probe.epochs
+        return 4.0 * n * d * K * probe.epochs
     return {
         "VeLPIC": masc_fit_flops(counts, d, [1] * K) + 2.0 * n * d * K,
         "NearestClassMean": float(n * d),

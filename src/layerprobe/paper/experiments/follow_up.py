@@ -14,6 +14,7 @@ from layerprobe.layerwise.engine import count_correct
 from layerprobe.paper.experiments.subspaces import (
     MASC_PROBES,
     PAPER_SETTING,
+    SETTING_PROBES,
     accuracy_records,
     fit_probes,
     network_records,
@@ -23,7 +24,13 @@ from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import AdamLogisticRegression, VeLPIC
 from layerprobe.runs.folders import kept_epochs
 
-PROBES = {**MASC_PROBES, "velpic": VeLPIC(), "logistic": AdamLogisticRegression()}  # of dynamics
+ONE_COMPONENT = "1pc"
+PROBES = {
+    **MASC_PROBES,
+    ONE_COMPONENT: SETTING_PROBES[ONE_COMPONENT],
+    "velpic": VeLPIC(),
+    "logistic": AdamLogisticRegression(),
+}  # of dynamics
 EDIT_PROBES = ("velpic", "ncm")
 EDIT_SETTINGS: dict[str, Bias] = {"bias_kept": "keep", "bias_zero": "zero"}
 
@@ -95,5 +102,6 @@ def _at_epoch(finished: FinishedRun, epoch: int | None) -> Iterator[dict[str, An
         fitted = fit_probes(finished, layer, data, PROBES, ["noisy"])
         shares = count_correct(fitted, data.test, torch.tensor(finished.test_labels)[None]).shares[:, 0]
         for one, value in zip(fitted, shares, strict=True):
-            setting = PAPER_SETTING if one.name == "masc" else ""
-            yield {"layer": layer, "probe": one.name, "setting": setting, **common, "value": value}
+            settings = {"masc": ("masc", PAPER_SETTING), ONE_COMPONENT: ("masc", ONE_COMPONENT)}
+            probe, setting = settings.get(one.name, (one.name, ""))
+            yield {"layer": layer, "probe": probe, "setting": setting, **common, "value": value}

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pandas as pd
+from sklearn.base import ClassifierMixin, clone
 
 from layerprobe.paper.experiments.subspaces import fit_probes, network_records, probe_records
 from layerprobe.paper.rows import tidy
@@ -11,6 +12,8 @@ from layerprobe.probes import create
 
 # The probes of the paper and of its follow-up. Further probes of the registry are not part of the study.
 PROBES = ("masc", "ncm", "logistic", "lda", "qda", "knn", "velpic")
+SEEDED = ("logistic",)  # probes whose accuracy depends on a seed of their own, by up to 3 points
+PROBE_SEEDS = range(3)
 OF_THE_PAPER = {"logistic": "logistic_adam"}  # names in the registry, where the paper has its own recipe
 
 # Limits of K d^3 for the decompositions of QDA. On a whole data set of ten classes the limit is at d = 7900
@@ -21,14 +24,23 @@ MOST_CUBES, MOST_CUBES_OF_SUBSET = 5e12, 2e10
 def probes(finished: FinishedRun) -> pd.DataFrame:
     """Measure each of `PROBES` on every layer, and the network itself.
 
+    The probes in `SEEDED` are fitted with each of `PROBE_SEEDS`, which the column setting names.
     QDA decomposes one (d, d) matrix per class. Layers where this takes too long have no rows of QDA; see
     `affordable_probes`.
     """
     records: list[dict[str, Any]] = network_records(finished, finished.outputs)
     for layer, data in finished.outputs.items():
         names = affordable_probes(finished, data.train.shape[1])
-        affordable = {name: create(OF_THE_PAPER.get(name, name)) for name in names}
-        records += probe_records(finished, fit_probes(finished, layer, data, affordable), data)
+        affordable: dict[str, ClassifierMixin] = {}
+        for name in names:
+            probe = create(OF_THE_PAPER.get(name, name))
+            if name in SEEDED:
+                affordable |= {f"{name} {s}": clone(probe).set_params(random_state=s) for s in PROBE_SEEDS}
+            else:
+                affordable[name] = probe
+        for record in probe_records(finished, fit_probes(finished, layer, data, affordable), data):
+            name, _, seed = record["probe"].partition(" ")
+            records.append({**record, "probe": name, "setting": f"seed {seed}" if seed else ""})
     return tidy({"experiment": "probes", **record} for record in records)
 
 

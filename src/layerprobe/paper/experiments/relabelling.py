@@ -5,7 +5,6 @@ continues training on these labels. All results are measured on the other 80 % o
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.layerwise.engine import count_correct, predictions
+from layerprobe.layerwise.engine import predictions
 from layerprobe.paper.experiments.subspaces import MASC_PROBES, fit_probes
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun
@@ -52,8 +51,7 @@ def retraining(finished: FinishedRun) -> pd.DataFrame:
 
     "early_stopping" stops by validation accuracy with a patience of 3, after at most 30 epochs. "ten_epochs"
     trains for ten epochs. Both are equal as long as both last. Rows of the network are in evaluation mode.
-    All rows name the chosen layer, but those of "masc_after": MASC on each layer of the network after the
-    last epoch of "early_stopping", fitted on the labels that the network was retrained on.
+    All rows name the chosen layer. Where all labels are true (p = 0), only noisy subspaces are measured.
 
     Raises
     ------
@@ -78,7 +76,6 @@ def retraining(finished: FinishedRun) -> pd.DataFrame:
             _before_retraining(finished, chosen, split),
             _per_epoch("early_stopping", early.history),
             _per_epoch("ten_epochs", fixed[: FIXED_EPOCHS + 1]),
-            _masc_after_retraining(finished, early, chosen.train, split.evaluation),
         ):
             records += [{**common, **record} for record in part]
     return tidy({"experiment": "retraining", **record} for record in records)
@@ -209,15 +206,3 @@ def _before_retraining(
         yield _accuracy(right[getattr(split, name)].mean(), probe="masc", split=name)
     for metric, value in relabel_statistics(finished.noisy, chosen.train, finished.true).items():
         yield {"probe": "masc", "split": "train", "metric": metric, "value": value}
-
-
-def _masc_after_retraining(
-    finished: FinishedRun, retrained: RetrainingResult, labels: np.ndarray, evaluation: np.ndarray
-) -> Iterator[dict[str, Any]]:
-    which = {"probe": "masc", "setting": "masc_after", "split": "evaluation"}
-    truth = torch.tensor(finished.test_labels[evaluation])[None]
-    relabelled = replace(finished, noisy=labels)
-    for layer, data in finished.outputs_of(retrained.last).items():
-        fitted = fit_probes(relabelled, layer, data, MASC_PROBES, ["noisy"])
-        value = count_correct(fitted, data.test[evaluation], truth).shares.item()
-        yield _accuracy(value, layer=layer, **which)

@@ -71,6 +71,41 @@ def latent_memorisation(finished: FinishedRun) -> pd.DataFrame:
     return tidy({**common, **record} for record in records)
 
 
+def flipped_rows(finished: FinishedRun) -> pd.DataFrame:
+    """Measure MASC and the network on the training rows whose label was flipped, and on the others.
+
+    Flipped rows have a given label that differs from the true one. Accuracies on the split "flipped" are
+    against the given ("noisy") and the true labels; on "unflipped" rows the two are equal. "flipped_share" is
+    the share of flipped rows; a split without rows has no accuracy.
+    """
+    given, truth = finished.noisy, finished.true
+    flipped = given != truth
+    parts = [("flipped", "noisy", flipped, given), ("flipped", "true", flipped, truth)]
+    parts.append(("unflipped", "true", ~flipped, truth))
+
+    def accuracies(predicted: np.ndarray) -> Iterator[dict[str, Any]]:
+        for split, labels, rows, reference in parts:
+            if rows.any():
+                value = (predicted[rows] == reference[rows]).mean()
+                yield {"split": split, "labels": labels, "metric": "accuracy", "value": value}
+
+    records: list[dict[str, Any]] = [{"metric": "flipped_share", "value": flipped.mean()}]
+    network = {"layer": "output", "probe": "network"}
+    own = finished.outputs.logits.train.argmax(1).numpy()
+    records += [{**network, **record} for record in accuracies(own)]
+    for layer, data in finished.outputs.items():
+        fitted = fit_probes(finished, layer, data, MASC_PROBES)
+        for i, y, _ in predictions(fitted, data.train):
+            which = {
+                "layer": layer,
+                "probe": "masc",
+                "setting": PAPER_SETTING,
+                "fitted_on": fitted[i].fitted_on,
+            }
+            records += [{**which, **record} for record in accuracies(y.numpy())]
+    return tidy({"experiment": "flipped_rows", **record} for record in records)
+
+
 def fit_probes(
     finished: FinishedRun,
     layer: str,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, cycle
+from typing import Any
 
 import pandas as pd
 
@@ -11,8 +12,9 @@ from layerprobe.paper.selection import PAPER
 HUMAN = ", human labels"  # suffix of the title of a family trained on human labels
 PAPER_DEGREES = ["p = 0", "p = 0.2", "p = 0.4", "p = 0.6", "p = 0.8", "p = 1"]
 PROBE_STYLES: dict[str, Style] = dict(
-    zip(["masc", "ncm", "logistic", "lda", "qda", "knn", "velpic"], STYLES, strict=False)
+    zip(["masc", "ncm", "logistic", "lda", "qda", "knn", "velpic", "masc_1pc"], STYLES, strict=False)
 )
+DEGREE_LABEL, DEGREE_TICKS = "corruption degree p", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 NETWORK_STYLES: dict[str, Style] = {"last_epoch": ("#333333", ">"), "best_epoch": ("#333333", "*")}
 
 
@@ -55,6 +57,27 @@ def conditions(rows: pd.DataFrame) -> list[str]:
     """Return the conditions in rows: corruption degrees in ascending order, then human labels."""
     unique = rows.drop_duplicates("condition").sort_values("corruption", kind="stable", na_position="last")
     return list(unique["condition"])
+
+
+def condition_axis(rows: pd.DataFrame) -> tuple[str, list[str] | None, dict[str, Any]]:
+    """Return the axis of conditions: the number line of degrees, or the names of human labels.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows of one family.
+
+    Returns
+    -------
+    x, order
+        As in `span`.
+    options : dict
+        Keywords of `layerprobe.figures.Panel`.
+    """
+    if rows["corruption"].notna().any():
+        return "corruption", None, {"xlabel": DEGREE_LABEL, "ticks": DEGREE_TICKS}
+    names = conditions(rows)
+    return "condition", names, {"names": names}
 
 
 def condition_styles(rows: pd.DataFrame) -> dict[str, Style]:
@@ -164,7 +187,7 @@ def probe_lines(rows: pd.DataFrame, x: str, order: Sequence[str] | None = None) 
     return lines_by(rows, "probe", PROBE_STYLES, x, order, PROBE_TITLES)
 
 
-def network_lines(rows: pd.DataFrame, family: str, order: Sequence[str]) -> list[Line]:
+def network_lines(rows: pd.DataFrame, family: str, x: str, order: Sequence[str] | None) -> list[Line]:
     """Return the network's test accuracy at its last and best epoch by condition, from the rows of controls.
 
     Parameters
@@ -172,9 +195,9 @@ def network_lines(rows: pd.DataFrame, family: str, order: Sequence[str]) -> list
     rows : DataFrame
         Rows of `with_names`, of any family.
     family : str
-    order : sequence of str
-        Conditions at positions 0, 1, ...
+    x, order
+        As in `span`.
     """
     own = rows[(rows["experiment"] == "controls") & (rows["family"] == family) & (rows["probe"] == "network")]
     titles = {"last_epoch": "network, last epoch", "best_epoch": "network, best epoch"}
-    return lines_by(own, "setting", NETWORK_STYLES, "condition", order, titles, "network")
+    return lines_by(own, "setting", NETWORK_STYLES, x, order, titles, "network")

@@ -1,6 +1,5 @@
-"""Figures over epochs: probes during training, histories, the edit midway, and retraining."""
+"""Figures over epochs: probes during training, histories, and the edit midway."""
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -8,7 +7,6 @@ import pandas as pd
 from layerprobe.figures import STYLES, Panel, draw_panels, training_history
 from layerprobe.paper.figures.lines import (
     NETWORK_STYLES,
-    condition_styles,
     conditions,
     families,
     lines_by,
@@ -27,6 +25,8 @@ NO_EDIT = "no edit"
 def _dynamics(rows: pd.DataFrame) -> "Figure":
     """Draw test accuracy over the kept epochs, each probe at its best hidden layer at the last of them."""
     network = {"network": NETWORK_STYLES["last_epoch"]}
+    one = rows["setting"] == "1pc"
+    rows = rows.assign(probe=rows["probe"].mask(one, "masc_1pc"))
     panels = []
     for title, of in families(accuracies(rows[rows["experiment"] == "dynamics"])):
         for condition in conditions(of):
@@ -73,44 +73,12 @@ def _midway(history: pd.DataFrame) -> "Figure":
     return draw_panels(panels)
 
 
-def _retraining(rows: pd.DataFrame, *, fitted_on: str, split: str) -> "Figure":
-    """Draw an accuracy after each of ten epochs of retraining without early stopping."""
-    label = "training accuracy, true labels" if split == "train" else "accuracy on 80 % of test"
-    ten = rows[rows["experiment"].eq("retraining") & rows["fitted_on"].eq(fitted_on)]
-    ten = ten[ten["setting"].eq("ten_epochs") & ten["probe"].eq("network")]
-    panels = [
-        Panel(title, lines_by(of, "condition", condition_styles(of), "epoch"), label)
-        for title, of in families(accuracies(ten, split))
-    ]
-    return draw_panels(panels)
-
-
-_SPLITS = {
-    "evaluation": ("evaluation", "Accuracy on 80 % of the test data"),
-    "train": ("training", "Accuracy on the training data against their true labels"),
-}
 EPOCH_FIGURES = [
-    *(
-        FigureSpec(
-            name,
-            f"Retraining, {fitted_on} subspaces: {_SPLITS[split][0]} accuracy by epoch",
-            f"{_SPLITS[split][1]} after each of ten epochs of retraining without early stopping; epoch 0 is "
-            "the network before retraining.",
-            ("retraining",),
-            partial(_retraining, fitted_on=fitted_on, split=split),
-        )
-        for name, fitted_on, split in (
-            ("figure28", "noisy", "evaluation"),
-            ("figure29", "true", "evaluation"),
-            ("figure30", "noisy", "train"),
-            ("figure31", "true", "train"),
-        )
-    ),
     FigureSpec(
         "dynamics",
         "Test accuracy over the epochs of training",
         "The network, and probes fitted on the noisy labels, each at its best hidden layer at the last "
-        "epoch. Epoch 0 is the untrained network.",
+        "epoch; MASC at 99 % of the variance and with one component. Epoch 0 is the untrained network.",
         ("dynamics",),
         _dynamics,
     ),

@@ -9,7 +9,7 @@ import pandas as pd
 from layerprobe.errors import InputError, MissingRowsError
 from layerprobe.figures import add_headline_and_footer
 from layerprobe.paper.figures.lines import with_names
-from layerprobe.paper.pairs import PAIRS
+from layerprobe.paper.pairs import PAIRS, PAPER_PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
 from layerprobe.paper.selection import MEDIUM
 
@@ -32,6 +32,9 @@ class FigureSpec:
     also: tuple[str, ...] = ()  # names of experiments whose rows it shows if there are any
     history: bool = False  # whether it is drawn from training histories
     published: bool = False  # whether it can show published numbers
+    pairs: tuple[str, ...] = ()  # the pairs that the paper shows under this number; empty: every pair
+    but: tuple[str, ...] = ()  # pairs that it leaves out, since numbered figures show them
+    degrees: tuple[float, ...] = ()  # corruption degrees of the paper; cells without rows are named
 
     def draw(
         self,
@@ -61,7 +64,7 @@ class FigureSpec:
         InputError
             If required columns are missing.
         """
-        frame = _of_pair(self._frame(rows, history), pair)
+        frame = self._shown(_of_pair(self._frame(rows, history), pair))
         present = set() if self.history else set(frame["experiment"])
         if missing := [name for name in self.needs if name not in present]:
             of_pair = f" of {pair}" if pair else ""
@@ -71,7 +74,41 @@ class FigureSpec:
             )
         shown = frame if self.history else frame[frame["experiment"].isin([*self.needs, *self.also])]
         arguments = (with_names(shown), published) if self.published else (with_names(shown),)
-        return add_headline_and_footer(self.plot(*arguments), self.title, _scale(shown))
+        footer = " ".join(filter(None, (_scale(shown), self._missing(shown))))
+        return add_headline_and_footer(self.plot(*arguments), self.title, footer)
+
+    @property
+    def numbered(self) -> bool:
+        """Whether it has the number of a figure of the paper."""
+        return self.name.startswith("figure")
+
+    def _shown(self, frame: Frame) -> Frame:
+        """Return the rows of the pairs and degrees that the figure shows."""
+        shown = frame[~frame["pair"].isin(self.but)]
+        if self.pairs:
+            shown = shown[shown["pair"].isin(self.pairs)]
+        if self.numbered:
+            low, high = min(self.degrees), max(self.degrees)
+            shown = shown[shown["corruption"].between(low, high)]
+        if shown.empty:
+            what = f"shows {', '.join(self.pairs)}" if self.pairs else "shows other pairs and degrees"
+            there = ", ".join(frame["pair"].unique())
+            raise MissingRowsError(f"{self.name} {what}; there are rows of {there} only")
+        return shown
+
+    def _missing(self, shown: Frame) -> str:
+        """Return the pairs and degrees of the paper that have no rows, as text."""
+        pairs = self.pairs or PAPER_PAIRS
+        if not self.degrees or not shown["pair"].isin(pairs).any():
+            return ""
+        needed = shown if self.history else shown[shown["experiment"].isin([self.needs[0], *self.also])]
+        there = set(zip(needed["pair"], needed["corruption"], strict=True))
+        parts = []
+        for pair in pairs:
+            degrees = [f"{p:g}" for p in self.degrees if (pair, p) not in there]
+            whole = len(degrees) == len(self.degrees)
+            parts += [pair if whole else f"{pair} at p = {', '.join(degrees)}"] if degrees else []
+        return f"Not run: {'; '.join(parts)}." if parts else ""
 
     def _frame(self, rows: Frame | None, history: Frame | None) -> Frame:
         frame, kind = (history, "training histories") if self.history else (rows, "rows")

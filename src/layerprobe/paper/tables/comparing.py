@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -13,7 +14,9 @@ POINTS = 2.0  # a difference up to this counts as reproduced at any spread
 TOO_SMALL = (
     "too small to tell"  # of a difference at small scale, where the effects of the paper do not appear
 )
-VERDICTS = ("reproduced", "differs", TOO_SMALL, "not run", "not published")
+SAME = "same direction"  # of a gain whose accuracies differ, but that has the sign of the published one
+ONE_FIT = "one probe seed"  # of a probe whose accuracy depends on its own seed, and that was fitted once
+VERDICTS = ("reproduced", SAME, "differs", TOO_SMALL, ONE_FIT, "not run", "not published")
 LAST = ["published", "ours", "ours_spread", "seeds", "difference", "verdict"]
 
 
@@ -55,6 +58,62 @@ def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence
     InputError
         If a column of one frame could be mistaken for a column of the other.
     """
+    table = _side_by_side(ours, published, keys)
+    table["difference"] = 100 * (table["ours"] - table["published"])
+    numbers = zip(table["published"], table["ours"], table["ours_spread"], strict=True)
+    table["verdict"] = [verdict(*three) for three in numbers]
+    table = ordered(table)
+    few = (table["scale"] == "small") & (table["verdict"] == "differs")
+    table.loc[few, "verdict"] = TOO_SMALL
+    first = list(dict.fromkeys([*GROUP, "scale", *keys]))
+    return table[[*first, *(name for name in table if name not in [*first, *LAST]), *LAST]]
+
+
+def cells_beside_published(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Join our cells of Table 1 or 5 and the published ones, one line per pair, corruption and variant.
+
+    Parameters
+    ----------
+    ours : DataFrame
+        pair, corruption, variant, seeds, and the shares network, masc and gain, each with its spread.
+    published : DataFrame
+        pair, corruption, published_network, published_masc, published_gain.
+
+    Returns
+    -------
+    DataFrame
+        With network_difference, masc_difference and gain_difference in points, and verdict: "reproduced" if
+        both accuracies are; "same direction" if MASC is better than the network by more than 2 points in both
+        studies, or worse in both, or neither; else "differs", or "too small to tell" at small scale.
+    """
+    table = _side_by_side(ours, published, ["pair", "corruption"])
+    for name in ("network", "masc", "gain"):
+        table[f"{name}_difference"] = 100 * (table[name] - table[f"published_{name}"])
+    table = ordered(table)
+    table["verdict"] = [_cell_verdict(row) for row in table.to_dict("records")]
+    return table
+
+
+def _cell_verdict(row: Mapping[Any, Any]) -> str:
+    names = ("network", "masc")
+    each = [verdict(row[f"published_{name}"], row[name], row[f"{name}_spread"]) for name in names]
+    for word in ("not run", "not published"):
+        if word in each:
+            return word
+    if each == ["reproduced", "reproduced"]:
+        return "reproduced"
+    ours, theirs = (row[f"{part}masc"] - row[f"{part}network"] for part in ("", "published_"))
+    if _direction(ours) == _direction(theirs):
+        return SAME
+    return TOO_SMALL if row["scale"] == "small" else "differs"
+
+
+def _direction(difference: float) -> int:
+    """Return the sign of a difference of shares, 0 up to `POINTS`."""
+    return 0 if abs(100 * difference) <= POINTS else 1 if difference > 0 else -1
+
+
+def _side_by_side(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     mixed = [name for name in map(str, ours) if name.startswith("published")]
     mixed += [name for name in map(str, published) if not name.startswith("published") and name not in keys]
     if mixed:
@@ -66,14 +125,7 @@ def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence
     table["seeds"] = table["seeds"].fillna(0)
     texts = ["variant", *ours.drop(columns=[*keys, "variant"]).select_dtypes(exclude="number")]
     table[texts] = table[texts].astype(object).fillna("")
-    table["difference"] = 100 * (table["ours"] - table["published"])
-    numbers = zip(table["published"], table["ours"], table["ours_spread"], strict=True)
-    table["verdict"] = [verdict(*three) for three in numbers]
-    table = ordered(table)
-    few = (table["scale"] == "small") & (table["verdict"] == "differs")
-    table.loc[few, "verdict"] = TOO_SMALL
-    first = list(dict.fromkeys([*GROUP, "scale", *keys]))
-    return table[[*first, *(name for name in table if name not in [*first, *LAST]), *LAST]]
+    return table
 
 
 def verdict(published: float, ours: float, spread: float) -> str:
@@ -127,8 +179,10 @@ def _counts(table: pd.DataFrame) -> str:
     parts = []
     for name in scales:
         verdicts = table.loc[table["scale"] == name, "verdict"]
-        reproduced, differ = ((verdicts == word).sum() for word in ("reproduced", "differs"))
-        unknown = (verdicts == TOO_SMALL).sum()
-        differing = f"{unknown} {TOO_SMALL}" if name == "small" else f"{differ} differ"
-        parts.append(f"{reproduced} reproduced, {differing}{suffixes[name]}")
+        number = verdicts.value_counts()
+        differing = f"{number.get(TOO_SMALL, 0)} {TOO_SMALL}" if name == "small" else ""
+        differing = differing or f"{number.get('differs', 0)} differ"
+        more = [f"{number[word]} {word}" for word in (SAME, ONE_FIT) if word in number]
+        words = ", ".join([f"{number.get('reproduced', 0)} reproduced", *more, differing])
+        parts.append(f"{words}{suffixes[name]}")
     return ", ".join([*parts, f"{(table['verdict'] == 'not run').sum()} not run"])

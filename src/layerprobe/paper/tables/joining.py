@@ -3,7 +3,6 @@
 A table never mixes variants: it averages over the runs of one pair, corruption and variant.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Literal
@@ -11,7 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from layerprobe.paper.pairs import PAIRS
-from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means
+from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means, words
 
 PROTOCOL, DATA = {"shuffle", "noise", "weights"}, {"subset", "test_subset"}
 
@@ -87,7 +86,7 @@ def scale(variant: str) -> str:
     only; "medium" or "small" if its runs use a part of the images, at least `MEDIUM` training images or
     fewer; "other recipe" if they use all images and train differently.
     """
-    changed = dict(part.split(" ", 1) for part in re.split(r", (?=[a-z_]+ )", variant) if part)
+    changed = words(variant)
     if DATA & set(changed):
         return "medium" if int(changed.get("subset", 0)) >= MEDIUM else "small"
     return "full" if set(changed) <= PROTOCOL else "other recipe"

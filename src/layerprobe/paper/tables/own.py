@@ -1,4 +1,4 @@
-"""Tables without published numbers: components, similarity, cost, seeds, edits, human labels, retraining."""
+"""Tables without published numbers: relabelling, retraining, components, controls, cost, seeds, edits."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -7,11 +7,13 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.rows import SEEDS, independent
 from layerprobe.paper.selection import (
     GROUP,
     PAPER,
     TEST,
+    accuracies,
     at_best_layer,
     means,
     network_retraining,
@@ -23,7 +25,7 @@ from layerprobe.paper.tables.spec import Table
 
 Frame = pd.DataFrame
 COSTS = ["fit_flops", "predict_flops", "fit_seconds", "predict_seconds", "peak_bytes"]
-STATISTICS = ["incorrect_before", "corrected", "broken", "incorrect_after"]
+LABELS = ("noisy", "true")
 
 
 def _components(rows: Frame, history: Frame) -> Frame:
@@ -141,47 +143,98 @@ def _spreads(runs: Frame) -> Iterator[dict[str, object]]:
             }
 
 
-def _relabelling(rows: Frame, history: Frame) -> Frame:
-    """Return the statistics of relabelling, shares, and the layers chosen.
+def _incorrect(rows: Frame, history: Frame) -> Frame:
+    """Return the share of incorrect labels in the corrupted and in the relabelled set, by the subspaces.
 
-    incorrect_before and incorrect_after are shares of all labels, corrected of the wrong ones, broken of the
-    right ones. change is that of the share of incorrect labels, in points.
+    improvement is the relative change, (before - after) / before, from the means; layers are those chosen.
     """
-    keys = [*GROUP, "fitted_on"]
-    parts = {name: select(rows, "retraining", metric=name) for name in STATISTICS}
-    table = side_by_side(parts, keys)
-    table["change"] = 100 * (table["incorrect_after"] - table["incorrect_before"])
-    return ordered(table.merge(_chosen_layers(parts["corrected"], keys), on=keys, how="left"))
+    rows = rows[rows["corruption"].ne(0)]
+    before = select(rows, "retraining", metric="incorrect_before").drop_duplicates("key")
+    after = _by_labels(select(rows, "retraining", metric="incorrect_after"), "relabelled")
+    table = side_by_side({"corrupted": before, **after}, GROUP)
+    for name in ("noisy", "true"):
+        share = table["corrupted"]
+        table[f"improvement_{name}"] = (share - table[f"relabelled_{name}"]) / share.where(share > 0)
+    return ordered(_with_layers(table, after, "relabelled"))
 
 
-def _retrained(rows: Frame, history: Frame, *, fitted_on: str) -> Frame:
+def _statistic(rows: Frame, history: Frame, *, metric: str) -> Frame:
+    """Return a statistic of relabelling, a share, by the subspaces, and the layers chosen."""
+    parts = _by_labels(select(rows[rows["corruption"].ne(0)], "retraining", metric=metric), metric)
+    return ordered(_with_layers(side_by_side(parts, GROUP), parts, metric))
+
+
+def _by_labels(rows: Frame, name: str) -> dict[str, Frame]:
+    return {f"{name}_{labels}": rows[rows["fitted_on"] == labels] for labels in ("noisy", "true")}
+
+
+def _with_layers(table: Frame, parts: dict[str, Frame], name: str) -> Frame:
+    for labels in ("noisy", "true"):
+        layers = _chosen_layers(parts[f"{name}_{labels}"], GROUP).rename(
+            columns={"layers": f"layers_{labels}"}
+        )
+        table = table.merge(layers, on=GROUP, how="left")
+    return table
+
+
+def _retrained(rows: Frame, history: Frame) -> Frame:
     """Return accuracies on the 80 % of the test data before and after retraining, and those of MASC.
 
     The network before, after the last epoch and after the epoch with the highest validation accuracy (the
     first of equals), with early stopping and for ten epochs.
     """
     keys = [*GROUP, "fitted_on", "setting"]
-    table = side_by_side(network_retraining(rows, fitted_on=fitted_on), keys)
+    table = side_by_side(network_retraining(rows), keys)
     test = {"metric": "accuracy", "split": "evaluation"}
-    masc = select(rows, "retraining", probe="masc", setting="", fitted_on=fitted_on, **test)
+    masc = select(rows, "retraining", probe="masc", setting="", **test)
     beside = side_by_side({"masc": masc}, keys[:-1]).drop(columns="seeds")
     table = table.merge(beside, on=keys[:-1], how="left")
     return ordered(table.merge(_chosen_layers(masc, keys[:-1]), on=keys[:-1], how="left"))
 
 
-def _retrained_masc(rows: Frame, history: Frame) -> Frame:
-    """Return MASC on every layer of the retrained network, on the 80 % of the test data.
-
-    masc_before is MASC before retraining, for the layer that was chosen. network_before and network_after
-    (the last epoch with early stopping) are the network.
-    """
-    masc = select(rows, "retraining", metric="accuracy", split="evaluation", probe="masc")
+def _untrained(rows: Frame, history: Frame) -> Frame:
+    """Return the test accuracy of MASC on each layer of the trained and of the untrained network."""
     keys = [*GROUP, "fitted_on", "layer"]
-    parts = {"masc_after": masc[masc["setting"] == "masc_after"], "masc_before": masc[masc["setting"] == ""]}
-    network = network_retraining(rows, setting="early_stopping")
-    beside = {"network_before": network["before"], "network_after": network["last_epoch"]}
-    shared = side_by_side(beside, keys[:-1]).drop(columns="seeds")
-    return ordered(side_by_side(parts, keys).merge(shared, on=keys[:-1], how="left"))
+    trained = [select(rows, f"{name}_subspaces", fitted_on=name, **PAPER, **TEST) for name in LABELS]
+    untrained = select(rows, "controls", setting="untrained", **TEST)
+    table = side_by_side({"trained": pd.concat(trained), "untrained": untrained}, keys)
+    table["difference"] = 100 * (table["trained"] - table["untrained"])
+    return ordered(table)
+
+
+def _flipped(rows: Frame, history: Frame) -> Frame:
+    """Return accuracies on training rows whose label was flipped, and on the others, per layer.
+
+    flipped_given and flipped_true: shares of the flipped rows that get their wrong given label, and their
+    true label; unflipped: share of the other rows that get their label; flipped_share: share of flipped rows.
+    """
+    measured = select(rows, "flipped_rows", metric="accuracy")
+    names = {"flipped_given": ("flipped", "noisy"), "flipped_true": ("flipped", "true")}
+    names["unflipped"] = ("unflipped", "true")
+    parts = {name: accuracies(measured, *which) for name, which in names.items()}
+    table = side_by_side(parts, [*GROUP, "probe", "fitted_on", "layer"])
+    share = means(select(rows, "flipped_rows", metric="flipped_share"), GROUP, "flipped_share")
+    return ordered(table.merge(share[[*GROUP, "flipped_share"]], on=GROUP, how="left"))
+
+
+def _networks(rows: Frame, history: Frame) -> Frame:
+    """Return the pairs with their numbers of training images and of parameters; no run is needed."""
+    records = []
+    for name, pair in PAIRS.items():
+        network = pair.network()
+        size = sum(parameter.numel() for parameter in network.parameters())
+        records.append(
+            {
+                "pair": name,
+                "corruption": np.nan,
+                "variant": "",
+                "model": type(network).__name__,
+                "data_set": pair.dataset,
+                "training_images": pair.train_size,
+                "parameters": size,
+            }
+        )
+    return ordered(pd.DataFrame(records)).assign(scale="")
 
 
 def _chosen_layers(rows: Frame, keys: list[str]) -> Frame:
@@ -190,14 +243,36 @@ def _chosen_layers(rows: Frame, keys: list[str]) -> Frame:
     return names.agg(lambda layers: ", ".join(layers.value_counts().index)).rename("layers").reset_index()
 
 
-_RETRAINED = "test accuracy before and after retraining on labels by"
 OWN_TABLES = {
-    "table6": Table("Table 6: what relabelling by MASC corrects and breaks", ("retraining",), _relabelling),
+    "table6": Table(
+        "Table 6: share of incorrect labels in the corrupted and in the relabelled set, and relative change",
+        ("retraining",),
+        _incorrect,
+    ),
     "table7": Table(
-        f"Table 7: {_RETRAINED} noisy subspaces", ("retraining",), partial(_retrained, fitted_on="noisy")
+        "Table 7: share of the wrong labels that became right by relabelling",
+        ("retraining",),
+        partial(_statistic, metric="corrected"),
     ),
     "table8": Table(
-        f"Table 8: {_RETRAINED} true subspaces", ("retraining",), partial(_retrained, fitted_on="true")
+        "Table 8: share of the right labels that became wrong by relabelling",
+        ("retraining",),
+        partial(_statistic, metric="broken"),
+    ),
+    "supplementary_table1": Table(
+        "Supplementary Table 1: models, data sets, training set sizes, numbers of parameters", (), _networks
+    ),
+    "retraining": Table(
+        "Test accuracy before and after retraining on the labels of MASC", ("retraining",), _retrained
+    ),
+    "untrained": Table(
+        "Random initialisation: MASC on every layer of the trained and of the untrained network, test "
+        "accuracy",
+        ("controls", *SUBSPACES),
+        _untrained,
+    ),
+    "flipped": Table(
+        "Accuracy on training rows whose label was flipped, and on the others", ("flipped_rows",), _flipped
     ),
     "components": Table(
         "Components that hold 99 % of the variance, mean over classes", SUBSPACES, _components
@@ -214,9 +289,6 @@ OWN_TABLES = {
         _sensitivity,
     ),
     "cost": Table("Cost of fitting a probe on one layer and of predicting all test rows", ("cost",), _cost),
-    "retrained_masc": Table(
-        "MASC on the layers of the retrained network, test accuracy", ("retraining",), _retrained_masc
-    ),
     "similarity": Table(
         "Similarity of the memorised and the generalised network per layer", ("similarity",), _similarity
     ),

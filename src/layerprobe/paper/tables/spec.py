@@ -16,3 +16,5 @@ class Table:
     # variant and scale first. Accuracies and gains are shares, differences are in points.
     build: Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]
     needs_history: bool = False  # whether it reads the histories
+    # From the table to a table of texts for reading, in place of `layerprobe.paper.tables.readable`.
+    layout: Callable[[pd.DataFrame], pd.DataFrame] | None = None

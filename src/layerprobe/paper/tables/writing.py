@@ -18,9 +18,11 @@ TABLES: dict[str, Table] = {**COMPARED_TABLES, **OWN_TABLES}
 FORMATS = {
     **dict.fromkeys(["corruption", "degree"], "{:g}"),
     **dict.fromkeys(["seeds"], "{:d}"),
-    **dict.fromkeys(["difference", "change"], "{:+.1f}"),
+    **dict.fromkeys(["difference"], "{:+.1f}"),
     **dict.fromkeys(["epoch", "epochs", "published_epochs", "components", "fewest", "most"], "{:.1f}"),
     **dict.fromkeys(["fit_flops", "predict_flops", "peak_bytes", "fit_seconds", "predict_seconds"], "{:.3g}"),
+    **dict.fromkeys(["training_images", "parameters"], "{:,d}"),
+    **dict.fromkeys(["probe_seeds"], "{:.0f}"),
     **dict.fromkeys(["cka", "principal_cosine_noisy", "principal_cosine_true"], "{:.3f}"),
     **dict.fromkeys(["chance_noisy", "chance_true"], "{:.3f}"),
 }
@@ -63,8 +65,8 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(frame, folder / f"{name}.csv")
     texts = {
-        "md": f"{title}\n\n{to_markdown(frame)}",
-        "tex": to_latex(frame, title, f"tab:{name}"),
+        "md": f"{title}\n\n{to_markdown(frame, name)}",
+        "tex": to_latex(frame, title, f"tab:{name}", name),
     }
     for ending, text in texts.items():
         replace_file(folder / f"{name}.{ending}", text.encode())
@@ -97,14 +99,31 @@ def caption(name: str, frame: pd.DataFrame) -> str:
     return " ".join(f"{part}." for part in parts)
 
 
-def readable(frame: pd.DataFrame) -> pd.DataFrame:
+def readable(frame: pd.DataFrame, name: str = "") -> pd.DataFrame:
     """Return a table as texts.
 
+    Parameters
+    ----------
+    frame : DataFrame
+        The result of the `build` of a table.
+    name : str
+        The name of the table; Tables 1 and 5 have a layout of their own.
+
+    Returns
+    -------
+    DataFrame
+        Texts.
+
+    Notes
+    -----
     Shares are in percent with one decimal; a mean and its spread are one cell, "12.3 ± 0.4". Headings give
     units. Empty columns are left out. A variant is a number that the caption explains; the pair's own recipe
     has none.
     """
     frame = frame.assign(variant=frame["variant"].map(_variants(frame)).astype(object).fillna(""))
+    if name and (layout := TABLES[name].layout):
+        table = layout(frame)
+        return table[[column for column in table if not len(table) or table[column].ne("").any()]]
     columns = {}
     for name in map(str, frame):
         if name.endswith(SPREAD) or (len(frame) and (frame[name].isna() | frame[name].eq("")).all()):
@@ -115,16 +134,22 @@ def readable(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(columns, index=frame.index, dtype=object)
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    """Return a table as Markdown, for reading."""
-    table = readable(frame)
+def to_markdown(frame: pd.DataFrame, name: str = "") -> str:
+    """Return a table as Markdown, for reading.
+
+    Parameters
+    ----------
+    frame, name
+        As for `readable`.
+    """
+    table = readable(frame, name)
     rule = ["---:" if right else "---" for right in _right_aligned(frame, table)]
     lines: list[list[str]] = [list(map(str, table)), rule, *table.to_numpy().tolist()]
     escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def to_latex(frame: pd.DataFrame, title: str, label: str) -> str:
+def to_latex(frame: pd.DataFrame, title: str, label: str, name: str = "") -> str:
     """Return a table as a LaTeX longtable, for reading; it needs the packages booktabs and longtable.
 
     Parameters
@@ -134,8 +159,10 @@ def to_latex(frame: pd.DataFrame, title: str, label: str) -> str:
     title : str
     label : str
         Its label for references.
+    name : str
+        As for `readable`.
     """
-    table = readable(frame)
+    table = readable(frame, name)
     align = "".join("r" if right else "l" for right in _right_aligned(frame, table))
     escaped = table.map(lambda cell: cell.translate(LATEX)).rename(columns=lambda name: name.translate(LATEX))
     styler = escaped.style.hide(axis="index")
@@ -158,7 +185,7 @@ def _variants(frame: pd.DataFrame) -> dict[str, str]:
 def _right_aligned(frame: pd.DataFrame, table: pd.DataFrame) -> list[bool]:
     """Return for each column of the readable table whether it is numeric."""
     numbers = {_heading(name, frame[name]) for name in map(str, frame) if _is_number(frame[name])}
-    return [name in numbers for name in table]
+    return [name in numbers or str(name).startswith("p = ") for name in table]
 
 
 def _is_number(column: pd.Series) -> bool:
@@ -167,7 +194,7 @@ def _is_number(column: pd.Series) -> bool:
 
 def _heading(name: str, column: pd.Series) -> str:
     words = name.replace("_", " ")
-    if name in ("difference", "change"):
+    if name == "difference":
         return f"{words} (points)"
     return f"{words} (%)" if _is_number(column) and name not in FORMATS else words
 
@@ -177,6 +204,7 @@ def _cell(name: str, value: object, spread: float) -> str:
         return value
     if pd.isna(value):  # type: ignore[call-overload]
         return ""
-    form, factor = (FORMATS[name], 1) if name in FORMATS else ("{:.1f}", 100)
+    shares = "{:.2f}" if name.startswith("improvement") else "{:.1f}"  # two decimals, as in Table 6
+    form, factor = (FORMATS[name], 1) if name in FORMATS else (shares, 100)
     text = form.format(factor * value)  # type: ignore[operator]
     return text if pd.isna(spread) else f"{text} ± {form.format(factor * spread)}"

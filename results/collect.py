@@ -1,0 +1,136 @@
+"""Collect the runs of a scale into results/SCALE.
+
+python results/collect.py medium --root RUNS     # after `layerprobe reproduce` or `layerprobe paper analyse`
+python results/collect.py medium                 # tables and figures again, from the rows that are committed
+python results/collect.py small --root RUNS --rows-only
+
+Writes rows.csv.gz, history.csv and provenance.json from the runs in RUNS that are of the scale, and from
+them tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims and Table 1 in
+docs/results.md. Cells without a run are "not run". The figure of the number of training images also shows
+the rows of the other scales that are here.
+"""
+
+import argparse
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from layerprobe.errors import MissingRowsError
+from layerprobe.figures import encode
+from layerprobe.paper import published
+from layerprobe.paper.claims import VERDICT_RULE, claims
+from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.pairs import PAPER_PAIRS
+from layerprobe.paper.plans import SCALES, plan
+from layerprobe.paper.rows import COLUMNS, RUN, typed
+from layerprobe.paper.tables import TABLES, readable
+from layerprobe.report.reproduction import Results, record, write_tables
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "results.md"
+
+
+def collect(scale: str, root: Path) -> None:
+    """Write the rows, histories and provenance of the runs of a scale."""
+    wanted = plan(["all"], SCALES[scale], PAPER_PAIRS)
+    results = Results.of_runs(list(wanted.work), root)
+    for problem in results.problems:
+        print(problem)
+    folder = HERE / scale
+    rows = results.rows.to_csv(index=False).encode()
+    (folder / "rows.csv.gz").write_bytes(gzip.compress(rows, mtime=0))
+    results.history.to_csv(folder / "history.csv", index=False)
+    how = record(wanted, root, results.rows)
+    how["runs"] = [run for run in how["runs"] if run["state"] == "done"]
+    (folder / "provenance.json").write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
+
+
+def read(scale: str) -> Results:
+    """Return the results that are committed."""
+    rows = pd.read_csv(HERE / scale / "rows.csv.gz", dtype=str, keep_default_na=False)
+    path = HERE / scale / "history.csv"
+    history = pd.DataFrame(columns=RUN)
+    if path.exists():
+        texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+        numbers = texts.drop(columns=RUN).apply(pd.to_numeric)
+        history = pd.concat([typed(texts[RUN]), numbers], axis=1)
+    return Results(typed(rows[COLUMNS]), history)
+
+
+def write(scale: str) -> None:
+    """Write tables, figures and claims from the committed rows."""
+    wanted, results, folder = plan(["all"], SCALES[scale], PAPER_PAIRS), read(scale), HERE / scale
+    for old in [*(folder / "tables").glob("*"), *(folder / "figures").glob("*")]:
+        old.unlink()
+    for name in wanted.targets:
+        own = results.only(wanted.shown[name])
+        if name in TABLES:
+            made = write_tables(own, [name], folder / "tables", PAPER_PAIRS)
+            (folder / "tables" / f"{name}.tex").unlink(missing_ok=True)
+            report(made.left_out)
+        if name in FIGURES:
+            if name == "training_images":
+                others = [read(other).rows for other in SCALES if (HERE / other / "rows.csv.gz").exists()]
+                own = Results(pd.concat(others, ignore_index=True), results.history)
+            draw(name, own, folder / "figures" / f"{name}.png")
+    table = claims(results.rows)
+    table.to_csv(folder / "claims.csv", index=False)
+    (folder / "claims.md").write_text(f"{VERDICT_RULE}\n\n{markdown(table)}", encoding="utf-8")
+    if scale == "medium":
+        PAGE.write_text(page(PAGE.read_text("utf-8"), results), encoding="utf-8")
+
+
+def draw(name: str, results: Results, path: Path) -> None:
+    """Write a figure as PNG with 64 colours, which keeps the repository small."""
+    beside = published.table1() if FIGURES[name].published else None
+    try:
+        if reason := results.lacks(FIGURES[name]):
+            raise MissingRowsError(reason)
+        figure = FIGURES[name].draw(results.rows, results.history, published=beside)
+    except MissingRowsError as error:
+        report({name: str(error)})
+        return
+    path.parent.mkdir(exist_ok=True)
+    image = Image.open(io.BytesIO(encode(figure, "png", dpi=100))).convert("RGB")
+    image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def report(left_out: dict[str, str]) -> None:
+    for name, reason in left_out.items():
+        print(f"{name} is left out: {reason}")
+
+
+def page(text: str, results: Results) -> str:
+    """Return docs/results.md with its generated parts renewed."""
+    wanted = plan(["table1"], SCALES["medium"], PAPER_PAIRS)
+    cells = TABLES["table1"].build(results.only(list(wanted.work)).rows, results.history)
+    parts = {
+        "claims": markdown(claims(results.rows).drop(columns="rule")),
+        "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
+    }
+    for name, table in parts.items():
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, rest = text.split(start)
+        text = f"{before}{start}\n{table}{end}{rest.split(end)[1]}"
+    return text
+
+
+def markdown(table: pd.DataFrame) -> str:
+    lines = [list(table), ["---"] * table.shape[1], *table.to_numpy().tolist()]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("scale", choices=list(SCALES))
+    parser.add_argument("--root", type=Path)
+    parser.add_argument("--rows-only", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.root:
+        collect(arguments.scale, arguments.root)
+    if not arguments.rows_only:
+        write(arguments.scale)
