@@ -29,6 +29,7 @@ from layerprobe.paper.plans import SCALES, plan
 from layerprobe.paper.rows import COLUMNS, RUN, typed
 from layerprobe.paper.tables import TABLES, readable
 from layerprobe.report.reproduction import Results, record, write_tables
+from layerprobe.runs.folders import is_done, read_run, run_folder
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "results.md"
@@ -45,7 +46,8 @@ def collect(scale: str, root: Path) -> None:
     (folder / "rows.csv.gz").write_bytes(gzip.compress(rows, mtime=0))
     results.history.to_csv(folder / "history.csv", index=False)
     how = record(wanted, root, results.rows)
-    how["runs"] = [run for run in how["runs"] if run["state"] == "done"]
+    done = [spec for spec in wanted.work if is_done(run_folder(root, spec))]
+    how["runs"] = {str(run_folder("", spec)): read_run(run_folder(root, spec)).record for spec in done}
     (folder / "provenance.json").write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
 
 

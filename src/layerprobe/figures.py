@@ -451,6 +451,8 @@ def _draw_bars(ax: "Axes", line: Line, width: float, shift: float) -> None:
     x = span.index.to_numpy(float) + shift
     ax.bar(x, span["mean"], width, label=line.label, zorder=2, **_bar_look(line.style))
     ax.vlines(x, span["min"], span["max"], color="#222222", linewidth=1.2, zorder=3)
+    for place in x[(span["max"] == 0).to_numpy()]:  # a bar without height would look like a missing one
+        ax.annotate("0", (place, 0), (0, 1), textcoords="offset points", ha="center", fontsize=8)
 
 
 def _bar_look(style: Style) -> dict[str, Any]:

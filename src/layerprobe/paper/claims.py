@@ -117,9 +117,9 @@ def _corrupted(rows: Frame) -> Frame:
 
 def _sgd(rows: Frame) -> Frame:
     """Return the rows of runs with the optimiser of their pair."""
-    names = [optimizer(*one) for one in zip(rows["pair"], rows["variant"], strict=True)]
-    own = rows["pair"].map({name: pair.recipe.optimizer for name, pair in PAIRS.items()})
-    return rows[own.eq(pd.Series(names, rows.index))]
+    which = zip(rows["pair"], rows["variant"], strict=True)
+    own = [optimizer(pair, variant) == PAIRS[pair].recipe.optimizer for pair, variant in which]
+    return rows[pd.Series(own, rows.index, dtype=bool)]
 
 
 def _cells(rows: Frame) -> Frame:
@@ -190,7 +190,8 @@ def _trained_beats_untrained(rows: Frame) -> Frame:
 
 def _memorising_costs(rows: Frame) -> Frame:
     controls = select(_cells(rows), "controls", **TEST)
-    return _paired(*(controls[controls["setting"] == name] for name in ("best_epoch", "last_epoch")))
+    best, last = (controls[controls["setting"] == name] for name in ("best_epoch", "last_epoch"))
+    return _paired(best, last)
 
 
 def _recovers_training_labels(rows: Frame) -> Frame:

@@ -77,15 +77,15 @@ def _incorrect(rows: pd.DataFrame) -> "Figure":
     after = rows[rows["metric"] == "incorrect_after"]
     bars = "labels of " + after["fitted_on"] + " subspaces"
     both = pd.concat([before.assign(bar="corrupted labels"), after.assign(bar=bars)])
-    return _bars(both, INCORRECT, "share of incorrect labels")
+    return _bars(both, INCORRECT, "incorrect labels")
 
 
 def _corrected(rows: pd.DataFrame) -> "Figure":
-    return _relabelled(rows, "corrected", "share of wrong labels")
+    return _relabelled(rows, "corrected", "of the wrong labels")
 
 
 def _broken(rows: pd.DataFrame) -> "Figure":
-    return _relabelled(rows, "broken", "share of right labels")
+    return _relabelled(rows, "broken", "of the right labels")
 
 
 def _relabelled(rows: pd.DataFrame, metric: str, label: str) -> "Figure":

@@ -143,7 +143,8 @@ def _scale(frame: Frame) -> str:
     if small.any():
         test = " and of the test images" if runs["variant"].str.contains("test_subset").any() else ""
         sizes = ", ".join(f"{int(size):,}" for size in sorted(runs["subset"].dropna().unique()))
-        name = "medium" if runs["subset"].min() >= MEDIUM else "small"
+        under = runs["subset"].dropna() < MEDIUM
+        name = "small" if under.all() else "small and medium" if under.any() else "medium"
         part = f"{name} scale" if small.all() else f"in part {name} scale"
         words = f"{part}: subsets of the training images ({sizes}){test}"
     else:

@@ -1,0 +1,100 @@
+"""The table of claims: verdicts by the stated rules, and the page that shows them."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerprobe.paper.claims import CLAIMS, VERDICT_RULE, VERDICTS, claims
+from paper.figures import synthetic
+
+ROOT = Path(__file__).parents[2]
+PAIRS = ("mlp-mnist", "cnn-mnist")
+MASC_BEATS = "The layers of a memorised network hold more than its output"
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Eight cells: MASC beats the network in all of them, and the untrained network by 24 points."""
+    rows = synthetic.frame(PAIRS, seeds=1)
+    quiet = (rows["experiment"] == "controls") & (rows["setting"] == "best_epoch")
+    quiet |= (rows["experiment"] == "probes") & (rows["probe"] == "ncm") | (rows["layer"] == "input")
+    return rows.assign(value=rows["value"].mask(quiet, 0.1))
+
+
+def line(rows, start):
+    (found,) = [one for one in claims(rows).to_dict("records") if one["claim"].startswith(start)]
+    return found
+
+
+def test_a_claim_holds_where_cells_agree_and_no_control_objects(rows):
+    said = line(rows, MASC_BEATS)
+    expected = [
+        synthetic.masc(p, 1, 0, extra=0.04) - synthetic.network(p, 0, 0.04) for p in (0.2, 0.4, 0.6, 0.8)
+    ]
+    mean = 100 * sum(expected) / 4
+    assert said["verdict"] == "holds"
+    assert said["evidence"] == (
+        f"8 of 8 cells, mean {mean:+.1f} points; per pair (cells): "
+        f"mlp-mnist {mean:+.1f} (4), cnn-mnist {mean:+.1f} (4)"
+    )
+    assert "MASC on the untrained network: better in 0, equal in 0 of 8" in said["controls"]
+
+
+def test_a_control_that_is_as_good_leaves_a_caveat(rows):
+    untrained = (rows["experiment"] == "controls") & (rows["setting"] == "untrained")
+    raised = rows.assign(value=rows["value"].mask(untrained, rows["value"] + 0.25))
+    said = line(raised, MASC_BEATS)
+    assert said["verdict"] == "holds with a caveat"
+    assert "MASC on the untrained network: better in 0, equal in 8 of 8" in said["controls"]
+    assert line(raised, "Training, not the architecture")["verdict"] == "does not hold"
+
+
+@pytest.mark.parametrize(
+    ("weak", "verdict"),
+    [(0, "holds"), (1, "holds with a caveat"), (4, "does not hold"), (8, "does not hold")],
+)
+def test_the_verdict_follows_the_share_of_the_cells(rows, weak, verdict):
+    cells = [(pair, p) for pair in PAIRS for p in (0.2, 0.4, 0.6, 0.8)][:weak]
+    chosen = np.array([one in cells for one in zip(rows["pair"], rows["corruption"], strict=True)])
+    network = (rows["probe"] == "network") & (rows["experiment"] == "noisy_subspaces") & chosen
+    assert line(rows.assign(value=rows["value"].mask(network, 0.99)), MASC_BEATS)["verdict"] == verdict
+
+
+def test_few_cells_leave_a_caveat_and_no_cell_is_not_tested(rows):
+    three = rows[(rows["pair"] == "mlp-mnist") & rows["corruption"].isin([0.2, 0.4, 0.6])]
+    assert line(three, MASC_BEATS)["verdict"] == "holds with a caveat"
+    nothing = claims(rows[:0])
+    assert set(nothing["verdict"]) == {"not tested"}
+    assert len(nothing) == len(CLAIMS)
+    assert line(three, "It holds for another optimiser")["verdict"] == "not tested"
+
+
+def test_latent_memorisation_is_measured_against_the_unchanged_labels(rows):
+    latent = rows["experiment"] == "latent_memorisation"
+    kept = 1 - 0.9 * rows["degree"]  # of ten classes
+    for extra, verdict in ((0.03, "holds"), (0.01, "does not hold")):
+        changed = rows.assign(value=rows["value"].mask(latent, kept + extra))
+        assert line(changed, "Networks trained on true labels")["verdict"] == verdict
+
+
+def test_every_claim_is_tested_by_rows_of_every_experiment(rows):
+    adam = synthetic.with_optimizers(rows)
+    table = claims(adam)
+    tested = set(table.loc[table["verdict"] != "not tested", "claim"])
+    assert {one.text for one in CLAIMS} - tested == {CLAIMS[-1].text}  # the edit has no rows here
+    assert set(table["verdict"]) <= set(VERDICTS)
+
+
+def test_the_page_of_results_shows_the_committed_rows():
+    spec = importlib.util.spec_from_file_location("collect", ROOT / "results" / "collect.py")
+    collect = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(collect)
+    text = (ROOT / "docs" / "results.md").read_text("utf-8")
+    results = collect.read("medium")
+    assert collect.page(text, results) == text, "run python results/collect.py medium"
+    table = pd.read_csv(ROOT / "results" / "medium" / "claims.csv", keep_default_na=False)
+    pd.testing.assert_frame_equal(table, claims(results.rows), check_dtype=False)
+    assert (ROOT / "results" / "medium" / "claims.md").read_text("utf-8").startswith(VERDICT_RULE)
