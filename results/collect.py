@@ -22,7 +22,7 @@ from PIL import Image
 from layerprobe.errors import MissingRowsError
 from layerprobe.figures import encode
 from layerprobe.paper import published
-from layerprobe.paper.claims import VERDICT_RULE, claims
+from layerprobe.paper.claims import VERDICT_RULE, claims_table
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.plans import SCALES, plan
@@ -79,7 +79,7 @@ def write(scale: str) -> None:
                 others = [read(other).rows for other in SCALES if (HERE / other / "rows.csv.gz").exists()]
                 own = Results(pd.concat(others, ignore_index=True), results.history)
             draw(name, own, folder / "figures" / f"{name}.png")
-    table = claims(results.rows)
+    table = claims_table(results.rows)
     table.to_csv(folder / "claims.csv", index=False)
     (folder / "claims.md").write_text(f"{VERDICT_RULE}\n\n{markdown(table)}", encoding="utf-8")
     if scale == "medium":
@@ -111,7 +111,7 @@ def page(text: str, results: Results) -> str:
     wanted = plan(["table1"], SCALES["medium"], PAPER_PAIRS)
     cells = TABLES["table1"].build(results.only(list(wanted.work)).rows, results.history)
     parts = {
-        "claims": markdown(claims(results.rows).drop(columns="rule")),
+        "claims": markdown(claims_table(results.rows).drop(columns="rule")),
         "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
     }
     for name, table in parts.items():

@@ -44,7 +44,9 @@ STYLES += [("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"
 STYLES += [("#994F00", "h")]
 NEUTRAL: Style = ("#555555", "o")
 # Bars differ in grey by their hatches, one per marker.
-HATCHES = dict(zip([marker for _, marker in STYLES], ["", "//", "xx", "..", "--", "||"], strict=False))
+HATCHES = dict(
+    zip([marker for _, marker in STYLES], ["", "//", "xx", "..", "--", "||", "++", "oo", "**"], strict=True)
+)
 PUBLISHED = "#8a8a8a"
 DASHED = (0, (4, 3))
 MARKERS = 8  # at most about so many per line

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerprobe.paper.claims import CLAIMS, VERDICT_RULE, VERDICTS, claims
+from layerprobe.paper.claims import CLAIMS, VERDICT_RULE, VERDICTS, claims_table
 from paper.figures import synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ def rows():
 
 
 def line(rows, start):
-    (found,) = [one for one in claims(rows).to_dict("records") if one["claim"].startswith(start)]
+    (found,) = [one for one in claims_table(rows).to_dict("records") if one["claim"].startswith(start)]
     return found
 
 
@@ -66,7 +66,7 @@ def test_the_verdict_follows_the_share_of_the_cells(rows, weak, verdict):
 def test_few_cells_leave_a_caveat_and_no_cell_is_not_tested(rows):
     three = rows[(rows["pair"] == "mlp-mnist") & rows["corruption"].isin([0.2, 0.4, 0.6])]
     assert line(three, MASC_BEATS)["verdict"] == "holds with a caveat"
-    nothing = claims(rows[:0])
+    nothing = claims_table(rows[:0])
     assert set(nothing["verdict"]) == {"not tested"}
     assert len(nothing) == len(CLAIMS)
     assert line(three, "It holds for another optimiser")["verdict"] == "not tested"
@@ -82,7 +82,7 @@ def test_latent_memorisation_is_measured_against_the_unchanged_labels(rows):
 
 def test_every_claim_is_tested_by_rows_of_every_experiment(rows):
     adam = synthetic.with_optimizers(rows)
-    table = claims(adam)
+    table = claims_table(adam)
     tested = set(table.loc[table["verdict"] != "not tested", "claim"])
     assert {one.text for one in CLAIMS} - tested == {CLAIMS[-1].text}  # the edit has no rows here
     assert set(table["verdict"]) <= set(VERDICTS)
@@ -96,5 +96,5 @@ def test_the_page_of_results_shows_the_committed_rows():
     results = collect.read("medium")
     assert collect.page(text, results) == text, "run python results/collect.py medium"
     table = pd.read_csv(ROOT / "results" / "medium" / "claims.csv", keep_default_na=False)
-    pd.testing.assert_frame_equal(table, claims(results.rows), check_dtype=False)
+    pd.testing.assert_frame_equal(table, claims_table(results.rows), check_dtype=False)
     assert (ROOT / "results" / "medium" / "claims.md").read_text("utf-8").startswith(VERDICT_RULE)

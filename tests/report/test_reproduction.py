@@ -206,16 +206,16 @@ def test_figures_are_saved_in_the_given_formats(done, tmp_path):
 
 def test_analyse_command_measures_an_experiment_on_finished_runs(done, tmp_path, capsys):
     _, place, _ = done
-    for run in (place / "runs").glob("*/p0.[04]-*"):
+    for run in (place / "runs").glob("*/p0*-*"):
         shutil.copytree(run, tmp_path / "runs" / run.parent.name / run.name)
     command = ["paper", "analyse", "flipped_rows", "--root", str(tmp_path / "runs"), "--jobs", "1"]
     assert main(command) == 0
     measured = sorted(path.parts[-3][:4] for path in tmp_path.glob("runs/*/*/rows/flipped_rows.csv"))
-    assert measured == ["p0.4"]  # without noise no label is flipped
+    assert measured == ["p0.2", "p0.4", "p0.6", "p0.8"]  # without noise no label is flipped
     before = files(tmp_path)
     assert main(command) == 0
     assert files(tmp_path) == before
-    assert "0 of 2 finished runs measured" in capsys.readouterr().out
+    assert "0 of 5 finished runs measured" in capsys.readouterr().out
     assert main([*command[:2], "flips", *command[3:]]) == 2
     assert "flipped_rows" in capsys.readouterr().err
     assert main([*command[:3], "--root", str(tmp_path / "nothing")]) == 2

@@ -49,7 +49,7 @@ class Claim:
     controls: tuple[str, ...] = ()  # names in `CONTROLS`: they object where they reach the claimed share
 
 
-def claims(rows: Frame) -> Frame:
+def claims_table(rows: Frame) -> Frame:
     """Return the table of claims.
 
     Parameters

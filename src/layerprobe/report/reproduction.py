@@ -15,6 +15,7 @@ from layerprobe.figures import save
 from layerprobe.pages import write_report
 from layerprobe.paper import published
 from layerprobe.paper.analysis import analyse_grid, gather, histories, missing
+from layerprobe.paper.claims import VERDICT_RULE, claims_table
 from layerprobe.paper.figures import FIGURES, FigureSpec
 from layerprobe.paper.plans import ReproductionPlan, seconds_left
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
@@ -347,6 +348,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         },
         tables={
             "Beside the published numbers": _comparisons(tables.made),
+            f"The claims of the paper. {VERDICT_RULE}": claims_table(results.rows),
             **{text: frame for text, frame in shown.items() if text not in first},
         },
         leading={text: shown[text] for text in first},

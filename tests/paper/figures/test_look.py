@@ -61,7 +61,7 @@ def test_nothing_is_clipped_and_nothing_overlaps(drawn, name):
 def test_no_row_of_panels_is_wider_than_four(drawn, name):
     figure = drawn(name)
     assert figure.axes[0].get_gridspec().ncols <= 4
-    assert figure.get_suptitle() == FIGURES[name].title
+    assert figure.get_suptitle().replace("\n", " ") == FIGURES[name].title
     assert FIGURES[name].caption.endswith(".")
 
 

@@ -10,8 +10,7 @@ import pandas as pd
 from layerprobe.errors import InputError
 from layerprobe.paper.experiments.baselines import controls
 from layerprobe.paper.experiments.costs import cost
-from layerprobe.paper.experiments.follow_up import EDIT_PROBES, dynamics, weight_edit
-from layerprobe.paper.experiments.follow_up import PROBES as DYNAMICS_PROBES
+from layerprobe.paper.experiments.follow_up import DYNAMICS_PROBES, EDIT_PROBES, dynamics, weight_edit
 from layerprobe.paper.experiments.network_similarity import similarity
 from layerprobe.paper.experiments.probe_comparison import PROBES, further_probe, probes
 from layerprobe.paper.experiments.relabelling import relabel_statistics, retraining
@@ -33,8 +32,8 @@ __all__ = [
     "cost",
     "dynamics",
     "experiment_of",
-    "further",
     "flipped_rows",
+    "further",
     "latent_memorisation",
     "noisy_subspaces",
     "origin_of",
@@ -107,7 +106,7 @@ EXPERIMENTS.own(
         "flipped_rows": Experiment(flipped_rows, _is_memorised, MASC),
         "weight_edit": Experiment(weight_edit, probes=EDIT_PROBES),
         "similarity": Experiment(similarity, _is_memorised, MASC),
-        "dynamics": Experiment(dynamics, probes=tuple(DYNAMICS_PROBES), trains=True),
+        "dynamics": Experiment(dynamics, probes=DYNAMICS_PROBES, trains=True),
         "cost": Experiment(cost, _is_memorised, PROBES),
     }
 )

@@ -31,6 +31,7 @@ PROBES = {
     "velpic": VeLPIC(),
     "logistic": AdamLogisticRegression(),
 }  # of dynamics
+DYNAMICS_PROBES = (*MASC_PROBES, "velpic", "logistic")
 EDIT_PROBES = ("velpic", "ncm")
 EDIT_SETTINGS: dict[str, Bias] = {"bias_kept": "keep", "bias_zero": "zero"}
 
