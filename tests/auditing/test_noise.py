@@ -9,8 +9,8 @@ from layerprobe.auditing.method.noise import (
     Calibration,
     LabelFreeScorer,
     calibrate,
+    calibrate_clean,
     estimate_noise,
-    inverse_temperature_of_clean,
     with_wrong_share,
 )
 from layerprobe.auditing.method.policies import SelectionSet
@@ -68,16 +68,42 @@ def test_bias_correction_reduces_the_error():
     assert covered >= 3
 
 
-def test_label_free_bias_lowers_only_the_low_end():
-    X, _, given = hard()
-    scorer = LabelFreeScorer.select({"the raw input": X}, given, seed=0)
-    scores, _, labels = scored_rows(3000, 5, 3.0, noise_matrix(5, 0.3), seed=3)
-    _, alone = estimate_noise([scores], measurement(scores, labels), scorer.scores, given, None, seed=0)
-    _, beside = estimate_noise([scores], measurement(scores, labels), scorer.scores, given, scorer, seed=0)
-    excess = scorer.noise_rate(given) - alone.rate
-    assert excess > 0
-    assert beside.low == pytest.approx(alone.low - excess)
-    assert (beside.rate, beside.high) == (alone.rate, alone.high)
+def test_interval_of_the_held_out_rows_spans_all_estimators():
+    _, _, given = hard(rate=0.2)
+    scores, _, labels = scored_rows(3000, 5, 8.0, noise_matrix(5, 0.2), seed=3)
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(len(given), 6, generator=generator), given  # neighbours of different classes
+    train = scored_rows(1500, 5, 8.0, noise_matrix(5, 0.2), seed=4)
+    found = [
+        estimate_noise(
+            [scores], measurement(scores, labels), train[0], train[2], None, neighbours=pair, seed=0
+        )[1]
+        for pair in (None, mixed)
+    ]
+    assert found[0].rate == found[1].rate == found[0].estimates["mixture, training rows"]
+    assert found[0].rate == pytest.approx(0.2, abs=0.03)
+    assert found[1].estimates["neighbours, HOC"] > 0.4
+    assert found[0].high < found[1].high == found[1].estimates["neighbours, HOC"]
+    assert found[0].low == found[1].low
+
+
+def test_trusted_rows_beside_the_hold_out_give_the_rate():
+    """A decoder with 60 % accuracy: its errors look like noise, and trusted rows count them."""
+    generator = torch.Generator().manual_seed(0)
+    true = torch.randint(5, (4000,), generator=generator)
+    predicted = corrupted(true, 5, 0.5, seed=2)
+    scores = 3.0 * torch.nn.functional.one_hot(predicted, 5) + torch.rand(4000, 5, generator=generator)
+    given = corrupted(true, 5, 0.25, seed=1)
+    rate = float((given != true).double().mean())
+    rows = measurement(scores, given)
+    trusted = (predicted == true)[:300]
+    _, found = estimate_noise([scores], rows, scores, given, None, trusted=trusted, seed=0)
+    assert found.rate == found.estimates["trusted rows"]
+    assert found.low <= rate <= found.high
+    assert found.rate == pytest.approx(rate, abs=0.06)
+    _, alone = estimate_noise([scores], rows, scores, given, None, seed=0)
+    assert alone.low == 0
+    assert abs(alone.rate - rate) > 0.1
 
 
 def test_bias_correction_is_deterministic():
@@ -96,7 +122,8 @@ def test_planted_matrix_and_temperature_are_recovered(K, kind):
     T = noise_matrix(K, 0.25, kind)
     scores, _, given = scored_rows(2500, K, 5.0, T, seed=1)
     found = calibrate(scores, given)
-    assert found.beta == pytest.approx(5.0, rel=0.25)
+    difference = found.probabilities(scores) - (5.0 * scores).softmax(1)
+    assert float(difference.abs().mean()) < 0.03
     torch.testing.assert_close(found.matrix, T, atol=0.06, rtol=0)
     torch.testing.assert_close(found.matrix.sum(1), torch.ones(K).double())
 
@@ -150,22 +177,39 @@ def test_grouped_views_do_not_narrow_the_interval():
     assert float(together.std()) > 1.5 * float(apart.std())
 
 
-def test_class_order_and_row_offsets_do_not_change_the_result():
+def test_class_order_does_not_change_the_result():
     scores, _, given = scored_rows(600, 3, 5.0, noise_matrix(3, 0.2, "pair"), seed=2)
     order = torch.tensor([2, 0, 1])  # new class k is old class order[k]
     plain = calibrate(scores, given)
-    renamed = calibrate((scores + torch.arange(600)[:, None])[:, order], order.argsort()[given])
+    renamed = calibrate(scores[:, order], order.argsort()[given])
     assert renamed.beta == pytest.approx(plain.beta, rel=0.01)
     torch.testing.assert_close(renamed.matrix, plain.matrix[order][:, order], atol=0.01, rtol=0)
     torch.testing.assert_close(renamed.rates, plain.rates, atol=0.01, rtol=0)
 
 
-def test_temperature_from_clean_labels():
+@pytest.mark.parametrize(
+    "change", [torch.exp, torch.atan, lambda s: 1000 * s**3 - 5], ids=["exp", "atan", "cube"]
+)
+def test_increasing_change_of_the_scores_does_not_change_the_result(change):
+    scores, true, given = scored_rows(600, 3, 5.0, noise_matrix(3, 0.3), seed=2)
+    plain, changed = calibrate(scores, given), calibrate(change(scores), given)
+    assert changed.beta == plain.beta
+    assert torch.equal(changed.matrices, plain.matrices)
+    assert torch.equal(changed.rates, plain.rates)
+    assert torch.equal(changed.posterior(change(scores), given), plain.posterior(scores, given))
+    others, _, labels = scored_rows(600, 3, 5.0, noise_matrix(3, 0.3), seed=3)
+    before, after = plain.posterior(others, labels), changed.posterior(change(others), labels)
+    torch.testing.assert_close(after, before, atol=0.02, rtol=0)  # their ranks are interpolated
+    assert calibrate_clean(scores, true)[0] == calibrate_clean(change(scores), true)[0]
+
+
+def test_probabilities_from_clean_labels():
     scores, true, _ = scored_rows(4000, 4, 3.0, noise_matrix(4, 0), seed=0)
-    beta = inverse_temperature_of_clean(scores, true)
-    assert beta == pytest.approx(3.0, rel=0.1)
+    beta, scale = calibrate_clean(scores, true)
+    difference = (beta * scale.log_odds(scores)).softmax(1) - (3.0 * scores).softmax(1)
+    assert float(difference.abs().mean()) < 0.02
     _, _, given = scored_rows(4000, 4, 3.0, noise_matrix(4, 0.4), seed=0)
-    found = calibrate(scores, given, beta=beta)
+    found = calibrate(scores, given, known=(beta, scale.gap))
     assert found.beta == pytest.approx(beta)
     assert np.allclose(found.betas, beta)
     torch.testing.assert_close(found.matrix, noise_matrix(4, 0.4), atol=0.06, rtol=0)
@@ -177,7 +221,7 @@ def test_perfect_scores_stay_finite(K):
     scores = 20.0 * torch.nn.functional.one_hot(y, K) + torch.randn(60, K).sigmoid()
     found = calibrate(scores, y)
     other = (y + 1) % K
-    assert np.isfinite(inverse_temperature_of_clean(scores, y))
+    assert np.isfinite(calibrate_clean(scores, y)[0])
     assert found.rates.max() < 0.01
     assert found.posterior(scores, other).isfinite().all()
     assert (found.posterior(scores, other).argmax(1) == y).all()
@@ -199,7 +243,7 @@ def test_same_seed_gives_the_same_result():
     ],
     ids=["no matrix", "labels missing", "no rows"],
 )
-@pytest.mark.parametrize("function", [calibrate, inverse_temperature_of_clean])
+@pytest.mark.parametrize("function", [calibrate, calibrate_clean])
 def test_scores_and_labels_of_different_length_are_refused(function, scores, given):
     with pytest.raises(InputError, match="a label for each of"):
         function(scores, given)

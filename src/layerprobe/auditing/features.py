@@ -128,6 +128,11 @@ class AuditOptions:
         """The held-out rows as the user gave them, or None."""
         return None if self.held_out_name is None else getattr(self, self.held_out_name)
 
+    @property
+    def beside(self) -> Any:
+        """The trusted rows beside a noisy hold-out as the user gave them, or None."""
+        return None if self.held_out_name == "trusted" else self.trusted
+
     def settings(self) -> dict[str, Any]:
         """Return the options that a result records."""
         return {"policy": self.policy, "probes": list(self.probes), "seed": self.seed}
@@ -231,6 +236,8 @@ class AuditFeatures:
         Recorded in the result.
     untrained : tuple of LabelledFeatures, or None
         `train` and `held_out` for an untrained copy of the network.
+    trusted : LabelledFeatures or None
+        Of rows with true labels beside the noisy hold-out.
     """
 
     train: LabelledFeatures
@@ -240,6 +247,7 @@ class AuditFeatures:
     classes: Classes
     settings: dict[str, Any] = field(default_factory=dict)
     untrained: tuple[LabelledFeatures, LabelledFeatures | None] | None = None
+    trusted: LabelledFeatures | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -412,6 +420,8 @@ class NetworkInputs:
         Number of features of each layer.
     width : int
         Number of outputs of the network.
+    trusted : tuple (LabelledDataset, Tensor), or None
+        Trusted rows beside a noisy hold-out, and the class indices of their labels.
     """
 
     options: AuditOptions
@@ -425,6 +435,7 @@ class NetworkInputs:
     every: Classes
     dimensions: dict[str, int]
     width: int
+    trusted: tuple[LabelledDataset, Tensor] | None = None
 
     @classmethod
     def read(cls, model: nn.Module, data: Any, labels: Any, options: AuditOptions) -> "NetworkInputs":
@@ -449,6 +460,10 @@ class NetworkInputs:
         if what is not None:
             held_out = read_rows(options.held_out, inputs=options.inputs, model=model)
             check_disjoint(rows, held_out, what)
+        beside = None
+        if options.beside is not None:
+            beside = read_rows(options.beside, inputs=options.inputs, model=model)
+            check_disjoint(rows, beside, "trusted")
         layers = options.layers
         if isinstance(layers, Iterator | list | set):
             layers = tuple(layers)  # an iterator would be used up by the first pass
@@ -467,7 +482,13 @@ class NetworkInputs:
         held_out_y = None
         if held_out is not None:
             held_out_y = classes.indices(to_names(held_out.labels), f"labels of {what}=")
-        return cls(options, model, reader, rows, held_out, y, held_out_y, classes, every, dimensions, width)
+        trusted = None
+        if beside is not None:
+            trusted = beside, classes.indices(to_names(beside.labels), "labels of trusted=")
+        return cls(
+            *(options, model, reader, rows, held_out, y, held_out_y, classes, every, dimensions, width),
+            trusted=trusted,
+        )
 
     @property
     def plan(self) -> AuditPlan:
@@ -492,7 +513,8 @@ class NetworkInputs:
             "choose fewer layers by layers=, pool them by pool=, or audit fewer rows at a time",
         )
         if world_size() > 1:
-            parts = [self.rows, self.held_out] if self.held_out else [self.rows]
+            others = (self.held_out, None if self.trusted is None else self.trusted[0])
+            parts = [self.rows, *(part for part in others if part is not None)]
             hashes = [torch.from_numpy(part.fingerprints().view(np.int64)) for part in parts]
             require_same("network", *self.model.parameters(), *self.model.buffers())
             require_same("rows and labels", *hashes, self.y)
@@ -503,6 +525,7 @@ class NetworkInputs:
         In a job of several processes all of them call it, and the first returns the outputs.
         """
         train, held_out = self._outputs(self.reader)
+        trusted = None if self.trusted is None else _read_sorted(self.reader, *self.trusted)
         if self.options.class_names is None and train.features.predicted is not None:
             _require_order(train.features.predicted, train.y, self.classes, self.every, self.reader.outputs)
         untrained = None
@@ -519,7 +542,8 @@ class NetworkInputs:
             "weights": hash_network(self.model),
         }
         order = sort_order(self.rows.fingerprints(), self.y)
-        return AuditFeatures(train, held_out, order, self.rows.index, self.classes, settings, untrained)
+        index, classes = self.rows.index, self.classes
+        return AuditFeatures(train, held_out, order, index, classes, settings, untrained, trusted)
 
     def _outputs(self, reader: NetworkReader) -> tuple[LabelledFeatures, LabelledFeatures | None]:
         if self.held_out is None or self.held_out_y is None:
@@ -682,16 +706,20 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
         (name, _take(_of_outputs(view, outputs), rows)) for name, view in _checked_views(options.views, given)
     ]
     train = replace(train, features=_with_views(train.features, views, evenly_spaced(n)))
-    held_out = None
-    if (what := options.held_out_name) is not None:
-        held_out = _held_out_arrays(options.held_out, what, given.own, classes, width, outputs)
-        if shared := int(np.isin(held_out.hashes, train.hashes).sum()):
+    others = {}
+    for what, pair in ((options.held_out_name, options.held_out), ("trusted", options.beside)):
+        if what is None or pair is None:
+            continue
+        others[what] = other = _held_out_arrays(pair, what, given.own, classes, width, outputs)
+        if shared := int(np.isin(other.hashes, train.hashes).sum()):
             raise InputError(
-                f"{shared} of the {len(held_out.y)} rows of {what}= are among the training rows; remove them"
+                f"{shared} of the {len(other.y)} rows of {what}= are among the training rows; remove them"
             )
+    held_out = None if options.held_out_name is None else others[options.held_out_name]
+    trusted = None if options.beside is None else others["trusted"]
     dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
     settings = {**options.settings(), "views": len(views), "layers": dimensions}
-    return AuditFeatures(train, held_out, order, names, classes, settings)
+    return AuditFeatures(train, held_out, order, names, classes, settings, trusted=trusted)
 
 
 def check_labels(labels: Any, n: int) -> np.ndarray:

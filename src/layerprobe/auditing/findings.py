@@ -10,10 +10,12 @@ from torch import Tensor
 from layerprobe.auditing.method.ensemble import ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.auditing.method.policies import FREQUENT, Interval
+from layerprobe.auditing.method.rates import LEAST_ACCURACY, implied_accuracy
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
-LEAST_ACCURACY = 0.85  # of an ensemble on true labels, for an estimate of the noise
+KNOWN_WIDTH = 0.15  # of an interval of the noise rate; a wider one is a range and not an estimate
+KNOWN_PRECISION = 0.1  # the same of the precision of the flags
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,30 +81,27 @@ def separates_classes(findings: Findings) -> bool:
     return bool(findings.controls.set_index("control")["beaten"].get(FREQUENT, True))
 
 
-def why_noise_is_unknown(findings: Findings, rate: float, K: int) -> str:
+def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> str:
     """Return why the noise rate cannot be estimated; empty if it can.
-
-    The errors of a weak ensemble look like wrong labels. Its accuracy a on true labels follows from its
-    agreement c with the given ones, c = (1 - r) a + r (1 - a) / (K - 1) with uniform noise of the rate r.
 
     Parameters
     ----------
     findings : Findings
-    rate : float
-        Estimated share of wrong labels.
+    noise : NoiseEstimate
     K : int
         Number of classes.
     """
     if not separates_classes(findings):
         return "the features do not separate the classes"
-    by_chance = rate / (K - 1)
-    accuracy = (findings.criterion.value - by_chance) / max(1 - rate - by_chance, 1e-9)
+    if noise.high - noise.low <= KNOWN_WIDTH:
+        return ""
+    accuracy = implied_accuracy(findings.criterion.value, noise.rate, K)
     if accuracy < LEAST_ACCURACY:
         return (
-            f"the best layers predict about {max(accuracy, 0):.0%} of the right labels, and their errors "
-            "cannot be distinguished from wrong labels"
+            f"the best layers predict about {accuracy:.0%} of the right labels, and their errors cannot be "
+            "distinguished from wrong labels"
         )
-    return ""
+    return "the estimators differ by as much, and only verified labels can distinguish noise from ambiguity"
 
 
 def network_finding(findings: Findings) -> str:
@@ -131,9 +130,8 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
     flagged : int
         Number of flagged labels.
     """
-    if reason := why_noise_is_unknown(findings, noise.rate, K):
-        most = 1 - findings.criterion.low
-        between = f"Between 0 % and {most:.0%} of the labels are wrong"
+    if reason := why_noise_is_unknown(findings, noise, K):
+        between = f"Between {noise.low:.0%} and {noise.high:.0%} of the labels are wrong"
         return f"{between}, a closer estimate is not possible: {reason}."
     return (
         f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%}), an estimate "

@@ -117,7 +117,9 @@ def audit(
         "test_split": the split of the paper; a fifth of a test set with right labels, `test`, chooses and the
         rest measures.
     holdout, trusted, test : as `data`, optional
-        The labelled rows that the policy needs.
+        The labelled rows that the policy needs. The policy "noisy_holdout" takes `trusted` as well: with some
+        verified rows beside the hold-out the noise rate is closer, see
+        :func:`layerprobe.auditing.method.rates.rate_by_trusted_rows`.
     views : names, callables or mapping, optional
         Transforms that keep the label: "flip", "left", "right", "up", "down" (by two pixels) for images
         (n, c, h, w), or callables of a batch of inputs. Outputs are averaged over them.
@@ -470,10 +472,25 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
     timer.start("controls")
     baselines = _baselines(measurement, untrained, scored, y, options)
     timer.start("noise")
+    neighbours = None
+    if options.policy == LABEL_FREE:
+        neighbours = train.mean[candidates[0].layer], y
+    elif not (measurement.of_training_rows or measurement.clean):
+        neighbours = measurement.views[0][candidates[0].layer], measurement.y
+    elif label_free is not None:
+        neighbours = label_free.X, y
     if options.policy == LABEL_FREE:  # the scores of all training rows are out of sample
-        calibration, noise = _noise_of_own_rows(out_of_fit, y, label_free, options)
+        calibration, noise = _noise_of_own_rows(out_of_fit, y, label_free, options, neighbours)
     else:
-        calibration, noise = estimate_noise(scores, measurement, out_of_fit, y, label_free, seed=options.seed)
+        trusted = None
+        if features.trusted is not None:
+            trusted = measured.scores(features.trusted.features.mean).argmax(1) == features.trusted.y
+        calibration, noise = estimate_noise(
+            *(scores, measurement, out_of_fit, y, label_free),
+            neighbours=neighbours,
+            trusted=trusted,
+            seed=options.seed,
+        )
     head = measurement.correct(measurement.logits) if measurement.logits else None
     selection_head = selection.correct(selection.logits) if selection.logits else None
     fitted = None if train.logits is None else (train.logits.argmax(1) == y).double()
@@ -534,12 +551,18 @@ def _own_rows(y: Tensor) -> SelectionSet:
 
 
 def _noise_of_own_rows(
-    scores: Tensor, y: Tensor, label_free: LabelFreeScorer | None, options: AuditOptions
+    scores: Tensor,
+    y: Tensor,
+    label_free: LabelFreeScorer | None,
+    options: AuditOptions,
+    neighbours: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Calibration, NoiseEstimate]:
     """Calibrate out-of-sample scores (n, K) of the training rows, and estimate the noise of their labels."""
     some = torch.from_numpy(evenly_spaced(len(y)))
     own = _own_rows(y[some])
-    calibration, noise = estimate_noise([scores[some]], own, scores, y, label_free, seed=options.seed)
+    calibration, noise = estimate_noise(
+        [scores[some]], own, scores, y, label_free, neighbours=neighbours, seed=options.seed
+    )
     return calibration, replace(noise, source="out-of-sample scores of the rows themselves")
 
 

@@ -16,6 +16,7 @@ from layerprobe.auditing.dataset.conflicts import NO_CONFLICTS, Conflicts, find_
 from layerprobe.auditing.dataset.labelled import LabelledDataset, numbers_of_rows, read_rows
 from layerprobe.auditing.features import FEATURES, FlagRule, NetworkReader, check_flag_rule, check_matrix
 from layerprobe.auditing.findings import (
+    KNOWN_PRECISION,
     MARGIN,
     Findings,
     RepairedLabels,
@@ -28,7 +29,7 @@ from layerprobe.auditing.findings import (
     why_noise_is_unknown,
 )
 from layerprobe.auditing.method.noise import NoiseEstimate, with_wrong_share
-from layerprobe.auditing.method.policies import LABEL_FREE, OUT_OF_SAMPLE
+from layerprobe.auditing.method.policies import LABEL_FREE, OUT_OF_SAMPLE, Interval
 from layerprobe.auditing.predictions import read_predictions
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions, read_decisions
@@ -202,17 +203,21 @@ class Audit:
                 ("errors of the reviewers", *review.errors, "measured", f"{review.pairs:,} repeated rows"),
             ]
         else:
-            reason = why_noise_is_unknown(findings, self.noise.rate, len(self.classes))
-            kind = "unknown" if reason else "estimated"
+            reason = why_noise_is_unknown(findings, self.noise, len(self.classes))
             assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
             basis = reason or f"{self.noise.source}; {assumed}"
-            noise = (nan, 0.0, 1 - findings.criterion.low) if reason else self.noise_interval
-            precision, recall = (nan, nan) if reason else (self.expected_precision, self.expected_recall)
+            for name, (value, low, high), unknown in (
+                ("wrong labels", self.noise_interval, bool(reason)),
+                ("flagged labels that are wrong", *self._announced(self.precision_interval, reason)),
+                ("wrong labels that are flagged", *self._announced(self.recall_interval, reason)),
+            ):
+                kind = "unknown" if unknown else "estimated"
+                rows.append((name, nan if unknown else value, low, high, kind, basis))
+            rows.append(("gain per changed label", nan, nan, nan, "unknown", "needs a review"))
             rows += [
-                ("wrong labels", *noise, kind, basis),
-                ("flagged labels that are wrong", precision, nan, nan, kind, basis),
-                ("wrong labels that are flagged", recall, nan, nan, kind, basis),
-                ("gain per changed label", nan, nan, nan, "unknown", "needs a review"),
+                (f"wrong labels by {name}", value, nan, nan, "estimated", "one estimator alone")
+                for name, value in self.noise.estimates.items()
+                if np.isfinite(value)
             ]
         held = f"rows of the policy {self.policy!r} with their given labels"
         if self.policy in ("trusted", "test_split"):
@@ -258,13 +263,12 @@ class Audit:
     def noise(self) -> NoiseEstimate:
         """Label noise of the training rows: estimated, or after a review measured.
 
-        The estimated rate is the mean probability that a training label is wrong. The interval is that of the
-        calibration, and contains the rate. The measured rate leaves out the labels that the review corrected.
+        The estimated rate is the mean probability that a training label is wrong. The measured rate leaves
+        out the labels that the review corrected.
         """
         noise = self.findings.noise
         if self.review is None or self.original is None or not self.review.reviewed:
-            rate = float(self._wrong.mean())
-            return replace(noise, rate=rate, low=min(noise.low, rate), high=max(noise.high, rate))
+            return noise
         corrected = float((self.y != self.original.y).double().mean())
         rate, low, high = (max(0.0, limit - corrected) for limit in self.review.noise)
         source = f"{self.review.reviewed:,} reviewed rows"
@@ -281,10 +285,8 @@ class Audit:
         """P(true class | row, given label), (n, K), recalibrated by a review if there is one."""
         if self.review is None or self.original is None:
             posterior = self.findings.calibration.posterior(self.scores, self.y)
-            if self.policy != "unseen_views":
-                return posterior
-            # Without held-out rows the scores are those of memorised rows: they look right too often.
-            return with_wrong_share(posterior, self.y, self.findings.noise.rate)
+            # Scores of memorised rows look right too often; and the estimate may be that of other rows.
+            return with_wrong_share(posterior, self.y, max(self.findings.noise.rate, 0.5 / self.n))
         posterior = recalibrate(self.original.posterior, self.original.y, self.review)
         posterior[self.verified] = nn.functional.one_hot(self.y[self.verified], len(self.classes)).double()
         return posterior
@@ -364,14 +366,46 @@ class Audit:
     @property
     def expected_precision(self) -> float:
         """Expected share of wrong labels among the flagged ones, an estimate; NaN without flags."""
-        flags = torch.from_numpy(self.issue_mask().copy())
-        return float(self._wrong[flags].mean()) if flags.any() else float("nan")
+        return self.precision_interval.value
 
     @property
     def expected_recall(self) -> float:
         """Expected share of the wrong labels that are flagged, an estimate; NaN if none is expected."""
-        flags, wrong = torch.from_numpy(self.issue_mask().copy()), self._wrong
-        return float(wrong[flags].sum() / wrong.sum()) if wrong.sum() > 0 else float("nan")
+        return self.recall_interval.value
+
+    @property
+    def precision_interval(self) -> Interval:
+        """Expected precision of the flags, and what it would be at the ends of the interval of the noise."""
+        flags, (value, low, high) = self._flags, self._wrong_at_interval
+        return Interval(
+            *(float(w[flags].mean()) if flags.any() else float("nan") for w in (value, low, high))
+        )
+
+    @property
+    def recall_interval(self) -> Interval:
+        """Expected recall of the flags, and what it would be at the ends of the interval of the noise."""
+        flags = self._flags
+        value, *ends = (
+            float(w[flags].sum() / w.sum()) if w.sum() > 0 else float("nan") for w in self._wrong_at_interval
+        )
+        return Interval(value, min(ends), max(ends))
+
+    @property
+    def _flags(self) -> Tensor:
+        return torch.from_numpy(self.issue_mask().copy())
+
+    @cached_property
+    def _wrong_at_interval(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Probability that each label is wrong, at the noise rate and at the ends of its interval."""
+        rates = (max(share, 0.5 / self.n) for share in (self.noise.low, self.noise.high))
+        ends = (with_wrong_share(self.posterior, self.y, rate) for rate in rates)
+        low, high = (1 - p.gather(1, self.y[:, None]).squeeze(1) for p in ends)
+        return self._wrong, low, high
+
+    @staticmethod
+    def _announced(expected: Interval, reason: str) -> tuple[Interval, bool]:
+        """Return an expected share with its interval, and whether it is unknown."""
+        return expected, bool(reason) or not expected.high - expected.low <= KNOWN_PRECISION
 
     def with_flags(self, rule: FlagRule) -> "Audit":
         """Return this audit with other flags; the scores stay.
@@ -465,7 +499,7 @@ class Audit:
         return self.classes[self.predict_scores(x).argmax(1)]
 
     def review_sample(self, n: int = 100, seed: int = 0) -> pd.DataFrame:
-        """Draw rows to review: a random sample, stratified by flag and score.
+        """Draw rows to review: a random sample, stratified by score, mostly of rows to relabel.
 
         Parameters
         ----------
@@ -503,8 +537,10 @@ class Audit:
         n, seed : int
             As for `review_sample`.
         """
-        flags = flag(self._wrong, "balanced", self.noise.rate)
-        return draw_sample(self.issues["label_score"].to_numpy(), flags.numpy(), n, seed)
+        changed = self.relabel("confident").changed
+        if not changed.any():
+            changed = flag(self._wrong, "balanced", self.noise.rate).numpy()
+        return draw_sample(self.issues["label_score"].to_numpy(), changed, n, seed)
 
     @default_settings()
     def apply(self, decisions: Any, *, n: int | None = None, seed: int | None = None) -> "Audit":

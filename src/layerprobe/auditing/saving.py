@@ -28,7 +28,7 @@ from layerprobe.auditing.dataset.labelled import hash_network
 from layerprobe.auditing.features import NetworkReader, check_flag_rule
 from layerprobe.auditing.findings import Findings
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
-from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
+from layerprobe.auditing.method.noise import Calibration, NoiseEstimate, RankScale
 from layerprobe.auditing.method.policies import (
     BASELINE_COLUMNS,
     CANDIDATE_COLUMNS,
@@ -89,6 +89,7 @@ CLASSES: dict[str, type] = {
     "Member": EnsembleMember,
     "Candidate": Candidate,
     "Calibration": Calibration,
+    "RankScale": RankScale,
     "Noise": NoiseEstimate,
     "Interval": Interval,
     "Verdict": Verdict,
@@ -293,6 +294,10 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     tensor("matrix", calibration.matrix, K, K)
     tensor("betas", calibration.betas, None)
     tensor("rates", calibration.rates, None)
+    if calibration.scale is not None:
+        require(isinstance(calibration.scale, RankScale), "scale", calibration.scale)
+        tensor("reference", calibration.scale.reference, None)
+        numbers("gap", calibration.scale.gap)
     tensor("matrices", calibration.matrices, None, K, K)
     require(0 < len(calibration.betas) <= len(calibration.matrices), "betas", calibration.betas)
     numbers("noise", noise.rate, noise.low, noise.high)

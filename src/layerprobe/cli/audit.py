@@ -278,5 +278,7 @@ def _show_audit(audit: "Audit", out: Path) -> None:
             rows.append((*cells, text)[: len(columns)])
         title = f"The most suspicious of {flagged:,} flagged labels"
         print_table(columns, rows, right=("score",), title=title, no_wrap="text")
-        say(f"About {100 * audit.expected_precision:.0f} % of the flagged labels are expected to be wrong.")
+        _, value, low, high, kind, _ = audit.evidence.iloc[1]
+        share = f"Between {low:.0%} and {high:.0%}" if kind == "unknown" else f"About {value:.0%}"
+        say(f"{share} of the flagged labels are expected to be wrong.")
     say(f"All results are in {out}; start with {out / 'report.html'}.")

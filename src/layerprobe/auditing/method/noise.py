@@ -2,13 +2,16 @@
 
 Scores s (n, K) of rows that the network was not trained on, and their given labels g, follow the model
 
-    P(true = k | x) = softmax(beta s)_k,    P(g = j | true = k) = T[k, j],
+    P(true = k | x) = softmax(beta z)_k,    P(g = j | true = k) = T[k, j],
 
-with one inverse temperature beta (temperature scaling, Guo et al., ICML 2017) and one noise transition matrix
-T for all rows (Patrini et al., CVPR 2017). Both maximise the likelihood of the given labels, sum_k
-softmax(beta s)_k T[k, g]. Where the scores are confident, disagreement can only be noise; this identifies
-beta and T. On rows that the network was trained on they are not identifiable: there it has learnt to agree
-with the given labels. Uncertainty comes from the bootstrap over rows (Efron, 1979).
+where z is the log odds of the rank of a score among the scores of all rows and classes. An increasing change
+of the scores does not change z. A gap, added to the highest 1 / K of the scores, keeps scores apart that
+separate the classes; the likelihood chooses it. There is one inverse temperature beta (temperature scaling,
+Guo et al., ICML 2017) and one noise transition matrix T for all rows (Patrini et al., CVPR 2017). Both
+maximise the likelihood of the given labels, sum_k softmax(beta z)_k T[k, g]. Where the scores are confident,
+disagreement can only be noise; this identifies beta and T. On rows that the network was trained on they are
+not identifiable: there it has learnt to agree with the given labels. Uncertainty comes from the bootstrap
+over rows (Efron, 1979).
 
 The rows are held-out rows with noisy labels. Without them there are label-free layers: the raw input, and the
 layers of an untrained copy of the network. The leave-one-out score of a ridge probe on such a layer does not
@@ -24,14 +27,15 @@ are sparse; the other classes count as one, with the mean of their rows of T. Th
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.method.policies import SelectionSet
+from layerprobe.auditing.method.policies import SelectionSet, interval
+from layerprobe.auditing.method.rates import rate_by_neighbours, rate_by_trusted_rows, span
 from layerprobe.errors import InputError
 from layerprobe.probes import Ridge
 
@@ -47,7 +51,47 @@ PSEUDO_ROWS = 1.0  # per class, spread as uniform noise; they regularise rows of
 EPSILON = 1e-12
 CONVERGED = 1e-3  # change of log beta and of the mean diagonal of T, far below the bootstrap's spread
 STEP = 0.02  # of log beta, for differences
+KNOTS = 10_000  # of the ranks
+GAPS = (0.0, 1.0, 2.0, 4.0, 8.0)  # log odds
 PRIOR_BETA = 3.0  # prior mean of beta for scores of unit variance; it counts where rows are few
+
+
+@dataclass(frozen=True, eq=False)
+class RankScale:
+    """Log odds of the ranks of scores.
+
+    Attributes
+    ----------
+    reference : Tensor of shape (q,), float64
+        Sorted scores at evenly spaced ranks.
+    gap : float
+        Added to the log odds of the highest 1 / K of the scores.
+    """
+
+    reference: Tensor
+    gap: float = 0.0
+
+    @classmethod
+    def of(cls, scores: Tensor, gap: float = 0.0) -> "RankScale":
+        """Return the scale of the scores (m, K) of all rows and classes."""
+        ordered = scores.double().flatten().sort().values
+        return cls(ordered[_evenly_spaced(len(ordered), KNOTS)], gap)
+
+    def log_odds(self, scores: Tensor) -> Tensor:
+        """Return z, (n, K), float64.
+
+        Equal scores of the reference have their mean rank. Scores between two of them have ranks between
+        theirs, and scores beyond the ends have the first or last rank.
+
+        Parameters
+        ----------
+        scores : Tensor (n, K)
+        """
+        values, counts = np.unique(self.reference.numpy(), return_counts=True)
+        ranks = counts.cumsum() - (counts - 1) / 2
+        ranks = np.interp(scores.double().numpy(), values, ranks) / (len(self.reference) + 1)
+        z = torch.from_numpy(ranks).logit()
+        return z + self.gap * (z > np.log(max(scores.shape[1] - 1, 1)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +101,7 @@ class Calibration:
     Attributes
     ----------
     beta : float
-        Inverse temperature: class probabilities are softmax(beta scores).
+        Inverse temperature: class probabilities are softmax(beta z) with the log odds z of the ranks.
     matrix : Tensor of shape (K, K), float64
         T[k, j], the probability that a row of true class k is given label j.
     betas : Tensor of shape (draws,), float64
@@ -65,6 +109,8 @@ class Calibration:
         The same for each bootstrap sample.
     rates : Tensor of shape (draws,), float64
         Share of wrong labels in each bootstrap sample.
+    scale : RankScale or None
+        From scores to z. None, in files of older versions: the scores themselves.
     """
 
     beta: float
@@ -72,6 +118,7 @@ class Calibration:
     betas: Tensor
     matrices: Tensor
     rates: Tensor
+    scale: RankScale | None = None
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Return P(true = k | x), (n, K), without using the given labels.
@@ -82,8 +129,8 @@ class Calibration:
         """
         return torch.cat(
             [
-                _mean((beta * s).softmax(1) for beta in self._averaged()[0])
-                for s in scores.double().split(CHUNK)
+                _mean((beta * z).softmax(1) for beta in self._averaged()[0])
+                for z in self._log_odds(scores).split(CHUNK)
             ]
         )
 
@@ -102,10 +149,13 @@ class Calibration:
         betas, matrices = self._averaged()
         by_label = matrices.transpose(1, 2).contiguous()  # (draws, given, true)
         parts = []
-        for s, given in zip(scores.double().split(CHUNK), y.split(CHUNK), strict=True):
+        for z, given in zip(self._log_odds(scores).split(CHUNK), y.split(CHUNK), strict=True):
             draws = zip(betas, by_label, strict=True)
-            parts.append(_mean(_normalised((beta * s).softmax(1) * T[given]) for beta, T in draws))
+            parts.append(_mean(_normalised((beta * z).softmax(1) * T[given]) for beta, T in draws))
         return torch.cat(parts)
+
+    def _log_odds(self, scores: Tensor) -> Tensor:
+        return scores.double() if self.scale is None else self.scale.log_odds(scores)
 
     def _averaged(self) -> tuple[Tensor, Tensor]:
         """Return the inverse temperatures and matrices of the bootstrap samples to average over."""
@@ -151,7 +201,7 @@ def calibrate(
     y: Tensor,
     *,
     groups: Tensor | None = None,
-    beta: float | None = None,
+    known: tuple[float, float] | None = None,
     draws: int | None = None,
     seed: int = 0,
 ) -> Calibration:
@@ -160,13 +210,13 @@ def calibrate(
     Parameters
     ----------
     scores : Tensor of shape (m, K)
-        Class scores of rows that the network was not trained on.
+        Class scores of rows that the network was not trained on, comparable between rows.
     y : Tensor of shape (m,), int64
         Their given labels, 0..K-1.
     groups : Tensor of shape (m,), int64, optional
         Views of one row share a number; the bootstrap draws them together.
-    beta : float, optional
-        A known inverse temperature.
+    known : (float, float), optional
+        Inverse temperature and gap, if they are known, see :func:`calibrate_clean`.
     draws : int, optional
         Number of bootstrap samples, at least 1. Default: 40, or 20 with many classes.
     seed : int
@@ -181,15 +231,23 @@ def calibrate(
     InputError
         If there are no rows, or the numbers of scores and labels differ.
     """
-    scores = _centred(scores, y)
+    _check(scores, y)
     K = scores.shape[1]
     if draws is None:
         draws = DRAWS if K <= MANY else DRAWS_OF_MANY
-    fixed = None if beta is None else np.log(beta)
+    fixed = None if known is None else np.log(known[0])
     ones = torch.ones(len(scores), dtype=torch.float64)
-    rows = scores if K <= MANY else _Truncated.of(scores, y)
     maximise: Any = _maximise if K <= MANY else _maximise_truncated
-    fitted = maximise(rows, y, ones, _start(scores, y), fixed)
+    best = -np.inf
+    for gap in GAPS if known is None else known[1:]:
+        candidate = RankScale.of(scores, gap)
+        z = candidate.log_odds(scores)
+        candidates = z if K <= MANY else _Truncated.of(z, y)
+        point = maximise(candidates, y, ones, _start(z, y), fixed)
+        likelihood = _log_likelihood(candidates, y, *point)
+        if likelihood <= best:
+            break
+        best, scale, rows, fitted = likelihood, candidate, candidates, point
     groups = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
     count = int(groups.max()) + 1
     generator = np.random.default_rng(seed)
@@ -202,7 +260,7 @@ def calibrate(
         if isinstance(rows, _Truncated):
             wrong = 1 - rows.posterior(log_beta, T, y)[:, 0]
         else:
-            q = _normalised((log_beta.exp() * scores).softmax(1) * T[:, y].T)
+            q = _normalised((log_beta.exp() * rows).softmax(1) * T[:, y].T)
             wrong = 1 - q.gather(1, y[:, None]).squeeze(1)
         betas.append(log_beta.exp())
         matrices.append(T)
@@ -213,38 +271,58 @@ def calibrate(
         torch.stack(betas),
         torch.stack(matrices),
         torch.stack(rates),
+        scale,
     )
 
 
-def inverse_temperature_of_clean(scores: Tensor, y: Tensor) -> float:
-    """Return the maximum-likelihood inverse temperature for rows with true labels.
+def calibrate_clean(scores: Tensor, y: Tensor) -> tuple[float, RankScale]:
+    """Return the maximum-likelihood inverse temperature and scale for rows with true labels.
 
     Parameters
     ----------
     scores : Tensor (m, K)
     y : Tensor (m,), int64
     """
-    K = _centred(scores, y).shape[1]
-    return _inverse_temperature(scores, y, torch.eye(K, dtype=torch.float64))
+    _check(scores, y)
+    identity = torch.eye(scores.shape[1], dtype=torch.float64)
+    best, found = -np.inf, None
+    for gap in GAPS:
+        scale = RankScale.of(scores, gap)
+        z = scale.log_odds(scores)
+        beta = _inverse_temperature(z, y, identity)
+        likelihood = float((beta * z).log_softmax(1).gather(1, y[:, None]).sum())
+        if likelihood <= best:
+            break
+        best, found = likelihood, (beta, scale)
+    return found or (PRIOR_BETA, RankScale.of(scores))
+
+
+def _log_likelihood(rows: "Tensor | _Truncated", y: Tensor, log_beta: Tensor, logits: Tensor) -> float:
+    """Return the log likelihood of the labels by the fitted model."""
+    T = logits.softmax(1)
+    if isinstance(rows, _Truncated):
+        inside, rest = rows.joint(log_beta, rows.columns(T, y))
+        return float((inside.sum(1) + rest).log().sum())
+    return float(((log_beta.exp() * rows).softmax(1) * T[:, y].T).sum(1).log().sum())
 
 
 def _inverse_temperature(scores: Tensor, y: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
-    """Return the maximum-likelihood inverse temperature for a known transition matrix (K, K), float64."""
-    scores = _centred(scores, y)
+    """Return the maximum-likelihood inverse temperature for a known transition matrix (K, K), float64.
+
+    `scores` are log odds of ranks.
+    """
     begin = _start(scores, y)[0] if start is None else torch.tensor(start).double().log()
     logs = matrix.clamp(min=1e-18).log()
     weights = torch.ones(len(scores), dtype=torch.float64)
     return float(_maximise(scores, y, weights, (begin, logs), None, fit_matrix=False)[0].exp())
 
 
-def _centred(scores: Tensor, y: Tensor) -> Tensor:
+def _check(scores: Tensor, y: Tensor) -> None:
     if scores.ndim != 2 or y.shape != scores.shape[:1] or not len(scores):
         raise InputError(
             f"expected scores (m, K) and a label for each of m >= 1 rows, got {tuple(scores.shape)} and "
             f"{tuple(y.shape)}"
         )
-    scores = scores.double()
-    return scores - scores.mean(1, keepdim=True)
 
 
 def _start(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -440,14 +518,15 @@ class NoiseEstimate:
     Attributes
     ----------
     rate, low, high : float
-        Share of wrong labels and its interval: 95 % by the bootstrap over rows, with the lower end reduced by
-        the estimated bias from confident errors.
+        Share of wrong labels and its interval, which all estimators span, see `rates`.
     matrix, matrix_low, matrix_high : ndarray of shape (K, K)
         P(given = column | true = row), and the 95 % intervals of its entries.
     prior : ndarray of shape (K,)
         Shares of the true classes.
     source : str
         The rows or layer of the estimate.
+    estimates : dict of str to float
+        The rate by each estimator.
     """
 
     rate: float
@@ -458,6 +537,7 @@ class NoiseEstimate:
     matrix_high: np.ndarray
     prior: np.ndarray
     source: str
+    estimates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -572,6 +652,8 @@ def estimate_noise(
     y: Tensor,
     label_free: LabelFreeScorer | None,
     *,
+    neighbours: tuple[Tensor, Tensor] | None = None,
+    trusted: Tensor | None = None,
     seed: int,
 ) -> tuple[Calibration, NoiseEstimate]:
     """Calibrate the ensemble's scores of the training rows, and estimate the label noise.
@@ -589,6 +671,10 @@ def estimate_noise(
     label_free : LabelFreeScorer or None
         Without it and without noisy held-out rows, the noise is estimated from views and comes out too low,
         because the network has memorised some of their labels.
+    neighbours : (Tensor (p, d), Tensor (p,)), optional
+        Features that do not depend on their labels, and these given labels, for HOC.
+    trusted : Tensor (t,), bool, optional
+        Whether the ensemble predicts the true label of each trusted row beside a noisy hold-out.
     seed : int
         Of the bootstrap.
 
@@ -597,17 +683,31 @@ def estimate_noise(
     calibration : Calibration
     noise : NoiseEstimate
     """
-    stacked = torch.cat(list(scores))
+    stacked, K = torch.cat(list(scores)), out_of_fit.shape[1]
     labels = measurement.y.repeat(len(scores))
+    by_neighbours = float("nan") if neighbours is None else rate_by_neighbours(*neighbours, K)
     if not (measurement.of_training_rows or measurement.clean):
         calibration = calibrate(stacked, labels, seed=seed)
         noise = _estimate(calibration, stacked, labels, "the held-out rows")
-        if label_free is not None:  # the weaker probe finds more noise; a better ensemble finds less
-            noise = _lower(noise, label_free.noise_rate(y) - noise.rate)
+        agrees = stacked.argmax(1) == labels
+        estimates = {
+            "mixture, training rows": _rate(calibration, out_of_fit, y),
+            "mixture, held-out rows": noise.rate,
+            "neighbours, HOC": by_neighbours,
+        }
+        noise = _spanned(noise, estimates, "mixture, training rows", agrees, K)
+        if trusted is None:
+            return calibration, noise
+        measured = rate_by_trusted_rows(trusted, agrees, K)
+        noise = replace(noise, estimates={**noise.estimates, "trusted rows": measured.value})
+        if np.isfinite(measured.value):
+            rate, low, high = measured
+            source = f"the held-out rows and {len(trusted):,} trusted rows"
+            noise = replace(noise, rate=rate, low=low, high=high, source=source)
         return calibration, noise
     if label_free is None and measurement.clean:
-        beta = inverse_temperature_of_clean(stacked, labels)
-        calibration = calibrate(out_of_fit, y, beta=beta, seed=seed)
+        beta, scale = calibrate_clean(stacked, labels)
+        calibration = calibrate(out_of_fit, y, known=(beta, scale.gap), seed=seed)
         source = f"the training rows, an underestimate: {NO_LABEL_FREE_LAYER}"
         return calibration, _estimate(calibration, out_of_fit, y, source)
     if label_free is None:
@@ -617,29 +717,42 @@ def estimate_noise(
         return calibration, _estimate(calibration, stacked, labels, source)
     calibration, bias = label_free.bias_corrected(y, seed=seed)
     noise = _lower(_estimate(calibration, label_free.scores, y, label_free.source), bias)
+    estimates = {"mixture, label-free layer": noise.rate, "neighbours, HOC": by_neighbours}
+    agrees = label_free.scores.argmax(1) == y
+    noise = _spanned(noise, estimates, "mixture, label-free layer", agrees, K)
     if measurement.clean:
-        beta = inverse_temperature_of_clean(stacked, labels)
+        beta, scale = calibrate_clean(stacked, labels)
         betas = calibration.betas.new_full(calibration.betas.shape, beta)
-        return replace(calibration, beta=beta, betas=betas), noise
+        return replace(calibration, beta=beta, betas=betas, scale=scale), noise
     rows = _evenly_spaced(len(y))
     return _refit_temperature(calibration, out_of_fit[rows], y[rows]), noise
 
 
 def _refit_temperature(calibration: Calibration, scores: Tensor, y: Tensor) -> Calibration:
     """Return the calibration with inverse temperatures refitted to other scores (m, K) and labels (m,)."""
-    beta = _inverse_temperature(scores, y, calibration.matrix)
+    scale = RankScale.of(scores, 0.0 if calibration.scale is None else calibration.scale.gap)
+    z = scale.log_odds(scores)
+    beta = _inverse_temperature(z, y, calibration.matrix)
     matrices = calibration.matrices[:AVERAGED_DRAWS]
-    betas = [_inverse_temperature(scores, y, T, start=beta) for T in matrices]
-    return replace(calibration, beta=beta, betas=torch.tensor(betas, dtype=torch.float64))
+    betas = [_inverse_temperature(z, y, T, start=beta) for T in matrices]
+    return replace(calibration, beta=beta, betas=torch.tensor(betas, dtype=torch.float64), scale=scale)
 
 
-def _evenly_spaced(n: int) -> Tensor:
-    """Return at most `MAX_ROWS` evenly spaced positions in 0..n-1, int64."""
-    return torch.linspace(0, n - 1, min(n, MAX_ROWS)).round().long()
+def _evenly_spaced(n: int, most: int = MAX_ROWS) -> Tensor:
+    """Return at most `most` evenly spaced positions in 0..n-1, int64."""
+    return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
 
 
 def _rate(calibration: Calibration, scores: Tensor, y: Tensor) -> float:
     return float(1 - calibration.posterior(scores, y).gather(1, y[:, None]).mean())
+
+
+def _spanned(
+    noise: NoiseEstimate, estimates: dict[str, float], chosen: str, agrees: Tensor, K: int
+) -> NoiseEstimate:
+    """Return the chosen estimate with the interval that all estimates span."""
+    low, high = span(noise.low, noise.high, estimates.values(), interval(agrees), K)
+    return replace(noise, rate=estimates[chosen], low=low, high=high, estimates=estimates)
 
 
 def _lower(noise: NoiseEstimate, by: float) -> NoiseEstimate:

@@ -50,6 +50,8 @@ LABEL_FREE = "label_free"
 """Policy of features that do not depend on the labels: a fifth of the rows selects."""
 OUT_OF_SAMPLE = "out_of_sample"
 """Policy of given predictions: there is nothing to select."""
+ALSO_TAKEN = {"noisy_holdout": "trusted"}
+"""Arguments that a policy can use beside the one that it needs."""
 _MEMORISED = (
     "the features of a row that the network was trained on already contain its label, so that such a score "
     "is highest at the most memorised layer"
@@ -162,7 +164,7 @@ class SelectionSet:
 
 
 def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: str = "") -> None:
-    """Raise unless the policy exists and has exactly the argument that it needs.
+    """Raise unless the policy exists, has the argument that it needs, and no argument that it cannot use.
 
     Parameters
     ----------
@@ -195,7 +197,8 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: st
         )
     if needs is not None and given[needs] is None:
         raise InputError(f"the policy {policy!r} needs held-out rows; pass {needs}=")
-    if extra := [name for name, value in given.items() if value is not None and name != needs]:
+    usable = (needs, ALSO_TAKEN.get(policy))
+    if extra := [name for name, value in given.items() if value is not None and name not in usable]:
         raise InputError(f"the policy {policy!r} does not use {extra[0]}=; leave it out")
 
 

@@ -86,13 +86,14 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
 def _tiles(audit: Any) -> dict[str, tuple[str, str]]:
     """Return the main numbers: name, value and note."""
     flagged = int(audit.issues["is_label_issue"].sum())
-    rate, low, high, kind = audit.evidence.iloc[0][["value", "low", "high", "kind"]]
-    precision = float("nan") if kind == "unknown" else audit.expected_precision
+    evidence = audit.evidence
+    rate, low, high, kind = evidence.iloc[0][["value", "low", "high", "kind"]]
+    precision, precision_kind = evidence.iloc[1][["value", "kind"]]
     return {
         "rows": (f"{audit.n:,}", f"{len(audit.classes):,} classes"),
         f"wrong labels, {kind}": (percent(rate), _interval(low, high)),
         "flagged labels": (f"{flagged:,}", f"{percent(flagged / audit.n)} of the rows"),
-        "flags that are right": (percent(precision), "unknown" if pd.isna(precision) else "estimated"),
+        "flags that are right": (percent(precision), precision_kind),
     }
 
 

@@ -1,8 +1,8 @@
 """Draw the rows that a person reviews: a stratified random sample with known probabilities.
 
-Strata are made of the score and the flag of each row. Rows that look right are drawn as well, since only they
-show how many wrong labels the flags miss. Within a stratum every row has the same probability, so
-that the sample estimates the whole data set without any assumption about the scores.
+Strata are made of the score of each row, and of whether relabelling changes it. Rows that look right are
+drawn as well, since only they show how many wrong labels are missed. Within a stratum every row has the same
+probability, so that the sample estimates the whole data set without any assumption about the scores.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import numpy as np
 from layerprobe.errors import InputError
 
 LEAST_PER_STRATUM = 5
-FLAGGED_SHARE = 1 / 3  # of the sample, at least: users act on the flags
+CHANGED_SHARE = 0.6  # of the sample, at least: the gain of relabelling these rows decides the advice
 REPEATED_SHARE = 0.1  # of the sample is shown twice
 SMOOTHING = 0.1  # weight of an uninformative score in the allocation, as scores may be miscalibrated
 
@@ -44,15 +44,15 @@ class ReviewSample:
         return np.bincount(self.stratum, minlength=len(self.names))
 
 
-def draw_sample(label_score: np.ndarray, flags: np.ndarray, size: int, seed: int) -> ReviewSample:
+def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: int) -> ReviewSample:
     """Draw a stratified random sample of rows.
 
     Parameters
     ----------
     label_score : ndarray of shape (n,)
         Probability that the given label is right.
-    flags : ndarray of shape (n,), bool
-        Labels that are called wrong.
+    changed : ndarray of shape (n,), bool
+        Labels that relabelling changes.
     size : int
         Number of distinct rows to draw, at least 1. All rows are drawn if there are no more.
     seed : int
@@ -69,8 +69,8 @@ def draw_sample(label_score: np.ndarray, flags: np.ndarray, size: int, seed: int
     for name, value, least in (("n", size, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
             raise InputError(f"{name} must be a whole number of {least} or more, got {value!r}")
-    names, stratum = stratify(label_score, flags)
-    counts = _allocate(label_score, flags, stratum, min(int(size), len(stratum)))
+    names, stratum = stratify(label_score, changed)
+    counts = _allocate(label_score, changed, stratum, min(int(size), len(stratum)))
     generator = np.random.default_rng(seed)
     drawn = [
         generator.choice(np.flatnonzero(stratum == h), count, replace=False) for h, count in enumerate(counts)
@@ -81,16 +81,16 @@ def draw_sample(label_score: np.ndarray, flags: np.ndarray, size: int, seed: int
     return ReviewSample(names, stratum, positions, repeated[: round(REPEATED_SHARE * len(positions))])
 
 
-def stratify(label_score: np.ndarray, flags: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Divide the rows by flag and score.
+def stratify(label_score: np.ndarray, changed: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Divide the rows by change and score.
 
-    Flagged rows are divided at their median score. Other rows are divided into as many of the lowest scores
-    as there are flagged rows (at least a tenth, at most half of them), and two halves of the rest.
+    Changed rows are divided at their median score. Other rows are divided into as many of the lowest scores
+    as there are changed rows (at least a tenth, at most half of them), and two halves of the rest.
 
     Parameters
     ----------
     label_score : ndarray of shape (n,)
-    flags : ndarray of shape (n,), bool
+    changed : ndarray of shape (n,), bool
 
     Returns
     -------
@@ -99,15 +99,15 @@ def stratify(label_score: np.ndarray, flags: np.ndarray) -> tuple[tuple[str, ...
         In 0..H-1; each stratum has rows.
     """
     order = np.argsort(label_score, kind="stable")
-    flagged, other = order[flags[order]], order[~flags[order]]
-    near = min(max(len(flagged), -(-len(other) // 10)), len(other) // 2)
+    acted, other = order[changed[order]], order[~changed[order]]
+    near = min(max(len(acted), -(-len(other) // 10)), len(other) // 2)
     rest = other[near:]
     groups = {
-        "flagged, low score": flagged[: -(-len(flagged) // 2)],
-        "flagged, high score": flagged[-(-len(flagged) // 2) :],
-        "not flagged, low score": other[:near],
-        "not flagged, middle score": rest[: len(rest) // 2],
-        "not flagged, high score": rest[len(rest) // 2 :],
+        "changed, low score": acted[: -(-len(acted) // 2)],
+        "changed, high score": acted[-(-len(acted) // 2) :],
+        "not changed, low score": other[:near],
+        "not changed, middle score": rest[: len(rest) // 2],
+        "not changed, high score": rest[len(rest) // 2 :],
     }
     filled = {name: rows for name, rows in groups.items() if len(rows)}
     stratum = np.empty(len(order), np.int64)
@@ -116,7 +116,7 @@ def stratify(label_score: np.ndarray, flags: np.ndarray) -> tuple[tuple[str, ...
     return tuple(filled), stratum
 
 
-def _allocate(label_score: np.ndarray, flags: np.ndarray, stratum: np.ndarray, size: int) -> np.ndarray:
+def _allocate(label_score: np.ndarray, changed: np.ndarray, stratum: np.ndarray, size: int) -> np.ndarray:
     """Return the number of rows to draw per stratum: Neyman's allocation (1934) with lower limits.
 
     The variance of a stratum follows from its mean score; `SMOOTHING` keeps it above zero.
@@ -126,10 +126,10 @@ def _allocate(label_score: np.ndarray, flags: np.ndarray, stratum: np.ndarray, s
     wrong = SMOOTHING + (1 - 2 * SMOOTHING) * wrong
     share = sizes * np.sqrt(wrong * (1 - wrong))
     share = share / share.sum()
-    is_flagged = np.bincount(stratum, flags) > 0
-    if is_flagged.any() and not is_flagged.all() and share[is_flagged].sum() < FLAGGED_SHARE:
-        share[is_flagged] *= FLAGGED_SHARE / share[is_flagged].sum()
-        share[~is_flagged] *= (1 - FLAGGED_SHARE) / share[~is_flagged].sum()
+    is_changed = np.bincount(stratum, changed) > 0
+    if is_changed.any() and not is_changed.all() and share[is_changed].sum() < CHANGED_SHARE:
+        share[is_changed] *= CHANGED_SHARE / share[is_changed].sum()
+        share[~is_changed] *= (1 - CHANGED_SHARE) / share[~is_changed].sum()
     least = np.minimum(sizes, min(LEAST_PER_STRATUM, size // len(sizes)))
     counts = np.minimum(np.maximum(np.floor(share * size).astype(np.int64), least), sizes)
     # Rounding, the limits and small strata leave some rows over or too many.

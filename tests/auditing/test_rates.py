@@ -1,0 +1,78 @@
+"""Estimators of the noise rate beside the mixture, and their interval."""
+
+import numpy as np
+import pytest
+import torch
+
+from layerprobe.auditing.method.policies import Interval
+from layerprobe.auditing.method.rates import (
+    implied_accuracy,
+    rate_by_neighbours,
+    rate_by_trusted_rows,
+    span,
+)
+
+
+def predictions(rows, K, accuracy, rate, rng):
+    """Return predicted, given and true classes with evenly spread errors and wrong labels."""
+    true = rng.integers(K, size=rows)
+
+    def changed(share):
+        return np.where(rng.random(rows) < share, (true + rng.integers(1, K, rows)) % K, true)
+
+    return changed(1 - accuracy), changed(rate), true
+
+
+def trial(K, accuracy, rate, rng, trusted=100, rows=700):
+    predicted, _, true = predictions(trusted, K, accuracy, rate, rng)
+    others, given, _ = predictions(rows, K, accuracy, rate, rng)
+    return rate_by_trusted_rows(torch.from_numpy(predicted == true), torch.from_numpy(others == given), K)
+
+
+@pytest.mark.parametrize(
+    ("K", "accuracy", "rate"), [(2, 0.9, 0.2), (10, 0.7, 0.4), (10, 0.97, 0.05), (5, 1.0, 0.2)]
+)
+def test_trusted_rows_recover_the_rate_with_nominal_coverage(K, accuracy, rate):
+    rng = np.random.default_rng(0)
+    found = [trial(K, accuracy, rate, rng) for _ in range(300)]
+    assert np.mean([one.value for one in found]) == pytest.approx(rate, abs=0.015)
+    assert np.mean([one.low <= rate <= one.high for one in found]) >= 0.92
+    exact = rate_by_trusted_rows(torch.ones(100).bool(), torch.arange(1000) >= 250, 5)
+    assert exact.value == pytest.approx(0.25)  # a = 1, b = 0, c = .75
+
+
+def test_more_trusted_rows_narrow_the_interval():
+    few, many = (trial(10, 0.8, 0.3, np.random.default_rng(1), trusted=t) for t in (50, 500))
+    assert many.high - many.low < 0.6 * (few.high - few.low)
+
+
+def test_predictions_by_chance_tell_nothing():
+    found = rate_by_trusted_rows(torch.arange(100) % 5 == 0, torch.arange(700) % 5 == 0, 5)
+    assert np.isnan(found.value)
+    assert (found.low, found.high) == (0, 1)
+
+
+def test_hoc_reads_the_rate_of_separate_classes():
+    rng = np.random.default_rng(0)
+    true = rng.integers(4, size=1500)
+    X = torch.from_numpy(8 * np.eye(4)[true] + rng.standard_normal((1500, 4)))
+    given = np.where(rng.random(1500) < 0.3, (true + rng.integers(1, 4, 1500)) % 4, true)
+    assert rate_by_neighbours(X, torch.from_numpy(given), 4) == pytest.approx(
+        (given != true).mean(), abs=0.03
+    )
+    assert np.isnan(rate_by_neighbours(X, torch.from_numpy(given), 1000))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.4])
+def test_accuracy_follows_from_agreement_and_rate(rate):
+    agreement = (1 - rate) * 0.8 + rate * 0.2 / 9
+    assert implied_accuracy(agreement, rate, 10) == pytest.approx(0.8)
+
+
+def test_span_is_the_range_of_the_estimators_and_wider_for_weak_decoders():
+    # accuracy (.78 - .2 / 9) / (.8 - .2 / 9) = .974
+    low, high = span(0.18, 0.22, [0.2, 0.19, 0.27, float("nan")], Interval(0.78, 0.76, 0.8), 10)
+    assert high == 0.27
+    assert low == pytest.approx(0.18 - 0.5 * (1 - (0.78 - 0.2 / 9) / (0.8 - 0.2 / 9)))
+    assert span(0.18, 0.22, [0.2], Interval(0.7, 0.68, 0.72), 10)[0] < low
+    assert span(0.18, 0.22, [0.2], Interval(0.5, 0.47, 0.53), 10) == (0.0, pytest.approx(0.53))
