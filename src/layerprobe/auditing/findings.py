@@ -10,7 +10,7 @@ from torch import Tensor
 from layerprobe.auditing.method.ensemble import ProbeEnsemble
 from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
 from layerprobe.auditing.method.policies import FREQUENT, Interval
-from layerprobe.auditing.method.rates import LEAST_ACCURACY, implied_accuracy
+from layerprobe.auditing.method.rates import LEAST_ACCURACY, LEAST_AGREEMENT, implied_accuracy
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
@@ -100,6 +100,11 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
         return (
             f"the best layers predict about {accuracy:.0%} of the right labels, and their errors cannot be "
             "distinguished from wrong labels"
+        )
+    if findings.criterion.value < LEAST_AGREEMENT:
+        return (
+            f"the best layers agree with {findings.criterion.value:.0%} of the given labels only, and heavy "
+            "noise looks like a weak decoder"
         )
     return "the estimators differ by as much, and only verified labels can distinguish noise from ambiguity"
 

@@ -34,6 +34,7 @@ from layerprobe.baselines.hoc import label_triples, rates_of_triples
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 LEAST_ACCURACY = 0.85  # of an ensemble on true labels, for an estimate of the noise
+LEAST_AGREEMENT = 0.5  # with the given labels; below it a weak ensemble and heavy noise look the same
 WEAKNESS = 0.5  # share of the errors of the ensemble that may have been counted as wrong labels
 MOST_CLASSES = 64  # for HOC, whose cost grows with the cube
 MOST_ROWS = 5_000  # for HOC, whose cost grows with the square
@@ -86,7 +87,7 @@ def span(
     known = [rate for rate in rates if np.isfinite(rate)]
     least, most = min(low, *known), max(high, *known)
     accuracies = [implied_accuracy(agreement.value, rate, num_classes) for rate in known]
-    if min(accuracies) < LEAST_ACCURACY:
+    if min(accuracies) < LEAST_ACCURACY or agreement.value < LEAST_AGREEMENT:
         return 0.0, min(1.0, max(most, 1 - agreement.low))
     return max(0.0, least - weakness * (1 - accuracies[0])), most
 
