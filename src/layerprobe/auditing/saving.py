@@ -298,9 +298,18 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         require(isinstance(calibration.scale, RankScale), "scale", calibration.scale)
         tensor("reference", calibration.scale.reference, None)
         numbers("gap", calibration.scale.gap)
+        require(
+            len(calibration.scale.reference) > 0 and 0 <= calibration.scale.gap < np.inf,
+            "gap",
+            calibration.scale.gap,
+        )
     tensor("matrices", calibration.matrices, None, K, K)
     require(0 < len(calibration.betas) <= len(calibration.matrices), "betas", calibration.betas)
     numbers("noise", noise.rate, noise.low, noise.high)
+    require(all(0 <= share <= 1 for share in (noise.rate, noise.low, noise.high)), "noise", noise)
+    require(isinstance(noise.estimates, dict), "estimates", noise.estimates)
+    require(all(isinstance(name, str) for name in noise.estimates), "estimates", noise.estimates)
+    numbers("estimates", *noise.estimates.values())
     for name in ("matrix", "matrix_low", "matrix_high", "prior"):
         value, shape = getattr(noise, name), (K,) if name == "prior" else (K, K)
         fits = isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape == shape
