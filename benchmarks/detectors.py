@@ -138,7 +138,8 @@ def run(setting: Setting, kind: str, seed: int, root: Path | None) -> tuple[pd.D
 def inputs(images: np.ndarray) -> torch.Tensor:
     """Return images as floats (n, c, h, w) between -1 and 1."""
     x = torch.from_numpy(images.astype(np.float32))
-    return (x if x.ndim == 4 else x[:, None]) / (x.max() / 2) - 1
+    x = x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x[:, None]
+    return x / (x.max() / 2) - 1
 
 
 def noisy_labels(images: ImageSet, kind: str, seed: int, root: Path | None) -> np.ndarray:

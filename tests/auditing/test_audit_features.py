@@ -175,15 +175,21 @@ def test_clean_labels_are_hardly_flagged():
 
 def test_every_number_says_what_it_rests_on(found):
     evidence = found.evidence.set_index("quantity")
-    assert evidence["kind"].to_dict() == {
-        "wrong labels": "estimated",
-        "flagged labels that are wrong": "estimated",
-        "wrong labels that are flagged": "estimated",
+    by_one_estimator = [f"wrong labels by {name}" for name in found.noise.estimates]
+    assert set(evidence.loc[by_one_estimator, "kind"]) == {"estimated"}
+    assert evidence["value"][by_one_estimator].tolist() == list(found.noise.estimates.values())
+    assert evidence["kind"].drop(by_one_estimator).to_dict() == {
+        "wrong labels": "unknown",  # the decoder agrees with few of the given labels
+        "flagged labels that are wrong": "unknown",
+        "wrong labels that are flagged": "unknown",
         "gain per changed label": "unknown",
         "accuracy of the decoder": "measured",
         "gain of the decoder over the head": "measured",
     }
-    assert evidence["value"]["wrong labels"] == found.noise.rate
+    assert np.isnan(evidence["value"]["wrong labels"])
+    assert tuple(evidence.loc["wrong labels", ["low", "high"]]) == (found.noise.low, found.noise.high)
+    low, high = evidence.loc["flagged labels that are wrong", ["low", "high"]]
+    assert low <= found.expected_precision <= high
     assert float(1 - found.issues["label_score"].mean()) == pytest.approx(found.noise.rate, abs=1e-6)
     assert found.relabel().wrong_before == pytest.approx(found.noise.rate, abs=1e-6)
 

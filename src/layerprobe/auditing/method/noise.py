@@ -202,6 +202,7 @@ def calibrate(
     *,
     groups: Tensor | None = None,
     known: tuple[float, float] | None = None,
+    ranks: bool = True,
     draws: int | None = None,
     seed: int = 0,
 ) -> Calibration:
@@ -217,6 +218,8 @@ def calibrate(
         Views of one row share a number; the bootstrap draws them together.
     known : (float, float), optional
         Inverse temperature and gap, if they are known, see :func:`calibrate_clean`.
+    ranks : bool
+        Whether the log odds of the ranks replace the scores; without them `known` is not used.
     draws : int, optional
         Number of bootstrap samples, at least 1. Default: 40, or 20 with many classes.
     seed : int
@@ -239,13 +242,13 @@ def calibrate(
     ones = torch.ones(len(scores), dtype=torch.float64)
     maximise: Any = _maximise if K <= MANY else _maximise_truncated
     best = -np.inf
-    for gap in GAPS if known is None else known[1:]:
-        candidate = RankScale.of(scores, gap)
-        z = candidate.log_odds(scores)
+    for gap in known[1:] if known is not None else GAPS if ranks else GAPS[:1]:
+        candidate = RankScale.of(scores, gap) if ranks else None
+        z = scores.double() if candidate is None else candidate.log_odds(scores)
         candidates = z if K <= MANY else _Truncated.of(z, y)
         point = maximise(candidates, y, ones, _start(z, y), fixed)
         likelihood = _log_likelihood(candidates, y, *point)
-        if likelihood <= best:
+        if gap and likelihood <= best:
             break
         best, scale, rows, fitted = likelihood, candidate, candidates, point
     groups = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
@@ -315,6 +318,10 @@ def _inverse_temperature(scores: Tensor, y: Tensor, matrix: Tensor, *, start: fl
     logs = matrix.clamp(min=1e-18).log()
     weights = torch.ones(len(scores), dtype=torch.float64)
     return float(_maximise(scores, y, weights, (begin, logs), None, fit_matrix=False)[0].exp())
+
+
+def _centred(scores: Tensor) -> Tensor:
+    return scores - scores.mean(1, keepdim=True)
 
 
 def _check(scores: Tensor, y: Tensor) -> None:
@@ -598,7 +605,8 @@ class LabelFreeScorer:
             return None
         _, layer, ridge, X, scores = best
         rows = _evenly_spaced(len(y))
-        calibration = calibrate(scores[rows], y[rows], seed=seed)
+        # Scores of one ridge probe have one scale, and the bias is estimated better without ranks.
+        calibration = calibrate(_centred(scores[rows]), y[rows], ranks=False, seed=seed)
         source = f"{layer}, which does not depend on the labels"
         return cls(source, scores, calibration, calibration.posterior(scores, y), ridge, X)
 
@@ -630,7 +638,7 @@ class LabelFreeScorer:
             true = torch.multinomial(p, 1, generator=generator).squeeze(1)
             given = torch.multinomial(self.calibration.matrix[true], 1, generator=generator).squeeze(1)
             scores = self.ridge.relabelled(self.X, given).loo_scores(self.X, given)
-            again = calibrate(scores[rows], given[rows], draws=1, seed=seed)
+            again = calibrate(_centred(scores[rows]), given[rows], ranks=False, draws=1, seed=seed)
             excess += _rate(again, scores, given) - float((true != given).double().mean())
         rate = self.noise_rate(y)
         bias = min(max(excess / BIAS_DRAWS, 0.0), rate)
