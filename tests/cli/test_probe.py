@@ -77,7 +77,7 @@ def test_rows_equal_those_of_probe(data, here, capsys):
         "rows.csv",
     ]
     printed = capsys.readouterr()
-    assert "masc 0.99 on given" in printed.out
+    assert "masc 0.99" in printed.out
     assert "probe/rows.csv" in printed.out
     assert printed.err == "probing 60 rows and 30 test rows ...\n"
 

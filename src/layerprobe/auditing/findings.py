@@ -113,7 +113,9 @@ def network_finding(findings: Findings) -> str:
     """Return in one sentence whether a layer predicts better than the head and the baselines."""
     first = findings.ensemble.members[0].candidate
     others = len(findings.ensemble.members) - 1
-    where = f"{first.probe} on {first.layer}" + (f" (and {others} more probes)" if others else "")
+    where = f"{first.probe} on {first.layer}" + (
+        f" (and {others} more {'probe' if others == 1 else 'probes'})" if others else ""
+    )
     doubts = network_doubts(findings)
     if findings.gain is not None and findings.gain.low > 0:
         better = f"The best layer, {where}, predicts better than the head, {_points(findings.gain)}"
@@ -140,7 +142,8 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
         return f"{between}, a closer estimate is not possible: {reason}."
     return (
         f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%}), an estimate "
-        f"that takes ambiguous rows for wrong labels; {flagged:,} labels are flagged."
+        f"that takes ambiguous rows for wrong labels; {flagged:,} "
+        f"{'label is' if flagged == 1 else 'labels are'} flagged."
     )
 
 

@@ -47,6 +47,22 @@ from layerprobe.utils.settings import default_settings
 REVIEW_PAGE = "review.html"
 
 
+class CandidateTable(pd.DataFrame):
+    """The rows of `Audit.layers`; prints its main columns."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame  # a part of the rows is a plain frame
+
+    def __repr__(self) -> str:
+        main = ["layer", "probe", "strength", "criterion", "chosen", "why"]
+        if not set(main) <= set(self.columns):
+            return repr(pd.DataFrame(self))
+        text = pd.DataFrame(self[main]).to_string(index=False, max_rows=20, float_format="{:.4f}".format)
+        others = ", ".join(name for name in self.columns if name not in main)
+        return f"{text}\n{len(self)} candidates; further columns: {others}"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
     """Result of :func:`layerprobe.audit`, :func:`~layerprobe.audit_features` and `audit_predictions`.
@@ -245,14 +261,14 @@ class Audit:
         return "keep" if network_doubts(self.findings) else "repair"
 
     @property
-    def layers(self) -> pd.DataFrame:
+    def layers(self) -> "CandidateTable":
         """One row per candidate, best first.
 
         Columns: layer, probe, strength (the hyperparameter); criterion, the accuracy on the rows of the
         policy, with its 95 % interval low, high; gain over the head, with gain_low, gain_high; chosen,
         whether it is a member of the decoder; why. Intervals do not account for the choice among candidates.
         """
-        return self.findings.layers
+        return CandidateTable(self.findings.layers)
 
     @property
     def controls(self) -> pd.DataFrame:

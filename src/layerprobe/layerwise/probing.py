@@ -114,9 +114,9 @@ class ProbeTable(pd.DataFrame):
         """Return a caption and, for each kind of labels, the accuracies as texts: layers x probes."""
         split = "test" if (self["split"] == "test").any() else "train"
         rows = pd.DataFrame(self[self["split"] == split])
-        rows["probe"] = (rows["probe"] + " on " + rows["fitted_on"]).where(
-            rows["fitted_on"] != "", rows["probe"]
-        )
+        if len(set(rows["fitted_on"]) - {""}) > 1:
+            named = rows["probe"] + " on " + rows["fitted_on"]
+            rows["probe"] = named.where(rows["fitted_on"] != "", rows["probe"])
         tables = {}
         for labels, part in rows.groupby("labels", sort=False):
             wide = part.pivot_table(
