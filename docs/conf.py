@@ -157,6 +157,8 @@ def site_link(target: str, folder: Path) -> str:
     name = path.relative_to(ROOT).as_posix()
     if name in SITE_PAGES:
         return SITE_PAGES[name]
+    if path.is_dir():
+        return site_link("README.md", path) if (path / "README.md").exists() else site_link("..", path)
     if path.parent == ROOT / "examples" and path.suffix == ".py":
         return f"gallery/{path.stem}.rst"
     if path.suffix == ".py":
