@@ -25,7 +25,8 @@ def add_reproduce(app: Commands) -> None:
         *,
         pair: tuple[str, ...] = (),
         probes: tuple[str, ...] = (),
-        scale: Literal["small", "medium", "full"] = "small",
+        weights: Path | None = None,
+        scale: Literal["small", "medium", "full"] | None = None,
         root: Path = Path("runs"),
         out: Path = Path("reproduction"),
         dry_run: bool = False,
@@ -48,9 +49,13 @@ def add_reproduce(app: Commands) -> None:
             probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes:
                 names of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic,
                 which it always fits. Every other experiment has fixed probes.
-            scale: small: about 1,000 training images, for a first trial on two cores, too few for the effects
-                of the paper; medium: 10,000, where they appear, for a day on two cores; full: the paper's,
-                for a GPU. --dry-run says how long it takes.
+            weights: Folder of networks of one pair that were trained elsewhere, as 0.4_run1.pth (corruption
+                degree, number of the run; also .safetensors), on all images with the published noise draw.
+                Every experiment that needs no training is done on them; their rows have the variant
+                "weights published" and are never mixed with others.
+            scale: By default small, and full with --weights. small: about 1,000 training images, for a first
+                trial on two cores, too few for the effects of the paper; medium: 10,000, where they appear,
+                for a day on two cores; full: the paper's, for a GPU. --dry-run says how long it takes.
             root: Folder of all runs.
             out: Folder for the results.
             dry_run: Do nothing; print the runs and an estimate of their time and disk space.
@@ -59,8 +64,9 @@ def add_reproduce(app: Commands) -> None:
         """
         from layerprobe.cli.user_code import names_in
         from layerprobe.paper.pairs import PAIRS, PAPER_PAIRS
-        from layerprobe.paper.plans import SCALES
+        from layerprobe.paper.plans import SCALES, released_scale
         from layerprobe.paper.plans import plan as plan_of
+        from layerprobe.paper.released import import_weights, released_files
         from layerprobe.probes import REGISTRY
         from layerprobe.report.reproduction import announce, write_all
         from layerprobe.report.reproduction import reproduce as reproduce_plan
@@ -76,7 +82,18 @@ def add_reproduce(app: Commands) -> None:
             require_folder(folder)
         jobs = workers.resolve()
         pairs = names_in(PAIRS, pair, call=True) or PAPER_PAIRS
-        plan = plan_of(names, SCALES[scale], pairs, names_in(REGISTRY, probes))
+        chosen = SCALES[scale or "small"]
+        if weights is not None:
+            if len(pairs) != 1 or scale not in (None, "full"):
+                raise InputError(
+                    "--weights has the networks of one pair, trained on all images; name one --pair and "
+                    "leave out --scale"
+                )
+            runs = sorted({run for _, run in released_files(weights)})
+            chosen = released_scale(pairs[0], runs)
+        plan = plan_of(names, chosen, pairs, names_in(REGISTRY, probes))
+        if weights is not None and not (as_is or dry_run):
+            import_weights(weights, list(plan.work), root, data_root=workers.data)
         if not as_is:
             say(announce(plan, root, jobs), error=True)
         failed: list[Outcome] = []

@@ -49,10 +49,12 @@ class StudyScale:
     seeds: int  # independent seeds per cell, for pairs without an entry in `settings`
     # differences from a pair's own recipe and data: keywords of `RunSpec.of`, and possibly "seeds"
     settings: Mapping[str, Mapping[str, Any]]
+    released: bool = False  # whether the runs are published weights
 
-    def seeds_of(self, pair: str) -> range:
+    def seeds_of(self, pair: str) -> Sequence[int]:
         """Return the seeds of the cells of a pair."""
-        return range(self.settings.get(pair, {}).get("seeds", self.seeds))
+        seeds = self.settings.get(pair, {}).get("seeds", self.seeds)
+        return range(seeds) if isinstance(seeds, int) else seeds
 
     def spec(self, pair: str, corruption: float | None, seed: int, **changes: Any) -> RunSpec:
         """Return a run of this scale.
@@ -127,6 +129,19 @@ SCALES = {
 }
 
 
+def released_scale(pair: str, runs: Sequence[int]) -> StudyScale:
+    """Return the scale of published weights: all images, the published noise draw.
+
+    Parameters
+    ----------
+    pair : str
+    runs : sequence of int
+        The numbers of the runs.
+    """
+    settings = {"protocol": "published", "weights": "published", "seeds": tuple(runs)}
+    return StudyScale("full", len(runs), {pair: settings}, released=True)
+
+
 def _sgd(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
     """Return the MLPs at every degree, trained with their own optimiser, SGD."""
     return scale.specs(_mlps(pairs), EVERY_DEGREE)
@@ -191,6 +206,7 @@ FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
     "midway": _midway,
 }
 # Families of runs by the tables and figures that show them; all others show "grid".
+RELEASED = {"clean", "grid", "shuffled"}  # families that published weights can be of
 _AT_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
 _AT_EVERY_DEGREE += ["noisy_subspaces", "true_subspaces", "components", "untrained", "flipped"]
 _AT_EVERY_DEGREE += ["figure4", "figure27", "figure31", "retraining", "retraining_epochs"]
@@ -261,7 +277,8 @@ def plan(
     shown: dict[str, tuple[RunSpec, ...]] = {}
     for name in chosen:
         entries = [registry[name] for registry in (TABLES, FIGURES) if name in registry]
-        families = (FAMILIES[family](scale, pairs) for family in _SHOWN.get(name, ("grid",)))
+        kinds = [kind for kind in _SHOWN.get(name, ("grid",)) if not scale.released or kind in RELEASED]
+        families = (FAMILIES[kind](scale, pairs) for kind in kinds)
         shown[name] = tuple(dict.fromkeys(chain.from_iterable(families)))
         for spec in shown[name]:
             needed.setdefault(spec, set()).update(*(entry.needs for entry in entries))

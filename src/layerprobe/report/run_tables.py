@@ -103,7 +103,8 @@ def _line(row: Any) -> list[str]:
 def _state(row: Any) -> str:
     if row.state == "resumable":
         return f"resumable, epoch {row.epochs}"
-    return "below target" if row.state == "done" and not row.memorised else row.state
+    below = row.state == "done" and not pd.isna(row.memorised) and not row.memorised
+    return "below target" if below else row.state
 
 
 def unfinished(rows: pd.DataFrame) -> str:

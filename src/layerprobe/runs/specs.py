@@ -134,8 +134,8 @@ class RunSpec:
                 f"the edit's epoch must be below max_epochs, {self.recipe.max_epochs}, got {self.edit.epoch}"
             )
         if self.weights is not None:
-            whole = (self.noise, self.subset, self.options, self.edit) == ("published", None, (), None)
-            if self.weights != "published" or not whole:
+            changed = bool(self.options) or self.subset is not None or self.edit is not None
+            if self.weights != "published" or self.noise != "published" or changed:
                 raise InputError(
                     "weights must be None, or 'published' for a network of the pair's own options on all "
                     f"images with published noise; got {self.weights!r}"

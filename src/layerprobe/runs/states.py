@@ -79,7 +79,12 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
     if is_marked(folder) and not run.done:
         return row | _damaged(f"{folder}: {damage(folder)}. {ANEW}")
     state = "done" if run.done else "running" if run.running else "resumable"
-    row |= {"state": state, "epochs": len(run.history), "memorised": run.memorised, "seconds": run.seconds}
+    row |= {
+        "state": state,
+        "epochs": len(run.history),
+        "memorised": None if spec.weights else run.memorised,
+        "seconds": run.seconds,
+    }
     if len(run.history):
         row |= {name: float(run.history[name].iloc[-1]) for name in ACCURACIES}
     return row
