@@ -181,10 +181,11 @@ def cell(spec: RunSpec, root: Path, device: str, budget: Budget) -> dict[str, An
     rows = gather([spec], root)
     result: dict[str, Any] = {"epochs": len(run.history), "training_seconds": round(run.seconds, 1)}
     for table, labels in (("table1", "noisy"), ("table5", "true")):
-        frame = TABLES[table].build(rows, run.history.head(0)).dropna(subset="ours")
-        for line in frame[frame["pair"] == spec.pair].itertuples():
-            published = None if line.published != line.published else line.published
-            result[f"{labels}_{line.quantity}"] = {"ours": line.ours, "published": published}
+        frame = TABLES[table].build(rows, run.history.head(0))
+        (line,) = frame[(frame["pair"] == spec.pair) & (frame["seeds"] > 0)].to_dict("records")
+        numbers = {name: line[name] for name in ("network", "published_network", "masc", "published_masc")}
+        result[labels] = {name: None if value != value else value for name, value in numbers.items()}
+        result[labels]["layer"] = line["layer"]
     return result
 
 

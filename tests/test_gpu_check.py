@@ -38,8 +38,9 @@ def test_results_are_written_and_not_repeated(check, tmp_path):
     assert results["agreement"]["result"]["masc_labels_equal_to_float64"] > 0.999
     assert results["stacked mlp-digits"]["result"]["largest_relative_difference"] < 1e-3
     measured = results["cell small mlp-digits 0.4"]["result"]
-    assert 0.5 < measured["noisy_network"]["ours"] <= 1
-    assert measured["noisy_masc"]["published"] is None
+    assert 0.5 < measured["noisy"]["network"] <= 1
+    assert 0.5 < measured["true"]["masc"] <= 1
+    assert measured["noisy"]["published_masc"] is None
     assert "versions" in lines(tmp_path)[0]
     before = len(lines(tmp_path))
     assert check.main([*command, "--budget", "200"]) == 0

@@ -357,12 +357,15 @@ SHELL = [
 
 @pytest.mark.timeout(600)  # every process that starts imports torch, slowly on a busy machine
 def test_page_runs_on_the_shell_in_worker_processes(own_study, capfd):
-    reproduce, train, status = SHELL
+    reproduce, train, analysis, status = SHELL
     assert main([*reproduce, "--jobs", "1"]) == 0
     tables = own_study / "reproduction" / "tables"
     assert "net-stripes" in (tables / "table1.csv").read_text()
     assert "median" in (tables / "probes.csv").read_text()
     assert main([*train, "--jobs", "1"]) == 0
+    assert main([*analysis, "--jobs", "1"]) == 0
+    assert len(list(own_study.glob("runs/net-stripes/*/rows/dead_units.csv"))) == 11
+    assert len(list(own_study.glob("runs/net-stripes/*/rows/probes-median.csv"))) == 11
     capfd.readouterr()
     assert main([*status, "--json"]) == 0
     (row,) = json.loads(capfd.readouterr().out)["runs"]

@@ -226,6 +226,7 @@ def add_paper(app: Commands) -> None:
         workers: Annotated[Workers, arg(name="")],
         *,
         pair: tuple[str, ...] = (),
+        probes: tuple[str, ...] = (),
         root: Path = Path("runs"),
     ) -> None:
         """Measure experiments on the finished runs in a folder.
@@ -236,18 +237,30 @@ def add_paper(app: Commands) -> None:
 
         Args:
             names: noisy_subspaces, true_subspaces, latent_memorisation, controls, probes, retraining,
-                flipped_rows, weight_edit, similarity, dynamics or cost.
+                flipped_rows, weight_edit, similarity, dynamics or cost; one of an installed package; or
+                PKG.MOD:NAME of your own.
             workers: Where the runs are measured.
-            pair: Networks and data sets; by default all in the folder.
+            pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own
+                known.
+            probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes:
+                names of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic,
+                which it always fits. Every other experiment has fixed probes.
             root: Folder of all runs.
         """
+        from layerprobe.cli.user_code import names_in
+        from layerprobe.paper import PAIRS
         from layerprobe.paper.analysis import analyse_grid, missing
+        from layerprobe.paper.experiments import EXPERIMENTS, further
+        from layerprobe.probes import REGISTRY
         from layerprobe.report.reproduction import check_data
         from layerprobe.report.run_tables import failures, run_progress
         from layerprobe.runs.folders import is_done, run_folder
         from layerprobe.runs.scheduler import Cluster
         from layerprobe.runs.states import runs_in
 
+        pair = names_in(PAIRS, pair, call=True)
+        names = names_in(EXPERIMENTS, names)
+        names += further(names_in(REGISTRY, probes), names)
         specs, unreadable = runs_in(root)
         done = [spec for spec in specs if (not pair or spec.pair in pair) and is_done(run_folder(root, spec))]
         if not done:
