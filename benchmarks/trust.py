@@ -358,14 +358,15 @@ def announced(found: Audit, rows: Rows) -> dict[str, object]:
         "old_verdict": old_verdict(found),
         **with_trusted_rows(found, rows, real["noise"]),
     }
-    measured["noise_held"] = measured["noise_low"] - 1e-9 <= real["noise"] <= measured["noise_high"] + 1e-9
+    low, high = float(measured["noise_low"]), float(measured["noise_high"])
+    measured["noise_held"] = float(low - 1e-9 <= real["noise"] <= high + 1e-9)
     for name in ("precision", "recall"):
         value, low, high = getattr(found, f"{name}_interval")
         of = "flagged labels that are wrong" if name == "precision" else "wrong labels that are flagged"
         measured |= {
             f"{name}_kind": evidence["kind"][of],
             f"{name}_error": abs(value - real[name]),
-            f"{name}_held": low - 1e-9 <= real[name] <= high + 1e-9,
+            f"{name}_held": float(low - 1e-9 <= real[name] <= high + 1e-9),
             f"{name}_width": high - low,
         }
     return measured

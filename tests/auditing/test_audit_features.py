@@ -412,3 +412,22 @@ def test_issues_are_a_copy(found):
     frame = found.issues
     frame["label_score"] = 0.0
     assert found.issues["label_score"].max() > 0
+
+
+def test_trusted_rows_beside_the_hold_out_measure_the_noise():
+    """Half of the hold-out is verified: its rows are trusted, the others noisy."""
+    half = len(HELD["middle"]) // 2
+    noisy, verified = (
+        {name: X[part] for name, X in HELD.items()} for part in (slice(half), slice(half, None))
+    )
+    found = audit_features(
+        ROWS,
+        GIVEN,
+        policy="noisy_holdout",
+        holdout=(noisy, HELD_GIVEN[:half]),
+        trusted=(verified, HELD_TRUE[half:]),
+    )
+    assert found.noise.source == f"the held-out rows and {len(HELD_TRUE) - half} trusted rows"
+    assert found.noise.rate == pytest.approx(found.noise.estimates["trusted rows"])
+    assert found.noise.low <= float((GIVEN != TRUE).double().mean()) <= found.noise.high
+    assert float(1 - found.issues["label_score"].mean()) == pytest.approx(found.noise.rate, abs=1e-6)

@@ -45,13 +45,17 @@ def test_unknown_policy_is_refused():
 
 
 @pytest.mark.parametrize(("policy", "argument"), NEEDS)
-def test_each_policy_requires_exactly_its_argument(policy, argument):
+def test_each_policy_requires_its_argument_and_refuses_unused_ones(policy, argument):
     check_policy(policy, {**NOTHING, argument: object()}, views=False)
     with pytest.raises(InputError, match=f"pass {argument}="):
         check_policy(policy, NOTHING, views=True)
-    other = next(name for name in NOTHING if name != argument)
+    other = "holdout" if argument == "test" else "test"
     with pytest.raises(InputError, match=f"does not use {other}="):
         check_policy(policy, {**NOTHING, argument: object(), other: object()}, views=True)
+
+
+def test_trusted_rows_are_taken_beside_a_noisy_hold_out():
+    check_policy("noisy_holdout", {**NOTHING, "holdout": object(), "trusted": object()}, views=False)
 
 
 def test_unseen_views_require_views():

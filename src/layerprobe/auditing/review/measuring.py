@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from layerprobe.auditing.method.noise import with_wrong_share
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
@@ -236,8 +235,22 @@ def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
         rows = stratum == h
         weight = reviewed / (reviewed + PSEUDO_ROWS)
         target = weight * wrong + (1 - weight) * announced if reviewed else announced
-        result[rows] = with_wrong_share(posterior[rows], given[rows], target)
+        result[rows] = _scaled(posterior[rows], given[rows], target)
     return result
+
+
+def _scaled(posterior: Tensor, given: Tensor, share: float) -> Tensor:
+    """Return probabilities (n, K) whose mean share of wrong labels is as given.
+
+    The probabilities that labels are wrong, or that they are right, shrink in proportion. A shift of the log
+    odds would keep the most extreme rows as they are, although the review contradicts them.
+    """
+    own = posterior.gather(1, given[:, None]).squeeze(1).double().clamp(1e-9, 1 - 1e-9)
+    announced = float(1 - own.mean())
+    fewer = share < announced
+    moved = 1 - (1 - own) * share / announced if fewer else own * (1 - share) / (1 - announced)
+    others = posterior.double() * ((1 - moved) / (1 - own))[:, None]
+    return others.scatter(1, given[:, None], moved[:, None]).to(posterior.dtype)
 
 
 def _by_row(decisions: Decisions) -> dict[int, np.ndarray]:
