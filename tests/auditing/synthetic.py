@@ -96,6 +96,9 @@ def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, advice="r
         controls=controls,
         noise=SimpleNamespace(rate=0.382, low=0.36, high=0.405, matrix=matrix, prior=np.full(K, 1 / K)),
         issues=label_issues(classes, n, generator),
+        conflicts=pd.DataFrame(
+            columns=["index", "given_label", "other_index", "other_label", "similarity", "group"]
+        ),
         expected_precision=0.93,
         cost={"capture": 12.3, "probes": 4.5, "views": 30.2, "leave-one-out": 1.25},
         settings={

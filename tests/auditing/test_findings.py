@@ -49,7 +49,7 @@ def findings(
 def test_finding_on_the_network_names_the_best_layer_and_its_gain():
     found = network_finding(findings())
     assert found == (
-        "The best layer, ridge on fc1 (and 1 more probes), predicts better than the head, "
+        "The best layer, ridge on fc1 (and 1 more probe), predicts better than the head, "
         "+20.0 points (+10.0 to +30.0), and than every baseline."
     )
     assert "better than every baseline" in network_finding(findings({}, gain=None))
