@@ -232,7 +232,7 @@ def test_interrupted_command_exits_with_130_and_can_be_repeated(tmp_path):
     finally:
         running.kill()
     assert running.returncode == 130
-    assert f"kept in {tmp_path}; the same command goes on from there.\n" in err
+    assert f"kept in {tmp_path}; the same command continues from there.\n" in err
     assert "Traceback" not in err
     assert out == ""
 

@@ -366,7 +366,7 @@ def test_data_dependent_control_flow(x):
 def test_a_dimension_that_changes_between_batches():
     model = nn.Sequential(nn.Conv1d(1, 2, 1), nn.ReLU())
     batches = [torch.zeros(2, 1, 5), torch.zeros(2, 1, 7)]
-    with pytest.raises(LayerError, match="'1' has 14 features a row in batch 2 and 10 before"):
+    with pytest.raises(LayerError, match="'1' has 14 features per row in batch 2 and 10 before"):
         capture(model, batches, "1")
     assert capture(model, batches, "1", pool=lambda x: x.mean(2)).outputs["1"].shape == (4, 2)
 

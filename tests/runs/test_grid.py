@@ -223,7 +223,7 @@ def test_ctrl_c_leaves_resumable_runs_and_no_process(start_grid, tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on" in err
+    assert "the same command continues" in err
     assert "Traceback" not in err
     assert out == ""
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))

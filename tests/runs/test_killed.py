@@ -90,7 +90,7 @@ def test_terminated_training_can_be_repeated(start, tmp_path):
     _, err = train.communicate(timeout=30)
     assert train.returncode == 143
     assert err.splitlines()[-1] == "layerprobe: terminated"
-    assert f"kept in {tmp_path}; the same command goes on" in err
+    assert f"kept in {tmp_path}; the same command continues" in err
     wait_until(lambda: not left_in(train.pid), 30)
     assert set(status(tmp_path)["state"]) == {"resumable"}
 
@@ -132,7 +132,7 @@ def test_run_of_another_process_is_named_and_the_exit_code_is_1(tmp_path, capsys
     with acquire(run_folder(tmp_path, SPEC)):
         assert main(["paper", "train", *GRID, "--root", str(tmp_path)]) == 1
     err = capsys.readouterr().err
-    assert "layerprobe: not done: 1 run: 1 missing; the same command goes on" in err
+    assert "layerprobe: not done: 1 run: 1 missing; the same command continues" in err
     assert "works on this run" in err
 
 

@@ -24,9 +24,9 @@ from layerprobe.probes.base import Probe
 
 PREDICTIONS = "predictions"  # name of the only layer
 TOLERANCE = 1e-3  # of probabilities and of their sum, which float16 rounds
-ZERO = 1e-3  # largest probability that a zero counts as
-SMALLEST = 1e-12  # probability: below it, rounding decides
-LIKE_TRAINING = 0.99  # agreement with the given labels, of predictions for rows of the training
+ZERO = 1e-3  # largest probability that replaces a zero
+SMALLEST = 1e-12  # smallest probability: smaller ones are rounding errors
+LIKE_TRAINING = 0.99  # share of given labels that a model predicts for the rows that it was trained on
 
 
 class GivenScores(Probe):
@@ -141,7 +141,7 @@ def ensemble_of_predictions(scores: Tensor, y: Tensor, classes: Classes) -> Prob
 
 
 def warn_of_training_rows(agreement: float, what: str) -> None:
-    """Warn if predictions agree with the given labels as often as those for training rows do.
+    """Warn if predictions agree with the given labels as often as predictions for training rows do.
 
     Parameters
     ----------

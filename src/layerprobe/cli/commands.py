@@ -1,4 +1,4 @@
-"""The commands of `layerprobe`: their registration, what their help shows, and mistyped names in a call."""
+"""The commands of `layerprobe`: registration, help texts, and messages for mistyped names."""
 
 import dataclasses
 import difflib
@@ -63,7 +63,7 @@ class Commands(SubcommandApp):
         return super().command(help=_first_line(later) if self.brief else None)(later)
 
     def named(self, words: Sequence[str]) -> "tuple[list[str], Callable[..., None] | Commands]":
-        """Return the words that name a command or a group, and what they name.
+        """Return the words that name a command or a group, and this command or group.
 
         Parameters
         ----------
@@ -141,7 +141,7 @@ def parse_error(text: str, words: Sequence[str], commands: Commands) -> str:
     Parameters
     ----------
     text : str
-        What tyro printed, in a box.
+        The output of tyro, in a box.
     words : sequence of str
         The arguments of the call.
     commands : Commands
@@ -171,7 +171,7 @@ def wrapped(text: str) -> str:
     Parameters
     ----------
     text : str
-        What tyro printed; the lines in its boxes fit already.
+        The output of tyro. The lines in its boxes fit already.
     """
     width = shutil.get_terminal_size().columns
     return "\n".join(

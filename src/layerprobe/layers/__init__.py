@@ -8,8 +8,8 @@ Names of layers
 
 A repeated name gets ``:2``, ``:3``, ... in order of execution: the second call of a module, the second
 ``F.relu`` in one forward, a submodule that is itself called ``output``. If a value has several tensors, each
-is named by its key or position, ``lstm.0`` and ``lstm.1.0``, ``output.hidden``, and the plain name is the
-main one: ``logits`` if there is such a key, else the first floating-point tensor. So the last states of
+is named by its key or position: ``lstm.0`` and ``lstm.1.0``, ``output.hidden``. The plain name is the main
+tensor: ``logits`` if there is such a key, else the first floating-point tensor. So the last states of
 recurrent layers are ``gru.1``, or ``lstm.1.0`` (h_n) and ``lstm.1.1`` (c_n). A list of one record per row is
 one record of stacked tensors, ``output.scores``.
 """

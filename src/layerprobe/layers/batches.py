@@ -1,7 +1,7 @@
 """Read data of any supported form as batches of inputs, labels and indices; the only place that parses data.
 
-x, the inputs, is an array or tensor, a data frame, a list of texts, a tuple of these (positional arguments of
-the model) or a mapping of these (keyword arguments, among them the output of a tokenizer).
+x stands for the inputs: an array or tensor, a data frame, or a list of texts. Several inputs are a tuple of
+these, the positional arguments of the model, or a mapping, its keyword arguments, as a tokenizer returns it.
 
 ==============================================  =====================================================
 whole data, cut into batches                    x; (x, y); (x, y, index); a mapping or data frame with y
@@ -236,7 +236,7 @@ def is_whole(source: Any) -> bool:
 
 
 def count_rows(source: Any) -> int | None:
-    """Return the number of rows of `source`, or None where only reading it would show it."""
+    """Return the number of rows of `source`, or None if it is not known without reading the source."""
     if is_whole(source):
         return _length(_as_columns(source))
     if isinstance(source, Batches):
@@ -299,7 +299,7 @@ def require_repeatable(source: Any, what: str) -> Any:
                 first = row if i == 0 else first
     except InputError:
         raise
-    except Exception:  # rows with other keys; the pass over the data raises what is no matter of them
+    except Exception:  # rows may need other keys; the pass over the data raises any other error again
         return None
     finally:
         np.random.set_state(states[0])  # noqa: NPY002

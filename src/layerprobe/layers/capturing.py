@@ -83,7 +83,7 @@ class Selection:
         self._seen_nonlinearity = False
 
     def wants(self, site: LayerSite) -> bool:
-        """Return whether a layer is or may be chosen, while the forward pass still runs."""
+        """Return whether a layer is chosen, or may be chosen at the end of the forward pass."""
         if self.names is not None:
             return site.name in self.names
         if any(matches(site.name, pattern) for pattern in self.patterns):
@@ -188,7 +188,7 @@ def check_pool(pool: Pool) -> None:
 def _policy(pool: Pool, name: str) -> str | Callable[[Tensor], Tensor] | None:
     """Return the policy for one layer: that of the first matching pattern, or the one for all layers.
 
-    One for all layers is for hidden layers: of the raw input only "compact" keeps enough.
+    A policy by name for all layers leaves the raw input as it is, except "compact".
     """
     pattern, policy = "*", pool
     if isinstance(pool, Mapping):
@@ -214,16 +214,15 @@ class Padding:
     batch : Batch
         Masks are inputs called ``*attention_mask``, true for tokens, and ``*padding_mask`` or ``*pad_mask``,
         true for padding; inputs called ``*length``, ``*lengths``, ``*_len``, ``*lens`` or ``*_tokens`` count
-        the tokens. Without such an input, the values of others decide: whole numbers (b,) within 1..t
-        are lengths, and a (b, t) input of true and false or 1 and 0 is a mask, if the rest of each row is
-        constant.
+        the tokens. Without such an input, the values of other inputs decide, if the rest of each row is
+        constant: whole numbers (b,) within 1..t are lengths; true and false, or 1 and 0, (b, t), are a mask.
     """
 
     def __init__(self, tracer: Tracer, batch: Batch) -> None:
         self.tracer = tracer
         self.masks: list[Tensor] = []
         self.lengths: list[Tensor] = []
-        self.unknown: list[tuple[int | None, str]] = []  # number of tokens, if it is known; what is not
+        self.unknown: list[tuple[int | None, str]] = []  # number of tokens, if known; reason
         self.tokens: set[int] = set()  # of each other input
         inputs = batch.inputs
         if isinstance(inputs, tuple):
@@ -618,8 +617,8 @@ class RowCollector:
                 buffer = torch.empty(max(self.expected, end), rows.shape[1], dtype=self.dtype or rows.dtype)
             if rows.shape[1] != buffer.shape[1]:
                 raise LayerError(
-                    f"layer {name!r} has {rows.shape[1]} features a row in batch {len(self.labels)} and "
-                    f"{buffer.shape[1]} before; pad the batches alike, or pool over what varies"
+                    f"layer {name!r} has {rows.shape[1]} features per row in batch {len(self.labels)} and "
+                    f"{buffer.shape[1]} before; pad all batches to one length, or pool by pool="
                 )
             if end > len(buffer):
                 wider = torch.empty(max(end, 2 * len(buffer)), rows.shape[1], dtype=buffer.dtype)

@@ -22,7 +22,7 @@ class LayerRow:
     Attributes
     ----------
     name : str
-        What to pass as `layers`.
+        Name of the layer, as in the argument `layers`.
     kind : str
         The module's class, a function such as ``"F.relu"``, or ``"input"``.
     shape : tuple of int

@@ -274,7 +274,7 @@ class _ChannelAxis:
     def link(
         self, other: "_ChannelAxis", there: Callable[[int], int | None], back: Callable[[int], int | None]
     ) -> None:
-        """Let two tensors of the same channels share what is known.
+        """Link two tensors with the same channels: a dimension known for one is set for the other.
 
         Parameters
         ----------
@@ -303,7 +303,7 @@ class _ChannelAxes:
         return self._axes[tensor]
 
     def follow(self, name: str, func: Callable, args: tuple, kwargs: Mapping[str, Any], result: Any) -> None:
-        """Note what one operation shows of its inputs and its result.
+        """Record the dimensions of channels that one operation shows, of its inputs and its result.
 
         Parameters
         ----------
@@ -435,8 +435,8 @@ class _Axes(NamedTuple):
 class Tracer:
     """Runs a model on batches and names its layers.
 
-    The first batch is run with fewer rows, too. What changes shows which outputs have rows, and in which
-    dimension; no later batch changes that.
+    The first batch is run with fewer rows, too. A dimension of an output that changes with the number of rows
+    is the dimension of the rows. Later batches do not change this decision.
 
     Parameters
     ----------

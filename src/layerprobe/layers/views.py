@@ -37,7 +37,7 @@ VIEWS: dict[str, View] = {
     "down": partial(_moved, down=SHIFT, right=0),
 }
 """Views of images by name: mirrored, or shifted by two pixels. After a shift of one pixel networks still
-recall the memorised label of a row; after two pixels in both directions many do not recognise the row."""
+predict the memorised label of most rows; after two pixels they do so for fewer rows."""
 
 
 def resolve_views(views: str | View | Iterable[str | View] | Mapping[str, View]) -> dict[str, View]:

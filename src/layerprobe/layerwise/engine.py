@@ -296,7 +296,7 @@ class FittedProbe:
     components : float
         Mean number of components per class of a subspace probe, else NaN.
     seconds : float
-        Time of the fit, with all of what it shares with other probes.
+        Time of the fit, including the whole time that it shares with other probes.
     failure : str
         Reason why the probe cannot be fitted; empty if it is.
     """
@@ -499,7 +499,7 @@ def new_sums(
         Gives dimension, dtype and device.
     labels : LabelSets
     probes : mapping of str to estimator
-        Sums are kept of what they need.
+        They determine the sums that are kept.
     rows : int, optional
         Expected number of rows; 0 if each update is large, so that nothing has to be buffered.
     """

@@ -407,11 +407,11 @@ def _with_logits(batch: LayerBatch) -> dict[str, Tensor]:
 # The network's own predictions --------------------------------------------------------------------------
 
 CALLED = re.compile("logit", re.IGNORECASE)
-IN_CLASSES = 0.5  # a head with outputs of no class must predict a class for at least this share of the rows
+IN_CLASSES = 0.5  # share of the rows for which a head that is wider than the classes must predict a class
 GOLDEN_RATIO = 0.6180339887498949
-MUTUAL = 0.8  # share of the classes that another order must fit both ways
-LEAST_GAIN = 0.05  # of the agreement with the labels by another order of the classes, and
-STANDARD_ERRORS = 5  # at least so many standard errors of it
+MUTUAL = 0.8  # share of the classes that must be matched both ways by another order
+LEAST_GAIN = 0.05  # least gain in agreement with the labels by another order of the classes
+STANDARD_ERRORS = 5  # least gain in units of its standard error
 
 
 def possible_heads(result: Any) -> dict[str, Tensor]:
@@ -562,9 +562,9 @@ class HeadCounts:
         """Return a message if the head agrees much better with the labels in another order of the classes.
 
         The best assignment of classes to any outputs of the head for one half of the rows (Hungarian method;
-        Crouse, 2016) is compared with the given one on the other half. For most classes it must also be the
-        most frequent prediction for the class, and the most frequent class of the prediction, which is rarely
-        so for a network that is not trained.
+        Crouse, 2016) is compared with the given one on the other half. For most classes the assigned
+        output must also be the most frequent prediction for the class, and the class the most frequent one of
+        this prediction. Untrained networks rarely satisfy this.
 
         Parameters
         ----------
@@ -645,9 +645,9 @@ class _Share:
     Attributes
     ----------
     batches
-        What :func:`layerprobe.capture` takes.
+        Data for :func:`layerprobe.capture`.
     is_dummy : bool
-        Whether the process has no row. It then gets one that only shows what the layers are.
+        Whether the process has no row. It then runs one row of another process, to find the layers.
     """
 
     def __init__(self, source: Any, batch_size: int, model: nn.Module) -> None:

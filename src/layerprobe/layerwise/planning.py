@@ -74,7 +74,7 @@ class ProbePlan:
         Number of features d of each layer.
     rows, test_rows, classes, label_sets : int
     reads : frozenset of str
-        What the probes need: the sums "moments", "means" and "scatter", or "rows".
+        Input of the probes: the sums "moments", "means" and "scatter", or "rows".
     forward : float or None
         Operations of the network's forward pass per row; None without a network.
     changed : float
@@ -135,7 +135,7 @@ class ProbePlan:
 
     @property
     def least(self) -> int:
-        """Peak bytes of the cheapest way that is open to these probes."""
+        """Peak bytes of the cheapest way that is possible for these probes."""
         return min(self.held, self.layer_by_layer if self.streamed is None else self.streamed)
 
     @property
@@ -180,7 +180,7 @@ class ProbePlan:
         Parameters
         ----------
         memory : int or str, optional
-            Bytes, or text such as "8GiB". Default: 80 % of what is free.
+            Bytes, or text such as "8GiB". Default: 80 % of the free memory.
         """
         limit = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
         if self.least <= limit:
@@ -259,7 +259,7 @@ class ProbePlan:
             )
             for row in cells
         ]
-        forward = "" if self.forward is None else f", forward {self.forward:.1e} a row"
+        forward = "" if self.forward is None else f", forward {self.forward:.1e} per row"
         hours = self.hours(1e11, self.passes)
         time = f"{hours:.2g} hours" if hours >= 0.1 else f"{3600 * hours:.2g} seconds"
         return "\n".join(
@@ -274,7 +274,7 @@ class ProbePlan:
                     else f", {readable(self.streamed)} with two passes instead"
                 )
                 + f"; {readable(free_memory())} free here",
-                f"operations: {self.flops(self.passes):.2e}{forward}; {time} at 1e11 a second",
+                f"operations: {self.flops(self.passes):.2e}{forward}; {time} at 1e11 per second",
             ]
         )
 

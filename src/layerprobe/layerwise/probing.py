@@ -84,8 +84,8 @@ class ProbeTable(pd.DataFrame):
     Columns: layer; probe ("network" for the model's own output); fitted_on, the labels that the probe was
     fitted on; split ("train" or "test"); labels, the labels that the accuracy compares with; accuracy in
     [0, 1]; components, the mean r_k of a subspace probe; seconds to fit the probe and predict the split.
-    Time that several probes or sets of labels share is counted for each of them. reason says why a probe
-    could not be fitted or could not predict, where the accuracy is NaN.
+    Time that several probes or sets of labels share is counted for each of them. Where the accuracy is NaN,
+    reason says why the probe could not be fitted or could not predict.
     """
 
     @property
@@ -160,8 +160,8 @@ def probe(
 ) -> ProbeTable:
     """Measure how well probes predict labels from every layer of a network.
 
-    Fits each probe on each layer's outputs for the training data, once for each set of training labels, and
-    measures its accuracy on the training data against every set of labels, and on the test data. One forward
+    Fits each probe on each layer's outputs for the training data, once for each set of training labels. Its
+    accuracy is measured on the training data against every set of labels, and on the test data. One forward
     pass over the training data and one over the test data are enough while the training outputs of the
     chosen layers fit into memory. If they do not, and all probes need only sums over rows, sums over batches
     are kept instead: one forward pass sums, and a second one predicts; results are the same but for rounding.
@@ -205,13 +205,13 @@ def probe(
         Every MASC is measured at each of them, as "masc 0.99" and so on, from one fit and one projection;
         so are MASC probes that are given one by one and differ in their variance alone.
     memory : int or str, optional
-        Memory limit, bytes or text such as "8GiB"; :func:`layerprobe.plan` counts what is needed. Default:
+        Memory limit, bytes or text such as "8GiB"; :func:`layerprobe.plan` counts the need. Default:
         80 % of free memory.
     class_names : sequence of labels, optional
         The classes in the order of the model's outputs, for its own accuracy. Default, as in
-        :func:`layerprobe.audit`: whole numbers are positions of outputs, in any spelling, and names have the
-        order of ``model.config.id2label``, or else of pandas' categories, of an enumeration's definition, or
-        of the data set's ``classes``, or else are sorted.
+        :func:`layerprobe.audit`: whole numbers, also as texts, are positions of outputs. Names have the order
+        of ``model.config.id2label``, or else of pandas' categories, of an enumeration's definition, or of the
+        data set's ``classes``; without these they are sorted.
     progress : bool or callable
         Show the step and an estimate of its time in one line on a terminal or in a notebook; True is silent
         where stderr is a file. A callable gets one text per step, and every few seconds in a long one.

@@ -75,8 +75,8 @@ class History:
     `data`, `update` is not needed: an epoch without it runs the network over these rows in eval mode. The
     network, its gradients and all random generators stay as they are.
 
-    The margin of a row is the logit of its given label less the largest other logit, and its mean over the
-    epochs is the area under the margin (Pleiss et al., NeurIPS 2020). Mean and standard deviation of the
+    The margin of a row is the logit of its given label less the largest other logit. Its mean over the epochs
+    is the area under the margin (Pleiss et al., NeurIPS 2020). Mean and standard deviation of the
     probability of the given label are the coordinates of a data map (Swayamdipta et al., EMNLP 2020). A row
     that occurs several times in an epoch counts with its mean there, and a row that does not occur is left
     out of that epoch.
@@ -196,7 +196,7 @@ class History:
         Raises
         ------
         InputError
-            If `holdout` or `data` have no labels or other numbers of rows, or `layer` lacks one of them.
+            If `holdout` or `data` have no labels or another number of rows, or `layer` is given without both.
         LayerError
             If the network does not have the layer.
         """

@@ -32,7 +32,7 @@ CONSECUTIVE = 3  # epochs: accuracies of single epochs vary
 
 
 class Onset(NamedTuple):
-    """Begin of memorisation, as epochs counted from 1.
+    """Beginning of memorisation, as epochs counted from 1.
 
     Attributes
     ----------

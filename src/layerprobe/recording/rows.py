@@ -146,7 +146,7 @@ class RowMeans:
             self.record = [part.float().reshape(2, len(self.y)) for part in tensors["record"]]
 
     def _flush(self) -> None:
-        """Add the batches that wait to the sums."""
+        """Add the pending batches to the sums."""
         if self._pending:
             rows = torch.cat([part for part, _ in self._pending])
             values = torch.cat([part.cpu().double() for _, part in self._pending]).T  # (3, b)

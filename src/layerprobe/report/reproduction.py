@@ -91,7 +91,7 @@ class Results:
         return replace(self, rows=rows, history=history)
 
     def lacks(self, entry: Table | FigureSpec) -> str:
-        """Return what is missing for a table or a figure, or an empty text."""
+        """Return the reason why a table or a figure cannot be made; empty if it can."""
         absent = sorted(set(entry.needs) - set(self.rows["experiment"]))
         if absent:
             return f"there are no rows of {', '.join(absent)}"
@@ -218,7 +218,7 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
         seconds = seconds_left(left, root) / (1 if cluster else max(1, min(at_once, len(left))))
         where = "here" if cluster is None else "on one core like this one's"
         guess = f"about {in_words(seconds)}" if math.isfinite(seconds) else "an unknown time"
-        training = f"{guess} of training {where} (a rough guess), experiments beside"
+        training = f"{guess} of training {where} (a rough guess), experiments not included"
     number = f"{jobs} at a time" if cluster is None else f"As many at a time as {cluster} has workers"
     state = f"Scale {plan.scale.name}. {counts(status(root, list(plan.work)))}."
     if plan.scale.name == "small":
@@ -315,7 +315,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     Returns
     -------
     Results or None
-        What was written; None if there was nothing.
+        The written results; None if there were none.
     """
     results = Results.of_runs(list(plan.work), root)
     tables, figures = Written(), Written()
@@ -413,7 +413,7 @@ def _write(
     registry: Mapping[str, Table | FigureSpec],
     write: Callable[[str], Any],
 ) -> Written:
-    """Write tables or figures; those without rows to show are left out, with what is missing."""
+    """Write tables or figures; those without rows are left out, with the reason."""
     written = Written()
     for name in names:
         try:

@@ -41,7 +41,10 @@ def run_progress(
         with show_progress(names, last_epochs=last_epochs, training_share=1) as report:
             yield report
     except KeyboardInterrupt:
-        say(f"What is complete is kept in {root}; the same command goes on from there.", error=True)
+        say(
+            f"Complete epochs and results are kept in {root}; the same command continues from there.",
+            error=True,
+        )
         raise
 
 
@@ -112,7 +115,7 @@ def unfinished(rows: pd.DataFrame) -> str:
     left = rows[rows["state"] != "done"]
     if left.empty:
         return ""
-    return f"not done: {counts(left)}; the same command goes on, once no other process holds them"
+    return f"not done: {counts(left)}; the same command continues when no other process trains them"
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
@@ -134,7 +137,7 @@ def document(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome]) -> dic
     ----------
     root : Path
     rows : DataFrame
-        What `layerprobe.runs.states.status` returns.
+        Result of `layerprobe.runs.states.status`.
     outcomes : sequence of Outcome
         The outcomes of some of the runs.
     """

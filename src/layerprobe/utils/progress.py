@@ -1,6 +1,7 @@
 """Progress of `audit()` and `probe()`: one line on a terminal or in a notebook, or a callback.
 
-Code at any depth reports by `report_step` and `report_count`; nothing happens outside of `shows_progress`.
+Any function reports by `report_step` and `report_count`. They do nothing outside of functions that are
+decorated with `shows_progress`.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Registries: entries of the package by name, beside those of users and of installed packages."""
+"""Registries of probes, data sets and others by name: ours, those of users and of installed packages."""
 
 import importlib
 import importlib.metadata
@@ -21,8 +21,8 @@ Value = TypeVar("Value")
 class Registry(MutableMapping[str, Value], Generic[Value]):
     """Values by name: those of layerprobe, those that `register` adds, and entry points.
 
-    An entry point is imported when its name is first looked up, and never by iteration: a package that cannot
-    be imported disturbs no command that does not name it.
+    An entry point is imported when its name is first looked up, and never by iteration. So a package that
+    cannot be imported does not disturb commands that do not name it.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
         self.every[group] = self
 
     def own(self, values: Mapping[str, Value]) -> None:
-        """Add values of layerprobe itself, whose names nothing else can take."""
+        """Add values of layerprobe itself. No other value can be registered by their names."""
         self._values |= values
         self._own |= values.keys()
         self.sources.add(calling_module())
@@ -177,8 +177,8 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
 class Registrations:
     """All values from outside, for a process on this or another machine.
 
-    The places are pickled first: a process that receives this extends the places from which it imports
-    modules before it reads the values.
+    The import paths are pickled first: a process that receives this object extends its own import path before
+    it reads the values, whose modules it may have to import.
     """
 
     places: "_Places"
@@ -200,7 +200,7 @@ class Registrations:
 
 @dataclass(frozen=True)
 class _Places:
-    path: tuple[str, ...]  # where the sender finds modules
+    path: tuple[str, ...]  # import path of the sender
     modules: tuple[str, ...]  # that add our own values
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -7,9 +7,9 @@ nearest of these s rows. Then n q / s rows lie within r, and n q c^m / s within 
 
     c = (n^2 q / (2 s))^(-1 / m),  at most 1/2,
 
-lets one false pair be expected among all rows. The dimension m is estimated from the distances to the nearest
+gives one expected false pair among all rows. The dimension m is estimated from the distances to the nearest
 neighbours (Levina and Bickel, NeurIPS 2004), as the median over rows. The nearest one is left out there,
-since it may be a duplicate: with k neighbours the mean of log r_k / r_j, j = 2..k - 1, has the expectation
+since it may be a duplicate. With k neighbours the mean of log r_k / r_j, j = 2..k - 1, has the expectation
 (k - 1 - H) / (k - 2) / m, where H = 1 + 1/2 + ... + 1/(k - 1).
 """
 
@@ -21,12 +21,12 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-REFERENCES = 5000  # at most; rows that distances to neighbours are measured to
-NEIGHBOUR = 3  # its distance is the scale of a row: two more copies of a row may be among the references
-NEIGHBOURS = 10  # for the dimension
+REFERENCES = 5000  # largest number s of random rows among which neighbours are searched for
+NEIGHBOUR = 3  # q: two near copies of a row may be among the references and nearer
+NEIGHBOURS = 10  # k, for the dimension
 LARGEST_FACTOR = 0.5
 PROJECTED = 64  # dimensions of a random projection that finds candidates
-SLACK = 2.0  # of squared projected distances: they exceed it for one true pair in a million (chi-square)
+SLACK = 2.0  # the projection raises a squared distance by more for one pair in a million (chi-square)
 MANY_COLUMNS = 100
 BLOCK = 1024  # rows
 MOST_ROWS = 200_000  # for near duplicates, whose time grows with the square of the rows
@@ -82,9 +82,9 @@ NO_CONFLICTS = Conflicts(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(
 def find_conflicts(X: Tensor | None, y: Tensor, hashes: np.ndarray) -> Conflicts:
     """Find the rows that have the same or nearly the same features as a row with another label.
 
-    The columns are divided by their standard deviation, or by a tenth of the median one if that is larger; of
-    more than 100 columns, such as pixels, by the median one if that is larger, since rarely used ones would
-    dominate.
+    Each column is divided by its standard deviation, or by a tenth of the median one if that is larger. With
+    more than 100 columns, such as pixels, it is divided by the median one if that is larger: columns that are
+    almost constant would dominate otherwise.
 
     Parameters
     ----------

@@ -73,7 +73,14 @@ class RankScale:
 
     @classmethod
     def of(cls, scores: Tensor, gap: float = 0.0) -> "RankScale":
-        """Return the scale of the scores (m, K) of all rows and classes."""
+        """Return the scale of scores.
+
+        Parameters
+        ----------
+        scores : Tensor (m, K)
+            Of all rows and classes.
+        gap : float
+        """
         ordered = scores.double().flatten().sort().values
         return cls(ordered[_evenly_spaced(len(ordered), KNOTS)], gap)
 

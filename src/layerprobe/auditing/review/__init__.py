@@ -1,1 +1,1 @@
-"""Review by a person: a random sample of rows, the page that shows them, and what the decisions measure."""
+"""Review by a person: a random sample of rows, a page that shows them, and estimates from the decisions."""

@@ -48,7 +48,7 @@ class Decisions:
         if (self.sample_size, self.sample_seed) != (later.sample_size, later.sample_seed):
             raise InputError(
                 f"earlier decisions are on the sample n={self.sample_size}, seed={self.sample_seed}, these "
-                f"are on n={later.sample_size}, seed={later.sample_seed}: only one sample can measure"
+                f"are on n={later.sample_size}, seed={later.sample_seed}: give decisions on one sample only"
             )
         own = ("positions", "y", "reviewers")
         joined = {name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in own}

@@ -5,8 +5,8 @@ the normal approximation fails. MOVER combines them: the distances from the esti
 squares (Zou and Donner, Statistics in Medicine 2008). Distances shrink by the finite population correction,
 since a stratum that was reviewed as a whole has no sampling error. Nothing is assumed about the scores.
 
-A reviewer makes errors as well. Rows that were decided twice measure how often; the limits of this error
-rate widen the intervals (the correction of Rogan and Gladen, American Journal of Epidemiology 1978).
+A reviewer makes errors as well. Their rate is estimated from rows that were decided twice, and the limits of
+this rate widen the intervals (the correction of Rogan and Gladen, American Journal of Epidemiology 1978).
 """
 
 from typing import NamedTuple

@@ -36,8 +36,8 @@ class Review:
     reviewed : int
         Rows of the sample with a decision.
     undecided : int
-        Rows of the sample of which the reviewers cannot say or disagree evenly. They are left out, as if they
-        were like the other rows of their stratum.
+        Rows of the sample without a label: the reviewers chose "cannot say", or equally many chose different
+        labels. They are left out, as if they were like the other rows of their stratum.
     noise : Interval
         Share of wrong labels before any correction.
     precision : Interval
@@ -130,7 +130,7 @@ def measure(
     Parameters
     ----------
     decisions : Decisions
-        On rows of the sample, and possibly on others, which measure nothing since they were not drawn.
+        On rows of the sample, and possibly on other rows. The latter are not used: they were not drawn.
     sample : ReviewSample
     given, proposed : Tensor (n,), int64
         Class indices of the labels before and after relabelling.

@@ -113,7 +113,7 @@ def _identity(audit: Any, sample: ReviewSample) -> str:
 
 
 def row_contents(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
-    """Return what is shown of each row: a picture, a text, the values of a table, or nothing.
+    """Return the content to show of each row: a picture, a text, the values of a table, or nothing.
 
     Parameters
     ----------

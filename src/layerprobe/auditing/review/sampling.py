@@ -84,8 +84,8 @@ def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: i
 def stratify(label_score: np.ndarray, changed: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
     """Divide the rows by change and score.
 
-    Changed rows are divided at their median score. Other rows are divided into as many of the lowest scores
-    as there are changed rows (at least a tenth, at most half of them), and two halves of the rest.
+    Changed rows are divided at their median score. Of the other rows, as many as are changed form a stratum
+    of the lowest scores (at least a tenth, at most half of these rows). The rest is divided into two halves.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 The paper's operation counts for fitting MASC use the variance threshold as the number of components. Here a
 class of n_k rows costs n_k d^2 for its second moment (the symmetric half) and 22/3 d^3 for the
-eigendecomposition, or n_k^2 d + 22/3 n_k^3 + 2 n_k d r_k by its Gram matrix where n_k < d.
+eigendecomposition. Where n_k < d, its Gram matrix costs n_k^2 d + 22/3 n_k^3 + 2 n_k d r_k instead.
 """
 
 import time

@@ -1,8 +1,8 @@
 """Similarity of a memorised and a generalised network, an experiment of our own.
 
-Hidden layers of two networks have no coordinates in common, but both see the same test data. The outputs X
-of a layer are (m, d) over m test images, so each feature, and each score on a direction of the layer, is a
-vector in R^m. Both measures compare the networks there.
+Hidden layers of two networks have no coordinates in common, but both networks have outputs for the same test
+images. The outputs X of a layer for m test images are (m, d). Each feature of the layer, and each projection
+of the rows on a direction, is therefore a vector in R^m, where both measures compare the networks.
 """
 
 from collections.abc import Iterator

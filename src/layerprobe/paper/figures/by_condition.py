@@ -179,7 +179,7 @@ def _cost(rows: pd.DataFrame) -> "Figure":
         for probe, style in PROBE_STYLES.items():
             chosen = total[complete & (total.index.get_level_values("probe") == probe)]
             spans = pd.DataFrame({name: chosen[name, "sum"] for name in RANGE}).droplevel("probe")
-            spans = spans[spans["mean"] > 0]  # a cost of zero has no place on a logarithmic axis
+            spans = spans[spans["mean"] > 0]  # a logarithmic axis cannot show a cost of zero
             spans.index = pd.Index([float(titles.index(family)) for family in spans.index])
             if len(spans):
                 lines.append(Line(PROBE_TITLES[probe], style, spans, "marker"))

@@ -25,7 +25,7 @@ class FigureSpec:
 
     name: str  # its name in `FIGURES`
     title: str  # the headline
-    caption: str  # what it shows
+    caption: str
     needs: tuple[str, ...]  # names of the experiments whose rows it requires
     # draws it from the rows, or from the histories (`history`), and the published frame (`published`)
     plot: Callable[..., "Figure"]
