@@ -344,7 +344,9 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         title=f"Decoding generalization from memorization, {plan.scale.name} scale",
         finding=note + finding(tables.made),
         figures={
-            f"{FIGURES[name].title}. {FIGURES[name].caption}": drawn for name, drawn in figures.made.items()
+            f"{FIGURES[name].title}. {FIGURES[name].caption}": figures.made[name]
+            for name in FIGURES  # the figures of the paper first
+            if name in figures.made
         },
         tables={
             "Beside the published numbers": _comparisons(tables.made),

@@ -93,7 +93,10 @@ class FigureSpec:
         if shown.empty:
             what = f"shows {', '.join(self.pairs)}" if self.pairs else "shows other pairs and degrees"
             there = ", ".join(frame["pair"].unique())
-            raise MissingRowsError(f"{self.name} {what}; there are rows of {there} only")
+            raise MissingRowsError(
+                f"{self.name} {what}; there are rows of {there} only. The figures noisy_subspaces, "
+                "true_subspaces and retraining show the pairs that the paper does not."
+            )
         return shown
 
     def _missing(self, shown: Frame) -> str:
