@@ -53,7 +53,7 @@ pd.DataFrame(
 
 sample = audit.review_sample(n=100, seed=0)
 reviewed = audit.apply(pd.DataFrame({"index": sample["index"], "label": true[sample["index"]]}))
-shares = {"estimated": audit.noise_interval, "measured": tuple(reviewed.review.noise)}
+shares = {"before the review": audit.noise_interval, "measured on 100 rows": tuple(reviewed.review.noise)}
 
 figure, ax = plt.subplots(figsize=(7, 1.8), layout="constrained")
 for name, (value, low, high) in shares.items():

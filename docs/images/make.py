@@ -32,7 +32,7 @@ def screenshot(browser, name: str, width: int, height: int) -> None:
     image = (
         Image.open(io.BytesIO(browser.get_screenshot_as_png()))
         .convert("RGB")
-        .crop((0, 0, width - 15, height))
+        .crop((0, 0, width - 15, height - 6))
     )
     image.quantize(64).save(FOLDER / f"{name}.png", optimize=True)
 
