@@ -132,7 +132,7 @@ def test_page_without_flags(tmp_path):
     audit = make_audit()
     audit.issues["is_label_issue"] = False
     audit.issues["suggested_label"] = audit.issues["given_label"]
-    audit.expected_precision = np.nan
+    audit.evidence.loc[1, "value"] = np.nan
     page = show(audit, tmp_path)
     assert re.search(r"<h2>The most frequent pairs of flagged labels</h2>\s*<p>None.</p>", page)
     assert "No rows are shown." in page
