@@ -281,7 +281,7 @@ def test_status_shows_the_state_of_runs(capsys, tmp_path):
         (["paper", "tables", "tabel1"], "There is no table 'tabel1'. Did you mean table1?"),
     ],
 )
-def test_mistyped_name_is_answered_by_the_similar_one(capsys, arguments, said):
+def test_mistyped_name_gets_the_similar_one(capsys, arguments, said):
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert said in printed.err
@@ -310,6 +310,6 @@ def test_help_of_a_command_fits_80_columns_and_names_types_plainly(capsys, monke
     assert "(default: True)" not in text
 
 
-def test_completion_script_is_printed_as_it_is(capsys):
+def test_completion_script_is_printed_unchanged(capsys):
     assert main(["--tyro-print-completion", "bash"]) == 0
     assert "complete" in capsys.readouterr().out

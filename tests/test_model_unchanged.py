@@ -108,7 +108,7 @@ def model():
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-def test_a_model_is_as_before_and_can_be_trained(model, entry):
+def test_model_is_unchanged_and_can_be_trained(model, entry):
     untouched = copy.deepcopy(model)
     before = state(model)
     ENTRIES[entry](model)
@@ -117,7 +117,7 @@ def test_a_model_is_as_before_and_can_be_trained(model, entry):
 
 
 @pytest.mark.parametrize("entry", [entry for entry in ENTRIES if "plan" not in entry])
-def test_a_model_is_as_before_after_an_exception(model, entry):
+def test_model_is_unchanged_after_an_exception(model, entry):
     model.fail = True
     before = state(model)
     with pytest.raises(ZeroDivisionError):

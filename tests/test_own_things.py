@@ -313,7 +313,7 @@ def test_wrong_rows_of_an_experiment_are_refused(tmp_path):
     assert gather([spec], tmp_path).empty
 
 
-def test_statement_on_probes_is_one_everywhere(capsys):
+def test_statement_on_probes_is_equal_in_help_messages_and_docs(capsys):
     table = probes_of().to_dict("records")
     lines = [
         f"| {row['experiment']} | {row['probes']} | {row['further']} |".replace("|  |", "| |")

@@ -165,7 +165,7 @@ def test_two_classes():
     assert (found.issues["given_label"] != found.issues["suggested_label"])[mask].all()
 
 
-def test_clean_labels_are_hardly_flagged():
+def test_few_clean_labels_are_flagged():
     rows, given, held, held_given, *_ = planted(rate=0.0)
     found = run(rows, given, held, held_given)
     assert found.issue_mask().mean() == pytest.approx(found.noise.rate, abs=1 / N)
@@ -173,7 +173,7 @@ def test_clean_labels_are_hardly_flagged():
     assert found.advice == "review"
 
 
-def test_every_number_says_what_it_rests_on(found):
+def test_evidence_states_kind_and_basis_of_every_number(found):
     evidence = found.evidence.set_index("quantity")
     by_one_estimator = [f"wrong labels by {name}" for name in found.noise.estimates]
     assert set(evidence.loc[by_one_estimator, "kind"]) == {"estimated"}

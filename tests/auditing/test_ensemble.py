@@ -178,7 +178,7 @@ def test_selection_stops(monkeypatch):
     assert select_members([hidden, *pool], right) == pool[:2]  # of its probe and layer another one is better
 
 
-def test_rows_may_come_in_any_order():
+def test_order_of_rows_does_not_change_the_scores():
     candidates = [RIDGE, VELPIC, Candidate("a", "whitened_knn", 25)]
     _, plain = fit(candidates)
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))

@@ -83,7 +83,7 @@ def said(found, flagged=70):
     return label_finding(found, found.noise, 10, flagged)
 
 
-def test_doubts_about_the_network_say_nothing_about_the_labels():
+def test_doubts_about_the_network_do_not_change_the_finding_on_the_labels():
     weak = findings(gain=(-0.1, -0.2, -0.05), controls={"untrained copy": 0.9})
     assert said(weak) == said(findings())
     assert "30% of the labels are wrong (25% to 35%)" in said(weak)
@@ -244,7 +244,7 @@ def test_labels_and_expected_errors_by_policy(policy, labels, right):
     np.testing.assert_allclose(result.targets, expected)
 
 
-def test_prune_leaves_flagged_rows_out_and_the_others_as_they_are():
+def test_prune_removes_flagged_rows_only():
     result = repaired("prune")
     assert result.kept.tolist() == [True, True, False, True]
     assert result.labels.tolist() == CLASSES[GIVEN].tolist()

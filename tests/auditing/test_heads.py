@@ -281,7 +281,7 @@ def test_names_of_the_configuration_give_the_order(net):
     assert head_of(default)[0] == pytest.approx(expected)
 
 
-def test_right_and_untrained_networks_raise_no_alarm(net):
+def test_right_and_untrained_networks_do_not_warn(net):
     torch.manual_seed(1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", LayerprobeWarning)

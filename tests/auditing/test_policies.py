@@ -218,7 +218,7 @@ def test_fully_memorised_predictions_are_at_chance():
     assert memorisation_corrected(given, given, posterior).unique().tolist() == [1 / K]
 
 
-def test_uninformative_posterior_corrects_nothing():
+def test_uninformative_posterior_does_not_change_the_accuracy():
     given, _, predicted, _ = planted(0.3, 0.6)
     nothing = torch.full((N, K), 0.4 / (K - 1), dtype=torch.float64)
     nothing[torch.arange(N), given] = 0.6

@@ -46,7 +46,7 @@ def test_more_trusted_rows_narrow_the_interval():
     assert many.high - many.low < 0.6 * (few.high - few.low)
 
 
-def test_predictions_by_chance_tell_nothing():
+def test_rate_is_unknown_with_predictions_by_chance():
     found = rate_by_trusted_rows(torch.arange(100) % 5 == 0, torch.arange(700) % 5 == 0, 5)
     assert np.isnan(found.value)
     assert (found.low, found.high) == (0, 1)

@@ -147,7 +147,7 @@ def test_functions_that_were_not_used_are_refused(plain, trained, path):
         Audit.load(path, trained, inputs=standardised)
 
 
-def test_views_that_the_library_names_come_back_by_name(path):
+def test_named_views_are_restored_by_name(path):
     images = torch.rand(60, 1, 6, 6, generator=generator)
     y = torch.arange(60) % 3
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))

@@ -244,7 +244,7 @@ def test_eigenvalues_are_those_of_the_second_moment(problem):
 
 
 @given(problem=problems(), variance=st.sampled_from(VARIANCES))
-def test_saturated_says_that_every_class_fills_the_space(problem, variance):
+def test_saturated_is_true_if_every_class_fills_the_space(problem, variance):
     oracle = problem.oracle(variance=variance)
     assume(is_clear(oracle, variance, 1e-9))
     d = problem.X.shape[1]
@@ -296,7 +296,7 @@ def test_a_wide_layer_streamed_and_merged():
 
 
 @given(seed=st.integers(0, 2**32 - 1), d=st.integers(2, 10), extra=st.integers(0, 2))
-def test_gram_and_moment_routes_agree(seed, d, extra):
+def test_gram_matrix_and_moment_give_equal_subspaces(seed, d, extra):
     """The same n_k >= d rows, seen in a space of more than n_k dimensions, span the same subspaces."""
     rng = np.random.default_rng(seed)
     K, n_k = 3, d + extra
@@ -320,7 +320,7 @@ def test_gram_and_moment_routes_agree(seed, d, extra):
 
 @DTYPES
 @pytest.mark.parametrize("n", [20, 40, 3000])
-def test_rank_deficient_rows_have_their_rank_on_every_route(n, dtype):
+def test_rank_deficient_rows_have_their_rank_by_every_algorithm(n, dtype):
     rng = np.random.default_rng(3)  # whole numbers below 2^24: exactly rank 5 in both precisions
     X = rng.integers(-300, 301, size=(n, 5)) @ rng.integers(-300, 301, size=(5, 30))
     problem = Problem(X, np.zeros(n, dtype=np.int64), 1, X[:5]).astype(dtype)
@@ -380,7 +380,7 @@ def test_any_batches_and_any_merge_order_equal_one_shot(data, sizes):
             np.testing.assert_allclose(streamed_cosines[:, k], cosines[:, k], rtol=0, atol=1e-12)
 
 
-def test_moments_of_no_rows_at_all_add_nothing():
+def test_adding_no_rows_does_not_change_the_moments():
     X, codes = torch.eye(3, dtype=torch.float64), torch.tensor([0, 1, 1])
     moments = ClassMoments(2, 3, dtype=torch.float64)
     moments.update(X[:0], codes[:0])

@@ -14,12 +14,12 @@ def test_amounts_of_memory(memory, expected):
 
 
 @pytest.mark.parametrize("memory", [0, -1, True, "much", "8 GiX", "0", None])
-def test_other_words_are_no_memory(memory):
+def test_invalid_amounts_of_memory_are_refused(memory):
     with pytest.raises(InputError, match="8GiB"):
         as_bytes(memory)
 
 
-def test_amounts_read_well():
+def test_amounts_are_formatted_with_units():
     assert [readable(n) for n in (12, 2048, 3 * 2**30)] == ["12 B", "2.0 KiB", "3.0 GiB"]
 
 
@@ -42,7 +42,7 @@ def limit(folder, most, used, cache):
     (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cache}\n")
 
 
-def test_what_is_free_is_what_the_smallest_limit_leaves(machine):
+def test_free_memory_is_that_of_the_smallest_limit(machine):
     assert free_memory() == 1_024_000
     limit(machine, "max", 10, 0)
     assert free_memory() == 1_024_000
@@ -52,7 +52,7 @@ def test_what_is_free_is_what_the_smallest_limit_leaves(machine):
     assert free_memory() == 0
 
 
-def test_memory_is_asked_for_before_it_is_taken(machine):
+def test_exceeded_limit_is_one_error_before_allocation(machine):
     require_memory(800_000, "outputs", "fewer layers")
     with pytest.raises(InputError, match=r"outputs need .* 80% of what is free here is .*: fewer layers"):
         require_memory(900_000, "outputs", "fewer layers")

@@ -33,7 +33,7 @@ def assert_same_subspaces(found, expected, atol=1e-9):
 
 @pytest.mark.parametrize("d", [20, 119, 120, 121, 400])
 @pytest.mark.parametrize("strength", [{}, {"variance": 0.5}, {"variance": 1.0}, {"components": 2}], ids=str)
-def test_noise_that_is_exactly_the_matrix_is_undone_exactly(d, strength):
+def test_noise_of_exactly_this_matrix_is_removed_exactly(d, strength):
     rows, true, many, labels = mixture(d)
     found = MASC(**strength, noise=T).fit(many, NAMES[labels])
     expected = MASC(**strength).fit(rows, NAMES[true])
@@ -76,7 +76,7 @@ def test_a_share_is_the_matrix_of_labels_redrawn_uniformly():
     np.testing.assert_allclose(0.7 * weights, np.eye(3) - 0.3 / 3, atol=1e-15)
 
 
-def test_no_noise_changes_nothing():
+def test_noise_of_zero_changes_nothing():
     rows, true, _, _ = mixture(20)
     assert_same_subspaces(MASC(noise=0.0).fit(rows, true), MASC().fit(rows, true))
     assert_same_subspaces(MASC(noise=torch.eye(3)).fit(rows, true), MASC().fit(rows, true))
@@ -131,7 +131,7 @@ def test_corrected_subspaces_approach_those_of_the_true_labels_and_others_do_not
     assert better.score(queries, truth) > MASC(components=3).fit(rows, labels).score(queries, truth) + 0.03
 
 
-def test_a_class_of_which_nothing_is_left_has_an_empty_subspace_and_says_so():
+def test_class_without_corrected_variance_warns_and_has_an_empty_subspace():
     rows = np.concatenate([np.tile([[0.1, 0.0, 0.0]], (10, 1)), 5 * np.eye(3), 6 * np.eye(3)])
     labels = ["x"] * 10 + ["y"] * 3 + ["z"] * 3
     masc = MASC(variance=0.5, noise=0.9)
@@ -142,7 +142,7 @@ def test_a_class_of_which_nothing_is_left_has_an_empty_subspace_and_says_so():
 
 
 @pytest.mark.parametrize("d", [8, 80])
-def test_a_layer_without_any_signal_is_no_harm(d):
+def test_layer_of_zeros_predicts_the_first_class(d):
     masc = MASC(noise=0.2).fit(np.zeros((9, d)), [0, 1, 2] * 3)
     assert masc.subspaces_.ranks == (0, 0, 0)
     assert masc.predict(np.ones((2, d))).tolist() == [0, 0]
@@ -165,7 +165,7 @@ def test_a_layer_without_any_signal_is_no_harm(d):
         (True, "got"),
     ],
 )
-def test_noise_that_cannot_be_is_refused_in_fit_and_partial_fit(noise, message):
+def test_invalid_noise_is_refused_in_fit_and_partial_fit(noise, message):
     rows, true, _, _ = mixture(20)
     with pytest.raises(InputError, match=message):
         MASC(noise=noise).fit(rows, true)
@@ -173,7 +173,7 @@ def test_noise_that_cannot_be_is_refused_in_fit_and_partial_fit(noise, message):
         MASC(noise=noise).partial_fit(rows, true, classes=[0, 1, 2])
 
 
-def test_stages_of_a_corrected_fit_are_fits_of_their_own():
+def test_stages_of_a_corrected_fit_equal_separate_fits():
     _, _, many, labels = mixture(20)
     masc = MASC(0.99, noise=T).fit(many, labels)
     for variance, scores in zip((0.4, 0.9), masc.staged_scores(many, (0.4, 0.9)), strict=True):

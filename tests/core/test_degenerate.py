@@ -47,7 +47,7 @@ def test_a_value_that_is_not_finite_is_refused(X, codes, value, dtype):
         MASC().fit(X, codes)
 
 
-def test_a_refused_batch_leaves_the_moments_as_they_were(X, codes):
+def test_refused_batch_does_not_change_the_moments(X, codes):
     moments = ClassMoments(K, d, dtype=torch.float64)
     moments.update(X, codes)
     before = moments.subspaces(variance=0.99)
@@ -66,7 +66,7 @@ def test_empty_data_are_refused(shape):
         MASC().fit(X, codes)
 
 
-def test_moments_that_saw_nothing_have_no_subspaces():
+def test_moments_without_rows_have_no_subspaces():
     with pytest.raises(InputError, match=r"(?i)row"):
         ClassMoments(K, d).subspaces(variance=0.99)
 
@@ -102,7 +102,7 @@ def test_dimensions_must_match(X, codes):
 
 
 @pytest.mark.parametrize("code", [-1, K, 99])
-def test_codes_must_be_in_range(X, codes, code):
+def test_class_indices_must_be_in_range(X, codes, code):
     codes[5] = code
     with pytest.raises(InputError, match=str(code)):
         fit_subspaces(X, codes, K, variance=0.99)
@@ -169,7 +169,7 @@ def test_masc_takes_any_real_numbers(dtype):
     ],
     ids=str,
 )
-def test_a_rule_that_cannot_be_meant_is_refused(X, codes, rule, message):
+def test_invalid_variance_or_components_are_refused(X, codes, rule, message):
     with pytest.raises(InputError, match=message):
         fit_subspaces(X, codes, K, **rule)
     moments = ClassMoments(K, d, dtype=torch.float64)
@@ -192,12 +192,12 @@ def test_a_rule_that_cannot_be_meant_is_refused(X, codes, rule, message):
     ],
     ids=str,
 )
-def test_the_rank_rule_checks_for_itself(rule):
+def test_rank_rule_checks_its_arguments(rule):
     with pytest.raises(InputError, match="components"):
         choose_rank(torch.tensor([2.0, 1.0]), **rule)
 
 
-def test_one_component_and_the_whole_variance_are_different_things(X, codes):
+def test_one_component_differs_from_the_whole_variance(X, codes):
     assert fit_subspaces(X, codes, K, components=1).ranks == (1, 1, 1)
     assert fit_subspaces(X, codes, K, variance=1.0).ranks == (2, 2, 2)
 
@@ -234,7 +234,7 @@ def test_a_class_without_rows_warns_and_is_never_predicted(X, codes):
     assert subspaces.predict(queries).tolist() == [1, 1, 1, 2, 2, 2, 3, 3, 3, 1]
 
 
-def test_a_class_without_rows_survives_saving(X, codes, tmp_path):
+def test_class_without_rows_is_saved_and_loaded(X, codes, tmp_path):
     with pytest.warns(DegenerateWarning):
         subspaces = fit_subspaces(X, codes + 1, K + 1, variance=0.99)
     subspaces.save(tmp_path / "subspaces.safetensors")
@@ -243,7 +243,7 @@ def test_a_class_without_rows_survives_saving(X, codes, tmp_path):
     assert loaded.predict(X).tolist() == subspaces.predict(X).tolist()
 
 
-def test_masc_may_wait_for_a_class(X, codes):
+def test_class_may_get_its_first_rows_in_a_later_batch(X, codes):
     masc = MASC().partial_fit(X[:6], codes[:6], classes=[0, 1, 2])
     with pytest.warns(DegenerateWarning, match=r"(?i)no rows|without rows"):
         assert masc.predict(X.numpy())[:6].tolist() == [0, 0, 0, 1, 1, 1]
@@ -251,7 +251,7 @@ def test_masc_may_wait_for_a_class(X, codes):
     assert masc.predict(X.numpy()).tolist() == codes.tolist()
 
 
-def test_masc_refuses_a_class_that_was_not_announced(X, codes):
+def test_class_that_is_not_in_classes_is_refused(X, codes):
     masc = MASC().partial_fit(X[:6], codes[:6], classes=[0, 1])
     with pytest.raises(InputError, match=r"2"):
         masc.partial_fit(X[6:], codes[6:])
@@ -265,7 +265,7 @@ def test_a_class_of_zeros_has_an_empty_subspace(X, codes):
     assert 1 not in subspaces.predict(X)
 
 
-def test_a_zero_query_has_no_angle_and_goes_to_the_first_class(X, codes):
+def test_zero_query_has_squared_cosine_zero_and_the_first_class(X, codes):
     subspaces = fit_subspaces(X, codes, K, variance=0.99)
     zero = torch.zeros(2, d, dtype=torch.float64)
     assert subspaces.squared_cosines(zero).tolist() == [[0, 0, 0]] * 2

@@ -17,7 +17,7 @@ def fitted(classes=("a", 2, None)):
     return fit_subspaces(X, CODES, 3, variance=0.9, classes=classes)
 
 
-def test_what_was_saved_is_loaded(tmp_path):
+def test_saved_subspaces_are_loaded(tmp_path):
     before = fitted()
     before.save(tmp_path / "s.safetensors")
     after = Subspaces.load(tmp_path / "s.safetensors")
@@ -27,7 +27,7 @@ def test_what_was_saved_is_loaded(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
 
 
-def test_what_cannot_be_saved_leaves_the_old_file(tmp_path):
+def test_failed_save_keeps_the_old_file(tmp_path):
     path = tmp_path / "s.safetensors"
     fitted().save(path)
     content = path.read_bytes()
@@ -41,7 +41,7 @@ def test_a_missing_folder_is_named(tmp_path):
         fitted().save(tmp_path / "nowhere" / "s")
 
 
-def test_a_place_that_no_file_can_take_is_named(tmp_path):
+def test_unusable_path_is_named(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "folder", tmp_path / "file" / "s"):

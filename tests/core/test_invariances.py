@@ -68,7 +68,7 @@ def append_zero_columns(X, y, queries, rng):
         append_zero_columns,
     ],
 )
-def test_answers_do_not_move(change, rule):
+def test_symmetries_do_not_change_ranks_and_cosines(change, rule):
     X, y, queries = draw()
     before = MASC(**rule).fit(X, y)
     changed_X, changed_y, changed_queries = change(X, y, queries, np.random.default_rng(11))
@@ -80,7 +80,7 @@ def test_answers_do_not_move(change, rule):
     assert len(np.unique(before.predict(queries))) > 1
 
 
-def test_renaming_classes_renames_the_answers():
+def test_renaming_classes_renames_the_predictions():
     X, y, queries = draw()
     names = np.array(["whale", "ant", "zebra", "bee"])  # their sorted order is not 0 1 2 3
     before, after = MASC().fit(X, y), MASC().fit(X, names[y])
@@ -90,7 +90,7 @@ def test_renaming_classes_renames_the_answers():
     np.testing.assert_allclose(after.squared_cosines(queries), expected, rtol=0, atol=1e-10)
 
 
-def test_a_change_that_matters_is_noticed():
+def test_shifted_rows_change_the_cosines():
     """Shifting the rows is no symmetry: the subspaces go through the origin."""
     X, y, queries = draw()
     before, after = MASC().fit(X, y), MASC().fit(X + 5, y)

@@ -16,7 +16,7 @@ def check_pairs(matrix):
     torch.testing.assert_close(matrix @ U, U * eigenvalues[:5], rtol=0, atol=1e-8 * float(eigenvalues[0]))
 
 
-def test_failure_of_the_fast_path_leads_to_the_plain_one(monkeypatch):
+def test_failed_fast_path_is_replaced_by_the_plain_one(monkeypatch):
     calls = []
 
     def fail(matrix):

@@ -18,7 +18,7 @@ def draw(n, d, K, dtype=torch.float32):
 
 @pytest.mark.parametrize(("n", "d", "K"), [(40, 300, 3), (900, 300, 5), (2_000, 300, 4), (6_000, 20, 3)])
 @pytest.mark.parametrize("batch", [1_000_000, 128])
-def test_memory_stays_under_the_bound_at_every_batch(n, d, K, batch):
+def test_memory_is_below_the_bound_after_every_batch(n, d, K, batch):
     X, codes = draw(n, d, K)
     moments = ClassMoments(K, d)
     buffer = ClassMoments.buffer_rows(K, d) * (4 * d + 8)

@@ -75,7 +75,7 @@ def test_kill_at_any_step_leaves_no_mixture(tmp_path):
         assert list(out.parent.iterdir()) == [out]
 
 
-def test_error_leaves_the_old_folder(tmp_path):
+def test_error_keeps_the_old_folder(tmp_path):
     out = old_folder(tmp_path / "out")
     with pytest.raises(ZeroDivisionError), replaced_folder(out) as folder:
         (folder / "a").write_text(str(1 // 0))

@@ -29,7 +29,7 @@ def test_workers_have_one_thread_and_the_settings_are_restored():
         torch.set_num_threads(1)
 
 
-def test_products_are_of_full_precision_whatever_is_set():
+def test_products_have_full_precision_under_any_setting():
     def settings():
         if hasattr(torch.backends.cuda.matmul, "fp32_precision"):
             return [b.matmul.fp32_precision for b in (torch.backends.cuda, torch.backends.mkldnn)]

@@ -33,7 +33,7 @@ def summed(X, codes, num_classes=K):
 
 @pytest.mark.parametrize("probe", PROBES, ids=str)
 @pytest.mark.parametrize(("n", "dtype"), [(600, torch.float64), (600, torch.float32), (60, torch.float64)])
-def test_sums_give_what_rows_give(probe, n, dtype):
+def test_probes_from_sums_equal_those_from_rows(probe, n, dtype):
     X, true, noisy = draw(n, dtype=dtype)
     sums = summed(X, torch.stack([noisy, true]))
     for s, labels in enumerate([noisy, true]):
@@ -45,7 +45,7 @@ def test_sums_give_what_rows_give(probe, n, dtype):
         torch.testing.assert_close(scores / scale, expected / scale, rtol=0, atol=tolerance)
 
 
-def test_lda_from_sums_is_scikit_learns_where_features_depend_on_each_other_or_die():
+def test_lda_from_sums_equals_scikit_learns_for_dependent_or_constant_features():
     X, true, _ = draw()
     X[:, 3] = 0
     X[:, 5] = X[:, 6] + 2 * X[:, 7]
@@ -78,14 +78,14 @@ def test_smaller_subspaces_are_parts_of_the_largest():
     assert statistics.subspaces(components=1).ranks == (1,) * K
 
 
-def test_a_class_that_a_set_lacks_is_no_class_of_it():
+def test_classes_of_a_set_are_those_with_rows_in_it():
     X, true, _ = draw()
     sums = summed(X, torch.stack([true, true % 2]))
     few = MASC().fit_statistics(sums.of(1), np.array(["even", "odd"]))
     assert few.score(X, np.array(["even", "odd"])[true % 2]) == MASC().fit(X, true % 2).score(X, true % 2)
 
 
-def test_what_has_no_scatter_is_refused():
+def test_sums_without_scatter_are_refused():
     X, true, _ = draw()
     for rows, codes, message in (
         (X, 0 * true, "at least two classes"),
@@ -97,7 +97,7 @@ def test_what_has_no_scatter_is_refused():
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3])
-def test_lda_from_sums_leaves_out_features_that_only_rounding_moves(scale):
+def test_lda_from_sums_ignores_features_that_vary_by_rounding_only(scale):
     X, true, _ = draw(dtype=torch.float32)
     X[:, 3] = 0.3  # float32 means and sums leave some of it
     X[:, 5] = torch.where(true == 0, 0.7, 0.1)  # the same on all rows of a class

@@ -50,7 +50,7 @@ def test_record_is_consistent_reproducible_and_read_only(kind):
 
 
 @each_kind
-def test_recipe_survives_json_and_makes_the_same_noise(kind):
+def test_recipe_read_from_json_makes_the_same_noise(kind):
     true = some_labels(500)
     made = KINDS[kind](true)
     recipe = json.loads(json.dumps(made.recipe))
@@ -85,7 +85,7 @@ def test_another_seed_gives_other_noise(kind):
 
 
 @pytest.mark.parametrize("kind", [noise.uniform, noise.published, noise.pair_flip])
-def test_degree_zero_changes_nothing(kind):
+def test_degree_zero_changes_no_label(kind):
     seed = {} if kind is noise.published else {"seed": 0}
     true = some_labels()
     made = kind(true, 0.0, K, **seed)

@@ -201,7 +201,7 @@ def test_an_exception_in_consume_or_pool_restores_the_model(normed, x):
         assert_state(normed, before)
 
 
-def test_consume_sees_the_training_flags_of_the_user(normed, x):
+def test_training_flags_are_those_of_the_user_in_consume(normed, x):
     flags = []
     capture(normed, x, consume=lambda *_: flags.append((normed.training, torch.is_inference_mode_enabled())))
     assert flags == [(True, False)]

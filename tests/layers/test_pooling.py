@@ -213,7 +213,7 @@ def test_the_first_layer_shows_the_channels_of_the_input(model, x, expected):
 
 
 @pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
-def test_a_policy_for_all_layers_leaves_the_input_whole(pool):
+def test_policy_for_all_layers_does_not_pool_the_input(pool):
     outputs = capture(LINEAR, TOKENS, ["input", "1"], pool=pool).outputs
     torch.testing.assert_close(outputs["input"], TOKENS.flatten(1))
     assert outputs["1"].shape == (6, 5)
@@ -229,7 +229,7 @@ def test_a_policy_for_all_layers_leaves_the_input_whole(pool):
     ],
 )
 @pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
-def test_channels_that_nothing_shows_are_not_guessed(model, x, pool):
+def test_unknown_channels_are_not_guessed(model, x, pool):
     message = (
         r"cannot be applied to layer 'output', \(6, .*which dimension is the channels.*give it a function"
     )

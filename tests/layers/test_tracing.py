@@ -372,7 +372,7 @@ def test_names_of_compiled_modules_may_contain_their_wrapper(x):
 @pytest.mark.parametrize(
     "convert", [torch.jit.script, lambda model: torch.jit.trace(model, torch.zeros(2, 4))]
 )
-def test_a_scripted_model_shows_its_input_and_output_and_says_why(x, convert):
+def test_scripted_model_has_input_and_output_only_with_the_reason(x, convert):
     model = convert(nn.Sequential(nn.Linear(4, 3), nn.ReLU()))
     with pytest.warns(LayerprobeWarning, match="the network is a module of torch.jit, whose inner layers"):
         assert list_layers(model, x).names == ["input", "output"]

@@ -60,7 +60,7 @@ def test_classes_of_one_set_alone_have_their_own_indices():
     assert set(second.predict(X).tolist()) == {1, 2}
 
 
-def test_sums_alone_serve_only_probes_that_need_no_rows():
+def test_sums_without_rows_fit_only_probes_that_need_no_rows():
     with pytest.raises(InputError, match=r"probe 'knn' on layer 'fc'.* needs rows"):
         fit_layer("fc", {"knn": KNN()}, SETS)
 

@@ -82,7 +82,7 @@ def test_variances_share_one_fit():
         assert len(columns) == 1
 
 
-def test_several_variances_equal_each_alone(model):
+def test_several_variances_equal_separate_calls(model):
     several = probe(model, (X, NOISY), train_labels=SETS, variances=[0.5, 0.8, 0.99], layers=["1", "3"])
     for variance in (0.5, 0.8, 0.99):
         alone = probe(
@@ -115,7 +115,7 @@ def test_string_labels_stream(model):
     assert accuracies(streamed).equals(accuracies(held))
 
 
-def test_streamed_sums_stay_under_the_plan(model, monkeypatch):
+def test_streamed_sums_take_at_most_the_planned_memory(model, monkeypatch):
     found = plan(model, (X, NOISY), label_sets=2, probes=BY_SUMS, layers=["1", "3"], changed=0.4)
     by_layer = {layer.name: layer.sums for layer in found.layers}
     dims = {layer.dim: layer.name for layer in found.layers}
@@ -139,7 +139,7 @@ def test_streamed_sums_stay_under_the_plan(model, monkeypatch):
     assert not held
 
 
-def test_too_small_memory_limit_says_what_to_change(model, forwards):
+def test_too_small_memory_limit_is_an_error_with_advice(model, forwards):
     with pytest.raises(InputError, match=r"the budget is 390\.6 KiB: .*") as raised:
         probe(model, (X, NOISY), train_labels=SETS, memory="400kB")
     assert forwards == [3, 2]  # two rows give the dimensions

@@ -55,7 +55,7 @@ def test_network_gives_layers_and_forward_operations():
 
 
 @pytest.mark.parametrize("memory", ["8GiB", 8 * 2**30])
-def test_exceeded_memory_limit_is_an_error_that_says_what_to_change(memory):
+def test_exceeded_memory_limit_is_an_error_with_advice(memory):
     dims = {"wide": 8192, "narrow": 512}
     assert plan(dims, rows=10**6, classes=100).least > 8 * 2**30
     with pytest.raises(InputError, match=r"the budget is 8\.0 GiB") as raised:
@@ -122,7 +122,7 @@ def test_working_memory_covers_the_largest_class():
 @pytest.mark.parametrize(
     ("dim", "n", "K", "dtype"), [(4096, 1500, 100, torch.float32), (512, 20_000, 10, torch.float64)]
 )
-def test_measured_peak_is_near_the_promise(dim, n, K, dtype):
+def test_measured_peak_is_near_the_plan(dim, n, K, dtype):
     model = nn.Sequential(nn.Linear(64, dim), nn.ReLU()).to(dtype)
     x, y = torch.randn(n, 64, dtype=dtype), torch.arange(n) % K
     found = plan(model, (x, y), layers="1")

@@ -380,7 +380,7 @@ class Frames(nn.Module):
         return self.head(maps.mean((2, 3)))
 
 
-def test_films_are_batches_of_a_convolution():
+def test_image_sequences_are_batches_of_a_convolution():
     torch.manual_seed(0)
     films, y, net = torch.randn(30, 5, 1, 6, 6), torch.arange(30) % 3, Frames()
     own = [

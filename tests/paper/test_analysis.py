@@ -60,7 +60,7 @@ def test_a_run_of_another_process_raises_busy(root):
         analyse(SPEC, root, WANTED)
 
 
-def test_a_grid_goes_on_when_one_run_fails(root):
+def test_failed_run_does_not_end_the_grid(root):
     absent = RunSpec.of("mlp-digits", 0.4, 1, subset=64, max_epochs=2)
     reports = []
     outcomes = analyse_grid({absent: WANTED, SPEC: WANTED}, root, jobs=1)
@@ -71,7 +71,7 @@ def test_a_grid_goes_on_when_one_run_fails(root):
     assert reports == []
 
 
-def test_gathered_rows_know_their_runs(root):
+def test_gathered_rows_name_their_runs(root):
     assert list(gather([SPEC], root)) == COLUMNS
     assert gather([SPEC], root).empty
     analyse(SPEC, root, ["noisy_subspaces"])
@@ -79,13 +79,13 @@ def test_gathered_rows_know_their_runs(root):
     assert rows["key"].unique().tolist() == [SPEC.key[:12]]
 
 
-def test_histories_know_their_runs_and_targets(root):
+def test_histories_name_their_runs_and_targets(root):
     history = histories([SPEC, RunSpec.of("mlp-digits", 0.8, 0)], root)
     assert history["epoch"].tolist() == [1, 2]
     assert history["target"].unique().tolist() == [SPEC.recipe.target]
     assert list(histories([], root)) == list(history)
 
 
-def test_a_run_that_goes_on_has_no_history_yet(root):
+def test_unfinished_run_has_no_history(root):
     (run_folder(root, SPEC) / "done").unlink()
     assert histories([SPEC], root).empty

@@ -43,7 +43,7 @@ def test_a_claim_holds_where_cells_agree_and_no_control_objects(rows):
     assert "MASC on the untrained network: better in 0, equal in 0 of 8" in said["controls"]
 
 
-def test_a_control_that_is_as_good_leaves_a_caveat(rows):
+def test_equal_control_leaves_a_caveat(rows):
     untrained = (rows["experiment"] == "controls") & (rows["setting"] == "untrained")
     raised = rows.assign(value=rows["value"].mask(untrained, rows["value"] + 0.25))
     said = line(raised, MASC_BEATS)

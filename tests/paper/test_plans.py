@@ -29,7 +29,7 @@ def test_table_1_takes_the_noisy_grid_and_one_experiment():
     assert {name for names in made.work.values() for name in names} == {"noisy_subspaces"}
 
 
-def test_all_is_every_table_and_figure_and_nothing_is_left_undone():
+def test_plan_of_all_has_every_table_figure_and_experiment():
     made = plan(["all"], SMALL, PAPER_PAIRS)
     assert set(made.targets) == {*TABLES, *FIGURES}
     assert {name for names in made.work.values() for name in names} == set(EXPERIMENTS)

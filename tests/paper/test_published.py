@@ -83,7 +83,7 @@ def test_numbers_are_those_of_the_files():
     assert math.isnan(published.table1()["model_peak_epoch_test"].iloc[-1])
 
 
-def test_a_frame_that_is_changed_leaves_the_next_one_alone():
+def test_changing_a_frame_does_not_change_the_next_one():
     rows = published.training()
     rows.loc[:, "test"] = 0.0
     assert published.training()["test"].gt(0).all()

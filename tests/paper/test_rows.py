@@ -6,13 +6,13 @@ from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.rows import COLUMNS, MEASURE, of_run, read_rows, rows_path, tidy, write_rows
 
 
-def test_rows_come_back_from_disk_as_they_went(memorised, tmp_path):
+def test_rows_are_equal_after_writing_and_reading(memorised, tmp_path):
     rows = EXPERIMENTS["noisy_subspaces"].measure(memorised)
     write_rows(tmp_path, "noisy_subspaces", rows)
     pd.testing.assert_frame_equal(read_rows(tmp_path, "noisy_subspaces"), rows, check_exact=True)
 
 
-def test_a_number_keeps_its_last_bit(tmp_path):
+def test_numbers_are_equal_to_the_last_bit(tmp_path):
     rows = tidy([{"metric": "accuracy", "value": 0.1 + 0.2}])
     write_rows(tmp_path, "x", rows)
     assert read_rows(tmp_path, "x")["value"].item() == 0.1 + 0.2
@@ -25,7 +25,7 @@ def test_missing_values_are_empty():
     assert rows["epoch"].isna().item()
 
 
-def test_rows_say_which_run_they_are_of(memorised):
+def test_rows_name_their_run(memorised):
     rows = of_run(memorised.run, tidy([{"metric": "accuracy", "value": 1}]))
     assert list(rows) == COLUMNS
     first = rows.iloc[0]

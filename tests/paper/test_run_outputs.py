@@ -23,7 +23,7 @@ def rows_run(model):
     return rows
 
 
-def test_one_pass_serves_every_layer(memorised):
+def test_all_layers_are_captured_in_one_pass(memorised):
     model = memorised.model()
     rows = rows_run(model)
     outputs = memorised.outputs_of(model)
@@ -46,7 +46,7 @@ def test_outputs_above_the_memory_limit_are_captured_layer_by_layer(memorised):
     assert sum(rows) == len(whole) * (300 + 100 + 2 * 64)  # at most 64 rows are run once more per pass
 
 
-def test_the_generalised_run_differs_in_its_labels_alone(memorised, generalised):
+def test_generalised_run_differs_in_its_labels_only(memorised, generalised):
     sibling = memorised.generalised()
     assert sibling.spec == generalised.spec
     assert np.array_equal(sibling.noisy, memorised.true)

@@ -26,7 +26,7 @@ def quick(probe):
     return probe.set_params(epochs=300, learning_rate=0.01) if "epochs" in probe.get_params() else probe
 
 
-def test_the_registry_names_what_the_issue_names():
+def test_registry_starts_with_the_probes_of_the_paper():
     assert available()[:6] == ["masc", "ncm", "logistic", "lda", "qda", "knn"]
 
 
@@ -55,7 +55,7 @@ def test_planted_classes_are_found(probe):
     ],
     ids=["ints", "strings", "tuples", "mixed", "strings and ints", "sets"],
 )
-def test_classes_are_any_hashable(probe, names):
+def test_classes_may_be_any_hashables(probe, names):
     fitted = quick(probe).fit(X, [names[k] for k in CODES])
     assert list(fitted.predict(QUERY)) == list(names)
     assert list(fitted.classes_) == list(names)
@@ -63,7 +63,7 @@ def test_classes_are_any_hashable(probe, names):
     assert fitted.score(QUERY, [names[0]] * 3) == pytest.approx(1 / 3)
 
 
-def test_tensors_give_tensors_and_the_same_answers(probe):
+def test_tensors_give_tensors_and_equal_predictions(probe):
     by_array = clone(probe).fit(X, CODES)
     by_tensor = clone(probe).fit(torch.from_numpy(X), torch.from_numpy(CODES))
     predicted = by_tensor.predict(torch.from_numpy(X))
@@ -76,14 +76,14 @@ def test_tensors_give_tensors_and_the_same_answers(probe):
     assert by_tensor.score(torch.from_numpy(X), torch.from_numpy(CODES)) == by_array.score(X, CODES)
 
 
-def test_scores_have_a_column_a_class_and_agree_with_the_prediction(probe):
+def test_scores_have_one_column_per_class_and_agree_with_the_prediction(probe):
     fitted = probe.fit(X, CODES)
     scores = fitted.decision_function(X)
     assert scores.shape == (120, 3)
     assert (scores.argmax(1) == fitted.predict(X)).all()
 
 
-def test_two_classes_have_one_column_as_scikit_learn_demands(probe):
+def test_two_classes_have_one_column_as_scikit_learn_requires(probe):
     two = CODES < 2
     fitted = probe.fit(X[two], CODES[two])
     scores = fitted.decision_function(X)
@@ -91,7 +91,7 @@ def test_two_classes_have_one_column_as_scikit_learn_demands(probe):
     assert ((scores > 0).astype(int) == fitted.predict(X)).all()
 
 
-def test_a_constant_layer_has_an_answer_or_a_clear_error(probe):
+def test_constant_layer_is_predicted_or_raises_a_clear_error(probe):
     dead = np.zeros_like(X)
     if isinstance(probe, LDA | QDA):
         with pytest.raises(InputError, match="all rows are the same"):
@@ -100,7 +100,7 @@ def test_a_constant_layer_has_an_answer_or_a_clear_error(probe):
         assert len(set(probe.fit(dead, CODES).predict(dead))) == 1
 
 
-def test_one_class_has_an_answer_or_an_error_that_says_so(probe):
+def test_one_class_is_predicted_or_named_in_an_error(probe):
     if isinstance(probe, QDA):
         with pytest.raises(InputError, match="class"):
             probe.fit(X[:40], ["only"] * 40)
@@ -108,7 +108,7 @@ def test_one_class_has_an_answer_or_an_error_that_says_so(probe):
         assert set(probe.fit(X[:40], ["only"] * 40).predict(X)) == {"only"}
 
 
-def test_a_class_with_one_row_has_an_answer_or_an_error_that_names_it(probe):
+def test_class_with_one_row_is_predicted_or_named_in_an_error(probe):
     names = ["cat"] * 40 + ["dog"] * 40 + ["emu"] * 1
     if isinstance(probe, QDA):
         with pytest.raises(InputError, match="'emu'"):
@@ -142,19 +142,19 @@ def test_wrong_shapes_are_refused(probe, kind):
         fitted.predict(kind(X[:, :7]))
 
 
-def test_an_unfitted_probe_says_so(probe):
+def test_unfitted_probe_raises(probe):
     with pytest.raises(NotFittedError):
         probe.predict(torch.from_numpy(X))
 
 
-def test_integers_and_half_precision_are_taken(probe):
+def test_integers_and_half_precision_are_accepted(probe):
     whole = np.rint(10 * X).astype(np.int16)
     assert clone(probe).fit(whole, CODES).predict(whole).shape == (120,)
     half = torch.from_numpy(X).half()
     assert clone(probe).fit(half, CODES).predict(half).shape == (120,)
 
 
-def test_fitting_leaves_the_data_and_the_generators_alone(probe):
+def test_fitting_does_not_change_data_or_generators(probe):
     rows, labels = torch.from_numpy(X.copy()), torch.from_numpy(CODES.copy())
     state = torch.get_rng_state()
     probe.fit(rows, labels).predict(rows)
@@ -163,12 +163,12 @@ def test_fitting_leaves_the_data_and_the_generators_alone(probe):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_fit_repeats_bit_for_bit(probe):
+def test_repeated_fit_has_the_same_bits(probe):
     first, second = (clone(probe).fit(X, CODES).decision_function(X) for _ in range(2))
     assert (first == second).all()
 
 
-def test_every_registered_probe_documents_itself():
+def test_every_registered_probe_has_a_docstring():
     for name, kind in REGISTRY.items():
         assert kind.__doc__, name
         for parameter in kind().get_params():

@@ -22,7 +22,7 @@ def test_decision_function_is_the_squared_cosine_of_the_angles():
     np.testing.assert_allclose(masc.squared_cosines(X), masc.decision_function(X))
 
 
-def test_squared_cosines_keep_a_column_a_class_for_two():
+def test_squared_cosines_of_two_classes_have_two_columns():
     two = CODES < 2
     masc = MASC().fit(X[two], CODES[two])
     cosines = masc.squared_cosines(X)
@@ -30,7 +30,7 @@ def test_squared_cosines_keep_a_column_a_class_for_two():
     np.testing.assert_allclose(masc.decision_function(X), cosines[:, 1] - cosines[:, 0])
 
 
-def test_components_replace_the_default_variance_and_refuse_any_other():
+def test_components_replace_the_default_variance_only():
     assert MASC(components=3).fit(X, CODES).subspaces_.ranks == (3, 3, 3, 3)
     assert MASC(variance=None, components=2).fit(X, CODES).subspaces_.ranks == (2, 2, 2, 2)
     with pytest.raises(InputError, match="exactly one"):
@@ -39,7 +39,7 @@ def test_components_replace_the_default_variance_and_refuse_any_other():
         MASC(variance=None).fit(X, CODES)
 
 
-def test_one_component_is_not_all_of_the_variance():
+def test_one_component_differs_from_variance_one():
     assert MASC(components=1).fit(X, CODES).subspaces_.ranks == (1, 1, 1, 1)
     assert MASC(variance=1.0).fit(X, CODES).subspaces_.ranks == (5, 5, 5, 5)  # four directions and the mean
     noise = rng.standard_normal(X.shape)
@@ -49,7 +49,7 @@ def test_one_component_is_not_all_of_the_variance():
         MASC(variance=1).fit(X, CODES)
 
 
-def test_stages_equal_fits_of_their_own():
+def test_stages_equal_separate_fits():
     variances, components = [0.25, 0.5, 0.99, 0.75, 0.5], [1, 3]
     masc = MASC(variance=0.99).fit(X, CODES)
     staged = list(masc.staged_predict(X, variances, components))
@@ -66,7 +66,7 @@ def test_a_stage_above_the_fitted_variance_is_refused():
 
 
 @pytest.mark.parametrize("sizes", [[400], [1, 399], [100] * 4, [7] * 57 + [1]])
-def test_partial_fit_equals_fit_whatever_the_batches(sizes):
+def test_partial_fit_equals_fit_for_any_batches(sizes):
     masc = MASC()
     for rows, codes in zip(
         torch.from_numpy(X).split(sizes), torch.from_numpy(CODES).split(sizes), strict=True
@@ -77,7 +77,7 @@ def test_partial_fit_equals_fit_whatever_the_batches(sizes):
     np.testing.assert_allclose(masc.decision_function(X), whole.decision_function(X), atol=1e-12)
 
 
-def test_partial_fit_may_go_on_after_predicting():
+def test_partial_fit_continues_after_predicting():
     masc = MASC().partial_fit(X[:200], CODES[:200], classes=range(4))
     before = masc.decision_function(X)
     masc.partial_fit(X[200:], CODES[200:])
@@ -87,7 +87,7 @@ def test_partial_fit_may_go_on_after_predicting():
     )
 
 
-def test_partial_fit_wants_the_classes_first_and_no_others_later():
+def test_partial_fit_requires_the_classes_first_and_refuses_others_later():
     with pytest.raises(InputError, match="classes="):
         MASC().partial_fit(X, CODES)
     masc = MASC().partial_fit(X[:10], ["a"] * 10, classes=["a", "b"])
@@ -102,13 +102,13 @@ def test_partial_fit_keeps_its_classes():
 
 
 @pytest.mark.parametrize("stages", [{}, {"variances": 0.5}, {"components": [21]}])
-def test_stages_that_make_no_sense_are_refused(stages):
+def test_invalid_stages_are_refused(stages):
     with pytest.raises(InputError, match=r"at least one|sequences|at most the number of features, 20"):
         list(MASC(variance=1.0).fit(X, CODES).staged_predict(X, **stages))
 
 
 @pytest.mark.parametrize("n", [99, 100, 101])
-def test_float32_keeps_as_many_components_as_asked_on_both_routes(n):
+def test_float32_keeps_the_requested_components_by_moments_and_gram_matrices(n):
     spectrum = torch.logspace(0, -3, 100)  # of standard deviations: the weakest hold 1e-6 of the variance
     rows = torch.randn(n, 100, generator=torch.Generator().manual_seed(0)) * spectrum
     assert MASC(components=98).fit(rows, [0] * n).subspaces_.ranks == (98,)
@@ -120,7 +120,7 @@ def test_a_scale_whose_squares_float64_cannot_hold_is_refused():
             MASC().fit(X * scale, CODES)
 
 
-def test_partial_fit_after_fit_says_that_it_starts_anew():
+def test_partial_fit_after_fit_warns_that_it_starts_anew():
     masc = MASC().fit(X, CODES)
     with pytest.warns(LayerprobeWarning, match="starts anew"):
         masc.partial_fit(X[:200], CODES[:200])
@@ -136,7 +136,7 @@ def test_a_class_without_rows_is_never_predicted():
     assert masc.predict(np.zeros((1, 20))).tolist() == [1]
 
 
-def test_it_works_in_a_grid_search():
+def test_masc_works_in_a_grid_search():
     search = GridSearchCV(MASC(), {"variance": [0.3, 0.9]}, cv=3).fit(X, CODES)
     assert search.best_params_["variance"] in (0.3, 0.9)
     assert clone(search.best_estimator_).variance == search.best_params_["variance"]
@@ -150,7 +150,7 @@ def test_a_fit_on_another_device_predicts_there():
     assert (predicted.cpu().numpy() == MASC().fit(X, CODES).predict(X)).all()
 
 
-def test_a_stage_goes_without_components_and_without_the_moments():
+def test_stage_has_no_components_and_no_moments():
     by_components = MASC(components=5).fit(X, CODES)
     assert by_components.at(0.5).subspaces_.ranks == MASC(0.5).fit(X, CODES).subspaces_.ranks
     with pytest.raises(InputError, match="fit with the largest"):

@@ -83,7 +83,7 @@ def test_float64_is_used_only_where_it_is_needed():
     [(1e-30, "f4"), (1e19, "f4"), (1e37, "f4"), (3e37, "f4"), (1e-130, "f8"), (1e-30, "f8"), (1e130, "f8")],
 )
 @pytest.mark.parametrize("name", AT_OPTIMUM)
-def test_magnitudes_do_not_matter(name, scale, dtype):
+def test_magnitudes_do_not_change_the_predictions(name, scale, dtype):
     X = (scale * BASE).astype(dtype)
     plain = create(name).fit(BASE[TRAIN], Y[TRAIN]).predict(BASE[TEST])
     with warnings.catch_warnings():
@@ -101,7 +101,7 @@ def test_magnitudes_whose_squares_float64_cannot_hold_are_refused(name, scale):
 
 @pytest.mark.parametrize("name", ["masc", "ncm", "knn"])
 @pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e300])
-def test_the_length_of_a_query_does_not_matter_to_cosines(name, scale):
+def test_length_of_a_query_does_not_change_the_cosines(name, scale):
     probe = create(name).fit(BASE[TRAIN], Y[TRAIN])
     assert (probe.predict(scale * BASE[TEST]) == probe.predict(BASE[TEST])).all()
 
@@ -200,7 +200,7 @@ def test_a_missing_label_is_an_error_with_its_row(labels):
         "real",
     ],
 )
-def test_what_is_not_one_label_per_row_is_refused(labels):
+def test_labels_of_another_form_than_one_per_row_are_refused(labels):
     with pytest.raises(InputError, match=r"label|y must|y should"):
         create("ncm").fit(BASE, labels)
 
@@ -234,7 +234,7 @@ FRAME = pd.DataFrame(BASE[:, :3], columns=["a", "b", "c"])
     ],
 )
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors", "ignore:.*quantiz.*")
-def test_features_that_are_no_numbers_are_refused_by_one_family(X):
+def test_features_that_are_no_numbers_raise_one_family_of_errors(X):
     fitted = create("ncm").fit(BASE[:, :2], Y)
     for call in (lambda: create("ncm").fit(X, Y), lambda: fitted.predict(X)):
         with pytest.raises(InputError):
@@ -269,7 +269,7 @@ def test_one_family_catches_all_errors_of_a_probe():
 
 
 @pytest.mark.parametrize("name", AT_OPTIMUM)
-def test_a_weight_counts_rows(name):
+def test_row_of_weight_two_equals_two_rows(name):
     weights = rng.integers(0, 4, N)
     weights[: 2 * K] = 1
     weighted = create(name).fit(BASE[TRAIN], Y[TRAIN], sample_weight=weights[TRAIN])
@@ -283,7 +283,7 @@ def test_a_weight_counts_rows(name):
 
 
 @pytest.mark.parametrize("name", available())
-def test_probabilities_serve_scikit_learn(name):
+def test_probabilities_work_in_scikit_learn(name):
     for classes in (2, K):
         rows = classes > Y
         probe = create(name).fit(BASE[rows], Y[rows])

@@ -18,7 +18,7 @@ def data(n, d, K=3, dtype=np.float64):
 
 @pytest.mark.parametrize("d", [6, 90])
 @pytest.mark.parametrize("strength", [1e-3, 1.0, 50.0])
-def test_it_is_scikit_learns_ridge_to_one_hot_targets(d, strength):
+def test_scores_equal_scikit_learns_ridge_to_one_hot_targets(d, strength):
     X, codes = data(50, d)
     centred = X - X.mean(0)
     penalty = strength * np.square(centred).sum() / d
@@ -57,7 +57,7 @@ def test_float32_rows_give_the_scores_of_float64_rows(n, d):
 
 @pytest.mark.parametrize("d", [8, 60])
 @pytest.mark.parametrize(("dtype", "scales"), [(np.float32, (1e-18, 1e18)), (np.float64, (1e-100, 1e100))])
-def test_the_scale_of_a_layer_changes_nothing(d, dtype, scales):
+def test_scale_of_a_layer_does_not_change_the_scores(d, dtype, scales):
     X, codes = data(40, d, dtype=dtype)
     unscaled = Ridge(0.3).fit(X, codes)
     for scale in scales:
@@ -67,7 +67,7 @@ def test_the_scale_of_a_layer_changes_nothing(d, dtype, scales):
         np.testing.assert_allclose(scaled.loo_scores(rows, codes), unscaled.loo_scores(X, codes), atol=1e-4)
 
 
-def test_fewer_rows_than_features_take_another_route_to_the_same_answer():
+def test_fewer_rows_than_features_give_equal_scores():
     X, codes = data(40, 12)
     rotation = np.linalg.qr(rng.standard_normal((50, 50)))[0][:12]
     wide = X @ rotation  # the same rows in 50 dimensions, by the Gram matrix
@@ -77,7 +77,7 @@ def test_fewer_rows_than_features_take_another_route_to_the_same_answer():
     np.testing.assert_allclose(gram.loo_scores(wide, codes), narrow.loo_scores(X, codes), atol=1e-9)
 
 
-def test_a_row_that_leaves_all_others_alike_is_scored_by_their_mean():
+def test_row_whose_other_rows_are_equal_gets_the_class_shares():
     X = np.zeros((5, 3))
     X[2] = [1.0, 2.0, 3.0]
     codes = [0, 0, 1, 1, 1]
@@ -86,14 +86,14 @@ def test_a_row_that_leaves_all_others_alike_is_scored_by_their_mean():
     assert np.isfinite(scores).all()
 
 
-def test_a_dead_layer_predicts_the_most_frequent_class():
+def test_constant_layer_predicts_the_most_frequent_class():
     X = np.full((5, 3), 7.0)
     ridge = Ridge().fit(X, ["b", "a", "b", "b", "a"])
     assert ridge.predict(X).tolist() == ["b"] * 5
     np.testing.assert_allclose(ridge.loo_scores(X, ["b", "a", "b", "b", "a"])[0], [0.5, 0.5])
 
 
-def test_rows_and_blocks_may_come_in_any_order():
+def test_order_of_rows_and_blocks_does_not_change_the_scores():
     X, codes = data(5000, 7)
     order = rng.permutation(5000)
     ridge, shuffled = Ridge().fit(X, codes), Ridge().fit(X[order], codes[order])
@@ -105,7 +105,7 @@ def test_rows_and_blocks_may_come_in_any_order():
     np.testing.assert_array_equal(tensors, left_out)
 
 
-def test_a_wrong_label_is_seen_by_the_fit_and_not_by_leave_one_out():
+def test_wrong_label_changes_its_fitted_score_but_not_its_leave_one_out_score():
     X, codes = data(60, 50)
     X += 3 * np.eye(3, 50)[codes]
     wrong = codes.copy()

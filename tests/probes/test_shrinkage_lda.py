@@ -20,7 +20,7 @@ def data(n, d, K=4, dtype=np.float64):
     ("n", "d", "shrinkage"),
     [(200, 8, 0.0), *((n, d, s) for n, d in [(200, 8), (60, 90)] for s in (0.01, 0.3, 1.0))],
 )
-def test_it_is_scikit_learns(n, d, K, shrinkage):
+def test_scores_equal_those_of_scikit_learn(n, d, K, shrinkage):
     X, codes = data(n, d, K)
     theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(X, codes)
     found = ShrinkageLDA(shrinkage).fit(X, codes)
@@ -51,7 +51,7 @@ def test_float32_rows_give_the_labels_of_float64_rows():
 
 
 @pytest.mark.parametrize(("n", "d"), [(200, 8), (60, 90)])
-def test_the_scale_of_a_layer_changes_nothing(n, d):
+def test_scale_of_a_layer_does_not_change_the_scores(n, d):
     X, codes = data(n, d)
     expected = ShrinkageLDA().fit(X, codes).decision_function(X)
     for scale in (1e-100, 1e100):
@@ -59,7 +59,7 @@ def test_the_scale_of_a_layer_changes_nothing(n, d):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8)
 
 
-def test_fewer_rows_than_features_take_another_route_to_the_same_answer():
+def test_fewer_rows_than_features_give_equal_scores():
     X, codes = data(60, 20)
     wide = X @ np.linalg.qr(rng.standard_normal((100, 100)))[0][:20]
     # The same floor s trace / d and the same (1 - s), up to a factor of all scores that priors do not have
@@ -72,11 +72,11 @@ def test_fewer_rows_than_features_take_another_route_to_the_same_answer():
     np.testing.assert_allclose(differences[0], differences[1], atol=1e-9)
 
 
-def test_classes_without_spread_are_told_apart_by_their_means():
+def test_classes_without_spread_are_separated_by_their_means():
     means = np.array([[1.0, 0.0, 5.0], [0.0, 1.0, 5.0], [1.0, 1.0, 7.0]])
     fitted = ShrinkageLDA().fit(np.repeat(means, 4, axis=0), np.repeat([0, 1, 2], 4))
     assert fitted.predict(means).tolist() == [0, 1, 2]
 
 
-def test_a_dead_layer_predicts_the_most_frequent_class():
+def test_constant_layer_predicts_the_most_frequent_class():
     assert ShrinkageLDA().fit(np.ones((5, 3)), list("babba")).predict(np.ones((2, 3))).tolist() == ["b", "b"]

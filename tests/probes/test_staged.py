@@ -38,7 +38,7 @@ def probe(request):
 
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("d", [5, 60])
-def test_a_stage_is_a_fit_of_its_own(probe, d, K):
+def test_stage_equals_a_separate_fit(probe, d, K):
     X, codes = data(40, d, K)
     values = VALUES[probe.stage]
     fitted = clone(probe).set_params(**{probe.stage: values[-1]}).fit(X, codes)
@@ -55,7 +55,7 @@ def test_a_stage_is_a_fit_of_its_own(probe, d, K):
     assert not np.allclose(first, last)  # the stages do differ
 
 
-def test_a_stage_leaves_the_probe_as_it_was(probe):
+def test_stage_does_not_change_the_probe(probe):
     X, codes = data(40, 5, 3)
     value = VALUES[probe.stage][-1]
     fitted = clone(probe).set_params(**{probe.stage: value}).fit(X, codes)
@@ -76,7 +76,7 @@ def test_stages_are_of_the_kind_of_the_rows(probe):
     np.testing.assert_array_equal(by_array, by_tensor)
 
 
-def test_values_that_make_no_sense_are_refused_at_once(probe):
+def test_invalid_values_are_refused_at_once(probe):
     X, codes = data(40, 5, 3)
     fitted = clone(probe).fit(X, codes)
     for value in NONSENSE[probe.stage]:
@@ -91,7 +91,7 @@ def test_values_that_make_no_sense_are_refused_at_once(probe):
             fitted.staged_scores(X, values)
 
 
-def test_an_unfitted_probe_has_no_stages(probe):
+def test_unfitted_probe_refuses_stages(probe):
     with pytest.raises(NotFittedError):
         probe.at(VALUES[probe.stage][0])
     with pytest.raises(NotFittedError):

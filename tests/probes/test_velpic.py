@@ -54,7 +54,7 @@ def test_an_all_zero_class_has_the_score_zero():
 
 @pytest.mark.parametrize("K", [2, 3])
 @pytest.mark.parametrize("name", [name for name, kind in REGISTRY.items() if issubclass(kind, LinearProbe)])
-def test_the_weights_of_a_linear_probe_predict_as_it_does(name, K):
+def test_weights_of_a_linear_probe_give_its_predictions(name, K):
     generator = torch.Generator().manual_seed(1)
     codes = torch.arange(90) % K
     rows = torch.randn(90, 6, generator=generator, dtype=torch.float64) + 2 * torch.eye(6)[codes]

@@ -46,7 +46,7 @@ def test_scores_are_shares_of_the_votes_of_the_nearest_whitened_rows(d, shrinkag
     np.testing.assert_allclose(knn.loo_scores(X, codes), expected, atol=1.1e-3 / k)
 
 
-def test_leave_one_out_sees_every_row_but_its_own():
+def test_leave_one_out_uses_all_other_rows():
     X, codes = data(90, 8)
     knn = WhitenedKNN(5).fit(X, codes)
     left_out = knn.loo_scores(X, codes)
@@ -59,7 +59,7 @@ def test_leave_one_out_sees_every_row_but_its_own():
     assert not np.array_equal(left_out, knn.decision_function(X))
 
 
-def test_neighbours_are_no_more_than_there_are_rows():
+def test_number_of_neighbours_is_at_most_the_number_of_rows():
     X, codes = data(30, 4, 2)
     codes = np.where(np.arange(30) < 10, 0, 1)
     (scores,) = WhitenedKNN(10_000).fit(X, codes).staged_scores(X, [10_000])
@@ -85,7 +85,7 @@ def test_a_tie_break_never_outweighs_a_vote():
 
 @pytest.mark.parametrize("d", [8, 60])
 @pytest.mark.parametrize(("dtype", "scales"), [(np.float32, (1e-18, 1e18)), (np.float64, (1e-100, 1e100))])
-def test_the_scale_of_a_layer_changes_nothing(d, dtype, scales):
+def test_scale_of_a_layer_does_not_change_the_scores(d, dtype, scales):
     X, codes = data(50, d, dtype=dtype)
     expected = WhitenedKNN(9).fit(X, codes).loo_scores(X, codes)
     for scale in scales:
@@ -95,14 +95,14 @@ def test_the_scale_of_a_layer_changes_nothing(d, dtype, scales):
         )
 
 
-def test_fewer_rows_than_features_take_another_route_to_the_same_answer():
+def test_fewer_rows_than_features_give_equal_scores():
     X, codes = data(50, 12)
     wide = X @ np.linalg.qr(rng.standard_normal((80, 80)))[0][:12]
     narrow = WhitenedKNN(9, shrinkage=0).fit(X, codes).loo_scores(X, codes)
     np.testing.assert_allclose(WhitenedKNN(9, shrinkage=0).fit(wide, codes).loo_scores(wide, codes), narrow)
 
 
-def test_neither_chunks_nor_batches_nor_the_order_of_rows_matter(monkeypatch):
+def test_chunks_batches_and_order_of_rows_do_not_change_the_scores(monkeypatch):
     X, codes = data(300, 10, dtype=np.float32)
     query = data(101, 10, dtype=np.float32)[0]
     knn = WhitenedKNN(25).fit(X, codes)
@@ -120,7 +120,7 @@ def test_neither_chunks_nor_batches_nor_the_order_of_rows_matter(monkeypatch):
     assert isinstance(tensors, torch.Tensor)
 
 
-def test_arguments_and_rows_that_make_no_sense_are_refused():
+def test_invalid_arguments_and_rows_are_refused():
     X, codes = data(30, 4)
     for shrinkage in (-0.1, 1.1, "auto", None):
         with pytest.raises(InputError, match="shrinkage must be a number of at least 0 and at most 1"):

@@ -241,7 +241,7 @@ def random_states():
     return torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
 
 
-def test_epoch_leaves_network_gradients_and_generators_as_they_were():
+def test_epoch_does_not_change_network_gradients_or_generators():
     model = fit(Careless()).train()
     model.frozen.eval()
     cross_entropy(model(X), Y).backward()

@@ -208,7 +208,7 @@ def test_files_are_on_the_disk_before_the_marker(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["", "[1, 2]", "x" * 5000, None])
-def test_lease_that_its_holder_did_not_write_is_free_soon(root, content):
+def test_empty_lease_expires_soon(root, content):
     folder = run_folder(root, BAD)
     (folder / "done").unlink()
     if content is None:

@@ -308,7 +308,7 @@ def test_other_labels_are_refused(tmp_path, monkeypatch):
         execute(SPEC, tmp_path)
 
 
-def test_options_survive_json(tmp_path):
+def test_options_are_equal_after_json(tmp_path):
     spec = RunSpec.of("mlp-digits", 0.4, 0, subset=20, max_epochs=1, options={"num_classes": 10})
     assert execute(spec, tmp_path).spec == spec
     assert execute(spec, tmp_path).done

@@ -163,7 +163,7 @@ def test_keys_of_runs_without_an_edit_are_fixed():
     assert "edit" not in spec.to_dict()
 
 
-def test_spec_with_an_edit_is_another_run_and_survives_json():
+def test_spec_with_an_edit_is_another_run_and_equal_after_json():
     others = [Edit(2), Edit(3), Edit(2, "ncm"), Edit(2, bias="keep")]
     edited = [replace(PLAIN, edit=edit) for edit in others]
     assert len({spec.key for spec in [PLAIN, *edited]}) == 5

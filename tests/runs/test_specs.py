@@ -45,7 +45,7 @@ def test_canonical_json_and_key_are_fixed():
     assert SPEC.folder_name == "p0.6-s0-6656bc5121ad"
 
 
-def test_spec_survives_json():
+def test_spec_is_equal_after_json():
     spec = RunSpec.of("cnn-mnist", 0.2, 3, options={"dropout": 0.5}, subset=500, protocol="published")
     back = RunSpec.from_dict(json.loads(spec.canonical_json()))
     assert back == spec

@@ -23,7 +23,7 @@ def job(torchrun, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", AUDITS)
-def test_two_processes_find_what_one_finds(job, name):
+def test_audit_of_two_processes_equals_that_of_one(job, name):
     """To the last bit: every batch is run as by one process, and one process decides."""
     first, second = job
     alone = AUDITS[name]()
@@ -45,7 +45,7 @@ def test_each_process_runs_its_batches_alone(job):
     assert (first["views ran"], second["views ran"]) == (5 + 3 * (101 + 64), 5)
 
 
-def test_what_differs_between_processes_is_refused(job):
+def test_different_inputs_of_processes_are_refused(job):
     first, second = job
     for seen in job:
         assert "'Fresh' cannot be sent" in seen["probe"]

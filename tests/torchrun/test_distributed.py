@@ -16,7 +16,7 @@ from layerprobe.utils.distributed import group, rank, shard, sum_over_processes,
 from .conftest import LIMIT
 
 
-def test_without_a_group_everything_is_the_only_process():
+def test_without_a_group_there_is_one_process():
     tensor = torch.ones(3)
     with group():
         assert (rank(), world_size(), shard(4)) == (0, 1, range(4))
@@ -43,7 +43,7 @@ def test_two_processes_share_rows_and_sums(torchrun, tmp_path):
         assert seen["empty"] == [0, 3]
 
 
-def test_a_half_set_environment_is_refused(monkeypatch):
+def test_incomplete_environment_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
@@ -51,7 +51,7 @@ def test_a_half_set_environment_is_refused(monkeypatch):
         pass
 
 
-def test_others_who_never_come_are_not_waited_for_without_end(monkeypatch):
+def test_missing_processes_raise_after_the_timeout(monkeypatch):
     for name, value in one_of_two(0, free_port()).items():
         monkeypatch.setenv(name, value)
     with pytest.raises(ProcessError, match="waited for the other processes"), group(timeout_s=1):

@@ -73,7 +73,7 @@ def population(kind, noise, generator, n=1500):
 @pytest.mark.parametrize("kind", ["good", "weak", "blind", "suspicious"])
 @pytest.mark.parametrize("noise", [0.0, 0.05, 0.2, 0.4])
 @pytest.mark.parametrize("error", [0.0, 0.03])
-def test_intervals_hold_whatever_the_scores_are_worth(kind, noise, error):
+def test_intervals_have_their_coverage_for_good_and_bad_scores(kind, noise, error):
     """95 % intervals hold in at least 93 %; of 150 draws 90 % may be expected by chance."""
     held = {"noise": [], "precision": [], "gain": []}
     for seed in range(150):

@@ -113,14 +113,14 @@ def test_labels_that_relabelling_would_harm_are_kept(audit):
     assert reviewed.review.noise.value == 0
 
 
-def test_few_decisions_ask_for_more(audit):
+def test_few_decisions_give_the_advice_to_review(audit):
     sample = audit.review_sample()[:3]
     review = audit.apply(decisions_on(sample)).review
     assert review.advice == "review"
     assert review.noise.high - review.noise.low > 0.4
 
 
-def test_decisions_outside_the_sample_fix_labels_and_measure_nothing(audit):
+def test_decisions_outside_the_sample_change_labels_but_no_estimate(audit):
     sample = audit.review_sample()
     outside = audit.issues[~audit.issues["index"].isin(sample["index"])][:50]
     alone = audit.apply(decisions_on(outside))

@@ -91,7 +91,7 @@ def downloaded(folder, name):
 
 @pytest.mark.browser
 @needs_chromium
-def test_keys_decide_undo_and_survive_a_reload(audit, opened, browser):
+def test_keys_decide_and_undo_and_decisions_are_kept_after_a_reload(audit, opened, browser):
     from selenium.webdriver.common.keys import Keys
 
     press = opened()
@@ -192,7 +192,7 @@ def test_filters_grid_and_hidden_suggestion(audit, opened, browser):
 @pytest.mark.browser
 @needs_chromium
 @pytest.mark.parametrize("example", [picture, text, lambda i: None])
-def test_nothing_is_wider_than_a_phone(opened, browser, example):
+def test_page_fits_a_phone(opened, browser, example):
     opened(example)
     if example(0) is None:
         assert browser.find_element("css selector", ".values").text.startswith("0 ")

@@ -24,7 +24,7 @@ def test_every_row_is_in_one_stratum_of_rows_to_relabel_or_of_others():
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100, 999, 1000, 5000])
-def test_sample_has_the_asked_number_of_distinct_rows(size):
+def test_sample_has_the_requested_number_of_distinct_rows(size):
     score, flags = scores()
     sample = draw_sample(score, flags, size, seed=3)
     assert len(set(sample.positions.tolist())) == len(sample.positions) == min(size, 1000)

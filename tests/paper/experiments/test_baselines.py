@@ -46,7 +46,7 @@ def test_hidden_layers_are_those_of_the_initial_network(subject):
     assert row[["setting", "probe", "labels"]].to_numpy().tolist() == [["untrained", "masc", "true"]]
 
 
-def test_best_and_last_epoch_are_read_off_the_history(subject):
+def test_best_and_last_epoch_are_those_of_the_history(subject):
     history = subject.run.history.assign(test_accuracy=[0.3, 0.9, 0.9, 0.5])
     rows = controls(replace(subject, run=replace(subject.run, history=history)))
     epochs = rows[rows["layer"] == "output"].set_index("setting")
@@ -56,7 +56,7 @@ def test_best_and_last_epoch_are_read_off_the_history(subject):
     assert set(epochs["split"] + "/" + epochs["labels"]) == {"test/true"}
 
 
-def test_where_all_labels_are_true_they_are_fitted_on_once(root):
+def test_equal_labels_are_fitted_once(root):
     clean = replace(SPEC, corruption=0.0)
     execute(clean, root)
     rows = controls(FinishedRun.of(clean, root))
@@ -67,7 +67,7 @@ def test_rows_repeat_bit_for_bit(subject, root):
     pd.testing.assert_frame_equal(controls(subject), controls(FinishedRun.of(SPEC, root)), check_exact=True)
 
 
-def test_sgd_against_adam_is_a_run_like_any_other():
+def test_run_with_adam_has_the_same_rows_as_with_sgd():
     usual = RunSpec.of("mlp-mnist", 0.4, 1)
     adam = RunSpec.of("mlp-mnist", 0.4, 1, optimizer="adam", learning_rate=1e-3)
     assert usual.recipe.optimizer == "sgd"

@@ -43,7 +43,7 @@ def value(rows, **where):
     return found
 
 
-def test_both_are_registered():
+def test_both_experiments_are_registered():
     assert EXPERIMENTS["dynamics"].measure is dynamics
     assert EXPERIMENTS["weight_edit"].measure is weight_edit
 
@@ -109,14 +109,14 @@ def test_the_weight_edit_is_that_of_edit_head(subject, probe, fitted_on, setting
         assert value(rows, split=split, labels=labels, **which) == accuracy(edited, x, truth)
 
 
-def test_with_zero_bias_it_is_the_probe(subject):
+def test_edited_network_with_zero_bias_predicts_as_the_probe(subject):
     last = subject.outputs[list(subject.outputs)[-1]]
     probe = VeLPIC().fit(last.train, subject.noisy)
     found = value(weight_edit(subject), probe="velpic", setting="bias_zero", fitted_on="noisy", split="test")
     assert found == probe.score(last.test, subject.test_labels)
 
 
-def test_clean_labels_are_measured_once_and_rows_survive_the_disk(tmp_path):
+def test_clean_labels_are_measured_once_and_rows_are_equal_after_reading(tmp_path):
     spec = RunSpec.of("mlp-digits", 0.0, 0, subset=100, test_subset=50, max_epochs=1)
     execute(spec, tmp_path)
     subject = FinishedRun.of(spec, tmp_path)

@@ -158,7 +158,7 @@ def test_rows_repeat_bit_for_bit(root):
     pd.testing.assert_frame_equal(one, other, check_exact=True)
 
 
-def test_without_the_clean_run_there_is_nothing_to_compare_with(tmp_path):
+def test_missing_clean_run_raises(tmp_path):
     execute(spec(0.6), tmp_path)
     with pytest.raises(DataError, match=r"p0-s0-.*no run here"):
         similarity(FinishedRun.of(spec(0.6), tmp_path))

@@ -168,7 +168,7 @@ def test_epoch_0_is_the_network_on_disk(subject, rows):
     assert before == [accuracy(subject.model(), inputs, labels)]
 
 
-def test_rows_repeat_bit_for_bit_and_the_run_stays_as_it_is(subject, rows):
+def test_repeated_rows_have_the_same_bits_and_the_run_is_unchanged(subject, rows):
     files = {path: path.read_bytes() for path in subject.run.folder.rglob("*") if path.is_file()}
     again = retraining(FinishedRun.of(SPEC, subject.root))
     pd.testing.assert_frame_equal(rows, again, check_exact=True)

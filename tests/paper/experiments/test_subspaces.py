@@ -64,7 +64,7 @@ def test_every_probed_layer_is_there_in_order(memorised):
     assert list(rows.loc[rows["probe"] == "masc", "layer"].unique()) == ["input", "fc1", "fc2", "fc3"]
 
 
-def test_latent_memorisation_corrupts_labels_that_the_network_never_saw(generalised, memorised):
+def test_latent_memorisation_uses_labels_that_were_corrupted_after_training(generalised, memorised):
     rows = latent_memorisation(generalised)
     assert rows["degree"].unique().tolist() == list(DEGREES)
     labels = generalised.labels_at(0.6)

@@ -220,7 +220,7 @@ def test_gains_over_the_number_of_training_images(drawn, rows):
         FIGURES["training_images"].draw(rows)
 
 
-def test_small_accuracies_use_the_range_of_their_axis_and_say_so(rows):
+def test_small_accuracies_have_a_smaller_axis_with_a_note(rows):
     few = rows[rows["pair"] == MLP]
     figure = FIGURES["retraining_epochs"].draw(few.assign(value=few["value"] / 10))
     ax = figure.axes[0]
@@ -346,7 +346,7 @@ def test_natural_shows_human_and_clean_labels(drawn):
     assert np.allclose(true, [masc(0.4, i, 0, "true", extra=0.04) + SEED for i in range(3)])
 
 
-def test_gains_are_ours_and_published_numbers_are_hollow_grey_and_say_so(rows):
+def test_published_gains_are_hollow_grey_and_labelled(rows):
     figure = FIGURES["gains"].draw(rows, published=synthetic.table1())
     ax = panel(figure, MLP)
     degrees = np.array(DEGREES)

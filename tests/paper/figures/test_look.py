@@ -18,7 +18,7 @@ def panels(figure):
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_lines_keep_apart_without_colour(drawn, name):
+def test_lines_differ_without_colour(drawn, name):
     for ax in panels(drawn(name)):
         looks = [
             (line.get_marker(), line.get_markerfacecolor() == "white")

@@ -29,7 +29,7 @@ OURS = ours_of(
 PUBLISHED = published_of(("cnn-mnist", 0.2, 0.8), ("mlp-mnist", 0.2, 0.5), ("cnn-mnist", 0.4, 0.5))
 
 
-def test_numbers_meet_by_key_alone_and_every_row_of_both_appears():
+def test_numbers_are_joined_by_key_and_every_row_of_both_appears():
     table = beside_published(OURS, PUBLISHED, KEYS)
     names = [*KEYS, "variant", "scale", "published", "ours", "seeds", "verdict"]
     lines = table[names].fillna({"published": -1, "ours": -1}).to_numpy().tolist()
@@ -46,7 +46,7 @@ def test_numbers_meet_by_key_alone_and_every_row_of_both_appears():
     assert table["layer"].tolist() == ["fc1", "fc2", "", "fc1", "fc1"]
 
 
-def test_a_published_number_stays_out_of_our_columns():
+def test_published_numbers_are_not_in_our_columns():
     nothing = beside_published(OURS[:0], PUBLISHED, KEYS)
     assert len(nothing) == 3
     assert nothing[["ours", "ours_spread", "difference"]].isna().all(axis=None)
@@ -58,7 +58,7 @@ def test_a_published_number_stays_out_of_our_columns():
     ("ours", "published"),
     [(OURS.assign(published=0.5), PUBLISHED), (OURS, PUBLISHED.assign(ours=0.5))],
 )
-def test_columns_that_could_be_mistaken_are_refused(ours, published):
+def test_ambiguous_columns_are_refused(ours, published):
     with pytest.raises(InputError, match="on the wrong side"):
         beside_published(ours, published, KEYS)
 
@@ -79,7 +79,7 @@ def test_the_verdict_allows_two_points_or_twice_the_spread(published, ours, spre
     assert verdict(published, ours, spread) == expected
 
 
-def test_counts_tell_scales_apart():
+def test_verdicts_are_counted_per_scale():
     table = beside_published(OURS, PUBLISHED, KEYS)
     full = "2 reproduced, 0 differ"
     assert verdict_counts(table[table["scale"] != "small"]) == f"{full}, 1 not run"
@@ -87,7 +87,7 @@ def test_counts_tell_scales_apart():
     assert verdict_counts(table[table["verdict"] == "not run"]) == "0 reproduced, 0 differ, 1 not run"
 
 
-def test_counts_tell_quantities_apart():
+def test_verdicts_are_counted_per_quantity():
     table = beside_published(OURS, PUBLISHED, KEYS)
     quantities = table.assign(quantity=["network", "masc", "masc", "network", "masc"])
     assert verdict_counts(quantities) == (

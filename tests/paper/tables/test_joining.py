@@ -7,7 +7,7 @@ from layerprobe.paper.selection import at_best_layer, means
 from layerprobe.paper.tables.joining import joined, scale, side_by_side
 
 
-def test_a_mean_weighs_runs_alike_and_spreads_over_them():
+def test_mean_and_spread_weigh_runs_equally():
     rows = pd.DataFrame({"pair": "a", "key": ["x", "x", "y"], "value": [0.2, 0.4, 0.5]})
     table = means(rows, ["pair"], "accuracy")
     assert table["accuracy"].item() == pytest.approx(0.4)  # of 0.3 and 0.5

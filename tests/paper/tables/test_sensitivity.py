@@ -32,7 +32,7 @@ def test_the_best_layer_of_each_threshold(subspace_rows, no_history):
     assert here.loc["0.25", "verdict"] == "not run"
 
 
-def test_each_seed_alone_against_all(subspace_rows, no_history, sharing_runs):
+def test_spread_of_each_seed_and_of_all_seeds(subspace_rows, no_history, sharing_runs):
     rows = pd.concat(subspace_rows({"fc1": value}, network=0.5, spec=spec) for spec, value in sharing_runs)
     table = TABLES["sensitivity"].build(rows, no_history)
     masc = table[table["quantity"] == "masc"].set_index("varied")
@@ -45,5 +45,5 @@ def test_each_seed_alone_against_all(subspace_rows, no_history, sharing_runs):
     assert set(network["accuracy_spread"]) == {0}
 
 
-def test_one_run_has_no_line(subspace_rows, no_history):
+def test_single_run_has_no_line(subspace_rows, no_history):
     assert TABLES["sensitivity"].build(subspace_rows({"fc1": 0.5}), no_history).empty

@@ -88,7 +88,7 @@ def test_three_files_are_written_and_the_csv_is_exact(tmp_path):
     assert sorted(path.name for path in paths[0].parent.iterdir()) == [path.name for path in paths]
 
 
-def test_a_table_without_rows_is_a_head():
+def test_table_without_rows_has_a_header_only():
     lines = to_markdown(FRAME[:0]).splitlines()
     assert len(lines) == 2
     assert "nothing" in lines[0]
