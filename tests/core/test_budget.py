@@ -54,7 +54,7 @@ def test_free_memory_is_that_of_the_smallest_limit(machine):
 
 def test_exceeded_limit_is_one_error_before_allocation(machine):
     require_memory(800_000, "outputs", "fewer layers")
-    with pytest.raises(InputError, match=r"outputs need .* 80% of what is free here is .*: fewer layers"):
+    with pytest.raises(InputError, match=r"outputs need .* 80% of the free memory is .*: fewer layers"):
         require_memory(900_000, "outputs", "fewer layers")
     require_memory(900_000, "outputs", "fewer layers", "1MB")
     with pytest.raises(InputError, match="the budget is"):

@@ -1,9 +1,9 @@
 """The audit from labels to flags: START HERE.
 
 `audit` reads the rows and extracts the layer outputs; `audit_features` takes them as they are. Both continue
-with `find`: score candidates on the rows of the policy, select the members of an ensemble, score each
-training row by the fit without it, calibrate these scores, and estimate the noise. `Audit` then flags the
-labels.
+with `find`. It scores candidates on the rows of the policy, selects the members of an ensemble, and scores
+each training row by the fit without it. Then it calibrates these scores and estimates the noise. `Audit`
+flags the labels.
 """
 
 import time

@@ -31,9 +31,9 @@ FEWEST = 4  # cells, below which a verdict has a caveat
 VERDICTS = ("holds", "holds with a caveat", "does not hold", "not tested")
 VERDICT_RULE = (
     "A claim holds in a cell if its difference is above 2 points. It holds if that is so in at least 90 % of "
-    "the measured cells and no control objects; it holds with a caveat if it is so in more than half of the "
-    "cells; else it does not hold. A control objects if it is better than the claimed number, or equal "
-    "within 2 points, in more than half of the cells. Fewer than four cells leave a caveat."
+    "the measured cells and no control contradicts it; it holds with a caveat if it is so in more than half "
+    "of the cells; else it does not hold. A control contradicts a claim if it is better than the claimed "
+    "number, or equal within 2 points, in more than half of the cells. Fewer than four cells leave a caveat."
 )
 
 
@@ -46,7 +46,7 @@ class Claim:
     # From rows to the two shares of every cell: `GROUP`, claimed, other
     compare: Callable[[Frame], Frame]
     rule: str  # the difference in words
-    controls: tuple[str, ...] = ()  # names in `CONTROLS`: they object where they reach the claimed share
+    controls: tuple[str, ...] = ()  # names in `CONTROLS`, which contradict the claim if they reach its share
 
 
 def claims_table(rows: Frame) -> Frame:
@@ -73,16 +73,16 @@ def _line(claim: Claim, rows: Frame) -> dict[str, str]:
         return {**texts, "verdict": "not tested", "evidence": "", "controls": ""}
     difference = cells["claimed"] - cells["other"]
     share = (difference > MARGIN).mean()
-    said, objections = [], False
+    said, contradicted = [], False
     for name in claim.controls:
         both = cells.merge(CONTROLS[name](rows), on=GROUP)
         if len(both):
             better, equal = _counts(both["control"] - both["claimed"])
             said.append(f"{name}: better in {better}, equal in {equal} of {len(both)}")
-            objections |= better + equal > len(both) / 2
+            contradicted |= better + equal > len(both) / 2
     verdict = "does not hold"
     if share > 0.5:
-        caveat = objections or share < MOST or len(cells) < FEWEST
+        caveat = contradicted or share < MOST or len(cells) < FEWEST
         verdict = "holds with a caveat" if caveat else "holds"
     return {**texts, "verdict": verdict, "evidence": _evidence(cells), "controls": "; ".join(said)}
 

@@ -46,7 +46,7 @@ class VeLPIC(CalibratedProbe, LinearProbe):
     """Predict the class whose first component has the largest product with the point.
 
     The first component v_k of class k is the leading eigenvector, of unit norm, of its uncentred second
-    moment, with the sign that makes the mean of v_k . x over all training points positive or zero. A class
+    moment. Its sign makes the mean of v_k . x over all training points positive or zero. A class
     whose rows are all zero has no direction: its v_k is zero, and its score 0. `predict_proba` is the softmax
     of the products times an inverse temperature `beta_`, calibrated by cross-validation (`CalibratedProbe`).
 

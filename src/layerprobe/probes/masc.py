@@ -44,8 +44,8 @@ class MASC(StagedProbe, CalibratedProbe):
     exact : bool, default False
         Multiply, decompose and score in float64 throughout, for rows of any dtype. The default multiplies
         float32 rows in float32, and sums and decomposes in float64. Where float32 cannot order the two
-        largest squared cosines, float64 decides, but on bases that come from float32 products: a label whose
-        two squared cosines differ by about 1e-8 or less can still be another one than with ``exact=True``.
+        largest squared cosines, float64 decides, but on bases that come from float32 products. If the two
+        differ by about 1e-8 or less, the label can still differ from that with ``exact=True``.
 
     Attributes
     ----------

@@ -23,7 +23,7 @@ class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
 
     Rows are whitened by their covariance C, shrunk to (1 - s) C + s trace(C) / d I (Ledoit and Wolf, 2004,
     with a given s), and scaled to unit length. The score of a class is its share of the votes of the k
-    nearest training rows, plus the sum of the voters' cosines with a weight that only decides between equal
+    nearest training rows. The sum of the cosines of these rows, with a small weight, decides between equal
     shares. One search serves every number of neighbours. `predict_proba` is the share of the votes. A row of
     weight w has w votes.
 

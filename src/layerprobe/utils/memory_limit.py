@@ -9,7 +9,7 @@ from pathlib import Path
 
 from layerprobe.errors import InputError
 
-SHARE = 0.8  # of what is free: allocators, threads and the network itself need some
+SHARE = 0.8  # of the free memory: allocators, threads and the network itself need some
 UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4} | {
     "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40
 }  # fmt: skip
@@ -64,7 +64,7 @@ def require_memory(
     limit = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
     if needed > limit:
         given = (
-            f"{SHARE:.0%} of what is free here is {readable(limit)}"
+            f"{SHARE:.0%} of the free memory is {readable(limit)}"
             if memory is None
             else f"the budget is {readable(limit)}"
         )

@@ -1,8 +1,8 @@
-"""Estimators of the noise rate beside the mixture of `noise`, and the interval that they span.
+"""Estimators of the noise rate besides the mixture model of `noise`, and the interval that they span.
 
 Trusted rows. Let a be the accuracy of the ensemble on true labels, and c its agreement with noisy labels of
 other rows of the same kind. The prediction agrees with a right label in a share a of the rows, and with a
-wrong one in a share b: it must err, and err to this label. For the noise rate r
+wrong one in a share b, where its error is this label. For the noise rate r
 
     c = (1 - r) a + r b,   so that   r = (a - c) / (a - b).
 
@@ -19,8 +19,7 @@ upwards, since neighbours of different classes count as noise.
 The interval. Without verified labels, wrong labels and ambiguous rows cannot be distinguished: the bootstrap
 interval of one estimator ignores the error of its assumption. `span` therefore takes the range of all
 estimators, and lowers its lower end in proportion to the errors of the ensemble, which look like wrong
-labels.
-The factor `WEAKNESS` was chosen on the suite of benchmarks/trust.py, see results/README.md.
+labels. The factor `WEAKNESS` was chosen on the suite of benchmarks/trust.py, see results/README.md.
 """
 
 from collections.abc import Iterable
