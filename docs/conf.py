@@ -182,6 +182,8 @@ def read_page(app, docname, source) -> None:
     """Rewrite the links of one page."""
     path = Path(app.env.doc2path(docname))
     if path.suffix == ".md" and path.parent == DOCS:
+        for match in INCLUDE.finditer(source[0]):
+            app.env.note_dependency(os.path.normpath(path.parent / match[1]))
         source[0] = site_page(source[0], path.parent)
 
 
