@@ -259,14 +259,14 @@ CLAIMS = (
         "network: test accuracy of the best epoch minus that of the last",
     ),
     Claim(
-        "The layers of a memorised network hold more than its output: MASC on the corrupted labels beats it",
+        "MASC on the layers of a memorised network and on its corrupted labels is better than the network",
         "Table 1, Figures 2, 12",
         _noisy_beats_network,
         "test accuracy of MASC, noisy subspaces, best layer, minus that of the network",
         _BASELINES,
     ),
     Claim(
-        "So it is without the raw input among the layers",
+        "The same holds without the raw input among the layers",
         "Figures 2, 12",
         _hidden_beats_network,
         "as above, best hidden layer",
@@ -279,7 +279,7 @@ CLAIMS = (
         "test accuracy of MASC, true subspaces, best layer, minus that of the network",
     ),
     Claim(
-        "Training, not the architecture, makes these layers: random initialisation is worse",
+        "Training makes these layers, not the architecture alone: random initialisation is worse",
         "supplement",
         _trained_beats_untrained,
         "test accuracy of MASC, noisy subspaces, best hidden layer: trained minus untrained network",
@@ -297,7 +297,7 @@ CLAIMS = (
         "test accuracy of MASC at the worst of .25, .5, .75, .99 and one component minus that of the network",
     ),
     Claim(
-        "It holds for another optimiser (Adam for the MLPs)",
+        "The same holds for another optimiser (Adam for the MLPs)",
         "supplement",
         _adam,
         "as for Table 1, runs with Adam",
