@@ -412,6 +412,46 @@ def test_saved_history_continues(tmp_path, full):
     assert loaded.num_epochs == 4
 
 
+def test_saved_rows_of_the_holdout_find_memorisation_later(tmp_path):
+    history = planted(False)
+    epochs = memorising(history)
+    for _ in range(4):
+        next(epochs)
+    history.save(tmp_path / "history.safetensors")
+    loaded = History.load(tmp_path / "history.safetensors", holdout=history.holdout, progress=False)
+    assert loaded.onset is None  # two epochs after the best one
+    list(memorising(loaded))
+    assert loaded.onset == (2, 7)  # epoch 2 is in the file; in epoch 5 the fit starts anew
+
+
+def test_order_of_the_holdout_is_the_same_in_each_epoch():
+    held = TensorDataset(*HELD)
+    model, seeded_anew = network(), quiet(holdout=DataLoader(held, 8, shuffle=True))
+    assert [seeded_anew.epoch(model).holdout_accuracy for _ in range(2)] == [quiet_accuracy(model)] * 2
+    own = quiet(holdout=DataLoader(held, 8, shuffle=True, generator=torch.Generator().manual_seed(0)))
+    own.epoch(model)
+    with pytest.raises(InputError, match="same order in each epoch"):
+        own.epoch(model)
+
+
+def quiet_accuracy(model):
+    history = quiet(holdout=HELD)
+    return history.epoch(model).holdout_accuracy
+
+
+def test_history_of_an_earlier_version_is_read_without_rows_of_the_holdout(tmp_path):
+    path = tmp_path / "history.safetensors"
+    history = planted(False)
+    list(memorising(history))
+    history.save(path)
+    tensors = load_file(path)
+    del tensors["correct"], tensors["holdout_y"]
+    write(path, tensors)
+    loaded = History.load(path)
+    assert loaded.onset is None
+    assert loaded.holdout_accuracy.tolist() == history.holdout_accuracy.tolist()
+
+
 def test_history_without_epochs_is_saved(tmp_path):
     quiet(full=True).save(tmp_path / "empty.safetensors")
     assert History.load(tmp_path / "empty.safetensors").num_epochs == 0

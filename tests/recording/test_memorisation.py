@@ -7,14 +7,20 @@ import pytest
 
 from layerprobe.errors import InputError
 from layerprobe.recording import Onset, memorisation_onset
-from layerprobe.recording.memorisation import is_higher, wilson_interval
+from layerprobe.recording.memorisation import is_higher, is_less_often_right, wilson_interval
 
 EPOCHS = np.arange(40)
 RISING = 1 - 0.8 * 0.9**EPOCHS  # fit of the training labels
 
 
-def onset(accuracy, fit=RISING, holdout_rows=1000, train_rows=9000, **options):
-    return memorisation_onset(accuracy, fit, holdout_rows=holdout_rows, train_rows=train_rows, **options)
+def onset(accuracy, fit=RISING, holdout_rows=1000, train_rows=9000, seed=None, **options):
+    """The rule on rows that are lost in the order of their number, or at random (seed), per epoch."""
+    share = np.asarray(accuracy, float)[:, None]
+    position = (np.arange(holdout_rows) + 0.5) / holdout_rows
+    if seed is not None:
+        position = np.random.default_rng(seed).random((len(share), holdout_rows))
+    correct = np.where(np.isnan(share), -1, position < share).astype(int)
+    return memorisation_onset(correct, fit, train_rows=train_rows, **options)
 
 
 def test_wilson_interval_agrees_with_scipy():
@@ -37,12 +43,27 @@ def test_higher_share_is_newcombes_example():
     assert not is_higher(math.nan, 0.6, 75, 0.025)
 
 
+def test_paired_test_is_mcnemars():
+    from scipy.stats import binomtest
+
+    rng = np.random.default_rng(0)
+    for level in (0.05, 0.01, 0.001):
+        for _ in range(50):
+            first, second = rng.random((2, 60)) < np.array([[0.5], [0.7]])
+            lost, won = (second & ~first).sum(), (first & ~second).sum()
+            p = binomtest(int(lost), int(lost + won), 0.5, alternative="greater").pvalue
+            assert is_less_often_right(first, second, level) == (p < level)
+    assert not is_less_often_right(first, first, 0.05)
+
+
 def test_fall_of_holdout_accuracy_while_the_fit_rises_is_memorisation():
     accuracy = np.where(EPOCHS < 8, 0.3 + 0.04 * EPOCHS, 0.58 - 0.01 * (EPOCHS - 7))
-    assert onset(accuracy) == Onset(best=8, epoch=14)  # six points lower
-    assert onset(accuracy, holdout_rows=30000).epoch == 10
-    assert onset(accuracy, holdout_rows=100).epoch > 20
-    assert onset(accuracy[:15], RISING[:15]) is None  # not significant yet
+    # The same rows stay lost: with 1,000 rows one point is ten rows that only the best epoch predicts.
+    assert onset(accuracy) == Onset(best=8, epoch=9)
+    assert onset(accuracy, holdout_rows=300) == Onset(best=8, epoch=11)
+    # Rows that change at random in every epoch hide a loss of few points.
+    assert onset(accuracy, seed=0).epoch > 12
+    assert onset(accuracy[:10], RISING[:10]) is None  # two epochs only
 
 
 @pytest.mark.parametrize(
@@ -80,20 +101,23 @@ def test_false_results_are_rare():
     rng = np.random.default_rng(0)
     fit = np.linspace(0.5, 0.9, 100)
     for rows, share in ((200, 0.3), (1000, 0.6), (1000, 0.97)):
-        # a plateau, as if the hold-out were drawn anew after each epoch: the most unfavourable case
-        curves = rng.binomial(rows, share, (200, 100)) / rows
-        assert np.mean([onset(curve, fit, rows) is not None for curve in curves]) < 0.05
+        # a plateau; which rows are correct changes at random in every epoch: the most unfavourable case
+        runs = (rng.random((100, rows)) < share for _ in range(60))
+        assert np.mean([memorisation_onset(run, fit, train_rows=9000) is not None for run in runs]) < 0.05
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "fit", "options", "message"),
+    ("correct", "fit", "options", "message"),
     [
-        ([0.5], [0.5, 0.6], {}, "one hold-out accuracy and one fit per epoch"),
-        ([50.0], [0.5], {}, "shares in"),
-        ([0.5], [0.5], {"holdout_rows": 0}, "holdout_rows must be a whole number"),
-        ([0.5], [0.5], {"level": 0}, "level must be a number above 0"),
+        ([[1]], [0.5, 0.6], {}, "one fit per epoch"),
+        ([1, 0], [0.5, 0.6], {}, "hold-out row was predicted correctly"),
+        ([[0.5, 1.0]], [0.5], {}, "0 and 1"),
+        ([[2, 1]], [0.5], {}, "0 and 1"),
+        ([[0, 1]], [50.0], {}, "shares in"),
+        ([[0, 1]], [0.5], {"train_rows": 0}, "train_rows must be a whole number"),
+        ([[0, 1]], [0.5], {"level": 0}, "level must be a number above 0"),
     ],
 )
-def test_invalid_curves_raise(accuracy, fit, options, message):
+def test_invalid_values_raise(correct, fit, options, message):
     with pytest.raises(InputError, match=message):
-        onset(accuracy, fit, **options)
+        memorisation_onset(np.array(correct), fit, **{"train_rows": 9000, **options})

@@ -23,6 +23,7 @@ from layerprobe.auditing.dataset.labelled import (
     read_rows,
 )
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, audit_probes
+from layerprobe.auditing.method.noise import evenly_spaced
 from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
 from layerprobe.core.checks import check_count, check_type
 from layerprobe.errors import InputError
@@ -46,7 +47,6 @@ from layerprobe.utils.memory_limit import require_memory
 FEATURES = "features"  # name of the layer of one array without a name
 HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
 LARGEST = 1e15  # of features in float32, whose squares are summed
-MAX_VIEW_ROWS = 10_000  # training rows whose views are scored: half a point of standard error
 
 
 FlagRule: TypeAlias = str | float | int
@@ -547,7 +547,7 @@ class NetworkInputs:
 
     def _outputs(self, reader: NetworkReader) -> tuple[LabelledFeatures, LabelledFeatures | None]:
         if self.held_out is None or self.held_out_y is None:
-            return _read_sorted(reader, self.rows, self.y, evenly_spaced(self.rows.n)), None
+            return _read_sorted(reader, self.rows, self.y, evenly_spaced(self.rows.n).numpy()), None
         train = _read_sorted(reader, self.rows, self.y)
         return train, _read_sorted(reader, self.held_out, self.held_out_y)
 
@@ -636,11 +636,6 @@ def _read_sorted(
     return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
 
 
-def evenly_spaced(n: int) -> np.ndarray:
-    """Return the positions of at most `MAX_VIEW_ROWS` evenly spaced rows, int64."""
-    return np.linspace(0, n - 1, min(n, MAX_VIEW_ROWS)).round().astype(np.int64)
-
-
 def _features(outputs: dict[str, Tensor], logits: Tensor | None) -> Features:
     """Return features without views."""
     return Features(outputs, outputs, logits, None if logits is None else logits.softmax(1))
@@ -705,7 +700,7 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     views = [
         (name, _take(_of_outputs(view, outputs), rows)) for name, view in _checked_views(options.views, given)
     ]
-    train = replace(train, features=_with_views(train.features, views, evenly_spaced(n)))
+    train = replace(train, features=_with_views(train.features, views, evenly_spaced(n).numpy()))
     others = {}
     for what, pair in ((options.held_out_name, options.held_out), ("trusted", options.beside)):
         if what is None or pair is None:

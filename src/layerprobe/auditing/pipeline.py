@@ -24,7 +24,6 @@ from layerprobe.auditing.features import (
     AuditPlan,
     FlagRule,
     NetworkInputs,
-    evenly_spaced,
     features_of_arrays,
 )
 from layerprobe.auditing.findings import Findings
@@ -36,7 +35,13 @@ from layerprobe.auditing.method.ensemble import (
     score_candidates,
     select_members,
 )
-from layerprobe.auditing.method.noise import Calibration, LabelFreeScorer, NoiseEstimate, estimate_noise
+from layerprobe.auditing.method.noise import (
+    Calibration,
+    LabelFreeScorer,
+    NoiseEstimate,
+    estimate_noise,
+    evenly_spaced,
+)
 from layerprobe.auditing.method.policies import (
     LABEL_FREE,
     OUT_OF_SAMPLE,
@@ -558,7 +563,7 @@ def _noise_of_own_rows(
     neighbours: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Calibration, NoiseEstimate]:
     """Calibrate out-of-sample scores (n, K) of the training rows, and estimate the noise of their labels."""
-    some = torch.from_numpy(evenly_spaced(len(y)))
+    some = evenly_spaced(len(y))
     own = _own_rows(y[some])
     calibration, noise = estimate_noise(
         [scores[some]], own, scores, y, label_free, neighbours=neighbours, seed=options.seed

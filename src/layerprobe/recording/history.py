@@ -155,6 +155,8 @@ class History:
         self._reading = "" if self.layer is None else f"{name} on {self.layer}"
         self._rows = RowMeans(torch.from_numpy(self.labels), full=self.full)
         self._curves: list[tuple[float, ...]] = []
+        self._correct: list[Tensor | None] = []  # (m,) int8 of each epoch, in the order of the hold-out
+        self._holdout_y = torch.empty(0, dtype=torch.int64)
 
     @property
     def num_epochs(self) -> int:
@@ -200,7 +202,7 @@ class History:
         LayerError
             If the network does not have the layer.
         """
-        holdout_accuracy, reading = nan, nan
+        holdout_accuracy, reading, correct = nan, nan, None
         device = None if model is None else device_and_dtype(model)[0]
         self._rows.gather(device)
         if model is not None:
@@ -208,11 +210,12 @@ class History:
                 if self.data is not None and not self._rows.counts.any():
                     self._read_rows(model)
                 if self.holdout is not None:
-                    holdout_accuracy, reading = self._read_holdout(model)
+                    holdout_accuracy, reading, correct = self._read_holdout(model)
         elif self.holdout is not None or self.data is not None:
             raise InputError("expected the network, history.epoch(model), to run it on holdout= or data=")
         rows, fit = self._rows.end_epoch()
         self._curves.append((float(rows), fit, holdout_accuracy, reading))
+        self._correct.append(correct)
         ended = HistoryEpoch(self.num_epochs, rows, fit, holdout_accuracy, reading, self.onset is not None)
         if self.progress and rank() == 0:
             line = self._line(ended)
@@ -248,29 +251,40 @@ class History:
         if missing := int((self._rows.counts == 0).sum()):
             raise InputError(f"expected data= to have the {n} rows of labels, got {n - missing}")
 
-    def _read_holdout(self, model: nn.Module) -> tuple[float, float]:
-        """Return the accuracies on the hold-out of the network and of the probe."""
+    def _read_holdout(self, model: nn.Module) -> tuple[float, float, Tensor]:
+        """Return the hold-out accuracies of network and probe, and which rows the network predicts."""
         probe = None if self.layer is None else self._fit_probe(model)
-        counts = torch.zeros(3, dtype=torch.int64)  # rows, correct by the network, correct by the probe
+        parts = [torch.empty(4, 0, dtype=torch.int64)]  # position, label, whether both are right
 
         def count(batch: LayerBatch, logits: Tensor) -> None:
             y = batch.labels
             if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point():
                 raise InputError("expected holdout= with whole numbers as labels, as in (x, y)")
-            by_probe = 0
+            by_probe = torch.zeros(len(y), dtype=torch.bool)
             if probe is not None and self.layer is not None:
                 X = layer_outputs(batch, self.layer).nan_to_num()
-                by_probe = int((torch.as_tensor(probe.predict(X)) == y).sum())
-            counts.add_(torch.tensor([len(y), int((logits.argmax(1).cpu() == y).sum()), by_probe]))
+                by_probe = torch.as_tensor(probe.predict(X)) == y
+            by_network = logits.argmax(1).cpu() == y
+            parts.append(torch.stack([torch.as_tensor(batch.indices), y, by_network, by_probe]))
 
-        self._run(model, self.holdout, count, layer=None if probe is None else self.layer)
-        total, correct, by_probe = sum_over_processes(counts.to(device_and_dtype(model)[0])).tolist()
+        self._run(model, self.holdout, count, layer=None if probe is None else self.layer, named=False)
+        device, (positions, *values) = device_and_dtype(model)[0], torch.cat(parts, 1)
+        total = int(sum_over_processes(torch.tensor(len(positions), device=device)))
+        rows = torch.zeros(3, total, dtype=torch.int64)
+        rows[:, positions] = torch.stack(values)
+        y, by_network, by_probe = sum_over_processes(rows.to(device)).cpu()
         if self.holdout_rows not in (0, total):
             raise InputError(
                 f"expected the same {self.holdout_rows} rows of holdout= in each epoch, got {total}"
             )
-        self.holdout_rows = total
-        return correct / total, nan if probe is None else by_probe / total
+        if len(self._holdout_y) and not torch.equal(y, self._holdout_y):
+            raise InputError(
+                "expected the rows of holdout= in the same order in each epoch, but their labels differ: use "
+                "DataLoader(..., shuffle=False)"
+            )
+        self.holdout_rows, self._holdout_y = total, y
+        reading = nan if probe is None else int(by_probe.sum()) / total
+        return int(by_network.sum()) / total, reading, by_network.to(torch.int8)
 
     def _fit_probe(self, model: nn.Module) -> ClassifierMixin | None:
         """Fit the probe to the fixed part of the training rows; None if their outputs are not finite."""
@@ -297,12 +311,14 @@ class History:
     @property
     def onset(self) -> Onset | None:
         """The epoch in which memorisation begins, by `memorisation_onset`; None if it has not begun."""
-        if not self.holdout_rows:
-            return None
-        fit = self.train_fit
-        return memorisation_onset(
-            self.holdout_accuracy, fit, holdout_rows=self.holdout_rows, train_rows=len(self.labels)
-        )
+        correct = self._correct_rows().numpy()
+        return memorisation_onset(correct, self.train_fit, train_rows=len(self.labels))
+
+    def _correct_rows(self) -> Tensor:
+        """Return which hold-out rows were predicted correctly, (epochs, m) int8; -1 where it is not known."""
+        unknown = torch.full((len(self._holdout_y),), -1, dtype=torch.int8)
+        rows = [unknown if correct is None else correct for correct in self._correct]
+        return torch.stack(rows) if rows else unknown.new_empty(0, len(unknown))
 
     @property
     def aum(self) -> np.ndarray:
@@ -445,7 +461,8 @@ class History:
         """
         curves = torch.tensor(self._curves, dtype=torch.float64).reshape(-1, len(CURVES))
         header = {"holdout_rows": self.holdout_rows, "reading": self._reading}
-        write_tensors(path, {"curves": curves, **self._rows.tensors()}, KIND, header)
+        holdout = {"correct": self._correct_rows(), "holdout_y": self._holdout_y}
+        write_tensors(path, {"curves": curves, **holdout, **self._rows.tensors()}, KIND, header)
 
     @classmethod
     def load(cls, path: str | PathLike[str], **options: Any) -> Self:
@@ -470,6 +487,12 @@ class History:
             history._rows.restore(tensors)
             curves = tensors["curves"].double().reshape(-1, len(CURVES)).tolist()
             history._curves = [tuple(values) for values in curves]
+            history._correct = [None] * len(curves)
+            if "correct" in tensors:  # files of earlier versions have none
+                rows, y = tensors["correct"], tensors["holdout_y"]
+                if rows.shape != (len(curves), len(y)) or (rows.dtype, y.dtype) != (torch.int8, torch.int64):
+                    raise ValueError(f"correct {rows.dtype} {tuple(rows.shape)}")
+                history._correct, history._holdout_y = list(rows), y
             history.holdout_rows = int(header["holdout_rows"])
             history._reading = history._reading or str(header["reading"])
         except (KeyError, RuntimeError, ValueError) as error:

@@ -54,6 +54,7 @@ def run_network(
     inputs: Callable[[Any], Any] | None = None,
     batch_size: int = 512,
     shared: bool = True,
+    named: bool = True,
 ) -> None:
     """Run a network over data in eval mode.
 
@@ -72,6 +73,8 @@ def run_network(
         Rows of a batch cut from whole arrays.
     shared : bool
         Whether each process of a job runs a part of the rows.
+    named : bool
+        Whether the indices of an iterable of batches are the given ones; else they are positions, too.
 
     Raises
     ------
@@ -89,7 +92,8 @@ def run_network(
 
     def batches() -> Iterator[tuple[Any, Any, np.ndarray]]:
         by_position = is_whole(data) or isinstance(data, DataLoader) or hasattr(data, "__getitem__")
-        by_position, start = by_position and not isinstance(data, list), 0  # a list may hold shuffled batches
+        by_position = not named or (by_position and not isinstance(data, list))  # a list may be shuffled
+        start = 0
         for batch in read_batches(data, batch_size, prepare=inputs, model=model):
             given = None if by_position else row_index(batch.indices)
             yield batch.inputs, batch.labels, np.arange(start, start + batch.size) if given is None else given

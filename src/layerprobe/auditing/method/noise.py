@@ -82,7 +82,7 @@ class RankScale:
         gap : float
         """
         ordered = scores.double().flatten().sort().values
-        return cls(ordered[_evenly_spaced(len(ordered), KNOTS)], gap)
+        return cls(ordered[evenly_spaced(len(ordered), KNOTS)], gap)
 
     def log_odds(self, scores: Tensor) -> Tensor:
         """Return z, (n, K), float64.
@@ -611,7 +611,7 @@ class LabelFreeScorer:
         if best is None:
             return None
         _, layer, ridge, X, scores = best
-        rows = _evenly_spaced(len(y))
+        rows = evenly_spaced(len(y))
         # Scores of one ridge probe have one scale, and the bias is estimated better without ranks.
         calibration = calibrate(_centred(scores[rows]), y[rows], ranks=False, seed=seed)
         source = f"{layer}, which does not depend on the labels"
@@ -639,7 +639,7 @@ class LabelFreeScorer:
         """
         generator = torch.Generator().manual_seed(seed)
         p = self.calibration.probabilities(self.scores)
-        rows = _evenly_spaced(len(y))
+        rows = evenly_spaced(len(y))
         excess = 0.0
         for _ in range(BIAS_DRAWS):
             true = torch.multinomial(p, 1, generator=generator).squeeze(1)
@@ -739,7 +739,7 @@ def estimate_noise(
         beta, scale = calibrate_clean(stacked, labels)
         betas = calibration.betas.new_full(calibration.betas.shape, beta)
         return replace(calibration, beta=beta, betas=betas, scale=scale), noise
-    rows = _evenly_spaced(len(y))
+    rows = evenly_spaced(len(y))
     return _refit_temperature(calibration, out_of_fit[rows], y[rows]), noise
 
 
@@ -753,7 +753,7 @@ def _refit_temperature(calibration: Calibration, scores: Tensor, y: Tensor) -> C
     return replace(calibration, beta=beta, betas=torch.tensor(betas, dtype=torch.float64), scale=scale)
 
 
-def _evenly_spaced(n: int, most: int = MAX_ROWS) -> Tensor:
+def evenly_spaced(n: int, most: int = MAX_ROWS) -> Tensor:
     """Return at most `most` evenly spaced positions in 0..n-1, int64."""
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
 
