@@ -767,6 +767,7 @@ def _spanned(
 ) -> NoiseEstimate:
     """Return the chosen estimate with the interval that all estimates span."""
     low, high = span(noise.low, noise.high, estimates.values(), interval(agrees), K)
+    low = low if low * len(agrees) >= 0.5 else 0.0  # less than half a label
     return replace(noise, rate=estimates[chosen], low=low, high=high, estimates=estimates)
 
 
