@@ -754,7 +754,13 @@ def _refit_temperature(calibration: Calibration, scores: Tensor, y: Tensor) -> C
 
 
 def evenly_spaced(n: int, most: int = MAX_ROWS) -> Tensor:
-    """Return at most `most` evenly spaced positions in 0..n-1, int64."""
+    """Return evenly spaced positions in 0..n-1, int64.
+
+    Parameters
+    ----------
+    n, most : int
+        Number of rows, and the largest number of positions.
+    """
     return torch.linspace(0, n - 1, min(n, most), dtype=torch.float64).round().long()
 
 
