@@ -154,12 +154,12 @@ def test_report_begins_with_table_1(done):
     _, place, _ = done
     page = (place / "out" / "report.html").read_text("utf-8")
     parts = (
-        "Table 1: ",
+        "<h2>Table 1: ",
         "<figcaption>Noisy subspaces",
         "<figcaption>Latent",
         "<figcaption>Test accuracy over",
     )
-    heads = [page.index(start) for start in (*parts, "Table 3: ")]
+    heads = [page.index(start) for start in (*parts, "<h2>Table 3: ")]
     assert heads == sorted(heads)
     assert "run the scale medium or full" in page
 
@@ -170,6 +170,7 @@ def test_announcement_states_work_time_and_disk_space(done, tmp_path):
     assert "missing" in said
     assert "GB" in said
     assert "experiments to do" in said
+    assert "need --scale medium or full" in said
     assert "nothing to train" in announce(wanted, place / "runs", 2)
 
 
