@@ -15,7 +15,8 @@ from layerprobe.errors import InputError
 from layerprobe.probes import available
 from layerprobe.training import Recipe
 
-FILES = ["figure.png", "figure.svg", "history.csv", "report.html", "rows.csv", "run.json"]
+PAGES = ["audit.html", "report.html", "review.html"]
+FILES = [*PAGES, "figure.png", "figure.svg", "history.csv", "rows.csv", "run.json"]
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,14 @@ def test_rows_and_history_are_tidy_and_contain_every_probe(run):
     assert set(run.rows["probe"]) == {"network", *available()}
     assert set(run.rows["fitted_on"]) == {"noisy", "true", ""}
     assert not run.rows.duplicated(["layer", "probe", "fitted_on", "split", "labels"]).any()
+
+
+def test_audit_of_the_first_network_finds_wrong_labels(run):
+    audit = run.summary["audit"]
+    assert audit["wrong"] == pytest.approx(0.54, abs=0.03)
+    assert audit["precision"] > 0.85  # flags at random: .54
+    assert audit["recall"] > 0.7
+    assert "of the labels are wrong" in audit["finding"]
 
 
 def test_variance_option_reaches_masc(run):

@@ -1,4 +1,4 @@
-"""The demo: probe every layer of networks that memorised noisy labels of handwritten digits."""
+"""The demo: probe every layer of networks that memorised noisy labels of digits, and audit these labels."""
 
 import json
 import shutil
@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
+from layerprobe.auditing import audit
 from layerprobe.data import load
 from layerprobe.data.noise import uniform
 from layerprobe.errors import InputError
@@ -56,6 +58,7 @@ class Demo:
     spec: Spec
     rows: pd.DataFrame  # columns corruption and seed, then those of `layerprobe.layerwise.probe`
     history: pd.DataFrame  # columns corruption and seed, then those of `layerprobe.training.Epoch`
+    audit: "DemoAudit"  # of the first network
     seconds: float  # wall time of the whole run
 
     def networks(self) -> pd.DataFrame:
@@ -92,7 +95,19 @@ class Demo:
             "finding": finding(self.rows),
             "networks": self.networks().to_dict("records"),
             "test_accuracy": accuracies(self.rows).to_dict("records"),
+            "audit": asdict(self.audit),
         }
+
+
+@dataclass(frozen=True)
+class DemoAudit:
+    """What an audit of a network finds without the true labels, and what the true labels say about it."""
+
+    finding: str
+    flagged: int
+    precision: float  # share of the flagged labels that are wrong
+    recall: float  # share of the wrong labels that are flagged
+    wrong: float  # share of wrong labels
 
 
 def run_demo(spec: Spec, out: Path) -> Demo:
@@ -104,8 +119,9 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     ----------
     spec : Spec
     out : Path
-        Folder that gets rows.csv, history.csv, figure.png, figure.svg, report.html and run.json when all of
-        them are complete. Its other files are kept.
+        Folder that gets rows.csv, history.csv, figure.png, figure.svg, report.html, run.json, and audit.html
+        and review.html, the audit of the first network, when all of them are complete. Its other files are
+        kept.
 
     Raises
     ------
@@ -132,8 +148,8 @@ def run_demo(spec: Spec, out: Path) -> Demo:
                 results = list(pool.map(partial(_run_seed, spec, folder=folder), seeds))
             finally:
                 pool.shutdown(kill_workers=True)
-        rows, history = (pd.concat(frames, ignore_index=True) for frames in zip(*results, strict=True))
-        demo = Demo(spec, rows, history, seconds=time.perf_counter() - start)
+        rows, history = (pd.concat([one[i] for one in results], ignore_index=True) for i in range(2))
+        demo = Demo(spec, rows, history, results[0][2], seconds=time.perf_counter() - start)
         _write_files(demo, folder / "files")
         out.mkdir(exist_ok=True)
         for path in (folder / "files").iterdir():
@@ -143,8 +159,11 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     return demo
 
 
-def _run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train one network on noisy digits and probe its layers; return the rows and the history of `Demo`."""
+def _run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, DemoAudit | None]:
+    """Train one network on noisy digits and probe its layers; return the rows and the history of `Demo`.
+
+    The labels of the first network are also audited.
+    """
     torch.set_num_threads(1)  # reproducible bit for bit, and faster for several small networks
     seeds = Seeds.derive(seed)
     digits = load(DATA)
@@ -177,12 +196,36 @@ def _run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.
         "masc": create("masc", variance=spec.variance)
     }
     rows = probe(model, (x, noisy), test, train_labels={"noisy": noisy, "true": true}, probes=every_probe)
+    audited = None
+    if seed == 0:
+        # Labels as noisy as the training labels: the audit sees no true label.
+        held = uniform(digits.test_labels, spec.corruption, digits.num_classes, seeds.noise).labels
+        audited = _audit(model, x, noisy, (test_x, held), true, folder / "files")
     write_progress(history[-1], "done")
     frames = pd.DataFrame(rows), pd.DataFrame(map(asdict, history))
     for frame in frames:
         frame.insert(0, "corruption", spec.corruption)
         frame.insert(1, "seed", seed)
-    return frames
+    return *frames, audited
+
+
+def _audit(
+    model: torch.nn.Module,
+    x: torch.Tensor,
+    noisy: np.ndarray,
+    holdout: tuple[torch.Tensor, np.ndarray],
+    true: np.ndarray,
+    folder: Path,
+) -> DemoAudit:
+    """Audit the noisy labels of a network, write the page and the review page, and compare with the truth."""
+    result = audit(model, x, noisy, policy="noisy_holdout", holdout=holdout)
+    result.report(folder / "audit.html")
+    flagged = result.issues["is_label_issue"].to_numpy()
+    wrong = noisy != true
+    hits = int((flagged & wrong).sum())
+    precision = hits / max(int(flagged.sum()), 1)
+    recall = hits / max(int(wrong.sum()), 1)
+    return DemoAudit(result.label_finding, int(flagged.sum()), precision, recall, float(wrong.mean()))
 
 
 def _progress_path(folder: Path, seed: int) -> Path:
@@ -243,4 +286,14 @@ def show(result: Demo, out: Path) -> None:
     best = 100 * networks["best_test_accuracy"].mean()
     say(f"At their best epochs, known only from test labels, the networks reached {best:.1f} %.")
     say(finding(result.rows))
-    say(f"All results are in {out}; start with {out / 'report.html'}.")
+    found = result.audit
+    say(f"\nAudit of the labels of seed 0, without true labels: {found.finding}")
+    say(
+        f"The true labels say: {100 * found.wrong:.1f} % are wrong; {100 * found.precision:.1f} % of the "
+        f"{found.flagged:,} flagged labels are wrong, and {100 * found.recall:.1f} % of the wrong labels are "
+        "flagged."
+    )
+    say(
+        f"All results are in {out}: {out / 'report.html'} on the layers, {out / 'audit.html'} on the labels, "
+        f"{out / 'review.html'} to decide on labels."
+    )

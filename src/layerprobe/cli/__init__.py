@@ -130,8 +130,9 @@ def _commands(*, brief: bool = False) -> Commands:
 
         MLPs memorise handwritten digits, a part of whose training labels is redrawn at random. Then MASC and
         all other probes are fitted on each layer, with the noisy and with the true labels. Needs no download
-        and less than a minute on two cores. Writes rows.csv, history.csv, figure.png, figure.svg, report.html
-        and run.json.
+        and less than a minute on two cores. The labels of the first network are also audited, without the
+        true ones. Writes rows.csv, history.csv, figure.png, figure.svg, report.html and run.json, and
+        audit.html and review.html of the audit.
 
         Args:
             corruption: Probability in [0, 1] that a training label is redrawn from all ten classes.
