@@ -108,7 +108,8 @@ def demo_of(rows_of_seeds, reached):
             "seconds": 1.0,
         }
     )
-    return demo.Demo(demo.Spec(seeds=2), rows_of_seeds, history, seconds=4.0)
+    audit = demo.DemoAudit("About half of the labels are wrong.", 600, 0.98, 0.75, 0.54)
+    return demo.Demo(demo.Spec(seeds=2), rows_of_seeds, history, audit, seconds=4.0)
 
 
 def test_networks_table_shows_last_and_best_epoch(run):
@@ -129,6 +130,8 @@ def test_command_prints_table_finding_and_unfinished_networks(run, tmp_path, mon
     assert "seed 1 did not" not in printed
     assert "reached 80.0 %" in printed
     assert "With 60 % of its training labels redrawn" in printed
+    assert "About half of the labels are wrong." in printed
+    assert "98.0 % of the 600 flagged labels are wrong, and 75.0 % of the wrong labels are flagged" in printed
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
