@@ -101,7 +101,7 @@ class Demo:
 
 @dataclass(frozen=True)
 class DemoAudit:
-    """What an audit of a network finds without the true labels, and what the true labels say about it."""
+    """Finding of an audit without the true labels, and its precision and recall by the true labels."""
 
     finding: str
     flagged: int

@@ -330,7 +330,7 @@ BAD = {
     "NaN": ({"rows": bad("middle", 7, torch.nan)}, "'middle' contain NaN or infinity, first in row 7"),
     "infinity": ({"rows": bad("last", 3, torch.inf)}, "'last' contain NaN or infinity, first in row 3"),
     "NaN held out": ({"held": {**HELD, "middle": HELD["middle"] * torch.nan}}, "holdout of layer 'middle'"),
-    "no layers": ({"rows": {}}, "of the layers features as in training"),
+    "no layers": ({"rows": {}}, "expected features as a mapping of layer to array"),
     "an array": ({"rows": ROWS["middle"]}, "of the layers features as in training"),
     "one row": ({"rows": {"middle": ROWS["middle"][0]}}, r"\(n, d\)"),
     "maps": ({"rows": {"middle": torch.ones(N, 2, 2)}}, r"\(n, d\)"),
