@@ -274,7 +274,10 @@ class Probe(ClassifierMixin, BaseEstimator):
             raise UnfittedProbeError(str(error)) from error
 
     def _rows(self, X: Any, *, reset: bool) -> Tensor:
-        """Return rows of any kind as a tensor of finite numbers, (n, d); raise for anything else."""
+        """Return rows of any kind as a tensor of numbers, (n, d); raise for anything else.
+
+        Those of a fit, `reset`, may not be finite: they go through `widen` next.
+        """
         if isinstance(X, Tensor):
             rows = check_rows(X)
             if reset:
@@ -298,6 +301,8 @@ class Probe(ClassifierMixin, BaseEstimator):
             except (ValueError, OverflowError) as error:
                 raise InputError(str(error)) from error
             rows = to_tensor(array)
+        if reset:  # `widen` checks the rows of a fit
+            return rows
         largest = check_finite(rows)
         safe = not largest or SAFE[0] < largest < SAFE[1]
         return rows if safe else rows.double()
@@ -337,6 +342,7 @@ class WeightedProbe(Probe):
         self.classes_, indices = encode(labels)
         y, weights = torch.from_numpy(indices).to(rows.device), None
         if sample_weight is not None:
+            check_finite(rows)
             weights = torch.from_numpy(weight_array(sample_weight, len(labels))).to(rows.device)
             kept = weights > 0
             rows, y, weights = rows[kept], y[kept], weights[kept]
@@ -481,7 +487,10 @@ class CalibratedProbe(ProbabilityProbe, MomentProbe):
             before, totals = self.kept_[1], totals + self._totals
         self._totals = totals
         room = max(KEPT // X.shape[1] // K, 2) - before.bincount(minlength=K)
-        order, place = _places(y, K)
+        first = int(2 * room.amax() * K)  # where classes are mixed, their first rows are among these
+        while first < len(y) and (y[:first].bincount(minlength=K) < room).any():
+            first *= 4
+        order, place = _places(y[:first], K)
         order = order[place < room[y[order]]]
         if len(order):
             rows, y, w = X[order], y[order], w[order]
