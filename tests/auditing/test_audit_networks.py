@@ -247,3 +247,42 @@ def test_layer_of_nan_is_named():
             holdout=(x + 1, y),
             controls=False,
         )
+
+
+class OfPixels(nn.Module):
+    """Scales uint8 pixels itself, as `scale` says."""
+
+    def __init__(self, scale):
+        super().__init__()
+        torch.manual_seed(0)
+        self.scale, self.body, self.act = scale, nn.Linear(64, 16), nn.ReLU()
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return self.head(self.act(self.body(x.float() / 255 if self.scale else x)))
+
+
+@pytest.mark.parametrize("scale", [False, True])
+def test_pixels_are_scaled_once(scale):
+    generator = torch.Generator().manual_seed(0)
+    y = torch.arange(240) % 3
+    pixels = torch.randint(0, 60, (240, 1, 8, 8), generator=generator) + 60 * y[:, None, None, None]
+    pixels = pixels.to(torch.uint8)
+    model = OfPixels(scale)
+    found = audit(
+        model,
+        (pixels[:160], y[:160]),
+        policy="noisy_holdout",
+        holdout=(pixels[160:], y[160:]),
+        class_names=[0, 1, 2],
+        probes="ncm",
+        controls=False,
+    )
+    features = found.reader.read(found.rows)
+    with torch.no_grad():
+        hidden = model.act(model.body(pixels[:160].flatten(1) / 255))
+    torch.testing.assert_close(features.own["act"], hidden)
+    torch.testing.assert_close(features.logits, model.head(hidden).detach())
+    assert found.predict(pixels).tolist() == found.predict(pixels if scale else pixels / 255).tolist()
+    assert (found.predict(pixels) == y.numpy()).mean() > 0.8

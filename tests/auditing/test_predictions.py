@@ -79,6 +79,15 @@ def test_kinds_of_predictions_give_equal_results(values):
     assert (found["suggested_label"] == expected["suggested_label"]).mean() > 0.99
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rounded_probabilities_are_probabilities(dtype):
+    rounded = torch.tensor(PROBABILITIES).to(dtype)
+    found, exact = audit_predictions(rounded, GIVEN), audit_predictions(PROBABILITIES, GIVEN)
+    assert (found.issue_mask() == exact.issue_mask()).mean() > 0.98
+    with pytest.raises(InputError, match="divide each row by its sum"):
+        audit_predictions((torch.tensor(PROBABILITIES) * 1.01).to(dtype), GIVEN)
+
+
 def test_columns_of_a_frame_are_the_classes_and_its_index_the_rows():
     order = [2, 0, 3, 1]
     frame = pd.DataFrame(PROBABILITIES[:, order], columns=NAMES[order], index=[f"r{i}" for i in range(N)])

@@ -328,8 +328,8 @@ def test_a_positional_mask_has_the_name_of_its_argument():
 @pytest.mark.parametrize(
     ("name", "mask", "message"),
     [
-        ("mask", KEPT, "it is not known if 'mask' is true for tokens"),
-        ("token_mask", KEPT.float(), "it is not known if 'token_mask' is true for tokens"),
+        ("mask", ~KEPT, "it is not known if 'mask' is a mask of the tokens"),
+        ("token_mask", KEPT.flip(1).float(), "it is not known if 'token_mask' is a mask of the tokens"),
     ],
 )
 @pytest.mark.parametrize("pool", ["mean", "max", "first", "last", "compact"])
@@ -463,6 +463,7 @@ class TokensAnd(nn.Module):
             "n_tokens": lambda ids, n_tokens: self.embed(ids),
             "sizes": lambda ids, sizes: self.embed(ids),
             "valid": lambda ids, valid: self.embed(ids),
+            "mask": lambda ids, mask: self.embed(ids),
             "attention_mask": lambda ids, attention_mask: self.embed(ids),
         }[name]
 
@@ -514,3 +515,23 @@ def test_inputs_that_may_or_may_not_show_padding_are_refused():
     for name, x, value, message in refused:
         with pytest.raises(LayerError, match=message):
             capture(TokensAnd(name), {"ids": x, name: value}, "embed", pool="mean")
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("form", ["tokens", "padding", "additive"])
+def test_values_decide_what_an_input_called_mask_means(form, side, pool):
+    ids, _, kept = tokens_of_lengths(side == "left")
+    model = TokensAnd("mask")
+    mask = {"tokens": kept, "padding": (~kept).long(), "additive": torch.where(kept, 0.0, -torch.inf)}[form]
+    if form == "padding":  # every row has padding, as in a batch padded to a fixed length
+        pad = (0, 1) if side == "right" else (1, 0)
+        ids, mask, kept = (
+            nn.functional.pad(values, pad, value=number)
+            for values, number in ((ids, 0), (mask, 1), (kept, False))
+        )
+    rows = capture(model, {"ids": ids, "mask": mask}, "embed", pool=pool).outputs["embed"]
+    for row, tokens, own in zip(rows, ids, kept, strict=True):
+        x = model.embed(tokens[own])
+        expected = {"mean": x.mean(0), "max": x.amax(0), "first": x[0], "last": x[-1]}[pool]
+        torch.testing.assert_close(row, expected)

@@ -152,3 +152,10 @@ def test_other_order_of_two_outputs_is_reported(form, shuffled):
     assert table[table["probe"] == "network"]["accuracy"].item() == pytest.approx(10 / 12)
     with pytest.raises(InputError, match=r"83% .*100%"):
         audit(model, (x, labels[form]), policy="test_split", test=(x + 0.01, labels[form]), probes="ncm")
+
+
+def test_names_of_another_number_of_outputs_are_not_used():
+    y = np.sort(NAMES)[Y]
+    model = Net(config=SimpleNamespace(id2label=dict(enumerate([*NAMES.tolist(), "background"]))))
+    assert network(y, model=model)["accuracy"].tolist() == [1.0, 1.0]
+    assert audited_head(y, model=model) == audited_head(y)

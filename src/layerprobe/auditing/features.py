@@ -473,7 +473,7 @@ class NetworkInputs:
             model, layers, options.pool, options.views, options.batch_size, options.device, blank
         )
         dimensions, heads = reader.dimensions(x)
-        names, to_names = output_names(model, rows.labels, rows.class_names, options.class_names)
+        names, to_names = output_names(model, rows.labels, rows.class_names, options.class_names, heads)
         given = to_names(rows.labels)
         head, every = _head(reader, heads, rows, given, names)
         classes, y, outputs = _present_classes(every, every.indices(given, "labels"))

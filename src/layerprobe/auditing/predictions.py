@@ -23,7 +23,7 @@ from layerprobe.layerwise.classes import Classes, class_order
 from layerprobe.probes.base import Probe
 
 PREDICTIONS = "predictions"  # name of the only layer
-TOLERANCE = 1e-3  # of probabilities and of their sum, which float16 rounds
+TOLERANCE = 1e-3  # of probabilities and of their sum, which float16 rounds; bfloat16: its rounding unit
 ZERO = 1e-3  # largest probability that replaces a zero
 SMALLEST = 1e-12  # smallest probability: smaller ones are rounding errors
 LIKE_TRAINING = 0.99  # share of given labels that a model predicts for the rows that it was trained on
@@ -95,6 +95,8 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
     """
     values = pred_probs.to_numpy() if isinstance(pred_probs, pd.DataFrame | pd.Series) else pred_probs
     values = values if isinstance(values, Tensor) else np.asarray(values)
+    is_coarse = isinstance(values, Tensor) and values.dtype == torch.bfloat16
+    tolerance = torch.finfo(torch.bfloat16).eps / 2 if is_coarse else TOLERANCE
     single = values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)
     X = check_matrix(values.reshape(-1, 1) if single else values, "predictions", exact=True)
     if single and logits is not True and float(X.min()) >= 0 and float(X.max()) <= 1:
@@ -110,12 +112,12 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
     if num_classes is not None and X.shape[1] != num_classes:
         raise InputError(f"expected predictions of {num_classes} classes per row, got {X.shape[1]}")
     if logits is None:
-        logits = float(X.min()) < -TOLERANCE
+        logits = float(X.min()) < -tolerance
     if logits:
         return X.log_softmax(1)
     sums, low, high = X.sum(1), float(X.min()), float(X.max())
-    far = (sums - 1).abs() > TOLERANCE
-    if low < -TOLERANCE or high > 1 + TOLERANCE or far.any():
+    far = (sums - 1).abs() > tolerance
+    if low < -tolerance or high > 1 + tolerance or far.any():
         row = int(far.int().argmax())
         raise InputError(
             f"expected probabilities between 0 and 1 whose rows sum to 1, got values from {low:.4g} to "

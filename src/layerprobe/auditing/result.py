@@ -900,13 +900,13 @@ class Audit:
     def _unlabelled(self, x: Any) -> LabelledDataset:
         if isinstance(x, LabelledDataset):
             return x
-        inputs = self.settings.get("inputs")
+        inputs, model = self.settings.get("inputs"), None if self.reader is None else self.reader.model
         if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
             x = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
-            return read_rows(x, np.zeros(count_rows(x) or 0, np.int64), inputs=inputs)
+            return read_rows(x, np.zeros(count_rows(x) or 0, np.int64), inputs=inputs, model=model)
         if isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
-            return read_rows(x, np.zeros(len(x), np.int64), inputs=inputs)
-        return read_rows(x, inputs=inputs)
+            return read_rows(x, np.zeros(len(x), np.int64), inputs=inputs, model=model)
+        return read_rows(x, inputs=inputs, model=model)
 
 
 def _shape(x: Any) -> str:

@@ -215,7 +215,8 @@ class Padding:
         Masks are inputs called ``*attention_mask``, true for tokens, and ``*padding_mask`` or ``*pad_mask``,
         true for padding; inputs called ``*length``, ``*lengths``, ``*_len``, ``*lens`` or ``*_tokens`` count
         the tokens. Without such an input, the values of other inputs decide, if the rest of each row is
-        constant: whole numbers (b,) within 1..t are lengths; true and false, or 1 and 0, (b, t), are a mask.
+        constant: whole numbers (b,) within 1..t are lengths; true and false, or 1 and 0, (b, t), are a mask,
+        also under a name such as ``mask``, of tokens or of padding.
     """
 
     def __init__(self, tracer: Tracer, batch: Batch) -> None:
@@ -231,6 +232,7 @@ class Padding:
         named = named[1:] if len(named) > 1 else named  # the main one is listed again by its name
         columns: dict[str, Tensor] = {}  # (b,)
         sequences: dict[str, Tensor] = {}  # (b, t, ...)
+        candidates: dict[str, Tensor] = {}  # (b, t), true or false
         for key, value in named:
             name = key.rpartition(".")[2].lower()
             if value.shape == (batch.size,):
@@ -253,14 +255,14 @@ class Padding:
                     "padding: a mask of tokens has the shape (n, tokens)"
                 )
                 self.unknown.append((None, message))
+            elif value.ndim == 2 and _is_added(value):
+                self.masks.append(value == 0)
             elif (value != value.flatten()[0]).any():
-                message = (
-                    f"it is not known if {name!r} is true for tokens, as an attention_mask, or for padding, "
-                    "as a padding_mask"
-                )
-                self.unknown.append((value.shape[1], message))
-        if not (self.masks or self.lengths or self.unknown):
+                candidates[name] = value != 0
+        if not (self.masks or self.lengths or self.unknown or candidates):
             self._find_by_values(columns, sequences)
+        for name, mask in candidates.items():
+            self._decide_mask(name, mask, sequences.values(), certain=True)
 
     def _find_by_values(self, columns: Mapping[str, Tensor], sequences: Mapping[str, Tensor]) -> None:
         """Find lengths and masks among inputs of other names."""
@@ -285,23 +287,31 @@ class Padding:
                     message = f"it is not known if {name!r} counts the tokens of a row: call it lengths if so"
                     self.unknown.append((t, message))
         for name, mask in masks.items():
-            alike = [x for x in tokens if x.shape[1] == mask.shape[1]]
-            if not alike or mask.all():
-                continue
-            falls = (mask[:, :-1] & ~mask[:, 1:]).sum(1)
-            rises = (~mask[:, :-1] & mask[:, 1:]).sum(1)
-            one_sided = bool(((falls + rises <= 1) & mask.any(1)).all())
-            right = bool(mask[:, 0].all())  # padding on the right, or a mask of padding on the left
-            constant = any(_is_constant(x, ~mask) for x in alike)
-            reverse = any(_is_constant(x, mask) for x in alike)
-            if one_sided and not reverse and (constant or right):
-                self.masks.append(mask)
-            else:
-                message = (
-                    f"it is not known if {name!r} is a mask of the tokens: call it attention_mask if it is "
-                    "true for tokens, or padding_mask if it is true for padding"
-                )
-                self.unknown.append((mask.shape[1], message))
+            self._decide_mask(name, mask, tokens, certain=False)
+
+    def _decide_mask(self, name: str, mask: Tensor, tokens: Iterable[Tensor], *, certain: bool) -> None:
+        """Add an input (b, t) of true and false by its values, as a mask of tokens or of padding.
+
+        Without `certain`, it may be no mask at all, as by its name.
+        """
+        alike = [x for x in tokens if x.shape[1] == mask.shape[1]]
+        if not certain and (not alike or mask.all()):
+            return
+        steps = (mask[:, :-1] != mask[:, 1:]).sum(1)
+        padding = any(_is_constant(x, ~mask) for x in alike), any(_is_constant(x, mask) for x in alike)
+        # Rows that all begin with true, some of them full, are padded on the right.
+        right = bool(mask[:, 0].all()) and bool(mask.all(1).any() or not certain)
+        of_padding = certain and padding == (False, True) and bool((~mask).any(1).all())
+        if (steps <= 1).all() and mask.any(1).all() and not padding[1] and (padding[0] or right):
+            self.masks.append(mask)
+        elif (steps <= 1).all() and of_padding:
+            self.masks.append(~mask)
+        else:
+            message = (
+                f"it is not known if {name!r} is a mask of the tokens: call it attention_mask if it is "
+                "true for tokens, or padding_mask if it is true for padding"
+            )
+            self.unknown.append((mask.shape[1], message))
 
     def mask(self, tokens: int) -> Tensor | None:
         """Return which of so many tokens are no padding, (n, t), or None if all are.
@@ -334,6 +344,11 @@ class Padding:
 def _is_binary(value: Tensor) -> bool:
     """Return whether all values are true or false, or 0 or 1."""
     return value.dtype is torch.bool or bool(((value == 0) | (value == 1)).all())
+
+
+def _is_added(mask: Tensor) -> bool:
+    """Return whether a mask is added to scores: zero for tokens, very negative for padding."""
+    return mask.is_floating_point() and not (mask > 0).any() and bool((mask < -100).any())
 
 
 def _is_constant(x: Tensor, where: Tensor) -> bool:

@@ -4,6 +4,7 @@ import copy
 import inspect
 import re
 import sys
+import warnings
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -193,6 +194,24 @@ def device_and_dtype(
         raise InputError(
             f'expected a device such as "cpu" or "cuda:0", got {device!r}: {_first_line(error)}'
         ) from error
+
+
+def takes_bytes(model: nn.Module, pixels: Tensor) -> bool:
+    """Return whether a network runs on uint8 pixels as they are, by the rule of `Tracer`.
+
+    Parameters
+    ----------
+    model : nn.Module
+    pixels : Tensor of shape (b, ...), uint8
+    """
+    tracer, x = Tracer(model), pixels[:2].to(device_and_dtype(model)[0])
+    with unchanged(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            tracer.run(Batch(x, None, None, len(x), x), lambda *_: None)
+        except Exception:  # the pass over the data raises it again
+            return False
+    return not tracer.scales_pixels
 
 
 @contextmanager

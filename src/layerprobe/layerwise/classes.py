@@ -240,11 +240,16 @@ class Classes:
 
 
 def output_names(
-    model: Any, labels: np.ndarray, known: Sequence[Any] | None, class_names: Sequence[Any] | None
+    model: Any,
+    labels: np.ndarray,
+    known: Sequence[Any] | None,
+    class_names: Sequence[Any] | None,
+    heads: Mapping[str, int],
 ) -> tuple[Sequence[Any] | None, Callable[[np.ndarray], np.ndarray]]:
     """Return the names of the outputs in their order, if known, and a function from labels to such names.
 
-    ``model.config.id2label`` knows the order of the outputs better than the data.
+    ``model.config.id2label`` knows the order of the outputs better than the data. It is not used where it
+    has names for another number of outputs.
 
     Parameters
     ----------
@@ -254,9 +259,11 @@ def output_names(
         Names of the classes that come with the data.
     class_names : sequence, optional
         The user's names of the outputs.
+    heads : mapping of str to int
+        The number of outputs of each possible head.
     """
     names = configured_names(model)
-    if class_names is None and names is not None:
+    if class_names is None and names is not None and len(names) in {max(k, 2) for k in heads.values()}:
         if labels.dtype.kind not in "iu" and set(labels.tolist()) <= set(names):
             return names, lambda labels: labels
         if labels.dtype.kind in "iu" and known is not None and set(known) <= set(names):

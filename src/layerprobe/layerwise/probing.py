@@ -343,7 +343,7 @@ class _Task:
             if (unknown := every.find(given) < 0).any():
                 label = given.tolist()[int(unknown.int().argmax())]
                 raise InputError(f"the training labels hold {label!r}, which is none of class_names=")
-        names, to_names = output_names(self.extractor.model, given, known, self.class_names)
+        names, to_names = output_names(self.extractor.model, given, known, self.class_names, heads)
         try:
             fitting = fitting_heads(heads, to_names(given), names, known)
         except InputError as error:

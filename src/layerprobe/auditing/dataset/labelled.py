@@ -34,6 +34,7 @@ from layerprobe.layers.batches import (
     row_names,
     scaled_pixels,
 )
+from layerprobe.layers.tracing import takes_bytes
 from layerprobe.layerwise.classes import class_order, escape_surrogates, fitting_names, label_column
 
 MOST_NUMBERS = 2**28  # of rows that are compared; a gigabyte
@@ -73,7 +74,8 @@ def read_rows(
         Converts a batch's content to the model's inputs, a tensor, tuple or dict. The content is a list of
         texts, pixels (b, h, w) or (b, h, w, 3) as a uint8 tensor, or else the data's own x. The function must
         treat each row by itself and be deterministic. Texts need it. Without it, uint8 pixels of 0, 1 or 3
-        channels become (b, 1 or 3, h, w) float32 in [0, 1]; all else stays unchanged.
+        channels become (b, 1 or 3, h, w) float32 in [0, 1]; in arrays only where `model` does not run on
+        them as they are. All else stays unchanged.
     batch_size : int
         Rows per batch in the first pass.
     model : nn.Module, optional
@@ -105,7 +107,8 @@ def read_rows(
 
         raw = read_raw(data, options)
         source = raw.content if labels is not None or raw.labels is None else (raw.content, raw.labels)
-        return LabelledDataset(source, labels, index=raw.ids, class_names=raw.class_names, **common)
+        names = raw.class_names
+        return LabelledDataset(source, labels, index=raw.ids, class_names=names, images=raw.images, **common)
     if options:
         raise InputError(f"{next(iter(options))} does not apply to data of the type {type(data).__name__}")
     if not isinstance(data, LabelledDataset):
@@ -190,6 +193,8 @@ class LabelledDataset:
         The rows' ids, if `source` has no indices.
     class_names : sequence, optional
         Names of the classes in their order.
+    images : bool
+        Whether uint8 pixels are decoded images, which become floats for every model.
 
     Attributes
     ----------
@@ -213,6 +218,7 @@ class LabelledDataset:
         class_names: Sequence[Any] | None = None,
         batch_size: int = 512,
         model: nn.Module | None = None,
+        images: bool = False,
     ) -> None:
         if isinstance(source, Iterator):
             raise InputError(
@@ -220,7 +226,7 @@ class LabelledDataset:
                 "after one pass: give a list, arrays, a Dataset or a DataLoader"
             )
         self._source = source
-        self._prepare = input_function(inputs)
+        self._prepare = input_function(inputs, None if images else model)
         self._model = model if inputs is None else None
         self._class_names = class_names
         self._first_pass(batch_size)
@@ -503,12 +509,16 @@ def batch_content(raw: Any) -> Any:
     return values if any(texts) else raw
 
 
-def input_function(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
+def input_function(
+    inputs: Callable[[Any], Any] | None, model: nn.Module | None = None
+) -> Callable[[Any], Any]:
     """Return the function from a batch's content to the model's inputs.
 
     It applies `inputs`, the user's own function, and checks the number of rows. Without one, uint8 pixels
-    (b, h, w), (b, h, w, 3) or (b, 1 or 3, h, w) become float32 (b, 1 or 3, h, w) in [0, 1].
+    (b, h, w), (b, h, w, 3) or (b, 1 or 3, h, w) become float32 (b, 1 or 3, h, w) in [0, 1], unless `model`
+    runs on them as they are; the first batch decides.
     """
+    as_they_are: list[bool] = []
 
     def prepare(raw: Any) -> Any:
         content = batch_content(raw)
@@ -520,7 +530,9 @@ def input_function(inputs: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
                     "inputs=lambda texts: tokenizer(texts, padding=True, return_tensors='pt')"
                 )
             is_pixels = isinstance(content, Tensor) and content.dtype == torch.uint8
-            return scaled_pixels(content) if is_pixels else raw
+            if is_pixels and not as_they_are:
+                as_they_are.append(model is not None and takes_bytes(model, content))
+            return scaled_pixels(content) if is_pixels and not as_they_are[0] else raw
         made = inputs(content)
         tensors = named_tensors(torch.as_tensor(made) if isinstance(made, np.ndarray) else made)
         has_rows = isinstance(content, Tensor) or is_texts(content)

@@ -22,6 +22,7 @@ class RawDataset(NamedTuple):
     labels: Sequence[Any] | np.ndarray | None  # (n,); None for rows that have them
     ids: np.ndarray | None = None  # (n,)
     class_names: Sequence[str] | None = None
+    images: bool = True  # whether pixels are decoded images; else they are arrays of the user
 
 
 _COLUMNS = ("text_column", "label_column")
@@ -225,7 +226,7 @@ def _labels(column: pd.Series) -> np.ndarray:
 
 def _read_npz(path: Path) -> RawDataset:
     arrays = load_npz(path, "x", "y")
-    return RawDataset(arrays["x"], arrays["y"])
+    return RawDataset(arrays["x"], arrays["y"], images=False)
 
 
 def _read_saved(path: Path, text_column: str | None = None, label_column: str | None = None) -> RawDataset:

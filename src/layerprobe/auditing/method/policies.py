@@ -261,8 +261,9 @@ def fold_set(train: "LabelledFeatures") -> SelectionSet:
     held, fitted = is_held.nonzero().squeeze(1), (~is_held).nonzero().squeeze(1)
     if len(held) < MIN_ROWS:
         raise InputError(
-            f"expected at least {FOLDS * MIN_ROWS} rows, of which a fifth selects the probe, got "
-            f"{len(train.y)} rows"
+            f"expected at least {MIN_ROWS} rows in the fifth that selects the probe, got {len(held)} of "
+            f"{len(train.y)} rows: classes of fewer than {FOLDS} different rows have none there; give more "
+            "rows, or other rows as holdout= with policy='noisy_holdout'"
         )
     return SelectionSet(
         {layer: X[fitted] for layer, X in features.mean.items()},
