@@ -514,9 +514,13 @@ def input_function(
 ) -> Callable[[Any], Any]:
     """Return the function from a batch's content to the model's inputs.
 
-    It applies `inputs`, the user's own function, and checks the number of rows. Without one, uint8 pixels
-    (b, h, w), (b, h, w, 3) or (b, 1 or 3, h, w) become float32 (b, 1 or 3, h, w) in [0, 1], unless `model`
-    runs on them as they are; the first batch decides.
+    Parameters
+    ----------
+    inputs : callable, optional
+        The user's own function, whose number of rows is checked. Without one, uint8 pixels (b, h, w),
+        (b, h, w, 3) or (b, 1 or 3, h, w) become float32 (b, 1 or 3, h, w) in [0, 1].
+    model : nn.Module, optional
+        Pixels stay as they are if it runs on them; the first batch decides.
     """
     as_they_are: list[bool] = []
 
