@@ -338,7 +338,6 @@ def test_unreadable_folders_are_named(tmp_path):
         b"[1]",
         b"\xff\xfe",
         json.dumps({**record, "spec": {**spec, "newfield": 1}}).encode(),
-        json.dumps({**record, "spec": {**spec, "pair": "nope"}}).encode(),
         json.dumps({**record, "spec": {**spec, "init_seed": 5}}).encode(),
     ):
         (folder / "run.json").write_bytes(damaged)
