@@ -188,6 +188,7 @@ def test_audit_writes_its_files(calls, here):
         "rate": 0.25,
         "low": 0.2,
         "high": None,
+        "kind": "estimated",
         "classes": ["[red]a", "b"],
         "matrix": [[1.0, 0.0], [0.0, 1.0]],
         "prior": [0.5, 0.5],

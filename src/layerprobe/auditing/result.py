@@ -212,7 +212,8 @@ class Audit:
             basis = f"{review.reviewed:,} reviewed rows"
             flags = "flagged labels that are wrong, before the review"
             rows += [
-                ("wrong labels", *self.noise_interval, "measured", basis),
+                ("wrong labels", *review.noise, "measured", basis),
+                ("wrong labels that are left", *self.noise_interval, "measured", basis),
                 (flags, *review.precision, "measured", basis),
                 ("wrong labels that are flagged, before the review", *review.recall, "measured", basis),
                 ("gain per changed label", *review.gain, "measured", basis),

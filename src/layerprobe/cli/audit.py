@@ -212,8 +212,9 @@ def _show_plan(plan: "AuditPlan", *, json: bool) -> None:
 
 def _noise(audit: "Audit") -> dict[str, Any]:
     noise = audit.noise
-    estimates = {name: getattr(noise, name) for name in ("rate", "low", "high")}
-    return {**estimates, "classes": audit.classes, "matrix": noise.matrix, "prior": noise.prior}
+    wrong = audit.evidence.set_index("quantity").loc["wrong labels"]
+    stated = {"rate": wrong["value"], "low": wrong["low"], "high": wrong["high"], "kind": wrong["kind"]}
+    return {**stated, "classes": audit.classes, "matrix": noise.matrix, "prior": noise.prior}
 
 
 def _summary(audit: "Audit") -> dict[str, Any]:

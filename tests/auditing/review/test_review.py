@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import Audit, audit_features
-from layerprobe.auditing.review.decisions import KIND
+from layerprobe.auditing.review.decisions import KIND, Decisions
+from layerprobe.auditing.review.measuring import measure
+from layerprobe.auditing.review.sampling import draw_sample
 from layerprobe.cli import main
 from layerprobe.errors import DataError, InputError
 
@@ -111,6 +114,25 @@ def test_labels_that_relabelling_would_harm_are_kept(audit):
     assert reviewed.advice == "keep"
     assert (reviewed.relabel().labels == NAMES[GIVEN]).all()
     assert reviewed.review.noise.value == 0
+
+
+def test_one_share_of_wrong_labels_in_finding_evidence_and_review(audit):
+    reviewed = audit.apply(decisions_on(audit.review_sample()))
+    evidence = reviewed.evidence.set_index("quantity")[["value", "low", "high"]]
+    assert tuple(evidence.loc["wrong labels"]) == reviewed.review.noise
+    assert tuple(evidence.loc["wrong labels that are left"]) == reviewed.noise_interval
+    assert reviewed.label_finding.startswith(f"{100 * reviewed.review.noise.value:.0f} % ")
+
+
+@pytest.mark.parametrize(("wrong", "advice"), [(20, "review"), (0, "keep")])
+def test_wrong_labels_without_certain_suggestions_are_to_be_reviewed(wrong, advice):
+    y = torch.zeros(100, dtype=torch.int64)
+    sample = draw_sample(np.linspace(0, 1, 100), np.zeros(100, bool), 100, 0)
+    right = (np.arange(100) < wrong).astype(np.int64)
+    decisions = Decisions(np.arange(100), right, np.full(100, ""), 100, 0)
+    review = measure(decisions, sample, y, y, np.zeros(100, bool), np.linspace(0, 1, 100))
+    assert review.advice == advice
+    assert review.why.startswith("no suggestion is certain enough")
 
 
 def test_few_decisions_give_the_advice_to_review(audit):

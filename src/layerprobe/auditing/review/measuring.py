@@ -57,7 +57,8 @@ class Review:
     disagreements : DataFrame
         Rows with different decisions: position, reviewer, y, in the order of the decisions.
     advice : {"relabel", "keep", "review"}
-        "relabel" if the gain is above zero, "keep" if it is below, "review" if more rows are needed to tell.
+        "relabel" if the gain is above zero, "keep" if it is below, "review" if more rows are needed to tell, or
+        if relabelling changes nothing although labels are wrong.
     why : str
     """
 
@@ -209,7 +210,8 @@ def _advise(noise: Interval, gain: Interval, changed: int, reviewed: int) -> tup
     if not reviewed:
         return "review", "no row of the random sample is decided, so that nothing is measured"
     if not changed:
-        return "keep", f"no label would be changed; {percent(noise)} of the labels are wrong"
+        none = f"no suggestion is certain enough to change a label; {percent(noise)} of the labels are wrong"
+        return ("review", f"{none}: decide on the most suspicious rows") if noise.low > 0 else ("keep", none)
     per_hundred = "{:+.0f} ({:+.0f} to {:+.0f})".format(*(100 * limit for limit in gain))
     measured = f"of 100 changed labels {per_hundred} more become right than wrong, measured"
     if gain.low > 0:
