@@ -80,6 +80,14 @@ def test_features_are_given_again(of_features):
             of_features.compare(features=wrong)
 
 
+def test_one_embedding_is_given_as_in_the_audit():
+    found = audit_features(X, GIVEN)
+    table = found.compare("fine", features=X, true_labels=TRUE)
+    named = found.compare("fine", features={"features": X}, true_labels=TRUE)
+    assert table.equals(named)
+    assert row(table, "fine", "features")["auroc"] > 0.8
+
+
 def test_views_of_features_are_averaged(of_features):
     shifted = {k: v + 1 for k, v in LAYERS.items()}
     mean = {k: v + 0.5 for k, v in LAYERS.items()}

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from layerprobe.auditing.features import Features, outputs_of_arrays
+from layerprobe.auditing.features import FEATURES, Features, outputs_of_arrays
 from layerprobe.auditing.method.policies import OUT_OF_SAMPLE
 from layerprobe.auditing.predictions import PREDICTIONS
 from layerprobe.baselines import AUM, DataMaps, Detection, Detector, named_detectors
@@ -54,7 +54,7 @@ class DetectorInputs:
 
 def detector_inputs(
     audit: Any,
-    features: Mapping[str, Any] | None,
+    features: Any,
     views: Sequence[Mapping[str, Any]],
     pred_probs: Any,
     history: Any,
@@ -90,8 +90,10 @@ def detector_inputs(
     )
 
 
-def _outputs(audit: Any, features: Mapping[str, Any] | None, views: Sequence[Mapping[str, Any]]) -> Features:
+def _outputs(audit: Any, features: Any, views: Sequence[Mapping[str, Any]]) -> Features:
     if features is not None:
+        if not isinstance(features, Mapping) and [*audit.settings["layers"]] == [FEATURES]:
+            features = {FEATURES: features}  # one embedding, as audit_features takes it
         outputs = outputs_of_arrays(features, views)
         dimensions, expected = {k: X.shape[1] for k, X in outputs.own.items()}, audit.settings["layers"]
         if outputs.n != audit.n or dimensions != expected:

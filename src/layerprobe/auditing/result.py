@@ -727,7 +727,7 @@ class Audit:
         baselines: Any = None,
         *,
         true_labels: Any = None,
-        features: Mapping[str, Any] | None = None,
+        features: Any = None,
         views: Sequence[Mapping[str, Any]] = (),
         pred_probs: Any = None,
         history: Any = None,

@@ -265,7 +265,7 @@ def test_reviewed_audit_is_saved_and_loaded(audit, tmp_path):
     loaded = Audit.load(tmp_path / "a.safetensors")
     assert loaded.review.noise == reviewed.review.noise
     pd.testing.assert_frame_equal(loaded.issues, reviewed.issues)
-    with pytest.raises(InputError, match="only one sample"):
+    with pytest.raises(InputError, match="decisions on one sample only"):
         loaded.apply(decisions_on(audit.review_sample(60, seed=3)), n=60, seed=3)
 
 

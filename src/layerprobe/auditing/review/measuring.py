@@ -57,8 +57,8 @@ class Review:
     disagreements : DataFrame
         Rows with different decisions: position, reviewer, y, in the order of the decisions.
     advice : {"relabel", "keep", "review"}
-        "relabel" if the gain is above zero, "keep" if it is below, "review" if more rows are needed to tell, or
-        if relabelling changes nothing although labels are wrong.
+        "relabel" if the gain is above zero, "keep" if it is below, "review" if more rows are needed to tell,
+        or if relabelling changes nothing although labels are wrong.
     why : str
     """
 
