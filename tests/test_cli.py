@@ -271,7 +271,7 @@ def test_status_shows_the_state_of_runs(capsys, tmp_path):
         (["paper", "trian"], "layerprobe paper has no command 'trian'. Did you mean train?"),
         (["probe", "--modle", "x"], "layerprobe probe has no option --modle. Did you mean --model?"),
         (["paper", "status", "--sedes=1"], "has no option --sedes. Did you mean --seeds?"),
-        (["audit", "--data", "x"], "layerprobe audit needs --model and --policy."),
+        (["audit", "--data", "x"], "an audit of a network needs --model, --data and --policy"),
         (["review", "--n", "5"], "review"),
         (["review", "a", "b"], "layerprobe review does not take b."),
         (["reproduce", "--scale", "big"], "expected --scale {small,medium,full}, got big"),

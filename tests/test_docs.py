@@ -71,7 +71,7 @@ def test_related_work_shows_the_measured_auroc():
 
 def test_audit_page_shows_how_the_reviews_were_measured():
     summary = pd.read_csv(ROOT / "results" / "audit" / "trust_summary.csv").set_index(
-        ["noise", "reviewed", "error"]
+        ["by", "reviewed", "error"]
     )
     cells = {row[0]: row[2:] for row in table_rows("audit.md", "question")}
     for column, error in enumerate((0.0, 0.03)):

@@ -10,14 +10,13 @@ from layerprobe.auditing.method.noise import MANY, calibrate
 
 @pytest.mark.parametrize("kind", ["uniform", "pair"])
 @pytest.mark.parametrize(("K", "m"), [(MANY + 1, 2000), (300, 6000)])
-def test_noise_and_temperature_are_recovered(K, m, kind):
+def test_noise_is_recovered(K, m, kind):
     T = noise_matrix(K, 0.3, kind)
     scores, true, given = scored_rows(m, K, 6.0, T, seed=0)
     found = calibrate(scores, given, draws=4)
     posterior = found.posterior(scores, given)
     rate = float(1 - posterior.gather(1, given[:, None]).mean())
     assert rate == pytest.approx(float((true != given).double().mean()), abs=0.03)
-    assert found.beta == pytest.approx(6.0, rel=0.2)
     assert float(found.matrix.diagonal().mean()) == pytest.approx(0.7, abs=0.03)
     assert (found.matrix.sum(1) - 1).abs().max() < 1e-9
     neighbours = float(found.matrix.roll(-1, 1).diagonal().mean())

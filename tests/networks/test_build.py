@@ -89,7 +89,7 @@ def test_output_has_dtype_of_weights(pair):
 @pytest.mark.parametrize(
     ("pair", "options", "message"),
     [
-        ("cnn-mnits", {}, "Expected a pair of mlp-mnist, .*, got 'cnn-mnits'"),
+        ("cnn-mnits", {}, "There is no pair 'cnn-mnits'. Did you mean cnn-mnist?"),
         ("mlp-mnist", {"dropout": 0.1}, "mlp-mnist has the options hidden, num_classes, not dropout"),
         ("alexnet-cifar100", {"maxpool": False}, "has the options num_classes, not maxpool"),
     ],

@@ -102,7 +102,8 @@ class NetworkOptions:
         from layerprobe.auditing.dataset.labelled import read_rows, without_model
         from layerprobe.cli.user_code import is_reference, load_object
 
-        inputs = load_object(self.inputs) if self.inputs else without_model if model is None else None
+        own = without_model if model is None else None
+        inputs = own if self.inputs is None else load_object(self.inputs)
         source: Any = place
         if is_reference(place) and not Path(place).exists():
             source = load_object(place, call=True)

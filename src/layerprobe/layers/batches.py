@@ -418,7 +418,8 @@ def pairs_of_rows(source: Any) -> str | None:
     x = source[0] if isinstance(source, tuple) and source else source
     if not isinstance(x, tuple | Mapping) or not is_whole(source):
         return None
-    main, *others = [tuple(np.shape(leaf)) for leaf in _columns(x)] or [()]
+    # Lists may hold rows of different lengths; they have no pairs of rows.
+    main, *others = [tuple(getattr(leaf, "shape", (len(leaf),))) for leaf in _columns(x)] or [()]
     n = main[0] if main else 0
     square = next((shape for shape in others if n > 2 and shape[:2] == (n, n) != main[:2]), None)
     if square is None:
