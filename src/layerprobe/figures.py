@@ -561,16 +561,18 @@ def _name_positions(ax: "Axes", names: list[str], room: int, *, apart: bool) -> 
 
 
 @styled
-def encode(figure: "Figure", kind: str = "svg") -> bytes:
+def encode(figure: "Figure", kind: str = "svg", *, dpi: int = PNG_DPI) -> bytes:
     """Return the figure as a file; equal rows give equal files.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
     kind : {"png", "svg", "pdf"}
+    dpi : int
+        Resolution of a PNG file.
     """
     buffer = BytesIO()
-    options: dict[str, Any] = {"dpi": PNG_DPI} if kind == "png" else {}
+    options: dict[str, Any] = {"dpi": dpi} if kind == "png" else {}
     figure.savefig(buffer, format=kind, metadata=METADATA[kind], facecolor="white", **options)
     return buffer.getvalue()
 
