@@ -134,7 +134,7 @@ def test_half_precision_stays_half(model):
         (lambda m: edit_head(m, X), "no labels"),
         (lambda m: edit_head(m, iter([])), "got none"),
         (lambda m: edit_head(m, (X, LABELS), "masc"), "velpic, .*; got 'masc'"),
-        (lambda m: edit_head(m, (X, LABELS), "svm"), "got 'svm'"),
+        (lambda m: edit_head(m, (X, LABELS), "svm"), "There is no probe 'svm'"),
         (lambda m: edit_head(m, (X, LABELS), bias="none"), "bias must be .* got 'none'"),
         (
             lambda m: edit_head(nn.Sequential(m, nn.Softmax(1)), (X, LABELS)),
