@@ -334,7 +334,7 @@ def _seconds_of_first_process(seconds: float) -> float:
 
 @default_settings()
 def accuracy(
-    model: nn.Module, x: Tensor, y: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024
+    model: nn.Module, x: Tensor, y: Tensor, *, inputs: Inputs | None = None, batch_size: int = 256
 ) -> float:
     """Return the share of rows whose label the network predicts, in evaluation mode.
 
@@ -355,7 +355,7 @@ def accuracy(
 
 
 @default_settings()
-def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_size: int = 1024) -> Tensor:
+def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_size: int = 256) -> Tensor:
     """Return the labels (n,) that the network predicts in evaluation mode.
 
     Parameters
