@@ -118,8 +118,13 @@ def _small(pair: str) -> dict[str, Any]:
 
 
 def _medium(pair: str) -> dict[str, Any]:
-    """Return the settings of a pair at medium scale; all test images are used."""
-    return {"subset": _MEDIUM_SIZES.get(pair, 10_000), **_SETTINGS[pair]}
+    """Return the settings of a pair at medium scale; all test images are used.
+
+    With 10,000 images and a learning rate of 1e-3, accuracy on the training labels of a CNN rises to 0.96 and
+    then fluctuates for hundreds of epochs; with 5e-4 it reaches the target.
+    """
+    slower = {"learning_rate": 5e-4} if pair.startswith("cnn-") else {}
+    return {"subset": _MEDIUM_SIZES.get(pair, 10_000), **_SETTINGS[pair], **slower}
 
 
 SCALES = {
