@@ -14,9 +14,8 @@ from types import SimpleNamespace
 import pooch
 import pytest
 
-from layerprobe.data import fetch, load
-from layerprobe.data.download import fetch_files, unpack
-from layerprobe.data.registry import REGISTRY, Source, registered
+from layerprobe.data import fetch, load, register_dataset
+from layerprobe.data.registry import REGISTRY, Entry, Source
 from layerprobe.errors import DataError, InputError
 
 
@@ -73,26 +72,32 @@ def closed_port():
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
+def fetch_from(source, target, **options):
+    """Fetch a set of the user with this source into a folder."""
+    register_dataset("own", Entry(read=None, folder=target.name, source=source))
+    return fetch("own", target.parent, **options)
+
+
 def held(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("progress", [False, True])
 def test_good_files_arrive_and_are_not_fetched_twice(site, capfd, progress):
-    fetch_files(site.source, site.target, progress=progress)
+    fetch_from(site.source, site.target, progress=progress)
     assert held(site.target) == site.contents
     assert site.requests == ["/images.gz", "/labels.gz"]
     out, err = capfd.readouterr()
     assert out == ""
     assert ("images.gz" in err) == progress
-    fetch_files(site.source, site.target, progress=progress)
+    fetch_from(site.source, site.target, progress=progress)
     assert len(site.requests) == 2
     assert "images.gz" not in capfd.readouterr().err
 
 
 def test_the_log_level_of_pooch_is_restored(site):
     level = pooch.get_logger().level
-    fetch_files(site.source, site.target)
+    fetch_from(site.source, site.target)
     assert pooch.get_logger().level == level
 
 
@@ -100,7 +105,7 @@ def test_a_damaged_file_in_place_is_replaced(site):
     site.target.mkdir(parents=True)
     (site.target / "images.gz").write_bytes(b"half")
     (site.target / "labels.gz").write_bytes(site.contents["labels.gz"])
-    fetch_files(site.source, site.target)
+    fetch_from(site.source, site.target)
     assert held(site.target) == site.contents
     assert site.requests == ["/images.gz"]
 
@@ -108,7 +113,7 @@ def test_a_damaged_file_in_place_is_replaced(site):
 def test_a_wrong_checksum_leaves_nothing_behind(site):
     (site.folder / "images.gz").write_bytes(b"something else")
     with pytest.raises(DataError, match="MD5") as caught:
-        fetch_files(site.source, site.target)
+        fetch_from(site.source, site.target)
     for part in ("images.gz", site.source.md5["images.gz"], site.source.urls[0], f"by hand in {site.target}"):
         assert part in str(caught.value)
     assert held(site.target) == {}
@@ -117,31 +122,31 @@ def test_a_wrong_checksum_leaves_nothing_behind(site):
 def test_a_file_missing_on_the_server_is_reported(site):
     (site.folder / "labels.gz").unlink()
     with pytest.raises(DataError, match=r"(?s)labels\.gz.*404.*by hand"):
-        fetch_files(site.source, site.target)
+        fetch_from(site.source, site.target)
     assert held(site.target) == {"images.gz": site.contents["images.gz"]}
 
 
 def test_an_unreachable_server(site, closed_port):
     with pytest.raises(DataError, match=r"(?s)refused.*by hand.*images\.gz, labels\.gz"):
-        fetch_files(Source((closed_port,), site.source.md5), site.target)
+        fetch_from(Source((closed_port,), site.source.md5), site.target)
     assert held(site.target) == {}
 
 
 @pytest.mark.parametrize("url", ["not an address", "gopher://example.invalid"])
 def test_an_invalid_address_is_reported(site, url):
     with pytest.raises(DataError, match=url):
-        fetch_files(Source((url,), site.source.md5), site.target)
+        fetch_from(Source((url,), site.source.md5), site.target)
 
 
 def test_a_folder_that_cannot_be_created_is_reported(site):
     site.target.parent.mkdir()
     site.target.write_text("a file where the folder should be")
     with pytest.raises(DataError, match="by hand"):
-        fetch_files(site.source, site.target)
+        fetch_from(site.source, site.target)
 
 
 def test_the_next_address_is_tried_after_one_that_fails(site, closed_port):
-    fetch_files(Source((closed_port, *site.source.urls), site.source.md5), site.target, progress=True)
+    fetch_from(Source((closed_port, *site.source.urls), site.source.md5), site.target, progress=True)
     assert held(site.target) == site.contents
 
 
@@ -170,7 +175,7 @@ def test_sets_without_a_download_are_refused(tmp_path):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """Register a small CIFAR-10 as the published one: an archive with two records per file."""
-    entry = registered("cifar-10")
+    entry = REGISTRY.find("cifar-10")
     archive = tmp_path / "site" / "cifar-10-binary.tar.gz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
@@ -193,7 +198,7 @@ def test_an_archive_is_unpacked_and_not_fetched_twice(published, progress, capfd
     folder = fetch("cifar-10", published.root, base_url=published.address, progress=progress)
     assert folder == published.root / "cifar-10-batches-bin"
     assert [path.name for path in published.root.iterdir()] == [folder.name]  # the archive is gone
-    assert set(held(folder)) >= set(registered("cifar-10").files)
+    assert set(held(folder)) >= set(REGISTRY.find("cifar-10").files)
     assert load("cifar-10", published.root).train_labels.tolist() == [3, 5] * 5
     out, err = capfd.readouterr()
     assert out == ""
@@ -268,20 +273,25 @@ def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
+def unpack(archive, *members):
+    md5 = hashlib.md5(archive.path.read_bytes()).hexdigest()
+    fetch_from(Source(("http://127.0.0.1:9",), {archive.path.name: md5}, members), archive.target)
+
+
 def test_members_are_unpacked(archive):
-    unpack(archive.path, archive.target, (".",))
+    unpack(archive, ".")
     assert contents(archive.target) == {"a.bin": b"a" * 70_000, "b.bin": b"b", "sub/c.bin": b""}
-    assert sorted(archive.target.parent.iterdir()) == [archive.target, archive.path]
+    assert list(archive.target.parent.iterdir()) == [archive.target]
 
 
 def test_only_the_named_members_are_unpacked(archive):
-    unpack(archive.path, archive.target, ("sub", "b.bin"))
+    unpack(archive, "sub", "b.bin")
     assert contents(archive.target) == {"b.bin": b"b", "sub/c.bin": b""}
 
 
-def refuse(archive, message):
+def refuse(archive, message, members=(".",)):
     with pytest.raises(DataError, match=message):
-        unpack(archive.path, archive.target, (".",))
+        unpack(archive, *members)
     assert list(archive.target.parent.iterdir()) == [archive.path]
 
 
@@ -316,17 +326,7 @@ def test_a_damaged_archive_leaves_nothing(archive, damage):
 
 
 def test_an_archive_of_another_set_is_refused(archive):
-    with pytest.raises(DataError, match=r"expected the published archive, but set/d\.bin is missing"):
-        unpack(archive.path, archive.target, ("a.bin", "d.bin"))
-    assert list(archive.target.parent.iterdir()) == [archive.path]
-
-
-def test_an_existing_folder_is_not_replaced(archive):
-    archive.target.mkdir()
-    (archive.target / "a.bin").write_bytes(b"mine")
-    with pytest.raises(DataError, match="cannot be unpacked"):
-        unpack(archive.path, archive.target, (".",))
-    assert contents(archive.target) == {"a.bin": b"mine"}
+    refuse(archive, r"expected the published archive, but set/d\.bin is missing", ("a.bin", "d.bin"))
 
 
 @pytest.mark.real_data

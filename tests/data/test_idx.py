@@ -3,24 +3,18 @@ import gzip
 import numpy as np
 import pytest
 
-from layerprobe.data.idx import read_idx, read_labelled_images
+from layerprobe.data import load
 from layerprobe.errors import DataError
 
-IMAGES = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
-LABELS = np.array([0, 1, 2, 1], dtype=np.uint8)
+IMAGES, LABELS = "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
 
 
-@pytest.mark.parametrize("array", [IMAGES, LABELS])
-def test_reads_what_was_written(tmp_path, idx, array):
-    idx.write(tmp_path / "file.gz", array)
-    read = read_idx(tmp_path / "file.gz", array.ndim)
-    assert read.dtype == np.uint8
-    assert np.array_equal(read, array)
-
-
-def test_sizes_are_big_endian(tmp_path):
-    (tmp_path / "file.gz").write_bytes(gzip.compress(bytes([0, 0, 8, 1, 0, 0, 1, 4]) + bytes(260)))
-    assert read_idx(tmp_path / "file.gz", 1).shape == (260,)
+def test_sizes_are_big_endian(tiny_mnist, idx):
+    content = bytes([0, 0, 8, 3, 0, 0, 1, 4, 0, 0, 0, 3, 0, 0, 0, 2]) + bytes(260 * 6)
+    (tiny_mnist.folder / IMAGES).write_bytes(gzip.compress(content))
+    idx.write(tiny_mnist.folder / LABELS, np.zeros(260))
+    tiny_mnist.publish()
+    assert load("mnist", tiny_mnist.root).test_images.shape == (260, 3, 2)
 
 
 DAMAGES = {
@@ -41,31 +35,27 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_file_is_named_with_what_is_wrong(tmp_path, idx, damage):
-    path = tmp_path / "images.gz"
-    plain = idx.bytes(IMAGES)
+def test_damaged_file_is_named_with_what_is_wrong(tiny_mnist, damage):
+    path = tiny_mnist.folder / IMAGES
     damaged, message = DAMAGES[damage]
-    path.write_bytes(damaged(gzip.compress(plain, mtime=0), plain))
+    packed = path.read_bytes()
+    path.write_bytes(damaged(packed, gzip.decompress(packed)))
+    tiny_mnist.publish()
     with pytest.raises(DataError, match=message) as caught:
-        read_idx(path, 3)
+        load("mnist", tiny_mnist.root)
     assert str(path) in str(caught.value)
 
 
-def test_labels_read_as_images_are_refused(tmp_path, idx):
-    idx.write(tmp_path / "labels.gz", LABELS)
-    with pytest.raises(DataError, match="3 dimensions"):
-        read_idx(tmp_path / "labels.gz", 3)
-
-
 @pytest.mark.parametrize(
-    ("labels", "message"),
+    ("file", "labels", "message"),
     [
-        (LABELS[:3], r"labels\.gz: expected 4 labels, one for each image of images\.gz, got 3"),
-        (LABELS + 1, r"labels\.gz: expected labels in 0\.\.2, got 3"),
+        (IMAGES, [0, 1, 2, 1], f"{IMAGES} .* 3 dimensions"),
+        (LABELS, [0, 1, 2], f"{LABELS}: expected 4 labels, one for each image of {IMAGES}, got 3"),
+        (LABELS, [0, 1, 2, 10], rf"{LABELS}: expected labels in 0\.\.9, got 10"),
     ],
 )
-def test_labels_that_do_not_fit_the_images(tmp_path, idx, labels, message):
-    idx.write(tmp_path / "images.gz", IMAGES)
-    idx.write(tmp_path / "labels.gz", labels)
+def test_labels_that_do_not_fit_the_images(tiny_mnist, idx, file, labels, message):
+    idx.write(tiny_mnist.folder / file, np.array(labels))
+    tiny_mnist.publish()
     with pytest.raises(DataError, match=message):
-        read_labelled_images(tmp_path / "images.gz", tmp_path / "labels.gz", num_classes=3)
+        load("mnist", tiny_mnist.root)

@@ -17,7 +17,8 @@ A file of CIFAR-100 may hold a part of the records if ``train_index.npy`` or ``t
 the row of each record in the published file.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -34,89 +35,97 @@ _PIXELS = 3 * _SIDE * _SIDE  # bytes of one image
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a set."""
+    """The files of a set, and the labels to read from them."""
 
     folder: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    columns: tuple[tuple[str, tuple[str, ...]], ...]  # per label byte: the file of class names, default names
-    parts: tuple[tuple[str, int], ...] = ()  # files that may be partial: name, number of published records
+    train: dict[str, int]  # published number of records by file
+    test: dict[str, int]
+    class_names: tuple[tuple[str, tuple[str, ...]], ...]  # per label byte: file of the names, default names
+    column: int = 0  # the label byte to read
+    parts: bool = False  # whether a file may hold a part of its records
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The published size of each file in bytes."""
+        return {file: n * self._width for file, n in (self.train | self.test).items()}
 
-def read_cifar(
-    name: str, folder: Path, _progress: bool | Progress, *, layout: Layout, column: int = 0
-) -> ImageSet:
-    """Read CIFAR-10 or CIFAR-100 with the labels of one label byte.
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self.class_names[self.column][1])
 
-    Parameters
-    ----------
-    name, folder, _progress
-        As for every reader of the registry.
-    layout : Layout
-    column : int
-        The label byte of each record.
+    @property
+    def _width(self) -> int:
+        return len(self.class_names) + _PIXELS  # bytes of a record
 
-    Returns
-    -------
-    ImageSet
+    def read(self, name: str, folder: Path, _progress: bool | Progress) -> ImageSet:
+        """Read the image set.
 
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged.
-    """
-    class_names = _read_class_names(folder, *layout.columns[column])
-    records = {file: _records(folder / file, layout) for file in (*layout.train, *layout.test)}
-    _check_distinct(folder, records)
-    for file, whole in layout.parts:
-        index = folder / f"{Path(file).stem}_index.npy"
-        if index.is_file():
-            read_index(index, len(records[file]), whole)
-    train, test = ([records[file] for file in files] for files in (layout.train, layout.test))
-    return ImageSet(
-        name, _images(train), _labels(train, column), _images(test), _labels(test, column), class_names
-    )
+        Parameters
+        ----------
+        name, folder, _progress
+            As for every reader of the registry.
 
+        Raises
+        ------
+        DataError
+            If a file is missing or damaged.
+        """
+        class_names = _read_class_names(folder, *self.class_names[self.column])
+        records = {file: self._records(folder / file) for file in self.sizes}
+        for (one, a), (other, b) in combinations(records.items(), 2):
+            if np.array_equal(a[0], b[0]) and np.array_equal(a, b):  # first records differ in good files
+                raise DataError(
+                    f"{folder / other} has the same content as {one}: one file replaced the other. "
+                    "Move the folder away and fetch the set again."
+                )
+        for file, whole in (self.train | self.test).items() if self.parts else ():
+            index = folder / f"{Path(file).stem}_index.npy"
+            if index.is_file():
+                read_index(index, len(records[file]), whole)
+        train, test = ([records[file] for file in files] for files in (self.train, self.test))
+        return ImageSet(
+            name, _images(train), self._labels(train), _images(test), self._labels(test), class_names
+        )
 
-def read_cifar_labels(folder: Path, *, layout: Layout, column: int = 0) -> np.ndarray:
-    """Read the training labels without the images.
+    def read_labels(self, folder: Path) -> np.ndarray:
+        """Read the training labels (n,) without the images."""
+        return self._labels(self._records(folder / file) for file in self.train)
 
-    Parameters
-    ----------
-    folder : Path
-        The publisher's folder of the set.
-    layout : Layout
-    column : int
-        The label byte of each record.
+    def _labels(self, files: Iterable[np.ndarray]) -> np.ndarray:
+        return np.concatenate([records[:, self.column] for records in files]).astype(np.int64)  # (n,)
 
-    Returns
-    -------
-    ndarray of shape (n,), int64
-
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged.
-    """
-    return _labels([_records(folder / file, layout) for file in layout.train], column)
+    def _records(self, path: Path) -> np.ndarray:
+        """Map a file as (n, bytes of a record), uint8, and check its size and its labels."""
+        try:
+            content = np.memmap(path, np.uint8, mode="r")
+        except (OSError, ValueError) as error:  # ValueError: an empty file
+            raise DataError(f"{path} cannot be read: {error}. Fetch it again.") from error
+        if len(content) % self._width:
+            raise DataError(
+                f"{path}: expected whole records of {self._width} bytes, got {len(content)} bytes. "
+                "The file is truncated or not of the binary version. Fetch it again."
+            )
+        records = content.reshape(-1, self._width)
+        for column, (_, names) in enumerate(self.class_names):
+            bad = np.flatnonzero(records[:, column] >= len(names))
+            if len(bad):
+                raise DataError(
+                    f"{path}: expected labels in 0..{len(names) - 1} in byte {column} of each record, got "
+                    f"{records[bad[0], column]} in record {bad[0]}. The file is damaged, or not of this set."
+                )
+        return records
 
 
 def read_index(path: Path, n: int, whole: int) -> np.ndarray:
-    """Read the index of a partial file.
+    """Return the rows (n,) of a partial file's records in the published file.
 
     Parameters
     ----------
     path : Path
         An .npy file.
-    n : int
-        The number of records in the partial file.
-    whole : int
-        The number of records in the published file.
-
-    Returns
-    -------
-    ndarray of shape (n,)
-        The row of each record in the published file.
+    n, whole : int
+        The number of records in the partial and in the published file.
 
     Raises
     ------
@@ -137,38 +146,6 @@ def read_index(path: Path, n: int, whole: int) -> np.ndarray:
     return rows
 
 
-def _check_distinct(folder: Path, records: dict[str, np.ndarray]) -> None:
-    for (one, a), (other, b) in combinations(records.items(), 2):
-        if np.array_equal(a[0], b[0]) and np.array_equal(a, b):  # first records differ in good files
-            raise DataError(
-                f"{folder / other} has the same content as {one}: one file replaced the other. "
-                "Move the folder away and fetch the set again."
-            )
-
-
-def _records(path: Path, layout: Layout) -> np.ndarray:
-    """Map a file as (n, bytes of a record), uint8, and check its size and its labels."""
-    width = len(layout.columns) + _PIXELS
-    try:
-        content = np.memmap(path, np.uint8, mode="r")
-    except (OSError, ValueError) as error:  # ValueError: an empty file
-        raise DataError(f"{path} cannot be read: {error}. Fetch it again.") from error
-    if len(content) % width:
-        raise DataError(
-            f"{path}: expected whole records of {width} bytes, got {len(content)} bytes. "
-            "The file is truncated or not of the binary version. Fetch it again."
-        )
-    records = content.reshape(-1, width)  # (n, width)
-    for column, (_, names) in enumerate(layout.columns):
-        bad = np.flatnonzero(records[:, column] >= len(names))
-        if len(bad):
-            raise DataError(
-                f"{path}: expected labels in 0..{len(names) - 1} in byte {column} of each record, got "
-                f"{records[bad[0], column]} in record {bad[0]}. The file is damaged, or not of this set."
-            )
-    return records
-
-
 def _images(files: list[np.ndarray]) -> np.ndarray:
     """Copy the planar pixels of all files into one array (n, 32, 32, 3)."""
     images = np.empty((sum(map(len, files)), _SIDE, _SIDE, 3), np.uint8)
@@ -178,10 +155,6 @@ def _images(files: list[np.ndarray]) -> np.ndarray:
         images[start : start + len(records)] = planar.transpose(0, 2, 3, 1)
         start += len(records)
     return images
-
-
-def _labels(files: list[np.ndarray], column: int) -> np.ndarray:
-    return np.concatenate([records[:, column] for records in files]).astype(np.int64)  # (n,)
 
 
 def _read_class_names(folder: Path, file: str, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -210,17 +183,19 @@ _FINE = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bo
 
 CIFAR10 = Layout(
     folder="cifar-10-batches-bin",
-    train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-    test=("test_batch.bin",),
-    columns=(("batches.meta.txt", tuple(_TEN.split())),),
+    train={f"data_batch_{i}.bin": 10_000 for i in range(1, 6)},
+    test={"test_batch.bin": 10_000},
+    class_names=(("batches.meta.txt", tuple(_TEN.split())),),
 )
 CIFAR100 = Layout(
     folder="cifar-100-binary",
-    train=("train.bin",),
-    test=("test.bin",),
-    columns=(
+    train={"train.bin": 50_000},
+    test={"test.bin": 10_000},
+    class_names=(
         ("coarse_label_names.txt", tuple(_COARSE.split())),
         ("fine_label_names.txt", tuple(_FINE.split())),
     ),
-    parts=(("train.bin", 50_000), ("test.bin", 10_000)),
+    column=1,
+    parts=True,
 )
+CIFAR100_COARSE = replace(CIFAR100, column=0)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from layerprobe.data.folders import data_folder
 from layerprobe.data.progress import Progress, reporting
-from layerprobe.data.registry import Source, check_sizes, registered
+from layerprobe.data.registry import REGISTRY, Source
 from layerprobe.errors import DataError, InputError
 
 
@@ -51,7 +51,7 @@ def fetch(
         If no address gives a file with the right MD5, or the set's folder exists but is not complete. No
         partial file is left.
     """
-    entry = registered(name)
+    entry = REGISTRY.find(name)
     source = entry.source
     if source is None:
         raise InputError(f"The image set {name!r} needs no download: load({name!r}) reads it at once.")
@@ -59,37 +59,19 @@ def fetch(
         source = dataclasses.replace(source, urls=(base_url,))
     folder = data_folder(root) / entry.folder
     if not source.members:
-        fetch_files(source, folder, progress=progress)
+        _fetch_files(source, folder, progress)
     elif folder.exists():
-        check_sizes(name, folder)
+        entry.check_sizes(folder)
     else:
-        fetch_files(source, folder.parent, progress=progress)
+        _fetch_files(source, folder.parent, progress)
         (archive,) = (folder.parent / file for file in source.md5)
-        unpack(archive, folder, source.members, progress=progress)
+        _unpack(archive, folder, source.members, progress)
         archive.unlink()
     return folder
 
 
-def unpack(archive: Path, folder: Path, members: tuple[str, ...], *, progress: bool = False) -> None:
-    """Unpack members of an archive's folder, and move the result into place at once.
-
-    Parameters
-    ----------
-    archive : Path
-        A .tar.gz or .zip file whose checksum was verified.
-    folder : Path
-        The destination, which must not exist. The archive has a folder of the same name.
-    members : tuple of str
-        Files and folders in that folder, or "." for all. Nothing else is unpacked.
-    progress : bool
-        Show a bar on stderr.
-
-    Raises
-    ------
-    DataError
-        If the archive is damaged, lacks a member, or has a link or a path that leaves the folder. `folder`
-        does not exist then.
-    """
+def _unpack(archive: Path, folder: Path, members: tuple[str, ...], progress: bool) -> None:
+    """Unpack members of the folder in a verified archive, and move the result into place at once."""
     import pooch
 
     names = [str(PurePosixPath(folder.name, member)) for member in members]
@@ -121,28 +103,13 @@ def _check_members(archive: Path, wanted: list[str]) -> None:
             raise DataError(
                 f"{archive}: expected files below one folder, got the member {name!r}. Delete it."
             )
-    paths = {
-        str(parent) for name in members for parent in (PurePosixPath(name), *PurePosixPath(name).parents)
-    }
-    if missing := [name for name in wanted if name not in paths]:
-        raise DataError(f"{archive}: expected the published archive, but {missing[0]} is missing. Delete it.")
+    for name in wanted:
+        if not any(PurePosixPath(member).is_relative_to(name) for member in members):
+            raise DataError(f"{archive}: expected the published archive, but {name} is missing. Delete it.")
 
 
-def fetch_files(source: Source, folder: Path, *, progress: bool = False) -> None:
-    """Download every file of a source into a folder, from its first address that gives the right MD5.
-
-    Parameters
-    ----------
-    source : Source
-    folder : Path
-    progress : bool
-        Show progress bars on stderr.
-
-    Raises
-    ------
-    DataError
-        If no address gives a file with its MD5.
-    """
+def _fetch_files(source: Source, folder: Path, progress: bool) -> None:
+    """Download every file of a source into a folder, from its first address that gives the right MD5."""
     import pooch
 
     log = pooch.get_logger()

@@ -17,23 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from layerprobe.data.arrays import load_npz
-from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar_labels, read_index
+from layerprobe.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE, read_index
 from layerprobe.data.folders import data_folder
 from layerprobe.data.noise import Noise
 from layerprobe.errors import DataError, unknown_name
 
-# Name: its file, the images' layout, and for each annotation its clean labels and their byte in a record.
+# By name and annotation: the file, its clean labels, and the labels of the images that these must equal.
 _SETS = {
-    "cifar-10n": (
-        "cifar10n.npz",
-        CIFAR10,
-        dict.fromkeys(("aggre", "random1", "random2", "random3", "worst"), ("clean", 0)),
+    "cifar-10n": dict.fromkeys(
+        ("aggre", "random1", "random2", "random3", "worst"), ("cifar10n.npz", "clean", CIFAR10)
     ),
-    "cifar-100n": (
-        "cifar100n.npz",
-        CIFAR100,
-        {"noisy": ("clean", 1), "noisy_coarse": ("clean_coarse", 0)},
-    ),
+    "cifar-100n": {
+        "noisy": ("cifar100n.npz", "clean", CIFAR100),
+        "noisy_coarse": ("cifar100n.npz", "clean_coarse", CIFAR100_COARSE),
+    },
 }
 
 
@@ -63,12 +60,10 @@ def human_labels(name: str, annotation: str, root: str | os.PathLike[str] | None
         If a file is missing or damaged, or the clean labels are not those of the images.
     """
     check_annotation(name, annotation)
-    file, layout, annotations = _SETS[name]
-    clean_name, column = annotations[annotation]
+    file, clean_name, layout = _SETS[name][annotation]
     path, folder = data_folder(root) / "cifar-n" / file, data_folder(root) / layout.folder
-    num_classes = len(layout.columns[column][1])
-    clean, noisy = _read_arrays(path, (clean_name, annotation), num_classes)  # (50000,) each
-    true = read_cifar_labels(folder, layout=layout, column=column)  # (n,)
+    clean, noisy = _read_arrays(path, (clean_name, annotation), layout.num_classes)  # (50000,) each
+    true = layout.read_labels(folder)  # (n,)
     rows = _rows_of_whole(folder, len(true), len(clean))  # (n,)
     wrong = np.flatnonzero(clean[rows] != true)
     if len(wrong):
@@ -93,14 +88,15 @@ def check_annotation(name: str, annotation: str) -> None:
     """
     if name not in _SETS:
         raise unknown_name("set of human labels", name, _SETS)
-    if annotation not in _SETS[name][2]:
-        raise unknown_name(f"annotation of {name}", annotation, _SETS[name][2])
+    if annotation not in _SETS[name]:
+        raise unknown_name(f"annotation of {name}", annotation, _SETS[name])
 
 
 def _read_arrays(path: Path, names: tuple[str, ...], num_classes: int) -> list[np.ndarray]:
-    columns = list(load_npz(path, *names).values())
-    for name, labels in zip(names, columns, strict=True):
-        if labels.dtype.kind not in "iu" or labels.shape != (len(columns[0]),) or not len(labels):
+    columns = load_npz(path, *names)
+    n = len(columns[names[0]])
+    for name, labels in columns.items():
+        if labels.dtype.kind not in "iu" or labels.shape != (n,) or not n:
             raise DataError(
                 f"{path}: expected {name} to be integers, one for each image, "
                 f"got {labels.dtype} of shape {labels.shape}."
@@ -109,17 +105,17 @@ def _read_arrays(path: Path, names: tuple[str, ...], num_classes: int) -> list[n
             raise DataError(
                 f"{path}: expected {name} in 0..{num_classes - 1}, got {labels.min()}..{labels.max()}."
             )
-    return [labels.astype(np.int64) for labels in columns]
+    return [labels.astype(np.int64) for labels in columns.values()]
 
 
 def _rows_of_whole(folder: Path, n: int, whole: int) -> np.ndarray:
     """Return the positions of the folder's n images in the whole training set."""
     path = folder / "train_index.npy"
-    if not path.is_file():
-        if n != whole:
-            raise DataError(
-                f"{folder} holds {n} training images, but there are human labels for {whole}. Place the "
-                f"whole set there, or list the rows of these images in {path.name}."
-            )
-        return np.arange(n)
-    return read_index(path, n, whole)
+    if path.is_file():
+        return read_index(path, n, whole)
+    if n != whole:
+        raise DataError(
+            f"{folder} holds {n} training images, but there are human labels for {whole}. Place the "
+            f"whole set there, or list the rows of these images in {path.name}."
+        )
+    return np.arange(n)

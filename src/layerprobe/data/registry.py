@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layerprobe.data.cifar import CIFAR10, CIFAR100, read_cifar
+from layerprobe.data.cifar import CIFAR10, CIFAR100, CIFAR100_COARSE, Layout
 from layerprobe.data.folders import data_folder
 from layerprobe.data.idx import IDX_FILES, read_idx_set
 from layerprobe.data.imagesets import ImageSet
@@ -35,11 +35,23 @@ class Entry:
 
     read: Callable[[str, Path, bool | Progress], ImageSet]  # read(name, root / folder, progress)
     folder: str = ""  # the publisher's name of the set's folder; empty for a set that comes with a library
-    files: Mapping[str, int] = field(
-        default_factory=dict
-    )  # required files and sizes in bytes; 0 for any size
+    files: Mapping[str, int] = field(default_factory=dict)  # required files, and bytes; 0 for any size
     parts: bool = False  # whether a file may hold a part of the rows if STEM_index.npy beside it lists them
     source: Source | None = None  # None if there is nothing to fetch
+
+    def check_sizes(self, folder: Path) -> None:
+        """Raise a DataError if a file of the set is missing or has another than the published size."""
+        for file, expected in self.files.items():
+            path = folder / file
+            index = path.with_name(f"{path.stem}_index.npy")
+            size = path.stat().st_size if path.is_file() else None
+            if size is None or (expected not in (0, size) and not (self.parts and index.is_file())):
+                got = "no file" if size is None else f"{size:,} bytes"
+                raise DataError(
+                    f"{path}: expected the published {f'{expected:,} bytes' if expected else 'file'}, got "
+                    f"{got}. Move the folder away and fetch the set again"
+                    + (f", or list its rows of the published file in {index.name}." if self.parts else ".")
+                )
 
 
 def load(
@@ -74,7 +86,7 @@ def load(
     DataError
         If a file is missing, damaged or not the published one.
     """
-    entry = registered(name)
+    entry = REGISTRY.find(name)
     folder = data_folder(root) / entry.folder
     missing = [file for file in entry.files if not (folder / file).is_file()]
     if missing:
@@ -83,7 +95,7 @@ def load(
             f"Run `layerprobe data fetch {name}`, or give the folder that holds {entry.folder}/ by root= in "
             "Python, --data on the command line, or the environment variable LAYERPROBE_DATA."
         )
-    check_sizes(name, folder)
+    entry.check_sizes(folder)
     if entry.source is not None and not entry.source.members:
         _check_md5(name, entry.source, folder)
     images = entry.read(name, folder, progress)
@@ -118,19 +130,10 @@ def available() -> list[str]:
     return REGISTRY.names()
 
 
-def registered(name: str) -> Entry:
-    """Return the entry of a name, or raise InputError that lists the known names."""
-    return REGISTRY.find(name)
-
-
-@dataclass(frozen=True)
-class _OwnReader:
-    """A reader of the user, which needs the folder only."""
-
-    read: Callable[[Path], ImageSet]
-
-    def __call__(self, _name: str, folder: Path, _progress: bool | Progress) -> ImageSet:
-        return self.read(folder)
+def _read_own(
+    read: Callable[[Path], ImageSet], _name: str, folder: Path, _progress: bool | Progress
+) -> ImageSet:
+    return read(folder)
 
 
 def _check(name: str, read: Any) -> Entry:
@@ -140,36 +143,7 @@ def _check(name: str, read: Any) -> Entry:
         raise InputError(
             f"expected a function from a folder to an ImageSet as the image set {name!r}, got {read!r:.80}"
         )
-    return Entry(_OwnReader(read), folder=name)
-
-
-def check_sizes(name: str, folder: Path) -> None:
-    """Check the files of a set by their sizes.
-
-    Parameters
-    ----------
-    name : str
-        The name of the image set.
-    folder : Path
-        The publisher's folder of the set.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or has another size than the published one.
-    """
-    entry = registered(name)
-    for file, expected in entry.files.items():
-        path = folder / file
-        index = path.with_name(f"{path.stem}_index.npy")
-        size = path.stat().st_size if path.is_file() else None
-        if size is None or (expected not in (0, size) and not (entry.parts and index.is_file())):
-            got = "no file" if size is None else f"{size:,} bytes"
-            raise DataError(
-                f"{path}: expected the published {f'{expected:,} bytes' if expected else 'file'}, got {got}. "
-                "Move the folder away and fetch the set again"
-                + (f", or list its rows of the published file in {index.name}." if entry.parts else ".")
-            )
+    return Entry(partial(_read_own, read), folder=name)
 
 
 def _check_md5(name: str, source: Source, folder: Path) -> None:
@@ -202,86 +176,68 @@ def _read_digits(name: str, _folder: Path, _progress: bool | Progress) -> ImageS
     return ImageSet(name, images[train], labels[train], images[test], labels[test], class_names, max_value=16)
 
 
-_FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
-_CIFAR_URL = "https://www.cs.toronto.edu/~kriz/"
-_CIFAR100_FILES = {"train.bin": 153_700_000, "test.bin": 30_740_000}
-_CIFAR100_SOURCE = Source(
-    urls=(_CIFAR_URL,),
-    md5={"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
-    members=(".",),
-)
-
-_SETS = {
-    "digits": Entry(_read_digits),
-    "mnist": Entry(
-        partial(read_idx_set, class_names=tuple("0123456789")),
-        "mnist",
+def _idx_entry(folder: str, class_names: Sequence[str], urls: tuple[str, ...], md5: Sequence[str]) -> Entry:
+    """Return the entry of a set of four IDX files, with their MD5s in the order of `IDX_FILES`."""
+    return Entry(
+        partial(read_idx_set, class_names=tuple(class_names)),
+        folder,
         dict.fromkeys(IDX_FILES, 0),
-        source=Source(
-            urls=(
+        source=Source(urls, dict(zip(IDX_FILES, md5, strict=True))),
+    )
+
+
+def _cifar_entry(layout: Layout, archive: str, md5: str) -> Entry:
+    source = Source(("https://www.cs.toronto.edu/~kriz/",), {archive: md5}, members=(".",))
+    return Entry(layout.read, layout.folder, layout.sizes, layout.parts, source)
+
+
+_FASHION = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+_CIFAR100_ARCHIVE = ("cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8")
+
+REGISTRY: Registry[Entry] = Registry("image set", "layerprobe.datasets", _check)
+REGISTRY.own(
+    {
+        "digits": Entry(_read_digits),
+        "mnist": _idx_entry(
+            "mnist",
+            "0123456789",
+            (
                 "https://ossci-datasets.s3.amazonaws.com/mnist/",
                 "https://storage.googleapis.com/cvdf-datasets/mnist/",
             ),
-            md5={
-                "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-                "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-                "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-                "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
-            },
+            (
+                "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+                "d53e105ee54ea40749a09fcbcd1e9432",
+                "9fb629c4189551a2d022fa330f9573f3",
+                "ec29112dd5afa0611ce80d1b7f02629c",
+            ),
         ),
-    ),
-    "fashion-mnist": Entry(
-        partial(read_idx_set, class_names=tuple(_FASHION.split(", "))),
-        "fashion-mnist",
-        dict.fromkeys(IDX_FILES, 0),
-        source=Source(
-            urls=(
+        "fashion-mnist": _idx_entry(
+            "fashion-mnist",
+            _FASHION.split(", "),
+            (
                 "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
                 "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
             ),
-            md5={
-                "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-                "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
-                "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
-                "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
-            },
+            (
+                "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+                "25c81989df183df01b3e8a0aad5dffbe",
+                "bef4ecab320f06d8554ea6380940ec79",
+                "bb300cfdad3c16e7a12a480ee83cd310",
+            ),
         ),
-    ),
-    "cifar-10": Entry(
-        partial(read_cifar, layout=CIFAR10),
-        CIFAR10.folder,
-        dict.fromkeys((*CIFAR10.train, *CIFAR10.test), 30_730_000),
-        source=Source(
-            urls=(_CIFAR_URL,),
-            md5={"cifar-10-binary.tar.gz": "c32a1d4ab5d03f1284b67883e8d87530"},
-            members=(".",),
+        "cifar-10": _cifar_entry(CIFAR10, "cifar-10-binary.tar.gz", "c32a1d4ab5d03f1284b67883e8d87530"),
+        "cifar-100": _cifar_entry(CIFAR100, *_CIFAR100_ARCHIVE),
+        "cifar-100-coarse": _cifar_entry(CIFAR100_COARSE, *_CIFAR100_ARCHIVE),
+        "tiny-imagenet": Entry(
+            read_tiny_imagenet,
+            "tiny-imagenet-200",
+            dict.fromkeys(("wnids.txt", "words.txt", "val/val_annotations.txt"), 0),
+            source=Source(
+                ("http://cs231n.stanford.edu/",),
+                {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
+                members=("wnids.txt", "words.txt", "train", "val"),
+            ),
         ),
-    ),
-    "cifar-100": Entry(
-        partial(read_cifar, layout=CIFAR100, column=1),
-        CIFAR100.folder,
-        _CIFAR100_FILES,
-        parts=True,
-        source=_CIFAR100_SOURCE,
-    ),
-    "cifar-100-coarse": Entry(
-        partial(read_cifar, layout=CIFAR100, column=0),
-        CIFAR100.folder,
-        _CIFAR100_FILES,
-        parts=True,
-        source=_CIFAR100_SOURCE,
-    ),
-    "tiny-imagenet": Entry(
-        read_tiny_imagenet,
-        "tiny-imagenet-200",
-        dict.fromkeys(("wnids.txt", "words.txt", "val/val_annotations.txt"), 0),
-        source=Source(
-            urls=("http://cs231n.stanford.edu/",),
-            md5={"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"},
-            members=("wnids.txt", "words.txt", "train", "val"),
-        ),
-    ),
-}
-
-REGISTRY: Registry[Entry] = Registry("image set", "layerprobe.datasets", _check)
-REGISTRY.own(_SETS)
+    }
+)
