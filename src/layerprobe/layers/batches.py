@@ -107,6 +107,22 @@ class Batches:
         return self.make()
 
 
+def forward_signature(model: Any) -> inspect.Signature | None:
+    """Return the signature of a model's forward; None if it is not a Python function."""
+    inner = getattr(model, "_orig_mod", model)  # of torch.compile
+    try:
+        signature = inspect.signature(inner.forward)
+    except (AttributeError, TypeError, ValueError):
+        return None
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if hasattr(inner, "module") and kinds == {
+        inspect.Parameter.VAR_POSITIONAL,
+        inspect.Parameter.VAR_KEYWORD,
+    }:
+        return forward_signature(inner.module)  # a data-parallel wrapper
+    return signature
+
+
 @dataclass(frozen=True)
 class _Forward:
     """The arguments of a model's ``forward``, as far as its signature shows them."""
@@ -118,12 +134,9 @@ class _Forward:
 
     @classmethod
     def of(cls, model: nn.Module | None) -> "_Forward":
-        inner = getattr(model, "_orig_mod", model)  # of torch.compile
-        inner = getattr(inner, "module", inner)  # of data-parallel wrappers
-        try:
-            parameters = list(inspect.signature(inner.forward).parameters.values())  # type: ignore[union-attr]
-        except (AttributeError, TypeError, ValueError):  # no Python function
+        if (signature := forward_signature(model)) is None:
             return cls(model=model)
+        parameters = list(signature.parameters.values())
         kinds = {parameter.kind for parameter in parameters}
         places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
         names = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
@@ -142,10 +155,8 @@ class _Forward:
             if isinstance(module, nn.modules.conv._ConvNd):  # None for sequences of images, and others
                 spatial = len(module.kernel_size)
                 return {1 + spatial: False, 2 + spatial: True}.get(len(shape))
-            if isinstance(module, nn.Linear) and shape[-1] == module.in_features:
-                return True
-            if isinstance(module, nn.Linear) and np.prod(shape) == module.in_features:
-                return False
+            if isinstance(module, nn.Linear) and module.in_features in (shape[-1], np.prod(shape)):
+                return shape[-1] == module.in_features
             if next(module.parameters(recurse=False), None) is not None:
                 break
         return None

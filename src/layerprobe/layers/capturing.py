@@ -16,15 +16,16 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_avg_pool3d
 
 from layerprobe.core.checks import check_count
 from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
-from layerprobe.layers.batches import Batch, Column, count_rows, join, named_tensors, read_batches
-from layerprobe.layers.tracing import (
-    LayerSite,
-    Trace,
-    Tracer,
-    argument_names,
-    device_and_dtype,
-    unchanged,
+from layerprobe.layers.batches import (
+    Batch,
+    Column,
+    count_rows,
+    forward_signature,
+    join,
+    named_tensors,
+    read_batches,
 )
+from layerprobe.layers.tracing import LayerSite, Trace, Tracer, device_and_dtype, unchanged
 from layerprobe.utils.settings import default_settings, outer_settings
 
 Consumer = Callable[[dict[str, Tensor], Column | None, Column | None], object]
@@ -227,7 +228,8 @@ class Padding:
         self.tokens: set[int] = set()  # of each other input
         inputs = batch.inputs
         if isinstance(inputs, tuple):
-            inputs = dict(zip(argument_names(tracer.model), inputs, strict=False))
+            signature = forward_signature(tracer.model)
+            inputs = dict(zip([] if signature is None else signature.parameters, inputs, strict=False))
         named = named_tensors(inputs)
         named = named[1:] if len(named) > 1 else named  # the main one is listed again by its name
         columns: dict[str, Tensor] = {}  # (b,)

@@ -1,7 +1,7 @@
 """Forward passes that give every layer output to a visitor and leave the model as it was."""
 
 import copy
-import inspect
+import math
 import re
 import sys
 import warnings
@@ -20,81 +20,75 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
-from layerprobe.layers.batches import Batch, named_tensors, squares_of, with_pixels_scaled
+from layerprobe.layers.batches import (
+    Batch,
+    forward_signature,
+    named_tensors,
+    squares_of,
+    with_pixels_scaled,
+)
 from layerprobe.utils.settings import default_settings, outer_settings
 
-# fmt: off
-NONLINEARITIES = frozenset((
-    "relu", "relu6", "leaky_relu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "glu",
-    "sigmoid", "logsigmoid", "hardsigmoid", "tanh", "hardtanh", "hardswish",
-    "softplus", "softsign", "hardshrink", "softshrink", "tanhshrink", "threshold",
-))
 
-OPERATIONS = frozenset((
-    "linear", "bilinear", "embedding",
-    "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "matmul", "mm", "bmm", "einsum", "add", "mul", "clamp", "cat", "concat", "flatten", "mean", "sum", "amax",
-    "max_pool1d", "max_pool2d", "max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-    "adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d",
-    "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d",
-    "batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "normalize",
-    "softmax", "log_softmax", "scaled_dot_product_attention",
-))
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
-# A module that calls only these is elementwise, and a nonlinearity if it calls one of the first.
-CURVES = NONLINEARITIES | {
-    "erf", "exp", "expm1", "log", "log1p", "logaddexp", "pow", "rpow", "square", "sqrt", "rsqrt", "abs",
-    "sign", "sin", "cos", "atan", "maximum", "minimum", "where", "clamp", "clamp_min", "clamp_max", "clip",
-}
-ELEMENTWISE = CURVES | {
-    "add", "radd", "sub", "rsub", "subtract", "mul", "rmul", "multiply", "div", "rdiv", "divide", "truediv",
-    "rtruediv", "true_divide", "reciprocal", "neg", "negative", "positive", "addcmul", "lerp", "dropout",
-    "gt", "ge", "lt", "le", "eq", "ne", "to", "float", "half", "double", "bfloat16", "type", "type_as",
-    "clone", "contiguous", "detach", "data", "getitem", "chunk", "split", "narrow", "masked_fill",
-    "tensor", "zeros_like", "ones_like", "full_like", "empty_like",
-}
 
-# Operations that take and give channels in the last dimension.
-FEATURES_LAST = {
-    "linear", "bilinear", "embedding", "layer_norm", "rms_norm", "multi_head_attention_forward",
-    "rnn_tanh", "rnn_relu", "gru", "lstm", "pad_packed_sequence",
-}
-# Operations that take and give channels in dimension 1; convolutions and pooling have their own rule.
-CHANNELS_FIRST = {
-    "batch_norm", "group_norm", "instance_norm", "local_response_norm",
-    "interpolate", "upsample", "pixel_shuffle",
-}
-PERMUTATIONS = {"permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "T", "mT"}
-RESHAPES = {"reshape", "view", "flatten", "unflatten", "squeeze", "unsqueeze", "reshape_as", "view_as"}
-REDUCTIONS = {"mean", "sum", "amax", "amin", "max", "min", "std", "var", "logsumexp", "select"}
-PRODUCTS = {"matmul", "mm", "bmm", "addmm", "addbmm", "baddbmm", "einsum", "tensordot"}
-# Operations on all channels alike, although the shape may change.
-SLICES = {
-    "cat", "concat", "pad", "repeat", "getitem", "narrow", "chunk", "split", "expand", "index_select", "glu",
-}
-# fmt: on
+NONLINEARITIES = _names(
+    "relu relu6 leaky_relu prelu rrelu elu selu celu gelu silu mish glu sigmoid logsigmoid hardsigmoid tanh "
+    "hardtanh hardswish softplus softsign hardshrink softshrink tanhshrink threshold"
+)
+# Other operations whose results are layers.
+OPERATIONS = _names(
+    "linear bilinear embedding conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "matmul mm bmm einsum add mul clamp cat concat flatten mean sum amax "
+    "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d "
+    "adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
+    "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
+    "batch_norm layer_norm group_norm instance_norm rms_norm normalize "
+    "softmax log_softmax scaled_dot_product_attention"
+)
+# A module that calls only elementwise functions is a nonlinearity if one of them is a curve.
+CURVES = NONLINEARITIES | _names(
+    "erf exp expm1 log log1p logaddexp pow rpow square sqrt rsqrt abs sign sin cos atan maximum minimum "
+    "where clamp clamp_min clamp_max clip"
+)
+ELEMENTWISE = CURVES | _names(
+    "add radd sub rsub subtract mul rmul multiply div rdiv divide truediv rtruediv true_divide reciprocal "
+    "neg negative positive addcmul lerp dropout gt ge lt le eq ne to float half double bfloat16 type type_as "
+    "clone contiguous detach data getitem chunk split narrow masked_fill tensor zeros_like ones_like "
+    "full_like empty_like"
+)
+
+# Operations by the place of the channels in what they take and give: in the last dimension; in dimension 1
+# (convolutions and pooling have their own rule); in any, all channels alike, although the shape may change.
+FEATURES_LAST = _names(
+    "linear bilinear embedding layer_norm rms_norm multi_head_attention_forward rnn_tanh rnn_relu gru lstm "
+    "pad_packed_sequence"
+)
+CHANNELS_FIRST = _names(
+    "batch_norm group_norm instance_norm local_response_norm interpolate upsample pixel_shuffle"
+)
+SLICES = _names("cat concat pad repeat getitem narrow chunk split expand index_select glu")
+PERMUTATIONS = _names("permute transpose swapaxes swapdims movedim moveaxis t T mT")
+RESHAPES = _names("reshape view flatten unflatten squeeze unsqueeze reshape_as view_as")
+REDUCTIONS = _names("mean sum amax amin max min std var logsumexp select")
+PRODUCTS = _names("matmul mm bmm addmm addbmm baddbmm einsum tensordot")
 SPATIAL = re.compile(r"(conv|conv_transpose|\w*pool)(\d)d")
 
-
-def _function_names() -> dict[Callable, str]:
-    """Map each function to its name: ``F.relu``, ``torch.relu_``, ``Tensor.relu`` are all ``relu``."""
-
-    def spellings(name: str) -> Iterator[Callable]:
-        for namespace in (torch, torch.Tensor, functional):
-            for spelling in (name, f"{name}_"):
-                if hasattr(namespace, spelling):
-                    yield getattr(namespace, spelling)
-
-    return {function: name for name in NONLINEARITIES | OPERATIONS for function in spellings(name)}
-
-
-_FUNCTIONS = _function_names()
-
+_FUNCTIONS = {  # F.relu, torch.relu_ and Tensor.relu are all relu
+    getattr(namespace, spelling): name
+    for name in NONLINEARITIES | OPERATIONS
+    for namespace in (torch, Tensor, functional)
+    for spelling in (name, f"{name}_")
+    if hasattr(namespace, spelling)
+}
 _ACTIVATION_MODULES = tuple(
     getattr(activation, name)
     for name in activation.__all__
     if "Softm" not in name and name not in ("LogSoftmax", "MultiheadAttention")
 )
+_CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
 
 
 @dataclass(frozen=True)
@@ -129,18 +123,8 @@ class LayerSite:
     channels: int | None
 
 
-@dataclass(frozen=True)
-class Trace:
-    """All layer outputs of a pass in order of execution.
-
-    Attributes
-    ----------
-    sites : list of LayerSite
-    head : str or None
-        Name of the network's head.
-    opaque : list of str
-        Names of the modules whose inner layers cannot be observed, those of torch.jit.
-    """
+class Trace(NamedTuple):
+    """Layer outputs of a pass in order of execution, the head's name, and modules of torch.jit by name."""
 
     sites: list[LayerSite]
     head: str | None
@@ -151,7 +135,7 @@ Visitor = Callable[[LayerSite, Tensor], None]
 
 
 def check_model(model: Any) -> None:
-    """Raise an InputError unless the model is an ``nn.Module``."""
+    """Raise an InputError unless the model is an ``nn.Module`` with a forward method."""
     if isinstance(model, nn.Module):
         scripted = isinstance(model, torch.jit.ScriptModule)
         if not scripted and type(model).forward is nn.Module.forward and "forward" not in vars(model):
@@ -176,20 +160,15 @@ def device_and_dtype(
     ----------
     model : nn.Module
     device : torch.device or str, optional
-        A device to return instead.
-
-    Raises
-    ------
-    InputError
-        If there is no such device.
+        A device to return instead; InputError if there is no such device.
     """
     tensors = [*model.parameters(), *model.buffers()]
-    dtypes = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
+    dtype = next((tensor.dtype for tensor in tensors if tensor.is_floating_point()), None)
     if device is None:
-        return tensors[0].device if tensors else None, next(dtypes, None)
+        return tensors[0].device if tensors else None, dtype
     try:
         torch.empty(0, device=device)
-        return torch.device(device), next(dtypes, None)
+        return torch.device(device), dtype
     except (RuntimeError, TypeError, AssertionError) as error:
         raise InputError(
             f'expected a device such as "cpu" or "cuda:0", got {device!r}: {_first_line(error)}'
@@ -197,12 +176,12 @@ def device_and_dtype(
 
 
 def takes_bytes(model: nn.Module, pixels: Tensor) -> bool:
-    """Return whether a network runs on uint8 pixels as they are, by the rule of `Tracer`.
+    """Return whether a network runs on uint8 pixels (b, ...) as they are, by the rule of `Tracer`.
 
     Parameters
     ----------
     model : nn.Module
-    pixels : Tensor of shape (b, ...), uint8
+    pixels : Tensor
     """
     tracer, x = Tracer(model), pixels[:2].to(device_and_dtype(model)[0])
     with unchanged(model), warnings.catch_warnings():
@@ -219,7 +198,8 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     """Restore the model's buffers and attributes and the state of torch's random generators at the end.
 
     Attributes are those of the user's modules: numbers, texts, objects, and the contents of lists, dicts and
-    sets. Objects that forward changes inside stay changed, as do parameters of lazy modules.
+    sets. Objects that forward changes inside stay changed, as do parameters of lazy modules. Modules of torch
+    have no other state than tensors, and wrappers for several devices set up theirs once.
     """
     buffers = [
         (module, name, buffer, buffer.clone())
@@ -227,13 +207,24 @@ def unchanged(model: nn.Module) -> Iterator[None]:
         for name, buffer in module.named_buffers(recurse=False)
         if not is_lazy(buffer)
     ]
-    attributes = _Attributes(model)
+    attributes = [
+        (now, dict(now), {key: copy.copy(value) for key, value in now.items() if type(value) in _CONTAINERS})
+        for module in model.modules()
+        if not type(module).__module__.startswith("torch.")
+        and not any(is_lazy(tensor) for tensor in (*module.parameters(False), *module.buffers(False)))
+        and (now := vars(module)) is not None
+    ]
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers()) if tensor.is_cuda}
     try:
         with torch.random.fork_rng([device.index or 0 for device in devices]):
             yield
     finally:
-        attributes.restore()
+        for now, before, contents in attributes:
+            now.clear()
+            now.update(before)
+            for key, content in contents.items():
+                now[key].clear()
+                (now[key].update if hasattr(content, "update") else now[key].extend)(content)
         for module, name, buffer, value in buffers:
             if getattr(module, name) is not buffer:
                 setattr(module, name, buffer)
@@ -242,95 +233,52 @@ def unchanged(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-class _Attributes:
-    """The attributes of the user's modules in a model, and the contents of those that are containers.
-
-    Modules of torch have no other state than tensors, and wrappers for several devices set up theirs once.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.saved = [
-            (vars(module), dict(vars(module)), _containers(module))
-            for module in model.modules()
-            if not type(module).__module__.startswith("torch.")
-            and not any(is_lazy(tensor) for tensor in (*module.parameters(False), *module.buffers(False)))
-        ]
-
-    def restore(self) -> None:
-        """Set back the attributes that have changed."""
-        for attributes, before, contents in self.saved:
-            attributes.clear()
-            attributes.update(before)
-            for key, content in contents.items():
-                attributes[key].clear()
-                (attributes[key].update if hasattr(content, "update") else attributes[key].extend)(content)
-
-
-def _containers(module: nn.Module) -> dict[str, Any]:
-    kinds = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
-    return {key: copy.copy(value) for key, value in vars(module).items() if type(value) in kinds}
-
-
-class _ChannelAxis:
-    """The dimension of the channels of one tensor, once an operation shows it.
-
-    Attributes
-    ----------
-    dim : int or None
-    """
-
-    def __init__(self, dim: int | None = None) -> None:
-        self.dim = dim
-        self._links: list[tuple[_ChannelAxis, Callable[[int], int | None]]] = []
-
-    def settle(self, dim: int | None) -> None:
-        """Set the dimension, unless it is known, also for the tensors that have the same channels."""
-        if self.dim is None and dim is not None:
-            self.dim = dim
-            for other, convert in self._links:
-                other.settle(convert(dim))
-
-    def link(
-        self, other: "_ChannelAxis", there: Callable[[int], int | None], back: Callable[[int], int | None]
-    ) -> None:
-        """Link two tensors with the same channels: a dimension known for one is set for the other.
-
-        Parameters
-        ----------
-        other : _ChannelAxis
-        there, back : callable
-            Convert a dimension of this tensor to one of the other, and back; None where there is none.
-        """
-        self._links.append((other, there))
-        other._links.append((self, back))
-        if self.dim is not None:
-            other.settle(there(self.dim))
-        elif other.dim is not None:
-            self.settle(back(other.dim))
-
-
-class _ChannelAxes:
-    """The dimensions of the channels of all tensors of one forward pass."""
+class _Dim:
+    """A dimension that the tensors of one forward pass share."""
 
     def __init__(self) -> None:
-        self._axes = WeakTensorKeyDictionary()
+        self.same: _Dim | None = None  # another object for the same dimension
+        self.shown = math.inf  # number of the operation that shows that it holds channels
 
-    def of(self, tensor: Tensor) -> _ChannelAxis:
-        """Return the axis of a tensor."""
-        if tensor not in self._axes:
-            self._axes[tensor] = _ChannelAxis()
-        return self._axes[tensor]
+    def root(self) -> "_Dim":
+        dim = self
+        while dim.same is not None:
+            dim = dim.same
+        return dim
+
+
+def _channels(dims: list[_Dim]) -> int | None:
+    """Return the place of the dimension that was shown first to hold channels; None if none was."""
+    shown = [dim.root().shown for dim in dims]
+    return None if min(shown, default=math.inf) == math.inf else shown.index(min(shown))
+
+
+class _Dims:
+    """The dimensions of all tensors of one forward pass, and which of them hold channels.
+
+    An operation shows where the channels of its input and result are, or that the two share dimensions.
+    """
+
+    def __init__(self) -> None:
+        self._dims = WeakTensorKeyDictionary()
+        self._operations = 0
+
+    def of(self, tensor: Tensor) -> list[_Dim]:
+        """Return the dimensions of a tensor."""
+        dims = self._dims.get(tensor)
+        if dims is None or len(dims) != tensor.ndim:  # it can be reshaped in place
+            dims = self._dims[tensor] = [_Dim() for _ in range(tensor.ndim)]
+        return dims
 
     def follow(self, name: str, func: Callable, args: tuple, kwargs: Mapping[str, Any], result: Any) -> None:
-        """Record the dimensions of channels that one operation shows, of its inputs and its result.
+        """Record what one operation shows.
 
         Parameters
         ----------
         name : str
             Of the operation, without underscores at its ends.
-        func : callable
-        args, kwargs
-            Its arguments.
+        func, args, kwargs
+            The function and its arguments.
         result
             A tensor, or a tuple of them.
         """
@@ -347,73 +295,81 @@ class _ChannelAxes:
         x, y = inputs[0], results[0]
         if y is x:
             return
+        self._operations += 1
+        dims, last = self.of(x), x.ndim - 1
         if (spatial := SPATIAL.match(name)) is not None:
-            before = x.ndim - 1 - int(spatial[2])
-            if spatial[1].startswith("conv") or self.of(x).dim is None:
-                self.of(x).settle(before)
-                self.of(y).settle(y.ndim - 1 - int(spatial[2]))
+            if spatial[1].startswith("conv") or _channels(dims) is None:
+                self._show(x, last - int(spatial[2]))
+                self._show(y, y.ndim - 1 - int(spatial[2]))
             else:
-                self._same(x, y)
+                self._share(x, y)
         elif name in CHANNELS_FIRST and x.ndim == y.ndim > 1:
-            self.of(x).settle(1)
-            self._same(x, y)
+            self._show(x, 1)
+            self._share(x, y)
+        elif name == "embedding":
+            self._show(y, y.ndim - 1)
+        elif name in ("layer_norm", "rms_norm"):
+            if len(kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())) == 1:
+                self._show(x, last)
+            self._share(x, y)
         elif name in FEATURES_LAST:
-            self._features_last(name, args, kwargs, x, y)
+            self._show(x, last)
+            if _channels(dims) == last or name == "pad_packed_sequence":
+                self._show(y, y.ndim - 1)
         elif name in PERMUTATIONS and args and args[0] is x:
             # the same permutation of dimensions that differ shows where each dimension goes
-            sizes = func(torch.empty(tuple(range(2, x.ndim + 2)), device="meta"), *args[1:], **kwargs).shape
-            order = [size - 2 for size in sizes]
-            self.of(x).link(self.of(y), order.index, order.__getitem__)
+            sizes = func(torch.empty(tuple(range(x.ndim)), device="meta"), *args[1:], **kwargs).shape
+            self._dims[y] = [dims[size] for size in sizes]
         elif (name in REDUCTIONS or name == "getitem") and y.ndim < x.ndim:
             kept = _kept(x, args[1] if len(args) > 1 else kwargs.get("dim"), indexed=name == "getitem")
             if len(kept) == y.ndim:
-                self.of(x).link(
-                    self.of(y), lambda dim: kept.index(dim) if dim in kept else None, kept.__getitem__
-                )
+                self._dims[y] = [dims[dim] for dim in kept]
         elif name in RESHAPES:
-            one, other = tuple(x.shape), tuple(y.shape)
-            self.of(x).link(self.of(y), _regrouped(one, other), _regrouped(other, one))
+            first = _count_equal(x.shape, y.shape)
+            end = min(_count_equal(x.shape[::-1], y.shape[::-1]), x.ndim - first, y.ndim - first)
+            middle = [_Dim() for _ in range(y.ndim - first - end)]
+            self._dims[y] = [*dims[:first], *middle, *dims[x.ndim - end :]]
         elif name in PRODUCTS:
             second = inputs[1] if len(inputs) > 1 and name != "einsum" else None
-            fits = self.of(x).dim in (None, x.ndim - 1)
-            if second is not None and fits and second.ndim == 2:
-                self.of(x).settle(x.ndim - 1)
-                self.of(y).settle(y.ndim - 1)
-            elif second is not None and self.of(second).dim == second.ndim - 1:  # attention weights by values
-                self.of(y).settle(y.ndim - 1)
+            if second is not None and second.ndim == 2 and _channels(dims) in (None, last):
+                self._show(x, last)
+                self._show(y, y.ndim - 1)
+            elif second is not None and _channels(self.of(second)) == second.ndim - 1:
+                self._show(y, y.ndim - 1)  # attention weights by values
         else:
             alike = [x for x in inputs if x.shape == y.shape or (name in SLICES and x.ndim == y.ndim)]
-            if len({self.of(x).dim for x in alike} - {None}) < 2:
+            if len({_channels(self.of(x)) for x in alike} - {None}) < 2:
                 for x in alike:
                     for y in results:
                         if x.ndim == y.ndim:
-                            self._same(x, y)
+                            self._share(x, y)
 
-    def _same(self, x: Tensor, y: Tensor) -> None:
-        self.of(x).link(self.of(y), int, int)
+    def _show(self, tensor: Tensor, dim: int) -> None:
+        """Record that a dimension holds channels, unless another one of this tensor does."""
+        if _channels(self.of(tensor)) is None:
+            self.of(tensor)[dim].root().shown = self._operations
 
-    def _features_last(self, name: str, args: tuple, kwargs: Mapping[str, Any], x: Tensor, y: Tensor) -> None:
-        if name == "embedding":
-            self.of(y).settle(y.ndim - 1)
-            return
-        if name in ("layer_norm", "rms_norm"):
-            shape = kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())
-            if len(shape) == 1:
-                self.of(x).settle(x.ndim - 1)
-            self._same(x, y)
-            return
-        self.of(x).settle(x.ndim - 1)
-        if self.of(x).dim == x.ndim - 1 or name == "pad_packed_sequence":
-            self.of(y).settle(y.ndim - 1)
+    def _share(self, x: Tensor, y: Tensor) -> None:
+        """Record that two tensors have the same dimensions."""
+        for one, other in zip(self.of(x), self.of(y), strict=True):
+            one, other = one.root(), other.root()
+            if one is not other:
+                other.same, one.shown = one, min(one.shown, other.shown)
+
+
+def _count_equal(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Return how many numbers at the beginning are equal."""
+    pairs = zip(one, other, strict=False)
+    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _kept(x: Tensor, which: Any, indexed: bool) -> list[int]:
     """Return the dimensions that remain after a reduction over some, or after an index; none if unknown."""
     if not indexed:
-        dims = [
+        reduced = [
             dim % x.ndim for dim in (which if isinstance(which, tuple | list) else [which]) if dim is not None
         ]
-        return [dim for dim in range(x.ndim) if dim not in dims]
+        return [dim for dim in range(x.ndim) if dim not in reduced]
     index = list(which) if isinstance(which, tuple) else [which]
     if any(not isinstance(one, int | slice) and one is not ... for one in index):
         return []
@@ -422,24 +378,12 @@ def _kept(x: Tensor, which: Any, indexed: bool) -> list[int]:
     return [dim for dim, one in enumerate(index) if isinstance(one, slice)]
 
 
-def _regrouped(before: tuple[int, ...], after: tuple[int, ...]) -> Callable[[int], int | None]:
-    """Return a function from a dimension to the same one after a reshape of the others."""
-
-    def convert(dim: int) -> int | None:
-        if after[: dim + 1] == before[: dim + 1]:
-            return dim
-        rest = before[dim:]
-        return len(after) - len(rest) if after[len(after) - len(rest) :] == rest else None
-
-    return convert
-
-
 class _Compared(NamedTuple):
     """A layer output of the pass with another number of rows."""
 
     size: int
     shape: tuple[int, ...]
-    channels: _ChannelAxis
+    dims: list[_Dim]
 
 
 class _Axes(NamedTuple):
@@ -465,15 +409,13 @@ class Tracer:
     def __init__(self, model: nn.Module) -> None:
         check_model(model)
         self.model = getattr(model, "_orig_mod", model)  # of torch.compile
-        self.compared: dict[str, _Compared] = {}
-        self.lists: set[str] | None = None
-        self.axes: dict[str, _Axes] = {}
-        self.makes_mask = False
-        """Whether forward hides padding that it finds by itself."""
+        self.makes_mask = False  # whether forward hides padding that it finds by itself
         self.scales_pixels = False
         """Whether uint8 pixels become floats in [0, 1], since the network does not run on whole numbers."""
-        self.squares = True
-        """Whether inputs (b, b, ...) beside the main one have rows."""
+        self._compared: dict[str, _Compared] = {}
+        self._lists: set[str] | None = None
+        self._axes: dict[str, _Axes] = {}
+        self._squares = True
 
     def run(self, batch: Batch, visit: Visitor) -> Trace:
         """Run the model on one batch, in eval mode without gradients, and call a visitor with each output.
@@ -485,10 +427,6 @@ class Tracer:
             Called with the `LayerSite` and the tensor, rows first, of each output that can be captured, as
             soon as it is computed; a later in-place operation may overwrite the tensor.
 
-        Returns
-        -------
-        Trace
-
         Raises
         ------
         InputError
@@ -498,14 +436,18 @@ class Tracer:
         """
         if self.scales_pixels:
             batch = with_pixels_scaled(batch)
-        note = self._compare(batch) if not self.compared else None
-        if note is not None and not self.axes and (scaled := with_pixels_scaled(batch)) is not batch:
-            self.compared = {}
+        note = None if self._compared else self._compare(batch)
+        if note is not None and not self._axes and (scaled := with_pixels_scaled(batch)) is not batch:
             other = self._compare(scaled)
-            if self.compared:
+            if self._compared:
                 self.scales_pixels, note, batch = True, other, scaled
-        recorder = _Recorder(self.model, batch.size, self._axes_of, visit, self.lists)
-        trace = self._pass(batch.inputs, recorder)
+
+        def axes_of(name: str, tensor: Tensor) -> _Axes:
+            if name not in self._axes:
+                self._axes[name] = _decide(tuple(tensor.shape), batch.size, self._compared.get(name))
+            return self._axes[name]
+
+        trace = self._pass(batch.inputs, _Recorder(self.model, batch.size, axes_of, visit, self._lists))
         if note is not None:
             warn(note, LayerprobeWarning)
         return trace
@@ -513,22 +455,14 @@ class Tracer:
     def cuts_squares(self, batch: Batch) -> bool:
         """Return whether inputs (b, b, ...) beside the main one have rows.
 
-        Parameters
-        ----------
-        batch : Batch
-
         Raises
         ------
         InputError
             If the model runs on no other number of these rows: they cannot be shared by processes.
         """
-        if not squares_of(batch.inputs, batch.size):
-            return True
-        with unchanged(self.model):
-            note = self._compare(batch)
-        if note is not None:
+        if squares_of(batch.inputs, batch.size) and (note := self._compare(batch)) is not None:
             raise InputError(f"{note}: run it in one process")
-        return self.squares
+        return self._squares
 
     def _compare(self, batch: Batch) -> str | None:
         """Run the model with another number of rows; return a note if it takes no other number.
@@ -537,66 +471,45 @@ class Tracer:
         matrix of a graph is. If the model runs both with and without cutting it, the pass in which more
         outputs have exactly one dimension that follows the number of rows decides.
         """
-        other = rows_to_compare(batch.size)
-        attributes, errors = _Attributes(self.model), []
-        has_square = bool(squares_of(batch.inputs, batch.size))
-        sizes = [*((other, True), (other, False))[: 1 + has_square], (batch.size, True)]
+        self._compared = {}
+        errors: list[str] = []
         passes: list[tuple[dict[str, _Compared], set[str], bool, bool]] = []
-        for size, squares in sizes:
-            if len(passes) == 1 and size != other:
-                break
-            self.compared = {}
-            recorder = _Recorder(self.model, size, self._record, channels=_ChannelAxes())
+
+        def attempt(size: int, *, squares: bool) -> None:
+            found: dict[str, _Compared] = {}
+            dims = _Dims()
+
+            def record(name: str, tensor: Tensor) -> _Axes:
+                found[name] = _Compared(size, tuple(tensor.shape), dims.of(tensor))
+                return _Axes(None)
+
+            recorder = _Recorder(self.model, size, record, dims=dims)
+            main = None if squares else named_tensors(batch.inputs)[0][1]
             try:
-                main = None if squares else named_tensors(batch.inputs)[0][1]
-                self._pass(_resized(batch.inputs, batch.size, size, main), recorder)
+                with unchanged(self.model):
+                    self._pass(_resized(batch.inputs, batch.size, size, main), recorder)
+                passes.append((found, recorder.stacked, recorder.makes_mask, squares))
             except Exception as error:  # errors that do not depend on the number of rows are raised again
                 errors.append(_first_line(error))
-            else:
-                passes.append((self.compared, recorder.stacked, recorder.makes_mask, squares))
-            finally:
-                attributes.restore()
-        if len(passes) == 3:  # the last one has all rows
+
+        other = rows_to_compare(batch.size)
+        attempt(other, squares=True)
+        if squares_of(batch.inputs, batch.size):
+            attempt(other, squares=False)
+        takes_other = bool(passes)
+        if len(passes) != 1:
+            attempt(batch.size, squares=True)
+        if len(passes) == 3:
             whole = passes.pop()[0]
             passes.sort(key=lambda one: _count_rows(one[0], whole), reverse=True)
-        self.compared = {}
         if passes:
-            self.compared, self.lists, self.makes_mask, self.squares = passes[0]
-        if len(errors) < len(sizes) - 1:
+            self._compared, self._lists, self.makes_mask, self._squares = passes[0]
+        if takes_other:
             return None
         return (
             f"the network cannot be run with {other} rows in the place of {batch.size} ({errors[0]}), so "
             f"that outputs whose first dimension is {batch.size} are taken for rows"
         )
-
-    def _record(self, recorder: "_Recorder", name: str, tensor: Tensor) -> _Axes:
-        axis = _ChannelAxis() if recorder.channels is None else recorder.channels.of(tensor)
-        self.compared[name] = _Compared(recorder.size, tuple(tensor.shape), axis)
-        return _Axes(None)
-
-    def _axes_of(self, recorder: "_Recorder", name: str, tensor: Tensor) -> _Axes:
-        if name not in self.axes:
-            self.axes[name] = self._decide(name, tuple(tensor.shape), recorder.size)
-        return self.axes[name]
-
-    def _decide(self, name: str, shape: tuple[int, ...], size: int) -> _Axes:
-        """Decide by the shapes for two numbers of rows; if only one is known, by the first dimension."""
-        other = self.compared.get(name)
-        if other is None or other.size == size:
-            rows = [0] if shape[:1] == (size,) else []
-        elif size == 1 and len(other.shape) == len(shape) + 1:  # squeezed
-            dims = range(len(other.shape))
-            rows = [d for d in dims if (shape[:d], shape[d:]) == (other.shape[:d], other.shape[d + 1 :])]
-        else:
-            pairs = zip(shape, other.shape, strict=False)
-            rows = [dim for dim, pair in enumerate(pairs) if pair == (size, other.size)]
-        if len(rows) != 1:
-            return _Axes(None, several=len(rows) > 1)
-        channels = None if other is None else other.channels.dim
-        if channels is not None:  # counted with rows first
-            channels = None if channels == rows[0] else channels + (channels < rows[0])
-        row = shape if other is None else other.shape
-        return _Axes(rows[0], channels, row=row[: rows[0]] + row[rows[0] + 1 :])
 
     def _pass(self, inputs: Any, recorder: "_Recorder") -> Trace:
         training = {module: module.training for module in self.model.modules()}
@@ -607,7 +520,9 @@ class Tracer:
                 if module in recorder.paths and module is not self.model:
                     handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True))
                     handles.append(module.register_forward_hook(recorder.leave, always_call=True))
-            with _eager(), recorder:
+            # the compiled code of modules would not call hooks
+            compiles = "torch._dynamo" in sys.modules
+            with torch.compiler.set_stance("force_eager") if compiles else nullcontext(), recorder:
                 return recorder.run(inputs)
         except (RuntimeError, ValueError, IndexError) as error:
             if (message := recorder.explanation(error)) is not None:
@@ -620,13 +535,35 @@ class Tracer:
                 module.training = flag
 
 
+def _decide(shape: tuple[int, ...], size: int, other: _Compared | None) -> _Axes:
+    """Decide by the shapes for two numbers of rows; if only one is known, by the first dimension."""
+    if other is None or other.size == size:
+        rows = [0] if shape[:1] == (size,) else []
+    elif size == 1 and len(other.shape) == len(shape) + 1:  # squeezed
+        dims = range(len(other.shape))
+        rows = [d for d in dims if (shape[:d], shape[d:]) == (other.shape[:d], other.shape[d + 1 :])]
+    else:
+        rows = _rows(shape, size, other)
+    if len(rows) != 1:
+        return _Axes(None, several=len(rows) > 1)
+    (dim,) = rows
+    channels = None if other is None else _channels(other.dims)
+    if channels is not None:  # counted with rows first
+        channels = None if channels == dim else channels + (channels < dim)
+    row = shape if other is None else other.shape
+    return _Axes(dim, channels, row=row[:dim] + row[dim + 1 :])
+
+
+def _rows(shape: tuple[int, ...], size: int, other: _Compared) -> list[int]:
+    """Return the dimensions that follow the number of rows."""
+    pairs = zip(shape, other.shape, strict=False)
+    return [dim for dim, pair in enumerate(pairs) if pair == (size, other.size)]
+
+
 def _count_rows(some: Mapping[str, _Compared], whole: Mapping[str, _Compared]) -> int:
     """Return the number of outputs, without inputs, in which exactly one dimension follows that of rows."""
-    return sum(
-        list(zip(one.shape, whole[name].shape, strict=False)).count((one.size, whole[name].size)) == 1
-        for name, one in some.items()
-        if name in whole and name.partition(".")[0] != "input"
-    )
+    outputs = [name for name in some if name in whole and name.partition(".")[0] != "input"]
+    return sum(len(_rows(whole[name].shape, whole[name].size, some[name])) == 1 for name in outputs)
 
 
 def rows_to_compare(size: int) -> int:
@@ -647,11 +584,6 @@ def _resized(value: Any, size: int, other: int, main: Tensor | None) -> Any:
         return value
     square = main is not None and value is not main and value.shape[1:2] == (size,)
     return value[rows] if value.shape[:1] == (size,) and not square else value.clone()
-
-
-def _eager() -> Any:
-    """Run compiled modules without their compiled code, which would not call hooks."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _first_line(error: BaseException) -> str:
@@ -684,13 +616,13 @@ class _Recorder(TorchFunctionMode):
         self,
         model: nn.Module,
         size: int,
-        axes_of: Callable[["_Recorder", str, Tensor], _Axes],
+        axes_of: Callable[[str, Tensor], _Axes],
         visit: Visitor | None = None,
         lists: set[str] | None = None,
-        channels: _ChannelAxes | None = None,
+        dims: _Dims | None = None,
     ) -> None:
         super().__init__()
-        self.model, self.size, self.axes_of, self.visit, self.channels = model, size, axes_of, visit, channels
+        self.model, self.size, self.axes_of, self.visit, self.dims = model, size, axes_of, visit, dims
         self.paths = {  # without the modules that only call a compiled one, and those that take no hooks
             module: ".".join(part for part in path.split(".") if part != "_orig_mod")
             for path, module in model.named_modules()
@@ -720,7 +652,8 @@ class _Recorder(TorchFunctionMode):
             source = last  # a submodule called output is one layer with the output, not two
             self.sites.pop()
         self.report("output", result, source)
-        return Trace(self.sites, self._head(result), _opaque(self.model))
+        scripts = [p for p, one in self.model.named_modules() if isinstance(one, torch.jit.ScriptModule)]
+        return Trace(self.sites, self._head(result), [""] if "" in scripts else scripts)
 
     def enter(self, module: nn.Module, args: Any) -> None:
         shape = next((tuple(x.shape) for x in args if isinstance(x, Tensor) and not x.is_nested), None)
@@ -736,14 +669,15 @@ class _Recorder(TorchFunctionMode):
         self.frames[-1].curved |= frame.curved
 
     def __torch_function__(self, func: Callable, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
         if self.reporting:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         name = _FUNCTIONS.get(func) or getattr(func, "__name__", "").strip("_")
         if name == "get":  # a property
             name = getattr(getattr(func, "__self__", None), "__name__", name)
         frame = self.frames[-1]
         try:
-            result = func(*args, **(kwargs or {}))
+            result = func(*args, **kwargs)
         except Exception as error:
             self.failure = error, self._place(frame)
             raise
@@ -751,11 +685,12 @@ class _Recorder(TorchFunctionMode):
             return result
         frame.elementwise &= name in ELEMENTWISE
         frame.curved |= name in CURVES
-        if self.channels is not None:
-            self.channels.follow(name, func, args, kwargs or {}, result)
-            packs = name == "pack_padded_sequence" or (kwargs or {}).get("key_padding_mask") is not None
-            self.makes_mask |= packs
-        if func in _FUNCTIONS and not _is_torch_leaf(frame.module):
+        if self.dims is not None:
+            self.dims.follow(name, func, args, kwargs, result)
+            self.makes_mask |= name == "pack_padded_sequence" or kwargs.get("key_padding_mask") is not None
+        # nn.ReLU calls F.relu, which is no layer of its own
+        hidden = _is_torch(frame.module) and not any(frame.module.children())
+        if func in _FUNCTIONS and not hidden:
             path = self.paths[frame.module]
             self.report(f"{path}.F.{name}" if path else f"F.{name}", result, f"F.{name}")
         return result
@@ -781,10 +716,9 @@ class _Recorder(TorchFunctionMode):
 
     def explanation(self, error: Exception) -> str | None:
         """Return where an operation of torch failed, or None if the error is one of the model's own."""
-        own = self.failure is None or self.failure[0] is not error or error is self.foreign
-        if self.failure is None or own or "memory" in str(error):
+        if self.failure is None or self.failure[0] is not error or error is self.foreign:
             return None
-        return f"{self.failure[1]}: {_first_line(error)}"
+        return None if "memory" in str(error) else f"{self.failure[1]}: {_first_line(error)}"
 
     def _place(self, frame: _Frame) -> str:
         path, kind = self.paths[frame.module], type(frame.module).__name__
@@ -835,10 +769,8 @@ class _Recorder(TorchFunctionMode):
         """Return the site of an output, and its tensor with rows first."""
         self.calls[name] += 1
         name = name if self.calls[name] == 1 else f"{name}:{self.calls[name]}"
-        if isinstance(source, nn.Module):
-            kind, leaf = type(source).__name__, not any(source.children())
-        else:
-            kind, leaf = source, False
+        kind = source if isinstance(source, str) else type(source).__name__
+        leaf = main and not isinstance(source, str) and not any(source.children())
         obstacle, axes = None, _Axes(None)
         if tensor.is_quantized:
             tensor = tensor.dequantize()
@@ -847,10 +779,8 @@ class _Recorder(TorchFunctionMode):
         elif not tensor.is_floating_point() and (source != "input" or tensor.is_complex()):
             obstacle = f"it holds {tensor.dtype} values, not real floating-point features"
         else:
-            axes, shape = self.axes_of(self, name, tensor), tuple(tensor.shape)
-            if (
-                axes.rows is not None and self.size == 1 and shape == axes.row
-            ):  # a model that squeezes one row
+            axes, shape = self.axes_of(name, tensor), tuple(tensor.shape)
+            if axes.rows is not None and self.size == 1 and shape == axes.row:  # squeezed by the model
                 tensor, shape = tensor.unsqueeze(axes.rows), (*shape[: axes.rows], 1, *shape[axes.rows :])
             if axes.several:
                 obstacle = f"several dimensions of its shape {shape} follow the number of rows, {self.size}"
@@ -859,15 +789,18 @@ class _Recorder(TorchFunctionMode):
             else:
                 tensor = tensor.movedim(axes.rows, 0)
         shape = () if tensor.is_nested else tuple(tensor.shape[1:])
-        leaf = main and leaf
         return LayerSite(name, kind, shape, tensor.dtype, nonlinear, leaf, obstacle, axes.channels), tensor
 
     def _head(self, result: Any) -> str | None:
         tensors = named_tensors(result)
         if not tensors:
             return None
-        if self.last_linear is not None and any(_is_view(self.last_linear[1], one) for _, one in tensors):
-            return self.last_linear[0]
+        if self.last_linear is not None:
+            name, linear = self.last_linear  # the output may be a view of it, in another shape
+            start = linear.untyped_storage().data_ptr()
+            for _, one in tensors:
+                if one.untyped_storage().data_ptr() == start and one.numel() == linear.numel():
+                    return name
         return "output" if tensors[0][1].ndim == 2 else None
 
 
@@ -878,54 +811,18 @@ def _call(model: nn.Module, inputs: Any) -> Any:
         with outer_settings():
             return model(*args, **kwargs)
     except TypeError as error:
-        if (misfit := _misfit(model, args, kwargs)) is not None:
-            raise InputError(
-                f"{misfit}. Give batches as dicts, whose items become keyword arguments, or as "
-                "((x1, x2), y), or wrap the model in a module that fits"
-            ) from error
+        if (signature := forward_signature(model)) is not None:
+            try:
+                signature.bind(*args, **kwargs)
+            except TypeError as misfit:
+                given = f"the keywords {', '.join(kwargs)}" if kwargs else f"{len(args)} input(s)"
+                raise InputError(
+                    f"{type(model).__name__}.forward{signature} was given {given}: {misfit}. Give batches "
+                    "as dicts, whose items become keyword arguments, or as ((x1, x2), y), or wrap the model "
+                    "in a module that fits"
+                ) from error
         raise
-
-
-def _misfit(model: nn.Module, args: tuple, kwargs: Mapping[str, Any]) -> str | None:
-    """Return a message if the arguments do not fit forward's signature, else None."""
-    try:
-        signature = inspect.signature(model.forward)
-    except (TypeError, ValueError):  # not a Python function
-        return None
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        given = f"the keywords {', '.join(kwargs)}" if kwargs else f"{len(args)} input(s)"
-        return f"{type(model).__name__}.forward{signature} was given {given}: {error}"
-    return None
-
-
-def _opaque(model: nn.Module) -> list[str]:
-    """Return the names of the modules of torch.jit, whose inner layers cannot be observed."""
-    paths = [path for path, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
-    return [path for path in paths if "" not in paths or not path]
 
 
 def _is_torch(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.nn.")
-
-
-def _is_torch_leaf(module: nn.Module) -> bool:
-    """Return whether to hide a module's inner calls: nn.ReLU calls F.relu, which is no layer of its own."""
-    return _is_torch(module) and not any(module.children())
-
-
-def argument_names(model: nn.Module) -> list[str]:
-    """Return the names of the arguments of a model's forward; none if it is not a Python function."""
-    try:
-        return list(inspect.signature(getattr(model, "module", model).forward).parameters)
-    except (TypeError, ValueError):
-        return []
-
-
-def _is_view(one: Tensor, other: Tensor) -> bool:
-    """Return whether two tensors share all their numbers, possibly in another shape."""
-    return (
-        one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
-        and one.numel() == other.numel()
-    )
