@@ -34,42 +34,18 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-_HOMES = {
-    "Audit": "auditing",
-    "audit": "auditing",
-    "audit_features": "auditing",
-    "audit_predictions": "auditing",
-    "MASC": "probes",
-    "ClassMoments": "core",
-    "History": "recording",
-    "LayerprobeError": "errors",
-    "LayerprobeWarning": "errors",
-    "ProbeTable": "layerwise",
-    "Subspaces": "core",
-    "capture": "layers",
-    "edit_head": "editing",
-    "list_layers": "layers",
-    "plan": "layerwise",
-    "probe": "layerwise",
+_NAMES = {
+    "auditing": ("Audit", "audit", "audit_features", "audit_predictions"),
+    "core": ("ClassMoments", "Subspaces"),
+    "editing": ("edit_head",),
+    "errors": ("LayerprobeError", "LayerprobeWarning"),
+    "layers": ("capture", "list_layers"),
+    "layerwise": ("ProbeTable", "plan", "probe"),
+    "probes": ("MASC",),
+    "recording": ("History",),
 }
-_PARTS = {
-    "auditing",
-    "baselines",
-    "core",
-    "data",
-    "distributed",
-    "editing",
-    "errors",
-    "figures",
-    "layers",
-    "layerwise",
-    "networks",
-    "paper",
-    "probes",
-    "recording",
-    "runs",
-    "training",
-}
+_HOMES = {name: part for part, names in _NAMES.items() for name in names}
+_PARTS = {*_NAMES, "baselines", "data", "distributed", "figures", "networks", "paper", "runs", "training"}
 _RENAMED = {"probing": "layerwise", "planning": "layerwise"}
 
 

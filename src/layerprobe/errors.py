@@ -37,9 +37,20 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
         The names that exist.
     """
     names = list(known)
-    similar = difflib.get_close_matches(str(name), names, n=1)
-    hint = f" Did you mean {similar[0]}?" if similar else ""
+    hint = did_you_mean(str(name), names)
     return UnknownNameError(f"There is no {kind} {name!r}.{hint} Available: {', '.join(names)}.")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the question for the most similar of the known names; empty if none is similar.
+
+    Parameters
+    ----------
+    name : str
+    known : iterable of str
+    """
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f" Did you mean {similar[0]}?" if similar else ""
 
 
 class MissingRowsError(InputError):

@@ -13,7 +13,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from layerprobe.cli.audit import add_audit
-from layerprobe.cli.commands import COMPLETION, Commands, mistake, parse_error, wrapped
+from layerprobe.cli.commands import COMPLETION, Commands, wrapped
 from layerprobe.cli.jobs import refuse_alone
 from layerprobe.cli.output import (
     Termination,
@@ -72,7 +72,7 @@ def _run(arguments: list[str]) -> int:
         print_error(refusal)
         return 2
     commands = _commands()
-    if said := mistake(arguments, commands):
+    if said := commands.mistake(arguments):
         print_error(said)
         return 2
     path, node = commands.named(arguments)
@@ -91,7 +91,7 @@ def _run(arguments: list[str]) -> int:
         if shown.getvalue():
             say(shown.getvalue() if COMPLETION in arguments else wrapped(shown.getvalue()).rstrip())
         if refused.getvalue():
-            print_error(parse_error(refused.getvalue(), arguments, commands))
+            print_error(commands.refusal(arguments, refused.getvalue()))
         return 2 if refused.getvalue() else 0
     try:
         call()

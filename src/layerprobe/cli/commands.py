@@ -1,7 +1,6 @@
 """The commands of `layerprobe`: registration, help texts, and messages for mistyped names."""
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import itertools
@@ -10,13 +9,14 @@ import shutil
 import textwrap
 from collections.abc import Callable, Sequence
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
+from layerprobe.errors import did_you_mean
+
 COMPLETION = "--tyro-print-completion"  # prints a script that completes commands and options in a shell
-METAVARS: dict[Any, str] = {int: "INT", float: "FLOAT"}  # of other types: TEXT
 T = TypeVar("T")
 
 
@@ -60,16 +60,10 @@ class Commands(SubcommandApp):
         later.__doc__ = re.sub(r"\n {8,}", " ", inspect.cleandoc(func.__doc__))  # tyro keeps some line breaks
         later.__signature__ = inspect.signature(func)  # type: ignore[attr-defined]
         del later.__wrapped__  # its docstring has the line breaks
-        return super().command(help=_first_line(later) if self.brief else None)(later)
+        return super().command(help=later.__doc__.partition("\n")[0] if self.brief else None)(later)
 
     def named(self, words: Sequence[str]) -> "tuple[list[str], Callable[..., None] | Commands]":
-        """Return the words that name a command or a group, and this command or group.
-
-        Parameters
-        ----------
-        words : sequence of str
-            The arguments of the call.
-        """
+        """Return the words of a call that name a command or a group, and this command or group."""
         path: list[str] = []
         node: Callable[..., None] | Commands = self
         for word in words:
@@ -79,100 +73,72 @@ class Commands(SubcommandApp):
             path.append(word)
         return path, node
 
+    def mistake(self, words: Sequence[str]) -> str:
+        """Return the message for a mistyped or missing command or option of a call; empty without one."""
+        path, node = self.named(words)
+        command = " ".join(["layerprobe", *path])
+        rest = list(itertools.takewhile(lambda word: word != "--", words[len(path) :]))
+        given = [word.split("=")[0].replace("_", "-") for word in rest if re.match(r"--?[A-Za-z]", word)]
+        if {"-h", "--help"} & set(given):
+            return ""
+        if isinstance(node, Commands):
+            if not rest or rest[0] == COMPLETION:
+                return ""
+            if rest[0].startswith("-"):
+                return f"{command} has no option {rest[0]}. See {command} --help."
+            hint, every = did_you_mean(rest[0], node.entries), ", ".join(node.entries)
+            return f"{command} has no command {rest[0]!r}.{hint} Its commands are {every}."
+        options = _options(node)
+        for word in given:
+            if word.startswith("--") and word not in options:
+                return f"{command} has no option {word}.{did_you_mean(word, options)} See {command} --help."
+        missing = [name for name, option in options.items() if option.required and name not in given]
+        if any(not word.startswith("-") for word in rest):  # one may be a positional argument
+            missing = [name for name in missing if name.startswith("-")]
+        return f"{command} needs {' and '.join(missing)}. See {command} --help." if missing else ""
+
+    def refusal(self, words: Sequence[str], text: str) -> str:
+        """Return the message for a call that tyro refused.
+
+        Parameters
+        ----------
+        words : sequence of str
+            The arguments of the call.
+        text : str
+            The output of tyro, in a box.
+        """
+        plain = re.sub(r"\x1b\[[0-9;]*m|[\u2500-\u257f]+|-{3,}", " ", text).partition("For full helptext")[0]
+        plain = " ".join(plain.split())
+        path, node = self.named(words)
+        if extra := re.search(r"Unrecognized options: (.*)", plain):
+            command = " ".join(["layerprobe", *path])
+            return f"{command} does not take {extra[1].strip()}. See {command} --help."
+        named = re.search(r"--[\w-]+", plain)
+        option = _options(node).get(named[0]) if named else None
+        if named is None or option is None or named[0] not in words:
+            return plain
+        after = words[list(words).index(named[0]) + 1 :]
+        values = " ".join(itertools.takewhile(lambda word: not word.startswith("--"), after))
+        return f"expected {named[0]} {option.metavar or '(without a value)'}, got {values or 'no value'}"
+
 
 def readable_options(target: T) -> T:
     """Give the options of a function or dataclass type names and defaults that a shell user can read.
 
     An option that may be left out shows the type of its values, as TEXT, not ``{None}|STR``. A default that
     means "not given" is not shown: the help text says what happens then.
-
-    Parameters
-    ----------
-    target : function or dataclass
-        Its annotations are changed in place.
     """
-    target.__annotations__ = {
-        name: annotation if name == "return" else _readable(annotation)
-        for name, annotation in target.__annotations__.items()
-    }
+    for name, annotation in target.__annotations__.items():
+        base, marks = _unpacked(annotation)
+        if name != "return" and not dataclasses.is_dataclass(base):
+            metavar = None if base is bool else _metavar(base)
+            shown = arg(metavar=metavar, help_behavior_hint=_default)
+            target.__annotations__[name] = Annotated[(base, shown, *marks)]
     return target
 
 
-def mistake(words: Sequence[str], commands: Commands) -> str:
-    """Return the message for a mistyped command or option, or a missing one; empty if there is none.
-
-    Parameters
-    ----------
-    words : sequence of str
-        The arguments of the call.
-    commands : Commands
-        All commands.
-    """
-    path, node = commands.named(words)
-    command = " ".join(["layerprobe", *path])
-    rest = list(words[len(path) :])
-    if "--" in rest:
-        rest = rest[: rest.index("--")]
-    given = [word.split("=")[0].replace("_", "-") for word in rest if re.match(r"--?[A-Za-z]", word)]
-    if {"-h", "--help"} & set(given):
-        return ""
-    if isinstance(node, Commands):
-        if not rest or rest[0] == COMPLETION:
-            return ""
-        if rest[0].startswith("-"):
-            return f"{command} has no option {rest[0]}. See {command} --help."
-        similar = _similar(rest[0], node.entries)
-        return f"{command} has no command {rest[0]!r}.{similar} Its commands are {', '.join(node.entries)}."
-    options = _options(node)
-    for word in given:
-        if word.startswith("--") and word not in options:
-            return f"{command} has no option {word}.{_similar(word, options)} See {command} --help."
-    missing = [name for name, option in options.items() if option.required and name not in given]
-    if any(not word.startswith("-") for word in rest):  # one may be a positional argument
-        missing = [name for name in missing if name.startswith("-")]
-    if missing:
-        return f"{command} needs {' and '.join(missing)}. See {command} --help."
-    return ""
-
-
-def parse_error(text: str, words: Sequence[str], commands: Commands) -> str:
-    """Return the message for arguments that tyro refused.
-
-    Parameters
-    ----------
-    text : str
-        The output of tyro, in a box.
-    words : sequence of str
-        The arguments of the call.
-    commands : Commands
-        All commands.
-    """
-    plain = re.sub(r"\x1b\[[0-9;]*m|[\u2500-\u257f]+|-{3,}", " ", text).partition("For full helptext")[0]
-    plain = " ".join(plain.split())
-    path, node = commands.named(words)
-    command = " ".join(["layerprobe", *path])
-    if extra := re.search(r"Unrecognized options: (.*)", plain):
-        return f"{command} does not take {extra[1].strip()}. See {command} --help."
-    options = _options(node)
-    named = re.search(r"(--[\w-]+)", plain)
-    option = options.get(named[1]) if named else None
-    if named is None or option is None or named[1] not in words:
-        return plain
-    after = words[list(words).index(named[1]) + 1 :]
-    values = list(itertools.takewhile(lambda word: not word.startswith("--"), after))
-    return (
-        f"expected {named[1]} {option.metavar or '(without a value)'}, got {' '.join(values) or 'no value'}"
-    )
-
-
 def wrapped(text: str) -> str:
-    """Return a help text with its long lines broken at the width of the terminal.
-
-    Parameters
-    ----------
-    text : str
-        The output of tyro. The lines in its boxes fit already.
-    """
+    """Return a help text of tyro with its long lines broken at the width of the terminal."""
     width = shutil.get_terminal_size().columns
     return "\n".join(
         line.rstrip() if len(line) <= width else textwrap.fill(line, width, break_on_hyphens=False)
@@ -180,22 +146,14 @@ def wrapped(text: str) -> str:
     )
 
 
-def _similar(word: str, names: Any) -> str:
-    close = difflib.get_close_matches(word, list(names), n=1)
-    return f" Did you mean {close[0]}?" if close else ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Option:
-    """An option or a positional argument: the name of its type, and whether a call needs it."""
-
-    metavar: str | None
+class _Option(NamedTuple):
+    metavar: str | None  # the name of its type
     required: bool
 
 
-def _options(function: Any) -> dict[str, Option]:
+def _options(function: Any) -> dict[str, _Option]:
     """Return the options of a function or dataclass. The name of a positional argument is its metavar."""
-    options: dict[str, Option] = {}
+    options: dict[str, _Option] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         base, marks = _unpacked(function.__annotations__[name])
         if dataclasses.is_dataclass(base):
@@ -204,27 +162,15 @@ def _options(function: Any) -> dict[str, Option]:
         metavar = next((m.metavar for m in reversed(marks) if getattr(m, "metavar", None)), None)
         negative = "no-" if parameter.default is True else ""
         option = metavar if Positional in marks else f"--{negative}{name.replace('_', '-')}"
-        options[str(option)] = Option(metavar, parameter.default is inspect.Parameter.empty)
+        options[str(option)] = _Option(metavar, parameter.default is inspect.Parameter.empty)
     return options
 
 
-def _first_line(function: Any) -> str:
-    return str(function.__doc__).partition("\n")[0]
-
-
-def _unpacked(annotation: Any) -> tuple[Any, tuple]:
+def _unpacked(annotation: Any) -> tuple[Any, list[Any]]:
     if get_origin(annotation) is Annotated:
         base, *marks = get_args(annotation)
-        return base, tuple(marks)
-    return annotation, ()
-
-
-def _readable(annotation: Any) -> Any:
-    base, marks = _unpacked(annotation)
-    if dataclasses.is_dataclass(base):
-        return annotation
-    metavar = None if base is bool else _metavar(base)
-    return Annotated[(base, arg(metavar=metavar, help_behavior_hint=_default), *marks)]
+        return base, marks
+    return annotation, []
 
 
 def _default(label: str) -> str:
@@ -240,4 +186,4 @@ def _metavar(kind: Any) -> str:
         return "{" + ",".join(map(str, values)) + "}"
     if get_origin(kind) is tuple:
         return f"{_metavar(values[0])} ..." if ... in values else " ".join(map(_metavar, values))
-    return METAVARS.get(kind, "PATH" if getattr(kind, "__name__", "") == "Path" else "TEXT")
+    return {"int": "INT", "float": "FLOAT", "Path": "PATH"}.get(kind.__name__, "TEXT")

@@ -1,7 +1,6 @@
 """`layerprobe probe`: the accuracy of probes on every layer of a trained network."""
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -59,6 +58,9 @@ def add_probe(app: Commands) -> None:
             memory: Memory limit, for example 8GiB. Without it: 80 % of the free memory.
             out: Folder for the results. Only the files named above are replaced in it.
         """
+        import numpy as np
+
+        from layerprobe.auditing.dataset.readers import read_labels
         from layerprobe.cli.user_code import names_in
         from layerprobe.figures import save
         from layerprobe.layerwise import plan as plan_probes
@@ -81,7 +83,9 @@ def add_probe(app: Commands) -> None:
             encode = _encoder(rows.labels, options.class_names)
             y = {"given": encode(rows.labels, "--data")}
             if true_labels is not None:
-                y["true"] = _true_labels(true_labels, rows.n, encode)
+                y["true"] = encode(read_labels(true_labels), "--true-labels")
+                if len(y["true"]) != rows.n:
+                    raise InputError(f"{true_labels} has {len(y['true'])} labels for {rows.n} rows of --data")
             train = _batches(rows, y["given"], options.batch_size)
             held, n_test = None, 0
             if test_rows is not None:
@@ -94,16 +98,27 @@ def add_probe(app: Commands) -> None:
                 "variances": variances or None,
                 "memory": memory,
             }
-            names: dict[str, Any] = {}
-            if options.class_names:
-                names["class_names"] = _typed(options.class_names, y["given"])
             if options.dry_run:
-                plan = plan_probes(network, train, **_sizes(y, n_test), **common)
+                plan = plan_probes(
+                    network,
+                    train,
+                    test_rows=n_test,
+                    label_sets=len(y),
+                    changed=float(np.mean(y["given"] != y.get("true", y["given"]))),
+                    classes=len(np.unique(np.concatenate(list(y.values())))),
+                    **common,
+                )
                 say(as_json(plan.summary()) if options.json else plan)
                 return
             say(f"probing {rows.n:,} rows and {n_test:,} test rows ...", error=True)
             table = probe_network(
-                network, train, held, train_labels=y, batch_size=options.batch_size, **names, **common
+                network,
+                train,
+                held,
+                train_labels=y,
+                class_names=options.class_names or None,
+                batch_size=options.batch_size,
+                **common,
             )
             if not first:
                 return
@@ -117,42 +132,10 @@ def add_probe(app: Commands) -> None:
                 say(f"All rows are in {out / 'rows.csv'}, a figure in {out / 'figure.png'}.")
 
 
-def _true_labels(path: Path, n: int, encode: "Callable[[np.ndarray, str], np.ndarray]") -> "np.ndarray":
-    """Return the class indices of a file of labels, (n,)."""
-    from layerprobe.auditing.dataset.readers import read_labels
-
-    y = encode(read_labels(path), "--true-labels")
-    if len(y) != n:
-        raise InputError(f"{path} has {len(y)} labels for {n} rows of --data")
-    return y
-
-
-def _sizes(y: "dict[str, np.ndarray]", n_test: int) -> dict[str, Any]:
-    """Return the sizes of the label sets for `layerprobe.plan`."""
-    import numpy as np
-
-    return {
-        "test_rows": n_test,
-        "label_sets": len(y),
-        "changed": float(np.mean(y["given"] != y.get("true", y["given"]))),
-        "classes": len(np.unique(np.concatenate(list(y.values())))),
-    }
-
-
 def _batches(rows: "LabelledDataset", y: "np.ndarray", batch_size: int) -> "Batches":
     from layerprobe.layers.batches import Batches
 
-    return Batches(partial(_labelled, rows, y, batch_size), rows.n)
-
-
-def _labelled(rows: "LabelledDataset", y: "np.ndarray", batch_size: int) -> Iterator[tuple]:
-    for x, positions in rows.batches(batch_size):
-        yield x, y[positions], positions
-
-
-def _typed(class_names: Sequence[str], y: "np.ndarray") -> "list[str] | list[int]":
-    """Return class names as integers if the labels are integers."""
-    return list(map(int, class_names)) if y.dtype.kind in "iu" else list(class_names)
+    return Batches(lambda: ((x, y[at], at) for x, at in rows.batches(batch_size)), rows.n)
 
 
 def _encoder(given: "np.ndarray", class_names: Sequence[str]) -> "Callable[[np.ndarray, str], np.ndarray]":

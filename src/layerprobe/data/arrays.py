@@ -1,5 +1,6 @@
 """Read .npy and .npz files without pickles, and not beyond the memory that there is."""
 
+import math
 import zipfile
 import zlib
 from pathlib import Path
@@ -34,13 +35,12 @@ def load_npy(path: Path) -> np.ndarray:
 
 
 def load_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
-    """Read arrays of numbers or texts from an .npz file.
+    """Read the named arrays of numbers or texts from an .npz file.
 
     Parameters
     ----------
     path : Path
     *names : str
-        Of the arrays.
 
     Raises
     ------
@@ -82,9 +82,7 @@ def _read(file: IO[bytes], size: int, what: str) -> np.ndarray:
             f"{what} cannot be read: it holds Python objects, not numbers and texts, and reading them would "
             "run code from the file. Save numbers or texts, for example array.astype(str)."
         )
-    needed = dtype.itemsize
-    for side in shape:
-        needed *= side
+    needed = math.prod((dtype.itemsize, *shape))
     if min(shape, default=0) < 0 or needed != size - file.tell():
         raise DataError(
             f"{what}: the header states {needed:,} bytes of {dtype} {shape}, but {size - file.tell():,} "

@@ -1,7 +1,7 @@
 """Image sets from a folder of images, from torch datasets and from Hugging Face datasets."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,10 +125,9 @@ def from_dataset(
     InputError
         If an item is not such a pair (the message names it), sizes differ, or there are no training images.
     """
-    splits = [_read_split(_items(data), split, data, progress) for split, data in _splits(train, test)]
     if class_names is None:
         class_names = getattr(train, "classes", None)
-    return _image_set(name, splits, class_names)
+    return _image_set(name, train, test, _items, class_names, progress)
 
 
 def from_hf(
@@ -174,10 +173,11 @@ def from_hf(
     images = [key for key in features if type(features[key]).__name__ == "Image"]
     image = hub_column(features, image, "image", images)
     label = hub_column(features, label, "label", [key for key in features if hasattr(features[key], "names")])
-    splits = []
-    for split, data in _splits(train, test):
-        splits.append(_read_split(((row[image], row[label]) for row in data), split, data, progress))
-    return _image_set(name, splits, getattr(features[label], "names", None))
+
+    def pairs(data: Any) -> Iterator[Any]:
+        return ((row[image], row[label]) for row in data)
+
+    return _image_set(name, train, test, pairs, getattr(features[label], "names", None), progress)
 
 
 def hub_column(features: Mapping[str, Any], given: str | None, what: str, candidates: list[str]) -> str:
@@ -210,10 +210,6 @@ def hub_column(features: Mapping[str, Any], given: str | None, what: str, candid
     return candidates[0]
 
 
-def _splits(train: Any, test: Any) -> list[tuple[str, Any]]:
-    return [("train", train)] + ([("test", test)] if test is not None else [])
-
-
 def _items(data: Any) -> Iterator[Any]:
     """Iterate over a dataset by its length: map-style datasets often raise no IndexError at the end."""
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
@@ -221,25 +217,42 @@ def _items(data: Any) -> Iterator[Any]:
     return iter(data)
 
 
-def _read_split(
-    pairs: Iterable[Any], split: str, data: Any, progress: bool | Progress
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return images (n, h, w[, 3]) uint8 and labels (n,) int64."""
-    labels: list[int] = []
+def _image_set(
+    name: str,
+    train: Any,
+    test: Any,
+    pairs: Callable[[Any], Iterator[Any]],
+    class_names: Sequence[str] | None,
+    progress: bool | Progress,
+) -> ImageSet:
+    """Read the pairs (image, label) of one or two datasets."""
+    images, labels = [], []
+    for split, data in (("train", train), ("test", test)):
+        if data is not None:
+            y: list[int] = []
+            total = len(data) if hasattr(data, "__len__") else 0
+            named = _named_images(pairs(data), split, y)
+            images.append(stack_images(named, total, progress=progress, title=f"reading the {split} set"))
+            labels.append(np.array(y, np.int64))
+    if len({pixels.ndim for pixels in images}) > 1:  # only one of the two is grey
+        images = [pixels if pixels.ndim == 4 else np.stack([pixels] * 3, axis=3) for pixels in images]
+    if class_names is None:
+        class_names = [str(k) for k in range(1 + max(int(y.max()) for y in labels))]
+    if test is None:
+        images, labels = [images[0], images[0][:0]], [labels[0], labels[0][:0]]
+    return ImageSet(name, images[0], labels[0], images[1], labels[1], tuple(map(str, class_names)))
 
-    def images() -> Iterator[tuple[str, Any]]:
-        for i, pair in enumerate(pairs):
-            name = f"Item {i} of the {split} set"
-            try:
-                image, label = pair
-                labels.append(_class_index(label))
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{name}: {error}") from error
-            yield name, image
 
-    total = len(data) if hasattr(data, "__len__") else 0
-    pixels = stack_images(images(), total, progress=progress, title=f"reading the {split} set")
-    return pixels, np.array(labels, np.int64)
+def _named_images(pairs: Iterable[Any], split: str, labels: list[int]) -> Iterator[tuple[str, Any]]:
+    """Yield the name of each item for messages and its image, and append its label to `labels`."""
+    for i, pair in enumerate(pairs):
+        name = f"Item {i} of the {split} set"
+        try:
+            image, label = pair
+            labels.append(_class_index(label))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name}: {error}") from error
+        yield name, image
 
 
 def _class_index(label: Any) -> int:
@@ -251,16 +264,3 @@ def _class_index(label: Any) -> int:
             f"the label is {array.item()}, which stands for a hidden one. Use a split that has labels."
         )
     return int(array.item())
-
-
-def _image_set(
-    name: str, splits: list[tuple[np.ndarray, np.ndarray]], class_names: Sequence[str] | None
-) -> ImageSet:
-    images, labels = zip(*splits, strict=True)
-    if len({pixels.ndim for pixels in images}) > 1:  # only one of the two splits is grey
-        images = tuple(pixels if pixels.ndim == 4 else np.stack([pixels] * 3, axis=3) for pixels in images)
-    if class_names is None:
-        class_names = [str(k) for k in range(1 + max(int(y.max()) for y in labels))]
-    if len(splits) == 1:
-        images, labels = (*images, images[0][:0]), (*labels, labels[0][:0])
-    return ImageSet(name, images[0], labels[0], images[1], labels[1], tuple(map(str, class_names)))

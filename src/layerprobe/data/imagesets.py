@@ -50,16 +50,16 @@ class ImageSet:
     def __post_init__(self) -> None:
         if self.train_index is None:
             object.__setattr__(self, "train_index", np.arange(len(self.train_images)))
-        for split in ("train", "test"):
-            self._check(split, getattr(self, f"{split}_images"), getattr(self, f"{split}_labels"))
+        self._check("train", self.train_images, self.train_labels)
+        self._check("test", self.test_images, self.test_labels)
         if len(self.train_index) != len(self.train_images):
             raise InputError(
                 f"train_index must have one row for each of the {len(self.train_images)} training images, "
                 f"got {len(self.train_index)}. Leave it out for a whole set."
             )
         for field in ("train_images", "train_labels", "test_images", "test_labels", "train_index"):
-            array = getattr(self, field)
-            view = array.view() if field.endswith("images") else array.astype(np.int64, copy=False).view()
+            kind = np.uint8 if field.endswith("images") else np.int64
+            view = getattr(self, field).astype(kind, copy=False).view()
             view.flags.writeable = False
             object.__setattr__(self, field, view)
 
@@ -138,25 +138,24 @@ class ImageSet:
         )
 
     def _balanced_rows(self, split: str, labels: np.ndarray, n: int, seed: int) -> np.ndarray:
-        num_classes = self.num_classes
-        if not isinstance(n, Integral) or n < num_classes:
+        if not isinstance(n, Integral) or n < self.num_classes:
             raise InputError(
-                f"A subset must be an integer of at least {num_classes}, one image per class, got {n!r}."
+                f"A subset must be an integer of at least {self.num_classes}, one image per class, got {n!r}."
             )
         if not isinstance(seed, Integral) or seed < 0:
             raise InputError(f"seed must be an integer that is not negative, got {seed!r}.")
-        shares = n // num_classes + (np.arange(num_classes) < n % num_classes)  # (K,)
-        counts = np.bincount(labels, minlength=num_classes)  # (K,)
+        classes = np.arange(self.num_classes)
+        shares = n // len(classes) + (classes < n % len(classes))  # (K,)
+        counts = np.bincount(labels, minlength=len(classes))  # (K,)
         if (shares > counts).any():
             k = int((shares > counts).argmax())
             raise InputError(
                 f"A class-balanced subset of {n} {split} images needs {shares[k]} of class "
                 f"{self.class_names[k]!r}, but {self.name!r} has {counts[k]}. "
-                f"Choose at most {counts.min() * num_classes}."
+                f"Choose at most {counts.min() * len(classes)}."
             )
         order = np.random.default_rng(int(seed)).permutation(len(labels))
-        chosen = [order[labels[order] == k][:share] for k, share in enumerate(shares)]
-        return np.sort(np.concatenate(chosen))  # (n,)
+        return np.sort(np.concatenate([order[labels[order] == k][: shares[k]] for k in classes]))  # (n,)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.train_images.shape[1:]))

@@ -32,20 +32,16 @@ def as_size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
 def read_pixels(
     path: Path | BinaryIO, *, resize: tuple[int, int] | None = None, name: str | None = None
 ) -> np.ndarray:
-    """Decode an image file.
+    """Decode an image file of any suffix as uint8 pixels (h, w) or (h, w, 3).
 
     Parameters
     ----------
     path : Path or binary file
-        In one of `IMAGE_FORMATS`, with any suffix.
+        In one of `IMAGE_FORMATS`.
     resize : (int, int), optional
         Resize to this (height, width).
     name : str, optional
         Of the file, for the error message.
-
-    Returns
-    -------
-    ndarray of shape (h, w) or (h, w, 3), uint8
 
     Raises
     ------
@@ -105,7 +101,7 @@ def stack_images(
     progress: bool | Progress = False,
     title: str = "reading images",
 ) -> np.ndarray:
-    """Convert images of one size and stack them.
+    """Convert images of one size and stack them, as grey pixels if all are grey.
 
     Parameters
     ----------
@@ -115,15 +111,12 @@ def stack_images(
         The number of items; 0 if it is unknown.
     resize : (int, int), optional
         Resize files to this (height, width).
-    progress : bool or callable
-        True shows a bar on stderr; a callable is called with (images done, total).
-    title : str
-        The title of the bar.
+    progress, title
+        As for `reporting`.
 
     Returns
     -------
     ndarray of shape (n, h, w) or (n, h, w, 3), uint8
-        Grey if all images are grey, else RGB.
 
     Raises
     ------
@@ -136,18 +129,15 @@ def stack_images(
     first = ""
     with reporting(progress, title) as report:
         for name, item in items:
-            if isinstance(item, Path):
-                pixels = read_pixels(item, resize=resize)
-            else:
-                try:
-                    pixels = _as_pixels(item)
-                except (TypeError, ValueError) as error:
-                    raise InputError(f"{name}: {error}") from error
+            is_file = isinstance(item, Path)
+            try:
+                pixels = read_pixels(item, resize=resize) if is_file else _as_pixels(item)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{name}: {error}") from error
             images.append(pixels)
             first = first or name
             expected, got = images[0].shape[:2], pixels.shape[:2]
             if got != expected:
-                is_file = isinstance(item, Path)
                 advice = "Resize them" + (", or give resize=(height, width)." if is_file else ".")
                 raise (DataError if is_file else InputError)(
                     f"expected images of one size, but {name} has {got[0]}x{got[1]} pixels (height x width) "

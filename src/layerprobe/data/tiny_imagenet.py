@@ -21,6 +21,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -43,10 +44,6 @@ def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> Im
     name, folder, progress
         As for every reader of the registry.
 
-    Returns
-    -------
-    ImageSet
-
     Raises
     ------
     DataError
@@ -56,20 +53,17 @@ def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> Im
     if not wnids:
         raise DataError(f"{folder / 'wnids.txt'} lists no classes. Unpack the archive again.")
     words = dict(line.split("\t", 1) for line in _lines(folder / "words.txt") if "\t" in line)
-    train = [_jpegs(folder / "train" / wnid / "images") for wnid in wnids]
-    train_labels = np.repeat(np.arange(len(wnids)), list(map(len, train)))
+    by_class = [sorted((folder / "train" / wnid / "images").glob("*.JPEG")) for wnid in wnids]
+    train_labels = np.repeat(np.arange(len(wnids)), list(map(len, by_class)))
     test, test_labels = _read_annotations(folder / "val", wnids)
-    for part, counts in (
-        (folder / "train", list(map(len, train))),
-        (folder / "val" / "val_annotations.txt", np.bincount(test_labels, minlength=len(wnids))),
-    ):
-        empty = [wnid for wnid, count in zip(wnids, counts, strict=True) if count == 0]
-        if empty:
+    for labels, place in ((train_labels, "train"), (test_labels, "val/val_annotations.txt")):
+        empty = np.setdiff1d(np.arange(len(wnids)), labels)
+        if len(empty):
             raise DataError(
-                f"{part} has no images of {len(empty)} of {len(wnids)} classes, the first {empty[0]}. "
-                "Unpack the archive again, or leave these classes out of wnids.txt."
+                f"{folder / place} has no images of {len(empty)} of {len(wnids)} classes, the first "
+                f"{wnids[empty[0]]}. Unpack the archive again, or leave these classes out of wnids.txt."
             )
-    pixels = _decoded([*(path for paths in train for path in paths), *test], folder, progress)
+    pixels = _decoded([*chain.from_iterable(by_class), *test], folder, progress)
     n = len(train_labels)
     class_names = tuple(words.get(wnid, wnid) for wnid in wnids)
     return ImageSet(name, pixels[:n], train_labels, pixels[n:], test_labels, class_names)
@@ -90,10 +84,6 @@ def _read_annotations(val: Path, wnids: Sequence[str]) -> tuple[list[Path], np.n
             paths.append(val / "images" / file)
             labels.append(class_index[wnid])
     return paths, np.array(labels, np.int64)
-
-
-def _jpegs(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.JPEG"), key=lambda path: path.name)
 
 
 def _lines(path: Path) -> list[str]:
@@ -123,17 +113,16 @@ def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> 
             for done, path in enumerate(paths, 1):
                 image = rgb(read_pixels(path))
                 if image.shape != _SHAPE:
-                    height, width, _ = image.shape
-                    raise DataError(f"{path}: expected an image of 64x64, got {height}x{width}.")
+                    raise DataError(f"{path}: expected an image of 64x64, got {len(image)}x{len(image[0])}.")
                 file.write(image.tobytes())
                 report(done, len(paths))
             file.flush()
             os.fsync(file.fileno())  # the rename must not reach the disk before the pixels
         part.replace(cache)
         remove_parts(cache)
+    except DataError:
+        raise
     except OSError as error:
-        if isinstance(error, DataError):
-            raise
         raise DataError(f"{cache} could not be written: {error}.") from error
     finally:
         with suppress(OSError):  # already moved into place, or never written
