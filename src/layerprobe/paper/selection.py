@@ -13,6 +13,7 @@ TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
 MEDIUM = 5000  # training images from which a run is of medium scale and not small
 OPTIMIZER_WORDS = {"optimizer", "learning_rate", "momentum"}  # in which SGD and Adam differ
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
+LABELS = ("noisy", "true")  # that probes are fitted on
 
 
 def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
@@ -46,6 +47,13 @@ def accuracies(rows: pd.DataFrame, split: str = "test", labels: str = "true") ->
 def hidden_layers(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows without those of the input layer."""
     return rows[rows["layer"] != "input"]
+
+
+def both_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows; those of runs without corruption, fitted once, stand for noisy and for true labels."""
+    clean = rows[(rows["corruption"] == 0) & (rows["fitted_on"] == "noisy")]
+    once = clean[~clean["key"].isin(rows.loc[rows["fitted_on"] == "true", "key"])]
+    return pd.concat([rows, once.assign(fitted_on="true")], ignore_index=True)
 
 
 def means(rows: pd.DataFrame, keys: Sequence[str], name: str = "ours", column: str = "value") -> pd.DataFrame:
@@ -94,32 +102,63 @@ def at_best_layer(rows: pd.DataFrame, keys: Sequence[str] = GROUP) -> pd.DataFra
     return layers.loc[best, [*keys, "layer"]].merge(rows, on=[*keys, "layer"])
 
 
+def network_accuracy(rows: pd.DataFrame, experiment: str = "noisy_subspaces", **equal: str) -> pd.DataFrame:
+    """Return the rows of the network's own accuracy, by default its test accuracy.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    experiment : str
+        The experiment that measured it.
+    **equal : str
+        split and labels, where they differ from those of `TEST`.
+    """
+    return select(rows, experiment, **{"probe": "network", **TEST, **equal})
+
+
+def masc_at_best_layer(
+    rows: pd.DataFrame, fitted_on: str, *, hidden: bool = False, setting: str = PAPER["setting"]
+) -> pd.DataFrame:
+    """Return the test rows of MASC at its best layer.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    fitted_on : {"noisy", "true"}
+        Labels of the subspaces.
+    hidden : bool
+        Whether to leave out the input.
+    setting : str
+        The variance threshold.
+    """
+    which = {"probe": "masc", "setting": setting, "fitted_on": fitted_on}
+    tests = select(rows, f"{fitted_on}_subspaces", **which, **TEST)
+    return at_best_layer(hidden_layers(tests) if hidden else tests)
+
+
 def words(variant: str) -> dict[str, str]:
     """Return the differences of a variant from its pair's own recipe and data, value by name."""
     return dict(part.split(" ", 1) for part in re.split(r", (?=[a-z_]+ )", variant) if part)
 
 
 def other_words(variant: str, names: Collection[str]) -> str:
-    """Return a variant without some of its differences.
+    """Return a variant without the differences of some names.
 
     Parameters
     ----------
     variant : str
     names : collection of str
-        Names of the differences to leave out.
     """
     return ", ".join(f"{name} {value}" for name, value in words(variant).items() if name not in names)
 
 
-def optimizer(pair: str, variant: str) -> str:
-    """Return the optimiser of a variant, which names it only where it is not the pair's own.
-
-    Parameters
-    ----------
-    pair, variant : str
-    """
-    own = PAIRS[pair].recipe.optimizer if pair in PAIRS else ""
-    return words(variant).get("optimizer", own)
+def optimizers(rows: pd.DataFrame) -> pd.Series:
+    """Return the optimiser of each row, which its variant names only where it is not the pair's own."""
+    names = [
+        words(variant).get("optimizer", PAIRS[pair].recipe.optimizer if pair in PAIRS else "")
+        for pair, variant in zip(rows["pair"], rows["variant"], strict=True)
+    ]
+    return pd.Series(names, rows.index, dtype=object)
 
 
 def network_retraining(rows: pd.DataFrame, **equal: str) -> dict[str, pd.DataFrame]:

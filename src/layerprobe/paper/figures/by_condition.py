@@ -27,7 +27,7 @@ from layerprobe.paper.selection import (
     accuracies,
     at_best_layer,
     hidden_layers,
-    optimizer,
+    optimizers,
     other_words,
     words,
 )
@@ -109,8 +109,7 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> "Figure
 def _optimizers(rows: pd.DataFrame) -> "Figure":
     """Draw the network, and MASC at its best hidden layer, for runs that differ in the optimiser only."""
     kinds = [other_words(variant, OPTIMIZER_WORDS) for variant in rows["variant"]]
-    names = [optimizer(*one) for one in zip(rows["pair"], rows["variant"], strict=True)]
-    rows = rows.assign(kind=kinds, optimizer=names)
+    rows = rows.assign(kind=kinds, optimizer=optimizers(rows))
     styles = {"sgd": STYLES[0], "adam": STYLES[1]}
     titles = {name: name.upper() if name == "sgd" else "Adam" for name in styles}
     panels = []

@@ -8,12 +8,11 @@ import pandas as pd
 
 from layerprobe.errors import InputError
 from layerprobe.paper.selection import GROUP
-from layerprobe.paper.tables.joining import joined, ordered
+from layerprobe.paper.tables.joining import first_columns, joined, ordered
 
 POINTS = 2.0  # a difference up to this counts as reproduced at any spread
-TOO_SMALL = (
-    "too small to tell"  # of a difference at small scale, where the effects of the paper do not appear
-)
+# Of a difference at small scale, where the effects of the paper do not appear.
+TOO_SMALL = "too small to tell"
 SAME = "same direction"  # of a gain whose accuracies differ, but that has the sign of the published one
 ONE_FIT = "one probe seed"  # of a probe whose accuracy depends on its own seed, and that was fitted once
 VERDICTS = ("reproduced", SAME, "differs", TOO_SMALL, ONE_FIT, "not run", "not published")
@@ -36,22 +35,17 @@ def published_quantities(columns: Mapping[str, pd.Series], frame: pd.DataFrame) 
 
 
 def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Join our numbers and the published ones by key; every row of both appears.
+    """Join our numbers and the published ones by key, and add difference (in points) and verdict.
 
     Parameters
     ----------
     ours : DataFrame
-        Keys, variant, ours (a share), ours_spread, seeds, and further columns. Several variants may have the
-        same keys.
+        Keys, variant, ours (a share), ours_spread, seeds, and further columns; all its rows appear.
     published : DataFrame
-        Keys, published (a share), and further columns whose names begin with "published". Keys are unique.
+        Unique keys, published (a share), and further columns whose names begin with "published"; all its rows
+        appear.
     keys : sequence of str
         "pair" and "corruption" among them.
-
-    Returns
-    -------
-    DataFrame
-        With the further columns difference, 100 * (ours - published) in points, and verdict.
 
     Raises
     ------
@@ -65,12 +59,15 @@ def beside_published(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence
     table = ordered(table)
     few = (table["scale"] == "small") & (table["verdict"] == "differs")
     table.loc[few, "verdict"] = TOO_SMALL
-    first = list(dict.fromkeys([*GROUP, "scale", *keys]))
-    return table[[*first, *(name for name in table if name not in [*first, *LAST]), *LAST]]
+    return first_columns(table, list(dict.fromkeys([*GROUP, "scale", *keys])), LAST)
 
 
 def cells_beside_published(ours: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Join our cells of Table 1 or 5 and the published ones, one line per pair, corruption and variant.
+    """Join our cells of Table 1 or 5 and the published ones, and add differences (in points) and verdict.
+
+    A cell is "reproduced" if both accuracies are. It has the "same direction" if MASC is better than the
+    network by more than 2 points in both studies, or worse in both, or neither. Else it "differs", or is "too
+    small to tell" at small scale.
 
     Parameters
     ----------
@@ -78,13 +75,6 @@ def cells_beside_published(ours: pd.DataFrame, published: pd.DataFrame) -> pd.Da
         pair, corruption, variant, seeds, and the shares network, masc and gain, each with its spread.
     published : DataFrame
         pair, corruption, published_network, published_masc, published_gain.
-
-    Returns
-    -------
-    DataFrame
-        With network_difference, masc_difference and gain_difference in points, and verdict: "reproduced" if
-        both accuracies are; "same direction" if MASC is better than the network by more than 2 points in both
-        studies, or worse in both, or neither; else "differs", or "too small to tell" at small scale.
     """
     table = _side_by_side(ours, published, ["pair", "corruption"])
     for name in ("network", "masc", "gain"):
@@ -95,12 +85,13 @@ def cells_beside_published(ours: pd.DataFrame, published: pd.DataFrame) -> pd.Da
 
 
 def _cell_verdict(row: Mapping[Any, Any]) -> str:
-    names = ("network", "masc")
-    each = [verdict(row[f"published_{name}"], row[name], row[f"{name}_spread"]) for name in names]
+    each = {
+        verdict(row[f"published_{name}"], row[name], row[f"{name}_spread"]) for name in ("network", "masc")
+    }
     for word in ("not run", "not published"):
         if word in each:
             return word
-    if each == ["reproduced", "reproduced"]:
+    if each == {"reproduced"}:
         return "reproduced"
     ours, theirs = (row[f"{part}masc"] - row[f"{part}network"] for part in ("", "published_"))
     if _direction(ours) == _direction(theirs):
@@ -129,7 +120,7 @@ def _side_by_side(ours: pd.DataFrame, published: pd.DataFrame, keys: Sequence[st
 
 
 def verdict(published: float, ours: float, spread: float) -> str:
-    """Return one of `VERDICTS` for two shares.
+    """Return one of `VERDICTS`: "reproduced" up to a difference of 2 points or of twice the spread.
 
     Parameters
     ----------
@@ -137,11 +128,6 @@ def verdict(published: float, ours: float, spread: float) -> str:
         Shares in [0, 1]; NaN if missing.
     spread : float
         Our standard deviation over seeds; NaN if unknown.
-
-    Returns
-    -------
-    str
-        "reproduced" if the shares differ by at most the larger of 2 points and twice the spread.
     """
     if math.isnan(ours):
         return "not run"
@@ -169,20 +155,13 @@ def verdict_counts(table: pd.DataFrame) -> str:
 
 
 def _counts(table: pd.DataFrame) -> str:
-    suffixes = {
-        "full": "",
-        "medium": " at medium scale",
-        "small": " at small scale",
-        "other recipe": " with another recipe",
-    }
-    scales = [name for name in suffixes if (table["scale"] == name).any()] or ["full"]
+    suffixes = {"full": "", "medium": " at medium scale", "small": " at small scale"}
+    suffixes["other recipe"] = " with another recipe"
     parts = []
-    for name in scales:
-        verdicts = table.loc[table["scale"] == name, "verdict"]
-        number = verdicts.value_counts()
-        differing = f"{number.get(TOO_SMALL, 0)} {TOO_SMALL}" if name == "small" else ""
-        differing = differing or f"{number.get('differs', 0)} differ"
+    for name in [name for name in suffixes if name in set(table["scale"])] or ["full"]:
+        number = table.loc[table["scale"] == name, "verdict"].value_counts()
         more = [f"{number[word]} {word}" for word in (SAME, ONE_FIT) if word in number]
-        words = ", ".join([f"{number.get('reproduced', 0)} reproduced", *more, differing])
-        parts.append(f"{words}{suffixes[name]}")
+        word, shown = (TOO_SMALL, TOO_SMALL) if name == "small" else ("differs", "differ")
+        words = [f"{number.get('reproduced', 0)} reproduced", *more, f"{number.get(word, 0)} {shown}"]
+        parts.append(f"{', '.join(words)}{suffixes[name]}")
     return ", ".join([*parts, f"{(table['verdict'] == 'not run').sum()} not run"])

@@ -1,33 +1,83 @@
-"""Quantities side by side in one frame, and the order of the lines of a table.
+"""The registry of tables, and what they are made of: quantities side by side, and the order of the lines.
 
 A table never mixes variants: it averages over the runs of one pair, corruption and variant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means, words
 
+Frame = pd.DataFrame
+Make = TypeVar("Make", bound=Callable[..., pd.DataFrame])
+Parts = Mapping[str, Frame]  # rows by the name of their quantity
 PROTOCOL, DATA = {"shuffle", "noise", "weights"}, {"subset", "test_subset"}
 
 
-def by_accuracy(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
+@dataclass(frozen=True)
+class Table:
+    """One table."""
+
+    title: str  # a sentence without a full stop
+    needs: tuple[str, ...]  # names of the experiments whose rows it reads
+    # From rows and histories, either of which may be empty, to the table, with the columns pair, corruption,
+    # variant and scale first. Accuracies and gains are shares, differences are in points.
+    build: Callable[[Frame, Frame], Frame]
+    needs_history: bool = False  # whether it is of the histories instead of the rows
+    # From the table to a table of texts for reading, in place of `layerprobe.paper.tables.readable`.
+    layout: Callable[[Frame], Frame] | None = None
+
+
+TABLES: dict[str, Table] = {}
+
+
+def register_table(
+    name: str,
+    title: str,
+    *needs: str,
+    history: bool = False,
+    layout: Callable[[Frame], Frame] | None = None,
+    **options: Any,
+) -> Callable[[Make], Make]:
+    """Register a function from rows, or from histories, to a frame as a table.
+
+    Parameters
+    ----------
+    name, title, *needs, layout
+        See `Table`.
+    history : bool
+        Whether the function takes the histories instead of the rows.
+    **options
+        Further arguments of the function.
+    """
+
+    def register(make: Make) -> Make:
+        def build(rows: Frame, histories: Frame) -> Frame:
+            return make(histories if history else rows, **options)
+
+        TABLES[name] = Table(title, needs, build, history, layout)
+        return make
+
+    return register
+
+
+def by_accuracy(rows: Frame) -> dict[str, Frame]:
     """Return the rows of the three accuracies by name: train_noisy, train_true and test."""
     names = {"train_noisy": ("train", "noisy"), "train_true": ("train", "true"), "test": ("test", "true")}
     return {name: accuracies(rows, *measured) for name, measured in names.items()}
 
 
-def quantities(parts: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
-    """Return the means and spreads of several quantities below each other, with the column quantity.
+def quantities(parts: Parts, keys: Sequence[str]) -> Frame:
+    """Return the means and spreads of quantities below each other, with the column quantity.
 
     Parameters
     ----------
     parts : mapping of str to DataFrame
-        Rows by the name of their quantity.
     keys : sequence of str
         Columns whose values define a group.
     """
@@ -35,23 +85,16 @@ def quantities(parts: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> pd.Dat
     return pd.concat(tables, ignore_index=True)
 
 
-def side_by_side(parts: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> pd.DataFrame:
-    """Return the means and spreads of several quantities as columns.
+def side_by_side(parts: Parts, keys: Sequence[str]) -> Frame:
+    """Return the means and spreads of quantities as columns; seeds is the largest number of runs of any.
 
     Parameters
     ----------
-    parts : mapping of str to DataFrame
-        Rows by the name of their quantity.
-    keys : sequence of str
-        Columns whose values define a line.
-
-    Returns
-    -------
-    DataFrame
-        The column seeds is the largest number of runs of any quantity.
+    parts, keys
+        As in `quantities`.
     """
     tables = (
-        means(rows, keys, name).rename(columns={"seeds": f"{name}_seeds"}) for name, rows in parts.items()
+        means(part, keys, name).rename(columns={"seeds": f"{name}_seeds"}) for name, part in parts.items()
     )
     table = reduce(lambda left, right: joined(left, right, keys), tables)
     counts = [f"{name}_seeds" for name in parts]
@@ -60,11 +103,11 @@ def side_by_side(parts: Mapping[str, pd.DataFrame], keys: Sequence[str]) -> pd.D
 
 
 def joined(
-    left: pd.DataFrame,
-    right: pd.DataFrame,
+    left: Frame,
+    right: Frame,
     keys: Sequence[str],
     validate: Literal["one_to_one", "many_to_one"] = "one_to_one",
-) -> pd.DataFrame:
+) -> Frame:
     """Return the outer join of two frames: the lines of `left` in order, then the lines of `right` alone.
 
     Parameters
@@ -77,6 +120,20 @@ def joined(
     left, right = left.assign(left_place=range(len(left))), right.assign(right_place=range(len(right)))
     both = left.merge(right, on=list(keys), how="outer", validate=validate)
     return both.sort_values(places, ignore_index=True).drop(columns=places)
+
+
+def layer_names(rows: Frame, keys: Sequence[str], name: str = "layer") -> Frame:
+    """Return the layers of rows by group, the most frequent first; runs may have chosen different ones.
+
+    Parameters
+    ----------
+    rows, keys
+        As in `quantities`.
+    name : str
+        Name of their column.
+    """
+    groups = rows.groupby(list(keys), sort=False, dropna=False)["layer"]
+    return groups.agg(lambda layers: ", ".join(layers.value_counts().index)).rename(name).reset_index()
 
 
 def scale(variant: str) -> str:
@@ -92,7 +149,7 @@ def scale(variant: str) -> str:
     return "full" if set(changed) <= PROTOCOL else "other recipe"
 
 
-def ordered(table: pd.DataFrame) -> pd.DataFrame:
+def ordered(table: Frame) -> Frame:
     """Return a table sorted by pair, corruption and variant, with these and the column scale first.
 
     Lines of one group keep their order. The scale is empty where nothing was run.
@@ -103,5 +160,15 @@ def ordered(table: pd.DataFrame) -> pd.DataFrame:
     places = {name: place for place, name in enumerate(PAIRS)}
     table = table.assign(place=table["pair"].map(places).fillna(len(places)))
     table = table.sort_values(["place", "corruption", "variant"], kind="stable", ignore_index=True)
-    first = [*GROUP, "scale"]
-    return table[[*first, *(name for name in table if name not in [*first, "place"])]]
+    return first_columns(table.drop(columns="place"), [*GROUP, "scale"])
+
+
+def first_columns(table: Frame, first: Sequence[str], last: Sequence[str] = ()) -> Frame:
+    """Return a table with some columns first and others last.
+
+    Parameters
+    ----------
+    table : DataFrame
+    first, last : sequence of str
+    """
+    return table[[*first, *(name for name in table if name not in {*first, *last}), *last]]

@@ -4,40 +4,32 @@ import os
 from pathlib import Path
 
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from layerprobe.errors import InputError
-from layerprobe.paper.tables.compared import COMPARED_TABLES
+from layerprobe.paper.selection import LABELS
 from layerprobe.paper.tables.comparing import verdict_counts
-from layerprobe.paper.tables.own import OWN_TABLES
-from layerprobe.paper.tables.spec import Table
+from layerprobe.paper.tables.joining import TABLES
+from layerprobe.paper.tables.own import COSTS
 from layerprobe.utils.files import replace_file, write_csv
 
-TABLES: dict[str, Table] = {**COMPARED_TABLES, **OWN_TABLES}
-
 # Formats of the columns of numbers that are not shares; shares are printed in percent.
-FORMATS = {
-    **dict.fromkeys(["corruption", "degree"], "{:g}"),
-    **dict.fromkeys(["seeds"], "{:d}"),
-    **dict.fromkeys(["difference"], "{:+.1f}"),
-    **dict.fromkeys(["epoch", "epochs", "published_epochs", "components", "fewest", "most"], "{:.1f}"),
-    **dict.fromkeys(["fit_flops", "predict_flops", "peak_bytes", "fit_seconds", "predict_seconds"], "{:.3g}"),
-    **dict.fromkeys(["training_images", "parameters"], "{:,d}"),
-    **dict.fromkeys(["probe_seeds"], "{:.0f}"),
-    **dict.fromkeys(["cka", "principal_cosine_noisy", "principal_cosine_true"], "{:.3f}"),
-    **dict.fromkeys(["chance_noisy", "chance_true"], "{:.3f}"),
+_COLUMNS = {
+    "{:g}": ["corruption", "degree"],
+    "{:d}": ["seeds"],
+    "{:+.1f}": ["difference"],
+    "{:.1f}": ["epoch", "epochs", "published_epochs", "components", "fewest", "most"],
+    "{:.3g}": COSTS,
+    "{:,d}": ["training_images", "parameters"],
+    "{:.0f}": ["probe_seeds"],
+    "{:.3f}": ["cka", *(f"{of}_{labels}" for of in ("principal_cosine", "chance") for labels in LABELS)],
 }
+FORMATS = {name: form for form, names in _COLUMNS.items() for name in names}
 SPREAD = "_spread"
 PARTS = "Rows of scale small and medium are of networks trained or tested on a part of the images"
 EXPECTED = "a difference from the published number is expected there and is no evidence against it"
-LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        **{letter: f"\\{letter}" for letter in "&%$#_{}"},
-    }
-)
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
 
 
 def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) -> list[Path]:
@@ -51,11 +43,6 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     folder : path
         Where to write; created if missing.
 
-    Returns
-    -------
-    list of Path
-        The files.
-
     Raises
     ------
     InputError
@@ -63,14 +50,11 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     """
     folder, title = Path(folder), caption(name, frame)
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(frame, folder / f"{name}.csv")
-    texts = {
-        "md": f"{title}\n\n{to_markdown(frame, name)}",
-        "tex": to_latex(frame, title, f"tab:{name}", name),
-    }
-    for ending, text in texts.items():
-        replace_file(folder / f"{name}.{ending}", text.encode())
-    return [folder / f"{name}.{ending}" for ending in ("csv", *texts)]
+    csv, markdown, latex = paths = [folder / f"{name}.{ending}" for ending in ("csv", "md", "tex")]
+    write_csv(frame, csv)
+    replace_file(markdown, f"{title}\n\n{to_markdown(frame, name)}".encode())
+    replace_file(latex, to_latex(frame, title, f"tab:{name}", name).encode())
+    return paths
 
 
 def caption(name: str, frame: pd.DataFrame) -> str:
@@ -102,6 +86,10 @@ def caption(name: str, frame: pd.DataFrame) -> str:
 def readable(frame: pd.DataFrame, name: str = "") -> pd.DataFrame:
     """Return a table as texts.
 
+    Shares are in percent with one decimal; a mean and its spread are one cell, "12.3 ± 0.4". Headings give
+    units. Empty columns are left out. A variant is a number that the caption explains; the pair's own recipe
+    has none.
+
     Parameters
     ----------
     frame : DataFrame
@@ -109,16 +97,6 @@ def readable(frame: pd.DataFrame, name: str = "") -> pd.DataFrame:
     name : str
         The name of the table; Tables 1 and 5 have a layout of their own.
 
-    Returns
-    -------
-    DataFrame
-        Texts.
-
-    Notes
-    -----
-    Shares are in percent with one decimal; a mean and its spread are one cell, "12.3 ± 0.4". Headings give
-    units. Empty columns are left out. A variant is a number that the caption explains; the pair's own recipe
-    has none.
     """
     frame = frame.assign(variant=frame["variant"].map(_variants(frame)).astype(object).fillna(""))
     if name and (layout := TABLES[name].layout):
@@ -164,15 +142,10 @@ def to_latex(frame: pd.DataFrame, title: str, label: str, name: str = "") -> str
     """
     table = readable(frame, name)
     align = "".join("r" if right else "l" for right in _right_aligned(frame, table))
-    escaped = table.map(lambda cell: cell.translate(LATEX)).rename(columns=lambda name: name.translate(LATEX))
-    styler = escaped.style.hide(axis="index")
-    text = styler.to_latex(
-        environment="longtable",
-        column_format=align,
-        caption=title.translate(LATEX),
-        label=label,
-        hrules=True,
-    )
+    latex = str.maketrans(LATEX)
+    escaped = table.map(lambda cell: cell.translate(latex)).rename(columns=lambda name: name.translate(latex))
+    look = {"environment": "longtable", "column_format": align, "hrules": True}
+    text = escaped.style.hide(axis="index").to_latex(caption=title.translate(latex), label=label, **look)
     return f"% needs the packages booktabs and longtable\n{text}"
 
 
@@ -184,19 +157,15 @@ def _variants(frame: pd.DataFrame) -> dict[str, str]:
 
 def _right_aligned(frame: pd.DataFrame, table: pd.DataFrame) -> list[bool]:
     """Return for each column of the readable table whether it is numeric."""
-    numbers = {_heading(name, frame[name]) for name in map(str, frame) if _is_number(frame[name])}
+    numbers = {_heading(name, frame[name]) for name in frame.select_dtypes("number")}
     return [name in numbers or str(name).startswith("p = ") for name in table]
-
-
-def _is_number(column: pd.Series) -> bool:
-    return pd.api.types.is_numeric_dtype(column)
 
 
 def _heading(name: str, column: pd.Series) -> str:
     words = name.replace("_", " ")
     if name == "difference":
         return f"{words} (points)"
-    return f"{words} (%)" if _is_number(column) and name not in FORMATS else words
+    return f"{words} (%)" if is_numeric_dtype(column) and name not in FORMATS else words
 
 
 def _cell(name: str, value: object, spread: float) -> str:
