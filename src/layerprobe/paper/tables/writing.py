@@ -144,8 +144,9 @@ def to_latex(frame: pd.DataFrame, title: str, label: str, name: str = "") -> str
     align = "".join("r" if right else "l" for right in _right_aligned(frame, table))
     latex = str.maketrans(LATEX)
     escaped = table.map(lambda cell: cell.translate(latex)).rename(columns=lambda name: name.translate(latex))
-    look = {"environment": "longtable", "column_format": align, "hrules": True}
-    text = escaped.style.hide(axis="index").to_latex(caption=title.translate(latex), label=label, **look)
+    text = escaped.style.hide(axis="index").to_latex(
+        environment="longtable", column_format=align, caption=title.translate(latex), label=label, hrules=True
+    )
     return f"% needs the packages booktabs and longtable\n{text}"
 
 
@@ -157,7 +158,7 @@ def _variants(frame: pd.DataFrame) -> dict[str, str]:
 
 def _right_aligned(frame: pd.DataFrame, table: pd.DataFrame) -> list[bool]:
     """Return for each column of the readable table whether it is numeric."""
-    numbers = {_heading(name, frame[name]) for name in frame.select_dtypes("number")}
+    numbers = {_heading(name, frame[name]) for name in map(str, frame.select_dtypes("number"))}
     return [name in numbers or str(name).startswith("p = ") for name in table]
 
 
