@@ -1,5 +1,8 @@
 """The audit of layer outputs that something else has made."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -42,6 +45,18 @@ def run(rows=ROWS, given=GIVEN, held=HELD, held_given=HELD_GIVEN, **options):
 @pytest.fixture(scope="module")
 def found():
     return run()
+
+
+def test_first_audit_does_not_import_the_compiler_of_torch():
+    """The import takes seconds; optimisers of torch cause it."""
+    script = """
+import sys, numpy as np, layerprobe
+X = np.random.default_rng(0).normal(size=(90, 3)) + 3 * np.eye(3)[np.arange(90) % 3]
+layerprobe.audit_features(X, np.arange(90) % 3)
+assert "torch._dynamo" not in sys.modules
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_best_layer_is_first(found):

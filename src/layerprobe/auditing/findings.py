@@ -160,7 +160,7 @@ def _points(gain: tuple[float, float, float]) -> str:
     return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
-RELABEL_POLICIES = ("all", "confident", "soft", "prune")
+RELABEL_POLICIES = ("all", "confident", "soft", "prune", "verified")
 MARGIN = 0.5  # a suggestion must be more likely than the given label by this much
 
 
@@ -245,13 +245,14 @@ class RepairedLabels:
     Attributes
     ----------
     policy : str
-        "all", "confident", "soft" or "prune"; "given" for labels of the user.
+        "all", "confident", "soft", "prune" or "verified"; "given" for labels of the user.
     labels : ndarray of shape (n,)
         One label per row, in the user's names; the most likely one for "soft".
     targets : ndarray of shape (n, K)
         The labels as probabilities; one-hot except for "soft".
     kept : ndarray of shape (n,), bool
-        Rows to train on; all except for "prune".
+        Rows to train on: without the flagged ones for "prune", and always without rows that reviewers found
+        to belong to none of the classes. Their labels stay as they were given.
     changed : ndarray of shape (n,), bool
     wrong_before, wrong_after : float
         Expected share of wrong labels before, and afterwards among the rows to train on.
@@ -280,10 +281,10 @@ def relabel(
 
     Parameters
     ----------
-    policy : {"all", "confident", "soft", "prune"}
+    policy : {"all", "confident", "soft", "prune", "verified"}
         "all": the prediction for every row, as in the paper. "confident": the suggestion where it is more
         likely than the given label by `margin`. "soft": probabilities of all classes. "prune": the given
-        labels without the flagged rows.
+        labels without the flagged rows. "verified": the given labels.
     probabilities, posterior : Tensor (n, K)
         Class probabilities without and with use of the given label.
     y : Tensor (n,), int64
@@ -313,6 +314,26 @@ def relabel(
         labels = likeliest
     elif policy == "prune":
         kept = ~flags
+    return repaired_labels(policy, labels, kept, y, posterior, classes)
+
+
+def repaired_labels(
+    policy: str, labels: Tensor, kept: Tensor, y: Tensor, posterior: Tensor, classes: np.ndarray
+) -> RepairedLabels:
+    """Return a repaired label set with its expected shares of wrong labels.
+
+    Parameters
+    ----------
+    policy : str
+    labels, y : Tensor (n,), int64
+        The repaired and the given labels.
+    kept : Tensor (n,), bool
+        Rows to train on.
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    classes : ndarray (K,)
+    """
+    own = posterior.gather(1, y[:, None]).squeeze(1)
     one_hot = torch.nn.functional.one_hot(labels, posterior.shape[1])
     right = posterior.gather(1, labels[:, None]).squeeze(1)
     return RepairedLabels(

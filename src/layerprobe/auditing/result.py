@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -26,13 +26,14 @@ from layerprobe.auditing.findings import (
     network_doubts,
     network_finding,
     relabel,
+    repaired_labels,
     why_noise_is_unknown,
 )
 from layerprobe.auditing.method.noise import NoiseEstimate, with_wrong_share
 from layerprobe.auditing.method.policies import LABEL_FREE, OUT_OF_SAMPLE, Interval
 from layerprobe.auditing.predictions import read_predictions
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
-from layerprobe.auditing.review.decisions import UNDECIDED, Decisions, read_decisions
+from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, read_decisions
 from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
 from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
@@ -213,6 +214,7 @@ class Audit:
             flags = "flagged labels that are wrong, before the review"
             rows += [
                 ("wrong labels", *review.noise, "measured", basis),
+                ("rows of none of the classes", *review.outside, "measured", basis),
                 ("wrong labels that are left", *self.noise_interval, "measured", basis),
                 (flags, *review.precision, "measured", basis),
                 ("wrong labels that are flagged, before the review", *review.recall, "measured", basis),
@@ -299,21 +301,33 @@ class Audit:
     @cached_property
     @default_settings()
     def posterior(self) -> Tensor:
-        """P(true class | row, given label), (n, K), recalibrated by a review if there is one."""
+        """P(true class | row, given label), (n, K), recalibrated by a review if there is one.
+
+        It is zero for a row that reviewers found to belong to none of the classes.
+        """
         if self.review is None or self.original is None:
             posterior = self.findings.calibration.posterior(self.scores, self.y)
             # Scores of memorised rows look right too often; and the estimate may be that of other rows.
             return with_wrong_share(posterior, self.y, max(self.findings.noise.rate, 0.5 / self.n))
         posterior = recalibrate(self.original.posterior, self.original.y, self.review)
         posterior[self.verified] = nn.functional.one_hot(self.y[self.verified], len(self.classes)).double()
+        posterior[self.outside] = 0
         return posterior
 
     @cached_property
     def verified(self) -> Tensor:
         """Whether reviewers decided on the label of each training row, (n,) bool."""
+        return self._decided(lambda k: k != UNDECIDED)
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """Whether reviewers decided that each training row belongs to none of the classes, (n,) bool."""
+        return self._decided(lambda k: k == OUTSIDE)
+
+    def _decided(self, condition: Callable[[int], bool]) -> Tensor:
         decided = torch.zeros(self.n, dtype=torch.bool)
         if self.review is not None:
-            decided[[i for i, k in resolve(self.review.decisions).items() if k != UNDECIDED]] = True
+            decided[[i for i, k in resolve(self.review.decisions).items() if condition(k)]] = True
         return decided
 
     @cached_property
@@ -570,8 +584,9 @@ class Audit:
         Parameters
         ----------
         decisions : DataFrame, list of records, or path to .json or .csv
-            Columns "index" and "label" (empty: cannot say), and possibly "reviewer"; several decisions on
-            one row are counted. The export of the review page or annotations of Label Studio are read too.
+            Columns "index" and "label" (empty: cannot say; "none of the classes"), and possibly "reviewer";
+            several decisions on one row are counted. The export of the review page or annotations of Label
+            Studio are read too.
         n, seed : int, optional
             Arguments of `review_sample`. By default those that the file states, or else 100 and 0.
 
@@ -598,12 +613,12 @@ class Audit:
         review = measure(decisions, sample, base.y, proposed, base.issue_mask(), score)
         y = base.y.clone()
         for i, k in resolve(decisions).items():
-            if k != UNDECIDED:
+            if k >= 0:
                 y[i] = k
         return replace(base, y=y, original=base, review=review)
 
     def trusted_rows(self) -> tuple[Any, np.ndarray]:
-        """Return the inputs and the right labels of the verified rows.
+        """Return the inputs and the right labels of the verified rows that belong to a class.
 
         They serve as `trusted=` for a network that is trained without them.
 
@@ -612,30 +627,35 @@ class Audit:
         InputError
             If no row is verified, or the audit holds no rows.
         """
-        if not self.verified.any():
+        right = self.verified & ~self.outside
+        if not right.any():
             raise InputError("no row is verified: apply the decisions of a review first, audit.apply(...)")
         if self.rows is None:
             raise InputError(
                 "this audit holds no rows: it was loaded from a file, or made of features or predictions "
                 "without data="
             )
-        inputs = InputStore(self.rows).take(self.verified.nonzero().squeeze(1))
-        return inputs, self.classes[self.y[self.verified].numpy()]
+        inputs = InputStore(self.rows).take(right.nonzero().squeeze(1))
+        return inputs, self.classes[self.y[right].numpy()]
 
     @default_settings()
     def relabel(
         self, policy: str = "confident", *, margin: float = MARGIN, force: bool | None = None
     ) -> RepairedLabels:
-        """Return a repaired label set. Verified labels stay.
+        """Return a repaired label set. Verified labels stay, whatever the policy.
+
+        Rows that reviewers found to belong to none of the classes keep their given label, and are not `kept`
+        for training.
 
         Parameters
         ----------
-        policy : {"confident", "all", "soft", "prune"}
-            "confident": the suggestion where it is more likely than the given label by `margin`. "all": the
+        policy : {"confident", "all", "soft", "prune", "verified"}
+            "confident": the suggestion where it is more likely than the given label by `margin`, by the
+            probabilities before a review; a review measures the gain of just these changes. "all": the
             prediction for every row, as in the paper. "soft": probabilities. "prune": the given labels
-            without the flagged rows.
+            without the flagged rows. "verified": the given labels with those that reviewers corrected.
         margin : float
-            Of "confident".
+            Of "confident". The gain is measured for the default.
         force : bool, optional
             Deprecated and without effect.
 
@@ -646,8 +666,14 @@ class Audit:
         """
         if force is not None:
             warnings.warn("relabel() needs no force=: it always repairs.", DeprecationWarning, stacklevel=2)
-        probabilities, flags = torch.from_numpy(self.pred_probs), torch.from_numpy(self.issue_mask().copy())
-        return relabel(policy, probabilities, self.posterior, self.y, flags, self.classes, margin=margin)
+        # A review measures the gain of these changes; the scores that it recalibrates would choose others.
+        base = self.original if policy == "confident" and self.original is not None else self
+        probabilities = torch.from_numpy(self.pred_probs)
+        made = relabel(
+            policy, probabilities, base.posterior, base.y, self._flags, self.classes, margin=margin
+        )
+        y = torch.where(self.verified, self.y, self.class_set.indices(made.labels, "repaired labels"))
+        return self._repaired(policy, y, torch.from_numpy(made.kept))
 
     @default_settings()
     def retrain(self, labels: Any = None, **options: Any) -> RetrainedNetwork:
@@ -667,7 +693,16 @@ class Audit:
             training is not possible.
         """
         model, rows = self.training_rows()
-        labels = self.relabel("soft") if labels is None else self._repaired(labels)
+        if labels is None:
+            labels = self.relabel("soft")
+        elif not isinstance(labels, RepairedLabels):
+            names = label_array(labels)
+            if names.shape != (self.n,):
+                raise InputError(
+                    f"expected one label per row, {self.n}, got labels of the shape {names.shape}"
+                )
+            y = self.class_set.indices(names, "labels")
+            labels = self._repaired("given", y, torch.ones(self.n, dtype=torch.bool))
         if labels.targets.shape != (self.n, len(self.classes)):
             raise InputError(
                 f"expected labels of the {self.n} rows and {len(self.classes)} classes of the audit, got "
@@ -680,25 +715,9 @@ class Audit:
             options = {"head": self.reader.head, "outputs": self.reader.outputs, **options}
         return retrain(model, rows, labels, validation, **options)
 
-    def _repaired(self, labels: Any) -> RepairedLabels:
-        """Return labels of the user as a repaired label set."""
-        if isinstance(labels, RepairedLabels):
-            return labels
-        names = label_array(labels)
-        if names.shape != (self.n,):
-            raise InputError(f"expected one label per row, {self.n}, got labels of the shape {names.shape}")
-        y = self.class_set.indices(names, "labels")
-        wrong = float(self._wrong.mean())
-        right = self.posterior.gather(1, y[:, None]).squeeze(1)
-        return RepairedLabels(
-            "given",
-            self.classes[y.numpy()],
-            nn.functional.one_hot(y, len(self.classes)).double().numpy(),
-            np.ones(self.n, bool),
-            (y != self.y).numpy(),
-            wrong,
-            float(1 - right.mean()),
-        )
+    def _repaired(self, policy: str, y: Tensor, kept: Tensor) -> RepairedLabels:
+        """Return a label set without the rows of none of the classes."""
+        return repaired_labels(policy, y, kept & ~self.outside, self.y, self.posterior, self.classes)
 
     @default_settings()
     def edit_head(self, probe: Any = "ridge", **options: Any) -> nn.Module:

@@ -38,7 +38,7 @@ from layerprobe.auditing.method.policies import (
     Interval,
 )
 from layerprobe.auditing.predictions import GivenScores
-from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
+from layerprobe.auditing.review.decisions import OUTSIDE, Decisions
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.layers.capturing import Pool, check_pool
@@ -370,7 +370,7 @@ def _checked_decisions(decisions: Any, arguments: Mapping[str, Any]) -> Decision
     if decisions is None:
         return None
     positions, y, n, K = decisions.positions, decisions.y, len(arguments["y"]), len(arguments["class_set"])
-    inside = ((positions >= 0) & (positions < n) & (y >= UNDECIDED) & (y < K)).all()
+    inside = ((positions >= 0) & (positions < n) & (y >= OUTSIDE) & (y < K)).all()
     if not (len(positions) == len(y) == len(decisions.reviewers) and inside):
         raise ValueError("decisions on other rows or classes")
     return decisions

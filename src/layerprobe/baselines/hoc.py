@@ -136,18 +136,22 @@ def rates_of_triples(triples: np.ndarray, num_classes: int) -> NoiseRates:
     observed = [torch.from_numpy(c) for c in (c1, c2, c3)]
 
     # Start as the published code: the classes are equally frequent, and most labels are right.
-    p_logits = torch.zeros(K, dtype=torch.float64, requires_grad=True)
-    T_logits = (5 * torch.eye(K, dtype=torch.float64) - 1).requires_grad_()
-    best, least = (p_logits, T_logits), float("inf")
-    optimizer = torch.optim.Adam([p_logits, T_logits], lr=LEARNING_RATE)
-    for _ in range(STEPS):
-        p, T = p_logits.softmax(0), T_logits.softmax(1)
+    T_logits = 5 * torch.eye(K, dtype=torch.float64) - 1
+    logits = torch.cat([torch.zeros(K, dtype=torch.float64), T_logits.flatten()]).requires_grad_()
+    first, second = torch.zeros_like(logits), torch.zeros_like(logits)  # moments of the gradient
+    best, least = (logits[:K], T_logits), float("inf")
+    # Adam (Kingma and Ba, 2015), not that of torch.optim, which imports torch._dynamo for seconds.
+    for step in range(1, STEPS + 1):
+        p, T = logits[:K].softmax(0), logits[K:].view(K, K).softmax(1)
         pT = p[:, None] * T
         expected = (p @ T, pT.T @ T, torch.einsum("ki,kj,kl->ijl", pT, T, T))
         loss = torch.stack([(c - o).norm() for c, o in zip(expected, observed, strict=True)]).sum()
         if loss.item() < least:
             best, least = (p.detach(), T.detach()), loss.item()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        (gradient,) = torch.autograd.grad(loss, logits)
+        first.lerp_(gradient, 0.1)
+        second.lerp_(gradient.square(), 0.001)
+        scale = (second / (1 - 0.999**step)).sqrt() + 1e-8
+        with torch.no_grad():
+            logits -= LEARNING_RATE * first / (1 - 0.9**step) / scale
     return NoiseRates(best[0].numpy(), best[1].numpy())

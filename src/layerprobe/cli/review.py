@@ -40,7 +40,7 @@ def add_review(app: Commands) -> None:
             decisions: Files of decisions, .json or .csv: exports of review.html, tables with the columns
                 index and label, or annotations of Label Studio.
             labels_out: CSV file for the labels: verified ones, suggestions where relabelling is measured to
-                help, and otherwise the given ones.
+                help, and otherwise the given ones. A row that belongs to none of the classes has no label.
             tasks_out: JSON file for the tasks of the random sample for Label Studio, for a review there.
             n: Rows of the random sample; 100 if the files do not say.
             seed: Seed of the random sample; 0 if the files do not say.
@@ -72,9 +72,14 @@ def _labels(audit: "Audit") -> Any:
     import numpy as np
     import pandas as pd
 
-    repaired = audit.relabel("confident")
+    from layerprobe.auditing.review.decisions import NONE
+
+    repaired = audit.relabel("confident" if audit.advice == "relabel" else "verified")
     source = np.where(audit.verified.numpy(), "verified", np.where(repaired.changed, "suggested", "given"))
-    return pd.DataFrame({"index": audit.index, "label": repaired.labels, "source": source})
+    frame = pd.DataFrame({"index": audit.index, "label": repaired.labels, "source": source})
+    return frame.assign(
+        label=frame["label"].where(repaired.kept, ""), source=frame["source"].where(repaired.kept, NONE)
+    )
 
 
 def _summary(audit: "Audit") -> dict[str, Any]:
@@ -82,7 +87,8 @@ def _summary(audit: "Audit") -> dict[str, Any]:
     if review is None:
         return {}
     intervals = {
-        name: getattr(review, name)._asdict() for name in ("noise", "precision", "recall", "gain", "errors")
+        name: getattr(review, name)._asdict()
+        for name in ("noise", "outside", "precision", "recall", "gain", "errors")
     }
     return {
         "finding": audit.finding,
@@ -109,6 +115,7 @@ def _show(audit: "Audit") -> None:
         (name, percent(value))
         for name, value in (
             ("wrong labels", review.noise),
+            ("rows of none of the classes", review.outside),
             ("flagged labels that are wrong", review.precision),
             ("wrong labels that are flagged", review.recall),
             ("errors of the reviewer", review.errors),

@@ -2,10 +2,13 @@
 (() => {
   // data: {id, sample: {n, seed}, classes, rows: [{index, given, suggested, score, image?, small?, text?, values?, twin?}],
   //        twin: {index, given, similarity, image?, small?, text?, values?} is a duplicate with another label,
-  //        queue: [{row, repeat, sample}]}. A decision belongs to one entry of the queue: a class, or -1.
+  //        queue: [{row, repeat, sample}], none}. A decision belongs to one entry of the queue: a class, CANNOT_SAY or
+  //        OUTSIDE, none of the classes, which files call `none`.
   const data = JSON.parse(document.getElementById("data").textContent);
   const { classes, rows, queue } = data;
   const sampleSize = queue.filter((entry) => entry.sample).length;
+  const CANNOT_SAY = -1;
+  const OUTSIDE = -2;
   const GRID = 24;
   const FORMULA = /^[=+\-@\t\r]/;
   const $ = (id) => document.getElementById(id);
@@ -52,7 +55,7 @@
   }
   const current = () => shown[place];
   const rowOf = (entry) => rows[queue[entry].row];
-  const decisionText = (label) => (label === undefined ? "" : label < 0 ? "cannot say" : classes[label]);
+  const names = new Map([...classes.entries(), [CANNOT_SAY, "cannot say"], [OUTSIDE, data.none]]);
 
   function contentOf(row) {
     if (row.image) {
@@ -84,7 +87,7 @@
     undone.push([entry, decisions.get(entry)]);
     decisions.set(entry, label);
     durations.push(Math.min(Date.now() - since, 120000));
-    say(`${rowOf(entry).index}: ${decisionText(label)}`);
+    say(`${rowOf(entry).index}: ${names.get(label)}`);
     if (place < shown.length - 1) place += 1;
     save();
     draw();
@@ -135,7 +138,7 @@
     $("view").setAttribute("aria-pressed", String(grid));
     $("grid").hidden = !grid;
     $("content").hidden = grid;
-    for (const id of ["keep", "take", "skip", "search"]) $(id).disabled = entry === undefined;
+    for (const id of ["keep", "take", "none", "skip", "search"]) $(id).disabled = entry === undefined;
     $("content").replaceChildren();
     $("twin").replaceChildren();
     $("item").className = grid ? "grid" : "";
@@ -146,7 +149,7 @@
     put("take", row && !hidden() ? row.suggested : undefined);
     if (row && hidden()) $("take").querySelector("strong").textContent = "hidden";
     $("take").hidden = Boolean(row) && !hidden() && row.suggested === row.given;
-    $("decision").textContent = decisions.has(entry) ? `Decided: ${decisionText(decisions.get(entry))}` : "";
+    $("decision").textContent = decisions.has(entry) ? `Decided: ${names.get(decisions.get(entry))}` : "";
     if (row && !grid) $("content").append(contentOf(row));
     $("twin").hidden = grid || !row?.twin;
     if (!$("twin").hidden) {
@@ -167,7 +170,7 @@
       cell.tabIndex = first + i === place ? 0 : -1;
       cell.append(contentOf(row));
       cell.append(element("p", `${classes[row.given]} → ${hidden() ? "?" : classes[row.suggested]}`));
-      if (decisions.has(entry)) cell.append(element("p", "✓ " + decisionText(decisions.get(entry))));
+      if (decisions.has(entry)) cell.append(element("p", "✓ " + names.get(decisions.get(entry))));
       cell.addEventListener("click", () => { place = first + i; draw(); });
       cell.addEventListener("dblclick", () => { grid = false; draw(); });
       return cell;
@@ -246,7 +249,7 @@
   // Export and import.
   function exported() {
     return [...decisions].sort((a, b) => a[0] - b[0]).map(([entry, label]) => ({
-      index: rowOf(entry).index, label: label < 0 ? null : classes[label], reviewer: $("reviewer").value,
+      index: rowOf(entry).index, label: label === CANNOT_SAY ? null : names.get(label), reviewer: $("reviewer").value,
       repeat: queue[entry].repeat,
     }));
   }
@@ -284,10 +287,10 @@
       else if (c !== "\r") cell += c;
     }
     if (cell || cells.length) { cells.push(cell); lines.push(cells); }
-    const [names, ...rest] = lines;
+    const [header, ...rest] = lines;
     const plain = (value) => (value[0] === "'" && FORMULA.test(value.slice(1)) ? value.slice(1) : value);
-    return rest.filter((line) => line.length === names.length)
-      .map((line) => Object.fromEntries(line.map((value, i) => [names[i], plain(value)])));
+    return rest.filter((line) => line.length === header.length)
+      .map((line) => Object.fromEntries(line.map((value, i) => [header[i], plain(value)])));
   }
   async function importFile(file) {
     let records;
@@ -301,11 +304,11 @@
     }
     const entries = new Map();
     queue.forEach(({ row, repeat }, i) => entries.set(rows[row].index + (repeat ? "\n" : ""), i));
-    const numbers = new Map(classes.map((name, k) => [name, k]));
+    const numbers = new Map([[data.none, OUTSIDE], ...classes.map((name, k) => [name, k])]);
     let unknown = 0;
     for (const one of records) {
       const entry = entries.get(String(one.index) + (String(one.repeat) === "true" ? "\n" : ""));
-      const label = one.label === null || one.label === "" ? -1 : numbers.get(String(one.label));
+      const label = one.label === null || one.label === "" ? CANNOT_SAY : numbers.get(String(one.label));
       if (entry === undefined || label === undefined) { unknown += 1; continue; }
       decisions.set(entry, label);
       if (one.reviewer) $("reviewer").value = one.reviewer;
@@ -319,7 +322,8 @@
   const keys = {
     g: () => current() !== undefined && decide(rowOf(current()).given),
     s: take,
-    c: () => decide(-1),
+    c: () => decide(CANNOT_SAY),
+    n: () => decide(OUTSIDE),
     o: () => { $("search").focus(); openSearch(); },
     z: undo,
     h: () => { $("hide").checked = !$("hide").checked; save(); draw(true); },
@@ -355,7 +359,7 @@
   $("search").addEventListener("focus", openSearch);
   $("search").addEventListener("blur", closeSearch);
   for (const [id, action] of Object.entries({
-    keep: keys.g, take, skip: keys.c, undo, previous: keys.ArrowLeft, next: keys.ArrowRight, view: keys.v,
+    keep: keys.g, take, skip: keys.c, none: keys.n, undo, previous: keys.ArrowLeft, next: keys.ArrowRight, view: keys.v,
     json: exportJson, csv: exportCsv,
   })) $(id).addEventListener("click", (event) => { action(); event.currentTarget.blur(); });
   $("hide").addEventListener("change", () => { save(); draw(true); });

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from auditing.planted import clusters, corrupted
-from layerprobe import Audit, audit_features
-from layerprobe.auditing.review.decisions import KIND, Decisions
+from layerprobe import Audit, audit_features, audit_predictions
+from layerprobe.auditing.review.decisions import KIND, NONE, Decisions
 from layerprobe.auditing.review.measuring import measure
 from layerprobe.auditing.review.sampling import draw_sample
 from layerprobe.cli import main
@@ -112,8 +112,70 @@ def test_labels_that_relabelling_would_harm_are_kept(audit):
     reviewed = audit.apply(pd.DataFrame({"index": sample["index"], "label": sample["given_label"]}))
     assert reviewed.review.advice == "keep"
     assert reviewed.advice == "keep"
-    assert (reviewed.relabel().labels == NAMES[GIVEN]).all()
+    assert (reviewed.relabel("verified").labels == NAMES[GIVEN]).all()
     assert reviewed.review.noise.value == 0
+    harmful = reviewed.relabel()
+    assert harmful.wrong_after > harmful.wrong_before
+
+
+@pytest.mark.parametrize("right_rows", [True, False])
+def test_labels_that_change_after_a_review_are_those_whose_gain_it_measures(audit, right_rows):
+    sample = audit.review_sample()
+    label = right(sample["index"]) if right_rows else sample["given_label"]
+    reviewed = audit.apply(pd.DataFrame({"index": sample["index"], "label": label}))
+    measured, done = audit.relabel("confident"), reviewed.relabel("confident")
+    others = ~reviewed.verified.numpy()
+    assert (done.labels[others] == measured.labels[others]).all()
+    assert (done.changed == measured.changed & others).all()
+
+
+@pytest.mark.parametrize("policy", ["confident", "all", "soft", "prune", "verified"])
+def test_verified_labels_stay_and_rows_of_none_of_the_classes_are_left_out(audit, policy):
+    sample = audit.review_sample()
+    decisions = decisions_on(sample)
+    strangers = sample["index"].unique()[:7]
+    decisions.loc[decisions["index"].isin(strangers), "label"] = NONE
+    reviewed = audit.apply(decisions)
+    outside = np.isin(INDEX, strangers)
+    repaired = reviewed.relabel(policy)
+    assert (reviewed.outside.numpy() == outside).all()
+    assert not repaired.kept[outside].any()
+    assert (repaired.labels[outside] == NAMES[GIVEN][outside]).all()
+    known = reviewed.verified.numpy() & ~outside
+    assert (repaired.labels[known] == NAMES[TRUE][known]).all()
+    assert repaired.kept[known].all()
+    assert (repaired.targets[known].argmax(1) == TRUE.numpy()[known]).all()
+
+
+def test_rows_of_none_of_the_classes_count_as_wrong_and_cannot_be_relabelled(audit, tmp_path):
+    """A review of all rows, a tenth of which belong to none of the classes."""
+    strange = np.random.default_rng(0).random(900) < 0.1
+    label = np.where(strange, NONE, NAMES[TRUE])
+    reviewed = audit.apply(pd.DataFrame({"index": INDEX, "label": label}), n=900)
+    review, flags = reviewed.review, audit.issue_mask()
+    wrong = strange | (GIVEN != TRUE).numpy()
+    proposed = audit.relabel("confident").labels
+    changed = proposed != NAMES[GIVEN]
+    gain = (proposed == label).astype(int) - (NAMES[GIVEN] == label)
+    assert review.noise.value == pytest.approx(wrong.mean())
+    assert review.outside.value == pytest.approx(strange.mean())
+    assert review.precision.value == pytest.approx(wrong[flags].mean())
+    assert review.recall.value == pytest.approx(wrong[flags].sum() / wrong.sum())
+    assert review.gain.value == pytest.approx(gain[changed].mean())
+    assert review.undecided == 0
+    assert (reviewed.issues["is_label_issue"] == strange).all()  # the others are verified
+    assert reviewed.noise.rate == pytest.approx(strange.mean())
+    assert "of the rows belong to none of the classes" in reviewed.label_finding
+    reviewed.save(tmp_path / "audit.safetensors")
+    assert (Audit.load(tmp_path / "audit.safetensors").outside.numpy() == strange).all()
+
+
+def test_class_named_none_of_the_classes_is_a_class():
+    given = np.array([NONE, "ant", "ant", "ant"] * 10)
+    audit = audit_predictions(np.tile([[0.8, 0.2], [0.1, 0.9]], (20, 1)), given, class_names=[NONE, "ant"])
+    reviewed = audit.apply([{"index": 1, "label": NONE}])
+    assert not reviewed.outside.any()
+    assert reviewed.issues["given_label"][1] == NONE
 
 
 def test_one_share_of_wrong_labels_in_finding_evidence_and_review(audit):
@@ -271,14 +333,18 @@ def test_reviewed_audit_is_saved_and_loaded(audit, tmp_path):
 
 def test_command_measures_and_writes_labels(audit, tmp_path, capsys):
     audit.save(tmp_path / "audit.safetensors")
-    decisions_on(audit.review_sample()).to_csv(tmp_path / "d.csv", index=False)
+    decisions = decisions_on(audit.review_sample())
+    stranger = decisions["index"][5]
+    decisions.loc[decisions["index"] == stranger, "label"] = NONE
+    decisions.to_csv(tmp_path / "d.csv", index=False)
     labels = tmp_path / "labels.csv"
     command = ["review", str(tmp_path), "--decisions", str(tmp_path / "d.csv")]
     assert main([*command, "--labels-out", str(labels)]) == 0
     assert "Advice: relabel" in capsys.readouterr().out
     frame = pd.read_csv(labels)
     assert (frame["label"].str.removeprefix("'").to_numpy() == NAMES[TRUE]).mean() > 0.85
-    assert set(frame["source"]) == {"verified", "suggested", "given"}
+    assert set(frame["source"]) == {"verified", "suggested", "given", NONE}
+    assert frame.set_index("index").loc[stranger].isna()["label"]
     assert main([*command, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["noise"]["low"] <= (GIVEN != TRUE).double().mean() <= summary["noise"]["high"]

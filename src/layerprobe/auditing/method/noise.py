@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 from layerprobe.auditing.method.policies import SelectionSet, interval
@@ -366,33 +367,30 @@ def _maximise(
     """Return log beta and the logits of the rows of T that maximise the penalised likelihood (L-BFGS)."""
     K = scores.shape[1]
     prior = _prior_log_beta(scores)
+    fixed = start[0] if log_beta is None else torch.tensor(log_beta).double()
+    free = ([fixed.reshape(1)] if log_beta is None else []) + ([start[1].flatten()] if fit_matrix else [])
+
+    def parameters(values: Tensor) -> tuple[Tensor, Tensor]:
+        log_temperature = values[0] if log_beta is None else fixed
+        return log_temperature, values[-K * K :].reshape(K, K) if fit_matrix else start[1]
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        values = torch.tensor(flat, requires_grad=True)
+        log_temperature, logits = parameters(values)
+        logs = torch.log_softmax(logits, 1)
+        likelihood = torch.logsumexp(torch.log_softmax(log_temperature.exp() * scores, 1) + logs.T[y], 1)
+        total = -(weights * likelihood).sum() + (log_temperature - prior).square() / 2
+        if fit_matrix:
+            off_diagonal = logs.sum() - logs.diagonal().sum()
+            total = total - PSEUDO_ROWS / max(K - 1, 1) * off_diagonal
+        total = total / weights.sum()
+        return total.item(), torch.autograd.grad(total, values)[0].numpy()
+
+    # Not torch.optim, whose first step imports torch._dynamo for seconds.
+    options = {"maxiter": iterations, "maxcor": 50, "gtol": 1e-7, "ftol": 1e-12}
     with torch.inference_mode(False), torch.enable_grad():
-        log_temperature = start[0].detach().clone() if log_beta is None else torch.tensor(log_beta).double()
-        logits = start[1].detach().clone()
-        parameters = [log_temperature] if log_beta is None else []
-        parameters += [logits] if fit_matrix else []
-        optimizer = torch.optim.LBFGS(
-            [parameter.requires_grad_() for parameter in parameters],
-            max_iter=iterations,
-            tolerance_grad=1e-7,
-            tolerance_change=1e-10,
-            line_search_fn="strong_wolfe",
-        )
-
-        def loss() -> Tensor:
-            optimizer.zero_grad()
-            logs = torch.log_softmax(logits, 1)
-            likelihood = torch.logsumexp(torch.log_softmax(log_temperature.exp() * scores, 1) + logs.T[y], 1)
-            total = -(weights * likelihood).sum() + (log_temperature - prior).square() / 2
-            if fit_matrix:
-                off_diagonal = logs.sum() - logs.diagonal().sum()
-                total = total - PSEUDO_ROWS / max(K - 1, 1) * off_diagonal
-            total = total / weights.sum()
-            total.backward()
-            return total
-
-        optimizer.step(loss)
-    return log_temperature.detach(), logits.detach()
+        found = minimize(loss, torch.cat(free).numpy(), jac=True, method="L-BFGS-B", options=options)
+    return parameters(torch.from_numpy(found.x))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,8 @@ import pandas as pd
 from layerprobe.errors import DataError, InputError
 
 KIND = "layerprobe.decisions.1"  # of the JSON file that the review page exports
-UNDECIDED = -1
+UNDECIDED, OUTSIDE = -1, -2  # in the place of a class index: "cannot say", "none of the classes"
+NONE = "none of the classes"  # as a label in files; a class of this name goes first
 MARKED = re.compile(r"'[=+\-@\t\r]")  # the apostrophe keeps a spreadsheet from evaluating the cell
 
 
@@ -28,7 +29,7 @@ class Decisions:
     positions : ndarray of shape (m,), int64
         The decided rows. A row may have several decisions.
     y : ndarray of shape (m,), int64
-        Class indices of the right labels; -1 where the reviewer cannot say.
+        Class indices of the right labels; -1 where the reviewer cannot say, -2 for none of the classes.
     reviewers : ndarray of shape (m,), str
     sample_size, sample_seed : int
         The arguments of `Audit.review_sample` that drew the reviewed sample.
@@ -55,7 +56,7 @@ class Decisions:
         return Decisions(**joined, sample_size=self.sample_size, sample_seed=self.sample_seed)
 
     def to_frame(self, index: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
-        """Return the columns index, label and reviewer; the label is None where it is unknown.
+        """Return the columns index, label and reviewer; the label is None for "cannot say".
 
         Parameters
         ----------
@@ -65,7 +66,7 @@ class Decisions:
             Names of the classes.
         """
         labels = np.empty(len(self), object)
-        labels[:] = [None if k == UNDECIDED else classes[k] for k in self.y]
+        labels[:] = [{UNDECIDED: None, OUTSIDE: NONE}.get(k, classes[k]) for k in self.y.tolist()]
         return pd.DataFrame({"index": index[self.positions], "label": labels, "reviewer": self.reviewers})
 
 
@@ -82,9 +83,9 @@ def read_decisions(
     Parameters
     ----------
     source : DataFrame, sequence of mappings, or path
-        Columns "index" and "label", and possibly "reviewer". An empty label means "cannot say". A path ends
-        in .csv or .json; JSON is a list of such records, the export of the review page, or the annotations
-        of Label Studio (its JSON export).
+        Columns "index" and "label", and possibly "reviewer". An empty label means "cannot say"; the label
+        "none of the classes" is a decision, too. A path ends in .csv or .json; JSON is a list of such
+        records, the export of the review page, or the annotations of Label Studio (its JSON export).
     index : ndarray of shape (n,)
         Names of the training rows.
     classes : ndarray of shape (K,)
@@ -214,9 +215,10 @@ def _positions(names: pd.Series, index: np.ndarray) -> np.ndarray:
 
 
 def _classes(labels: pd.Series, names: pd.Series, classes: np.ndarray) -> np.ndarray:
-    numbers = {_text(name): k for k, name in enumerate(classes)}
-    if len(numbers) < len(classes):
+    named = {_text(name): k for k, name in enumerate(classes)}
+    if len(named) < len(classes):
         raise InputError("two classes have the same name as text, so that decisions cannot be assigned")
+    numbers = {NONE: OUTSIDE, **named}
     y = np.full(len(labels), UNDECIDED, np.int64)
     for i, label in enumerate(labels):
         if _empty(label):

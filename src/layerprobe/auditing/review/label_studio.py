@@ -16,7 +16,7 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
     """Write the rows of a sample as tasks of Label Studio.
 
     A task has the data `index`, `given_label`, and `text` or `image` (as a data URI). The labelling interface
-    needs `<Choices name="label" toName="item">` with one choice per class.
+    needs `<Choices name="label" toName="item">` with one choice per class, and one "none of the classes".
 
     Parameters
     ----------

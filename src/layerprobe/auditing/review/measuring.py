@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layerprobe.auditing.method.policies import Interval
-from layerprobe.auditing.review.decisions import UNDECIDED, Decisions
+from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
     correct_gain,
     correct_share,
@@ -39,7 +39,9 @@ class Review:
         Rows of the sample without a label: the reviewers chose "cannot say", or equally many chose different
         labels. They are left out, as if they were like the other rows of their stratum.
     noise : Interval
-        Share of wrong labels before any correction.
+        Share of wrong labels before any correction. Every label of a row of none of the classes is wrong.
+    outside : Interval
+        Share of the rows that belong to none of the classes; relabelling cannot correct them.
     precision : Interval
         Share of wrong labels among the flagged ones; NaN without flags.
     recall : Interval
@@ -67,6 +69,7 @@ class Review:
     reviewed: int
     undecided: int
     noise: Interval
+    outside: Interval
     precision: Interval
     recall: Interval
     gain: Interval
@@ -82,6 +85,8 @@ class Review:
     def finding(self) -> str:
         """The measurements in one sentence."""
         found = f"{percent(self.noise)} of the labels are wrong, measured on {self.reviewed:,} reviewed rows"
+        if (self.decisions.y == OUTSIDE).any():
+            found += f", {percent(self.outside)} of the rows belong to none of the classes"
         if not (np.isfinite(self.precision.value) and np.isfinite(self.recall.value)):
             return f"{found}."
         return (
@@ -100,7 +105,7 @@ def percent(interval: Interval) -> str:
 
 
 def resolve(decisions: Decisions) -> dict[int, int]:
-    """Return the class of each decided row: the one that more decisions name than any other, or -1.
+    """Return the class of each decided row, or -2: what more decisions name than anything else, or -1.
 
     Parameters
     ----------
@@ -149,6 +154,7 @@ def measure(
     decided = {i: rows[i][rows[i] != UNDECIDED] for i in drawn}
     used = np.array([i for i in drawn if len(decided[i])], dtype=np.int64)
     wrong = np.array([(decided[int(i)] != g[i]).mean() for i in used])
+    outside = np.array([(decided[int(i)] == OUTSIDE).mean() for i in used])
     gained = np.array([(decided[int(i)] == new[i]).mean() - (decided[int(i)] == g[i]).mean() for i in used])
     repeated = [labels for labels in rows.values() if len(labels) > 1]
     different = sum(len(set(labels.tolist())) > 1 for labels in repeated)
@@ -166,6 +172,7 @@ def measure(
 
     everything, changed = np.ones(len(g), bool), new != g
     noise, precision, missed = share(everything), share(flags), share(~flags)
+    beyond, count = observed(outside, everything)
     gain = NOTHING
     if changed.any():
         mean, count = observed(gained, changed)
@@ -192,6 +199,7 @@ def measure(
         len(used),
         len(drawn) - len(used),
         noise,
+        correct_share(beyond, errors, count),
         precision,
         recall,
         gain,

@@ -11,6 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from layerprobe.auditing.report.gallery import Picture
+from layerprobe.auditing.review.decisions import NONE
 from layerprobe.auditing.review.sampling import ReviewSample
 from layerprobe.errors import InputError
 from layerprobe.pages import write_html
@@ -87,6 +88,7 @@ def write_review_page(
         "id": _identity(audit, sample),
         "sample": design,
         "classes": [str(name) for name in audit.classes],
+        "none": NONE,
         "rows": rows,
         "queue": queue,
     }
