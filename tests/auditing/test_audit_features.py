@@ -51,8 +51,8 @@ def test_first_audit_does_not_import_the_compiler_of_torch():
     """The import takes seconds; optimisers of torch cause it."""
     script = """
 import sys, numpy as np, layerprobe
-X = np.random.default_rng(0).normal(size=(90, 3)) + 3 * np.eye(3)[np.arange(90) % 3]
-layerprobe.audit_features(X, np.arange(90) % 3)
+X = np.random.default_rng(0).normal(size=(150, 3)) + 3 * np.eye(3)[np.arange(150) % 3]
+layerprobe.audit_features(X, np.arange(150) % 3)
 assert "torch._dynamo" not in sys.modules
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
