@@ -6,10 +6,15 @@ import torch
 from torch import nn
 
 from layerprobe import capture
-from layerprobe.cli.user_code import is_reference, load_model, load_object, user_error, user_line
+from layerprobe.cli.options import NetworkOptions
+from layerprobe.cli.user_code import is_reference, load_object, user_error, user_line
 from layerprobe.errors import DataError, InputError, LayerError
 from layerprobe.networks import MLP
 from layerprobe.training.checkpoints import save_weights
+
+
+def load_model(reference, weights=None, device=None, prefix=""):
+    return NetworkOptions(weights=weights, device=device, strip_prefix=prefix).load_model(reference)
 
 
 def test_references_differ_from_paths():
@@ -21,13 +26,13 @@ def test_references_differ_from_paths():
 
 @pytest.mark.parametrize("name", ["build", "made", "Tied", "Box.factory"])
 def test_model_from_instance_class_or_function(here, name):
-    assert isinstance(load_model(f"users_models:{name}", None, None), nn.Module)
+    assert isinstance(load_model(f"users_models:{name}"), nn.Module)
 
 
 @pytest.mark.parametrize("name", ["build", "Tied"])
 def test_weights_are_loaded(here, name):
     torch.manual_seed(0)
-    trained = load_model(f"users_models:{name}", None, None)
+    trained = load_model(f"users_models:{name}")
     for tensor in trained.state_dict().values():
         tensor.copy_(torch.rand(tensor.shape) * 10)
     safetensors.torch.save_model(trained, here / "w.safetensors")
@@ -41,7 +46,7 @@ def test_weights_of_a_run_are_loaded(here):
     (here / "users_mlp.py").write_text("from layerprobe.networks import MLP\nbuild = lambda: MLP(4, (5,))\n")
     model = MLP(4, (5,))
     save_weights("w.safetensors", model.state_dict(), {"of": "a test"})
-    loaded = load_model("users_mlp:build", here / "w.safetensors", None)
+    loaded = load_model("users_mlp:build", here / "w.safetensors")
     assert all(map(torch.equal, loaded.parameters(), model.parameters()))
 
 
@@ -59,7 +64,7 @@ def test_weights_of_a_run_are_loaded(here):
 )
 def test_invalid_reference_raises(here, reference, message):
     with pytest.raises(InputError, match=message):
-        load_model(reference, None, None)
+        load_model(reference)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_failing_forward_pass_names_the_layer_or_the_line(here):
         "        return self.body(x)[5]\n"
         "chain = nn.Sequential(nn.ReLU(), nn.Linear(3, 2))\n"
     )
-    model, chain = load_model("users_net:Net(4)", None, None), load_model("users_net:chain", None, None)
+    model, chain = load_model("users_net:Net(4)"), load_model("users_net:chain")
     with pytest.raises(LayerError) as caught:
         capture(model, torch.zeros(2, 3))
     line = "(users_net.py, line 7, in forward: return self.body(x)[5])"
@@ -158,15 +163,15 @@ def test_arguments_that_do_not_fit_and_exits_raise(here):
 
 
 def test_checkpoint_of_lightning_needs_its_prefix(here):
-    trained = load_model("users_models:build", None, None)
+    trained = load_model("users_models:build")
     state = {f"model.{name}": value + 1 for name, value in trained.state_dict().items()}
     torch.save({"state_dict": state, "epoch": 3}, here / "last.ckpt")
     with pytest.raises(InputError, match=r"strip_prefix='model\.'"):
-        load_model("users_models:build", here / "last.ckpt", None)
-    loaded = load_model("users_models:build", here / "last.ckpt", None, "model.")
+        load_model("users_models:build", here / "last.ckpt")
+    loaded = load_model("users_models:build", here / "last.ckpt", prefix="model.")
     assert torch.equal(loaded[0].weight, state["model.0.weight"])
     with pytest.raises(InputError, match="add --weights"):
-        load_model("users_models:build", None, None, "model.")
+        load_model("users_models:build", prefix="model.")
 
 
 @pytest.mark.parametrize(
@@ -195,11 +200,11 @@ def test_checkpoint_of_lightning_needs_its_prefix(here):
 def test_wrong_weights_raise_one_line(here, write, message):
     write(here / "w.safetensors")
     with pytest.raises((DataError, InputError), match=message) as caught:
-        load_model("users_models:Box.factory", here / "w.safetensors", None)
+        load_model("users_models:Box.factory", here / "w.safetensors")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99"])
 def test_unavailable_device_raises(here, device):
     with pytest.raises(InputError, match=f"--device {device} cannot be used: "):
-        load_model("users_models:build", None, device)
+        load_model("users_models:build", device=device)

@@ -1,7 +1,6 @@
 """`layerprobe audit`: find wrong labels with the network that was trained on them."""
 
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -85,103 +84,75 @@ def add_audit(app: Commands) -> None:
             out: Folder for the results. It is replaced as a whole; files of other names in it are kept.
         """
         from layerprobe import auditing
+        from layerprobe.auditing.dataset.readers import read_labels, read_predictions
         from layerprobe.auditing.method.policies import check_policy
         from layerprobe.utils.files import replaced_folder, require_folder
 
         with one_job(options.device) as first, ExitStack() as stack:
-            given = {"holdout": holdout, "trusted": trusted, "test": test}
+            others = {"holdout": holdout, "trusted": trusted, "test": test}
             if predictions is not None or labels is not None:
-                refuse = {"model": model, "policy": policy, **given, "views": views or None}
-                _require_predictions(predictions, labels, refuse, options)
+                if predictions is None or labels is None:
+                    raise InputError("an audit of predictions needs both --predictions and --labels")
+                refused = {"model": model, "policy": policy, **others, "views": views or None}
+                for name, value in refused.items():
+                    if value is not None:
+                        raise InputError(f"--{name} does not belong to an audit of predictions; leave it out")
+                if options.dry_run or options.weights is not None or options.layers:
+                    raise InputError(
+                        "--dry-run, --weights and --layers do not belong to an audit of predictions"
+                    )
             elif model is None or data is None or policy is None:
                 raise InputError(
                     "an audit of a network needs --model, --data and --policy; an audit of predictions "
                     "needs --predictions and --labels"
                 )
             else:
-                check_policy(policy, given, views=bool(views))
+                check_policy(policy, others, views=bool(views))
             require_folder(out)
             folder = out
             if first and not options.dry_run:
                 folder = stack.enter_context(replaced_folder(out))  # raises before the work
-            if predictions is not None and labels is not None:
-                how: dict[str, Any] = {"logits": logits or None, "flags": _flag_rule(flags), "seed": seed}
-                result = _audit_predictions(predictions, labels, data, options, how)
-                _write(result, folder)
-                stack.close()
-                _show(result, out, options)
-                return
-            if model is None or data is None or policy is None:
-                return
-            network = options.load_model(model)
-            rows = options.load_rows(data, network)
-            held = {
-                name: options.load_rows(place, network) for name, place in given.items() if place is not None
-            }
             arguments: dict[str, Any] = {
-                "policy": policy,
-                **{name: held.get(name) for name in given},
-                "views": views,
-                "layers": options.selected_layers,
-                "pool": options.pool,
                 "class_names": options.class_names or None,
-                "batch_size": options.batch_size,
                 "flags": _flag_rule(flags),
                 "seed": seed,
             }
-            if options.dry_run:
-                _show_plan(auditing.plan_audit(network, rows, **arguments), json=options.json)
-                return
-            arguments["progress"] = _progress()
-            result = auditing.audit(network, rows, **arguments)
-            if not first:
-                return
-            _write(result, folder)
-            stack.close()
-            _show(result, out, options)
-
-
-def _require_predictions(
-    predictions: Path | None, labels: Path | None, refuse: dict[str, Any], options: NetworkOptions
-) -> None:
-    """Raise an InputError for options that do not belong to an audit of predictions."""
-    if predictions is None or labels is None:
-        raise InputError("an audit of predictions needs both --predictions and --labels")
-    if wrong := [name for name, value in refuse.items() if value is not None]:
-        raise InputError(f"--{wrong[0]} does not belong to an audit of predictions; leave it out")
-    if options.dry_run or options.weights is not None or options.layers:
-        raise InputError("--dry-run, --weights and --layers do not belong to an audit of predictions")
-
-
-def _audit_predictions(
-    predictions: Path, labels: Path, data: str | None, options: NetworkOptions, arguments: dict[str, Any]
-) -> "Audit":
-    """Audit the predictions in a file."""
-    from layerprobe import auditing
-    from layerprobe.auditing.dataset.readers import read_labels, read_predictions
-
-    table, index = read_predictions(predictions)
-    return auditing.audit_predictions(
-        table,
-        read_labels(labels, options.label_column or "label"),
-        data=None if data is None else options.load_rows(data, None),
-        index=index,
-        class_names=options.class_names or None,
-        progress=_progress(),
-        **arguments,
-    )
-
-
-def _progress() -> bool | Callable[[str], object]:
-    """Return True for a line that changes on a terminal; elsewhere each step is a line on stderr."""
-    return sys.stderr.isatty() or (lambda step: say(f"{step} ...", error=True))
-
-
-def _show(audit: "Audit", out: Path, options: NetworkOptions) -> None:
-    if options.json:
-        say(as_json(_summary(audit)).rstrip())
-    else:
-        _show_audit(audit, out)
+            # On a terminal one line that changes; elsewhere each step is a line on stderr.
+            progress = sys.stderr.isatty() or (lambda step: say(f"{step} ...", error=True))
+            if predictions is not None and labels is not None:
+                table, index = read_predictions(predictions)
+                result = auditing.audit_predictions(
+                    table,
+                    read_labels(labels, options.label_column or "label"),
+                    logits=logits or None,
+                    data=None if data is None else options.load_rows(data, None),
+                    index=index,
+                    progress=progress,
+                    **arguments,
+                )
+            elif model is not None and data is not None:
+                network = options.load_model(model)
+                rows = options.load_rows(data, network)
+                for name, place in others.items():
+                    arguments[name] = None if place is None else options.load_rows(place, network)
+                arguments |= {
+                    "policy": policy,
+                    "views": views,
+                    "layers": options.selected_layers,
+                    "pool": options.pool,
+                    "batch_size": options.batch_size,
+                }
+                if options.dry_run:
+                    _show_plan(auditing.plan_audit(network, rows, **arguments), json=options.json)
+                    return
+                result = auditing.audit(network, rows, progress=progress, **arguments)
+            if first:
+                _write(result, folder)
+                stack.close()
+                if options.json:
+                    say(as_json(_summary(result)).rstrip())
+                else:
+                    _show(result, out)
 
 
 def _flag_rule(text: str) -> str | float | int:
@@ -261,7 +232,7 @@ def _write(audit: "Audit", out: Path) -> None:
     audit.report(out / "report.html")
 
 
-def _show_audit(audit: "Audit", out: Path) -> None:
+def _show(audit: "Audit", out: Path) -> None:
     """Print the findings, the advice and the rows with the most suspicious labels."""
     from layerprobe.auditing.findings import score_text
 

@@ -45,13 +45,7 @@ class Workers:
     data: Path | None = None
 
     def resolve(self) -> "Jobs":
-        """Return the number of processes or the cluster.
-
-        Raises
-        ------
-        InputError
-            If the options contradict each other, or this machine does not have the device.
-        """
+        """Return the number of processes or the cluster; raise an InputError for options that do not fit."""
         from layerprobe.runs.scheduler import Cluster, jobs_on
 
         cluster = Cluster.of(self.backend, self.address)
@@ -67,17 +61,9 @@ class Workers:
 
 @contextmanager
 def one_job(device: str | None) -> Iterator[bool]:
-    """Join the processes that torchrun started, if any; all but the first print nothing.
+    """Join the processes that torchrun started, if any, and yield whether this is the one that writes.
 
-    Parameters
-    ----------
-    device : str, optional
-        Where the command computes.
-
-    Yields
-    ------
-    bool
-        Whether this is the process that writes.
+    The others print nothing. `device` is that of the command.
     """
     from layerprobe.utils.distributed import group, rank
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from layerprobe.cli.commands import readable_options
+from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,10 +85,35 @@ class NetworkOptions:
         return [... if name == "..." else name for name in self.layers] or None
 
     def load_model(self, reference: str) -> "nn.Module":
-        """Return the network with its weights on its device."""
-        from layerprobe.cli.user_code import load_model
+        """Return the network of ``pkg.mod:name`` with its weights on its device.
 
-        return load_model(reference, self.weights, self.device, self.strip_prefix)
+        Raises
+        ------
+        InputError
+            If the object is no nn.Module, the weights are of another network, or the device cannot be used.
+        DataError
+            If the weights cannot be read.
+        """
+        import torch
+
+        from layerprobe.cli.user_code import is_model, load_object
+        from layerprobe.networks import load_state
+
+        model = load_object(reference, call=True)
+        if not is_model(model):
+            raise InputError(f"{reference}: expected a torch.nn.Module, got {type(model).__name__}")
+        if self.weights is not None:
+            load_state(model, self.weights, strip_prefix=self.strip_prefix or None)
+        elif self.strip_prefix:
+            raise InputError("--strip-prefix is for the names in a file of weights; add --weights")
+        if self.device is None:
+            return model
+        try:
+            return model.to(torch.device(self.device))
+        except (RuntimeError, AssertionError) as error:  # unknown, or not supported by this build of torch
+            raise InputError(
+                f"--device {self.device} cannot be used: {str(error).splitlines()[0]}"
+            ) from error
 
     def load_rows(self, place: str, model: "nn.Module | None") -> "LabelledDataset":
         """Read labelled data for a model.
@@ -102,13 +128,12 @@ class NetworkOptions:
         from layerprobe.auditing.dataset.labelled import read_rows, without_model
         from layerprobe.cli.user_code import is_reference, load_object
 
-        own = without_model if model is None else None
-        inputs = own if self.inputs is None else load_object(self.inputs)
-        source: Any = place
-        if is_reference(place) and not Path(place).exists():
-            source = load_object(place, call=True)
+        inputs = without_model if model is None else None
+        if self.inputs is not None:
+            inputs = load_object(self.inputs)
+        own = is_reference(place) and not Path(place).exists()
         return read_rows(
-            source,
+            load_object(place, call=True) if own else place,
             path_column=self.path_column,
             text_column=self.text_column,
             label_column=self.label_column,

@@ -92,7 +92,7 @@ def warnings_in_one_line() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         kind = "warning" if issubclass(category, LayerprobeWarning) else category.__name__
-        print_error(f"{kind}: {' '.join(str(message).split())}")
+        print_error(f"{kind}: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

@@ -1,5 +1,6 @@
 """`layerprobe paper`: train grids of networks, show their states, write tables and figures."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -15,7 +16,7 @@ from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
     from layerprobe.paper import RunSpec
-    from layerprobe.report.reproduction import Written
+    from layerprobe.report.reproduction import Results, Written
 
 
 @readable_options
@@ -85,19 +86,15 @@ class Grid:
         from layerprobe.data.noise import REGISTRY
         from layerprobe.paper import PAIRS, Edit, RunSpec
 
-        names = ("protocol", "noise", "subset", "test_subset", "max_epochs", "target", "optimizer")
-        changes: dict[str, Any] = {
-            name: getattr(self, name) for name in (*names, "learning_rate", "batch_size")
-        }
+        names = "protocol noise subset test_subset max_epochs target optimizer learning_rate batch_size"
+        changes: dict[str, Any] = {name: getattr(self, name) for name in names.split()}
         changes["options"] = {} if self.dropout is None else {"dropout": self.dropout}
         changes["options"] |= {} if self.maxpool else {"maxpool": False}
         changes["edit"] = None if self.edit_epoch is None else Edit(self.edit_epoch)
         if self.noise is not None and is_reference(self.noise):
             (changes["noise"],) = names_in(REGISTRY, [self.noise])
-        human = ":" in (changes["noise"] or "")
-        every = product(
-            names_in(PAIRS, self.pair, call=True), (None,) if human else self.corruption, self.seeds
-        )
+        degrees = (None,) if ":" in (changes["noise"] or "") else self.corruption  # None for human labels
+        every = product(names_in(PAIRS, self.pair, call=True), degrees, self.seeds)
         return list(dict.fromkeys(RunSpec.of(*cell, **changes) for cell in every))
 
 
@@ -299,13 +296,10 @@ def add_paper(app: Commands) -> None:
             out: Folder for the tables.
         """
         from layerprobe.paper.tables import TABLES
-        from layerprobe.report.reproduction import Results, known, write_tables
-        from layerprobe.utils.files import require_folder
+        from layerprobe.report.reproduction import known, write_tables
 
         known(names, TABLES, "table")
-        require_folder(out)
-        results = Results.of_root(root)
-        _show_written(write_tables(results, names or None, out), results.problems, out)
+        _write_from_rows(write_tables, names, root, out)
 
     @paper.command
     def figures(
@@ -325,20 +319,29 @@ def add_paper(app: Commands) -> None:
             out: Folder for the figures.
         """
         from layerprobe.paper.figures import FIGURES
-        from layerprobe.report.reproduction import Results, known, write_figures
-        from layerprobe.utils.files import require_folder
+        from layerprobe.report.reproduction import known, write_figures
 
         known(names, FIGURES, "figure")
-        require_folder(out)
-        results = Results.of_root(root)
-        _show_written(write_figures(results, names or None, out), results.problems, out)
+        _write_from_rows(write_figures, names, root, out)
 
 
-def _show_written(written: "Written", problems: "list[str]", out: Path) -> None:
-    """Print what was written and what was not; exit with code 1 for damaged files or no result."""
-    for line in [*problems, *(f"{name} is left out: {reason}" for name, reason in written.left_out.items())]:
+def _write_from_rows(
+    write: "Callable[[Results, Sequence[str] | None, Path], Written]",
+    names: tuple[str, ...],
+    root: Path,
+    out: Path,
+) -> None:
+    """Write tables or figures, and print which; exit with code 1 for damaged files or no result."""
+    from layerprobe.report.reproduction import Results
+    from layerprobe.utils.files import require_folder
+
+    require_folder(out)
+    results = Results.of_root(root)
+    written = write(results, names or None, out)
+    left_out = [f"{name} is left out: {reason}" for name, reason in written.left_out.items()]
+    for line in [*results.problems, *left_out]:
         print_error(line)
     if written.made:
         say(f"{', '.join(written.made)}: in {out}.")
-    if problems or not written.made:
+    if results.problems or not written.made:
         raise SystemExit(1)

@@ -86,10 +86,7 @@ def _summary(audit: "Audit") -> dict[str, Any]:
     review = audit.review
     if review is None:
         return {}
-    intervals = {
-        name: getattr(review, name)._asdict()
-        for name in ("noise", "outside", "precision", "recall", "gain", "errors")
-    }
+    names = ("noise", "outside", "precision", "recall", "gain", "errors")
     return {
         "finding": audit.finding,
         "advice": review.advice,
@@ -97,7 +94,7 @@ def _summary(audit: "Audit") -> dict[str, Any]:
         "reviewed": review.reviewed,
         "undecided": review.undecided,
         "verified": int(audit.verified.sum()),
-        **intervals,
+        **{name: getattr(review, name)._asdict() for name in names},
         "pairs": review.pairs,
         "different": review.different,
         "strata": review.strata.to_dict("records"),
@@ -112,20 +109,14 @@ def _show(audit: "Audit") -> None:
     if review is None:
         return
     rows = [
-        (name, percent(value))
-        for name, value in (
-            ("wrong labels", review.noise),
-            ("rows of none of the classes", review.outside),
-            ("flagged labels that are wrong", review.precision),
-            ("wrong labels that are flagged", review.recall),
-            ("errors of the reviewer", review.errors),
-        )
+        ("wrong labels", percent(review.noise)),
+        ("rows of none of the classes", percent(review.outside)),
+        ("flagged labels that are wrong", percent(review.precision)),
+        ("wrong labels that are flagged", percent(review.recall)),
+        ("errors of the reviewer", percent(review.errors)),
     ]
-    print_table(
-        ("measurement", "value and 95 % interval"),
-        rows,
-        title=f"Measured on {review.reviewed:,} reviewed rows",
-    )
+    title = f"Measured on {review.reviewed:,} reviewed rows"
+    print_table(("measurement", "value and 95 % interval"), rows, title=title)
     if review.undecided:
         say(f"{review.undecided:,} more rows of the sample are undecided.")
     if review.different:

@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from layerprobe.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from layerprobe.utils.registry import Registry
 
 NAME = r"[^\W\d]\w*(?:\.[^\W\d]\w*)*"
@@ -66,9 +64,9 @@ def load_object(reference: str, *, call: bool = False) -> Any:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"{reference}: {module_name} has no {part!r}{hint}")
             value = getattr(value, part)
-        if given is not None and (not callable(value) or _is_model(value)):
+        if given is not None and (not callable(value) or is_model(value)):
             raise InputError(f"{reference}: {name} takes no arguments, it is a {type(value).__name__}")
-        if given is None and not (call and callable(value) and not _is_model(value)):
+        if given is None and not (call and callable(value) and not is_model(value)):
             return value
         try:
             return value(*args, **kwargs)
@@ -153,7 +151,7 @@ def user_error(error: BaseException) -> str:
     if not PLACES or "torch" not in sys.modules:
         return ""
     selves: list[Any] = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [value for value in selves if _is_model(value)]
+    modules = [value for value in selves if is_model(value)]
     if not modules:
         return ""
     layer = next((name for name, module in modules[0].named_modules() if module is modules[-1]), "")
@@ -182,49 +180,8 @@ def _short(file: str) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _is_model(value: Any) -> bool:
+def is_model(value: Any) -> bool:
+    """Return whether an object is a torch.nn.Module."""
     from torch import nn
 
     return isinstance(value, nn.Module)
-
-
-def load_model(
-    reference: str, weights: Path | None, device: str | None, strip_prefix: str = ""
-) -> "nn.Module":
-    """Return a network on its device, with its weights.
-
-    Parameters
-    ----------
-    reference : str
-        ``pkg.mod:name`` of an nn.Module, or of a class or function that returns one; arguments may follow.
-    weights : path, optional
-        As for `layerprobe.networks.load_state`.
-    device : str, optional
-        Name of a torch device.
-    strip_prefix : str
-        As for `layerprobe.networks.load_state`.
-
-    Raises
-    ------
-    InputError
-        If the object is no nn.Module, the weights are of another network, or the device cannot be used.
-    DataError
-        If the weights cannot be read.
-    """
-    import torch
-
-    from layerprobe.networks import load_state
-
-    model = load_object(reference, call=True)
-    if not _is_model(model):
-        raise InputError(f"{reference}: expected a torch.nn.Module, got {type(model).__name__}")
-    if weights is not None:
-        load_state(model, weights, strip_prefix=strip_prefix or None)
-    elif strip_prefix:
-        raise InputError("--strip-prefix is for the names in a file of weights; add --weights")
-    if device is None:
-        return model
-    try:
-        return model.to(torch.device(device))
-    except (RuntimeError, AssertionError) as error:  # unknown, or not supported by this build of torch
-        raise InputError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
