@@ -8,7 +8,7 @@ from torch import nn
 from layerprobe import capture
 from layerprobe.cli.options import NetworkOptions
 from layerprobe.cli.user_code import is_reference, load_object, user_error, user_line
-from layerprobe.errors import DataError, InputError, LayerError
+from layerprobe.errors import InputError, LayerError
 from layerprobe.networks import MLP
 from layerprobe.training.checkpoints import save_weights
 
@@ -174,32 +174,10 @@ def test_checkpoint_of_lightning_needs_its_prefix(here):
         load_model("users_models:build", prefix="model.")
 
 
-@pytest.mark.parametrize(
-    ("write", "message"),
-    [
-        (lambda path: None, "does not exist"),
-        (lambda path: path.write_bytes(b"not one"), "cannot be read as a safetensors file"),
-        (
-            lambda path: safetensors.torch.save_file({"weight": torch.zeros(2, 3)}, path),
-            r"do not fit Linear; missing: bias",
-        ),
-        (
-            lambda path: safetensors.torch.save_file(
-                {"weight": torch.zeros(2, 3), "bias": torch.zeros(2), "more": torch.zeros(1)}, path
-            ),
-            r"do not fit Linear; unexpected: more",
-        ),
-        (
-            lambda path: safetensors.torch.save_file(
-                {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, path
-            ),
-            "of another shape: weight",
-        ),
-    ],
-)
-def test_wrong_weights_raise_one_line(here, write, message):
-    write(here / "w.safetensors")
-    with pytest.raises((DataError, InputError), match=message) as caught:
+def test_weights_of_another_network_raise_one_line(here):
+    state = {"weight": torch.zeros(2, 3), "more": torch.zeros(1)}
+    safetensors.torch.save_file(state, here / "w.safetensors")
+    with pytest.raises(InputError, match="do not fit Linear; missing: bias; unexpected: more") as caught:
         load_model("users_models:Box.factory", here / "w.safetensors")
     assert "\n" not in str(caught.value)
 

@@ -28,6 +28,7 @@ from layerprobe.runs import data as run_images
 from layerprobe.runs import execution
 from layerprobe.runs.leases import acquire
 from layerprobe.training import accuracy
+from runs.run_helpers import stop_at
 
 SPEC = RunSpec.of("mlp-digits", 0.6, 0, subset=64, max_epochs=3)
 FILES = ["done", "history.csv", "model.safetensors", "run.json"]
@@ -117,14 +118,6 @@ def test_run_reaches_its_target(tmp_path):
     assert run.memorised
     assert run.history["train_accuracy"].iloc[-1] >= 0.999
     assert run.history["test_accuracy"].iloc[-1] < 0.7
-
-
-def stop_at(number):
-    def stop(epoch):
-        if epoch.epoch == number:
-            raise KeyboardInterrupt
-
-    return stop
 
 
 @pytest.mark.parametrize("epoch", [1, 2, 3])

@@ -3,7 +3,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from layerprobe.paper import RunSpec, execute, load_model, read_run, run_folder
 from layerprobe.runs.grid import Outcome, operations, train_grid
 from layerprobe.runs.leases import acquire
 from layerprobe.runs.states import status
+from runs.run_helpers import wait_until
 
 COMMAND = [sys.executable, "-c", "from layerprobe.cli import main; raise SystemExit(main())", "paper"]
 
@@ -197,13 +197,6 @@ def start_grid(tmp_path):
     for process in started:
         process.kill()
         process.communicate()
-
-
-def wait_until(condition, seconds=180):  # of a machine that may be busy
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def children(pid):

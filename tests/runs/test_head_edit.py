@@ -27,6 +27,7 @@ from layerprobe.runs import execution
 from layerprobe.runs.execution import groups
 from layerprobe.runs.states import variant
 from layerprobe.training import Recipe, TrainingState, seeded, train
+from runs.run_helpers import stop_at
 
 EDIT, EPOCHS = 2, 5
 PLAIN = RunSpec.of("mlp-digits", 0.4, 0, subset=100, test_subset=50, max_epochs=EPOCHS)
@@ -36,14 +37,6 @@ SPEC = replace(PLAIN, edit=Edit(EDIT))
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     return execute(SPEC, tmp_path_factory.mktemp("undisturbed"), checkpoints=True)
-
-
-def stop_at(number):
-    def stop(epoch):
-        if epoch.epoch == number:
-            raise KeyboardInterrupt
-
-    return stop
 
 
 def assert_same_weights(model, expected):

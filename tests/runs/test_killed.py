@@ -14,6 +14,7 @@ from layerprobe.cli import main
 from layerprobe.paper import RunSpec, execute, run_folder, status
 from layerprobe.runs.leases import acquire
 from layerprobe.utils.files import replace_file
+from runs.run_helpers import wait_until
 
 SPEC = RunSpec.of("mlp-digits", 0.4, 0, subset=40, max_epochs=1)
 GRID = ["--pair", "mlp-digits", "--corruption", "0.4", "--seeds", "0", "--subset", "40", "--max-epochs", "1"]
@@ -42,13 +43,6 @@ def start():
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-
-
-def wait_until(condition, seconds=240):  # of a machine that may be busy
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def left_in(session):

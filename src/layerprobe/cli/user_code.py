@@ -34,11 +34,12 @@ def is_reference(text: str) -> bool:
 def load_object(reference: str, *, call: bool = False) -> Any:
     """Import ``pkg.mod:name``, and call it if it has arguments, as ``pkg.mod:name(width=64)``.
 
-    Modules in the current directory are found first. Arguments are literals of Python.
+    Modules in the current directory are found first.
 
     Parameters
     ----------
     reference : str
+        Its arguments are literals of Python.
     call : bool
         Call a class or function also without arguments; a model is no function.
 
@@ -64,9 +65,10 @@ def load_object(reference: str, *, call: bool = False) -> Any:
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise InputError(f"{reference}: {module_name} has no {part!r}{hint}")
             value = getattr(value, part)
-        if given is not None and (not callable(value) or is_model(value)):
+        is_function = callable(value) and not is_model(value)
+        if given is not None and not is_function:
             raise InputError(f"{reference}: {name} takes no arguments, it is a {type(value).__name__}")
-        if given is None and not (call and callable(value) and not is_model(value)):
+        if given is None and not (call and is_function):
             return value
         try:
             return value(*args, **kwargs)

@@ -245,7 +245,7 @@ def register_noise(name: str, noise: Callable[..., Any]) -> None:
 
 
 def drawn(name: str, labels: np.ndarray, degree: float, num_classes: int, seed: int) -> np.ndarray:
-    """Return labels corrupted by the noise of a name.
+    """Return labels (n,), int64, corrupted by the noise of a name.
 
     Parameters
     ----------
@@ -255,10 +255,6 @@ def drawn(name: str, labels: np.ndarray, degree: float, num_classes: int, seed: 
         True labels.
     degree, num_classes, seed
         As for `uniform`.
-
-    Returns
-    -------
-    ndarray of shape (n,), int64
 
     Raises
     ------
