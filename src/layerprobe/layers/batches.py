@@ -48,24 +48,13 @@ UNUSED = ("token_type_ids", "special_tokens_mask")  # of tokenizers; left out wh
 
 @dataclass(frozen=True)
 class Batch:
-    """One batch.
+    """One batch of b rows."""
 
-    Attributes
-    ----------
-    inputs
-        For the model: a tensor, a tuple of positional or a dict of keyword arguments.
-    labels, indices : Tensor (b,), ndarray (b,) or None
-    size : int
-        Number of rows b.
-    raw
-        The inputs as the source gave them.
-    """
-
-    inputs: Any
-    labels: Column | None
-    indices: Column | None
+    inputs: Any  # for the model: a tensor, a tuple of positional or a dict of keyword arguments
+    labels: Column | None  # (b,)
+    indices: Column | None  # (b,)
     size: int
-    raw: Any
+    raw: Any  # the inputs as the source gave them
 
     def take(self, rows: np.ndarray, *, squares: bool = True) -> "Batch":
         """Return some rows.
@@ -90,18 +79,10 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """Batches that can be read several times, in the same order each time.
-
-    Attributes
-    ----------
-    make : callable
-        Without arguments; returns an iterator of batches.
-    rows : int
-        Number of rows of all batches.
-    """
+    """Batches that can be read several times, in the same order each time."""
 
     make: Callable[[], Iterator[Any]]
-    rows: int
+    rows: int  # of all batches
 
     def __iter__(self) -> Iterator[Any]:
         return self.make()
@@ -178,19 +159,13 @@ def read_batches(
         As for :func:`layerprobe.capture`.
     batch_size : int
         Rows of a batch that is cut from whole arrays or joined from rows.
-    device : torch.device, optional
-        Where the inputs go. They are always copied: a model whose first operation works in place must not
-        write into the user's data.
-    dtype : torch.dtype, optional
-        Of floating-point inputs.
+    device, dtype : optional
+        Of the inputs; `dtype` of those that are floating-point. Inputs are always copied: a model whose first
+        operation works in place must not write into the user's data.
     prepare : callable, optional
         From a batch's inputs as the source gives them to inputs of the model.
     model : nn.Module, optional
         Its ``forward`` shows how many inputs an item has, and their names.
-
-    Yields
-    ------
-    Batch
 
     Raises
     ------
@@ -207,16 +182,12 @@ def read_batches(
 
 def _guarded(batches: Iterator[Any]) -> Iterator[Any]:
     """Yield batches; an error of the user's data set, sampler or collate function names their line."""
-    while True:
-        try:
-            batch = next(batches)
-        except StopIteration:
-            return
-        except (LayerprobeError, MemoryError):
-            raise
-        except Exception as error:
-            raise InputError(f"the data cannot be read: {_described(error)}") from error
-        yield batch
+    try:
+        yield from batches
+    except (LayerprobeError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"the data cannot be read: {_described(error)}") from error
 
 
 def _described(error: Exception) -> str:
@@ -278,44 +249,33 @@ def keeps_order(source: Any) -> bool:
 FEW = 8  # rows of a data set that are read twice
 
 
-def require_repeatable(source: Any, what: str) -> Any:
-    """Return the first row of a data set, or None where rows cannot be read one by one.
+def require_repeatable(source: Any, what: str) -> None:
+    """Raise if the first rows of a data set differ when they are read again, as with random augmentation.
 
     Parameters
     ----------
     source : Dataset, DataLoader or other data
     what : str
         Name of the data, for the message.
-
-    Raises
-    ------
-    InputError
-        If its first rows differ when they are read again, as with random augmentation.
     """
     dataset = source.dataset if isinstance(source, DataLoader) else source
     listed = isinstance(dataset, Dataset) and not isinstance(dataset, IterableDataset)
     if not listed or not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-        return None
-    first = None
+        return
     states: tuple[Any, Any] = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng([]):
-            for i in range(min(len(dataset), FEW)):
-                row, again = dataset[i], dataset[i]
-                if not _is_equal(row, again):
-                    raise InputError(
-                        f"the content of the {what} changes when it is read again: remove random operations "
-                        "such as augmentation"
-                    )
-                first = row if i == 0 else first
-    except InputError:
-        raise
+            same = all(_is_equal(dataset[i], dataset[i]) for i in range(min(len(dataset), FEW)))
     except Exception:  # rows may need other keys; the pass over the data raises any other error again
-        return None
+        return
     finally:
         np.random.set_state(states[0])  # noqa: NPY002
         random.setstate(states[1])
-    return first
+    if not same:
+        raise InputError(
+            f"the content of the {what} changes when it is read again: remove random operations such as "
+            "augmentation"
+        )
 
 
 def _is_equal(one: Any, other: Any) -> bool:
@@ -331,11 +291,9 @@ def _is_equal(one: Any, other: Any) -> bool:
     return one == other or one != one if isinstance(one, str | int | float) else True
 
 
-def label_of_row(row: Any) -> Any:
-    """Return the label of one row of a data set; None if it has none."""
-    if isinstance(row, Mapping):
-        return next((row[key] for key in LABEL_KEYS if key in row), None)
-    return row[1] if isinstance(row, tuple | list) and len(row) > 1 else None
+def _label_key(columns: Iterable[Any]) -> Any:
+    """Return the name of the labels among keys of a mapping or columns of a frame, or None."""
+    return next((key for key in LABEL_KEYS if key in columns), None)
 
 
 def row_index(indices: Column | None) -> np.ndarray | None:
@@ -351,13 +309,11 @@ def read_index(source: Any, batch_size: int, model: nn.Module | None = None) -> 
 
     Parameters
     ----------
-    source : as for :func:`read_batches`
-    batch_size : int
-    model : nn.Module, optional
+    source, batch_size, model
+        As for :func:`read_batches`.
     """
-    return row_index(
-        join([b.indices for b in read_batches(source, batch_size, prepare=row_count, model=model)])
-    )
+    batches = read_batches(source, batch_size, prepare=row_count, model=model)
+    return row_index(join([batch.indices for batch in batches]))
 
 
 def row_count(raw: Any) -> Tensor:
@@ -599,8 +555,7 @@ def _is_row(item: Any, forward: _Forward) -> bool:
     if isinstance(item, Batch):
         return False
     if isinstance(item, Mapping):
-        key = next((key for key in LABEL_KEYS if key in item), None)
-        if key is not None:
+        if (key := _label_key(item)) is not None:
             return _is_scalar(item[key])
         return all(_ndim(value) < 2 for value in item.values() if _is_array(value) or _is_numbers(value))
     if isinstance(item, tuple | list) and not _is_numbers(item):
@@ -631,29 +586,45 @@ def _cut(source: Any, batch_size: int) -> Iterator[Any]:
     if n > batch_size and (reason := pairs_of_rows(source)):
         raise InputError(reason)
     for start in range(0, n, batch_size):
-        yield _slice(whole, slice(start, start + batch_size), n)
+        yield _slice(whole, slice(start, start + batch_size))
+
+
+def _slice(whole: Any, rows: slice) -> Any:
+    return _map(whole, lambda item: item[rows] if _is_column(item) else item)
 
 
 def _as_columns(source: Any) -> Any:
     """Return whole data with frames and lists as arrays; texts stay lists."""
-    if isinstance(source, pd.DataFrame):
-        key = next((key for key in LABEL_KEYS if key in source), None)
-        return _array(source) if key is None else (_array(source.drop(columns=key)), source[key].array)
+    if isinstance(source, pd.DataFrame) and (key := _label_key(source)) is not None:
+        source = source.drop(columns=key), source[key].array
     if isinstance(source, tuple):
         check_same_index(source)
         x, rest = source[0], source[1:]
         if isinstance(x, list) and not _is_numbers(x) and not is_texts(x):
             rows = len(rest) > 0 and rest[0] is not None and len(x) == len(rest[0])
-            x = _join_rows(x) if rows or _is_image(x[0]) else tuple(x)
-        return (_array(x), *map(_array, rest))
-    return _array(source)
+            source = _join_rows(x) if rows or _is_image(x[0]) else tuple(x), *rest
+    return _map(source, _array)
+
+
+def _map(value: Any, change: Callable[[Any], Any]) -> Any:
+    """Return nested tuples and mappings with every item replaced."""
+    if isinstance(value, Mapping):
+        return {key: _map(item, change) for key, item in value.items()}
+    return tuple(_map(item, change) for item in value) if isinstance(value, tuple) else change(value)
+
+
+def _is_column(value: Any) -> bool:
+    """Return whether this has rows, and is no flag or None."""
+    return isinstance(value, list) or (_is_array(value) and np.ndim(value) > 0)
+
+
+def _columns(value: Any) -> list[Any]:
+    found: list[Any] = []
+    _map(value, lambda item: found.append(item) if _is_column(item) else None)
+    return found
 
 
 def _array(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _array(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(map(_array, value))
     if isinstance(value, pd.DataFrame):
         return _frame(value)
     if isinstance(value, Tensor) or is_texts(value) or not (isinstance(value, list) or _is_array(value)):
@@ -699,31 +670,12 @@ def check_same_index(parts: tuple) -> None:
 
 def _length(whole: Any) -> int:
     """Return the number of rows of all columns; values without rows (flags, None) are left out."""
-    items = (
-        whole
-        if isinstance(whole, Mapping)
-        else dict(enumerate(whole if isinstance(whole, tuple) else (whole,)))
-    )
-    lengths = {str(key): len(leaf) for key, item in items.items() for leaf in _columns(item)}
+    items = whole if isinstance(whole, tuple) else (whole,)
+    named = whole if isinstance(whole, Mapping) else dict(enumerate(items))
+    lengths = {str(key): len(column) for key, item in named.items() for column in _columns(item)}
     if len(set(lengths.values())) != 1:
         raise InputError(f"expected arrays of one and the same length, got the lengths {lengths}")
     return next(iter(lengths.values()))
-
-
-def _columns(value: Any) -> Iterator[Any]:
-    if isinstance(value, Mapping | tuple):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _columns(item)
-    elif isinstance(value, list) or (_is_array(value) and np.ndim(value)):
-        yield value
-
-
-def _slice(value: Any, rows: slice, n: int) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _slice(item, rows, n) for key, item in value.items()}
-    if isinstance(value, tuple) and not is_texts(value):
-        return tuple(_slice(item, rows, n) for item in value)
-    return value[rows] if isinstance(value, list) or (_is_array(value) and np.ndim(value)) else value
 
 
 # Rows to batches ----------------------------------------------------------------------------------------
@@ -770,11 +722,14 @@ def _split(
     if isinstance(batch, pd.DataFrame):
         batch = _as_columns(batch)
     if isinstance(batch, Mapping):
-        free = [key for key in batch if key not in forward.required]
-        key = next((key for key in LABEL_KEYS if key in free), None)
-        left_out = {key, INDEX_KEY if INDEX_KEY in free else None}
-        raw: Any = {name: _rejoined(item) for name, item in batch.items() if name not in left_out}
-        labels, indices = batch.get(key), batch[INDEX_KEY] if INDEX_KEY in free else None
+        free = {key: item for key, item in batch.items() if key not in forward.required}
+        key = _label_key(free)
+        raw: Any = {
+            name: _rejoined(item)
+            for name, item in batch.items()
+            if name not in free or name not in (key, INDEX_KEY)
+        }
+        labels, indices = free.get(key), free.get(INDEX_KEY)
     elif _is_array(batch) or is_texts(batch) or _is_numbers(batch):
         raw, labels, indices = batch, None, None
     elif isinstance(batch, tuple | list) and batch:
@@ -863,7 +818,7 @@ def _column(values: Any, size: int, what: str) -> Column | None:
     array = values.detach().cpu() if isinstance(values, Tensor) else np.asarray(_array(values))
     if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
         array = as_tensor(array)
-    if isinstance(array, Tensor) and not array.is_floating_point():
+    if isinstance(array, Tensor) and not array.is_floating_point() and array.dtype is not torch.bool:
         array = array.long()
     if not array.ndim or len(array) != size:
         raise InputError(f"expected {size} {what} for a batch of {size}, got the shape {tuple(array.shape)}")

@@ -99,10 +99,8 @@ class Selection:
 
         Parameters
         ----------
-        trace : Trace
-            Of one batch.
-        number : int
-            Number of the batch, from 1.
+        trace, number
+            Of one batch, counted from 1.
 
         Raises
         ------
@@ -115,13 +113,12 @@ class Selection:
             if self.default and trace.opaque:
                 warn(_opaque_note(trace.opaque), LayerprobeWarning)
         chosen = self._choose(trace)
-        for name in self.names:
-            if name not in chosen:
-                reason = next((site.obstacle for site in trace.sites if site.name == name), "it did not run")
-                raise LayerError(
-                    f"layer {name!r} gave rows in batch 1 but not in batch {number}: {reason}; "
-                    "choose layers that every batch runs"
-                )
+        if missing := [name for name in self.names if name not in chosen]:
+            reasons = (site.obstacle for site in trace.sites if site.name == missing[0])
+            raise LayerError(
+                f"layer {missing[0]!r} gave rows in batch 1 but not in batch {number}: "
+                f"{next(reasons, 'it did not run')}; choose layers that every batch runs"
+            )
         if extra := [name for name in chosen if name not in self.names]:
             raise LayerError(
                 f"layer {extra[0]!r} gave rows in batch {number} but not in batch 1; "
@@ -202,65 +199,54 @@ class _AxesError(LayerError):
     """The dimensions of an output are not known: the policy "compact" leaves it whole."""
 
 
-LENGTHS = re.compile(r"(lengths?|lens|(^|_)len|(^|_)n(um)?_tokens)$")
+LENGTHS = re.compile(r"(lengths?|lens|(^|[_.])(len|n(um)?_tokens))$")
 
 
-class Padding:
+class _Padding:
     """The padding of one batch of token sequences.
 
-    Parameters
-    ----------
-    tracer : Tracer
-        Runs the model, the arguments of whose forward name positional inputs.
-    batch : Batch
-        Masks are inputs called ``*attention_mask``, true for tokens, and ``*padding_mask`` or ``*pad_mask``,
-        true for padding; inputs called ``*length``, ``*lengths``, ``*_len``, ``*lens`` or ``*_tokens`` count
-        the tokens. Without such an input, the values of other inputs decide, if the rest of each row is
-        constant: whole numbers (b,) within 1..t are lengths; true and false, or 1 and 0, (b, t), are a mask,
-        also under a name such as ``mask``, of tokens or of padding.
+    Masks are inputs called ``*attention_mask``, true for tokens, and ``*padding_mask`` or ``*pad_mask``, true
+    for padding; inputs called ``*length``, ``*lengths``, ``*_len``, ``*lens`` or ``*_tokens`` count the
+    tokens. Without such an input, the values of other inputs decide, if the rest of each row is constant:
+    whole numbers (b,) within 1..t are lengths; true and false, or 1 and 0, (b, t), are a mask, also under a
+    name such as ``mask``, of tokens or of padding.
     """
 
     def __init__(self, tracer: Tracer, batch: Batch) -> None:
         self.tracer = tracer
-        self.masks: list[Tensor] = []
-        self.lengths: list[Tensor] = []
+        self.masks: list[Tensor] = []  # true for tokens
         self.unknown: list[tuple[int | None, str]] = []  # number of tokens, if known; reason
-        self.tokens: set[int] = set()  # of each other input
         inputs = batch.inputs
         if isinstance(inputs, tuple):
             signature = forward_signature(tracer.model)
             inputs = dict(zip([] if signature is None else signature.parameters, inputs, strict=False))
         named = named_tensors(inputs)
         named = named[1:] if len(named) > 1 else named  # the main one is listed again by its name
-        columns: dict[str, Tensor] = {}  # (b,)
-        sequences: dict[str, Tensor] = {}  # (b, t, ...)
-        candidates: dict[str, Tensor] = {}  # (b, t), true or false
-        for key, value in named:
-            name = key.rpartition(".")[2].lower()
-            if value.shape == (batch.size,):
-                columns[name] = value
-                if LENGTHS.search(name):
-                    self.lengths.append(value)
-            elif value.shape[:1] != (batch.size,) or value.ndim < 2:
-                continue
-            elif "mask" not in name:
-                sequences[name] = value
-                self.tokens.add(value.shape[1])
-            elif value.ndim == 2 and name.endswith("attention_mask"):
-                added = value.is_floating_point() and not (value > 0).any()  # 0 and -inf
-                self.masks.append(value == 0 if added else value != 0)
-            elif value.ndim == 2 and name.endswith(("padding_mask", "pad_mask")):
-                self.masks.append(value == 0)
-            elif value.ndim != 2 and (value != value.flatten()[0]).any():
+        by_row = {key[1:].lower(): x for key, x in named if x.shape[:1] == (batch.size,)}
+        columns = {name: x for name, x in by_row.items() if x.ndim == 1}
+        tables = {name: x for name, x in by_row.items() if x.ndim > 1}
+        masks = {name: x for name, x in tables.items() if "mask" in name.rpartition(".")[2]}
+        sequences = {name: x for name, x in tables.items() if name not in masks}
+        candidates = {}  # (b, t), true or false
+        self.lengths = [x for name, x in columns.items() if LENGTHS.search(name)]
+        self.tokens = {x.shape[1] for x in sequences.values()}
+        for name, mask in masks.items():
+            is_constant = bool((mask == mask.flatten()[:1]).all())
+            of_tokens = name.endswith("attention_mask")
+            of_padding = name.endswith(("padding_mask", "pad_mask"))
+            added = mask.is_floating_point() and not (mask > 0).any()  # to scores, 0 for tokens, else -inf
+            if mask.ndim == 2 and (of_padding or (added and (of_tokens or (mask < -100).any()))):
+                self.masks.append(mask == 0)
+            elif mask.ndim == 2 and of_tokens:
+                self.masks.append(mask != 0)
+            elif mask.ndim == 2 and not is_constant:
+                candidates[name] = mask != 0
+            elif not is_constant:
                 message = (
-                    f"{name!r} has the shape {tuple(value.shape)}, which does not show which tokens are "
+                    f"{name!r} has the shape {tuple(mask.shape)}, which does not show which tokens are "
                     "padding: a mask of tokens has the shape (n, tokens)"
                 )
                 self.unknown.append((None, message))
-            elif value.ndim == 2 and _is_added(value):
-                self.masks.append(value == 0)
-            elif (value != value.flatten()[0]).any():
-                candidates[name] = value != 0
         if not (self.masks or self.lengths or self.unknown or candidates):
             self._find_by_values(columns, sequences)
         for name, mask in candidates.items():
@@ -271,7 +257,7 @@ class Padding:
         masks = {
             name: value != 0
             for name, value in sequences.items()
-            if value.ndim == 2 and not name.endswith("ids") and _is_binary(value)
+            if value.ndim == 2 and not name.endswith("ids") and ((value == 0) | (value == 1)).all()
         }
         tokens = [value for name, value in sequences.items() if name not in masks]
         for name, value in columns.items():
@@ -343,16 +329,6 @@ class Padding:
         return masks[0] if masks and not masks[0].all() else None
 
 
-def _is_binary(value: Tensor) -> bool:
-    """Return whether all values are true or false, or 0 or 1."""
-    return value.dtype is torch.bool or bool(((value == 0) | (value == 1)).all())
-
-
-def _is_added(mask: Tensor) -> bool:
-    """Return whether a mask is added to scores: zero for tokens, very negative for padding."""
-    return mask.is_floating_point() and not (mask > 0).any() and bool((mask < -100).any())
-
-
 def _is_constant(x: Tensor, where: Tensor) -> bool:
     """Return whether x (b, t, ...) has one value at all chosen positions (b, t), and others elsewhere."""
     chosen = x[where.to(x.device)]
@@ -360,7 +336,7 @@ def _is_constant(x: Tensor, where: Tensor) -> bool:
 
 
 def _to_rows(
-    x: Tensor, policy: str | Callable[[Tensor], Tensor] | None, site: LayerSite, padding: Padding | None
+    x: Tensor, policy: str | Callable[[Tensor], Tensor] | None, site: LayerSite, padding: _Padding | None
 ) -> Tensor:
     """Pool a layer output (n, ...), and flatten the rest: (n, d); `padding` is None if it is not known."""
     size = len(x)
@@ -385,7 +361,7 @@ def _to_rows(
     return flatten_output(x)
 
 
-def _pooled(x: Tensor, policy: str, channels: int | None, padding: Padding | None) -> Tensor:
+def _pooled(x: Tensor, policy: str, channels: int | None, padding: _Padding | None) -> Tensor:
     if channels is None:
         raise _AxesError("it is not known which dimension is the channels'")
     x = x.movedim(channels, 1)  # (n, c, positions)
@@ -540,7 +516,7 @@ def _run(
 ) -> dict[str, Tensor]:
     """Run one batch and return the chosen layers' rows, name -> (n, d)."""
     outputs: dict[str, Tensor] = {}
-    padding = Padding(tracer, batch) if pool is not None else None
+    padding = _Padding(tracer, batch) if pool is not None else None
 
     def visit(site: LayerSite, tensor: Tensor) -> None:
         if selection.wants(site):
@@ -612,13 +588,6 @@ class RowCollector:
         outputs : mapping of str to Tensor (b, d)
             The same layers in each batch.
         labels, indices : Tensor (b,), ndarray (b,) or None
-
-        Raises
-        ------
-        InputError
-            If there is an order and the batch has no indices.
-        LayerError
-            If the dimension of a layer changes.
         """
         if self.places is not None and indices is None:
             raise InputError("expected the index of each row, to put the rows into the given order")
@@ -646,13 +615,7 @@ class RowCollector:
         self.count = end
 
     def result(self) -> CaptureResult:
-        """Return all rows.
-
-        Raises
-        ------
-        InputError
-            If there is an order of more or fewer rows.
-        """
+        """Return all rows; raise if there is an order of more or fewer rows."""
         if self.places is not None and self.count != len(self.places):
             raise InputError(f"expected {len(self.places)} rows as in the given order, got {self.count}")
         outputs = {name: buffer[: self.count] for name, buffer in self.buffers.items()}

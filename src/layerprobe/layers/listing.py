@@ -1,6 +1,7 @@
 """list_layers(): a table of the layers of a model."""
 
 import math
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,21 @@ class LayerRow:
     is_default: bool
 
 
+def aligned(cells: Sequence[Sequence[str]], right: Container[int]) -> list[str]:
+    """Return the lines of a table of texts.
+
+    Parameters
+    ----------
+    cells : sequence of rows of str
+    right : container of int
+        Columns that are aligned to the right.
+    """
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    sides = [">" if i in right else "<" for i in range(len(widths))]
+    lines = ("  ".join(map("{:{}{}}".format, row, sides, widths)) for row in cells)
+    return [line.rstrip() for line in lines]
+
+
 class LayerList(tuple[LayerRow, ...]):
     """The layers of a model in order of execution: a tuple of `LayerRow` that prints as a table."""
 
@@ -64,15 +80,7 @@ class LayerList(tuple[LayerRow, ...]):
             marks = [mark for mark, holds in (("default", row.is_default), ("head", row.is_head)) if holds]
             shape = " x ".join(map(str, row.shape))
             cells.append((row.name, row.kind, shape, str(row.dimension), ", ".join(marks)))
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = (
-            "  ".join(
-                cell.rjust(width) if place == 3 else cell.ljust(width)
-                for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-            )
-            for line in cells
-        )
-        return "\n".join(line.rstrip() for line in lines)
+        return "\n".join(aligned(cells, {3}))
 
 
 @default_settings()

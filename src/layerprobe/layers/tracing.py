@@ -93,34 +93,16 @@ _CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
 
 @dataclass(frozen=True)
 class LayerSite:
-    """One output of a module or functional operation in the forward pass.
-
-    Attributes
-    ----------
-    name : str
-    kind : str
-        Class of the module, or "F." and the function's name, or "input".
-    shape : tuple of int
-        Of one row.
-    dtype : torch.dtype
-    nonlinear : bool
-        Whether it is the output of an activation function.
-    leaf : bool
-        Whether it is the main output of a module without children.
-    obstacle : str or None
-        Reason why the tensor cannot be captured.
-    channels : int or None
-        Dimension of the channels in the tensor with rows first; None if it is not known.
-    """
+    """One output of a module or functional operation in the forward pass."""
 
     name: str
-    kind: str
-    shape: tuple[int, ...]
+    kind: str  # class of the module, or "F." and the function's name, or "input"
+    shape: tuple[int, ...]  # of one row
     dtype: torch.dtype
-    nonlinear: bool
-    leaf: bool
-    obstacle: str | None
-    channels: int | None
+    nonlinear: bool  # whether it is the output of an activation function
+    leaf: bool  # whether it is the main output of a module without children
+    obstacle: str | None  # reason why the tensor cannot be captured
+    channels: int | None  # their dimension in the tensor with rows first; None if it is not known
 
 
 class Trace(NamedTuple):

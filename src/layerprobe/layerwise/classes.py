@@ -1,64 +1,73 @@
-"""The classes of labels, in the order of a network's outputs: the same in `probe()` and `audit()`."""
+"""Labels and their classes, in the order of a network's outputs: the same in `probe()` and `audit()`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from layerprobe.errors import InputError
-from layerprobe.layerwise.outputs import configured_names
+from layerprobe.errors import DegenerateWarning, InputError, warn
+from layerprobe.layers.batches import Column, read_batches, row_count
 from layerprobe.probes.base import encode, label_array, whole_numbers
 
 IGNORED = -100  # of PyTorch's losses
 
 
-def check_ignored(labels: np.ndarray) -> None:
-    """Raise an InputError if integer labels (n,) hold -100, which the losses of PyTorch ignore."""
-    if labels.dtype.kind in "iu" and (count := int((labels == IGNORED).sum())):
-        raise InputError(
-            f"{count} labels are {IGNORED}, which marks rows without a label: leave these rows out"
-        )
+# Labels -------------------------------------------------------------------------------------------------
 
 
-def floats_as_integers(labels: np.ndarray) -> np.ndarray:
-    """Return labels (n,) as integers where they are floating-point numbers without fractions."""
-    if labels.dtype.kind == "f" and np.isfinite(labels).all() and (labels == np.trunc(labels)).all():
-        return labels.astype(np.int64)
-    return labels
+def label_column(labels: Any, what: str = "") -> np.ndarray:
+    """Return labels as an array, (n,): whole numbers as integers, bytes as texts.
 
-
-def label_column(labels: Any) -> np.ndarray:
-    """Return labels as an array, (n,), floats of whole numbers as integers.
+    Parameters
+    ----------
+    labels : sequence of n labels
+    what : str
+        Description for error messages.
 
     Raises
     ------
     InputError
-        If there is not one label per row, or labels are missing.
+        If there is not one label per row, or labels are missing, or are -100, which PyTorch's losses ignore.
     """
-    shape = np.shape(labels) if isinstance(labels, np.ndarray | Tensor) else ()
-    if len(shape) > 1 and shape[1:] != (1,):
-        raise InputError(f"expected one label per row, of shape (n,), got the shape {tuple(shape)}")
     try:
-        missing = pd.isna(np.asarray(labels, dtype=object)) if len(shape) < 2 else np.zeros(0)
-        if missing.ndim == 1 and missing.any():
-            raise InputError(
-                f"{missing.sum()} labels are missing (NaN or None), the first that of row "
-                f"{int(missing.argmax())}: every row needs one"
-            )
         column = label_array(labels)
-        set(column.tolist())  # raises for labels that have no hash
-    except InputError:
-        raise
-    except (ValueError, TypeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"expected one label per row, of shape (n,): {reason}") from error
-    column = floats_as_integers(column)
-    check_ignored(column)
-    return escape_surrogates(column)
+        if column.dtype.kind == "S":
+            column = np.char.decode(column)
+        if column.dtype.kind == "f" and np.isfinite(column).all() and (column == np.trunc(column)).all():
+            column = column.astype(np.int64)
+        if column.dtype.kind in "iu" and (count := int((column == IGNORED).sum())):
+            raise InputError(
+                f"{count} labels are {IGNORED}, which marks rows without a label: leave these rows out"
+            )
+    except InputError as error:
+        if not what:
+            raise
+        raise InputError(f"{what}: {error}") from error
+    is_whole = column.dtype.kind in "iu" and column.dtype != np.uint64
+    return column.astype(np.int64) if is_whole else escape_surrogates(column)
+
+
+def escape_surrogates(values: np.ndarray) -> np.ndarray:
+    r"""Return an array whose texts can be encoded as UTF-8.
+
+    Python reads the bytes of a file name that are not UTF-8 as lone surrogates, which tables of pyarrow and
+    CSV files refuse. They are written as escapes, "\udce9" in six characters. Other values stay unchanged.
+    """
+    if values.dtype.kind not in "UO":
+        return values
+    texts = {value for value in values.tolist() if isinstance(value, str)}
+    escaped = {text: text.encode("utf-8", "backslashreplace").decode() for text in texts}
+    if all(text == same for text, same in escaped.items()):
+        return values
+    result = values.astype(object)
+    for i, value in enumerate(values):
+        result[i] = escaped[value] if isinstance(value, str) else value
+    return np.array(result.tolist()) if values.dtype.kind == "U" else result
 
 
 def class_order(labels: Any) -> list[Any] | None:
@@ -77,6 +86,203 @@ def class_order(labels: Any) -> list[Any] | None:
     return None
 
 
+def class_indices(classes: np.ndarray, labels: np.ndarray) -> Tensor:
+    """Return the class index of each label, (n,) int64; -1 for labels of no class.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (K,)
+    labels : ndarray of shape (n,)
+    """
+    index_of = {label: k for k, label in enumerate(classes.tolist())}
+    return torch.tensor([index_of.get(label, -1) for label in labels.tolist()], dtype=torch.int64)
+
+
+def as_kind(labels: np.ndarray, like: np.ndarray, what: str) -> np.ndarray:
+    """Return labels as numbers or texts, whichever others are; "3" and 3 are one class.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+    like : ndarray of shape (m,)
+        The others.
+    what : str
+        Description of `labels`, for the error message.
+
+    Raises
+    ------
+    InputError
+        If they cannot be converted, since the texts are no numbers, or the numbers are neither 0 nor 1 where
+        the other labels are booleans.
+    """
+    kinds = {"U": "texts", "b": "True or False", "i": "numbers", "u": "numbers", "f": "numbers"}
+    mine, theirs = kinds.get(labels.dtype.kind), kinds.get(like.dtype.kind)
+    if None in (mine, theirs) or mine == theirs or not len(labels):
+        return labels
+    if "texts" not in (mine, theirs):
+        numbers = like if theirs == "numbers" else labels
+        if len(wrong := numbers[~np.isin(numbers, (0, 1))]):
+            raise InputError(
+                f"{what} are {mine}, but the others are {theirs}, of which {wrong[0].item()!r} is neither 0 "
+                "nor 1: give both in one form"
+            )
+        return labels
+    texts = np.unique(labels if mine == "texts" else like)
+    values = whole_numbers(texts)
+    if values is None:
+        raise InputError(
+            f"{what} are {mine} such as {labels[0].item()!r}, but the others are {theirs} such as "
+            f"{like[0].item()!r}: give both in one form"
+        )
+    if mine == "texts":
+        return values[np.searchsorted(texts, labels)]
+    written = dict(zip(values.tolist(), texts.tolist(), strict=True))
+    return np.array([written.get(number, str(number)) for number in labels.tolist()])
+
+
+def check_test_classes(classes: np.ndarray, given: np.ndarray) -> None:
+    """Raise if no test label is a class, or all are shifted by one; warn if some are no classes.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (K,)
+        Of the training labels.
+    given : ndarray of shape (m,)
+        The test labels.
+    """
+    distinct = encode(given)[0]
+    unknown = (class_indices(classes, distinct) < 0).numpy()
+    if not unknown.any():
+        return
+    some = ", ".join(map(repr, distinct[unknown].tolist()[:5]))
+    known = ", ".join(map(repr, classes.tolist()[:5]))
+    numbers = distinct.dtype.kind in "iu" and classes.dtype.kind in "iu" and len(distinct) > 1
+    if numbers and any(np.array_equal(distinct + shift, classes) for shift in (-1, 1)):
+        raise InputError(
+            f"the test labels are {distinct[0]}..{distinct[-1]}, but the training labels "
+            f"{classes[0]}..{classes[-1]}: count both from the same number on"
+        )
+    if unknown.all():
+        raise InputError(f"no test label ({some}, ...) is among the training labels {known}, ...")
+    warn(
+        f"the test labels {some} are not among the training labels {known}, ...; no prediction equals them",
+        DegenerateWarning,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSets:
+    """Named sets of labels for n rows.
+
+    Attributes
+    ----------
+    names : tuple of S str
+    classes : ndarray of shape (K,)
+        Classes of all sets together, sorted if they compare.
+    y : Tensor of shape (S, n), int64
+        Class index of each row in each set; -1 where a set is shorter than the longest one.
+    lengths : tuple of S int
+        Number of labels in each set.
+    """
+
+    names: tuple[str, ...]
+    classes: np.ndarray
+    y: Tensor
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, labels: Mapping[str, Any]) -> "LabelSets":
+        """Return the sets of a mapping of names to n labels: integers, texts or any other hashables."""
+        if not isinstance(labels, Mapping):
+            raise InputError(
+                f'train_labels must map names to labels, say {{"noisy": y}}, got {type(labels).__name__}'
+            )
+        if not labels:
+            raise InputError("train_labels is empty: name at least one set of labels, or leave it out")
+        sets = [label_column(values, f"train_labels[{name!r}]") for name, values in labels.items()]
+        sets = [as_kind(y, sets[0], f"train_labels[{name!r}]") for name, y in zip(labels, sets, strict=True)]
+        distinct = [encode(one)[0] for one in sets]
+        if len({one.dtype.kind for one in distinct}) > 1:
+            distinct = [one.astype(object) for one in distinct]
+        classes = encode(np.concatenate(distinct))[0]
+        classes = classes.astype(np.int64) if classes.dtype.kind == "b" else classes
+        lengths = tuple(map(len, sets))
+        y = torch.full((len(sets), max(lengths)), -1)
+        for row, values in zip(y, sets, strict=True):
+            row[: len(values)] = class_indices(classes, values)
+        names = tuple(map(str, labels))
+        if len(set(names)) < len(names) or "" in names:
+            raise InputError(f"expected different names of the sets of labels, got {list(labels)}")
+        return cls(names, classes, y, lengths)
+
+    @property
+    def changed(self) -> float:
+        """Share of the rows whose label is not the same in all sets."""
+        return float((self.y != self.y[0]).any(0).double().mean())
+
+    @property
+    def largest(self) -> int:
+        """Number of rows of the largest class of any set."""
+        return max(int(row[row >= 0].bincount().max()) for row in self.y)
+
+    def take(self, rows: Tensor) -> "LabelSets":
+        """Return the labels of some rows, given by their positions (m,) int64; raise if there are none."""
+        for name, length in zip(self.names, self.lengths, strict=True):
+            if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < length:
+                raise InputError(
+                    f"train_labels[{name!r}] has {length} labels for at least {int(rows.max()) + 1} rows; "
+                    "give one label per training row, and indices from 0 on if there are any"
+                )
+        return replace(self, y=self.y[:, rows], lengths=(len(rows),) * len(self.names))
+
+    def recode(self, given: np.ndarray) -> "LabelSets":
+        """Return the class indices of other labels, (m,), as the only set."""
+        return replace(self, y=class_indices(self.classes, given)[None], lengths=(len(given),))
+
+    def values(self) -> list[np.ndarray]:
+        """Return the labels themselves, S arrays (n,)."""
+        return [self.classes[row.numpy()] for row in self.y]
+
+    def require_length(self, n: int) -> None:
+        """Raise an InputError unless every set has n labels."""
+        for name, length in zip(self.names, self.lengths, strict=True):
+            if length != n:
+                raise InputError(f"train_labels[{name!r}] has {length} labels for {n} training rows")
+
+
+def given_labels(labels: Column | None, split: str) -> np.ndarray:
+    """Return the labels that came with data as an array, (n,); raise if there are none.
+
+    Parameters
+    ----------
+    labels : Tensor or ndarray of shape (n,), or None
+    split : str
+        "training" or "test", for error messages.
+    """
+    if labels is None:
+        raise InputError(f"the {split} data have no labels; give (x, y), or a loader of (x, y)")
+    return label_column(labels, f"the labels of the {split} data")
+
+
+def read_label_sets(source: Any, batch_size: int, model: nn.Module | None = None) -> LabelSets:
+    """Read the labels that come with data, without running a model: one set called "given".
+
+    Parameters
+    ----------
+    source, batch_size, model
+        As for :func:`layerprobe.layers.batches.read_batches`.
+    """
+    batches = read_batches(source, batch_size, prepare=row_count, model=model)
+    return LabelSets.of({"given": np.concatenate([given_labels(b.labels, "training") for b in batches])})
+
+
+# Classes as outputs of a network ------------------------------------------------------------------------
+
+
+def _name_array(names: Sequence[Any]) -> np.ndarray:
+    return escape_surrogates(label_array(list(names)))
+
+
 def fitting_names(labels: np.ndarray, names: Sequence[Any] | None) -> tuple[Any, ...] | None:
     """Return names of classes that come with the data, or None if labels are neither such names nor indices.
 
@@ -88,7 +294,7 @@ def fitting_names(labels: np.ndarray, names: Sequence[Any] | None) -> tuple[Any,
     """
     if names is None:
         return None
-    array = escape_surrogates(label_array(list(names)))
+    array = _name_array(names)
     if labels.dtype.kind in "iu" and array.dtype.kind not in "iu":
         fits = 0 <= labels.min() <= labels.max() < len(array)
     else:
@@ -107,8 +313,7 @@ class Classes:
 
     def __init__(self, names: np.ndarray) -> None:
         self.names = names
-        self._index = {name: k for k, name in enumerate(names.tolist())}
-        self._numbers: dict[int, int] | None = None  # of names that are texts of whole numbers
+        self._numbers: np.ndarray | None = None  # of names that are texts of whole numbers, as labels are
 
     def __len__(self) -> int:
         return len(self.names)
@@ -145,10 +350,10 @@ class Classes:
                 f"{labels[0].item()!r}: convert class numbers to integers"
             )
         labels = escape_surrogates(labels)
-        numbers = whole_numbers(labels)
+        is_number, names = labels.dtype.kind in "iu", None
         if class_names is not None:
-            names = escape_surrogates(label_array(list(class_names)))
-            values = whole_numbers(names) if labels.dtype.kind in "iu" else None
+            names = _name_array(class_names)
+            values = whole_numbers(names) if is_number else None
             if values is not None and np.isin(labels, values).all():  # "2" on the shell is the label 2
                 names = values
             if outputs is not None and len(names) != outputs:
@@ -157,75 +362,57 @@ class Classes:
                     "per output (the default are the class names of the data)"
                 )
         elif known is not None and (outputs is None or len(known) <= outputs):
-            if outputs is not None and labels.dtype.kind in "iu" and not isinstance(known[0], int):
+            if outputs is not None and is_number and not isinstance(known[0], int):
                 known = [*known, *map(str, range(len(known), outputs))]
-            names = escape_surrogates(label_array(list(known)))
-            if outputs is not None and len(names) != outputs:
-                names = _ordered(labels, numbers, outputs)
-        else:
-            names = _ordered(labels, numbers, outputs)
+            names = _name_array(known) if outputs in (None, len(known)) else None
+        if names is None:
+            names = _ordered(labels, outputs)
         if len(names) < 2 or len(set(names.tolist())) < len(names):
             raise InputError(f"expected at least two different classes, got {names.tolist()[:5]}")
         classes = cls(names)
-        if (
-            numbers is not None
-            and labels.dtype.kind not in "iu"
-            and (of_names := whole_numbers(names)) is not None
-        ):
-            classes._numbers = {number: k for k, number in enumerate(of_names.tolist())}
+        if not is_number and whole_numbers(labels) is not None:
+            classes._numbers = whole_numbers(names)
         return classes
 
     def indices(self, labels: np.ndarray, what: str) -> Tensor:
-        """Return the class indices of labels.
+        """Return the class indices of labels, (n,) int64; raise if a label is none of the classes.
 
         Parameters
         ----------
         labels : ndarray of shape (n,)
         what : str
             The labels' name in messages.
-
-        Returns
-        -------
-        Tensor of shape (n,), int64
-            In 0..K-1.
-
-        Raises
-        ------
-        InputError
-            If a label is none of the classes.
         """
         y = self.find(labels)
         if not (y < 0).any():
             return y
-        is_number = labels.dtype.kind in "iu"
-        if is_number and self.names.dtype.kind not in "iu" and self._numbers is None:
+        if self._are_indices(labels):
             raise InputError(
                 f"{what} must lie in 0..{len(self) - 1}, got {int(labels.min())}..{int(labels.max())}"
             )
-        wrong = escape_surrogates(labels)[int((y < 0).int().argmax())]
-        numbers = None if is_number or self.names.dtype.kind not in "iu" else whole_numbers(labels)
-        wrong = wrong if numbers is None else numbers[int((y < 0).int().argmax())]
+        numbers = whole_numbers(labels) if self.names.dtype.kind in "iu" else None
+        shown = (labels if numbers is None else numbers)[(y < 0).numpy()].tolist()[0]
         first = ", ".join(map(repr, self.names[:5].tolist()))
         more = ", ..." if len(self) > 5 else ""
-        one_based = is_number and labels.min() == 1 and labels.max() == len(self)
+        one_based = labels.dtype.kind in "iu" and labels.min() == 1 and labels.max() == len(self)
         hint = "; the classes are numbered from 0 on: subtract 1" if one_based else ""
-        shown = wrong.item() if isinstance(wrong, np.generic) else wrong
         raise InputError(
             f"{what} hold {shown!r}, which is none of the {len(self)} classes {first}{more}{hint}"
         )
 
+    def _are_indices(self, labels: np.ndarray) -> bool:
+        """Return whether labels are numbers and classes are names, so that labels are class indices."""
+        return labels.dtype.kind in "iu" and self.names.dtype.kind not in "iu" and self._numbers is None
+
     def find(self, labels: np.ndarray) -> Tensor:
         """Return the class indices of labels (n,), int64; -1 for labels that are none of the classes."""
-        labels = escape_surrogates(labels)
-        if labels.dtype.kind in "iu" and self.names.dtype.kind not in "iu" and self._numbers is None:
+        if self._are_indices(labels):
             y = torch.from_numpy(labels.astype(np.int64))
             return torch.where((y >= 0) & (y < len(self)), y, -1)
-        index, numbers = self._index, None if labels.dtype.kind in "iu" else whole_numbers(labels)
         if labels.dtype.kind in "iu" and self._numbers is not None:
-            index = self._numbers
-        elif self.names.dtype.kind in "iu" and numbers is not None:  # texts of whole numbers
-            labels = numbers
-        return torch.tensor([index.get(label, -1) for label in labels.tolist()], dtype=torch.int64)
+            return class_indices(self._numbers, labels)
+        numbers = whole_numbers(labels) if self.names.dtype.kind in "iu" else None
+        return class_indices(self.names, escape_surrogates(labels) if numbers is None else numbers)
 
     def check_counts(self, y: Tensor) -> None:
         """Raise InputError if a class has fewer than two of the training rows with class indices y (n,)."""
@@ -237,6 +424,41 @@ class Classes:
                 f"expected at least two rows of every class, got {int(counts[few[0]])} of {names}: add rows, "
                 "or leave out these classes"
             )
+
+
+def _ordered(labels: np.ndarray, outputs: int | None) -> np.ndarray:
+    """Return the classes of labels in their order: whole numbers by value, else names sorted.
+
+    Whole numbers are the indices of the network's outputs, so that classes without rows have names, too.
+    """
+    numbers = whole_numbers(labels)
+    if numbers is not None and outputs is not None and labels.dtype.kind in "iu":
+        return np.arange(outputs)
+    if numbers is not None:
+        distinct, first = np.unique(numbers, return_index=True)
+        written = dict(zip(distinct.tolist(), labels[first].tolist(), strict=True))
+        if len(written) == len(set(labels.tolist())):  # "1" and "01" are two names
+            if outputs is not None and distinct[0] >= 0 and distinct[-1] < outputs:
+                return label_array([written.get(k, str(k)) for k in range(outputs)])
+            names = label_array(list(written.values()))
+            if outputs is None or len(names) == outputs:
+                return names
+    names = encode(labels)[0]
+    if outputs is not None and len(names) != outputs:
+        raise InputError(
+            f"the labels have {len(names)} different names and the network {outputs} outputs: give the names "
+            "of all outputs in their order by class_names="
+        )
+    try:
+        is_sorted = names.tolist() == sorted(names.tolist())
+    except TypeError:  # values without an order, which `encode` keeps in order of appearance
+        is_sorted = False
+    if outputs is not None and not is_sorted:
+        raise InputError(
+            f"the order of the classes {', '.join(map(repr, names.tolist()[:4]))}, ... is not clear: give "
+            "the names of the network's outputs in their order by class_names="
+        )
+    return names
 
 
 def output_names(
@@ -262,7 +484,7 @@ def output_names(
     heads : mapping of str to int
         The number of outputs of each possible head.
     """
-    names = configured_names(model)
+    names = _configured_names(model)
     if class_names is None and names is not None and len(names) in {max(k, 2) for k in heads.values()}:
         if labels.dtype.kind not in "iu" and set(labels.tolist()) <= set(names):
             return names, lambda labels: labels
@@ -272,13 +494,24 @@ def output_names(
     return class_names, lambda labels: labels
 
 
+def _configured_names(model: Any) -> list[Any] | None:
+    """Return the names of ``model.config.id2label``, if its keys are numbers 0, 1, ..., or texts of them."""
+    ids = getattr(getattr(model, "config", None), "id2label", None)
+    try:
+        by_output = {int(key): name for key, name in ids.items()} if isinstance(ids, Mapping) else {}
+    except (TypeError, ValueError):
+        return None
+    complete = by_output and sorted(by_output) == list(range(len(ids)))  # type: ignore[arg-type]
+    return [by_output[i] for i in range(len(by_output))] if complete else None
+
+
 def fitting_heads(
     heads: Mapping[str, int],
     labels: np.ndarray,
     names: Sequence[Any] | None,
     known: Sequence[Any] | None,
 ) -> dict[str, tuple[Classes, Tensor]]:
-    """Return the possible heads of a network that fit the labels, with their classes.
+    """Return the possible heads of a network that fit the labels: their classes, and the class indices (n,).
 
     Parameters
     ----------
@@ -288,83 +521,18 @@ def fitting_heads(
     names, known : sequence, optional
         As `class_names` and `known` of :meth:`Classes.from_labels`.
 
-    Returns
-    -------
-    dict of str to (Classes, Tensor of shape (n,))
-        The classes of all outputs, and the class indices of the labels.
-
     Raises
     ------
     InputError
         If no head fits.
     """
-    fitting, error = {}, None
+    fitting, refused = {}, None
     for name, k in heads.items():
         try:
             every = Classes.from_labels(labels, max(k, 2), names, known)
             fitting[name] = every, every.indices(labels, "labels")
-        except InputError as refused:
-            error = refused
-    if error is not None and not fitting:
-        raise error
+        except InputError as error:
+            refused = error
+    if refused is not None and not fitting:
+        raise refused
     return fitting
-
-
-def escape_surrogates(values: np.ndarray) -> np.ndarray:
-    r"""Return an array whose texts can be encoded as UTF-8.
-
-    Python reads the bytes of a file name that are not UTF-8 as lone surrogates, which tables of pyarrow and
-    CSV files refuse. They are written as escapes, "\udce9" in six characters. Other values stay unchanged.
-    """
-    if values.dtype.kind == "U":
-        characters = np.ascontiguousarray(values).view(np.uint32)
-        if not ((characters >= 0xD800) & (characters <= 0xDFFF)).any():
-            return values
-        return np.array([_escaped(value) for value in values.tolist()])
-    if values.dtype != object:
-        return values
-    result = values.copy()
-    for i, value in enumerate(values):
-        result[i] = _escaped(value) if isinstance(value, str) else value
-    return result
-
-
-def _escaped(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _ordered(labels: np.ndarray, numbers: np.ndarray | None, outputs: int | None) -> np.ndarray:
-    """Return the classes of labels in their order: whole numbers by value, else names sorted.
-
-    Whole numbers are the indices of the network's outputs, so that classes without rows have names, too.
-    """
-    if numbers is not None and outputs is not None and labels.dtype.kind in "iu":
-        return np.arange(outputs)
-    if numbers is not None:
-        distinct, first = np.unique(numbers, return_index=True)
-        written = dict(zip(distinct.tolist(), labels[first].tolist(), strict=True))
-        if len(written) == len(set(labels.tolist())):  # "1" and "01" are two names
-            if outputs is not None and distinct[0] >= 0 and distinct[-1] < outputs:
-                return label_array([written.get(k, str(k)) for k in range(outputs)])
-            names = label_array(list(written.values()))
-            if outputs is None or len(names) == outputs:
-                return names
-    names = encode(labels)[0]
-    if outputs is not None and len(names) != outputs:
-        raise InputError(
-            f"the labels have {len(names)} different names and the network {outputs} outputs: give the names "
-            "of all outputs in their order by class_names="
-        )
-    if outputs is not None and not _is_sorted(names.tolist()):
-        raise InputError(
-            f"the order of the classes {', '.join(map(repr, names.tolist()[:4]))}, ... is not clear: give "
-            "the names of the network's outputs in their order by class_names="
-        )
-    return names
-
-
-def _is_sorted(names: list[Any]) -> bool:
-    try:
-        return names == sorted(names)
-    except TypeError:  # values without an order, which `encode` keeps in order of appearance
-        return False

@@ -12,271 +12,25 @@ all variances of MASC share one fit and one projection.
 import time
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import ClassifierMixin, clone
-from torch import Tensor, nn
+from torch import Tensor
 
 from layerprobe.core.checks import check_rows, widen
 from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics, SumOptions
 from layerprobe.errors import DegenerateWarning, InputError, warn
-from layerprobe.layers.batches import Column, read_batches, row_count
-from layerprobe.layerwise.classes import check_ignored, floats_as_integers
+from layerprobe.layerwise.classes import LabelSets
 from layerprobe.probes import MASC, MomentProbe, Probe
-from layerprobe.probes.base import encode, label_array, whole_numbers
 from layerprobe.utils.distributed import sum_over_processes
 
 SCORED_ROWS = 8192  # rows that are scored at a time
 SUMMED_ROWS = 16384  # rows that are summed at a time
-
-
-@dataclass(frozen=True, eq=False)
-class LabelSets:
-    """Named sets of labels for n rows.
-
-    Attributes
-    ----------
-    names : tuple of S str
-    classes : ndarray of shape (K,)
-        Classes of all sets together, sorted if they compare.
-    y : Tensor of shape (S, n), int64
-        Class index of each row in each set; -1 where a set is shorter than the longest one.
-    lengths : tuple of S int
-        Number of labels in each set.
-    """
-
-    names: tuple[str, ...]
-    classes: np.ndarray
-    y: Tensor
-    lengths: tuple[int, ...]
-
-    @classmethod
-    def of(cls, labels: Mapping[str, Any]) -> "LabelSets":
-        """Return the sets of a mapping of names to labels.
-
-        Parameters
-        ----------
-        labels : mapping of str to sequence of n labels
-            Integers, strings or any other hashables.
-
-        Raises
-        ------
-        InputError
-            If it is no mapping, or is empty.
-        """
-        if not isinstance(labels, Mapping):
-            raise InputError(
-                f'train_labels must map names to labels, say {{"noisy": y}}, got {type(labels).__name__}'
-            )
-        if not labels:
-            raise InputError("train_labels is empty: name at least one set of labels, or leave it out")
-        sets = [_as_array(values, f"train_labels[{name!r}]") for name, values in labels.items()]
-        sets = [as_kind(y, sets[0], f"train_labels[{name!r}]") for name, y in zip(labels, sets, strict=True)]
-        lengths = tuple(map(len, sets))
-        classes = _all_classes(sets)
-        y = torch.full((len(sets), max(lengths)), -1)
-        for row, values in zip(y, sets, strict=True):
-            row[: len(values)] = class_indices(classes, values)
-        names = tuple(map(str, labels))
-        if len(set(names)) < len(names) or "" in names:
-            raise InputError(f"expected different names of the sets of labels, got {list(labels)}")
-        return cls(names, classes, y, lengths)
-
-    @property
-    def changed(self) -> float:
-        """Share of the rows whose label is not the same in all sets."""
-        return float((self.y != self.y[0]).any(0).double().mean())
-
-    @property
-    def largest(self) -> int:
-        """Number of rows of the largest class of any set."""
-        return max(int(row[row >= 0].bincount().max()) for row in self.y)
-
-    def take(self, rows: Tensor) -> "LabelSets":
-        """Return the labels of some rows, given by their positions (m,) int64.
-
-        Raises
-        ------
-        InputError
-            If a set has no label for one of the rows.
-        """
-        for name, length in zip(self.names, self.lengths, strict=True):
-            if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < length:
-                raise InputError(
-                    f"train_labels[{name!r}] has {length} labels for at least {int(rows.max()) + 1} rows; "
-                    "give one label per training row, and indices from 0 on if there are any"
-                )
-        return replace(self, y=self.y[:, rows], lengths=(len(rows),) * len(self.names))
-
-    def recode(self, given: np.ndarray) -> "LabelSets":
-        """Return the class indices of other labels, (m,), as the only set."""
-        return replace(self, y=class_indices(self.classes, given)[None], lengths=(len(given),))
-
-    def values(self) -> list[np.ndarray]:
-        """Return the labels themselves, S arrays (n,)."""
-        return [self.classes[row.numpy()] for row in self.y]
-
-    def require_length(self, n: int) -> None:
-        """Raise an InputError unless every set has n labels."""
-        for name, length in zip(self.names, self.lengths, strict=True):
-            if length != n:
-                raise InputError(f"train_labels[{name!r}] has {length} labels for {n} training rows")
-
-
-def class_indices(classes: np.ndarray, labels: np.ndarray) -> Tensor:
-    """Return the class index of each label, (n,) int64; -1 for labels of no class.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (K,)
-        Sorted, unless its dtype is object.
-    labels : ndarray of shape (n,)
-    """
-    if classes.dtype == object or labels.dtype.kind != classes.dtype.kind:
-        index_of = {label: k for k, label in enumerate(classes.tolist())}
-        return torch.tensor([index_of.get(label, -1) for label in labels.tolist()], dtype=torch.int64)
-    places = np.searchsorted(classes, labels).clip(max=len(classes) - 1)
-    return torch.from_numpy(np.where(classes[places] == labels, places, -1))
-
-
-def as_kind(labels: np.ndarray, like: np.ndarray, what: str) -> np.ndarray:
-    """Return labels as numbers or texts, whichever others are; "3" and 3 are one class.
-
-    Parameters
-    ----------
-    labels : ndarray of shape (n,)
-    like : ndarray of shape (m,)
-        The others.
-    what : str
-        Description of `labels`, for the error message.
-
-    Raises
-    ------
-    InputError
-        If they cannot be converted, since the texts are no numbers, or the numbers are neither 0 nor 1 where
-        the other labels are booleans.
-    """
-    groups = ("U", "biuf")
-    kinds = [next((group for group in groups if array.dtype.kind in group), None) for array in (labels, like)]
-    if kinds == ["biuf", "biuf"] and (labels.dtype.kind == "b") != (like.dtype.kind == "b"):
-        numbers = like if labels.dtype.kind == "b" else labels
-        if wrong := [number for number in np.unique(numbers).tolist() if number not in (0, 1)]:
-            names = ["True or False", "numbers"] if numbers is like else ["numbers", "True or False"]
-            raise InputError(
-                f"{what} are {names[0]}, but the others are {names[1]}, of which {wrong[0]!r} is neither 0 "
-                "nor 1: give both in one form"
-            )
-    if None in kinds or kinds[0] == kinds[1] or not len(labels):
-        return labels
-    texts, numbers = (labels, like) if kinds[0] == "U" else (like, labels)
-    values = whole_numbers(np.unique(texts))
-    if values is None:
-        names = ["texts", "numbers"] if texts is labels else ["numbers", "texts"]
-        raise InputError(
-            f"{what} are {names[0]} such as {labels[0].item()!r}, but the others are {names[1]} such as "
-            f"{like[0].item()!r}: give both in one form"
-        )
-    written = dict(zip(values.tolist(), np.unique(texts).tolist(), strict=True))
-    if texts is labels:
-        number_of = {text: number for number, text in written.items()}
-        return np.array([number_of[text] for text in texts.tolist()])
-    return np.array([written.get(number, str(number)) for number in numbers.tolist()])
-
-
-def check_test_classes(classes: np.ndarray, given: np.ndarray) -> None:
-    """Raise if the labels of the test data are other than those of the training data, and warn if some are.
-
-    Parameters
-    ----------
-    classes : ndarray of shape (K,)
-    given : ndarray of shape (m,)
-        The test labels.
-
-    Raises
-    ------
-    InputError
-        If no test label is a class, or all test labels are whole numbers, shifted by one.
-    """
-    distinct = np.unique(given) if given.dtype != object else encode(given)[0]
-    unknown = (class_indices(classes, distinct) < 0).nonzero().squeeze(1).numpy()
-    if not len(unknown):
-        return
-    some = ", ".join(map(repr, distinct[unknown].tolist()[:5]))
-    known = ", ".join(map(repr, classes.tolist()[:5]))
-    numbers = distinct.dtype.kind in "iu" and classes.dtype.kind in "iu" and len(distinct) > 1
-    if numbers and any(np.array_equal(distinct + shift, classes) for shift in (-1, 1)):
-        raise InputError(
-            f"the test labels are {distinct[0]}..{distinct[-1]}, but the training labels "
-            f"{classes[0]}..{classes[-1]}: count both from the same number on"
-        )
-    if len(unknown) == len(distinct):
-        raise InputError(f"no test label ({some}, ...) is among the training labels {known}, ...")
-    warn(
-        f"the test labels {some} are not among the training labels {known}, ...; no prediction equals them",
-        DegenerateWarning,
-    )
-
-
-def given_labels(labels: Column | None, split: str) -> np.ndarray:
-    """Return the labels that came with the data as an array, (n,).
-
-    Parameters
-    ----------
-    labels : Tensor or ndarray of shape (n,), or None
-    split : str
-        "training" or "test", for the error message.
-
-    Raises
-    ------
-    InputError
-        If there are none.
-    """
-    if labels is None:
-        raise InputError(f"the {split} data have no labels; give (x, y), or a loader of (x, y)")
-    return _as_array(labels, f"the labels of the {split} data")
-
-
-def read_label_sets(source: Any, batch_size: int, model: nn.Module | None = None) -> LabelSets:
-    """Read the labels that come with data, without running a model: one set called "given".
-
-    Parameters
-    ----------
-    source : as for :func:`layerprobe.capture`
-    batch_size : int
-    model : nn.Module, optional
-    """
-    batches = read_batches(source, batch_size, prepare=row_count, model=model)
-    return LabelSets.of({"given": np.concatenate([given_labels(b.labels, "training") for b in batches])})
-
-
-def _all_classes(sets: list[np.ndarray]) -> np.ndarray:
-    distinct = [encode(labels)[0] for labels in sets]
-    if any(one.dtype.kind != distinct[0].dtype.kind for one in distinct):
-        every = np.empty(sum(map(len, distinct)), dtype=object)
-        every[:] = [label for one in distinct for label in one.tolist()]
-    else:
-        every = np.concatenate(distinct)
-    return encode(every)[0]
-
-
-def _as_array(labels: Any, what: str) -> np.ndarray:
-    """Return labels as an array, whole numbers as int64, bytes as texts; raise for -100."""
-    try:
-        array = label_array(labels)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
-    if array.dtype.kind == "S":
-        return np.char.decode(array)
-    array = floats_as_integers(array)
-    try:
-        check_ignored(array)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from error
-    return array.astype(np.int64) if array.dtype.kind in "iu" else array
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,6 +83,11 @@ def streams(probe: ClassifierMixin) -> bool:
     return isinstance(probe, MomentProbe) and probe.streams
 
 
+def reads_of(probes: Iterable[ClassifierMixin]) -> frozenset[str]:
+    """Return what all these probes need to be fitted: names of sums, or "rows"."""
+    return frozenset().union(*(probe.reads if streams(probe) else {"rows"} for probe in probes))
+
+
 def fit_layer(
     layer: str,
     probes: Mapping[str, ClassifierMixin],
@@ -340,7 +99,7 @@ def fit_layer(
     shared: bool = False,
     skip: bool = False,
 ) -> list[FittedProbe]:
-    """Fit every probe on every set of labels.
+    """Fit every probe on every set of labels; return them by probe, then by set of labels.
 
     Parameters
     ----------
@@ -363,11 +122,6 @@ def fit_layer(
     skip : bool
         Whether a probe that cannot be fitted is returned with the reason as its `failure`.
 
-    Returns
-    -------
-    list of FittedProbe
-        By probe, then by set of labels.
-
     Raises
     ------
     InputError
@@ -376,7 +130,8 @@ def fit_layer(
     start = time.perf_counter()
     if X is not None:
         try:
-            X = _usable(layer, X)
+            with _named(f"layer {layer!r}"):
+                X = widen(check_rows(X))
         except InputError as error:
             if not skip:
                 raise
@@ -410,9 +165,7 @@ def fit_layer(
             except InputError as error:
                 if not skip:
                     raise
-                (one,) = failures(
-                    layer, {name: one.estimator}, replace(labels, names=(fitted_on,)), str(error)
-                )
+                one = replace(one, failure=str(error))
             elapsed = time.perf_counter() - start
             if isinstance(one.estimator, MASC) and streams(one.estimator):
                 subspace_seconds += elapsed
@@ -432,9 +185,8 @@ def failures(
 
     Parameters
     ----------
-    layer : str
-    probes : mapping of str to estimator
-    labels : LabelSets
+    layer, probes, labels
+        As for `fit_layer`.
     reason : str
     """
     none = torch.empty(0, dtype=torch.int64)
@@ -450,40 +202,34 @@ def _largest_variance_first(probe: ClassifierMixin) -> float:
     return -(probe.variance or 0.0) if isinstance(probe, MASC) and probe.components is None else 0.0
 
 
-def _usable(layer: str, X: Tensor) -> Tensor:
-    """Return rows in the precision that they need; raise for NaN and infinity, and name the layer."""
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DegenerateWarning)
-            X = widen(check_rows(X))
-    except InputError as error:
-        raise InputError(f"layer {layer!r}: {error}") from error
+@contextmanager
+def _named(what: object) -> Iterator[None]:
+    """Name the layer or probe in the errors and warnings of the block."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DegenerateWarning)
+        try:
+            yield
+        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
+            raise InputError(f"{what}: {error}") from error
     for warning in caught:
-        warn(f"layer {layer!r}: {warning.message}", warning.category)
-    return X
+        warn(f"{what}: {warning.message}", warning.category)
 
 
 def _fit(one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: Tensor) -> float:
     """Fit the estimator in place; return its mean number of components per class, else NaN."""
     estimator: Any = one.estimator
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DegenerateWarning)
-        try:
-            # Statistics of rows serve MASC, whose variances share one fit. Other probes are fitted to rows,
-            # since `fit` may store more than `fit_statistics` does (Ridge: what leave-one-out scores need).
-            by_statistics = isinstance(estimator, MASC) or not isinstance(statistics, RowStatistics)
-            if statistics is not None and streams(estimator) and by_statistics:
-                estimator.fit_statistics(statistics, one.classes)
-            elif X is None:
-                raise InputError("the probe needs rows, and only sums over them were given")
-            elif isinstance(estimator, Probe):
-                estimator.fit_indices(X, torch.searchsorted(one.present, y), one.classes)
-            else:
-                estimator.fit(X.cpu().numpy(), y.numpy())  # class indices; `FittedProbe` names them
-        except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:
-            raise InputError(f"{one}: {error}") from error
-    for warning in caught:
-        warn(f"{one}: {warning.message}", warning.category)
+    # Statistics of rows serve MASC, whose variances share one fit. Other probes are fitted to rows,
+    # since `fit` may store more than `fit_statistics` does (Ridge: what leave-one-out scores need).
+    by_statistics = isinstance(estimator, MASC) or not isinstance(statistics, RowStatistics)
+    with _named(one):
+        if statistics is not None and streams(estimator) and by_statistics:
+            estimator.fit_statistics(statistics, one.classes)
+        elif X is None:
+            raise InputError("the probe needs rows, and only sums over them were given")
+        elif isinstance(estimator, Probe):
+            estimator.fit_indices(X, torch.searchsorted(one.present, y), one.classes)
+        else:
+            estimator.fit(X.cpu().numpy(), y.numpy())  # class indices; `FittedProbe` names them
     subspaces = getattr(estimator, "subspaces_", None)
     return np.nan if subspaces is None else float(np.mean(subspaces.ranks))
 
@@ -491,19 +237,16 @@ def _fit(one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: T
 def new_sums(
     X: Tensor, labels: LabelSets, probes: Mapping[str, ClassifierMixin], rows: int | None = None
 ) -> LayerSums:
-    """Return empty sums for rows like those of X.
+    """Return empty sums for rows like those of X, (b, d); the probes determine which sums are kept.
 
     Parameters
     ----------
-    X : Tensor of shape (b, d)
-        Gives dimension, dtype and device.
-    labels : LabelSets
-    probes : mapping of str to estimator
-        They determine the sums that are kept.
+    X, labels, probes
+        As for `fit_layer`.
     rows : int, optional
         Expected number of rows; 0 if each update is large, so that nothing has to be buffered.
     """
-    reads = frozenset().union(*(p.reads for p in probes.values() if isinstance(p, MomentProbe) and p.streams))
+    reads = reads_of(probes.values())
     wide = torch.tensor(int(widen(X).dtype == torch.float64))  # in any process of the job
     return LayerSums(
         SumOptions(
@@ -525,6 +268,9 @@ def predictions(
 ) -> Iterator[tuple[int, Tensor, float]]:
     """Predict with all probes of a layer; subspaces of one fit share one projection.
 
+    Yields the position of each fitted probe, in any order, its predicted class indices (n,) int64 on the CPU,
+    and the seconds of the prediction.
+
     Parameters
     ----------
     fitted : sequence of FittedProbe
@@ -532,15 +278,6 @@ def predictions(
     X : Tensor of shape (n, d)
     failed : dict of int to str, optional
         Gets the position of each probe that cannot predict these rows, and the reason. Default: raise.
-
-    Yields
-    ------
-    position : int
-        In `fitted`, in any order; probes without a fit are left out.
-    predicted : Tensor of shape (n,), int64
-        Class indices, on the CPU.
-    seconds : float
-        Time of the prediction.
     """
     groups: dict[int, list[int]] = defaultdict(list)  # subspaces of one fit have the same columns
     for position, one in enumerate(fitted):
@@ -614,10 +351,9 @@ class Accuracies:
         self.rows += len(X)
         if not len(X):
             return
+        failed = self.failed if self.skip else None
         for rows, truth in zip(X.split(SCORED_ROWS), y.split(SCORED_ROWS, dim=1), strict=True):
-            for position, predicted, seconds in predictions(
-                self.fitted, rows, self.failed if self.skip else None
-            ):
+            for position, predicted, seconds in predictions(self.fitted, rows, failed):
                 self.correct[position] += ((truth == predicted) & (truth >= 0)).sum(1)
                 self.seconds[position] += seconds
 

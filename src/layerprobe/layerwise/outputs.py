@@ -47,27 +47,13 @@ LOGITS = "\0logits"  # name of the network's own output among collected rows; no
 
 
 class Dimensions(NamedTuple):
-    """Sizes of one row.
+    """Sizes of one row."""
 
-    Attributes
-    ----------
-    layers : dict of str to int
-        Number of features d of each layer, in order of execution.
-    output : tuple of int, or None
-        Shape of the network's own output without the batch; None if it is not a tensor of n rows.
-    heads : dict of str to int
-        Widths of the possible heads, see `LayerBatch`.
-    itemsize : int
-        Bytes of one number.
-    rows : int
-        Number of rows that the network was run on.
-    """
-
-    layers: dict[str, int]
-    output: tuple[int, ...] | None
-    heads: dict[str, int]
-    itemsize: int
-    rows: int
+    layers: dict[str, int]  # number of features d of each layer, in order of execution
+    output: tuple[int, ...] | None  # shape of the network's own output; None if it is not a tensor of n rows
+    heads: dict[str, int]  # widths of the possible heads, see `LayerBatch`
+    itemsize: int  # bytes of one number
+    rows: int  # that the network was run on
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,9 +185,11 @@ class Extractor:
         check_model(self.model)
         check_count("batch_size", self.batch_size)
         device_and_dtype(self.model, self.device)
-        if isinstance(self.layers, Iterable) and not isinstance(self.layers, str | Mapping):
-            object.__setattr__(self, "layers", tuple(self.layers))  # an iterator serves one pass only
-            if not self.layers:
+        if self.layers is not None:
+            several = isinstance(self.layers, Iterable) and not isinstance(self.layers, str | Mapping)
+            patterns = tuple(self.layers) if several else (self.layers,)  # an iterator serves one pass only
+            object.__setattr__(self, "layers", patterns)
+            if not patterns:
                 raise InputError(
                     "expected at least one layer or pattern, got none; layers=None is the default"
                 )
@@ -245,7 +233,8 @@ class Extractor:
             As for :func:`layerprobe.capture`.
         """
         share = _Share(data, self.batch_size, self.model) if shared else None
-        patterns, aliases = self._patterns(), self.aliases or {}
+        aliases = self.aliases or {}
+        patterns: Any = (list(aliases) or [...]) if self.layers is None else self.layers
         wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in patterns)
         shape: tuple[int, ...] | None = None
         heads: dict[str, Tensor] = {}
@@ -267,16 +256,14 @@ class Extractor:
             nonlocal seen
             if not rows:
                 raise InputError("no layer of the network gives one row of features per sample")
-            if share is not None and share.is_dummy:
-                rows = {layer: X[:0] for layer, X in rows.items()}
-                labels, indices = (None if column is None else column[:0] for column in (labels, indices))
+            kept = slice(0) if share is not None and share.is_dummy else slice(None)
+            rows = {layer: X[kept] for layer, X in rows.items()}
             size = len(next(iter(rows.values())))
             if not heads and OUTPUT in rows and shape and len(shape) <= 2:  # of a script, which takes no hook
                 heads[""] = rows[OUTPUT]
-            own = {name: X for name, X in heads.items() if self.head in (None, name)}
-            if share is not None and share.is_dummy:
-                own = {name: X[:0] for name, X in own.items()}
+            own = {name: X[kept] for name, X in heads.items() if self.head in (None, name)}
             own = {name: X for name, X in own.items() if len(X) == size}
+            labels, indices = (None if one is None else one[kept] for one in (labels, indices))
             positions = torch.arange(seen, seen + size)
             if share is not None:
                 positions = rank() + world_size() * positions
@@ -382,13 +369,6 @@ class Extractor:
         captured = collector.result()
         return LayerOutputs(captured.outputs, captured.labels, captured.indices)
 
-    def _patterns(self) -> Sequence[str | EllipsisType]:
-        if self.layers is None:
-            return list(self.aliases or {}) or [...]
-        if isinstance(self.layers, str | Mapping) or not isinstance(self.layers, Iterable):
-            return [self.layers]  # type: ignore[list-item]
-        return list(self.layers)
-
     def _pool_by_layer(self, flatten: Callable[[Tensor], Tensor]) -> Pool:
         """Return the pooling policies with the one of the network's own output in the first place."""
         own: dict[str, Any] = {OptionalPattern(OUTPUT): flatten}
@@ -459,20 +439,6 @@ def head_predictions(heads: Mapping[str, Tensor]) -> dict[str, tuple[int, Tensor
     }
 
 
-def configured_names(model: nn.Module) -> list[Any] | None:
-    """Return the names of the outputs in their order by ``model.config.id2label``; None without them.
-
-    Its keys are whole numbers, or texts of them as in a file config.json.
-    """
-    ids = getattr(getattr(model, "config", None), "id2label", None)
-    try:
-        by_output = {int(key): name for key, name in ids.items()} if isinstance(ids, Mapping) else {}
-    except (TypeError, ValueError):
-        return None
-    complete = by_output and sorted(by_output) == list(range(len(ids)))  # type: ignore[arg-type]
-    return [by_output[i] for i in range(len(by_output))] if complete else None
-
-
 class HeadCounts:
     """Counts of a network's predictions per class, for every possible head and set of labels.
 
@@ -517,10 +483,10 @@ class HeadCounts:
                 self._count(f"{name} > {threshold}", 2, (predicted > threshold).long(), y, parity)
 
     def _count(self, name: str, k: int, predicted: Tensor, y: Tensor, parity: Tensor) -> None:
-        shape = (self.num_sets, 2, k, self.num_classes + 1)
-        cells = (torch.arange(self.num_sets)[:, None] * 2 + parity) * k + predicted
-        added = (cells * (self.num_classes + 1) + y).flatten().bincount(minlength=math.prod(shape))
-        self.counts[name] = self.counts.get(name, 0) + added.view(shape)
+        sets = torch.arange(self.num_sets)[:, None].expand_as(y)
+        counts = self.counts.setdefault(name, y.new_zeros(self.num_sets, 2, k, self.num_classes + 1))
+        cells = sets, parity.expand_as(y), predicted.expand_as(y), y
+        counts.index_put_(cells, torch.ones_like(y), accumulate=True)
 
     def sum_over_processes(self) -> None:
         """Add the counts of the other processes of the job."""

@@ -8,7 +8,6 @@ from types import EllipsisType
 from typing import Any
 
 import torch
-from sklearn.base import ClassifierMixin
 from torch import nn
 
 from layerprobe.core.checks import check_count, check_number, check_strength
@@ -18,10 +17,11 @@ from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import count_rows
 from layerprobe.layers.capturing import Pool
-from layerprobe.layerwise.engine import SCORED_ROWS, read_label_sets
+from layerprobe.layers.listing import aligned
+from layerprobe.layerwise.classes import read_label_sets
+from layerprobe.layerwise.engine import SCORED_ROWS, reads_of
 from layerprobe.layerwise.outputs import Extractor
 from layerprobe.probes import Probes, named_probes
-from layerprobe.probes.base import MomentProbe
 from layerprobe.utils.memory_limit import SHARE, as_bytes, free_memory, readable, require_memory
 from layerprobe.utils.settings import default_settings
 
@@ -252,13 +252,6 @@ class ProbePlan:
             ]
             for layer in self.layers
         ]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(
-                c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in cells
-        ]
         forward = "" if self.forward is None else f", forward {self.forward:.1e} per row"
         hours = self.hours(1e11, self.passes)
         time = f"{hours:.2g} hours" if hours >= 0.1 else f"{3600 * hours:.2g} seconds"
@@ -266,7 +259,7 @@ class ProbePlan:
             [
                 f"Plan: {self.rows:,} training and {self.test_rows:,} test rows, {self.classes:,} classes, "
                 f"{self.label_sets} set(s) of labels",
-                *lines,
+                *aligned(cells, range(1, len(head))),
                 f"memory at most: {readable(self.held)} with outputs held"
                 + (
                     f", {readable(self.layer_by_layer)} with a pass per layer instead"
@@ -277,14 +270,6 @@ class ProbePlan:
                 f"operations: {self.flops(self.passes):.2e}{forward}; {time} at 1e11 per second",
             ]
         )
-
-
-def reads_of(probes: Iterable[ClassifierMixin]) -> frozenset[str]:
-    """Return what all these probes need to be fitted: names of sums, or "rows"."""
-    kinds = [
-        probe.reads if isinstance(probe, MomentProbe) and probe.streams else {"rows"} for probe in probes
-    ]
-    return frozenset().union(*kinds)
 
 
 @default_settings()

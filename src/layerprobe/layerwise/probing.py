@@ -25,7 +25,6 @@ from layerprobe.layers.batches import (
     count_rows,
     is_whole,
     keeps_order,
-    label_of_row,
     read_index,
     require_repeatable,
     row_index,
@@ -33,25 +32,25 @@ from layerprobe.layers.batches import (
 from layerprobe.layers.capturing import RowCollector
 from layerprobe.layerwise.classes import (
     Classes,
-    class_order,
-    escape_surrogates,
-    fitting_heads,
-    fitting_names,
-    output_names,
-)
-from layerprobe.layerwise.engine import (
-    Accuracies,
-    FittedProbe,
     LabelSets,
     as_kind,
     check_test_classes,
     class_indices,
+    class_order,
+    fitting_heads,
+    fitting_names,
+    given_labels,
+    output_names,
+    read_label_sets,
+)
+from layerprobe.layerwise.engine import (
+    Accuracies,
+    FittedProbe,
     count_correct,
     failures,
     fit_layer,
-    given_labels,
     new_sums,
-    read_label_sets,
+    reads_of,
     streams,
 )
 from layerprobe.layerwise.outputs import (
@@ -62,7 +61,7 @@ from layerprobe.layerwise.outputs import (
     LayerBatch,
     head_predictions,
 )
-from layerprobe.layerwise.planning import ProbePlan, reads_of
+from layerprobe.layerwise.planning import ProbePlan
 from layerprobe.probes import Probes, named_probes
 from layerprobe.probes.base import label_array, whole_numbers
 from layerprobe.utils.distributed import require_same, sum_over_processes
@@ -93,37 +92,29 @@ class ProbeTable(pd.DataFrame):
         return pd.DataFrame  # a part of the rows is a plain frame
 
     def __repr__(self) -> str:
-        if not set(COLUMNS) <= set(self.columns):
-            return repr(pd.DataFrame(self))
-        caption, tables = self._wide()
-        text = [caption]
-        for labels, wide in tables.items():
-            text += [f"{labels} labels", wide.to_string()]
-        return "\n".join(text)
+        parts = self._parts()
+        return "\n".join(one if isinstance(one, str) else one.to_string() for one in parts)
 
     def _repr_html_(self) -> str:
-        if not set(COLUMNS) <= set(self.columns):
-            return pd.DataFrame(self).to_html()
-        caption, tables = self._wide()
-        text = [f"<p>{escape(caption)}</p>"]
-        for labels, wide in tables.items():
-            text += [f"<p>{escape(labels)} labels</p>", wide.to_html()]
-        return "\n".join(text)
+        parts = self._parts()
+        return "\n".join(f"<p>{escape(one)}</p>" if isinstance(one, str) else one.to_html() for one in parts)
 
-    def _wide(self) -> tuple[str, dict[str, pd.DataFrame]]:
-        """Return a caption and, for each kind of labels, the accuracies as texts: layers x probes."""
+    def _parts(self) -> list[str | pd.DataFrame]:
+        """Return captions, and the accuracies as texts for each kind of labels: layers x probes."""
+        if not set(COLUMNS) <= set(self.columns):
+            return [pd.DataFrame(self)]
         split = "test" if (self["split"] == "test").any() else "train"
         rows = pd.DataFrame(self[self["split"] == split])
         if len(set(rows["fitted_on"]) - {""}) > 1:
             named = rows["probe"] + " on " + rows["fitted_on"]
             rows["probe"] = named.where(rows["fitted_on"] != "", rows["probe"])
-        tables = {}
+        parts: list[str | pd.DataFrame] = [f"ProbeTable: {len(self)} rows; accuracy on {split} data against"]
         for labels, part in rows.groupby("labels", sort=False):
             wide = part.pivot_table(
                 index="layer", columns="probe", values="accuracy", sort=False, dropna=False
             )
-            tables[str(labels)] = wide.map("{:.4f}".format, na_action="ignore").fillna("")
-        return f"ProbeTable: {len(self)} rows; accuracy on {split} data against", tables
+            parts += [f"{labels} labels", wide.map("{:.4f}".format, na_action="ignore").fillna("")]
+        return parts
 
     def plot(self, probe: str | None = None, *, title: str = "") -> "Figure":  # type: ignore[override]
         """Draw one probe's accuracy over the layers; see :func:`layerprobe.figures.accuracy_over_layers`.
@@ -250,7 +241,8 @@ def probe(
         _known_order(train, train_labels),
     )
     require_repeatable(train, "training data")
-    first = None if test is None else require_repeatable(test, "test data")
+    if test is not None:
+        require_repeatable(test, "test data")
     if task.processes > 1:
         task.require_shareable()
     labels, groups = task.choose_way()
@@ -262,11 +254,6 @@ def probe(
     if test is not None:
         splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, split.truth)
         seen: list[np.ndarray] = []
-        own = test[1] if isinstance(test, tuple) and len(test) > 1 else None
-        if isinstance(label := label_of_row(first), bool | np.bool_ | torch.Tensor):
-            own = torch.as_tensor(label).reshape(-1)[:1]
-        if isinstance(own, list | np.ndarray | torch.Tensor | pd.Series) and np.ndim(own) == 1:
-            as_kind(label_array(own), labels.classes, "the test labels")  # batches hold booleans as integers
 
         def score(batch: LayerBatch) -> None:
             given = as_kind(given_labels(batch.labels, "test"), labels.classes, "the test labels")
@@ -325,18 +312,13 @@ class _Task:
     known: Sequence[Any] | None = None  # names of the classes in the order that comes with the data
 
     def truth(self, labels: LabelSets, heads: Mapping[str, int]) -> _Truth | str | None:
-        """Return the classes as outputs of the network, or the reason why it is not known which is which.
+        """Return the training classes as outputs of the network, or the reason why these are not known.
 
-        Parameters
-        ----------
-        labels : LabelSets
-            Of the training data.
-        heads : mapping of str to int
-            The number of outputs of each possible head. Without any, there are no outputs.
+        Without possible heads, whose numbers of outputs are given, there are none.
         """
         if not heads:
             return None
-        given = escape_surrogates(labels.classes)
+        given = labels.classes
         known = fitting_names(given, class_order(labels.classes) or self.known)
         if self.class_names is not None:
             every = Classes.from_labels(given, None, self.class_names)
@@ -387,7 +369,7 @@ class _Task:
         if labels is None and is_whole(self.train):
             labels = read_label_sets(self.train, rows or 1, self.extractor.model)
         if self.processes > 1:
-            self.require_same_everywhere(rows)
+            self.require_same_everywhere(rows, labels)
         if rows is None:  # an iterator of unknown length may serve one pass only
             return labels, [None]
         sizes = self.dimensions
@@ -435,9 +417,11 @@ class _Task:
         """Return whether each process of the job has memory for the outputs of its rows."""
         elsewhere = sum(layer.outputs for layer in plan.layers) * (1 - 1 / self.processes)
         fits = plan.held - elsewhere <= self.memory_limit
-        if self.processes == 1:
-            return fits
-        return int(sum_over_processes(torch.tensor(int(fits)))) == self.processes
+        return self.sum(torch.tensor(int(fits))) == self.processes
+
+    def sum(self, count: Tensor) -> int:
+        """Return the sum of a number over the processes of the job."""
+        return int(sum_over_processes(count) if self.processes > 1 else count)
 
     def require_order(self, reason: str = "gives no indices") -> None:
         """Raise if the rows of the training data cannot be found among the named labels."""
@@ -450,12 +434,7 @@ class _Task:
     def are_positions(self, index: np.ndarray | None, *, given: bool) -> bool:
         """Return whether the items after the labels, if any were given, are positions in train_labels.
 
-        Parameters
-        ----------
-        index : ndarray of shape (n,), or None
-            The items of all rows, if they identify rows.
-        given : bool
-            Whether there are such items.
+        `index` (n,) holds the items of all rows if they identify rows.
         """
         labels = self.named
         assert labels is not None
@@ -477,20 +456,17 @@ class _Task:
                 f"got {', '.join(refused)}, which need all rows in one process"
             )
 
-    def require_same_everywhere(self, rows: int | None) -> None:
+    def require_same_everywhere(self, rows: int | None, labels: LabelSets | None) -> None:
         """Raise unless all processes of the job have the same network, labels and number of rows."""
-        if rows is None and self.named is None:
+        if rows is None and labels is None:
             raise InputError(
                 "each process of a job reads a part of an iterator's labels; give train_labels=, or data of "
                 "known length: arrays, a Dataset, or a loader"
             )
         require_same("network", *self.extractor.model.state_dict().values())
         require_same("number of training rows", torch.tensor(-1 if rows is None else rows))
-        if self.named is not None:
-            require_same("training labels", self.named.y)
-        elif is_whole(self.train):
-            labels = read_label_sets(self.train, rows or 1, self.extractor.model)
-            text = repr(labels.values()[0].tolist()).encode()
+        if labels is not None:
+            text = repr([values.tolist() for values in labels.values()]).encode()
             require_same("training labels", torch.frombuffer(bytearray(text), dtype=torch.uint8))
 
 
@@ -622,8 +598,7 @@ class _HeldRows(NamedTuple):
         if task.named is None:
             given = given_labels(self.given, "training")
             return LabelSets.of({"given": given}) if known is None else known.recode(given)
-        own = torch.tensor(len(self.positions))
-        total = int(sum_over_processes(own) if task.processes > 1 else own)
+        total = task.sum(torch.tensor(len(self.positions)))
         if task.are_positions(row_index(self.indices), given=self.indices is not None):
             return task.named.take(torch.as_tensor(self.indices))
         task.named.require_length(total)

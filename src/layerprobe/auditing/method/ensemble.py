@@ -11,7 +11,8 @@ from sklearn.base import clone
 from torch import Tensor
 
 from layerprobe.errors import DegenerateWarning, InputError
-from layerprobe.layerwise.engine import LabelSets, fit_layer
+from layerprobe.layerwise.classes import LabelSets
+from layerprobe.layerwise.engine import fit_layer
 from layerprobe.probes import REGISTRY, Probe, named_probes
 from layerprobe.probes.base import StagedProbe
 from layerprobe.utils.progress import report_count

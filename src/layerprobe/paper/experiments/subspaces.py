@@ -15,7 +15,8 @@ from sklearn.base import ClassifierMixin
 from torch import Tensor
 
 from layerprobe.errors import DegenerateWarning
-from layerprobe.layerwise.engine import FittedProbe, LabelSets, fit_layer, predictions
+from layerprobe.layerwise.classes import LabelSets
+from layerprobe.layerwise.engine import FittedProbe, fit_layer, predictions
 from layerprobe.paper.rows import tidy
 from layerprobe.paper.run_outputs import FinishedRun, LayerData, RunOutputs
 from layerprobe.probes import MASC
