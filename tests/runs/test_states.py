@@ -89,7 +89,7 @@ def test_variant_names_differences_from_the_recipe(tmp_path):
 @pytest.mark.parametrize("checkpoints", [False, True])
 def test_runs_fit_the_estimated_disk_space(tmp_path, checkpoints):
     specs = [spec_of(seed=seed) for seed in range(2)]
-    weights = sum(value.nbytes for value in untrained_network("mlp-digits", ()).state_dict().values())
+    weights = sum(value.nbytes for value in untrained_network(specs[0]).state_dict().values())
     needed = disk_needed(specs, jobs=1, checkpoints=checkpoints)
     peak = 0
 

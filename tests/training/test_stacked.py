@@ -208,12 +208,13 @@ def test_global_generators_are_restored(data):
     [
         ({"models": []}, "got 0 models, 3 sets of labels, 3 seeds"),
         ({"order_seeds": [1, 2]}, "3 models, 3 sets of labels, 2 seeds"),
-        ({"ys": torch.zeros(R, 5, dtype=torch.int64)}, "labels of lengths 5, 5, 5 for 90 inputs"),
+        ({"ys": torch.zeros(R, 5, dtype=torch.int64)}, r"y needs shape \(90,\), .* got \(5,\)"),
         (
-            {"ys": [torch.zeros(N), torch.zeros(N), torch.zeros(5)]},
-            "labels of lengths 90, 90, 5 for 90 inputs",
+            {"ys": [torch.zeros(n, dtype=torch.int64) for n in (N, N, 5)]},
+            r"y needs shape \(90,\), .* got \(5,\)",
         ),
-        ({"x": torch.zeros(0, 64), "ys": torch.zeros(R, 0)}, "for 0 inputs"),
+        ({"ys": [[0] * N] * R}, "y must be a tensor of n rows, got list"),
+        ({"x": torch.zeros(0, 64), "ys": torch.zeros(R, 0)}, "at least one sample"),
         ({"true_labels": torch.zeros(5)}, r"true_labels needs shape \(90,\).*got \(5,\)"),
         ({"models": [MLP(64), MLP(64), MLP(64, (32,))]}, "networks of one architecture"),
         ({"resume": [None]}, "3 seeds, 1 states"),

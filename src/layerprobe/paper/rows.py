@@ -20,6 +20,7 @@ Tables and figures read nothing else.
 """
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.runs.folders import Run, one_line
+from layerprobe.runs.folders import Run
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import variant
 from layerprobe.utils.files import read_file, replace_file
@@ -129,7 +130,7 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
             raise ValueError("a number is infinite")
         return rows
     except Exception as error:  # a file can hold anything
-        said = f"{path}: expected the rows of an experiment ({one_line(str(error))})"
+        said = f"{path}: expected the rows of an experiment ({textwrap.shorten(str(error), 300)})"
         raise DataError(f"{said}. Remove it and run the experiment again.") from error
 
 

@@ -37,19 +37,27 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     """
     pair = pair_of(spec.pair)
     images = load(pair.dataset, data_root)
-    if spec.subset is None and len(images.train_labels) != pair.train_size:
+    labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
+    if spec.subset is None and present != pair.train_size:
         raise InputError(
-            f"{pair.name} trains on {pair.train_size} images, but only {len(images.train_labels)} of "
-            f"{images.name!r} are present: name a subset of at most that many, or get the whole set"
+            f"{pair.name} trains on {pair.train_size} images, but only {present} of {images.name!r} are "
+            "present: name a subset of at most that many, or get the whole set"
         )
     if spec.corruption is None:
-        labels = _human_labels(spec, images, data_root)
-    elif spec.noise_seed is None:
-        labels = _published_labels(spec.corruption, images, pair.train_size)
-    else:
-        labels = noise.drawn(
-            spec.noise, images.train_labels, spec.corruption, images.num_classes, spec.noise_seed
+        human = human_labels(*spec.noise.split(":", 1), data_root)
+        same_size = human.labels.shape == labels.shape
+        if not (same_size and np.array_equal(human.changed, human.labels != labels)):
+            raise InputError(f"The human labels {spec.noise!r} do not belong to the images {images.name!r}.")
+        labels = human.labels
+    elif spec.noise_seed is not None:
+        labels = noise.drawn(spec.noise, labels, spec.corruption, K, spec.noise_seed)
+    elif present != pair.train_size:
+        raise InputError(
+            f"The published draw needs all {pair.train_size} training images of {images.name!r}, but only "
+            f"{present} are present. Get the whole set, or use uniform noise."
         )
+    else:
+        labels = noise.published(labels, spec.corruption, K).labels
     if spec.subset is None and spec.test_subset is None:
         return images, labels
     chosen = images.subset(spec.subset, test=spec.test_subset)
@@ -72,21 +80,3 @@ def data_record(images: ImageSet, labels: np.ndarray) -> dict[str, Any]:
         "train_images": len(images.train_images),
         "test_images": len(images.test_images),
     }
-
-
-def _published_labels(degree: float, images: ImageSet, whole: int) -> np.ndarray:
-    if len(images.train_labels) != whole:
-        raise InputError(
-            f"The published draw needs all {whole} training images of {images.name!r}, but only "
-            f"{len(images.train_labels)} are present. Get the whole set, or use uniform noise."
-        )
-    return noise.published(images.train_labels, degree, images.num_classes).labels
-
-
-def _human_labels(spec: RunSpec, images: ImageSet, data_root: Location | None) -> np.ndarray:
-    name, annotation = spec.noise.split(":", 1)
-    given = human_labels(name, annotation, data_root)
-    same_size = given.labels.shape == images.train_labels.shape
-    if not (same_size and np.array_equal(given.changed, given.labels != images.train_labels)):
-        raise InputError(f"The human labels {spec.noise!r} do not belong to the images {images.name!r}.")
-    return given.labels

@@ -23,12 +23,12 @@ from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import (
     ANEW,
     CHECKPOINT,
+    EPOCH_MODEL,
     MODEL,
     RECORD,
     Run,
     build_network,
     damage,
-    epoch_path,
     is_done,
     is_marked,
     mark_done,
@@ -55,20 +55,21 @@ from layerprobe.training import (
     train,
     train_stacked,
 )
+from layerprobe.training.recipe import NEVER
 from layerprobe.utils.distributed import from_first, rank, world_size
+from layerprobe.utils.files import Location
 from layerprobe.utils.settings import default_settings
 
 BATCH = 512  # samples per forward pass of an edit
-NEVER = 2.0  # a training accuracy that is not reached
 UNFINISHED = b"unfinished"  # what the first process of a job sends to the others
 
 
 @default_settings()
 def execute(
     spec: RunSpec,
-    root: str | os.PathLike[str],
+    root: Location,
     *,
-    data_root: str | os.PathLike[str] | None = None,
+    data_root: Location | None = None,
     device: torch.device | str = "cpu",
     on_epoch: Callable[[Epoch], object] | None = None,
     checkpoints: bool = False,
@@ -117,7 +118,7 @@ def execute(
             writer = _RunWriter.begin(spec, lease, images, labels, device, checkpoints)
             history = (partial(_train_edited, spec.edit) if spec.edit else train)(
                 writer.model,
-                y=torch.tensor(labels, device=device),
+                y=writer.y,
                 order_seed=spec.order_seed,
                 resume=writer.resume,
                 save=writer.save,
@@ -129,9 +130,7 @@ def execute(
 
 
 @contextmanager
-def _unfinished(
-    spec: RunSpec, root: str | os.PathLike[str], session: Session | None = None
-) -> Iterator[Lease | None]:
+def _unfinished(spec: RunSpec, root: Location, session: Session | None) -> Iterator[Lease | None]:
     """Hold the folder of a run that is not done, which is made if necessary; yield None if the run is done.
 
     In a job of several processes the first one holds it for all of them. The errors are those of `execute`.
@@ -157,7 +156,7 @@ def _unfinished(
             left = not is_marked(folder)  # it may have ended before this process had the lease
             if left:
                 remove_unfinished(folder)
-                if (folder / RECORD).exists() and not damage(folder):
+                if (folder / RECORD).exists() and not damage(folder):  # the weights are written
                     _seal(folder)
                     left = False
             from_first(UNFINISHED if left else b"")
@@ -174,16 +173,13 @@ def _seal(folder: Path) -> None:
 def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> dict[str, Any]:
     """Return the arguments of `train` that runs of one pair, recipe and subset share.
 
+    They are x, recipe, true_labels, test and inputs.
+
     Parameters
     ----------
     spec : RunSpec
     images : ImageSet
     device : torch.device
-
-    Returns
-    -------
-    dict
-        The arguments x, recipe, true_labels, test and inputs.
     """
     on_device = partial(torch.tensor, device=device)
     return {
@@ -202,7 +198,8 @@ class _RunWriter:
     spec: RunSpec
     lease: Lease  # the lease of its folder
     model: nn.Module  # the network, on its device
-    resume: TrainingState | None  # the last checkpoint, on the CPU
+    y: Tensor  # the labels, on this device
+    resume: TrainingState | None  # the last checkpoint, on the CPU: it is held as long as the run is trained
     chosen: list[int]  # the epochs whose weights are kept
 
     @classmethod
@@ -216,19 +213,17 @@ class _RunWriter:
         checkpoints: bool,
     ) -> Self:
         """Build the network, read the checkpoint, and record this session of training in run.json."""
-        folder = lease.folder
-        checkpoint = folder / CHECKPOINT
-        # On the CPU: it is held as long as the run is trained.
+        checkpoint = lease.folder / CHECKPOINT
         try:
             resume = load_checkpoint(checkpoint) if checkpoint.exists() else None
         except DataError as error:
             raise DataError(f"{error} Remove this file to begin the run anew.") from error
-        data = data_record(images, labels)
         if rank() == 0:
-            _record_session(spec, folder, data, device, resume)
+            _record_session(spec, lease.folder, data_record(images, labels), device, resume)
         model = build_network(spec).to(device)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
-        writer = cls(spec, lease, model, resume, chosen_epochs(spec.recipe.max_epochs) if checkpoints else [])
+        chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []
+        writer = cls(spec, lease, model, torch.tensor(labels, device=device), resume, chosen)
         if resume is None and rank() == 0:
             writer._keep(model.state_dict(), 0)
         return writer
@@ -253,7 +248,7 @@ class _RunWriter:
 
     def _keep(self, weights: Mapping[str, Tensor], epoch: int) -> None:
         if epoch in self.chosen:
-            path = epoch_path(self.lease.folder, epoch)
+            path = self.lease.folder / EPOCH_MODEL.format(epoch)
             path.parent.mkdir(exist_ok=True)
             self._write_weights(path, weights, epoch)
 
@@ -270,8 +265,11 @@ def _record_session(
         record = read_record(folder)
         _check_same("data", record.get("data"), data, folder)
         sessions = record.get("sessions", [])
-    origins = {"pair": PAIRS.origin(spec.pair), "dataset": SETS.origin(pair(spec.pair).dataset)}
-    origins |= {"noise": NOISES.origin(spec.noise)}
+    origins = {
+        "pair": PAIRS.origin(spec.pair),
+        "dataset": SETS.origin(pair(spec.pair).dataset),
+        "noise": NOISES.origin(spec.noise),
+    }
     outside = {kind: origin for kind, origin in origins.items() if origin}
     session = {
         "started": _now(),
@@ -333,9 +331,9 @@ def _train_edited(
 @default_settings()
 def execute_together(
     specs: Sequence[RunSpec],
-    root: str | os.PathLike[str],
+    root: Location,
     *,
-    data_root: str | os.PathLike[str] | None = None,
+    data_root: Location | None = None,
     device: torch.device | str = "cpu",
     on_epoch: Callable[[int, Epoch], object] | None = None,
     checkpoints: bool = False,
@@ -377,7 +375,6 @@ def execute_together(
     device = torch.device(device)
     refused: dict[int, LayerprobeError] = {}
     writers: dict[int, _RunWriter] = {}
-    ys: list[torch.Tensor] = []
     images: ImageSet | None = None
     with ExitStack() as leases:
         for member, spec in enumerate(specs):
@@ -387,19 +384,16 @@ def execute_together(
                     own_images, labels = run_data(spec, data_root)
                     images = images or own_images  # they are equal; keep one copy
                     writers[member] = _RunWriter.begin(spec, lease, images, labels, device, checkpoints)
-                    ys.append(torch.tensor(labels, device=device))
             except LayerprobeError as error:
                 refused[member] = error
         if images and writers:
-            _train_together(writers, ys, images, device, on_epoch)
+            _train_together(writers, common_arguments(specs[0], images, device), on_epoch)
     return [refused.get(member) or read_run(run_folder(root, spec)) for member, spec in enumerate(specs)]
 
 
 def _train_together(
     writers: dict[int, _RunWriter],
-    ys: list[torch.Tensor],
-    images: ImageSet,
-    device: torch.device,
+    common: dict[str, Any],
     on_epoch: Callable[[int, Epoch], object] | None,
 ) -> None:
     members, runs = list(writers), list(writers.values())
@@ -411,12 +405,12 @@ def _train_together(
 
     histories = train_stacked(
         [run.model for run in runs],
-        ys=ys,
+        ys=[run.y for run in runs],
         order_seeds=[run.spec.order_seed for run in runs],
         resume=[run.resume for run in runs],
         save=save,
         on_epoch=on_epoch and (lambda r, epoch: on_epoch(members[r], epoch)),
-        **common_arguments(runs[0].spec, images, device),
+        **common,
     )
     for run, history in zip(runs, histories, strict=True):
         if not is_done(run.lease.folder):  # interrupted earlier, after its last epoch
@@ -433,6 +427,6 @@ def groups(specs: Sequence[RunSpec]) -> list[list[RunSpec]]:
         same = replace(
             spec, corruption=0, noise="published", noise_seed=None, init_seed=0, order_seed=0, seed=None
         )
-        separate = spec.edit is not None or not stackable(untrained_network(spec.pair, spec.options))
+        separate = spec.edit is not None or not stackable(untrained_network(spec))
         alike.setdefault(spec if separate else same, []).append(spec)
     return list(alike.values())

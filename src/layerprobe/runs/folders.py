@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
@@ -34,18 +35,12 @@ from layerprobe.runs.leases import is_leased
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch, load_weights, seeded
-from layerprobe.utils.files import read_file, replace_file, sync_folder
+from layerprobe.utils.files import Location, read_file, replace_file, sync_folder
 from layerprobe.utils.settings import default_settings
 
-RECORD = "run.json"
-HISTORY = "history.csv"
-CHECKPOINT = "checkpoint.safetensors"
-MODEL = "model.safetensors"
-DONE = "done"
-MOST_BYTES = 2**40  # of weights
+RECORD, HISTORY, MODEL, DONE = "run.json", "history.csv", "model.safetensors", "done"
+CHECKPOINT, EPOCH_MODEL = "checkpoint.safetensors", "checkpoints/epoch-{:04}.safetensors"
 ANEW = "Remove the folder and train anew."
-
-Location = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,28 +93,6 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
     return Path(root) / spec.pair / spec.folder_name
 
 
-def damage(folder: Path) -> str:
-    """Return what is wrong with the weights of a run whose training has ended; empty if nothing is."""
-    try:
-        if is_marked(folder):
-            checksum_of(folder)
-        if not (folder / MODEL).is_file():
-            return f"{MODEL} is gone"
-        with safetensors.safe_open(folder / MODEL, "pt"):  # compares the header with the size of the file
-            return ""
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
-        return one_line(f"{MODEL} is damaged: {error}")
-
-
-def checksum_of(folder: Path) -> str | None:
-    """Return the SHA-256 of the model that `done` records; None for a run of an earlier version."""
-    marker = read_file(folder / DONE, most=1000)
-    try:
-        return str(json.loads(marker)["sha256"]) if marker else None
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{folder / DONE} is no record of ours: {error!r}") from error
-
-
 def is_marked(folder: Path) -> bool:
     """Return whether the training of a run has ended."""
     return os.path.lexists(folder / DONE)
@@ -130,24 +103,45 @@ def is_done(folder: Path) -> bool:
     return is_marked(folder) and not damage(folder)
 
 
+def damage(folder: Path) -> str:
+    """Return what is wrong with the weights of a run whose training has ended; empty if nothing is."""
+    try:
+        if is_marked(folder):
+            _recorded_checksum(folder)
+        if not (folder / MODEL).is_file():
+            return f"{MODEL} is gone"
+        with safetensors.safe_open(folder / MODEL, "pt"):  # compares the header with the size of the file
+            return ""
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        return _one_line(f"{MODEL} is damaged: {error}")
+
+
 def mark_done(folder: Path) -> None:
     """Mark a run as done whose other files are written; the marker comes last."""
-    checksum = hashlib.sha256(read_file(folder / MODEL, most=MOST_BYTES)).hexdigest()
+    checksum = _checksum(folder / MODEL)
     (folder / CHECKPOINT).unlink(missing_ok=True)
     for place in (folder, folder.parent, folder.parent.parent):
         sync_folder(place)
     replace_file(folder / DONE, json.dumps({"sha256": checksum}).encode())
 
 
-def epoch_path(folder: Path, epoch: int) -> Path:
-    """Return the path of the weights of a chosen epoch.
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(read_file(path, most=2**40)).hexdigest()
 
-    Parameters
-    ----------
-    folder : Path
-    epoch : int
-    """
-    return folder / "checkpoints" / f"epoch-{epoch:04}.safetensors"
+
+def _recorded_checksum(folder: Path) -> str | None:
+    """Return the SHA-256 of the model that `done` records; None for a run of an earlier version."""
+    marker = read_file(folder / DONE, most=1000)
+    try:
+        return str(json.loads(marker)["sha256"]) if marker else None
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{folder / DONE} is no record of ours: {error!r}") from error
+
+
+def build_network(spec: RunSpec) -> nn.Module:
+    """Return the initial network of a run, on the CPU."""
+    with seeded(spec.init_seed):
+        return pair(spec.pair).network(spec.options)
 
 
 def kept_epochs(folder: Path) -> list[int]:
@@ -156,10 +150,37 @@ def kept_epochs(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("epoch-")) for path in kept)
 
 
-def build_network(spec: RunSpec) -> nn.Module:
-    """Return the initial network of a run, on the CPU."""
-    with seeded(spec.init_seed):
-        return pair(spec.pair).network(spec.options)
+@default_settings()
+def load_model(folder: Location, epoch: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
+    """Return a run's network in evaluation mode.
+
+    Parameters
+    ----------
+    folder : path
+    epoch : int, optional
+        One of `kept_epochs`; 0 is the initial network. By default the last epoch of a run that is done.
+    device : torch.device or str
+
+    Raises
+    ------
+    DataError
+        If there is no run in this folder, or it does not have these weights.
+    """
+    run = read_run(folder)
+    path = run.folder / (MODEL if epoch is None else EPOCH_MODEL.format(epoch))
+    if not path.exists():
+        what, how = f"epoch {epoch}", "Train it with checkpoints, which keep chosen epochs"
+        if epoch is None:
+            what = "its last epoch"
+            how = "They are gone: remove the folder and train anew" if is_marked(run.folder) else "Finish it"
+        raise DataError(f"{run.folder}: this run has no weights of {what} ({path.name}). {how}.")
+    recorded = _recorded_checksum(run.folder) if epoch is None and run.done else None
+    if recorded and recorded != _checksum(path):
+        raise DataError(f"{path} is damaged: it is not the file that training wrote. {ANEW}")
+    model = build_network(run.spec)
+    with _reported(run.folder):
+        model.load_state_dict(load_weights(path)[0])
+    return model.to(device).eval()
 
 
 def read_run(folder: Location) -> Run:
@@ -180,40 +201,6 @@ def read_run(folder: Location) -> Run:
     return Run(folder, spec, history, is_done(folder), record)
 
 
-@default_settings()
-def load_model(folder: Location, epoch: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
-    """Return a run's network in evaluation mode.
-
-    Parameters
-    ----------
-    folder : path
-    epoch : int, optional
-        One of `kept_epochs`; 0 is the initial network. By default the last epoch of a run that is done.
-    device : torch.device or str
-
-    Raises
-    ------
-    DataError
-        If there is no run in this folder, or it does not have these weights.
-    """
-    run = read_run(folder)
-    path = run.folder / MODEL if epoch is None else epoch_path(run.folder, epoch)
-    if not path.exists():
-        what, how = f"epoch {epoch}", "Train it with checkpoints, which keep chosen epochs"
-        if epoch is None:
-            what = "its last epoch"
-            how = "They are gone: remove the folder and train anew" if is_marked(run.folder) else "Finish it"
-        raise DataError(f"{run.folder}: this run has no weights of {what} ({path.name}). {how}.")
-    if epoch is None and run.done and (expected := checksum_of(run.folder)):
-        found = hashlib.sha256(read_file(path, most=MOST_BYTES)).hexdigest()
-        if found != expected:
-            raise DataError(f"{path} is damaged: it is not the file that training wrote. {ANEW}")
-    model = build_network(run.spec)
-    with _reported(run.folder):
-        model.load_state_dict(load_weights(path)[0])
-    return model.to(device).eval()
-
-
 def read_record(folder: Path) -> dict[str, Any]:
     """Return the contents of run.json, or raise DataError."""
     if not os.path.lexists(folder / RECORD):
@@ -224,54 +211,6 @@ def read_record(folder: Path) -> dict[str, Any]:
             if not isinstance(record.get(name, None if name == "spec" else kind()), kind):
                 raise TypeError(f"{RECORD}: {name} is no {kind.__name__}")
         return record
-
-
-@contextmanager
-def _reported(folder: Path, record: dict[str, Any] | None = None) -> Iterator[None]:
-    """Report every error of reading a run as a DataError: files on a disk can hold anything."""
-    try:
-        yield
-    except UnknownNameError as error:  # not imported from the record: no file that we read can run code
-        origins = [session.get("origins") for session in (record or {}).get("sessions", [])]
-        came = f" The run was made with {one_line(json.dumps(origins[-1]))}." if any(origins) else ""
-        raise DataError(
-            f"{folder}: the run is not damaged, but needs a name that is not registered here. {error}{came} "
-            "Name the object, as in --pair PKG.MOD:NAME, or import the module that registers it."
-        ) from error
-    except Exception as error:
-        kind = "" if isinstance(error, LayerprobeError) else f"{type(error).__name__}: "
-        reason = one_line(f"{kind}{error}").rstrip(".")
-        raise DataError(f"{folder}: the run's files are damaged ({reason}). {ANEW}") from error
-
-
-def one_line(text: str, most: int = 300) -> str:
-    """Return a text in one line.
-
-    Parameters
-    ----------
-    text : str
-    most : int
-        Number of characters after which it is cut.
-    """
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[:most]} ..."
-
-
-def _read_history(folder: Path) -> pd.DataFrame:
-    columns = [field.name for field in fields(Epoch)]
-    if not os.path.lexists(folder / HISTORY):  # no epoch yet
-        return pd.DataFrame(columns=columns).astype(dict.fromkeys(columns, float) | {"epoch": int})
-    content = io.BytesIO(read_file(folder / HISTORY))
-    # As text: pandas' own parser of floats can err in the last bit.
-    history = pd.read_csv(content, dtype=str)[columns].astype(dict.fromkeys(columns, float) | {"epoch": int})
-    if history["epoch"].tolist() != list(range(1, len(history) + 1)):
-        raise ValueError(f"the epochs of {HISTORY} are not 1, 2, 3, ...")
-    shares = history[["train_accuracy", "true_accuracy", "test_accuracy"]]
-    if not (shares.isna() | ((shares >= 0) & (shares <= 1))).all(axis=None):
-        raise ValueError(f"{HISTORY} has an accuracy that is no share")
-    if not history["seconds"].between(0, 1e12).all():
-        raise ValueError(f"{HISTORY} has a duration that is no number of seconds")
-    return history
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
@@ -285,6 +224,23 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
     replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
+def _read_history(folder: Path) -> pd.DataFrame:
+    columns = [field.name for field in fields(Epoch)]
+    types = dict.fromkeys(columns, float) | {"epoch": int}
+    if not os.path.lexists(folder / HISTORY):  # no epoch yet
+        return pd.DataFrame(columns=columns).astype(types)
+    # As text: pandas' own parser of floats can err in the last bit.
+    history = pd.read_csv(io.BytesIO(read_file(folder / HISTORY)), dtype=str)[columns].astype(types)
+    if history["epoch"].tolist() != list(range(1, len(history) + 1)):
+        raise ValueError(f"the epochs of {HISTORY} are not 1, 2, 3, ...")
+    shares = history[["train_accuracy", "true_accuracy", "test_accuracy"]]
+    if not (shares.isna() | ((shares >= 0) & (shares <= 1))).all(axis=None):
+        raise ValueError(f"{HISTORY} has an accuracy that is no share")
+    if not history["seconds"].between(0, 1e12).all():
+        raise ValueError(f"{HISTORY} has a duration that is no number of seconds")
+    return history
+
+
 def write_history(folder: Path, history: Iterable[Epoch]) -> None:
     """Replace history.csv; its numbers have all their digits.
 
@@ -294,3 +250,25 @@ def write_history(folder: Path, history: Iterable[Epoch]) -> None:
     history : iterable of Epoch
     """
     replace_file(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False).encode())
+
+
+@contextmanager
+def _reported(folder: Path, record: dict[str, Any] | None = None) -> Iterator[None]:
+    """Report every error of reading a run as a DataError: files on a disk can hold anything."""
+    try:
+        yield
+    except UnknownNameError as error:  # not imported from the record: no file that we read can run code
+        origins = [session.get("origins") for session in (record or {}).get("sessions", [])]
+        came = f" The run was made with {_one_line(json.dumps(origins[-1]))}." if any(origins) else ""
+        raise DataError(
+            f"{folder}: the run is not damaged, but needs a name that is not registered here. {error}{came} "
+            "Name the object, as in --pair PKG.MOD:NAME, or import the module that registers it."
+        ) from error
+    except Exception as error:
+        kind = "" if isinstance(error, LayerprobeError) else f"{type(error).__name__}: "
+        reason = _one_line(f"{kind}{error}").rstrip(".")
+        raise DataError(f"{folder}: the run's files are damaged ({reason}). {ANEW}") from error
+
+
+def _one_line(text: str) -> str:
+    return textwrap.shorten(text, 300, placeholder=" ...")

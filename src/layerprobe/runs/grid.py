@@ -1,5 +1,6 @@
 """Train many runs: in processes of one thread each, on a cluster, stacked on a GPU, or by a torchrun job."""
 
+import textwrap
 import traceback
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
@@ -11,15 +12,16 @@ import torch
 
 from layerprobe.errors import DataError, LayerprobeError
 from layerprobe.runs.execution import execute, execute_together, groups
-from layerprobe.runs.folders import ANEW, Location, damage, is_done, is_marked, one_line, read_run, run_folder
+from layerprobe.runs.folders import ANEW, damage, is_done, is_marked, read_run, run_folder
 from layerprobe.runs.leases import BusyError, Session, is_leased, remove_left
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
 from layerprobe.runs.scheduler import Jobs, jobs_on, renamed_arguments, run_tasks, shared_places
 from layerprobe.runs.specs import RunSpec
-from layerprobe.runs.states import so_far, untrained_network
+from layerprobe.runs.states import so_far
 from layerprobe.training import Epoch
 from layerprobe.utils.distributed import rank, world_size
+from layerprobe.utils.files import Location
 from layerprobe.utils.settings import default_settings
 
 # Number of test images and shape of one image: the cost of a run is estimated before images are read.
@@ -65,9 +67,9 @@ class Outcome:
         if not isinstance(result, Exception):
             return cls(spec, "trained")
         kind = "" if isinstance(result, LayerprobeError) else f"{type(result).__name__}: "
-        state: Literal["busy", "failed"] = "busy" if isinstance(result, BusyError) else "failed"
+        error = textwrap.shorten(f"{kind}{result}", 1000, placeholder=" ...")
         trace = "".join(traceback.format_exception(result))
-        return cls(spec, state, one_line(f"{kind}{result}", 1000), trace)
+        return cls(spec, "busy" if isinstance(result, BusyError) else "failed", error, trace)
 
     @property
     def progress(self) -> State:
@@ -165,24 +167,17 @@ def remove_all_left(specs: Iterable[RunSpec], root: Location) -> None:
 
 
 def _train_group(
-    group: list[RunSpec],
-    *,
-    root: Location,
-    kept: Collection[RunSpec],
-    device: str,
-    data_root: Location | None,
-    session: Session,
+    group: list[RunSpec], *, root: Location, kept: Collection[RunSpec], session: Session, **options: Any
 ) -> list[Outcome]:
     """Train one run, or several as one model."""
-    options: dict[str, Any] = {"device": device, "data_root": data_root, "session": session}
-    options |= {"checkpoints": any(spec in kept for spec in group)}
+    options |= {"checkpoints": any(spec in kept for spec in group), "session": session}
+    options["on_epoch"] = lambda *_: session.check()
+    results: Sequence[object]
     try:
         if len(group) > 1:
-            results: Sequence[object] = execute_together(
-                group, root, on_epoch=lambda *_: session.check(), **options
-            )
+            results = execute_together(group, root, **options)
         else:
-            results = [execute(group[0], root, on_epoch=lambda _: session.check(), **options)]
+            results = [execute(group[0], root, **options)]
     except Exception as error:
         results = [error] * len(group)
     return [Outcome.of(spec, result) for spec, result in zip(group, results, strict=True)]
@@ -253,7 +248,6 @@ def _forward_operations(pair_name: str, options: tuple[tuple[str, Any], ...]) ->
     from torch.utils.flop_counter import FlopCounterMode
 
     _, shape = TEST_SIZES[pair(pair_name).dataset]
-    network = untrained_network(pair_name, options).eval()
     with FlopCounterMode(display=False) as counter, torch.device("meta"):
-        network(torch.empty(1, *shape))
+        pair(pair_name).network(options).eval()(torch.empty(1, *shape))
     return counter.get_total_flops()

@@ -6,11 +6,10 @@ at the end. If the holder was killed, a process on the same machine detects that
 process on another machine takes over after it has seen no refresh for `DURATION` seconds of its own time.
 
 A holder that was suspended, or cut off from the storage, for longer than that is superseded: another process
-works in the folder while the first one still runs. Nothing stops the computations of a superseded holder.
-`Lease.check`, called before each write, stops it before its next write. A write that passed this check before
-the takeover can still be completed after it. Files are replaced as a whole, so such a write cannot damage a
-file. It can replace a checkpoint or a history by that of the epoch before, which the next write of the new
-holder replaces again.
+works in the folder while the first one still runs. `Lease.check`, called before each write, stops a
+superseded holder before its next write. A write that passed this check before the takeover can still be
+completed after it. Files are replaced as a whole, so it cannot damage a file. It can replace a checkpoint or
+a history by that of the epoch before, which the next write of the new holder replaces again.
 
 The storage must create files exclusively and show them to every machine at once, as a local disk, NFS 4,
 Lustre or CephFS do. An object store behind a file interface does not.
@@ -22,7 +21,7 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +32,7 @@ from uuid import uuid4
 from filelock import SoftFileLease, Timeout
 
 from layerprobe.errors import DataError, InputError, LayerprobeError
-from layerprobe.utils.files import is_alive
+from layerprobe.utils.files import Location, is_alive
 
 FILE = "lease"
 SESSIONS = ".sessions"
@@ -79,14 +78,8 @@ class Session:
 
     @classmethod
     @contextmanager
-    def begin(cls, root: str | os.PathLike[str]) -> Iterator[Self]:
-        """Begin a session in the folder of all runs. Workers that are left when it ends stop their work.
-
-        Raises
-        ------
-        InputError
-            If `root` is a file.
-        """
+    def begin(cls, root: Location) -> Iterator[Self]:
+        """Begin a session in the folder of all runs. Workers that are left when it ends stop their work."""
         if Path(root).exists() and not Path(root).is_dir():
             raise InputError(f"expected a folder for the runs, got the file {root}; name another by --root")
         sessions = Path(root).absolute() / SESSIONS
@@ -124,30 +117,24 @@ def _remove_dead(sessions: Path) -> None:
 def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
     """Hold the lease of an existing folder in the block.
 
+    Raises BusyError if another process holds the lease, DataError if the lease cannot be written, and
+    AbandonedError if the session ends while this process waits.
+
     Parameters
     ----------
     folder : Path
     session : Session, optional
         The session that this process works for. A lease of another worker of the same session is waited for
         and taken over, since that worker is lost.
-
-    Raises
-    ------
-    BusyError
-        If another process holds the lease.
-    DataError
-        If the lease cannot be written.
-    AbandonedError
-        If the session ends while this process waits.
     """
-    lock, clear = _lease_file(folder), _empty_lease_remover(folder / FILE)
+    lock = _lease_file(folder)
 
     def is_busy() -> bool:
         if session:
             session.check()
         owner = lock.owner
         if owner is None:  # no lease, or its holder was killed before it wrote it, which filelock finds out
-            clear()
+            _remove_empty(folder / FILE)
             return False
         of_session = session and owner.token and (session.folder / owner.token).exists()
         return is_leased(folder) and not of_session
@@ -169,31 +156,21 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
         lock.release()
 
 
-def _empty_lease_remover(path: Path) -> Callable[[], None]:
-    """Return a function to call repeatedly, which removes an empty lease that does not change for `GRACE`.
+def _remove_empty(path: Path) -> None:
+    """Remove an empty lease that its holder has not written in `GRACE`.
 
     filelock never does: to it, an empty file is the lock of a very old version. Should another process write
     a lease at the same moment, it gets its file back.
     """
-    seen: tuple[os.stat_result, float] | None = None
-
-    def clear() -> None:
-        nonlocal seen
-        with contextlib.suppress(OSError):
-            now = path.lstat()
-            if not stat.S_ISREG(now.st_mode) or now.st_size:
-                seen = None
-            elif seen is None or (seen[0].st_ino, seen[0].st_ctime_ns) != (now.st_ino, now.st_ctime_ns):
-                seen = now, time.monotonic()
-            elif time.monotonic() - seen[1] >= GRACE:
-                aside = path.with_name(f".{FILE}.{uuid4().hex[:16]}.part")
-                path.rename(aside)
-                taken = aside.lstat()
-                if taken.st_ino != now.st_ino or taken.st_size:
-                    os.link(aside, path)
-                aside.unlink()
-
-    return clear
+    with contextlib.suppress(OSError):
+        empty = path.lstat()
+        if stat.S_ISREG(empty.st_mode) and not empty.st_size and not is_leased(path.parent):
+            aside = path.with_name(f".{FILE}.{uuid4().hex[:16]}.part")
+            path.rename(aside)
+            taken = aside.lstat()
+            if taken.st_ino != empty.st_ino or taken.st_size:
+                os.link(aside, path)
+            aside.unlink()
 
 
 def is_leased(folder: Path) -> bool:

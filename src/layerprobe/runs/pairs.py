@@ -69,18 +69,9 @@ PAIRS: Registry[Pair] = Registry("pair", "layerprobe.pairs", _check)
 
 
 def register_pair(pair: Pair) -> Pair:
-    """Register a pair of your own by its name, for runs, experiments and the option --pair.
+    """Register a pair of your own by its name, for runs, experiments and the option --pair; return it.
 
     Installed packages register theirs by the entry points "layerprobe.pairs".
-
-    Parameters
-    ----------
-    pair : Pair
-
-    Returns
-    -------
-    Pair
-        `pair`.
 
     Raises
     ------

@@ -7,6 +7,7 @@ from threading import Event, Lock, Thread
 from typing import Literal
 
 State = Literal["waiting", "training", "probing", "analysing", "done", "failed", "busy"]
+"""The state of a run; "busy" if another process has it."""
 INTERVAL = 1.0  # seconds between two looks at the folders
 
 
@@ -14,7 +15,6 @@ INTERVAL = 1.0  # seconds between two looks at the folders
 class Progress:
     """The progress of one run."""
 
-    # "waiting", "training", "probing", "analysing", "done", "failed", or "busy" if another process has it
     state: State
     step: int = 0  # the last complete epoch; while analysing, the number of the experiment, from 1
     # accuracy in [0, 1] on the labels trained on; while analysing, the share of experiments done
@@ -36,6 +36,8 @@ def follow_progress(
 ) -> Iterator[ProgressCallback]:
     """Report the progress of runs in other processes while the block runs.
 
+    Yields a function that reports what the caller knows, such as an end. No progress follows an end.
+
     Parameters
     ----------
     read : callable
@@ -43,22 +45,19 @@ def follow_progress(
     positions : collection of int
     report : ProgressCallback, optional
         Called with what has changed, from one thread at a time.
-
-    Yields
-    ------
-    ProgressCallback
-        Reports the progress of a run that the caller knows, such as its end. No progress follows an end.
     """
+    if report is None:
+        yield lambda position, progress: None
+        return
     lock, over = Lock(), Event()
     latest: dict[int, Progress] = {}
 
     def update(position: int, progress: Progress) -> None:
         with lock:
             before = latest.get(position)
-            if report is None or progress == before or (before and before.ended):
-                return
-            latest[position] = progress
-            report(position, progress)
+            if progress != before and not (before and before.ended):
+                latest[position] = progress
+                report(position, progress)
 
     def look() -> None:
         for position in positions:
@@ -71,12 +70,10 @@ def follow_progress(
             look()
 
     watcher = Thread(target=watch, name="progress", daemon=True)
-    if report is not None:
-        watcher.start()
+    watcher.start()
     try:
         yield update
     finally:
         over.set()
-        if report is not None:
-            watcher.join()
-            look()
+        watcher.join()
+        look()

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import textwrap
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
@@ -23,8 +24,8 @@ import torch
 
 from layerprobe.data.folders import data_folder
 from layerprobe.errors import InputError, LayerprobeError
-from layerprobe.runs.folders import Location
 from layerprobe.runs.leases import AbandonedError, Session
+from layerprobe.utils.files import Location
 from layerprobe.utils.registry import Registrations
 from layerprobe.utils.settings import one_thread
 
@@ -39,18 +40,11 @@ _ONE_TASK = Lock()  # a training run sets threads and draws random numbers for i
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster and its address.
-
-    Attributes
-    ----------
-    backend : {"dask", "ray"}
-        The kind of cluster.
-    address : str
-        The address of dask's scheduler, as tcp://host:8786. For Ray: "auto" on one of its machines,
-        host:6379, or ray://host:10001 from elsewhere.
-    """
+    """A running cluster."""
 
     backend: Literal["dask", "ray"]
+    # of dask's scheduler, as tcp://host:8786; for Ray "auto" on one of its machines, host:6379, or
+    # ray://host:10001 from elsewhere
     address: str
 
     @classmethod
@@ -61,11 +55,7 @@ class Cluster:
         ----------
         backend : {"loky", "dask", "ray"}
         address : str, optional
-
-        Raises
-        ------
-        InputError
-            If one of the two is given without the other.
+            Raises InputError if it is given for "loky", or is missing for another backend.
         """
         if backend == "loky":
             if address is not None:
@@ -109,16 +99,13 @@ def renamed_arguments(**names: str) -> Callable[[Function], Function]:
 def jobs_on(device: str, jobs: Jobs | None = None) -> Jobs:
     """Return how many processes train on a device: by default one per usable CPU core, or one on a GPU.
 
+    Raises InputError if `jobs` is below 1, or this machine does not have the device.
+
     Parameters
     ----------
     device : str
     jobs : int or Cluster, optional
-        The caller's choice, which is checked.
-
-    Raises
-    ------
-    InputError
-        If `jobs` is below 1, or this machine does not have the device.
+        The caller's choice.
     """
     from loky import cpu_count
 
@@ -136,8 +123,7 @@ def shared_places(jobs: Jobs, root: Location, data_root: Location | None) -> tup
 
     Parameters
     ----------
-    jobs : int or Cluster
-    root, data_root : path
+    jobs, root, data_root
         As for `train_grid`. Without `data_root`, a cluster gets the folder that LAYERPROBE_DATA names here.
     """
     if not isinstance(jobs, Cluster):
@@ -152,9 +138,8 @@ def run_tasks(
 ) -> Results[Task]:
     """Yield each task with its result or an exception, in the order in which they end.
 
-    A task whose process is killed is tried again, `ATTEMPTS` times in all. Each process of this machine is a
-    loky pool of its own: in a shared pool the death of one process ends the tasks of all, and the failing
-    task is unknown. Closing the generator kills the processes.
+    A task whose process is lost is tried again, `ATTEMPTS` times in all. Closing the generator kills the
+    processes. Raises InputError if the packages of the cluster are not installed, or none answers.
 
     Parameters
     ----------
@@ -167,50 +152,54 @@ def run_tasks(
     jobs : int or Cluster
         As `jobs_on` returns it.
     device : str
-
-    Raises
-    ------
-    InputError
-        If the packages of the cluster are not installed, or none answers at its address.
+        On a GPU, Ray gives each task one of its own; each dask worker must have one.
     """
     if not tasks:
         return
     with Session.begin(root) as session:
+        arguments = {"work": work, "session": session, "registered": Registrations.here()}
         if isinstance(jobs, Cluster):
-            yield from _run_on_cluster(work, tasks, jobs, session, device)
-            return
-        from loky import BrokenProcessPool, ProcessPoolExecutor
+            run_on = {"dask": _run_on_dask, "ray": _run_on_ray}[jobs.backend]
+            yield from run_on(partial(_run_on_worker, **arguments), tasks, jobs.address, device)
+        else:
+            yield from _run_here(partial(_run_in_process, **arguments), tasks, jobs)
 
-        one_thread = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
-        run = partial(_run_task, work=work, session=session, registered=Registrations.here())
-        start = partial(
-            ProcessPoolExecutor, max_workers=1, timeout=IDLE, initializer=_prepare, env=one_thread
-        )
-        waiting, deaths = deque(range(len(tasks))), Counter[int]()
-        idle = [start() for _ in range(min(jobs, len(tasks)))]
-        busy: dict[Future[Any], tuple[ProcessPoolExecutor, int]] = {}
-        try:
-            while waiting or busy:
-                while waiting and idle:
-                    process, position = idle.pop(), waiting.popleft()
-                    busy[process.submit(run, tasks[position])] = process, position
-                for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                    process, position = busy.pop(future)
-                    error = future.exception()
-                    if not isinstance(error, BrokenProcessPool):
-                        idle.append(process)
-                        yield tasks[position], error or future.result()
-                        continue
-                    idle.append(start())
-                    deaths[position] += 1
-                    if deaths[position] < ATTEMPTS:
-                        waiting.appendleft(position)
-                        continue
-                    killed = f"its process was killed {ATTEMPTS} times, maybe for lack of memory"
-                    yield tasks[position], LayerprobeError(f"{killed}; the same command resumes the run")
-        finally:
-            for process in [*idle, *(process for process, _ in busy.values())]:
-                process.shutdown(kill_workers=True)
+
+def _run_here(run: Callable[[Task], Any], tasks: Sequence[Task], jobs: int) -> Results[Task]:
+    """Run tasks in processes of this machine.
+
+    Each process is a loky pool of its own: in a shared pool the death of one process ends the tasks of all,
+    and the failing task is unknown.
+    """
+    from loky import BrokenProcessPool, ProcessPoolExecutor
+
+    one_thread = dict.fromkeys(["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1")
+    start = partial(ProcessPoolExecutor, max_workers=1, timeout=IDLE, initializer=_prepare, env=one_thread)
+    waiting, deaths = deque(range(len(tasks))), Counter[int]()
+    idle = [start() for _ in range(min(jobs, len(tasks)))]
+    busy: dict[Future[Any], tuple[ProcessPoolExecutor, int]] = {}
+    try:
+        while waiting or busy:
+            while waiting and idle:
+                process, position = idle.pop(), waiting.popleft()
+                busy[process.submit(run, tasks[position])] = process, position
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                process, position = busy.pop(future)
+                error = future.exception()
+                if not isinstance(error, BrokenProcessPool):
+                    idle.append(process)
+                    yield tasks[position], error or future.result()
+                    continue
+                idle.append(start())
+                deaths[position] += 1
+                if deaths[position] < ATTEMPTS:
+                    waiting.appendleft(position)
+                    continue
+                killed = f"its process was killed {ATTEMPTS} times, maybe for lack of memory"
+                yield tasks[position], LayerprobeError(f"{killed}; the same command resumes the run")
+    finally:
+        for process in [*idle, *(process for process, _ in busy.values())]:
+            process.shutdown(kill_workers=True)
 
 
 def _prepare() -> None:
@@ -219,7 +208,9 @@ def _prepare() -> None:
     torch.set_num_threads(1)
 
 
-def _run_task(task: Any, *, work: Callable[..., Any], session: Session, registered: Registrations) -> Any:
+def _run_in_process(
+    task: Any, *, work: Callable[..., Any], session: Session, registered: Registrations
+) -> Any:
     registered.apply()
     try:
         return work(task, session=session)
@@ -227,39 +218,21 @@ def _run_task(task: Any, *, work: Callable[..., Any], session: Session, register
         os._exit(1)  # the command was killed: nothing else ends a process that has lost its parent
 
 
-def _run_on_cluster(
-    work: Callable[..., Any], tasks: Sequence[Task], cluster: Cluster, session: Session, device: str
-) -> Results[Task]:
-    """Run tasks on a cluster, whose scheduler gives them to workers that are there or join later.
-
-    It tries a task again if its worker is lost. On a GPU, Ray gives each task one of its own; each dask
-    worker must have one.
-    """
-    run = {"dask": _run_on_dask, "ray": _run_on_ray}[cluster.backend]
-    yield from run(_WorkerTask(work, session, Registrations.here()), tasks, cluster.address, device)
-
-
-@dataclass(frozen=True)
-class _WorkerTask:
-    """Do a task on a worker; return an exception instead of raising it."""
-
-    work: Callable[..., Any]
-    session: Session
-    registered: Registrations
-
-    def __call__(self, task: Any) -> Any:
-        root = self.session.folder.parent.parent
-        try:
-            if not self.session.folder.exists():
-                raise InputError(
-                    f"{socket.gethostname()} does not see {root} as the command that sent this work does; "
-                    "name a --root on storage that all workers share"
-                )
-            with _ONE_TASK, one_thread():
-                self.registered.apply()
-                return self.work(task, session=self.session)
-        except (Exception, AbandonedError) as error:
-            return error
+def _run_on_worker(
+    task: Any, *, work: Callable[..., Any], session: Session, registered: Registrations
+) -> Any:
+    """Run a task on a worker of a cluster; return an exception instead of raising it."""
+    try:
+        if not session.folder.exists():
+            raise InputError(
+                f"{socket.gethostname()} does not see {session.folder.parent.parent} as the command that "
+                "sent this work does; name a --root on storage that all workers share"
+            )
+        with _ONE_TASK, one_thread():
+            registered.apply()
+            return work(task, session=session)
+    except (Exception, AbandonedError) as error:
+        return error
 
 
 def _run_on_dask(
@@ -318,7 +291,7 @@ def _run_on_ray(
 
 
 def _lost(error: BaseException) -> LayerprobeError:
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    reason = textwrap.shorten(f"{type(error).__name__}: {error}", 300)
     return LayerprobeError(f"the cluster gave the run up ({reason}); the same command resumes it")
 
 
@@ -338,5 +311,5 @@ def _no_extra(backend: str, error: ImportError) -> InputError:
 
 
 def _wrong_address(what: str, address: str, error: Exception) -> InputError:
-    reason = " ".join(str(error).split())[:300]
+    reason = textwrap.shorten(str(error), 300)
     return InputError(f"no {what} answers at {address!r} ({reason}); start one, or correct --address")

@@ -97,60 +97,54 @@ class RunSpec:
     def __post_init__(self) -> None:
         pair_of(self.pair)
         human = ":" in self.noise
-        named = re.fullmatch(r"[\w-]+:\w+", self.noise)
-        if not (named if human else self.noise in noises.REGISTRY or self.noise == "published"):
+        drawn = self.noise == "published" or self.noise in noises.REGISTRY
+        if not (drawn or re.fullmatch(r"[\w-]+:\w+", self.noise)):
             known = ", ".join([*noises.REGISTRY, "published"])
             raise UnknownNameError(
                 f"noise must be one of {known}, or human labels as 'cifar-10n:worst', got {self.noise!r}"
             )
         if human:
             check_annotation(*self.noise.split(":"))
-        if human != (self.corruption is None):
+        p = self.corruption
+        if human != (p is None):
             raise InputError(
                 "corruption must be a probability for drawn noise and None for human labels, "
-                f"got {self.corruption!r} with noise {self.noise!r}"
+                f"got {p!r} with noise {self.noise!r}"
             )
-        number = self.corruption is None or isinstance(self.corruption, Real)
-        if not number or (self.corruption is not None and not 0 <= self.corruption <= 1):
-            raise InputError(f"corruption must be a probability in [0, 1], got {self.corruption!r}")
-        if is_seeded(self.noise) != (self.noise_seed is not None):
+        if p is not None and not (isinstance(p, Real) and 0 <= p <= 1):
+            raise InputError(f"corruption must be a probability in [0, 1], got {p!r}")
+        if _is_seeded(self.noise) != (self.noise_seed is not None):
             raise InputError(
                 "noise_seed must be given for seeded noise and None for any other (published, human labels), "
                 f"got {self.noise_seed!r} with noise {self.noise!r}"
             )
+        # Every number gets one type: 1, 1.0 and NumPy's 1.0 are the same run and need the same key.
+        exact: dict[str, Any] = {"corruption": None if p is None else float(p) + 0.0}  # -0.0 is 0.0
         for name in WHOLE:
             value = getattr(self, name)
             least = int(name.endswith("subset"))
             if value is not None and (not isinstance(value, Integral) or not least <= int(value) < 2**63):
                 limits = f"of at least {least} and below 2^63"
                 raise InputError(f"{name} must be a whole number {limits}, got {value!r}")
+            exact[name] = None if value is None else int(value)
         if self.seed is not None:
             derived = Seeds.derive(self.seed)
-            drawn = derived.noise if is_seeded(self.noise) else None
-            if (self.noise_seed, self.init_seed, self.order_seed) != (drawn, derived.init, derived.order):
+            noise_seed = derived.noise if _is_seeded(self.noise) else None
+            seeds = noise_seed, derived.init, derived.order
+            if (self.noise_seed, self.init_seed, self.order_seed) != seeds:
                 raise InputError(f"seed must be None unless the other seeds derive from it, got {self.seed}")
         if self.edit and self.edit.epoch >= self.recipe.max_epochs:
             raise InputError(
                 f"the edit's epoch must be below max_epochs, {self.recipe.max_epochs}, got {self.edit.epoch}"
             )
-        if self.weights is not None:
-            changed = bool(self.options) or self.subset is not None or self.edit is not None
-            if self.weights != "published" or self.noise != "published" or changed:
-                raise InputError(
-                    "weights must be None, or 'published' for a network of the pair's own options on all "
-                    f"images with published noise; got {self.weights!r}"
-                )
-        self._normalise_numbers()
-
-    def _normalise_numbers(self) -> None:
-        """Give every number one type: 1, 1.0 and NumPy's 1.0 are the same run and need the same key."""
-        exact: dict[str, Any] = {
-            name: None if getattr(self, name) is None else int(getattr(self, name)) for name in WHOLE
-        }
-        exact["corruption"] = None if self.corruption is None else float(self.corruption) + 0.0  # -0.0 is 0.0
-        exact["options"] = tuple(
-            sorted((name, _as_tuples(value)) for name, value in dict(self.options).items())
-        )
+        changed = bool(self.options) or self.subset is not None or self.edit is not None
+        if self.weights is not None and (changed or self.weights != "published" or self.noise != "published"):
+            raise InputError(
+                "weights must be None, or 'published' for a network of the pair's own options on all "
+                f"images with published noise; got {self.weights!r}"
+            )
+        options = {name: _as_tuples(value) for name, value in dict(self.options).items()}
+        exact["options"] = tuple(sorted(options.items()))
         for name, value in exact.items():
             object.__setattr__(self, name, value)
 
@@ -195,12 +189,9 @@ class RunSpec:
         if protocol not in ("independent", "published"):
             raise InputError(f"protocol must be 'independent' or 'published', got {protocol!r}")
         changes = {name: value for name, value in overrides.items() if value is not None}
-        unknown = changes.keys() - {field.name for field in fields(Recipe)}
-        if unknown:
-            raise InputError(
-                f"Unknown: {', '.join(sorted(unknown))}. A recipe has "
-                f"{', '.join(field.name for field in fields(Recipe))}."
-            )
+        known = [field.name for field in fields(Recipe)]
+        if unknown := ", ".join(sorted(changes.keys() - set(known))):
+            raise InputError(f"Unknown: {unknown}. A recipe has {', '.join(known)}.")
         if changes.get("optimizer") == "adam":
             changes = {"momentum": 0.0} | changes
         if protocol == "published":
@@ -214,7 +205,7 @@ class RunSpec:
             recipe=replace(pair_of(pair).recipe, **changes),
             init_seed=seeds.init,
             order_seed=seeds.order,
-            noise_seed=seeds.noise if is_seeded(noise) else None,
+            noise_seed=seeds.noise if _is_seeded(noise) else None,
             noise=noise,
             subset=subset,
             test_subset=test_subset,
@@ -252,7 +243,7 @@ class RunSpec:
         return "-".join([noise, *seed, self.key[:12]])
 
 
-def is_seeded(noise: str) -> bool:
+def _is_seeded(noise: str) -> bool:
     """Return whether a kind of noise is drawn with the seed of a run."""
     return noise != "published" and ":" not in noise
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import product
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import nn
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.runs.folders import ANEW, RECORD, Location, damage, is_marked, read_run, run_folder
+from layerprobe.runs.folders import ANEW, RECORD, damage, is_marked, read_run, run_folder
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
+from layerprobe.utils.files import Location
 
 ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
 
@@ -60,16 +62,8 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
 
 def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
     folder = run_folder(root, spec)
-    row = {
-        "pair": spec.pair,
-        "corruption": spec.corruption,
-        "seed": spec.seed,
-        "variant": variant(spec),
-        "state": "missing",
-        "epochs": 0,
-        "folder": str(folder.relative_to(root)),
-        "reason": "",
-    }
+    row = {"pair": spec.pair, "corruption": spec.corruption, "seed": spec.seed, "variant": variant(spec)}
+    row |= {"state": "missing", "epochs": 0, "folder": str(folder.relative_to(root)), "reason": ""}
     if not os.path.lexists(folder / RECORD):
         return row
     try:
@@ -78,9 +72,8 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
         return row | _damaged(str(error))
     if is_marked(folder) and not run.done:
         return row | _damaged(f"{folder}: {damage(folder)}. {ANEW}")
-    state = "done" if run.done else "running" if run.running else "resumable"
     row |= {
-        "state": state,
+        "state": "done" if run.done else "running" if run.running else "resumable",
         "epochs": len(run.history),
         "memorised": None if spec.weights else run.memorised,
         "seconds": run.seconds,
@@ -98,9 +91,8 @@ def variant(spec: RunSpec) -> str:
     """Return the differences from the pair's own recipe and data in words; empty if there are none."""
     own, usual = asdict(spec.recipe), asdict(pair(spec.pair).recipe)
     changed = {name: value for name, value in own.items() if value != usual[name]} | dict(spec.options)
-    changed |= {
-        name: getattr(spec, name) for name in ("subset", "test_subset") if getattr(spec, name) is not None
-    }
+    sizes = {"subset": spec.subset, "test_subset": spec.test_subset}
+    changed |= {name: size for name, size in sizes.items() if size is not None}
     if spec.edit:
         bias = "" if spec.edit.bias == "probe" else f" with bias {spec.edit.bias}"
         changed["edit"] = f"{spec.edit.probe} after epoch {spec.edit.epoch}{bias}"
@@ -142,10 +134,12 @@ def _full_grids(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
     for family, members in families.items():
         degrees, seeds = {spec.corruption for spec in members}, {spec.seed for spec in members}
         grid |= dict.fromkeys(_with(family, degree, seed) for degree, seed in product(degrees, seeds))
-    order = sorted(
-        grid, key=lambda spec: (spec.pair, spec.noise, _none_last(spec.corruption), _none_last(spec.seed))
-    )
-    return order, damaged
+
+    def place(spec: RunSpec) -> tuple[Any, ...]:
+        numbers = (inf if number is None else number for number in (spec.corruption, spec.seed))
+        return (spec.pair, spec.noise, *numbers)
+
+    return sorted(grid, key=place), damaged
 
 
 def _with(spec: RunSpec, corruption: float | None, seed: int | None) -> RunSpec:
@@ -155,10 +149,6 @@ def _with(spec: RunSpec, corruption: float | None, seed: int | None) -> RunSpec:
     return replace(
         spec, corruption=corruption, seed=seed, noise_seed=drawn, init_seed=seeds.init, order_seed=seeds.order
     )
-
-
-def _none_last(value: float | None) -> float:
-    return float("inf") if value is None else value
 
 
 def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
@@ -177,17 +167,10 @@ def so_far(root: Location, spec: RunSpec) -> tuple[int, float]:
     return len(history), float(history["train_accuracy"].iloc[-1]) if len(history) else 0.0
 
 
-def untrained_network(pair_name: str, options: tuple[tuple[str, Any], ...]) -> nn.Module:
-    """Return a pair's network on the meta device, without memory for its weights.
-
-    Parameters
-    ----------
-    pair_name : str
-        A name in `layerprobe.runs.pairs.PAIRS`.
-    options : tuple of (str, value)
-    """
+def untrained_network(spec: RunSpec) -> nn.Module:
+    """Return the network of a run on the meta device, without memory for its weights."""
     with torch.device("meta"):
-        return pair(pair_name).network(options)
+        return pair(spec.pair).network(spec.options)
 
 
 def disk_needed(specs: Sequence[RunSpec], *, jobs: int, checkpoints: bool) -> int:
@@ -203,7 +186,7 @@ def disk_needed(specs: Sequence[RunSpec], *, jobs: int, checkpoints: bool) -> in
     """
     lasting, training = 0, []
     for spec in specs:
-        network = untrained_network(spec.pair, spec.options)
+        network = untrained_network(spec)
         training.append(bytes_needed(network, spec.recipe))
         lasting += bytes_needed(network, spec.recipe, keep_chosen=checkpoints) - training[-1]
         lasting += sum(tensor.nbytes for tensor in network.state_dict().values())

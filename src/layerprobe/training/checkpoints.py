@@ -1,8 +1,7 @@
 """Training state between two epochs, and its files: safetensors with JSON headers, written atomically."""
 
-import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -11,10 +10,9 @@ from torch import Tensor, nn
 
 from layerprobe.errors import InputError
 from layerprobe.training.recipe import Epoch, Recipe
-from layerprobe.utils.files import read_tensors, write_tensors
+from layerprobe.utils.files import Location, read_tensors, write_tensors
 
 STATE, WEIGHTS = "training state", "weights"  # kinds of file
-Location = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +38,14 @@ class TrainingState:
 
     @classmethod
     def of(cls, model: nn.Module, optimizer: torch.optim.Optimizer, history: list[Epoch]) -> Self:
-        """Return the present state.
+        """Return the present state, whose tensors are not copied: save or clone them before the next step.
 
         Parameters
         ----------
         model : nn.Module
-            The network in training. Its tensors are not copied: save or clone them before the next step.
+            The network in training.
         optimizer : torch.optim.Optimizer
-            The optimiser of its parameters. Its tensors are not copied either.
+            The optimiser of its parameters.
         history : list of Epoch
             All epochs so far.
         """
@@ -102,10 +100,8 @@ def save_checkpoint(path: Location, state: TrainingState) -> None:
 
     Parameters
     ----------
-    path : str or path-like
-        The file, replaced atomically if it exists.
+    path : path
     state : TrainingState
-        Weights, optimiser state and history.
     """
     tensors = {f"model.{name}": value for name, value in state.model.items()}
     tensors |= {f"optimizer.{name}": value for name, value in state.optimizer.items()}
@@ -117,8 +113,7 @@ def load_checkpoint(path: Location, device: torch.device | str = "cpu") -> Train
 
     Parameters
     ----------
-    path : str or path-like
-        The file.
+    path : path
     device : torch.device or str
         Device of the tensors.
 
@@ -140,8 +135,7 @@ def save_weights(path: Location, weights: Mapping[str, Tensor], header: Mapping[
 
     Parameters
     ----------
-    path : str or path-like
-        The file, replaced atomically if it exists.
+    path : path
     weights : mapping of str to Tensor
         The network's ``state_dict``.
     header : mapping of str to JSON value
@@ -157,8 +151,7 @@ def load_weights(
 
     Parameters
     ----------
-    path : str or path-like
-        The file.
+    path : path
     device : torch.device or str
         Device of the tensors.
 
@@ -189,9 +182,7 @@ def bytes_needed(model: nn.Module, recipe: Recipe, *, keep_chosen: bool = False)
     Parameters
     ----------
     model : nn.Module
-        The network.
     recipe : Recipe
-        Optimiser and number of epochs.
     keep_chosen : bool
         Include the weights of all `chosen_epochs`.
 
@@ -200,11 +191,7 @@ def bytes_needed(model: nn.Module, recipe: Recipe, *, keep_chosen: bool = False)
     int
         Bytes.
     """
-    weights = _bytes(model.state_dict().values())
-    slots = len(recipe.slots - {"step"}) * _bytes(model.parameters())
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    slots = len(recipe.slots - {"step"}) * sum(tensor.nbytes for tensor in model.parameters())
     kept = len(chosen_epochs(recipe.max_epochs)) if keep_chosen else 0
     return 2 * (weights + slots) + kept * weights
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -143,23 +143,16 @@ def check_training_data(
     soft: bool = False,
     **others: tuple[Tensor, Tensor] | None,
 ) -> None:
-    """Raise unless there are rows, with exactly one valid label per row.
+    """Raise InputError unless all are tensors of rows, with exactly one valid label per row.
 
     Parameters
     ----------
     x : Tensor, shape (n, ...)
-    y : Tensor, shape (n,), int64
-    true_labels : Tensor, shape (n,), int64, optional
+    y, true_labels : Tensor, shape (n,), int64
     soft : bool
         Also accept class probabilities (n, K) as `y`.
     **others : (x, y), optional
         Other data by name.
-
-    Raises
-    ------
-    InputError
-        If anything is no tensor, the shapes do not match, labels are negative or no whole numbers, or
-        probabilities are not finite or negative.
     """
     _require_tensors(x=x, y=y, true_labels=true_labels)
     if not len(x):
@@ -215,16 +208,9 @@ def _train_epoch(
     optimizer: torch.optim.Optimizer,
     inputs: Inputs | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Train on every row once.
+    """Train on every row once; return this process's part of the mean loss, its rows and their predictions.
 
-    Returns
-    -------
-    loss : Tensor, shape ()
-        This process's part of the mean loss.
-    rows : Tensor, shape (m,), int64
-        Its rows, in their order.
-    predicted : Tensor, shape (m,), int64
-        Their predicted labels, before each step.
+    Both are Tensors of shape (m,), int64, in the order of the rows; labels are predicted before each step.
     """
     num_classes = y.shape[1] if y.ndim == 2 else int(y.max()) + 1
     model.train()
@@ -266,13 +252,13 @@ def _check_splittable(model: nn.Module) -> None:
     """Raise if there are several processes and a training step depends on how a batch is split."""
     if world_size() == 1:
         return
-    name = next((name for name, module in model.named_modules() if isinstance(module, _BatchNorm)), None)
-    if name is not None:
-        raise InputError(
-            f"layer {name!r} normalises over batches, and each of {world_size()} processes has only a part "
-            "of a batch; train this network in one process, or use layers that normalise per row (LayerNorm, "
-            "GroupNorm)"
-        )
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            raise InputError(
+                f"layer {name!r} normalises over batches, and each of {world_size()} processes has only a "
+                "part of a batch; train this network in one process, or use layers that normalise per row "
+                "(LayerNorm, GroupNorm)"
+            )
 
 
 def _require_same_start(
@@ -282,12 +268,7 @@ def _require_same_start(
     if world_size() == 1:
         return
     device = next(iter(model.state_dict().values())).device
-    slots = [
-        value
-        for parameter in model.parameters()
-        for _, value in sorted(optimizer.state[parameter].items())
-        if isinstance(value, Tensor)
-    ]
+    slots = [slot for _, slot in sorted(TrainingState.of(model, optimizer, []).optimizer.items())]
     require_same("network", *model.state_dict().values())
     require_same("data to train and test on", *(tensor for tensor in data if tensor is not None))
     text = torch.tensor([*settings.encode()], device=device)
@@ -343,9 +324,7 @@ def accuracy(
     model : nn.Module
         Maps inputs to logits (n, K).
     x : Tensor, shape (n, ...)
-        Inputs.
     y : Tensor, shape (n,), int64
-        Labels.
     inputs : callable, optional
         As for `train`.
     batch_size : int
@@ -363,7 +342,6 @@ def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_
     model : nn.Module
         Maps inputs to logits (n, K).
     x : Tensor, shape (n, ...)
-        Inputs.
     inputs : callable, optional
         As for `train`.
     batch_size : int
@@ -384,6 +362,5 @@ def share_equal(predicted: Tensor, labels: Tensor) -> float:
     Parameters
     ----------
     predicted, labels : Tensor, shape (n,)
-        Predicted and expected labels.
     """
     return (predicted == labels).double().mean().item()

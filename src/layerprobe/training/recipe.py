@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from layerprobe.core.checks import LARGEST_COUNT
 from layerprobe.errors import InputError
 
+NEVER = 2.0  # a target accuracy that is never reached
+
 
 @dataclass(frozen=True)
 class Epoch:
@@ -83,9 +85,9 @@ class Recipe:
             object.__setattr__(self, name, kind(value))  # 1, 1.0 and NumPy's 1 give equal recipes
         if self.optimizer not in ("adam", "sgd"):
             raise InputError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}")
-        for name, at_least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):
-            if not getattr(self, name) >= at_least:
-                raise InputError(f"{name} must be at least {at_least}, got {getattr(self, name)}")
+        for name, least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):
+            if not getattr(self, name) >= least:
+                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("batch_size", "max_epochs"):
             if getattr(self, name) > LARGEST_COUNT:
                 raise InputError(f"{name} must be at most {LARGEST_COUNT:,}, got {getattr(self, name)}")
@@ -93,7 +95,7 @@ class Recipe:
             raise InputError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
         if self.optimizer == "adam" and self.momentum:
             raise InputError(f"momentum applies to SGD only; for Adam leave it at 0, got {self.momentum}")
-        if not 0 < self.target <= 2:  # above 1 is never reached; larger values are percentages by mistake
+        if not 0 < self.target <= NEVER:  # larger values are percentages by mistake
             raise InputError(
                 f"target must be a share such as 0.999 (above 1: never stop early), got {self.target}"
             )

@@ -9,10 +9,8 @@ from torch import Tensor, nn
 
 from layerprobe.errors import InputError
 from layerprobe.training.loop import Inputs, Stop, accuracy, check_training_data, predict, share_equal, train
-from layerprobe.training.recipe import Epoch, Recipe
+from layerprobe.training.recipe import NEVER, Epoch, Recipe
 from layerprobe.utils.settings import default_settings
-
-NEVER = 2.0  # a target accuracy that is never reached
 
 
 @dataclass(frozen=True)
@@ -145,22 +143,19 @@ def retrain(
 
     def measure(epoch: int, validation_accuracy: float) -> None:
         predicted = predict(network, x, inputs=inputs)
-        history.append(
-            RetrainingEpoch(
-                epoch=epoch,
-                train_accuracy=share_equal(predicted, y),
-                true_accuracy=math.nan if true_labels is None else share_equal(predicted, true_labels),
-                validation_accuracy=validation_accuracy,
-                evaluation_accuracy=(
-                    math.nan if evaluation is None else accuracy(network, *evaluation, inputs=inputs)
-                ),
-            )
+        measured = RetrainingEpoch(
+            epoch=epoch,
+            train_accuracy=share_equal(predicted, y),
+            true_accuracy=math.nan if true_labels is None else share_equal(predicted, true_labels),
+            validation_accuracy=validation_accuracy,
+            evaluation_accuracy=accuracy(network, *evaluation, inputs=inputs) if evaluation else math.nan,
         )
+        history.append(measured)
 
     def best_epoch() -> int:
         return max(history[1:], key=lambda epoch: epoch.validation_accuracy).epoch
 
-    def after(epoch: Epoch) -> None:
+    def note(epoch: Epoch) -> None:
         nonlocal best
         measure(epoch.epoch, epoch.test_accuracy)
         if best_epoch() == epoch.epoch:
@@ -168,14 +163,6 @@ def retrain(
 
     measure(0, accuracy(network, *validation, inputs=inputs))
     train(
-        network,
-        x,
-        y,
-        recipe,
-        order_seed=order_seed,
-        test=validation,
-        inputs=inputs,
-        on_epoch=after,
-        stop=stop,
+        network, x, y, recipe, order_seed=order_seed, test=validation, inputs=inputs, on_epoch=note, stop=stop
     )
     return RetrainingResult(network.eval(), best, best_epoch(), history)

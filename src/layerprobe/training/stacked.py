@@ -112,13 +112,12 @@ def train_stacked(
             tested = [share_equal(predicted, test[1]) for predicted in _predict(stack, test[0], inputs)]
         seconds = (time.perf_counter() - start) / len(active)
         for i, r in enumerate(active):
+            true = math.nan if true_labels is None else share_equal(predicted[i], true_labels[orders[i]])
             epoch = Epoch(
                 epoch=fewest + 1,
                 loss=losses[i].item(),
                 train_accuracy=share_equal(predicted[i], own[i]),
-                true_accuracy=(
-                    math.nan if true_labels is None else share_equal(predicted[i], true_labels[orders[i]])
-                ),
+                true_accuracy=true,
                 test_accuracy=tested[i],
                 seconds=seconds,
             )
@@ -243,13 +242,6 @@ def _check(
             "expected at least one model, and labels, an order seed and, where runs are resumed, a state or "
             f"None for each; got {len(models)} models, {len(ys)} sets of labels, {len(order_seeds)} seeds, "
             f"{len(resume)} states"
-        )
-    if any(not isinstance(value, Tensor) for value in (x, *ys)):
-        raise InputError("x and each set of labels must be tensors: torch.as_tensor(array)")
-    if len(x) == 0 or any(y.shape != x.shape[:1] for y in ys):
-        raise InputError(
-            "each set of labels needs one label for each input, and at least one; got labels of "
-            f"lengths {', '.join(str(y.numel()) for y in ys)} for {len(x)} inputs"
         )
     for y in ys:
         check_training_data(x, y, true_labels, test=test)

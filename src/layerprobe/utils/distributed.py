@@ -83,8 +83,8 @@ def receive(source: int, shape: Sequence[int], dtype: torch.dtype = torch.float3
     ----------
     source : int
         Rank of the sender.
-    shape : sequence of int
-    dtype : torch.dtype
+    shape, dtype
+        Those of the tensor.
     """
     tensor = torch.empty(*shape, dtype=dtype)
     with _other_processes():
@@ -184,7 +184,13 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
 
     chosen = backend or ("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     if "nccl" in chosen:
-        _take_gpu(int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise InputError(
+                f"process {local_rank} of this machine needs a GPU of its own, and there are {gpus}; start "
+                "at most one process a GPU, or use group('gloo') and compute on the CPU"
+            )
+        torch.cuda.set_device(local_rank)
     with _other_processes():
         meeting = dist.rendezvous("env://", timeout=timedelta(seconds=min(timeout_s, JOINING)))
         store, number, size = next(iter(meeting))
@@ -199,17 +205,6 @@ def group(backend: str | None = None, *, timeout_s: float = TIMEOUT) -> Iterator
         yield
     finally:
         dist.destroy_process_group()  # after an error, too: it closes connections on which others may wait
-
-
-def _take_gpu(local_rank: int) -> None:
-    """Select the GPU of this process."""
-    count = torch.cuda.device_count()
-    if local_rank >= count:
-        raise InputError(
-            f"process {local_rank} of this machine needs a GPU of its own, and there are {count}; start at "
-            "most one process a GPU, or use group('gloo') and compute on the CPU"
-        )
-    torch.cuda.set_device(local_rank)
 
 
 @contextmanager

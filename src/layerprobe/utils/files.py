@@ -1,4 +1,7 @@
-"""Files of tensors with a JSON header, by safetensors: reading a file runs no code."""
+"""Files that are written as a whole: tensors with a JSON header (safetensors), tables, folders of results.
+
+Reading a file runs no code.
+"""
 
 import contextlib
 import glob
@@ -27,6 +30,8 @@ from layerprobe.errors import DataError, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+Location = str | os.PathLike[str]
+
 KEY = "layerprobe"
 REFUSALS = FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet evaluates
@@ -34,23 +39,18 @@ FORGOTTEN = 3600.0  # seconds after which a temporary file of an earlier version
 
 
 def write_tensors(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
+    path: Location, tensors: Mapping[str, Tensor], kind: str, header: Mapping[str, Any]
 ) -> None:
-    """Write tensors and a header as a whole.
+    """Write tensors and a header as a whole; raise as `replace_file`.
 
     Parameters
     ----------
     path : path
     tensors : mapping of str to Tensor
     kind : str
-        Kind and version of the file, checked by :func:`read_tensors`.
+        Kind and version of the file, checked by `read_tensors`.
     header : mapping
         Values that JSON can hold.
-
-    Raises
-    ------
-    DataError
-        As :func:`replace_file`.
     """
     blob = safetensors.torch.save(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
@@ -59,19 +59,66 @@ def write_tensors(
     replace_file(path, blob)
 
 
-def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a file as a whole: a reader finds the old file or the new one, also after a power cut.
+def read_tensors(
+    path: Location, kind: str, device: torch.device | str = "cpu"
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the header of `write_tensors`; raise DataError for any other file.
 
     Parameters
     ----------
     path : path
-        File to write or replace; its folder must exist.
-    content : bytes
+    kind : str
+        Kind and version that is expected.
+    device : torch.device or str
+        Device of the tensors.
+    """
+    path = as_path(path)
+    try:
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            found = header.get("kind") if isinstance(header, dict) else None
+            if found != kind:
+                raise DataError(f"{path}: expected a file of kind {kind!r}, got {found!r:.80}.")
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except DataError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path}: expected a file of kind {kind!r} that can be read ({error}).") from error
+    except (safetensors.SafetensorError, ValueError, RecursionError, MemoryError) as error:
+        raise DataError(f"{path}: not a safetensors file of ours, or cut short ({error}).") from error
 
-    Raises
-    ------
-    DataError
-        If the folder does not exist, or the file cannot be written.
+
+def write_csv(frame: "pd.DataFrame", path: Path) -> None:
+    """Write a table without its index as a whole, so that a spreadsheet evaluates none of its cells.
+
+    Texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return get an apostrophe in front. A
+    carriage return becomes a line feed, which stays inside its quoted cell.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    path : Path
+    """
+
+    def safe(cell: Any) -> Any:
+        mark = "'" if isinstance(cell, str) and cell.startswith(FORMULA) else ""
+        return mark + cell.replace("\r", "\n") if isinstance(cell, str) else cell
+
+    frame = frame.copy()
+    for name in frame.select_dtypes(exclude=["number", "bool"]):
+        frame[name] = frame[name].map(safe)
+    replace_file(path, frame.to_csv(index=False).encode("utf-8", errors="replace"))
+
+
+def replace_file(path: Location, content: bytes) -> None:
+    """Write a file as a whole: a reader finds the old file or the new one, also after a power cut.
+
+    Raises DataError if its folder does not exist, or it cannot be written.
+
+    Parameters
+    ----------
+    path : path
+    content : bytes
     """
     path = as_path(path)
     part = part_of(path)
@@ -93,43 +140,55 @@ def replace_file(path: str | os.PathLike[str], content: bytes) -> None:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
 
 
-def as_path(path: str | os.PathLike[str]) -> Path:
+def sync_folder(folder: Path) -> None:
+    """Make a renamed file permanent, on systems where folders can be synchronised."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_file(path: Location, most: int = 2**30) -> bytes:
+    """Return the content of a regular file of at most `most` bytes; raise DataError if there is none.
+
+    Parameters
+    ----------
+    path : path
+    most : int
+    """
+    at_once = getattr(os, "O_NONBLOCK", 0)  # a pipe must not block
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:
+            found = os.fstat(file.fileno())
+            if stat.S_ISREG(found.st_mode) and found.st_size <= most:
+                return file.read()
+    except (OSError, ValueError) as error:  # a path may hold a null character
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path} is not a file; remove it, or name another.")
+    raise DataError(f"{path} has {found.st_size:,} bytes; at most {most:,} were expected.")
+
+
+def as_path(path: Location) -> Path:
     """Return the path of a file; raise an InputError for anything else."""
     if not isinstance(path, str | os.PathLike):
         raise InputError(f"expected the path of a file, got {type(path).__name__}")
     return Path(path)
 
 
-def read_file(path: str | os.PathLike[str], most: int = 2**30) -> bytes:
-    """Return the content of a regular file.
-
-    Parameters
-    ----------
-    path : path
-    most : int
-        Size in bytes above which the file is not read.
-
-    Raises
-    ------
-    DataError
-        If this is a folder or a pipe, or cannot be read, or is larger.
-    """
+def require_folder(path: Location) -> None:
+    """Raise InputError before any work if a path is no folder for results and cannot become one."""
+    place = Path(path).resolve()
+    nearest = next(part for part in (place, *place.parents) if part.exists())
+    if not nearest.is_dir():
+        raise InputError(f"the results need a folder, but {nearest} is a file; choose another folder")
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe must not block
-        try:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode):
-                raise DataError(f"{path} is not a file; remove it, or name another.")
-            if found.st_size > most:
-                raise DataError(f"{path} has {found.st_size:,} bytes; at most {most:,} were expected.")
-            with open(handle, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(handle)
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:  # a path may hold a null character
-        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+        tempfile.TemporaryDirectory(dir=nearest).cleanup()
+    except OSError as error:
+        reason = f"cannot write to {nearest} ({error.strerror})"
+        raise InputError(f"{reason}; choose another folder for the results") from error
 
 
 def part_of(path: Path) -> Path:
@@ -155,11 +214,9 @@ def remove_parts(path: Path) -> None:
 @cache
 def _machine() -> str:
     """Return eight characters for this machine and its process namespace."""
-    try:
-        namespace = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        namespace = 0
-    return hashlib.sha256(f"{platform.node()} {namespace}".encode()).hexdigest()[:8]
+    namespace = Path("/proc/self/ns/pid")
+    number = namespace.stat().st_ino if namespace.exists() else 0
+    return hashlib.sha256(f"{platform.node()} {number}".encode()).hexdigest()[:8]
 
 
 def is_alive(pid: int) -> bool:
@@ -168,62 +225,18 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # of another user
-        return True
+    except PermissionError:  # it is of another user
+        pass
     return True
 
 
-def write_csv(frame: "pd.DataFrame", path: Path) -> None:
-    """Write a table without its index, all or nothing, so that a spreadsheet evaluates none of its cells.
-
-    Texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return get an apostrophe in front. A
-    carriage return becomes a line feed, which stays inside its quoted cell.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    path : Path
-
-    Raises
-    ------
-    DataError
-        If the file cannot be written.
-    """
-    safe = frame.copy()
-    for name in safe.select_dtypes(exclude=["number", "bool"]):
-        safe[name] = safe[name].map(_safe_cell)
-    replace_file(path, safe.to_csv(index=False).encode("utf-8", errors="replace"))
-
-
-def _safe_cell(cell: Any) -> Any:
-    if not isinstance(cell, str):
-        return cell
-    mark = "'" if cell.startswith(FORMULA) else ""
-    return mark + cell.replace("\r", "\n")
-
-
 @contextlib.contextmanager
-def replaced_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a folder aside; it takes the place of `path` as a whole at the end of a block without error.
+def replaced_folder(path: Location) -> Iterator[Path]:
+    """Yield a folder to write into; it takes the place of `path` as a whole after a block without error.
 
     Files of `path` that the block does not write are kept, as hard links where the system has them. A process
     that is killed leaves the old folder, or none for a moment between two renames, but no mixture; the next
-    successful call removes what it left.
-
-    Parameters
-    ----------
-    path : path
-        Made if it does not exist.
-
-    Yields
-    ------
-    Path
-        The folder to write into, on the same file system.
-
-    Raises
-    ------
-    DataError
-        Before the block if the folder cannot be written, or after it if it cannot be replaced.
+    successful call removes what it left. A folder that cannot be written raises DataError before the block.
     """
     target = Path(path).resolve()
     part = target
@@ -291,74 +304,7 @@ def _restore(target: Path) -> None:
 
 def _is_fixed(target: Path) -> bool:
     """Return whether a folder cannot be renamed: it is mounted, its parent is read only, or we work in it."""
-    in_use = target.exists() and (target.is_mount() or Path.cwd().is_relative_to(target))
-    return in_use or (target.exists() and not os.access(target.parent, os.W_OK | os.X_OK))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a renamed file permanent, on systems where folders can be synchronised."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def read_tensors(
-    path: str | os.PathLike[str], kind: str, device: torch.device | str = "cpu"
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the tensors and the header that :func:`write_tensors` wrote.
-
-    Parameters
-    ----------
-    path : path
-    kind : str
-        Kind and version that is expected.
-    device : torch.device or str
-        Device of the tensors.
-
-    Returns
-    -------
-    tuple of dict
-        Tensors by name, and the header.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, cut short or of another kind.
-    """
-    path = as_path(path)
-    try:
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-            header = json.loads((file.metadata() or {}).get(KEY, "{}"))
-            found = header.get("kind") if isinstance(header, dict) else None
-            if found != kind:
-                raise DataError(f"{path}: expected a file of kind {kind!r}, got {found!r:.80}.")
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-    except DataError:
-        raise
-    except OSError as error:
-        raise DataError(f"{path}: expected a file of kind {kind!r} that can be read ({error}).") from error
-    except (safetensors.SafetensorError, ValueError, RecursionError, MemoryError) as error:
-        raise DataError(f"{path}: not a safetensors file of ours, or cut short ({error}).") from error
-
-
-def require_folder(path: str | os.PathLike[str]) -> None:
-    """Raise before any work if a path is no folder for results and cannot become one.
-
-    Raises
-    ------
-    InputError
-        If the path or a part of it is a file, or cannot be written to.
-    """
-    place = Path(path).resolve()
-    file = next((part for part in (place, *place.parents) if part.exists() and not part.is_dir()), None)
-    if file:
-        raise InputError(f"the results need a folder, but {file} is a file; choose another folder")
-    nearest = next(part for part in (place, *place.parents) if part.exists())
-    try:
-        tempfile.TemporaryDirectory(dir=nearest).cleanup()
-    except OSError as error:
-        reason = f"cannot write to {nearest} ({error.strerror})"
-        raise InputError(f"{reason}; choose another folder for the results") from error
+    if not target.exists():
+        return False
+    in_use = target.is_mount() or Path.cwd().is_relative_to(target)
+    return in_use or not os.access(target.parent, os.W_OK | os.X_OK)

@@ -1,5 +1,6 @@
 """Free memory, and a check of a memory limit before work starts."""
 
+import contextlib
 import os
 import re
 import sys
@@ -43,77 +44,56 @@ def free_memory() -> int:
 def require_memory(
     needed: int, what: str, alternatives: str, memory: int | float | str | None = None
 ) -> None:
-    """Raise if work needs more memory than is allowed, or than is free.
+    """Raise InputError if work needs more memory than is allowed, or than is free.
 
     Parameters
     ----------
     needed : int
         Bytes.
-    what : str
-        Subject of the message, in the plural or with an auxiliary verb.
-    alternatives : str
-        Advice, the end of the message.
+    what, alternatives : str
+        Subject of the message, in the plural or with an auxiliary verb; and advice, the end of the message.
     memory : int or str, optional
         Limit in bytes or as text such as "8GiB". Default: 80 % of the free memory.
-
-    Raises
-    ------
-    InputError
-        If `needed` is above the limit.
     """
     limit = int(SHARE * free_memory()) if memory is None else as_bytes(memory)
     if needed > limit:
-        given = (
-            f"{SHARE:.0%} of the free memory is {readable(limit)}"
-            if memory is None
-            else f"the budget is {readable(limit)}"
+        source = f"{SHARE:.0%} of the free memory" if memory is None else "the budget"
+        raise InputError(
+            f"{what} need {readable(needed)} of memory, {source} is {readable(limit)}: {alternatives}"
         )
-        raise InputError(f"{what} need {readable(needed)} of memory, {given}: {alternatives}")
 
 
 def _machine() -> int:
-    try:
-        found = re.search(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE)
-        if found:
-            return 1024 * int(found[1])
-    except OSError:  # not Linux
-        pass
-    try:
+    with contextlib.suppress(OSError):  # not Linux
+        for kilobytes in re.findall(r"^MemAvailable:\s+(\d+) kB", MEMINFO.read_text(), re.MULTILINE):
+            return 1024 * int(kilobytes)
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # not known on this system
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not known on this system
-        return sys.maxsize
+    return sys.maxsize
 
 
 def _cgroup_limits() -> Iterator[int]:
     """Yield the bytes left under each limit of the cgroups of this process, version 2 or 1."""
-    try:
-        lines = OWN_CGROUPS.read_text().splitlines()
-    except OSError:
-        return
+    lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             root, names = CGROUPS, ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             root = CGROUPS / "memory"
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
         folder = root / path.lstrip("/")
         for place in (folder, *folder.parents):
-            if (left := _left(place, *names)) is not None:
-                yield left
-            if place == root:
-                break
+            if place.is_relative_to(root):
+                yield from _left(place, *names)
 
 
-def _left(folder: Path, limit: str, usage: str, cache: str) -> int | None:
-    try:
-        most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
-        if most == "max":
-            return None
-        # the system frees inactive pages of files when memory is short
-        stat = re.search(rf"^{cache} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE)
-    except (OSError, ValueError):
-        return None
-    return max(0, int(most) - used + (int(stat[1]) if stat else 0))
+def _left(folder: Path, limit: str, usage: str, cache: str) -> Iterator[int]:
+    with contextlib.suppress(OSError, ValueError):  # no limit here; ValueError for "max"
+        left = int((folder / limit).read_text()) - int((folder / usage).read_text())
+        # The system frees inactive pages of files when memory is short.
+        for inactive in re.findall(rf"^{cache} (\d+)$", (folder / "memory.stat").read_text(), re.MULTILINE):
+            left += int(inactive)
+        yield max(0, left)

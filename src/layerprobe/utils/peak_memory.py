@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,18 +15,14 @@ def peak_bytes(work: Callable[[], object]) -> int | None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # release free memory; its reuse would not be counted
-    try:
+    before = None
+    with contextlib.suppress(OSError, LookupError):
         RESET.write_text("5")  # reset the high-water mark
         before = _status("VmRSS")
-    except (OSError, LookupError):
-        work()
-        return None
     work()
-    return max(0, _status("VmHWM") - before)
+    return None if before is None else max(0, _status("VmHWM") - before)
 
 
 def _status(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE)
-    if not found:
-        raise LookupError(f"{STATUS} has no {name}")
-    return 1024 * int(found[1])
+    fields = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+    return 1024 * int(fields[name].split()[0])

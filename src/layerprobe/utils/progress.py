@@ -32,8 +32,8 @@ class _Progress:
         self.step, self.since, self.shown = "", 0.0, 0.0
 
     def start(self, step: str) -> None:
-        now = time.perf_counter()
-        self.step, self.since, self.shown = step, now, now
+        self.step, self.since = step, time.perf_counter()
+        self.shown = self.since
         self.show(step, None)
 
     def count(self, step: str, done: int, total: int | None) -> None:
@@ -54,13 +54,8 @@ _CURRENT: ContextVar[_Progress | None] = ContextVar("progress", default=None)
 
 
 def report_step(step: str) -> None:
-    """Report that a step begins.
-
-    Parameters
-    ----------
-    step : str
-    """
-    if (progress := _CURRENT.get()) is not None:
+    """Report that a step begins."""
+    if progress := _CURRENT.get():
         progress.start(step)
 
 
@@ -70,11 +65,10 @@ def report_count(step: str, done: int, total: int | None) -> None:
     Parameters
     ----------
     step : str
-    done : int
-    total : int, optional
-        None if it is unknown.
+    done, total : int
+        Counts; the total is None if it is unknown.
     """
-    if (progress := _CURRENT.get()) is not None:
+    if progress := _CURRENT.get():
         progress.count(step, done, total)
 
 
@@ -83,10 +77,6 @@ def shows_progress(function: Function) -> Function:
 
     True shows a line with an estimate on a terminal or in a notebook, and nothing where stderr is a file.
     The function itself does not need the argument. Inside another decorated function nothing changes.
-
-    Parameters
-    ----------
-    function : callable
     """
 
     @wraps(function)
@@ -95,10 +85,10 @@ def shows_progress(function: Function) -> Function:
             got = type(progress).__name__
             raise InputError(f"expected progress= as True, False or a function, got {got}")
         visible = callable(progress) or (progress and (_in_notebook() or sys.stderr.isatty()))
-        if _CURRENT.get() is not None or not visible or rank():
+        if _CURRENT.get() or not visible or rank():
             return function(*args, **kwargs)
-        with _display(progress) as (show, every):
-            token = _CURRENT.set(_Progress(show, every))
+        with _display(progress) as current:
+            token = _CURRENT.set(current)
             try:
                 return function(*args, **kwargs)
             finally:
@@ -108,40 +98,36 @@ def shows_progress(function: Function) -> Function:
 
 
 @contextmanager
-def _display(progress: Any) -> Iterator[tuple[Show, float]]:
-    """Yield the function that shows a step, and the seconds between two counts."""
+def _display(progress: Any) -> Iterator[_Progress]:
+    """Yield where steps are shown: by a callback, in a notebook or on a terminal."""
     if callable(progress):
-        yield lambda text, share: progress(text), CALLBACK_SECONDS
+        yield _Progress(lambda text, share: progress(text), CALLBACK_SECONDS)
     elif _in_notebook():
         from IPython.display import HTML, display
 
         line = display(HTML(""), display_id=True)
-        yield lambda text, share: line.update(HTML(_bar(text, share))), REDRAW_SECONDS
+        yield _Progress(lambda text, share: line.update(HTML(_bar(text, share))), REDRAW_SECONDS)
         line.update(HTML(""))
     else:
         import rich.progress as bars
         from rich.console import Console
 
-        columns = (
-            bars.SpinnerColumn(),
-            bars.TextColumn("{task.description}", markup=False),
-            bars.BarColumn(20),
-        )
+        text_column = bars.TextColumn("{task.description}", markup=False)
+        columns = bars.SpinnerColumn(), text_column, bars.BarColumn(20)
         with bars.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
             task = shown.add_task("", total=None)
-            yield (
-                lambda text, share: shown.update(
-                    task, description=text, completed=share or 0, total=None if share is None else 1.0
-                ),
-                REDRAW_SECONDS,
-            )
+
+            def update(text: str, share: float | None) -> None:
+                total = None if share is None else 1.0
+                shown.update(task, description=text, completed=share or 0, total=total)
+
+            yield _Progress(update, REDRAW_SECONDS)
 
 
 def _in_notebook() -> bool:
     """Return whether the code runs in a notebook, whose kernel is IPython's for notebooks."""
     ipython = sys.modules.get("IPython")
-    shell = None if ipython is None else ipython.get_ipython()
-    return type(shell).__name__ == "ZMQInteractiveShell"
+    return ipython is not None and type(ipython.get_ipython()).__name__ == "ZMQInteractiveShell"
 
 
 def _bar(text: str, share: float | None) -> str:

@@ -51,27 +51,19 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
         self._own |= values.keys()
         self.sources.add(calling_module())
 
-    def register(self, name: str, value: Any, module: str | None = None) -> Value:
+    def register(self, name: str, value: Any, module: str) -> Value:
         """Add a value, in place of an earlier one that was registered by this name.
+
+        Raises InputError if the name is no text or belongs to layerprobe, or the value is of another kind.
 
         Parameters
         ----------
         name : str
         value : object
-        module : str, optional
-            The module that defines it, for the records of runs. By default that of the caller.
-
-        Raises
-        ------
-        InputError
-            If the name is no text, belongs to layerprobe, or the value is of another kind.
+        module : str
+            The module that defines it, for the records of runs.
         """
-        if (
-            not isinstance(name, str)
-            or not name
-            or any(letter in name for letter in "/\\:")
-            or name[0] == "."
-        ):
+        if not isinstance(name, str) or not name or set(name) & set("/\\:") or name[0] == ".":
             raise InputError(
                 f"expected the name of a {self.kind} without '/', '\\' and ':', as it is part of file names; "
                 f"got {name!r}"
@@ -79,17 +71,11 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
         if name in self._own:
             raise InputError(f"layerprobe has a {self.kind} {name!r} of its own; choose another name")
         self[name] = kept = self._check(name, value)
-        self._modules[name] = module or calling_module()
+        self._modules[name] = module
         return kept
 
     def find(self, name: str) -> Value:
-        """Return the value of a name.
-
-        Raises
-        ------
-        UnknownNameError
-            If nothing has this name, or the package that provides it cannot be imported.
-        """
+        """Return the value of a name; raise UnknownNameError if there is none that can be imported."""
         if name in self._values:
             return self._values[name]
         if name not in self._points:
@@ -97,15 +83,16 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
         point = self._points[name]
         try:
             value = self.register(name, point.load(), point.module)
-            if point.dist:
-                own = {"package": point.dist.name, "version": point.dist.version}
-                self._origins[name] = {"module": point.module, **own}
-            return value
         except Exception as error:  # the code of the package can raise anything
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")
             raise UnknownNameError(
-                f"the {self.kind} {name!r} of {_package(point)} cannot be used: {_said(error)}; repair or "
+                f"the {self.kind} {name!r} of {_package(point)} cannot be used: {reason}; repair or "
                 f"remove this package, whose entry point of {self.group} is {point.value}"
             ) from error
+        if point.dist:
+            package = {"package": point.dist.name, "version": point.dist.version}
+            self._origins[name] = {"module": point.module, **package}
+        return value
 
     def names(self) -> list[str]:
         """Return all names that can be looked up; a warning names each entry point that cannot."""
@@ -153,8 +140,8 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
 
     def __delitem__(self, name: str) -> None:
         del self._values[name]
-        for noted in (self._modules, self._origins):
-            noted.pop(name, None)
+        self._modules.pop(name, None)
+        self._origins.pop(name, None)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -228,13 +215,8 @@ def _version(module: str) -> dict[str, str]:
     top = module.partition(".")[0]
     for package in importlib.metadata.packages_distributions().get(top, []):
         return {"package": package, "version": importlib.metadata.version(package)}
-    loaded = sys.modules.get(module)
     version = getattr(sys.modules.get(top), "__version__", None)
     if isinstance(version, str):
         return {"version": version}
-    file = getattr(loaded, "__file__", None)
+    file = getattr(sys.modules.get(module), "__file__", None)
     return {"sha256": sha256(Path(file).read_bytes()).hexdigest()} if file and os.path.isfile(file) else {}
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}".rstrip(": ")

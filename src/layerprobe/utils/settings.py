@@ -24,16 +24,8 @@ SMALL = 1e8  # operations, a few milliseconds: starting threads takes longer tha
 class Setting(ContextDecorator):
     """A setting of the process, for use in several Python threads at once: ``with setting: ...``.
 
-    The first user changes it and the last one restores it.
-
-    Parameters
-    ----------
-    read : callable
-        Returns the present values.
-    write : callable
-        Takes as many values and sets them.
-    value : object
-        Value inside the block.
+    The first user changes it and the last one restores it. `read` returns its present values, `write` sets as
+    many, and all of them are `value` inside the block.
     """
 
     def __init__(self, read: Callable[[], list], write: Callable[[list], None], value: object) -> None:
@@ -56,7 +48,7 @@ class Setting(ContextDecorator):
 
 
 def full_precision() -> Setting:
-    """Multiply float32 numbers in full precision inside the block: no TF32 and no bfloat16.
+    """Multiply float32 numbers in full precision inside the block, without TF32 and bfloat16.
 
     Serves as a context manager and as a decorator; the earlier settings are restored.
     """
@@ -80,8 +72,8 @@ def _write_precision(values: list) -> None:
 _PRODUCTS: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
 _OLD_TORCH = not all(hasattr(product, "fp32_precision") for product in _PRODUCTS)  # torch < 2.9
 _PRECISION = Setting(_read_precision, _write_precision, "ieee")
-
-
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+_HERE = local()  # `outer`: the caller's settings inside of `default_settings`; `single`: see `one_thread`
 _DTYPE = Setting(
     lambda: [torch.get_default_dtype()], lambda values: torch.set_default_dtype(values[0]), torch.float32
 )
@@ -128,19 +120,12 @@ def outer_settings(*, gradients: bool = False) -> Iterator[None]:
     """Restore the caller's default dtype and device inside of `default_settings`, to call the user's model.
 
     A network that makes tensors in its forward pass was written for them. Autocast, inference mode and
-    reduced precision, which change numbers and not types, stay off.
-
-    Parameters
-    ----------
-    gradients : bool
-        Whether to restore also the recording of gradients, to call other functions of the user.
+    reduced precision, which change numbers and not types, stay off. `gradients` restores also the recording
+    of gradients, to call other functions of the user.
     """
     outer = getattr(_HERE, "outer", None)
-    if outer is None:
-        yield
-        return
-    device, dtype, gradients_before = outer
-    if (device.type, dtype) == ("cpu", torch.float32) and not gradients:
+    device, dtype, gradients_before = outer or (torch.device("cpu"), torch.float32, False)
+    if outer is None or ((device.type, dtype) == ("cpu", torch.float32) and not gradients):
         yield
         return
     recorded = gradients_before if gradients else torch.is_grad_enabled()
@@ -154,13 +139,10 @@ def outer_settings(*, gradients: bool = False) -> Iterator[None]:
         _HERE.outer = outer
 
 
-_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
-
-
 @contextmanager
 def one_thread() -> Iterator[int]:
     """Run torch and BLAS with one thread inside the block; yield the earlier number of threads of torch."""
-    if getattr(_HERE, "single", False):
+    if getattr(_HERE, "single", False):  # this Python thread is inside already, or works for one that is
         yield 1
         return
     with _SINGLE:
@@ -193,7 +175,6 @@ def _write_threads(counts: list[int]) -> None:
 _LIBRARIES: list[Any] = []
 _SINGLE = Setting(_read_threads, _write_threads, 1)
 _THREADS = [0]  # torch's number of threads before the first user changed it
-_HERE = local()  # `single`: whether this Python thread is inside of `one_thread`, or works for one that is
 
 
 def parallel(
@@ -215,11 +196,6 @@ def parallel(
         Work on other devices than the CPU is done item after item.
     operations : float
         Floating point operations of the whole work; small work is done item after item.
-
-    Returns
-    -------
-    list
-        Results in the order of the items.
     """
     with one_thread() as threads, full_precision():
         workers = min(threads, len(items))

@@ -15,7 +15,7 @@ def printable(text: object) -> str:
 
 
 def say(text: object, *, error: bool = False) -> None:
-    """Print text, by this function alone.
+    """Print text on stdout or stderr; the package prints by this function alone.
 
     Parameters
     ----------
@@ -35,12 +35,9 @@ def print_table(
 
     Parameters
     ----------
-    columns : sequence of str
-        Headings.
+    columns, right : sequence of str
+        Headings, and those of the columns that are aligned right.
     rows : iterable of sequence
-        Cells.
-    right : sequence of str
-        Columns that are aligned right.
     **options
         As for `rich.table.Table`, and no_wrap, a column that is cut instead of wrapped.
     """
