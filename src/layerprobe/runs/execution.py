@@ -4,11 +4,11 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from layerprobe.editing import edit_head
 from layerprobe.errors import DataError, InputError, LayerprobeError
 from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import (
-    ANEW,
     CHECKPOINT,
     EPOCH_MODEL,
     MODEL,
     RECORD,
     Run,
     build_network,
+    check_weights,
     damage,
     is_done,
     is_marked,
@@ -114,8 +114,8 @@ def execute(
     device = torch.device(device)
     with _unfinished(spec, root, session) as lease:
         if lease:
-            images, labels = run_data(spec, data_root)
-            writer = _RunWriter.begin(spec, lease, images, labels, device, checkpoints)
+            data = run_data(spec, data_root)
+            writer = _RunWriter(spec, lease, data, device, checkpoints)
             history = (partial(_train_edited, spec.edit) if spec.edit else train)(
                 writer.model,
                 y=writer.y,
@@ -123,7 +123,7 @@ def execute(
                 resume=writer.resume,
                 save=writer.save,
                 on_epoch=on_epoch,
-                **common_arguments(spec, images, device),
+                **common_arguments(spec, data[0], device),
             )
             writer.finish(history)
     return read_run(run_folder(root, spec))
@@ -143,8 +143,7 @@ def _unfinished(spec: RunSpec, root: Location, session: Session | None) -> Itera
     if os.path.lexists(folder / RECORD):
         _check_same("spec", read_run(folder).spec, spec, folder)
     if is_marked(folder):
-        if problem := damage(folder):
-            raise DataError(f"{folder}: {problem}. {ANEW}")
+        check_weights(folder)
         from_first(b"")
         yield None
     else:
@@ -191,42 +190,34 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
     }
 
 
-@dataclass(frozen=True)
 class _RunWriter:
-    """Write a run's folder while the run is trained."""
+    """Begin or resume a run in its folder, and write the folder while the run is trained."""
 
-    spec: RunSpec
-    lease: Lease  # the lease of its folder
-    model: nn.Module  # the network, on its device
-    y: Tensor  # the labels, on this device
-    resume: TrainingState | None  # the last checkpoint, on the CPU: it is held as long as the run is trained
-    chosen: list[int]  # the epochs whose weights are kept
-
-    @classmethod
-    def begin(
-        cls,
+    def __init__(
+        self,
         spec: RunSpec,
         lease: Lease,
-        images: ImageSet,
-        labels: np.ndarray,
+        data: tuple[ImageSet, np.ndarray],
         device: torch.device,
         checkpoints: bool,
-    ) -> Self:
+    ) -> None:
         """Build the network, read the checkpoint, and record this session of training in run.json."""
+        self.spec, self.lease = spec, lease
+        self.chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []  # whose weights are kept
+        self.y = torch.tensor(data[1], device=device)
+        self.resume: TrainingState | None = None  # on the CPU: it is held as long as the run is trained
         checkpoint = lease.folder / CHECKPOINT
-        try:
-            resume = load_checkpoint(checkpoint) if checkpoint.exists() else None
-        except DataError as error:
-            raise DataError(f"{error} Remove this file to begin the run anew.") from error
+        if checkpoint.exists():
+            try:
+                self.resume = load_checkpoint(checkpoint)
+            except DataError as error:
+                raise DataError(f"{error} Remove this file to begin the run anew.") from error
         if rank() == 0:
-            _record_session(spec, lease.folder, data_record(images, labels), device, resume)
+            self._record_session(data_record(*data), device)
         model = build_network(spec).to(device)
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
-        chosen = chosen_epochs(spec.recipe.max_epochs) if checkpoints else []
-        writer = cls(spec, lease, model, torch.tensor(labels, device=device), resume, chosen)
-        if resume is None and rank() == 0:
-            writer._keep(model.state_dict(), 0)
-        return writer
+        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in its stub
+        if self.resume is None and rank() == 0:
+            self._keep(self.model.state_dict(), 0)
 
     def save(self, state: TrainingState) -> None:
         """Write an epoch, if this process still holds the lease; raise BusyError otherwise."""
@@ -246,6 +237,32 @@ class _RunWriter:
         self._write_weights(folder / MODEL, self.model.state_dict(), len(history))
         _seal(folder)
 
+    def _record_session(self, data: dict[str, Any], device: torch.device) -> None:
+        """Add this session of training to run.json; raise DataError if the run was begun with other data."""
+        spec, folder = self.spec, self.lease.folder
+        sessions = []
+        if (folder / RECORD).exists():
+            record = read_record(folder)
+            _check_same("data", record.get("data"), data, folder)
+            sessions = record.get("sessions", [])
+        origins = {
+            "pair": PAIRS.origin(spec.pair),
+            "dataset": SETS.origin(pair(spec.pair).dataset),
+            "noise": NOISES.origin(spec.noise),
+        }
+        outside = {kind: origin for kind, origin in origins.items() if origin}
+        session = {
+            "started": _now(),
+            "epochs_before": len(self.resume.history) if self.resume else 0,
+            "device": device.type,
+            "processes": world_size(),
+            "threads": torch.get_num_threads(),
+            **provenance(),
+            **({"origins": outside} if outside else {}),
+        }
+        sessions = [*sessions, session]
+        write_record(folder, {"spec": spec.to_dict(), "key": spec.key, "data": data, "sessions": sessions})
+
     def _keep(self, weights: Mapping[str, Tensor], epoch: int) -> None:
         if epoch in self.chosen:
             path = self.lease.folder / EPOCH_MODEL.format(epoch)
@@ -254,34 +271,6 @@ class _RunWriter:
 
     def _write_weights(self, path: Path, weights: Mapping[str, Tensor], epoch: int) -> None:
         save_weights(path, weights, {"spec": self.spec.to_dict(), "epoch": epoch})
-
-
-def _record_session(
-    spec: RunSpec, folder: Path, data: dict[str, Any], device: torch.device, resume: TrainingState | None
-) -> None:
-    """Add this session of training to run.json; raise DataError if the run was begun with other data."""
-    sessions = []
-    if (folder / RECORD).exists():
-        record = read_record(folder)
-        _check_same("data", record.get("data"), data, folder)
-        sessions = record.get("sessions", [])
-    origins = {
-        "pair": PAIRS.origin(spec.pair),
-        "dataset": SETS.origin(pair(spec.pair).dataset),
-        "noise": NOISES.origin(spec.noise),
-    }
-    outside = {kind: origin for kind, origin in origins.items() if origin}
-    session = {
-        "started": _now(),
-        "epochs_before": len(resume.history) if resume else 0,
-        "device": device.type,
-        "processes": world_size(),
-        "threads": torch.get_num_threads(),
-        **provenance(),
-        **({"origins": outside} if outside else {}),
-    }
-    sessions = [*sessions, session]
-    write_record(folder, {"spec": spec.to_dict(), "key": spec.key, "data": data, "sessions": sessions})
 
 
 def _check_same(what: str, found: Any, expected: Any, folder: Path) -> None:
@@ -383,7 +372,7 @@ def execute_together(
                 if lease:
                     own_images, labels = run_data(spec, data_root)
                     images = images or own_images  # they are equal; keep one copy
-                    writers[member] = _RunWriter.begin(spec, lease, images, labels, device, checkpoints)
+                    writers[member] = _RunWriter(spec, lease, (images, labels), device, checkpoints)
             except LayerprobeError as error:
                 refused[member] = error
         if images and writers:

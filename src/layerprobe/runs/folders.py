@@ -116,6 +116,12 @@ def damage(folder: Path) -> str:
         return _one_line(f"{MODEL} is damaged: {error}")
 
 
+def check_weights(folder: Path) -> None:
+    """Raise DataError if a run is marked as done and its weights are damaged."""
+    if is_marked(folder) and (problem := damage(folder)):
+        raise DataError(f"{folder}: {problem}. {ANEW}")
+
+
 def mark_done(folder: Path) -> None:
     """Mark a run as done whose other files are written; the marker comes last."""
     checksum = _checksum(folder / MODEL)

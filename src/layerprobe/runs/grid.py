@@ -12,7 +12,7 @@ import torch
 
 from layerprobe.errors import DataError, LayerprobeError
 from layerprobe.runs.execution import execute, execute_together, groups
-from layerprobe.runs.folders import ANEW, damage, is_done, is_marked, read_run, run_folder
+from layerprobe.runs.folders import check_weights, is_done, is_marked, read_run, run_folder
 from layerprobe.runs.leases import BusyError, Session, is_leased, remove_left
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
@@ -220,10 +220,11 @@ def _finished(root: Location, spec: RunSpec) -> Outcome | None:
     if not is_marked(folder):
         return None
     try:
-        problem = "" if read_run(folder).done else f"{folder}: {damage(folder)}. {ANEW}"
+        read_run(folder)
+        check_weights(folder)
     except DataError as error:
-        problem = str(error)
-    return Outcome(spec, "failed", problem) if problem else Outcome(spec, "kept")
+        return Outcome(spec, "failed", str(error))
+    return Outcome(spec, "kept")
 
 
 def _cost(spec: RunSpec) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.runs.folders import ANEW, RECORD, damage, is_marked, read_run, run_folder
+from layerprobe.runs.folders import RECORD, check_weights, read_run, run_folder
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
@@ -68,10 +68,9 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
         return row
     try:
         run = read_run(folder)
+        check_weights(folder)
     except DataError as error:
         return row | _damaged(str(error))
-    if is_marked(folder) and not run.done:
-        return row | _damaged(f"{folder}: {damage(folder)}. {ANEW}")
     row |= {
         "state": "done" if run.done else "running" if run.running else "resumable",
         "epochs": len(run.history),

@@ -4,9 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +98,7 @@ def train_stacked(
         active = [r for r in left if len(histories[r]) == fewest]
         if active != stacked:
             # `pop` drops the references to the previous stack, so that its memory is freed.
-            stack = _Stack.of(models[0], [states.pop(r) for r in active], recipe, x.device)
+            stack = _Stack(models[0], [states.pop(r) for r in active], recipe, x.device)
             stacked = active
         start = time.perf_counter()
         orders = torch.stack([_order(recipe, len(x), order_seeds[r], fewest + 1) for r in active])
@@ -141,36 +139,30 @@ def stackable(model: nn.Module) -> bool:
     return not any(isinstance(module, _DropoutNd) and module.p for module in model.modules())
 
 
-@dataclass
 class _Stack:
     """Parameters and buffers of R networks by name, with the run as first dimension."""
 
-    skeleton: nn.Module  # on the meta device: the computation without weights
-    parameters: dict[str, nn.Parameter]
-    buffers: dict[str, Tensor]
-    optimizer: torch.optim.Optimizer
-
-    @classmethod
-    def of(
-        cls, model: nn.Module, states: Sequence[TrainingState], recipe: Recipe, device: torch.device
-    ) -> Self:
+    def __init__(
+        self, model: nn.Module, states: Sequence[TrainingState], recipe: Recipe, device: torch.device
+    ) -> None:
         """Stack runs of the model's architecture, all after the same number of steps."""
 
         def stack(tensors: list[Tensor]) -> Tensor:
             return torch.stack(tensors).contiguous().to(device)
 
-        skeleton = copy.deepcopy(model).to("meta")
-        buffers = {name: stack([state.model[name] for state in states]) for name in skeleton.state_dict()}
-        parameters = {name: nn.Parameter(buffers.pop(name)) for name, _ in skeleton.named_parameters()}
+        self.skeleton = copy.deepcopy(model).to("meta")  # the computation without weights
+        names = self.skeleton.state_dict()
+        self.buffers = {name: stack([state.model[name] for state in states]) for name in names}
+        self.parameters = {
+            name: nn.Parameter(self.buffers.pop(name)) for name, _ in self.skeleton.named_parameters()
+        }
         # The optimisers work elementwise, so one optimiser of the stacked parameters serves every run.
-        optimizer = recipe.build_optimizer(nn.ParameterList(parameters.values()))
+        self.optimizer = recipe.build_optimizer(nn.ParameterList(self.parameters.values()))
         for key, first in states[0].optimizer.items():
             name, slot = key.rsplit(".", 1)
             slots = stack([state.optimizer[key] for state in states])
-            optimizer.state[parameters[name]][slot] = (
-                slots if first.ndim else slots[0]
-            )  # the step is a scalar
-        return cls(skeleton, parameters, buffers, optimizer)
+            is_step = not first.ndim  # a scalar
+            self.optimizer.state[self.parameters[name]][slot] = slots[0] if is_step else slots
 
     def logits(self, x: Tensor, *, per_run: bool) -> Tensor:
         """Return logits (R, n, K) of inputs (R, n, ...) per run, or (n, ...) common to all runs."""

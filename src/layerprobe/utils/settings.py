@@ -55,23 +55,20 @@ def full_precision() -> Setting:
     return _PRECISION
 
 
-def _read_precision() -> list:
-    if _OLD_TORCH:
-        return [torch.get_float32_matmul_precision()]
-    return [product.fp32_precision for product in _PRODUCTS]
-
-
 def _write_precision(values: list) -> None:
-    if _OLD_TORCH:
-        torch.set_float32_matmul_precision("highest" if values == ["ieee"] else values[0])
-        return
     for product, precision in zip(_PRODUCTS, values, strict=True):
         product.fp32_precision = precision
 
 
 _PRODUCTS: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
-_OLD_TORCH = not all(hasattr(product, "fp32_precision") for product in _PRODUCTS)  # torch < 2.9
-_PRECISION = Setting(_read_precision, _write_precision, "ieee")
+if all(hasattr(product, "fp32_precision") for product in _PRODUCTS):
+    _PRECISION = Setting(lambda: [product.fp32_precision for product in _PRODUCTS], _write_precision, "ieee")
+else:  # torch < 2.9
+    _PRECISION = Setting(
+        lambda: [torch.get_float32_matmul_precision()],
+        lambda values: torch.set_float32_matmul_precision(values[0]),
+        "highest",
+    )
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 _HERE = local()  # `outer`: the caller's settings inside of `default_settings`; `single`: see `one_thread`
 _DTYPE = Setting(
