@@ -28,7 +28,7 @@ from layerprobe.runs.folders import is_done, is_marked, read_record, read_run, r
 from layerprobe.runs.grid import Outcome, remove_all_left
 from layerprobe.runs.leases import Session, acquire, is_leased, remove_unfinished
 from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
-from layerprobe.runs.scheduler import Jobs, Location, jobs_on, renamed_arguments, run_tasks, shared_places
+from layerprobe.runs.scheduler import Jobs, Location, renamed_arguments, run_tasks
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch
 
@@ -161,18 +161,14 @@ def analyse_grid(
     list of Outcome
         One for each run, in order; "kept" where nothing was missing.
     """
-    jobs = jobs_on(device, jobs)
-    root, data_root = shared_places(jobs, root, data_root)
     specs = list(work)
     remove_all_left(specs, root)
     wanted = {spec: names for spec in specs if (names := missing(spec, root, work[spec]))}
     outcomes = {spec: Outcome(spec, "kept") for spec in specs if spec not in wanted}
-    analyse_one = partial(_analyse_one, root=root, data_root=data_root, device=device)
+    results = run_tasks(_analyse_one, list(wanted.items()), root, jobs, device, data_root)
     positions = [specs.index(spec) for spec in wanted]
-    with (
-        follow_progress(partial(_progress, root, specs, wanted), positions, report) as update,
-        closing(run_tasks(analyse_one, list(wanted.items()), root, jobs, device)) as results,
-    ):
+    read = partial(_progress, root, specs, wanted)
+    with follow_progress(read, positions, report) as update, closing(results):
         for (spec, _), result in results:
             outcomes[spec] = Outcome.of(spec, result) if isinstance(result, Exception) else result
             update(specs.index(spec), Progress("failed" if outcomes[spec].error else "done", share=1.0))

@@ -28,9 +28,9 @@ from layerprobe.probes.base import label_array
 from layerprobe.recording.memorisation import Onset, memorisation_onset
 from layerprobe.recording.passes import in_order, layer_outputs, preserved_state, run_network
 from layerprobe.recording.rows import QUANTITIES, RowMeans
-from layerprobe.training.reproducibility import seeded
 from layerprobe.utils.distributed import rank, sum_over_processes
 from layerprobe.utils.files import read_tensors, write_tensors
+from layerprobe.utils.settings import seeded
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

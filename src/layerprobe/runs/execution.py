@@ -240,11 +240,8 @@ class _RunWriter:
     def _record_session(self, data: dict[str, Any], device: torch.device) -> None:
         """Add this session of training to run.json; raise DataError if the run was begun with other data."""
         spec, folder = self.spec, self.lease.folder
-        sessions = []
-        if (folder / RECORD).exists():
-            record = read_record(folder)
-            _check_same("data", record.get("data"), data, folder)
-            sessions = record.get("sessions", [])
+        record = read_record(folder) if (folder / RECORD).exists() else {"data": data}
+        _check_same("data", record.get("data"), data, folder)
         origins = {
             "pair": PAIRS.origin(spec.pair),
             "dataset": SETS.origin(pair(spec.pair).dataset),
@@ -260,7 +257,7 @@ class _RunWriter:
             **provenance(),
             **({"origins": outside} if outside else {}),
         }
-        sessions = [*sessions, session]
+        sessions = [*record.get("sessions", []), session]
         write_record(folder, {"spec": spec.to_dict(), "key": spec.key, "data": data, "sessions": sessions})
 
     def _keep(self, weights: Mapping[str, Tensor], epoch: int) -> None:

@@ -16,7 +16,7 @@ from layerprobe.runs.folders import check_weights, is_done, is_marked, read_run,
 from layerprobe.runs.leases import BusyError, Session, is_leased, remove_left
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
-from layerprobe.runs.scheduler import Jobs, jobs_on, renamed_arguments, run_tasks, shared_places
+from layerprobe.runs.scheduler import Jobs, renamed_arguments, run_tasks
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import so_far
 from layerprobe.training import Epoch
@@ -133,19 +133,14 @@ def train_grid(
     kept = frozenset(specs if checkpoints is True else checkpoints or ())
     if world_size() > 1:
         return _train_in_turn(specs, root, kept, report, device=device, data_root=data_root)
-    jobs = jobs_on(device, jobs)
-    root, data_root = shared_places(jobs, root, data_root)
     remove_all_left(specs, root)
     outcomes = {spec: outcome for spec in specs if (outcome := _finished(root, spec))}
     left = sorted({spec: 0 for spec in specs if spec not in outcomes}, key=_cost, reverse=True)
     stacked = torch.device(device).type == "cuda" if stacked is None else stacked
     tasks = groups(left) if stacked else [[spec] for spec in left]
-    work = partial(_train_group, root=root, kept=kept, device=device, data_root=data_root)
+    results = run_tasks(partial(_train_group, kept=kept), tasks, root, jobs, device, data_root)
     positions = [specs.index(spec) for spec in left]
-    with (
-        follow_progress(partial(_progress, root, specs), positions, report) as update,
-        closing(run_tasks(work, tasks, root, jobs, device)) as results,
-    ):
+    with follow_progress(partial(_progress, root, specs), positions, report) as update, closing(results):
         for group, result in results:
             ended = [Outcome.of(spec, result) for spec in group] if isinstance(result, Exception) else result
             for spec, outcome in zip(group, ended, strict=True):

@@ -118,51 +118,47 @@ def jobs_on(device: str, jobs: Jobs | None = None) -> Jobs:
     return jobs or (cpu_count() if device == "cpu" else 1)
 
 
-def shared_places(jobs: Jobs, root: Location, data_root: Location | None) -> tuple[Location, Location | None]:
-    """Return the folders of runs and of data for the workers; for a cluster both are absolute.
-
-    Parameters
-    ----------
-    jobs, root, data_root
-        As for `train_grid`. Without `data_root`, a cluster gets the folder that LAYERPROBE_DATA names here.
-    """
-    if not isinstance(jobs, Cluster):
-        return root, data_root
-    if data_root or os.environ.get("LAYERPROBE_DATA"):
-        data_root = data_folder(data_root).absolute()
-    return Path(root).absolute(), data_root
-
-
 def run_tasks(
-    work: Callable[..., Any], tasks: Sequence[Task], root: Location, jobs: Jobs, device: str
+    work: Callable[..., Any],
+    tasks: Sequence[Task],
+    root: Location,
+    jobs: Jobs | None,
+    device: str,
+    data_root: Location | None,
 ) -> Results[Task]:
     """Yield each task with its result or an exception, in the order in which they end.
 
     A task whose process is lost is tried again, `ATTEMPTS` times in all. Closing the generator kills the
-    processes. Raises InputError if the packages of the cluster are not installed, or none answers.
+    processes. Raises InputError as `jobs_on`, and if the packages of the cluster are not installed or none
+    answers.
 
     Parameters
     ----------
     work : callable
-        Called in another process with a task and `session`, the `Session` of this call.
+        Called in another process with a task, and by keyword with root, device, data_root and session, the
+        `Session` of this call.
     tasks : sequence
         Picklable, the longest first.
-    root : path
-        The folder of all runs, which every worker sees.
-    jobs : int or Cluster
-        As `jobs_on` returns it.
-    device : str
-        On a GPU, Ray gives each task one of its own; each dask worker must have one.
+    root, jobs, device, data_root
+        As for `train_grid`. On a GPU, Ray gives each task one of its own; each dask worker must have one.
     """
+    jobs = jobs_on(device, jobs)
     if not tasks:
         return
     with Session.begin(root) as session:
-        arguments = {"work": work, "session": session, "registered": Registrations.here()}
+        if isinstance(jobs, Cluster):  # its workers may work in other folders and have other variables
+            root = Path(root).absolute()
+            if data_root or os.environ.get("LAYERPROBE_DATA"):
+                data_root = data_folder(data_root).absolute()
+        work = partial(work, root=root, device=device, data_root=data_root, session=session)
+        registered = Registrations.here()
         if isinstance(jobs, Cluster):
             run_on = {"dask": _run_on_dask, "ray": _run_on_ray}[jobs.backend]
-            yield from run_on(partial(_run_on_worker, **arguments), tasks, jobs.address, device)
+            run = partial(_run_on_worker, work=work, registered=registered, session=session)
+            yield from run_on(run, tasks, jobs.address, device)
         else:
-            yield from _run_here(partial(_run_in_process, **arguments), tasks, jobs)
+            run = partial(_run_in_process, work=work, registered=registered)
+            yield from _run_here(run, tasks, jobs)
 
 
 def _run_here(run: Callable[[Task], Any], tasks: Sequence[Task], jobs: int) -> Results[Task]:
@@ -208,19 +204,15 @@ def _prepare() -> None:
     torch.set_num_threads(1)
 
 
-def _run_in_process(
-    task: Any, *, work: Callable[..., Any], session: Session, registered: Registrations
-) -> Any:
+def _run_in_process(task: Any, work: Callable[[Any], Any], registered: Registrations) -> Any:
     registered.apply()
     try:
-        return work(task, session=session)
+        return work(task)
     except AbandonedError:
         os._exit(1)  # the command was killed: nothing else ends a process that has lost its parent
 
 
-def _run_on_worker(
-    task: Any, *, work: Callable[..., Any], session: Session, registered: Registrations
-) -> Any:
+def _run_on_worker(task: Any, work: Callable[[Any], Any], registered: Registrations, session: Session) -> Any:
     """Run a task on a worker of a cluster; return an exception instead of raising it."""
     try:
         if not session.folder.exists():
@@ -230,7 +222,7 @@ def _run_on_worker(
             )
         with _ONE_TASK, one_thread():
             registered.apply()
-            return work(task, session=session)
+            return work(task)
     except (Exception, AbandonedError) as error:
         return error
 

@@ -15,9 +15,10 @@ from layerprobe.training.checkpoints import (
 )
 from layerprobe.training.loop import accuracy, predict, train
 from layerprobe.training.recipe import Epoch, Recipe, Scale
-from layerprobe.training.reproducibility import Seeds, provenance, seeded
+from layerprobe.training.reproducibility import Seeds, provenance
 from layerprobe.training.retraining import RetrainingEpoch, RetrainingResult, early_stopping, retrain
 from layerprobe.training.stacked import stackable, train_stacked
+from layerprobe.utils.settings import seeded
 
 __all__ = [
     "Epoch",

@@ -14,9 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from layerprobe.errors import InputError
 from layerprobe.training.checkpoints import TrainingState
 from layerprobe.training.recipe import Epoch, Recipe
-from layerprobe.training.reproducibility import seeded
 from layerprobe.utils.distributed import rank, require_same, sum_over_processes, world_size
-from layerprobe.utils.settings import default_settings, outer_settings
+from layerprobe.utils.settings import default_settings, outer_settings, seeded
 
 Inputs = Callable[[Tensor], Tensor]
 Stop = Callable[[Sequence[Epoch]], bool]
@@ -102,7 +101,6 @@ def train(
             f"expected an nn.Module and a Recipe, got {type(model).__name__} and {type(recipe).__name__}"
         )
     check_training_data(x, y, true_labels, soft=True, test=test)
-    _check_splittable(model)
     labels = y.argmax(1) if y.ndim == 2 else y
     optimizer = recipe.build_optimizer(model)
     history = list(earlier)
@@ -110,7 +108,7 @@ def train(
         resume.restore(model, optimizer, recipe.slots)
         history = list(resume.history)
     data = [x, y, true_labels, *(test or ())]
-    _require_same_start(model, optimizer, data, f"{recipe} {order_seed} {history}")
+    _check_processes(model, optimizer, data, f"{recipe} {order_seed} {history}")
     while len(history) == len(earlier) or not (recipe.has_ended(history) or (stop and stop(history))):
         start = time.perf_counter()
         number = len(history) + 1
@@ -160,11 +158,11 @@ def check_training_data(
     if soft and y.ndim == 2 and y.is_floating_point():
         if len(y) != len(x):
             raise InputError(f"y needs shape ({len(x)},), one label for each input; got ({len(y)},)")
-        if not bool((y.isfinite() & (y >= 0)).all()):
-            bad = int((~(y.isfinite() & (y >= 0)).all(1)).nonzero()[0])
-            raise InputError(
-                f"class probabilities must be finite and not negative; row {bad} is {y[bad].tolist()}"
-            )
+        bad = ~(y.isfinite() & (y >= 0)).all(1)
+        if bad.any():
+            row = int(bad.nonzero()[0])
+            said = f"class probabilities must be finite and not negative; row {row} is {y[row].tolist()}"
+            raise InputError(said)
     else:
         _check_labels("y", y, x)
     if true_labels is not None:
@@ -248,8 +246,10 @@ def _check_outputs(logits: object, n: int, num_classes: int) -> None:
 # Data-parallel training. With one process these functions do nothing.
 
 
-def _check_splittable(model: nn.Module) -> None:
-    """Raise if there are several processes and a training step depends on how a batch is split."""
+def _check_processes(
+    model: nn.Module, optimizer: torch.optim.Optimizer, data: Iterable[Tensor | None], settings: str
+) -> None:
+    """Raise if a batch cannot be split, or processes start with other networks, data or settings."""
     if world_size() == 1:
         return
     for name, module in model.named_modules():
@@ -259,19 +259,11 @@ def _check_splittable(model: nn.Module) -> None:
                 "part of a batch; train this network in one process, or use layers that normalise per row "
                 "(LayerNorm, GroupNorm)"
             )
-
-
-def _require_same_start(
-    model: nn.Module, optimizer: torch.optim.Optimizer, data: Iterable[Tensor | None], settings: str
-) -> None:
-    """Raise unless all processes start with equal networks, optimisers, data and settings."""
-    if world_size() == 1:
-        return
-    device = next(iter(model.state_dict().values())).device
+    weights = list(model.state_dict().values())
     slots = [slot for _, slot in sorted(TrainingState.of(model, optimizer, []).optimizer.items())]
-    require_same("network", *model.state_dict().values())
+    require_same("network", *weights)
     require_same("data to train and test on", *(tensor for tensor in data if tensor is not None))
-    text = torch.tensor([*settings.encode()], device=device)
+    text = torch.tensor([*settings.encode()], device=weights[0].device)
     require_same("recipe, order_seed and state to resume", text, *slots)
 
 
@@ -279,15 +271,13 @@ def _sum_gradients(model: nn.Module) -> None:
     """Replace the gradients by their sums over all processes, one message per dtype and device."""
     if world_size() == 1:
         return
-    groups: dict[tuple[torch.dtype, torch.device], list[nn.Parameter]] = defaultdict(list)
+    groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = defaultdict(list)
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups[parameter.dtype, parameter.device].append(parameter)
-    for parameters in groups.values():
-        for parameter in parameters:
             if parameter.grad is None:  # a process without rows adds zero
                 parameter.grad = torch.zeros_like(parameter)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            groups[parameter.dtype, parameter.device].append(parameter.grad)
+    for gradients in groups.values():
         total = sum_over_processes(torch.cat([gradient.reshape(-1) for gradient in gradients]))
         for gradient, part in zip(gradients, total.split([g.numel() for g in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))

@@ -11,9 +11,6 @@ import numpy as np
 import torch
 
 from layerprobe.errors import InputError
-from layerprobe.utils.settings import seeded
-
-__all__ = ["Seeds", "provenance", "seeded"]
 
 PACKAGES = ("layerprobe", "torch", "numpy", "scikit-learn", "pandas")
 

@@ -16,8 +16,7 @@ from layerprobe.errors import InputError
 from layerprobe.training.checkpoints import TrainingState
 from layerprobe.training.loop import Inputs, check_training_data, share_equal
 from layerprobe.training.recipe import Epoch, Recipe
-from layerprobe.training.reproducibility import seeded
-from layerprobe.utils.settings import default_settings, outer_settings
+from layerprobe.utils.settings import default_settings, outer_settings, seeded
 
 
 @default_settings(gradients=True)
