@@ -274,8 +274,8 @@ def test_any_labels_can_be_trained_on(held_out):
     [
         (truth(149), {}, r"the 150 rows and 3 classes of the audit, got .* \(149, 3\)"),
         (replace(truth(), kept=np.arange(150) < 1), {}, "at least two rows to train on .* got 1 and 50"),
-        (truth(), {"max_epochs": 0}, "max_epochs must be at least 1"),
-        (truth(), {"patience": 0}, "patience must be at least 1"),
+        (truth(), {"max_epochs": 0}, "max_epochs must be a whole number of at least 1"),
+        (truth(), {"patience": 0}, "patience must be a whole number of at least 1"),
         (truth(), {"seed": -1}, "seed must be"),
         (truth(), {"recipe": Recipe("sgd", 1e30, 16)}, "loss of the first epoch is (nan|inf): lower"),
     ],

@@ -51,9 +51,9 @@ def test_scale_rejects_other_shapes():
         ({"max_epochs": math.nan}, "max_epochs must be a whole number, got nan"),
         ({"shuffle": "yes"}, "shuffle must be a flag, got 'yes'"),
         ({"learning_rate": math.nan}, "learning_rate must be above 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
-        ({"momentum": -0.1}, "momentum must be at least 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1, got 0"),
+        ({"momentum": -0.1}, "momentum must be a number of at least 0, got -0.1"),
     ],
 )
 def test_invalid_recipe_raises(changes, message):

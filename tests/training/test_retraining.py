@@ -191,8 +191,8 @@ def test_resumed_run_ended_by_stop_rule_trains_no_epoch(planted, memorised):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"patience": 0}, "patience must be at least 1"),
-        ({"max_epochs": 0}, "max_epochs must be at least 1"),
+        ({"patience": 0}, "patience must be a whole number of at least 1"),
+        ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1"),
         (
             {"validation": (torch.zeros(0, 20), torch.zeros(0, dtype=torch.int64))},
             "validation needs at least",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerprobe.core.checks import LARGEST_COUNT
+from layerprobe.core.checks import check_count, check_number
 from layerprobe.errors import InputError
 
 NEVER = 2.0  # a target accuracy that is never reached
@@ -85,12 +85,9 @@ class Recipe:
             object.__setattr__(self, name, kind(value))  # 1, 1.0 and NumPy's 1 give equal recipes
         if self.optimizer not in ("adam", "sgd"):
             raise InputError(f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}")
-        for name, least in (("batch_size", 1), ("max_epochs", 1), ("momentum", 0)):
-            if not getattr(self, name) >= least:
-                raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("batch_size", "max_epochs"):
-            if getattr(self, name) > LARGEST_COUNT:
-                raise InputError(f"{name} must be at most {LARGEST_COUNT:,}, got {getattr(self, name)}")
+        check_count("batch_size", self.batch_size)
+        check_count("max_epochs", self.max_epochs)
+        check_number("momentum", self.momentum, least=0)
         if not 0 < self.learning_rate < math.inf:
             raise InputError(f"learning_rate must be above 0 and finite, got {self.learning_rate}")
         if self.optimizer == "adam" and self.momentum:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from layerprobe.errors import InputError
+from layerprobe.core.checks import check_count
 from layerprobe.training.loop import Inputs, Stop, accuracy, check_training_data, predict, share_equal, train
 from layerprobe.training.recipe import NEVER, Epoch, Recipe
 from layerprobe.utils.settings import default_settings
@@ -67,8 +67,7 @@ def early_stopping(patience: int) -> Stop:
     >>> early_stopping(2)(history), early_stopping(3)(history)
     (True, False)
     """
-    if patience < 1:
-        raise InputError(f"patience must be at least 1 epoch, got {patience}")
+    check_count("patience", patience)
 
     def stop(history: Sequence[Epoch]) -> bool:
         best = max(history, key=lambda epoch: epoch.test_accuracy)  # the first of equals

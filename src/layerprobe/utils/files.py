@@ -4,6 +4,7 @@ Reading a file runs no code.
 """
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -247,10 +248,8 @@ def replaced_folder(path: Location) -> Iterator[Path]:
         beside = target / "results" if in_place else target
         part = part_of(beside)
         part.mkdir()
-        if target.exists() and not in_place:  # raises for a folder that is read only
-            trial = part_of(target / "results")
-            trial.touch()
-            trial.unlink()
+        if target.exists() and not os.access(target, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         yield part
         if in_place:  # one file after the other
             for file in part.iterdir():

@@ -5,20 +5,21 @@ import importlib.metadata
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from layerprobe.errors import InputError, LayerprobeWarning, UnknownNameError, unknown_name
 
 Value = TypeVar("Value")
 
 
-class Registry(MutableMapping[str, Value], Generic[Value]):
+class Registry(UserDict[str, Value]):
     """Values by name: those of layerprobe, those that `register` adds, and entry points.
 
     An entry point is imported when its name is first looked up, and never by iteration. So a package that
@@ -37,8 +38,8 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
     every: ClassVar[dict[str, "Registry[Any]"]] = {}
 
     def __init__(self, kind: str, group: str, check: Callable[[str, Any], Value]) -> None:
+        super().__init__()
         self.kind, self.group, self._check = kind, group, check
-        self._values: dict[str, Value] = {}
         self._own: set[str] = set()
         self.sources: set[str] = set()  # the modules that add our own values
         self._modules: dict[str, str] = {}  # by the names of values from outside
@@ -47,7 +48,7 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
 
     def own(self, values: Mapping[str, Value]) -> None:
         """Add values of layerprobe itself. No other value can be registered by their names."""
-        self._values |= values
+        self.data |= values
         self._own |= values.keys()
         self.sources.add(calling_module())
 
@@ -76,10 +77,12 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
 
     def find(self, name: str) -> Value:
         """Return the value of a name; raise UnknownNameError if there is none that can be imported."""
-        if name in self._values:
-            return self._values[name]
-        if name not in self._points:
-            raise unknown_name(self.kind, name, [*self._values, *self._points])
+        if name not in self:
+            raise unknown_name(self.kind, name, [*self, *self._points])
+        return self[name]
+
+    def __missing__(self, name: str) -> Value:
+        """Import the value of an entry point."""
         point = self._points[name]
         try:
             value = self.register(name, point.load(), point.module)
@@ -96,13 +99,13 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
 
     def names(self) -> list[str]:
         """Return all names that can be looked up; a warning names each entry point that cannot."""
-        for name in [name for name in self._points if name not in self._values]:
+        for name in [name for name in self._points if name not in self.data]:
             try:
                 self.find(name)
             except UnknownNameError as error:
                 del self._points[name]
                 warnings.warn(str(error), LayerprobeWarning, stacklevel=2)
-        return list(self._values)
+        return list(self)
 
     def origin(self, name: str) -> dict[str, str]:
         """Return the module, package and version of a value from outside; empty for one of layerprobe."""
@@ -125,33 +128,22 @@ class Registry(MutableMapping[str, Value], Generic[Value]):
                 points[point.name] = point
         return points
 
-    def __getitem__(self, name: str) -> Value:
-        if name not in self:
-            raise KeyError(name)
-        return self.find(name)
-
     def __contains__(self, name: object) -> bool:
-        return name in self._values or name in self._points
+        return name in self.data or name in self._points
 
     def __setitem__(self, name: str, value: Value) -> None:
-        self._values[name] = value
+        super().__setitem__(name, value)
         self._modules[name] = calling_module()
         self._origins.pop(name, None)
 
     def __delitem__(self, name: str) -> None:
-        del self._values[name]
+        super().__delitem__(name)
         self._modules.pop(name, None)
         self._origins.pop(name, None)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
     def from_outside(self) -> dict[str, tuple[Value, dict[str, str]]]:
         """Return the values from outside that this process has, with their origins."""
-        return {name: (self._values[name], self.origin(name)) for name in self._modules}
+        return {name: (self[name], self.origin(name)) for name in self._modules}
 
     def receive(self, values: Mapping[str, tuple[Value, dict[str, str]]]) -> None:
         """Add values that `from_outside` returned in another process."""

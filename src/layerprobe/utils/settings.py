@@ -69,7 +69,6 @@ else:  # torch < 2.9
         lambda values: torch.set_float32_matmul_precision(values[0]),
         "highest",
     )
-_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 _HERE = local()  # `outer`: the caller's settings inside of `default_settings`; `single`: see `one_thread`
 _DTYPE = Setting(
     lambda: [torch.get_default_dtype()], lambda values: torch.set_default_dtype(values[0]), torch.float32
@@ -90,7 +89,6 @@ def default_settings(*, gradients: bool = False) -> Iterator[None]:
             yield
         return
     device, gradients_before = torch.get_default_device(), torch.is_grad_enabled()
-    autocast = [kind for kind in _AUTOCAST if torch.is_autocast_enabled(kind)]
     with (
         torch.inference_mode(False),
         torch.set_grad_enabled(gradients),
@@ -101,15 +99,14 @@ def default_settings(*, gradients: bool = False) -> Iterator[None]:
     ):
         if device.type != "cpu":
             stack.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
         _HERE.outer = (device, _DTYPE.before[0], gradients_before)
         try:
-            for kind in autocast:
-                torch.set_autocast_enabled(kind, False)
             yield
         finally:
             _HERE.outer = None
-            for kind in autocast:
-                torch.set_autocast_enabled(kind, True)
 
 
 @contextmanager
