@@ -44,7 +44,8 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
             "present: name a subset of at most that many, or get the whole set"
         )
     if spec.corruption is None:
-        human = human_labels(*spec.noise.split(":", 1), data_root)
+        name, annotation = spec.noise.split(":", 1)
+        human = human_labels(name, annotation, data_root)
         same_size = human.labels.shape == labels.shape
         if not (same_size and np.array_equal(human.changed, human.labels != labels)):
             raise InputError(f"The human labels {spec.noise!r} do not belong to the images {images.name!r}.")
