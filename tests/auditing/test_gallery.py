@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from auditing.synthetic import make_audit
-from layerprobe.auditing.report.gallery import Gallery, suspects
+from layerprobe.auditing.report.gallery import cards_and_filters, suspects
 from layerprobe.errors import InputError
 from layerprobe.pages import render
 
@@ -27,7 +27,7 @@ def issues(score, flagged, given=None, suggested=None):
 
 
 def rendered(audit, rows):
-    return render("gallery.html.j2", gallery=Gallery.of(audit, rows))
+    return render("gallery.html.j2", gallery=cards_and_filters(audit, rows))
 
 
 def of_one(example, index="row-0"):

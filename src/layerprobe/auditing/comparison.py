@@ -1,7 +1,6 @@
 """Comparison of an audit with published detectors of wrong labels, on the same rows and layer outputs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,101 +18,93 @@ from layerprobe.layerwise.outputs import OUTPUT
 from layerprobe.recording.history import History
 from layerprobe.utils.distributed import world_size
 
-RECORDED = {AUM: "aum", DataMaps: "confidence"}  # attributes of a History
+# The means over the epochs of a History that a detector computes from each epoch.
+RECORDED = {AUM: "aum", DataMaps: "confidence"}
 COLUMNS = ["detector", "layer", "overlap", "flagged", "agreement", "auroc"]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class DetectorInputs:
-    """Inputs of the detectors, by name; rows in the order of the audit.
-
-    Attributes
-    ----------
-    features : mapping of str to array (n, d)
-        Outputs of the layers.
-    pred_probs : mapping of str to array (n, K)
-        Class probabilities.
-    history : mapping of str to array (epochs, n, K) or (epochs, n), or to History
-        Training histories. A `History` has the means over its epochs that "aum" and "data_maps" compute.
-    """
-
-    features: Mapping[str, Any]
-    pred_probs: Mapping[str, Any]
-    history: Mapping[str, Any]
-
-    def of(self, detector: Detector) -> Mapping[str, Any]:
-        """Return the inputs that a detector reads, by name."""
-        inputs = getattr(self, detector.reads)
-        means = next((mean for kind, mean in RECORDED.items() if isinstance(detector, kind)), None)
-        return {
-            name: getattr(values, means)[None] if means and isinstance(values, History) else values
-            for name, values in inputs.items()
-            if means or not isinstance(values, History)
-        }
-
-
-def detector_inputs(
+def compare_with(
     audit: Any,
+    detectors: Any,
+    true_labels: Any,
+    *,
     features: Any,
     views: Sequence[Mapping[str, Any]],
     pred_probs: Any,
     history: Any,
-) -> DetectorInputs:
-    """Return the inputs of the detectors: layer outputs as the audit used them, and given arrays.
+) -> pd.DataFrame:
+    """Return one row for the audit, and one per detector and input that it reads.
 
     Parameters
     ----------
     audit : Audit
-    features, views, pred_probs, history
+    detectors, true_labels, features, views, pred_probs, history
         As for :meth:`layerprobe.auditing.Audit.compare`.
-
-    Raises
-    ------
-    InputError
-        If the audit holds no rows and no features are given, or these differ from those of the audit.
     """
-    if audit.policy == OUT_OF_SAMPLE and features is None:
-        layers, probabilities = {}, {PREDICTIONS: audit.scores.softmax(1)}
-    elif audit.policy == OUT_OF_SAMPLE:
-        layers, probabilities = (
-            outputs_of_arrays(features, views).mean,
-            {PREDICTIONS: audit.scores.softmax(1)},
+    layers, probabilities = _outputs(audit, features, views)
+    inputs = {
+        "features": layers,
+        "pred_probs": probabilities | _named(pred_probs, "pred_probs"),
+        "history": _named(history, "history"),
+    }
+    named = named_detectors(detectors)
+    read = {name: _readable(detector, inputs[detector.reads]) for name, detector in named.items()}
+    missing = [name for name in named if not read[name]]
+    if missing and detectors is not None:
+        reads = ", ".join(sorted({named[name].reads for name in missing}))
+        raise InputError(
+            f"this audit holds no {reads} for the detectors {', '.join(missing)}: pass them to compare, or "
+            "leave out these detectors"
         )
-    else:
-        outputs = _outputs(audit, features, views)
-        layers = outputs.mean
-        probabilities = {} if outputs.probabilities is None else {OUTPUT: outputs.probabilities}
-    return DetectorInputs(
-        features=layers,
-        pred_probs=probabilities | _named(pred_probs, "pred_probs"),
-        history=_named(history, "history"),
-    )
+    y = audit.y.numpy()
+    wrong = None if true_labels is None else _wrong_labels(audit.classes[y], true_labels)
+    own = Detection(audit.issues["label_score"].to_numpy(), audit.issue_mask())
+    rows = [("audit", "decoder", *_measures(own, own.flags, wrong))]
+    for name, detector in named.items():
+        for layer, values in read[name].items():
+            detected = detector.detect(check_values(values, detector.reads), y)
+            rows.append((name, layer, *_measures(detected, own.flags, wrong)))
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def _outputs(audit: Any, features: Any, views: Sequence[Mapping[str, Any]]) -> Features:
+def _outputs(
+    audit: Any, features: Any, views: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the layer outputs (n, d) and the class probabilities (n, K) of the audited rows, by name."""
+    if audit.policy == OUT_OF_SAMPLE:
+        layers = {} if features is None else outputs_of_arrays(features, views).mean
+        return layers, {PREDICTIONS: audit.scores.softmax(1)}
     if features is not None:
-        if not isinstance(features, Mapping) and [*audit.settings["layers"]] == [FEATURES]:
-            features = {FEATURES: features}  # one embedding, as audit_features takes it
-        outputs = outputs_of_arrays(features, views)
-        dimensions, expected = {k: X.shape[1] for k, X in outputs.own.items()}, audit.settings["layers"]
-        if outputs.n != audit.n or dimensions != expected:
-            raise InputError(
-                f"expected features of the {audit.n} audited rows with the layers {expected}, got "
-                f"{outputs.n} rows with {dimensions}"
-            )
-        if outputs.logits is not None and outputs.logits.shape[1] != len(audit.classes):
-            raise InputError(
-                f"expected one output for each of the classes {audit.classes.tolist()} of the audit, got "
-                f"{outputs.logits.shape[1]}: pass these columns of the output"
-            )
-        return outputs
-    if audit.rows is None or audit.reader is None:
+        outputs = _given_outputs(audit, features, views)
+    elif audit.rows is not None and audit.reader is not None:
+        # In a job of several processes each reads all rows: names select all layers again, in this process.
+        names = None if world_size() == 1 else [*audit.settings["layers"], OUTPUT]
+        outputs = audit.reader.read(audit.rows, layers=names)
+    else:
         raise InputError(
             "this audit holds no layer outputs to compare on: pass features=, the arrays that were audited"
         )
-    # In a job of several processes each one reads all rows: names select all layers again, in this process.
-    layers = None if world_size() == 1 else [*audit.settings["layers"], OUTPUT]
-    return audit.reader.read(audit.rows, layers=layers)
+    return outputs.mean, {} if outputs.probabilities is None else {OUTPUT: outputs.probabilities}
+
+
+def _given_outputs(audit: Any, features: Any, views: Sequence[Mapping[str, Any]]) -> Features:
+    """Return the arrays that were audited, checked."""
+    expected = audit.settings["layers"]
+    if not isinstance(features, Mapping) and [*expected] == [FEATURES]:
+        features = {FEATURES: features}  # one embedding, as audit_features takes it
+    outputs = outputs_of_arrays(features, views)
+    dimensions = {k: X.shape[1] for k, X in outputs.own.items()}
+    if outputs.n != audit.n or dimensions != expected:
+        raise InputError(
+            f"expected features of the {audit.n} audited rows with the layers {expected}, got "
+            f"{outputs.n} rows with {dimensions}"
+        )
+    if outputs.logits is not None and outputs.logits.shape[1] != len(audit.classes):
+        raise InputError(
+            f"expected one output for each of the classes {audit.classes.tolist()} of the audit, got "
+            f"{outputs.logits.shape[1]}: pass these columns of the output"
+        )
+    return outputs
 
 
 def _named(values: Any, default: str) -> dict[str, Any]:
@@ -122,59 +113,27 @@ def _named(values: Any, default: str) -> dict[str, Any]:
     return dict(values) if isinstance(values, Mapping) else {default: values}
 
 
-def compare_with(audit: Any, detectors: Any, inputs: DetectorInputs, true_labels: Any) -> pd.DataFrame:
-    """Return one row for the audit, and one per detector and input that it reads.
-
-    Parameters
-    ----------
-    audit : Audit
-    detectors
-        As for :func:`layerprobe.baselines.named_detectors`; by default those whose input is given.
-    inputs : DetectorInputs
-    true_labels : sequence of n labels, optional
-
-    Returns
-    -------
-    DataFrame
-        See :meth:`layerprobe.auditing.Audit.compare`.
-
-    Raises
-    ------
-    InputError
-        If an input for a named detector is missing, or the arrays do not fit.
-    """
-    named = named_detectors(detectors)
-    missing = [name for name, detector in named.items() if not inputs.of(detector)]
-    if missing and detectors is not None:
-        reads = ", ".join(sorted({named[name].reads for name in missing}))
-        raise InputError(
-            f"this audit holds no {reads} for the detectors {', '.join(missing)}: pass them to compare, or "
-            "leave out these detectors"
-        )
-    wrong = None if true_labels is None else _wrong_labels(audit.classes[audit.y.numpy()], true_labels)
-    own = Detection(audit.issues["label_score"].to_numpy(), audit.issue_mask())
-    y = audit.y.numpy()
-    rows = [("audit", "decoder", *_measures(own, own.flags, wrong))]
-    for name, detector in named.items():
-        for layer, values in inputs.of(detector).items():
-            found = detector.detect(check_values(values, detector.reads), y)
-            rows.append((name, layer, *_measures(found, own.flags, wrong)))
-    return pd.DataFrame(rows, columns=COLUMNS)
+def _readable(detector: Detector, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs that a detector reads; of a History the means that it would compute, (1, n)."""
+    mean = next((mean for kind, mean in RECORDED.items() if isinstance(detector, kind)), None)
+    return {
+        name: getattr(values, mean)[None] if mean and isinstance(values, History) else values
+        for name, values in inputs.items()
+        if mean or not isinstance(values, History)
+    }
 
 
-def _measures(found: Detection, flags: np.ndarray, wrong: np.ndarray | None) -> tuple[float, ...]:
+def _measures(detected: Detection, flags: np.ndarray, wrong: np.ndarray | None) -> tuple[float, ...]:
     """Return overlap, flagged, agreement and auroc."""
-    count = int(flags.sum())
-    lowest = found.scores.argsort(kind="stable")[:count]
-    overlap = float(flags[lowest].mean()) if count else float("nan")
-    flagged, agreement = float("nan"), float("nan")
-    if found.flags is not None:
-        flagged, agreement = float(found.flags.mean()), float((found.flags == flags).mean())
-    auroc = float("nan")
+    overlap = flagged = agreement = auroc = float("nan")
+    if count := int(flags.sum()):
+        overlap = float(flags[detected.scores.argsort(kind="stable")[:count]].mean())
+    if detected.flags is not None:
+        flagged, agreement = float(detected.flags.mean()), float((detected.flags == flags).mean())
     if wrong is not None:
         known = ~np.isnan(wrong)
         if len(np.unique(wrong[known])) == 2:
-            auroc = float(roc_auc_score(wrong[known], -found.scores[known]))
+            auroc = float(roc_auc_score(wrong[known], -detected.scores[known]))
     return overlap, flagged, agreement, auroc
 
 

@@ -1,4 +1,4 @@
-"""Layer outputs of an audit: check its arguments, sort the rows, run the network or check given features.
+"""Layer outputs of an audit: check its arguments, run the network or check given features, sort the rows.
 
 Rows are sorted here by their content, once, so that no result depends on their order; `pipeline` restores the
 user's order once, in the result.
@@ -25,7 +25,7 @@ from layerprobe.auditing.dataset.labelled import (
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, audit_probes
 from layerprobe.auditing.method.noise import evenly_spaced
 from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
-from layerprobe.core.checks import check_count, check_type
+from layerprobe.core.checks import check_count, check_dense, check_type
 from layerprobe.errors import InputError
 from layerprobe.layers.batches import as_tensor, check_same_index, row_names
 from layerprobe.layers.capturing import Pool
@@ -48,7 +48,6 @@ FEATURES = "features"  # name of the layer of one array without a name
 HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
 LARGEST = 1e15  # of features in float32, whose squares are summed
 
-
 FlagRule: TypeAlias = str | float | int
 """How many labels are flagged: "balanced", a precision in (0, 1), or a number of labels."""
 
@@ -70,11 +69,6 @@ class AuditOptions:
     """Keyword arguments of an audit, checked; see :func:`layerprobe.audit`.
 
     `probes` becomes a mapping of names to probes; `views` of a network map names to functions.
-
-    Raises
-    ------
-    InputError
-        If the policy is refused or lacks its argument, or probes are invalid.
     """
 
     policy: str
@@ -107,31 +101,28 @@ class AuditOptions:
         check_type("views", self.views, Collection, "a sequence or mapping of views")
         check_type("inputs", self.inputs, Callable | None, "a function")
         if self.class_names is not None:
-            names = label_column([*self.class_names])
-            object.__setattr__(self, "class_names", names.tolist())
+            object.__setattr__(self, "class_names", label_column([*self.class_names]).tolist())
         if self.history is not None:
             if not isinstance(self.history, History):
                 object.__setattr__(self, "history", [*self.history])
             early_stopping(self.history, 1)
+        if isinstance(self.layers, Iterator | list | set):  # an iterator would be used up by the first pass
+            object.__setattr__(self, "layers", tuple(self.layers))
         check_flag_rule(self.flags)
         given = {"holdout": self.holdout, "trusted": self.trusted, "test": self.test}
         check_policy(self.policy, given, views=len(self.views) > 0, more=self.own_policy)
         object.__setattr__(self, "probes", audit_probes(self.probes))
 
     @property
-    def held_out_name(self) -> str | None:
-        """The argument with held-out rows, "holdout", "trusted" or "test"; None without."""
-        return POLICIES.get(self.policy)
+    def selecting(self) -> str:
+        """The argument with the rows of the policy: "holdout", "trusted" or "test"; "" without."""
+        return POLICIES.get(self.policy) or ""
 
     @property
-    def held_out(self) -> Any:
-        """The held-out rows as the user gave them, or None."""
-        return None if self.held_out_name is None else getattr(self, self.held_out_name)
-
-    @property
-    def beside(self) -> Any:
-        """The trusted rows beside a noisy hold-out as the user gave them, or None."""
-        return None if self.held_out_name == "trusted" else self.trusted
+    def others(self) -> dict[str, Any]:
+        """The rows beside the training rows as the user gave them, by their argument, `selecting` first."""
+        names = [name for name in (self.selecting, "trusted") if name]
+        return {name: rows for name in names if (rows := getattr(self, name)) is not None}
 
     def settings(self) -> dict[str, Any]:
         """Return the options that a result records."""
@@ -174,38 +165,74 @@ class AuditPlan:
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Layer outputs of n rows.
+    """Layer outputs of n rows."""
 
-    Attributes
-    ----------
-    own : dict of str to Tensor (n, d)
-        Outputs for the rows without views.
-    mean : dict of str to Tensor (n, d)
-        Averaged over the rows and all their views; `own` itself without views.
-    logits : Tensor (n, K) or None
-        Logits of the network; None for features without a network.
-    probabilities : Tensor (n, K) or None
-        Class probabilities, averaged over the rows and all their views.
-    views : dict of str to Features
-        Outputs of each view, for the rows in `kept`.
-    kept : ndarray of int64
-        Positions of these rows.
-    predicted : Tensor (n,), int64, or None
-        The network's largest output, among all of them, also those of no class.
-    """
+    own: dict[str, Tensor]  # (n, d) by layer, of the rows without views
+    mean: dict[str, Tensor]  # (n, d), averaged over the rows and all their views; `own` itself without views
+    logits: Tensor | None = None  # (n, K); None for features without a network
+    probabilities: Tensor | None = None  # (n, K), averaged over the rows and all their views
+    views: "dict[str, Features]" = field(default_factory=dict)  # of each view, for the rows in `kept`
+    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # positions of these rows
+    predicted: Tensor | None = None  # (n,): the largest output among all, also those of no class
 
-    own: dict[str, Tensor]
-    mean: dict[str, Tensor]
-    logits: Tensor | None = None
-    probabilities: Tensor | None = None
-    views: "dict[str, Features]" = field(default_factory=dict)
-    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
-    predicted: Tensor | None = None
+    @classmethod
+    def of(cls, outputs: dict[str, Tensor], logits: Tensor | None) -> "Features":
+        """Return features without views.
+
+        Parameters
+        ----------
+        outputs : dict of str to Tensor (n, d)
+        logits : Tensor (n, k) or None
+            All outputs of the network.
+        """
+        features = cls(outputs, outputs, logits)
+        if logits is None:
+            return features
+        return replace(features, probabilities=logits.softmax(1), predicted=logits.argmax(1))
 
     @property
     def n(self) -> int:
         """Number of rows."""
         return len(next(iter(self.own.values())))
+
+    def of_outputs(self, outputs: tuple[int, ...] | None) -> "Features":
+        """Return the features with the logits of some outputs only; None for all."""
+        if outputs is None or self.logits is None:
+            return self
+        logits = self.logits[:, list(outputs)]
+        return replace(self, logits=logits, probabilities=logits.softmax(1))
+
+    def take(self, rows: Tensor) -> "Features":
+        """Return the features of some rows, without views."""
+        logits, predicted = (None if part is None else part[rows] for part in (self.logits, self.predicted))
+        outputs = {layer: X[rows] for layer, X in self.own.items()}
+        return replace(Features.of(outputs, logits), predicted=predicted)
+
+    def _with_views(
+        self, views: "Iterable[tuple[str, Features]]", kept: np.ndarray | None = None
+    ) -> "Features":
+        """Average over views of all rows, one view at a time; keep the single views of some rows."""
+        kept = np.empty(0, np.int64) if kept is None else kept
+        sums: dict[str, Tensor] = {}
+        probabilities, parts, count = self.probabilities, {}, 1
+        for name, view in views:
+            outputs = [(X, view.own[layer]) for layer, X in self.own.items()]
+            if self.logits is not None and view.logits is not None:
+                outputs.append((self.logits, view.logits))
+            if outputs and all(torch.equal(before, after) for before, after in outputs):
+                raise InputError(f"the view {name!r} does not change any layer's output; leave it out")
+            sums = sums or {layer: X.clone() for layer, X in self.own.items()}
+            for layer, total in sums.items():
+                total += view.own[layer]
+            if probabilities is not None and view.probabilities is not None:
+                probabilities = probabilities + view.probabilities
+            if len(kept) and view.own:
+                parts[name] = view.take(torch.from_numpy(kept))
+            count += 1
+        for total in sums.values():
+            total /= count
+        averaged = None if probabilities is None else probabilities / count
+        return replace(self, mean=sums or self.own, probabilities=averaged, views=parts, kept=kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,69 +246,31 @@ class LabelledFeatures:
 
 @dataclass(frozen=True, eq=False)
 class AuditFeatures:
-    """Input of the method; rows are sorted by content.
-
-    Attributes
-    ----------
-    train : LabelledFeatures
-        Of the n training rows.
-    held_out : LabelledFeatures or None
-        Of the held-out rows of the policy.
-    order : ndarray (n,), int64
-        Row i of `train` is the user's row ``order[i]``.
-    index : ndarray (n,)
-        Names of the rows in the user's order.
-    classes : Classes
-    settings : dict
-        Recorded in the result.
-    untrained : tuple of LabelledFeatures, or None
-        `train` and `held_out` for an untrained copy of the network.
-    trusted : LabelledFeatures or None
-        Of rows with true labels beside the noisy hold-out.
-    """
+    """Input of the method; rows are sorted by content."""
 
     train: LabelledFeatures
-    held_out: LabelledFeatures | None
-    order: np.ndarray
-    index: np.ndarray
+    others: dict[str, LabelledFeatures]  # by the argument that gave them, as in `AuditOptions.others`
+    order: np.ndarray  # (n,), int64: row i of `train` is the user's row order[i]
+    index: np.ndarray  # (n,), names of the rows in the user's order
     classes: Classes
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]  # recorded in the result
+    # The training rows and those of the policy, for an untrained copy of the network:
     untrained: tuple[LabelledFeatures, LabelledFeatures | None] | None = None
-    trusted: LabelledFeatures | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkReader:
-    """Runs a network over rows and their views.
+    """Runs a network over rows and their views."""
 
-    Attributes
-    ----------
-    model : nn.Module or None
-        It is not changed. None for an audit that was loaded without it.
-    layers : str, iterable of str or None
-        As for :func:`layerprobe.probe`.
-    pool : optional
-        As for :func:`layerprobe.capture`; the default policy is "compact".
-    views : mapping of str to View
-    batch_size : int
-    device : torch.device, str or None
-    blank
-        An input of two rows of ones, to test a network with; see `dummy_input`.
-    head : str or None
-        Name of the class scores in the network's own output; see `LayerBatch`.
-    outputs : tuple of K int, or None
-        The output of each class; None for all in their order.
-    """
-
-    model: nn.Module | None
+    model: nn.Module | None  # not changed; None for an audit that was loaded without it
     layers: str | Iterable[str | EllipsisType] | None = None
-    pool: Pool = None
+    pool: Pool = None  # the default policy is "compact"
     views: Mapping[str, View] = field(default_factory=dict)
     batch_size: int = 512
     device: torch.device | str | None = None
-    blank: Any = None
-    head: str | None = None
-    outputs: tuple[int, ...] | None = None
+    blank: Any = None  # an input of two rows of ones, to test a network with; see `dummy_input`
+    head: str | None = None  # name of the class scores in the network's own output; see `LayerBatch`
+    outputs: tuple[int, ...] | None = None  # the output of each class; None for all in their order
 
     def read(
         self,
@@ -305,29 +294,15 @@ class NetworkReader:
             Positions in the result of the rows whose single views are returned too.
         layers : iterable of str, optional
             Names of features, to read only these layers, in this process.
-
-        Raises
-        ------
-        InputError
-            If a view changes no output, or the network outputs NaN.
         """
         order = np.arange(rows.n) if order is None else order
-        own = self._pass(rows, order, None, layers)
         views = ((view, self._pass(rows, order, view, layers)) for view in self.views)
-        return _with_views(own, views, kept)
+        return self._pass(rows, order, None, layers)._with_views(views, kept)
 
     def dimensions(self, x: Any) -> tuple[dict[str, int], dict[str, int]]:
         """Return the number of features of each layer, and of outputs of each possible head.
 
-        Parameters
-        ----------
-        x
-            A batch of inputs as the model takes them.
-
-        Raises
-        ------
-        InputError
-            If the network returns no scores per row, or no other layer is selected.
+        `x` is a batch of inputs as the model takes them.
         """
         sizes = self._extractor().dimensions(iter([(x, None)]))
         if not sizes.heads:
@@ -341,17 +316,8 @@ class NetworkReader:
             raise InputError("expected at least one layer besides the network's own output, got none")
         return dimensions, sizes.heads
 
-    def count_heads(self, rows: LabelledDataset, y: np.ndarray, num_outputs: int) -> HeadCounts:
-        """Run the network on the first rows, and count its predictions by every possible head.
-
-        Parameters
-        ----------
-        rows : LabelledDataset
-        y : ndarray (n,), int64
-            The output of the class of each row.
-        num_outputs : int
-            Larger than all of them.
-        """
+    def _count_heads(self, rows: LabelledDataset, y: np.ndarray, num_outputs: int) -> HeadCounts:
+        """Run the network on the first rows, and count its predictions by every possible head."""
         counts, seen = HeadCounts(1, num_outputs), 0
         for x, positions in rows.batches(self.batch_size):
 
@@ -383,59 +349,36 @@ class NetworkReader:
         extractor = self._extractor() if layers is None else self._extractor().of_layers(layers)
         outputs = extractor.extract(batches(), order=order, gather=layers is None)
         logits = None if outputs.output is None else class_scores(outputs.output)
-        predicted = None if logits is None else logits.argmax(1)
-        if logits is not None and self.outputs is not None:
-            logits = logits[:, list(self.outputs)]
-        if logits is not None and (bad := logits.isnan().any(1)).any():
+        own = {layer: outputs[layer] for layer in outputs if layer != OUTPUT}
+        features = Features.of(own, logits).of_outputs(self.outputs)
+        if features.logits is not None and (bad := features.logits.isnan().any(1)).any():
             raise InputError(
                 f"the network outputs NaN for {int(bad.sum())} of {rows.n} rows, so the audit has no head to "
                 "compare with: use other weights, or leave out these rows"
             )
-        layer_outputs = {layer: outputs[layer] for layer in outputs if layer != OUTPUT}
-        for layer, X in layer_outputs.items():
+        for layer, X in own.items():
             if not math.isfinite(sum(map(float, X.aminmax()))) and (bad := ~X.isfinite().all(1)).any():
                 raise InputError(
                     f"layer {layer!r} has NaN or infinity in {int(bad.sum())} of {rows.n} rows: drop these "
                     "rows, repair the layer, or leave it out by layers="
                 )
-        return replace(_features(layer_outputs, logits), predicted=predicted)
+        return features
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkInputs:
-    """A network and the rows to run it on, checked.
-
-    Attributes
-    ----------
-    options : AuditOptions
-    model : nn.Module
-    reader : NetworkReader
-    rows, held_out : LabelledDataset
-        The training rows, and the held-out rows or None.
-    y, held_out_y : Tensor, int64
-        Class indices of their labels.
-    classes, every : Classes
-        Those that have training rows, and those of all outputs.
-    dimensions : dict of str to int
-        Number of features of each layer.
-    width : int
-        Number of outputs of the network.
-    trusted : tuple (LabelledDataset, Tensor), or None
-        Trusted rows beside a noisy hold-out, and the class indices of their labels.
-    """
+    """A network and the rows to run it on, checked."""
 
     options: AuditOptions
     model: nn.Module
     reader: NetworkReader
     rows: LabelledDataset
-    held_out: LabelledDataset | None
-    y: Tensor
-    held_out_y: Tensor | None
-    classes: Classes
-    every: Classes
-    dimensions: dict[str, int]
-    width: int
-    trusted: tuple[LabelledDataset, Tensor] | None = None
+    y: Tensor  # (n,), int64
+    others: dict[str, tuple[LabelledDataset, Tensor]]  # other rows and their classes, by their argument
+    classes: Classes  # those that have training rows
+    every: Classes  # those of all outputs
+    dimensions: dict[str, int]  # number of features of each layer
+    width: int  # number of outputs
 
     @classmethod
     def read(cls, model: nn.Module, data: Any, labels: Any, options: AuditOptions) -> "NetworkInputs":
@@ -446,54 +389,43 @@ class NetworkInputs:
         model, data, labels
             As for :func:`layerprobe.audit`.
         options : AuditOptions
-
-        Raises
-        ------
-        InputError
-            If labels, rows and network do not fit together, or held-out rows are among the training rows.
         """
         check_model(model)
         if labels is not None:
             label_column(labels)
         rows = read_rows(data, labels, inputs=options.inputs, model=model)
-        what, held_out = options.held_out_name, None
-        if what is not None:
-            held_out = read_rows(options.held_out, inputs=options.inputs, model=model)
-            check_disjoint(rows, held_out, what)
-        beside = None
-        if options.beside is not None:
-            beside = read_rows(options.beside, inputs=options.inputs, model=model)
-            check_disjoint(rows, beside, "trusted")
-        layers = options.layers
-        if isinstance(layers, Iterator | list | set):
-            layers = tuple(layers)  # an iterator would be used up by the first pass
+        others = {}
+        for what, given in options.others.items():
+            others[what] = read_rows(given, inputs=options.inputs, model=model)
+            check_disjoint(rows, others[what], what)
         x, positions = next(rows.batches(min(options.batch_size, 2)))
         blank = dummy_input(x, len(positions))
         reader = NetworkReader(
-            model, layers, options.pool, options.views, options.batch_size, options.device, blank
+            model, options.layers, options.pool, options.views, options.batch_size, options.device, blank
         )
         dimensions, heads = reader.dimensions(x)
         names, to_names = output_names(model, rows.labels, rows.class_names, options.class_names, heads)
-        given = to_names(rows.labels)
-        head, every = _head(reader, heads, rows, given, names)
-        classes, y, outputs = _present_classes(every, every.indices(given, "labels"))
-        reader, width = replace(reader, head=head, outputs=outputs), max(heads[head], 2)
+        labels = to_names(rows.labels)
+        head, every = _head(reader, heads, rows, labels, names)
+        classes, y, outputs = _present_classes(every, every.indices(labels, "labels"))
         classes.check_counts(y)
-        held_out_y = None
-        if held_out is not None:
-            held_out_y = classes.indices(to_names(held_out.labels), f"labels of {what}=")
-        trusted = None
-        if beside is not None:
-            trusted = beside, classes.indices(to_names(beside.labels), "labels of trusted=")
-        return cls(
-            *(options, model, reader, rows, held_out, y, held_out_y, classes, every, dimensions, width),
-            trusted=trusted,
-        )
+        with_classes = {
+            what: (part, classes.indices(to_names(part.labels), f"labels of {what}="))
+            for what, part in others.items()
+        }
+        reader, width = replace(reader, head=head, outputs=outputs), max(heads[head], 2)
+        return cls(options, model, reader, rows, y, with_classes, classes, every, dimensions, width)
+
+    @property
+    def selecting(self) -> tuple[LabelledDataset, Tensor] | tuple[None, None]:
+        """The rows of the policy and their classes."""
+        return self.others.get(self.options.selecting, (None, None))
 
     @property
     def plan(self) -> AuditPlan:
         """The dry run."""
-        held_out = self.held_out.n if self.held_out else 0
+        part, _ = self.selecting
+        held_out = 0 if part is None else part.n
         numbers = (self.rows.n + held_out) * sum(self.dimensions.values())
         return AuditPlan(
             self.rows.n,
@@ -513,8 +445,7 @@ class NetworkInputs:
             "choose fewer layers by layers=, pool them by pool=, or audit fewer rows at a time",
         )
         if world_size() > 1:
-            others = (self.held_out, None if self.trusted is None else self.trusted[0])
-            parts = [self.rows, *(part for part in others if part is not None)]
+            parts = [self.rows, *(part for part, _ in self.others.values())]
             hashes = [torch.from_numpy(part.fingerprints().view(np.int64)) for part in parts]
             require_same("network", *self.model.parameters(), *self.model.buffers())
             require_same("rows and labels", *hashes, self.y)
@@ -524,32 +455,38 @@ class NetworkInputs:
 
         In a job of several processes all of them call it, and the first returns the outputs.
         """
-        train, held_out = self._outputs(self.reader)
-        trusted = None if self.trusted is None else _read_sorted(self.reader, *self.trusted)
-        if self.options.class_names is None and train.features.predicted is not None:
-            _require_order(train.features.predicted, train.y, self.classes, self.every, self.reader.outputs)
+        options, reader = self.options, self.reader
+        kept = None if options.selecting else evenly_spaced(self.rows.n).numpy()
+        train = _read_sorted(reader, self.rows, self.y, kept)
+        others = {what: _read_sorted(reader, *part) for what, part in self.others.items()}
+        if options.class_names is None:
+            _require_order(train, self.classes, self.every, reader.outputs)
         untrained = None
-        if self.options.controls:
-            fresh = untrained_copy(self.model, self.options.seed)
-            untrained = self._outputs(replace(self.reader, model=fresh))
+        if options.controls:
+            reader = replace(reader, model=untrained_copy(self.model, options.seed))
+            rows, y = self.selecting
+            fresh = _read_sorted(reader, self.rows, self.y, kept)
+            untrained = fresh, None if rows is None or y is None else _read_sorted(reader, rows, y)
         settings = {
-            **self.options.settings(),
-            "views": list(self.reader.views),
-            "inputs": self.options.inputs,
+            **options.settings(),
+            "views": list(reader.views),
+            "inputs": options.inputs,
             "layers": self.dimensions,
             "outputs": self.width,
-            "batch_size": self.reader.batch_size,
+            "batch_size": reader.batch_size,
             "weights": hash_network(self.model),
         }
         order = sort_order(self.rows.fingerprints(), self.y)
-        index, classes = self.rows.index, self.classes
-        return AuditFeatures(train, held_out, order, index, classes, settings, untrained, trusted)
+        return AuditFeatures(train, others, order, self.rows.index, self.classes, settings, untrained)
 
-    def _outputs(self, reader: NetworkReader) -> tuple[LabelledFeatures, LabelledFeatures | None]:
-        if self.held_out is None or self.held_out_y is None:
-            return _read_sorted(reader, self.rows, self.y, evenly_spaced(self.rows.n).numpy()), None
-        train = _read_sorted(reader, self.rows, self.y)
-        return train, _read_sorted(reader, self.held_out, self.held_out_y)
+
+def _read_sorted(
+    reader: NetworkReader, rows: LabelledDataset, y: Tensor, kept: np.ndarray | None = None
+) -> LabelledFeatures:
+    """Run the network over rows in an order that depends only on their content and labels."""
+    hashes = rows.fingerprints()
+    order = sort_order(hashes, y)
+    return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
 
 
 def _head(
@@ -569,7 +506,7 @@ def _head(
     exact = [name for name in fitting if names is not None or max(heads[name], 2) == width]
     if len(exact) == 1:
         return exact[0], fitting[exact[0]][0]
-    counts = reader.count_heads(rows, y.numpy(), width)
+    counts = reader._count_heads(rows, y.numpy(), width)
     counts.counts = {name: one for name, one in counts.counts.items() if name.partition(" > ")[0] in fitting}
     chosen = counts.choose(y.unique().numpy())
     if chosen is None:
@@ -594,26 +531,105 @@ def _present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[
 
 
 def _require_order(
-    predicted: Tensor, y: Tensor, classes: Classes, every: Classes, outputs: tuple[int, ...] | None
+    train: LabelledFeatures, classes: Classes, every: Classes, outputs: tuple[int, ...] | None
 ) -> None:
-    """Raise if the network agrees much better with the labels in another order of the classes.
+    """Raise if the network agrees much better with the labels in another order of the classes."""
+    if train.features.predicted is None:
+        return
+    of_class = np.arange(len(classes)) if outputs is None else np.array(outputs)
+    counts = HeadCounts(1, len(every))
+    counts.add({"": (len(every), train.features.predicted)}, torch.from_numpy(of_class)[train.y][None])
+    if message := counts.other_order("", of_class, classes.names.tolist(), every.names.tolist()):
+        raise InputError(message)
+
+
+def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOptions) -> AuditFeatures:
+    """Check layer outputs and sort their rows.
 
     Parameters
     ----------
-    predicted : Tensor (n,), int64
-        The largest of all outputs of each row.
-    y : Tensor (n,), int64
-        Class of each row, 0..K-1.
-    classes, every : Classes
-        The K classes that have rows, and those of all outputs.
-    outputs : tuple of K int, or None
-        The output of each class; None for all in their order.
+    features, labels, index
+        As for :func:`layerprobe.audit_features`.
+    options : AuditOptions
     """
-    of_class = np.arange(len(classes)) if outputs is None else np.array(outputs)
-    counts = HeadCounts(1, len(every))
-    counts.add({"": (len(every), predicted)}, torch.from_numpy(of_class)[y][None])
-    if message := counts.other_order("", of_class, classes.names.tolist(), every.names.tolist()):
-        raise InputError(message)
+    given = _check_layers(features, "features")
+    given_labels, names = check_labels(next(iter(features.values())), labels, index, given.n)
+    width = None if given.logits is None else given.logits.shape[1]
+    every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
+    classes, y, outputs = _present_classes(every, every.indices(given_labels, "labels"))
+    classes.check_counts(y)
+    train, order = sort_by_content(given.of_outputs(outputs), y)
+    if options.class_names is None:
+        _require_order(train, classes, every, outputs)
+    rows = torch.from_numpy(order)
+    views = ((name, view.of_outputs(outputs).take(rows)) for name, view in _views(options.views, given))
+    averaged = train.features._with_views(views, evenly_spaced(given.n).numpy())
+    train, others = replace(train, features=averaged), {}
+    for what, pair in options.others.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
+        column = label_column(pair[1])
+        other = _check_layers(pair[0], what, given.own)
+        if other.logits is not None and width is not None and (got := other.logits.shape[1]) != width:
+            raise InputError(f"expected {width} outputs per row in {what}=, got {got}")
+        if len(column) != other.n:
+            raise InputError(f"expected a label for each of the {other.n} rows of {what}=, got {len(column)}")
+        y = classes.indices(column, f"labels of {what}=")
+        others[what], _ = sort_by_content(other.of_outputs(outputs), y)
+        if shared := int(np.isin(others[what].hashes, train.hashes).sum()):
+            raise InputError(
+                f"{shared} of the {len(y)} rows of {what}= are among the training rows; remove them"
+            )
+    dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
+    settings = {**options.settings(), "views": len(options.views), "layers": dimensions}
+    return AuditFeatures(train, others, order, names, classes, settings)
+
+
+def check_labels(source: Any, labels: Any, index: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels (n,) and the names (n,) of the rows of an array; raise if they do not fit.
+
+    Names are the given ones, those of a data frame, or numbers.
+
+    Parameters
+    ----------
+    source : array, Tensor or DataFrame
+        With n rows.
+    labels : sequence of n labels
+    index : sequence of n names, optional
+    n : int
+    """
+    column = label_column(labels)
+    if len(column) != n:
+        raise InputError(f"expected a label for each of {n} rows, got {len(column)}")
+    check_same_index((source, labels))
+    own = row_names(source)
+    names = label_column(index) if index is not None else np.arange(n) if own is None else own
+    if len(names) != n or len(set(names.tolist())) < n:
+        raise InputError(
+            f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
+            f"{len(set(names.tolist()))} different ones"
+        )
+    return column, names
+
+
+def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
+    """Check layer outputs and average them over views, in the order of the rows.
+
+    Parameters
+    ----------
+    features : mapping of str to array (n, d)
+    views : sequence of such mappings
+    """
+    given = _check_layers(features, "features")
+    return given._with_views(_views(views, given))
+
+
+def _views(views: Sequence[Any], given: Features) -> Iterator[tuple[str, Features]]:
+    for i, view in enumerate(views):
+        viewed = _check_layers(view, f"views[{i}]", given.own)
+        if viewed.n != given.n:
+            raise InputError(f"expected the same {given.n} rows in views[{i}] as in features, got {viewed.n}")
+        yield str(i), viewed
 
 
 def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
@@ -627,196 +643,6 @@ def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
     return np.lexsort((y.numpy(), hashes))
 
 
-def _read_sorted(
-    reader: NetworkReader, rows: LabelledDataset, y: Tensor, kept: np.ndarray | None = None
-) -> LabelledFeatures:
-    """Run the network over rows in an order that depends only on their content and labels."""
-    hashes = rows.fingerprints()
-    order = sort_order(hashes, y)
-    return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
-
-
-def _features(outputs: dict[str, Tensor], logits: Tensor | None) -> Features:
-    """Return features without views."""
-    return Features(outputs, outputs, logits, None if logits is None else logits.softmax(1))
-
-
-def _with_views(own: Features, views: Iterable[tuple[str, Features]], kept: np.ndarray | None) -> Features:
-    """Average features over views of all rows, one view at a time; keep the single views of some rows."""
-    kept = np.empty(0, np.int64) if kept is None else kept
-    index, parts = torch.from_numpy(kept), {}
-    sums: dict[str, Tensor] = {}
-    probabilities, count = own.probabilities, 1
-    for name, view in views:
-        outputs = [(X, view.own[layer]) for layer, X in own.own.items()]
-        if own.logits is not None and view.logits is not None:
-            outputs.append((own.logits, view.logits))
-        if outputs and all(torch.equal(before, after) for before, after in outputs):
-            raise InputError(f"the view {name!r} does not change any layer's output; leave it out")
-        sums = sums or {layer: X.clone() for layer, X in own.own.items()}
-        for layer, total in sums.items():
-            total += view.own[layer]
-        if probabilities is not None and view.probabilities is not None:
-            probabilities = probabilities + view.probabilities
-        if len(kept) and view.own:
-            parts[name] = _take(view, index)
-        count += 1
-    for total in sums.values():
-        total /= count
-    averaged = None if probabilities is None else probabilities / count
-    return Features(own.own, sums or own.own, own.logits, averaged, parts, kept, own.predicted)
-
-
-def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOptions) -> AuditFeatures:
-    """Check layer outputs and sort their rows.
-
-    Parameters
-    ----------
-    features, labels, index
-        As for :func:`layerprobe.audit_features`.
-    options : AuditOptions
-
-    Raises
-    ------
-    InputError
-        If features, labels and names do not fit together, or held-out rows are among the training rows.
-    """
-    given = _check_layers(features, "features")
-    n = given.n
-    given_labels = check_labels(labels, n)
-    first = next(iter(features.values()))
-    check_same_index((first, labels))
-    names = check_row_names(first, index, n)
-    width = None if given.logits is None else given.logits.shape[1]
-    every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
-    classes, y, outputs = _present_classes(every, every.indices(given_labels, "labels"))
-    classes.check_counts(y)
-    predicted = None if given.logits is None else given.logits.argmax(1)
-    given = _of_outputs(given, outputs)
-    train, order = sort_by_content(given, y)
-    rows = torch.from_numpy(order)
-    if options.class_names is None and predicted is not None:
-        _require_order(predicted[rows], train.y, classes, every, outputs)
-    views = [
-        (name, _take(_of_outputs(view, outputs), rows)) for name, view in _checked_views(options.views, given)
-    ]
-    train = replace(train, features=_with_views(train.features, views, evenly_spaced(n).numpy()))
-    others = {}
-    for what, pair in ((options.held_out_name, options.held_out), ("trusted", options.beside)):
-        if what is None or pair is None:
-            continue
-        others[what] = other = _held_out_arrays(pair, what, given.own, classes, width, outputs)
-        if shared := int(np.isin(other.hashes, train.hashes).sum()):
-            raise InputError(
-                f"{shared} of the {len(other.y)} rows of {what}= are among the training rows; remove them"
-            )
-    held_out = None if options.held_out_name is None else others[options.held_out_name]
-    trusted = None if options.beside is None else others["trusted"]
-    dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
-    settings = {**options.settings(), "views": len(views), "layers": dimensions}
-    return AuditFeatures(train, held_out, order, names, classes, settings, trusted=trusted)
-
-
-def check_labels(labels: Any, n: int) -> np.ndarray:
-    """Return the given labels of rows as an array, (n,).
-
-    Parameters
-    ----------
-    labels : sequence of n labels
-    n : int
-        The expected number.
-
-    Raises
-    ------
-    InputError
-        If there is another number of labels, or as for `label_column`.
-    """
-    given = label_column(labels)
-    if len(given) != n:
-        raise InputError(f"expected a label for each of {n} rows, got {len(given)}")
-    return given
-
-
-def check_row_names(source: Any, index: Any, n: int) -> np.ndarray:
-    """Return the names of the rows: given ones, those of a data frame, or their numbers.
-
-    Parameters
-    ----------
-    source : array, Tensor or DataFrame
-        With n rows.
-    index : sequence of n names, optional
-    n : int
-
-    Raises
-    ------
-    InputError
-        If there are not n different names.
-    """
-    own = row_names(source)
-    names = label_column(index) if index is not None else np.arange(n) if own is None else own
-    if len(names) != n or len(set(names.tolist())) < n:
-        raise InputError(
-            f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
-            f"{len(set(names.tolist()))} different ones"
-        )
-    return names
-
-
-def _of_outputs(features: Features, outputs: tuple[int, ...] | None) -> Features:
-    """Return the features with the logits of some outputs only."""
-    if outputs is None or features.logits is None:
-        return features
-    return _features(features.own, features.logits[:, list(outputs)])
-
-
-def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
-    """Check layer outputs and average them over views, in the order of the rows.
-
-    Parameters
-    ----------
-    features : mapping of str to array (n, d)
-    views : sequence of such mappings
-        As for :func:`layerprobe.audit_features`.
-
-    Raises
-    ------
-    InputError
-        If they are not finite, or views have other layers or rows.
-    """
-    given = _check_layers(features, "features")
-    return _with_views(given, _checked_views(views, given), None)
-
-
-def _checked_views(views: Sequence[Any], given: Features) -> Iterator[tuple[str, Features]]:
-    for i, view in enumerate(views):
-        viewed = _check_layers(view, f"views[{i}]", given.own)
-        if viewed.n != given.n:
-            raise InputError(f"expected the same {given.n} rows in views[{i}] as in features, got {viewed.n}")
-        yield str(i), viewed
-
-
-def _held_out_arrays(
-    pair: Any,
-    what: str,
-    own: Mapping[str, Tensor],
-    classes: Classes,
-    width: int | None,
-    outputs: tuple[int, ...] | None,
-) -> LabelledFeatures:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
-    held_out_labels = label_column(pair[1])
-    given = _check_layers(pair[0], what, own)
-    if given.logits is not None and width is not None and (got := given.logits.shape[1]) != width:
-        raise InputError(f"expected {width} outputs per row in {what}=, got {got}")
-    given = _of_outputs(given, outputs)
-    if len(held_out_labels) != given.n:
-        got = len(held_out_labels)
-        raise InputError(f"expected a label for each of the {given.n} rows of {what}=, got {got}")
-    y = classes.indices(held_out_labels, f"labels of {what}=")
-    return sort_by_content(given, y)[0]
-
-
 def sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np.ndarray]:
     """Return the rows in an order that depends only on their content and labels, and this order.
 
@@ -828,12 +654,7 @@ def sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np
     hashes = hash_inputs({layer: features.own[layer] for layer in sorted(features.own)}, features.n)
     order = sort_order(hashes, y)
     rows = torch.from_numpy(order)
-    return LabelledFeatures(_take(features, rows), y[rows], hashes[order]), order
-
-
-def _take(features: Features, rows: Tensor) -> Features:
-    logits = None if features.logits is None else features.logits[rows]
-    return _features({layer: X[rows] for layer, X in features.own.items()}, logits)
+    return LabelledFeatures(features.take(rows), y[rows], hashes[order]), order
 
 
 def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = None) -> Features:
@@ -846,8 +667,7 @@ def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = 
     sizes = {layer: len(X) for layer, X in matrices.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"expected the same number of rows for every layer in {what}, got {sizes}")
-    logits = matrices.pop("output", None)
-    logits = None if logits is None else class_scores(logits)
+    logits = matrices.pop(OUTPUT, None)
     if like is not None:
         wrong = [
             f"{k} {tuple(v.shape)}"
@@ -861,7 +681,7 @@ def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = 
             )
     if not matrices:
         raise InputError(f"expected at least one layer in {what} besides the output")
-    return _features(matrices, logits)
+    return Features.of(matrices, None if logits is None else class_scores(logits))
 
 
 def check_matrix(values: Any, what: str, dim: int | None = None, *, exact: bool = False) -> Tensor:
@@ -876,20 +696,12 @@ def check_matrix(values: Any, what: str, dim: int | None = None, *, exact: bool 
         The expected d.
     exact : bool
         Return float64.
-
-    Raises
-    ------
-    InputError
-        If the values are not numbers (n, d), have no rows, or contain NaN or infinity.
     """
     try:
         X = values if isinstance(values, Tensor) else as_tensor(np.asarray(values))
     except (TypeError, ValueError, RuntimeError) as error:  # texts, objects, rows of different lengths
         raise InputError(f"expected {what} as numbers (n, d): {error}") from error
-    if X.is_nested or X.layout is not torch.strided or X.is_quantized or X.is_meta or X.is_complex():
-        kind = "nested" if X.is_nested else "meta" if X.is_meta else f"{X.dtype} {X.layout}"
-        raise InputError(f"expected {what} as a dense tensor of real numbers (n, d), got a {kind} tensor")
-    X = X.detach()
+    X = check_dense(X, what)
     largest = float(X.abs().nan_to_num(0, 0, 0).max()) if X.is_floating_point() and X.numel() else 0.0
     if largest > LARGEST:
         raise InputError(f"{what} hold {largest:.1e}, too large for float32: expected at most {LARGEST:.0e}")

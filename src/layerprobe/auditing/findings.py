@@ -16,6 +16,8 @@ from layerprobe.errors import InputError
 
 KNOWN_WIDTH = 0.15  # of an interval of the noise rate; a wider one is a range and not an estimate
 KNOWN_PRECISION = 0.1  # the same of the precision of the flags
+RELABEL_POLICIES = ("all", "confident", "soft", "prune", "verified")
+MARGIN = 0.5  # a suggestion must be more likely than the given label by this much
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +58,7 @@ class Findings:
 
 def network_doubts(findings: Findings) -> list[str]:
     """Return the reasons not to use the ensemble instead of the head or of a baseline; none is best."""
-    gain, controls = findings.gain, findings.controls
+    criterion, gain, controls = findings.criterion.value, findings.gain, findings.controls
     reasons = []
     if findings.head_fit <= 1.2 * findings.frequent:
         reasons.append(
@@ -64,20 +66,19 @@ def network_doubts(findings: Findings) -> list[str]:
             f"the most frequent one ({findings.frequent:.1%}): is the network trained, and are class_names "
             "in the order of its outputs?"
         )
-    if not separates_classes(findings):
+    if not _separates_classes(findings):
         reasons.append(
             "the features do not separate the classes: the decoder is no better than the most frequent label"
         )
     if gain is not None and gain.low <= 0:
         reasons.append(f"the decoder's gain over the head is {_points(gain)}, not significant")
-    return reasons + [
-        f"{name!r} is about as good as the decoder ({value:.3f} against {findings.criterion.value:.3f})"
-        for name, value in _not_beaten(controls)
-    ]
+    for name, value, beaten in controls.iloc[:-1][["control", "criterion", "beaten"]].itertuples(index=False):
+        if name not in ("head", FREQUENT) and beaten is not None and not beaten:  # None: not comparable
+            reasons.append(f"{name!r} is about as good as the decoder ({value:.3f} against {criterion:.3f})")
+    return reasons
 
 
-def separates_classes(findings: Findings) -> bool:
-    """Return whether the ensemble is better than the most frequent label."""
+def _separates_classes(findings: Findings) -> bool:
     return bool(findings.controls.set_index("control")["beaten"].get(FREQUENT, True))
 
 
@@ -89,9 +90,8 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
     findings : Findings
     noise : NoiseEstimate
     K : int
-        Number of classes.
     """
-    if not separates_classes(findings):
+    if not _separates_classes(findings):
         return "the features do not separate the classes"
     if noise.high - noise.low <= KNOWN_WIDTH:
         return ""
@@ -111,18 +111,21 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
 
 def network_finding(findings: Findings) -> str:
     """Return in one sentence whether a layer predicts better than the head and the baselines."""
-    first = findings.ensemble.members[0].candidate
-    others = len(findings.ensemble.members) - 1
-    where = f"{first.probe} on {first.layer}" + (
-        f" (and {others} more {'probe' if others == 1 else 'probes'})" if others else ""
-    )
+    first, *more = (member.candidate for member in findings.ensemble.members)
+    where = f"The best layer, {first.probe} on {first.layer}"
+    where += f" (and {len(more)} more {'probe' if len(more) == 1 else 'probes'})," if more else ","
     doubts = network_doubts(findings)
     if findings.gain is not None and findings.gain.low > 0:
-        better = f"The best layer, {where}, predicts better than the head, {_points(findings.gain)}"
+        better = f"{where} predicts better than the head, {_points(findings.gain)}"
         return f"{better}, but {doubts[0]}." if doubts else f"{better}, and than every baseline."
     if doubts:
-        return f"The best layer, {where}, is not certainly better: {doubts[0]}."
-    return f"The best layer, {where}, predicts better than every baseline."
+        return f"{where} is not certainly better: {doubts[0]}."
+    return f"{where} predicts better than every baseline."
+
+
+def _points(gain: Interval) -> str:
+    value, low, high = (100 * number for number in gain)
+    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
 def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int) -> str:
@@ -132,10 +135,8 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
     ----------
     findings : Findings
     noise : NoiseEstimate
-    K : int
-        Number of classes.
-    flagged : int
-        Number of flagged labels.
+    K, flagged : int
+        Numbers of classes and of flagged labels.
     """
     if reason := why_noise_is_unknown(findings, noise, K):
         between = f"Between {noise.low:.0%} and {noise.high:.0%} of the labels are wrong"
@@ -147,27 +148,12 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
     )
 
 
-def _not_beaten(controls: pd.DataFrame) -> list[tuple[str, float]]:
-    """Return names and accuracies of the comparable baselines that the ensemble does not beat."""
-    others = controls.iloc[:-1]
-    # `== False` and not `~`: the column holds None where a baseline is not comparable.
-    others = others[~others["control"].isin(["head", FREQUENT]) & (others["beaten"] == False)]  # noqa: E712
-    return list(zip(others["control"], others["criterion"].astype(float), strict=True))
-
-
-def _points(gain: tuple[float, float, float]) -> str:
-    value, low, high = (100 * number for number in gain)
-    return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
-
-
-RELABEL_POLICIES = ("all", "confident", "soft", "prune", "verified")
-MARGIN = 0.5  # a suggestion must be more likely than the given label by this much
-
-
 def find_issues(
     scores: Tensor, posterior: Tensor, y: Tensor, index: np.ndarray, classes: np.ndarray, flags: Tensor
 ) -> pd.DataFrame:
-    """Return the table of label issues.
+    """Return the table `Audit.issues`.
+
+    A flagged row suggests the most likely other label, any other row the most likely label.
 
     Parameters
     ----------
@@ -178,32 +164,24 @@ def find_issues(
     y : Tensor (n,), int64
         Given labels.
     index : ndarray (n,)
-        Names of the rows.
     classes : ndarray (K,)
-        Names of the classes.
     flags : Tensor (n,), bool
-
-    Returns
-    -------
-    DataFrame
-        One row per training row: index, given_label, suggested_label (the most likely label; of a flagged
-        row the most likely other one), label_score (the probability that the given label is right),
-        is_label_issue, margin (score of the given label minus the best other score).
     """
     own = posterior.gather(1, y[:, None]).squeeze(1)
     other = posterior.scatter(1, y[:, None], -1.0).argmax(1)
     suggested = torch.where(flags, other, posterior.argmax(1))
     best_other = scores.scatter(1, y[:, None], -torch.inf).amax(1)
     margin = scores.gather(1, y[:, None]).squeeze(1) - best_other
-    columns = {
-        "index": index,
-        "given_label": classes[y.numpy()],
-        "suggested_label": classes[suggested.numpy()],
-        "label_score": own.clamp(0, 1).numpy(),
-        "is_label_issue": flags.numpy(),
-        "margin": margin.numpy(),
-    }
-    return pd.DataFrame(columns)
+    return pd.DataFrame(
+        {
+            "index": index,
+            "given_label": classes[y.numpy()],
+            "suggested_label": classes[suggested.numpy()],
+            "label_score": own.clamp(0, 1).numpy(),
+            "is_label_issue": flags.numpy(),
+            "margin": margin.numpy(),
+        }
+    )
 
 
 def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
@@ -214,8 +192,7 @@ def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
     wrong : Tensor (n,)
         Probability that each label is wrong.
     rule : "balanced", float in (0, 1) or int
-        "balanced": as many as are expected to be wrong, which balances precision and recall. A float: as
-        many as have this mean probability of being wrong, the expected precision. An int: this many.
+        As for `Audit.with_flags`.
     rate : float
         Share of wrong labels, for "balanced".
     """
@@ -277,43 +254,31 @@ def relabel(
     *,
     margin: float = MARGIN,
 ) -> RepairedLabels:
-    """Return a repaired label set.
+    """Return a repaired label set, see `Audit.relabel`.
 
     Parameters
     ----------
-    policy : {"all", "confident", "soft", "prune", "verified"}
-        "all": the prediction for every row, as in the paper. "confident": the suggestion where it is more
-        likely than the given label by `margin`. "soft": probabilities of all classes. "prune": the given
-        labels without the flagged rows. "verified": the given labels.
+    policy : {"confident", "all", "soft", "prune", "verified"}
     probabilities, posterior : Tensor (n, K)
         Class probabilities without and with use of the given label.
     y : Tensor (n,), int64
         Given labels.
     flags : Tensor (n,), bool
     classes : ndarray (K,)
-        Names of the classes.
     margin : float
         In [0, 1].
-
-    Raises
-    ------
-    InputError
-        If the policy is unknown, or the margin is outside [0, 1].
     """
     if policy not in RELABEL_POLICIES:
         raise InputError(f"expected a policy of {', '.join(RELABEL_POLICIES)}, got {policy!r}")
     check_number("margin", margin, least=0, most=1)
-    own = posterior.gather(1, y[:, None]).squeeze(1)
     highest, likeliest = posterior.max(1)
-    labels, kept = y, torch.ones(len(y), dtype=torch.bool)
-    if policy == "all":
-        labels = probabilities.argmax(1)
-    elif policy == "confident":
-        labels = torch.where(highest - own >= margin, likeliest, y)
-    elif policy == "soft":
-        labels = likeliest
-    elif policy == "prune":
-        kept = ~flags
+    own = posterior.gather(1, y[:, None]).squeeze(1)
+    labels = {
+        "all": probabilities.argmax(1),
+        "confident": torch.where(highest - own >= margin, likeliest, y),
+        "soft": likeliest,
+    }.get(policy, y)
+    kept = ~flags if policy == "prune" else torch.ones(len(y), dtype=torch.bool)
     return repaired_labels(policy, labels, kept, y, posterior, classes)
 
 
@@ -333,15 +298,14 @@ def repaired_labels(
         P(true = k | row, given label).
     classes : ndarray (K,)
     """
-    own = posterior.gather(1, y[:, None]).squeeze(1)
-    one_hot = torch.nn.functional.one_hot(labels, posterior.shape[1])
-    right = posterior.gather(1, labels[:, None]).squeeze(1)
+    before, after = (1 - posterior.gather(1, one[:, None]).squeeze(1) for one in (y, labels))
+    targets = posterior if policy == "soft" else torch.nn.functional.one_hot(labels, len(classes))
     return RepairedLabels(
         policy,
         classes[labels.numpy()],
-        (posterior if policy == "soft" else one_hot).double().numpy(),
+        targets.double().numpy(),
         kept.numpy(),
         (labels != y).numpy(),
-        float(1 - own.mean()),
-        float(1 - right[kept].mean()) if kept.any() else float("nan"),
+        float(before.mean()),
+        float(after[kept].mean()) if kept.any() else float("nan"),
     )

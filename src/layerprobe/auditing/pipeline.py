@@ -1,7 +1,7 @@
 """The audit from labels to flags: START HERE.
 
 `audit` reads the rows and extracts the layer outputs; `audit_features` takes them as they are. Both continue
-with `find`. It scores candidates on the rows of the policy, selects the members of an ensemble, and scores
+with `_find`. It scores candidates on the rows of the policy, selects the members of an ensemble, and scores
 each training row by the fit without it. Then it calibrates these scores and estimates the noise. `Audit`
 flags the labels.
 """
@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import EllipsisType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +30,9 @@ from layerprobe.auditing.features import (
 from layerprobe.auditing.findings import Findings
 from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
+    Candidate,
     CandidateScore,
+    EnsembleMember,
     ProbeEnsemble,
     fit_candidate,
     score_candidates,
@@ -56,20 +59,18 @@ from layerprobe.auditing.method.policies import (
     selection_sets,
     untrained_baseline,
 )
-from layerprobe.auditing.predictions import (
-    PREDICTIONS,
-    ensemble_of_predictions,
-    features_of_predictions,
-    warn_of_training_rows,
-)
+from layerprobe.auditing.predictions import PREDICTIONS, GivenScores, features_of_predictions
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
+from layerprobe.errors import LayerprobeWarning, warn
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.views import View, resolve_views
 from layerprobe.recording.history import History
 from layerprobe.utils.distributed import rank, world_size
 from layerprobe.utils.progress import report_step, shows_progress
 from layerprobe.utils.settings import default_settings
+
+LIKE_TRAINING = 0.99  # share of given labels that a model predicts for the rows that it was trained on
 
 
 @shows_progress
@@ -168,7 +169,7 @@ def audit(
         holdout=holdout,
         trusted=trusted,
         test=test,
-        views={} if isinstance(views, tuple) and not views else resolve_views(views),
+        views=resolve_views(views),
         layers=layers,
         pool=pool,
         probes=probes,
@@ -183,22 +184,23 @@ def audit(
     )
     if world_size() > 1:
         check_sendable(options.probes)
-    timer = StepTimer()
+    timer = _StepTimer()
     timer.start("reading")
     network = NetworkInputs.read(model, data, labels, options)
     network.require_resources()
+    held_out, held_out_y = network.selecting
     own: dict[str, Any] = {
         "reader": network.reader,
         "rows": network.rows,
-        "held_out_rows": network.held_out,
-        "held_out_y": network.held_out_y,
+        "held_out_rows": held_out,
+        "held_out_y": held_out_y,
     }
     timer.start("layer outputs")
     features = network.extract()
     if rank():
         result = Audit(**receive_audit())
         return replace(result, settings={**result.settings, "inputs": inputs}, **own)
-    result = replace(_audit(features, find(features, options, timer), options, timer), **own)
+    result = replace(_audit(features, _find(features, options, timer), options, timer), **own)
     if world_size() > 1:
         send_audit(result)
     return result
@@ -261,20 +263,17 @@ def audit_features(
     LayerprobeWarning
         If features of the policy "label_free" predict almost all given labels.
     """
-    single = not isinstance(features, Mapping)
-    held_out = {
-        name: _as_layers(pair, single)
-        for name, pair in (("holdout", holdout), ("trusted", trusted), ("test", test))
-    }
-    if single:
+    given: dict[str, Any] = {"holdout": holdout, "trusted": trusted, "test": test}
+    if not isinstance(features, Mapping):
         features = {FEATURES: features}
         views = [view if isinstance(view, Mapping) else {FEATURES: view} for view in views]
-    if policy is None and single and all(pair is None for pair in held_out.values()):
-        policy = LABEL_FREE
+        given = {name: _with_layer(pair) for name, pair in given.items()}
+        if policy is None and all(pair is None for pair in given.values()):
+            policy = LABEL_FREE
     options = AuditOptions(
         policy=str(policy),
         own_policy=LABEL_FREE,
-        **held_out,
+        **given,
         views=views,
         probes=probes,
         class_names=class_names,
@@ -282,32 +281,38 @@ def audit_features(
         flags=flags,
         seed=seed,
     )
-    timer = StepTimer()
+    timer = _StepTimer()
     timer.start("reading")
     read = features_of_arrays(features, labels, index, options)
     rows = rows_to_show(data, len(read.index))
-    result = _audit(read, find(read, options, timer), options, timer, rows)
+    result = _audit(read, _find(read, options, timer), options, timer, rows)
     timer.start("conflicts")
     own = read.train.features.own
     X = own["input"] if "input" in own else next(iter(own.values()))
-    found = find_conflicts(X, read.train.y, read.train.hashes).renumbered(read.order)
+    conflicts = find_conflicts(X, read.train.y, read.train.hashes).renumbered(read.order)
     timer.stop()
-    result = replace(result, conflict_set=found)
     if policy == LABEL_FREE:
-        warn_of_training_rows(_agreement(result), "predictions by these features, each without its row,")
-    return result
+        _warn_of_training_rows(result, "predictions by these features, each without its row,")
+    return replace(result, conflict_set=conflicts)
 
 
-def _as_layers(pair: Any, single: bool) -> Any:
+def _with_layer(pair: Any) -> Any:
     """Return held-out features and labels with the features of a single layer under its name."""
-    if not single or not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[0], Mapping):
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[0], Mapping):
         return pair
     return {FEATURES: pair[0]}, pair[1]
 
 
-def _agreement(audit: Audit) -> float:
-    """Return the share of the training rows whose given label is predicted without the row."""
-    return float((audit.scores.argmax(1) == audit.y).double().mean())
+def _warn_of_training_rows(audit: Audit, what: str) -> None:
+    """Warn if predictions agree with the given labels as often as predictions for training rows do."""
+    agreement = float((audit.scores.argmax(1) == audit.y).double().mean())
+    if agreement >= LIKE_TRAINING:
+        warn(
+            f"{what} agree with {agreement:.1%} of the given labels. Either almost no label is wrong, or the "
+            "model was trained on these rows and repeats their labels. Use out-of-sample predictions, for "
+            "example by cross-validation: each row predicted by a model that was trained without it",
+            LayerprobeWarning,
+        )
 
 
 @shows_progress
@@ -370,12 +375,12 @@ def audit_predictions(
     options = AuditOptions(
         policy=OUT_OF_SAMPLE, own_policy=OUT_OF_SAMPLE, class_names=class_names, flags=flags, seed=seed
     )
-    timer = StepTimer()
+    timer = _StepTimer()
     timer.start("reading")
     read = features_of_predictions(pred_probs, labels, index, options, logits=logits)
     rows = rows_to_show(data, len(read.index))
-    result = _audit(read, findings_of_predictions(read, options, timer), options, timer, rows)
-    warn_of_training_rows(_agreement(result), "the predictions")
+    result = _audit(read, _findings_of_predictions(read, options, timer), options, timer, rows)
+    _warn_of_training_rows(result, "the predictions")
     return result
 
 
@@ -401,7 +406,7 @@ def _audit(
     features: AuditFeatures,
     findings: Findings,
     options: AuditOptions,
-    timer: "StepTimer",
+    timer: "_StepTimer",
     rows: LabelledDataset | None = None,
 ) -> Audit:
     """Return the result in the user's order of rows."""
@@ -420,22 +425,12 @@ def _audit(
     )
 
 
-def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> Findings:
-    """Apply the method to layer outputs: select an ensemble, score the rows, estimate the noise.
-
-    Parameters
-    ----------
-    features : AuditFeatures
-    options : AuditOptions
-    timer : StepTimer
-
-    Returns
-    -------
-    Findings
-        Rows in the order of `features`.
-    """
+def _find(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -> Findings:
+    """Apply the method to layer outputs: select an ensemble, score the rows, estimate the noise."""
     train, y, probes = features.train.features, features.train.y, options.probes
-    selection, measurement = selection_sets(options.policy, features.train, features.held_out)
+    selection, measurement = selection_sets(
+        options.policy, features.train, features.others.get(options.selecting)
+    )
 
     timer.start("label-free layers")
     layers, untrained = {}, None
@@ -454,13 +449,8 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
             untrained = untrained.corrected_for_memorisation(views, posterior)
 
     timer.start("candidates")
-    scored = score_candidates(
-        probes,
-        selection.fitted_on,
-        selection.fitted(y),
-        selection.views,
-        selection.correct,
-    )
+    fitted_y = selection.fitted(y)
+    scored = score_candidates(probes, selection.fitted_on, fitted_y, selection.views, selection.correct)
     timer.start("selection")
     members = select_members(scored, selection.correct)
     candidates = [member.candidate for member in members]
@@ -469,7 +459,7 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
     ensemble, out_of_fit = ProbeEnsemble.fit(candidates, probes, train.mean, y, features.train.hashes)
     measured = ensemble
     if train.mean is not selection.fitted_on:  # its means contain the views that measure: fit without them
-        fitted_y, hashes = selection.fitted(y), selection.fitted(features.train.hashes)
+        hashes = selection.fitted(features.train.hashes)
         measured, _ = ProbeEnsemble.fit(candidates, probes, selection.fitted_on, fitted_y, hashes)
     scores = [measured.scores(view) for view in measurement.views]
     correct = measurement.correct(scores)
@@ -477,28 +467,27 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
     timer.start("controls")
     baselines = _baselines(measurement, untrained, scored, y, options)
     timer.start("noise")
-    neighbours = None
-    if options.policy == LABEL_FREE:
-        neighbours = train.mean[candidates[0].layer], y
-    elif not (measurement.of_training_rows or measurement.clean):
-        neighbours = measurement.views[0][candidates[0].layer], measurement.y
-    elif label_free is not None:
-        neighbours = label_free.X, y
+    layer = candidates[0].layer
     if options.policy == LABEL_FREE:  # the scores of all training rows are out of sample
-        calibration, noise = _noise_of_own_rows(out_of_fit, y, label_free, options, neighbours)
+        same = train.mean[layer], y
+        calibration, noise = _noise_of_own_rows(out_of_fit, y, label_free, options, same)
     else:
-        trusted = None
-        if features.trusted is not None:
-            trusted = measured.scores(features.trusted.features.mean).argmax(1) == features.trusted.y
+        neighbours = None if label_free is None else (label_free.X, y)
+        if not (measurement.of_training_rows or measurement.clean):
+            neighbours = measurement.views[0][layer], measurement.y
+        trusted = features.others.get("trusted") if options.selecting == "holdout" else None
+        right = None
+        if trusted is not None:
+            right = measured.scores(trusted.features.mean).argmax(1) == trusted.y
         calibration, noise = estimate_noise(
             *(scores, measurement, out_of_fit, y, label_free),
             neighbours=neighbours,
-            trusted=trusted,
+            trusted=right,
             seed=options.seed,
         )
     head = measurement.correct(measurement.logits) if measurement.logits else None
     selection_head = selection.correct(selection.logits) if selection.logits else None
-    fitted = None if train.logits is None else (train.logits.argmax(1) == y).double()
+    head_fit = float("nan") if train.logits is None else float((train.logits.argmax(1) == y).double().mean())
     return Findings(
         ensemble,
         out_of_fit,
@@ -506,36 +495,25 @@ def find(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> 
         noise,
         criterion=interval(correct),
         gain=None if head is None else interval(correct - head),
-        head_fit=float("nan") if fitted is None else float(fitted.mean()),
+        head_fit=head_fit,
         frequent=float(y.bincount().max() / len(y)),
         layers=candidate_table(scored, members, selection_head),
         controls=baseline_table(baselines, correct),
     )
 
 
-def findings_of_predictions(features: AuditFeatures, options: AuditOptions, timer: "StepTimer") -> Findings:
-    """Calibrate given predictions and estimate the noise.
-
-    Parameters
-    ----------
-    features : AuditFeatures
-        Of :func:`features_of_predictions`.
-    options : AuditOptions
-    timer : StepTimer
-
-    Returns
-    -------
-    Findings
-        Rows in the order of `features`.
-    """
+def _findings_of_predictions(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -> Findings:
+    """Calibrate given predictions and estimate the noise."""
     scores, y = features.train.features.own[PREDICTIONS], features.train.y
-    ensemble = ensemble_of_predictions(scores, y, features.classes)
+    probe = GivenScores().fit_indices(scores, y, np.arange(len(features.classes)))
+    member = EnsembleMember(Candidate(PREDICTIONS, "given", None), probe)
+    ensemble = ProbeEnsemble((member,))
     centred = ensemble.scores({PREDICTIONS: scores})
     measurement = _own_rows(y)
     correct = measurement.correct([centred])
     timer.start("noise")
     calibration, noise = _noise_of_own_rows(centred, y, None, options)
-    scored = [CandidateScore(ensemble.members[0].candidate, correct, None)]
+    scored = [CandidateScore(member.candidate, correct, None)]
     return Findings(
         ensemble,
         centred,
@@ -589,35 +567,27 @@ def _baselines(
     if untrained is not None:
         baselines.append(untrained_baseline(untrained, y))
     if options.history is not None:
-        same_rows = not (
-            measurement.of_training_rows or measurement.clean
-        )  # the history is of a noisy hold-out
+        # The history is of a noisy hold-out.
+        same_rows = not (measurement.of_training_rows or measurement.clean)
         baselines.append(early_stopping(options.history, len(measurement.y), comparable=same_rows))
     return baselines
 
 
-class StepTimer:
-    """Measures the time of each step and reports when one starts.
-
-    Attributes
-    ----------
-    seconds : dict of str to float
-    """
+class _StepTimer:
+    """Measures the seconds of each step and reports when one starts."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._step: str | None = None
-        self._since = time.perf_counter()
+        self._step, self._since = "", 0.0
 
     def start(self, step: str) -> None:
         """End the current step and start another one."""
         self.stop()
-        self._step = step
+        self._step, self._since = step, time.perf_counter()
         report_step(step)
 
     def stop(self) -> None:
         """End the current step."""
-        now = time.perf_counter()
-        if self._step is not None:
-            self.seconds[self._step] = self.seconds.get(self._step, 0.0) + now - self._since
-        self._step, self._since = None, now
+        if self._step:
+            self.seconds[self._step] = time.perf_counter() - self._since
+        self._step = ""

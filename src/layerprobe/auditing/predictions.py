@@ -13,12 +13,9 @@ from layerprobe.auditing.features import (
     Features,
     check_labels,
     check_matrix,
-    check_row_names,
     sort_by_content,
 )
-from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
-from layerprobe.errors import InputError, LayerprobeWarning, warn
-from layerprobe.layers.batches import check_same_index
+from layerprobe.errors import InputError
 from layerprobe.layerwise.classes import Classes, class_order
 from layerprobe.probes.base import Probe
 
@@ -26,7 +23,6 @@ PREDICTIONS = "predictions"  # name of the only layer
 TOLERANCE = 1e-3  # of probabilities and of their sum, which float16 rounds; bfloat16: its rounding unit
 ZERO = 1e-3  # largest probability that replaces a zero
 SMALLEST = 1e-12  # smallest probability: smaller ones are rounding errors
-LIKE_TRAINING = 0.99  # share of given labels that a model predicts for the rows that it was trained on
 
 
 class GivenScores(Probe):
@@ -44,36 +40,23 @@ class GivenScores(Probe):
 def features_of_predictions(
     pred_probs: Any, labels: Any, index: Any, options: AuditOptions, *, logits: bool | None
 ) -> AuditFeatures:
-    """Check predictions and sort their rows.
+    """Check predictions and sort their rows; the only layer are the logarithms of the probabilities.
 
     Parameters
     ----------
     pred_probs, labels, index, logits
         As for :func:`layerprobe.audit_predictions`.
     options : AuditOptions
-
-    Returns
-    -------
-    AuditFeatures
-        With one layer, the logarithms of the probabilities.
-
-    Raises
-    ------
-    InputError
-        If predictions, labels and names do not fit together.
     """
     scores = read_predictions(pred_probs, logits)
     n, K = scores.shape
-    given = check_labels(labels, n)
-    check_same_index((pred_probs, labels))
-    names = check_row_names(pred_probs, index, n)
-    classes = Classes.from_labels(
-        given, K, _column_names(pred_probs, options.class_names), class_order(labels)
-    )
-    y = classes.indices(given, "labels")
-    train, order = sort_by_content(Features({PREDICTIONS: scores}, {PREDICTIONS: scores}), y)
+    given, names = check_labels(pred_probs, labels, index, n)
+    class_names = _column_names(pred_probs, options.class_names)
+    classes = Classes.from_labels(given, K, class_names, class_order(labels))
+    features = Features.of({PREDICTIONS: scores}, None)
+    train, order = sort_by_content(features, classes.indices(given, "labels"))
     settings = {**options.settings(), "probes": [], "layers": {PREDICTIONS: K}}
-    return AuditFeatures(train, None, order, names, classes, settings)
+    return AuditFeatures(train, {}, order, names, classes, settings)
 
 
 def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: int | None = None) -> Tensor:
@@ -87,11 +70,6 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
         As for :func:`layerprobe.audit_predictions`.
     num_classes : int, optional
         The expected K.
-
-    Raises
-    ------
-    InputError
-        For values that are neither, or of another shape.
     """
     values = pred_probs.to_numpy() if isinstance(pred_probs, pd.DataFrame | pd.Series) else pred_probs
     values = values if isinstance(values, Tensor) else np.asarray(values)
@@ -111,9 +89,7 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
         logits = logits is None or logits
     if num_classes is not None and X.shape[1] != num_classes:
         raise InputError(f"expected predictions of {num_classes} classes per row, got {X.shape[1]}")
-    if logits is None:
-        logits = float(X.min()) < -tolerance
-    if logits:
+    if float(X.min()) < -tolerance if logits is None else logits:
         return X.log_softmax(1)
     sums, low, high = X.sum(1), float(X.min()), float(X.max())
     far = (sums - 1).abs() > tolerance
@@ -127,38 +103,6 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
     zero = (X[X > 0].min() / 2).clamp(max=ZERO)
     X = torch.where(X > 0, X, zero).clamp(min=SMALLEST)
     return (X / X.sum(1, keepdim=True)).log()
-
-
-def ensemble_of_predictions(scores: Tensor, y: Tensor, classes: Classes) -> ProbeEnsemble:
-    """Return the ensemble whose scores are the predictions themselves.
-
-    Parameters
-    ----------
-    scores : Tensor (n, K)
-    y : Tensor (n,), int64
-    classes : Classes
-    """
-    probe = GivenScores().fit_indices(scores, y, np.arange(len(classes)))
-    return ProbeEnsemble((EnsembleMember(Candidate(PREDICTIONS, "given", None), probe),))
-
-
-def warn_of_training_rows(agreement: float, what: str) -> None:
-    """Warn if predictions agree with the given labels as often as predictions for training rows do.
-
-    Parameters
-    ----------
-    agreement : float
-        Share of the rows whose given label is predicted.
-    what : str
-        The predictions, for the message.
-    """
-    if agreement >= LIKE_TRAINING:
-        warn(
-            f"{what} agree with {agreement:.1%} of the given labels. Either almost no label is wrong, or the "
-            "model was trained on these rows and repeats their labels. Use out-of-sample predictions, for "
-            "example by cross-validation: each row predicted by a model that was trained without it",
-            LayerprobeWarning,
-        )
 
 
 def _column_names(pred_probs: Any, class_names: Any) -> Any:

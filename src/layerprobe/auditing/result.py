@@ -190,8 +190,7 @@ class Audit:
         "labels": the advice. "predictions": whether to predict with the "decoder" or the "head". "network":
         whether to "retrain" it, which needs labels that relabelling makes better.
         """
-        retrain = self.advice == "relabel"
-        gain = self.findings.gain
+        gain, retrain = self.findings.gain, self.advice == "relabel"
         rows = [("labels", self.advice, self.why)]
         if self.policy != OUT_OF_SAMPLE:
             better = gain is None or gain.low > 0
@@ -225,13 +224,14 @@ class Audit:
             reason = why_noise_is_unknown(findings, self.noise, len(self.classes))
             assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
             basis = reason or f"{self.noise.source}; {assumed}"
-            for name, (value, low, high), unknown in (
-                ("wrong labels", self.noise_interval, bool(reason)),
-                ("flagged labels that are wrong", *self._announced(self.precision_interval, reason)),
-                ("wrong labels that are flagged", *self._announced(self.recall_interval, reason)),
+            for name, (value, low, high), widest in (
+                ("wrong labels", self.noise_interval, 1.0),
+                ("flagged labels that are wrong", self.precision_interval, KNOWN_PRECISION),
+                ("wrong labels that are flagged", self.recall_interval, KNOWN_PRECISION),
             ):
-                kind = "unknown" if unknown else "estimated"
-                rows.append((name, nan if unknown else value, low, high, kind, basis))
+                known = not reason and high - low <= widest
+                kind = "estimated" if known else "unknown"
+                rows.append((name, value if known else nan, low, high, kind, basis))
             rows.append(("gain per changed label", nan, nan, nan, "unknown", "needs a review"))
             rows += [
                 (f"wrong labels by {name}", value, nan, nan, "estimated", "one estimator alone")
@@ -381,7 +381,7 @@ class Audit:
 
     def open_conflicts(self) -> Conflicts:
         """Return the conflicts that a review has not solved, in the order of `conflicts`."""
-        found, y = (self.original or self).all_conflicts, self.y.numpy()
+        found, y = self._before_review.all_conflicts, self.y.numpy()
         return found.among(y[found.positions] != y[found.others])
 
     @cached_property
@@ -407,10 +407,9 @@ class Audit:
     @property
     def precision_interval(self) -> Interval:
         """Expected precision of the flags, and what it would be at the ends of the interval of the noise."""
-        flags, (value, low, high) = self._flags, self._wrong_at_interval
-        return Interval(
-            *(float(w[flags].mean()) if flags.any() else float("nan") for w in (value, low, high))
-        )
+        flags = self._flags
+        wrong = (float(w[flags].mean()) if flags.any() else float("nan") for w in self._wrong_at_interval)
+        return Interval(*wrong)
 
     @property
     def recall_interval(self) -> Interval:
@@ -432,11 +431,6 @@ class Audit:
         ends = (with_wrong_share(self.posterior, self.y, rate) for rate in rates)
         low, high = (1 - p.gather(1, self.y[:, None]).squeeze(1) for p in ends)
         return self._wrong, low, high
-
-    @staticmethod
-    def _announced(expected: Interval, reason: str) -> tuple[Interval, bool]:
-        """Return an expected share with its interval, and whether it is unknown."""
-        return expected, bool(reason) or not expected.high - expected.low <= KNOWN_PRECISION
 
     def with_flags(self, rule: FlagRule) -> "Audit":
         """Return this audit with other flags; the scores stay.
@@ -491,11 +485,11 @@ class Audit:
             If the rows do not fit the network or the layers, or the audit was loaded without its network.
         """
         ensemble = self.findings.ensemble
+        if self.policy == OUT_OF_SAMPLE:
+            (layer,) = ensemble.layers
+            return ensemble.scores({layer: read_predictions(x, num_classes=len(self.classes))}).numpy()
         if self.reader is None:
             dims = {m.candidate.layer: m.probe.n_features_in_ for m in ensemble.members}
-            if self.policy == OUT_OF_SAMPLE:
-                (layer,) = dims
-                return ensemble.scores({layer: read_predictions(x, num_classes=len(self.classes))}).numpy()
             if not isinstance(x, Mapping) and [*self.settings["layers"]] == [FEATURES]:
                 x = {FEATURES: x}
             missing = [layer for layer in dims if not isinstance(x, Mapping) or layer not in x]
@@ -508,7 +502,7 @@ class Audit:
             return ensemble.scores(outputs).numpy()
         if self.reader.model is None:
             raise InputError("this audit was loaded without its network: Audit.load(path, model) predicts")
-        rows = self._unlabelled(x)
+        rows = self._unlabelled(x, self.reader.model)
         try:
             outputs = self.reader.read(rows, layers=ensemble.layers).mean
         except InputError:
@@ -550,28 +544,27 @@ class Audit:
         InputError
             If `n` or `seed` is not a whole number, or `n` is below 1.
         """
-        audit = self.original or self
-        sample = audit.draw_review_sample(n, seed)
+        sample = self._sample(n, seed)
         rows = np.concatenate([sample.positions, sample.repeated])
-        frame = audit.issues[["index", "given_label", "suggested_label", "label_score"]].iloc[rows]
+        columns = ["index", "given_label", "suggested_label", "label_score"]
+        frame = self._before_review.issues[columns].iloc[rows]
         stratum = sample.stratum[rows]
         weights = sample.sizes / np.bincount(sample.stratum[sample.positions], minlength=len(sample.names))
         repeat = np.arange(len(rows)) >= len(sample.positions)
         names = np.array(sample.names)[stratum]
         return frame.assign(stratum=names, weight=weights[stratum], repeat=repeat).reset_index(drop=True)
 
-    def draw_review_sample(self, n: int, seed: int) -> ReviewSample:
-        """Return the sample of `review_sample` as positions of rows.
-
-        Parameters
-        ----------
-        n, seed : int
-            As for `review_sample`.
-        """
-        changed = self.relabel("confident").changed
+    def _sample(self, n: int, seed: int) -> ReviewSample:
+        """Return the sample of `review_sample` as positions of rows."""
+        audit = self._before_review
+        changed = audit.relabel("confident").changed
         if not changed.any():
-            changed = flag(self._wrong, "balanced", self.noise.rate).numpy()
-        return draw_sample(self.issues["label_score"].to_numpy(), changed, n, seed)
+            changed = flag(audit._wrong, "balanced", audit.noise.rate).numpy()
+        return draw_sample(audit.issues["label_score"].to_numpy(), changed, n, seed)
+
+    @property
+    def _before_review(self) -> "Audit":
+        return self.original or self
 
     @default_settings()
     def apply(self, decisions: Any, *, n: int | None = None, seed: int | None = None) -> "Audit":
@@ -602,12 +595,12 @@ class Audit:
         DataError
             If the file cannot be read.
         """
-        base = self.original or self
+        base = self._before_review
         if not isinstance(decisions, Decisions):
             decisions = read_decisions(decisions, base.index, base.classes, sample_size=n, sample_seed=seed)
         if self.review is not None:
             decisions = self.review.decisions.followed_by(decisions)
-        sample = base.draw_review_sample(decisions.sample_size, decisions.sample_seed)
+        sample = self._sample(decisions.sample_size, decisions.sample_seed)
         proposed = base.class_set.indices(base.relabel("confident").labels, "proposed labels")
         score = base.issues["label_score"].to_numpy()
         review = measure(decisions, sample, base.y, proposed, base.issue_mask(), score)
@@ -787,13 +780,13 @@ class Audit:
             If arrays do not fit the rows, a named detector lacks its input, or the audit holds no layer
             outputs.
         """
-        from layerprobe.auditing.comparison import compare_with, detector_inputs
+        from layerprobe.auditing.comparison import compare_with
 
-        audit = self.original or self
+        audit = self._before_review
         if true_labels is None and self.verified.any():
             true_labels = np.where(self.verified.numpy(), self.classes[self.y.numpy()].astype(object), None)
-        inputs = detector_inputs(audit, features, views, pred_probs, history)
-        return compare_with(audit, baselines, inputs, true_labels)
+        inputs = {"features": features, "views": views, "pred_probs": pred_probs, "history": history}
+        return compare_with(audit, baselines, true_labels, **inputs)
 
     def report(self, path: str | os.PathLike[str]) -> None:
         """Write the audit as one self-contained HTML file, and beside it `review.html`, see `review_page`.
@@ -842,9 +835,8 @@ class Audit:
         """
         from layerprobe.auditing.review.page import write_review_page
 
-        audit = self.original or self
-        sample = audit.draw_review_sample(n, seed)
-        write_review_page(audit, as_path(path), sample, {"n": n, "seed": seed}, most)
+        design = {"n": n, "seed": seed}
+        write_review_page(self._before_review, as_path(path), self._sample(n, seed), design, most)
 
     def label_studio_tasks(self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0) -> None:
         """Write the rows of `review_sample` as tasks of Label Studio, a JSON file.
@@ -864,8 +856,7 @@ class Audit:
         """
         from layerprobe.auditing.review.label_studio import write_tasks
 
-        audit = self.original or self
-        write_tasks(audit, as_path(path), audit.draw_review_sample(n, seed))
+        write_tasks(self._before_review, as_path(path), self._sample(n, seed))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the audit, without the network and the rows, as one safetensors file.
@@ -917,16 +908,17 @@ class Audit:
             )
         return self.reader.model, self.rows
 
-    def _unlabelled(self, x: Any) -> LabelledDataset:
+    def _unlabelled(self, x: Any, model: nn.Module) -> LabelledDataset:
+        """Return new rows as a dataset, with labels that are not used."""
         if isinstance(x, LabelledDataset):
             return x
-        inputs, model = self.settings.get("inputs"), None if self.reader is None else self.reader.model
+        labels = None
         if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
             x = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
-            return read_rows(x, np.zeros(count_rows(x) or 0, np.int64), inputs=inputs, model=model)
-        if isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
-            return read_rows(x, np.zeros(len(x), np.int64), inputs=inputs, model=model)
-        return read_rows(x, inputs=inputs, model=model)
+            labels = np.zeros(count_rows(x) or 0, np.int64)
+        elif isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
+            labels = np.zeros(len(x), np.int64)
+        return read_rows(x, labels, inputs=self.settings.get("inputs"), model=model)
 
 
 def _shape(x: Any) -> str:

@@ -56,16 +56,7 @@ class RetrainedNetwork:
 
 
 class ValidationRows(NamedTuple):
-    """Held-out rows of an audit.
-
-    Attributes
-    ----------
-    rows : LabelledDataset
-    y : Tensor (m,), int64
-        Class indices of their labels.
-    policy : str
-        The selection policy.
-    """
+    """Held-out rows of an audit, the class indices y (m,) of their labels, and the selection policy."""
 
     rows: LabelledDataset
     y: Tensor
@@ -139,7 +130,9 @@ def retrain(
     recipe = replace(DEFAULT_RECIPE if recipe is None else recipe, max_epochs=max_epochs, target=UNREACHABLE)
     stop = None if patience is None else early_stopping(patience)
     split = _split(rows, labels, held_out)
-    batch_size = _batch_size(len(split.train), recipe.batch_size)
+    batch_size = recipe.batch_size
+    while len(split.train) % batch_size == 1 and batch_size > 1:  # no single row remains
+        batch_size += 1
     device, dtype = device_and_dtype(model)
     with torch.inference_mode(False), torch.enable_grad():
         network = untrained_copy(model, seeds.init) if fresh else copy.deepcopy(model)
@@ -196,25 +189,10 @@ def retrain(
 
 
 class InputStore:
-    """The inputs of several datasets in memory on the CPU, one dataset after the other.
+    """The inputs of `n` rows of several datasets in memory on the CPU, one dataset after the other.
 
     Tokens that were padded batch by batch are padded to the longest row, on the side where their
-    ``attention_mask`` is zero.
-
-    Parameters
-    ----------
-    *parts : LabelledDataset
-        Datasets of the same model.
-
-    Attributes
-    ----------
-    n : int
-        The number of rows of all parts.
-
-    Raises
-    ------
-    InputError
-        If rows have different shapes and no mask says which tokens are padding.
+    ``attention_mask`` is zero. Without a mask rows of different shapes are an error.
     """
 
     def __init__(self, *parts: LabelledDataset) -> None:
@@ -235,10 +213,10 @@ class InputStore:
                 form = map_tensors(inputs, keep)
                 self._form = form if first else self._form
             start += part.n
-        masks = pieces.get(MASK)
-        left = masks is not None and any((mask[:, 0] == 0).any() for _, mask in masks)
+        masks = [mask for _, mask in pieces.get(MASK, ())]
+        left = any((mask[:, 0] == 0).any() for mask in masks)
         self._columns = {
-            name: self._column(pieces.pop(name), left, may_pad=masks is not None) for name in list(pieces)
+            name: self._column(pieces.pop(name), left, may_pad=bool(masks)) for name in list(pieces)
         }
 
     def take(self, rows: Tensor, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
@@ -248,10 +226,8 @@ class InputStore:
         ----------
         rows : Tensor of shape (b,), int64
             Row numbers in 0..n-1, on any device.
-        device : torch.device, optional
-            By default the CPU.
-        dtype : torch.dtype, optional
-            The type of floating-point inputs; by default that of the data.
+        device, dtype : optional
+            By default the CPU, and for floating-point inputs the type of the data.
         """
         index = rows.cpu()
 
@@ -294,10 +270,9 @@ class _LogitsOf(nn.Module):
     def output(self, inputs: Any) -> Tensor:
         """Return the network's head, (b, k)."""
         if isinstance(inputs, Mapping):
-            result = self.network(**inputs)
+            heads = possible_heads(self.network(**inputs))
         else:
-            result = self.network(*inputs) if isinstance(inputs, tuple) else self.network(inputs)
-        heads = possible_heads(result)
+            heads = possible_heads(self.network(*(inputs if isinstance(inputs, tuple) else (inputs,))))
         return heads[self.head] if self.head in heads else next(iter(heads.values()))
 
     def is_probability(self, inputs: Any) -> bool:
@@ -323,7 +298,9 @@ def _split(rows: LabelledDataset, labels: RepairedLabels, held_out: ValidationRo
     targets, kept = torch.from_numpy(labels.targets), torch.from_numpy(labels.kept)
     y = targets.argmax(1)
     if held_out is None:
-        left_out = _tenth(rows.fingerprints()) & kept
+        # By content, so that duplicates stay together.
+        distinct, place = np.unique(rows.fingerprints(), return_inverse=True)
+        left_out = torch.from_numpy(place < math.ceil(len(distinct) / SHARE)) & kept
         kept = kept & ~left_out
         data = InputStore(rows)
         validation = test = left_out.nonzero().squeeze(1)
@@ -346,16 +323,3 @@ def _split(rows: LabelledDataset, labels: RepairedLabels, held_out: ValidationRo
     hard = bool((targets.amax(1) == 1).all())
     targets = y[train] if hard else targets[train]
     return _Split(data, train, targets, validation, validation_y, test, test_y, judged_by)
-
-
-def _tenth(hashes: np.ndarray) -> Tensor:
-    """Select a tenth of the distinct rows by fingerprint, (n,) bool; duplicates stay together."""
-    distinct, position = np.unique(hashes, return_inverse=True)
-    return torch.from_numpy(position < math.ceil(len(distinct) / SHARE))
-
-
-def _batch_size(n: int, batch_size: int) -> int:
-    """Return the smallest batch size from this one on that leaves no single row."""
-    while n % batch_size == 1 and batch_size > 1:
-        batch_size += 1
-    return batch_size

@@ -9,10 +9,10 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
-from types import EllipsisType
-from typing import Any, Literal, NamedTuple
+from types import EllipsisType, UnionType
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -53,13 +53,7 @@ HEADER = "packed"  # the JSON header among the tensors that are sent
 
 
 class MissingCallable:
-    """Placeholder in a file for a function of the user, who has to pass it again.
-
-    Parameters
-    ----------
-    name : str
-        The name of the function.
-    """
+    """Placeholder in a file for a function of the user, by its name, who has to pass it again."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -106,15 +100,26 @@ ATTRIBUTES: dict[type, dict[str, str]] = {
     Candidate: {"strength": "hyperparameter"},
     NetworkReader: {"renamed": DROPPED},
 }
-AUDIT = {
-    "decided": "findings",
-    "given": "y",
-    "index": "index",
-    "named": "class_set",
-    "policy": "policy",
-    "settings": "settings",
-    "cost": "cost",
-    "reader": "reader",
+# The fields of an audit in a file, with their types.
+AUDIT: dict[str, tuple[str, Any]] = {
+    "decided": ("findings", Findings),
+    "given": ("y", Tensor),
+    "index": ("index", np.ndarray),
+    "named": ("class_set", Classes),
+    "policy": ("policy", str),
+    "settings": ("settings", dict[str, Any]),
+    "cost": ("cost", dict[str, float]),
+    "reader": ("reader", NetworkReader | None),
+}
+READER = {  # types in a file, without a network and functions
+    "model": type(None),
+    "layers": str | list[str | EllipsisType] | tuple[str | EllipsisType, ...] | None,
+    "pool": str | MissingCallable | dict[str, str | MissingCallable | None] | None,
+    "views": dict[str, Any],
+    "batch_size": int,
+    "device": type(None),
+    "head": str | None,
+    "outputs": tuple[int, ...] | None,
 }
 DTYPES = {
     str(dtype).removeprefix("torch."): dtype
@@ -133,20 +138,12 @@ ARRAY_KINDS = "biufcSUMm"  # numbers, texts and dates; never Python objects
 
 
 def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
-    """Write an audit with its fitted ensemble.
+    """Write an audit with its fitted ensemble, see `Audit.save`.
 
     Parameters
     ----------
     path : path
-        Of a safetensors file. An existing file is replaced as a whole or not at all.
     audit : Audit
-
-    Raises
-    ------
-    InputError
-        If probes or names of classes cannot be stored. Nothing is written.
-    DataError
-        If the file cannot be written.
     """
     refused = [
         f"{member.candidate.probe!r} on layer {member.candidate.layer!r}, {reason}"
@@ -168,7 +165,7 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
 
 def _state_of(audit: Any) -> dict[str, Any]:
     """Return the fields of an audit by their names in files, without functions of the user."""
-    state = {name: getattr(audit, attribute) for name, attribute in AUDIT.items()}
+    state = {name: getattr(audit, attribute) for name, (attribute, _) in AUDIT.items()}
     state["flags"] = audit.flag_rule
     state["order"] = np.arange(len(audit.y))  # of the rows in `scores`; older files have another one
     state["settings"] = {name: _without_function(value) for name, value in audit.settings.items()}
@@ -187,13 +184,18 @@ def _state_of(audit: Any) -> dict[str, Any]:
 
 def _arguments_from(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `Audit` from what `_state_of` returned."""
-    findings, order = state["decided"], torch.from_numpy(state["order"])
+    arguments = {}
+    for name, (attribute, hint) in AUDIT.items():
+        arguments[attribute] = _of_type(state[name], hint, name)
+    findings, order = arguments["findings"], torch.from_numpy(state["order"])
     scores = torch.empty_like(findings.scores)
     scores[order] = findings.scores
-    arguments = {attribute: state[name] for name, attribute in AUDIT.items()}
-    rule = state.get("flags", "balanced")
-    arguments["conflict_set"] = state.get("conflicts")
-    return {**arguments, "findings": replace(findings, scores=scores), "flag_rule": rule}
+    return {
+        **arguments,
+        "findings": replace(findings, scores=scores),
+        "flag_rule": state.get("flags", "balanced"),
+        "conflict_set": _of_type(state.get("conflicts"), Conflicts | None, "conflicts"),
+    }
 
 
 def read_audit(
@@ -208,27 +210,17 @@ def read_audit(
 
     Parameters
     ----------
-    path : path
-    model : nn.Module, optional
-        The audited network, which only predictions need.
-    views, pool, inputs : optional
-        As for :func:`layerprobe.audit`: those that were functions.
-
-    Raises
-    ------
-    DataError
-        If the file is missing, damaged or of another kind.
-    InputError
-        If functions are missing or differ, or the network has other layers or weights.
+    path, model, views, pool, inputs
+        As for `Audit.load`.
     """
     tensors, header = read_tensors(path, KIND)
     try:
         if header["sha256"] != _checksum(header["audit"], tensors):
             raise DataError(f"{path}: damaged, its content is not what was written; save the audit again.")
         state = unpack(header["audit"], tensors)
-        arguments = _arguments_from(state)
+        decisions = _of_type(state.get("decisions"), Decisions | None, "decisions")
+        arguments = {**_arguments_from(state), "decisions": decisions}
         _check_arguments(arguments)
-        arguments["decisions"] = _checked_decisions(state.get("decisions"), arguments)
     except REFUSED as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError(f"{path}: an audit that this version cannot read ({reason:.200}).") from error
@@ -248,141 +240,96 @@ def read_audit(
     return {**arguments, "reader": reader, "settings": {**settings, "inputs": given["inputs"]}}
 
 
+def _of_type(value: Any, hint: Any, name: str) -> Any:
+    """Return a value; raise a ValueError if it is not of an annotated type."""
+    if not _is_of_type(value, hint):
+        raise ValueError(f"{name} is {value!r:.60}")
+    return value
+
+
+def _is_of_type(value: Any, hint: Any) -> bool:
+    kind, parts = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return True
+    if kind is UnionType:
+        return any(_is_of_type(value, part) for part in parts)
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool)
+    if kind in (tuple, list):
+        return isinstance(value, kind) and all(_is_of_type(item, parts[0]) for item in value)
+    if kind is dict:
+        return isinstance(value, dict) and all(
+            _is_of_type(key, parts[0]) and _is_of_type(item, parts[1]) for key, item in value.items()
+        )
+    return isinstance(value, hint)
+
+
 def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raise a ValueError that names an entry of another type, shape or range than `Audit` has."""
+    """Raise a ValueError that names an entry of another shape or range than `Audit` has."""
 
     def require(holds: bool, name: str, value: Any) -> None:
         if not holds:
             raise ValueError(f"{name} is {value!r:.60}")
 
-    def tensor(name: str, value: Any, *shape: int | None) -> None:
-        fits = isinstance(value, Tensor) and value.is_floating_point() and value.ndim == len(shape)
-        fits = fits and all(n in (None, m) for n, m in zip(shape, value.shape, strict=True))
-        require(fits and bool(value.isfinite().all()), name, value)
+    def floats(name: str, value: Any, *shape: int | None) -> None:
+        array = np.asarray(value)
+        fits = array.dtype.kind == "f" and array.ndim == len(shape) and bool(np.isfinite(array).all())
+        require(fits and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True)), name, value)
 
-    def numbers(name: str, *values: Any) -> None:
-        require(all(isinstance(v, int | float) and not isinstance(v, bool) for v in values), name, values)
-
-    kinds: dict[str, Any] = {"findings": Findings, "y": Tensor, "index": np.ndarray, "class_set": Classes}
-    kinds |= {"policy": str, "settings": dict, "cost": dict}
-    kinds |= {"reader": NetworkReader | None}
-    for name, kind in kinds.items():
-        require(isinstance(arguments[name], kind), name, arguments[name])
-    y, findings, reader = arguments["y"], arguments["findings"], arguments["reader"]
-    names = arguments["class_set"].names
+    y, findings, names = arguments["y"], arguments["findings"], arguments["class_set"].names
     require(isinstance(names, np.ndarray) and names.ndim == 1, "names", names)
     n, K = len(y), len(names)
     require(y.ndim == 1 and y.dtype == torch.int64 and n > 0 and 0 <= y.min() <= y.max() < K, "given", y)
     require(arguments["index"].shape == (n,), "index", arguments["index"])
     require(arguments["policy"] in (*POLICIES, LABEL_FREE, OUT_OF_SAMPLE), "policy", arguments["policy"])
-    require(all(isinstance(key, str) for key in arguments["settings"]), "settings", arguments["settings"])
-    numbers("cost", *arguments["cost"].values())
     check_flag_rule(arguments["flag_rule"])
     if (conflicts := arguments["conflict_set"]) is not None:
-        require(isinstance(conflicts, Conflicts), "conflicts", conflicts)
-        for name, kind in (("positions", "i"), ("others", "i"), ("similarity", "f"), ("group", "i")):
-            value = getattr(conflicts, name)
-            fits = isinstance(value, np.ndarray) and value.dtype.kind == kind
-            require(fits and value.shape == (len(conflicts),), name, value)
+        for rows in (conflicts.positions, conflicts.others, conflicts.group):
+            require(rows.dtype.kind == "i" and rows.shape == (len(conflicts),), "conflicts", rows)
         for rows in (conflicts.positions, conflicts.others):
             require(bool(((rows >= 0) & (rows < n)).all()), "conflicts", rows)
-    tensor("scores", findings.scores, n, K)
+        floats("similarity", conflicts.similarity, len(conflicts))
+    if (decisions := arguments["decisions"]) is not None:
+        positions, decided = decisions.positions, decisions.y
+        require(len(positions) == len(decided) == len(decisions.reviewers), "decisions", decisions)
+        require(bool(((positions >= 0) & (positions < n)).all()), "decisions", positions)
+        require(bool(((decided >= OUTSIDE) & (decided < K)).all()), "decisions", decided)
     calibration, noise = findings.calibration, findings.noise
-    require(isinstance(calibration, Calibration), "calibration", calibration)
-    require(isinstance(noise, NoiseEstimate), "noise", noise)
-    numbers("beta", calibration.beta)
-    tensor("matrix", calibration.matrix, K, K)
-    tensor("betas", calibration.betas, None)
-    tensor("rates", calibration.rates, None)
-    if calibration.scale is not None:
-        require(isinstance(calibration.scale, RankScale), "scale", calibration.scale)
-        tensor("reference", calibration.scale.reference, None)
-        numbers("gap", calibration.scale.gap)
-        require(
-            len(calibration.scale.reference) > 0 and 0 <= calibration.scale.gap < np.inf,
-            "gap",
-            calibration.scale.gap,
-        )
-    tensor("matrices", calibration.matrices, None, K, K)
+    floats("scores", findings.scores, n, K)
+    floats("matrix", calibration.matrix, K, K)
+    floats("betas", calibration.betas, None)
+    floats("rates", calibration.rates, None)
+    floats("matrices", calibration.matrices, None, K, K)
     require(0 < len(calibration.betas) <= len(calibration.matrices), "betas", calibration.betas)
-    numbers("noise", noise.rate, noise.low, noise.high)
+    if (scale := calibration.scale) is not None:
+        floats("reference", scale.reference, None)
+        require(len(scale.reference) > 0 and 0 <= scale.gap < np.inf, "scale", scale)
     require(all(0 <= share <= 1 for share in (noise.rate, noise.low, noise.high)), "noise", noise)
-    require(isinstance(noise.estimates, dict), "estimates", noise.estimates)
-    require(all(isinstance(name, str) for name in noise.estimates), "estimates", noise.estimates)
-    numbers("estimates", *noise.estimates.values())
-    for name in ("matrix", "matrix_low", "matrix_high", "prior"):
-        value, shape = getattr(noise, name), (K,) if name == "prior" else (K, K)
-        fits = isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.shape == shape
-        require(fits and bool(np.isfinite(value).all()), name, value)
-    require(isinstance(noise.source, str), "source", noise.source)
-    numbers("head_fit", findings.head_fit, findings.frequent)
-    for name in ("criterion", "gain"):
-        value = getattr(findings, name)
-        require(isinstance(value, Interval) or (name == "gain" and value is None), name, value)
-        numbers(name, *(value or ()))
+    floats("prior", noise.prior, K)
+    for name in ("matrix", "matrix_low", "matrix_high"):
+        floats(name, getattr(noise, name), K, K)
     for name, columns in (("layers", CANDIDATE_COLUMNS), ("controls", BASELINE_COLUMNS)):
         value = getattr(findings, name)
-        require(isinstance(value, pd.DataFrame) and list(value.columns) == columns, name, value)
-    ensemble = findings.ensemble
-    require(isinstance(ensemble, ProbeEnsemble) and isinstance(ensemble.members, tuple), "members", ensemble)
-    require(bool(ensemble.members), "members", ensemble)
-    for member in ensemble.members:
-        require(isinstance(member, EnsembleMember), "members", member)
-        require(isinstance(member.probe, Probe), "probe", member.probe)
-        require(isinstance(member.candidate, Candidate), "candidate", member.candidate)
-        require(isinstance(member.candidate.layer, str), "layer", member.candidate.layer)
-        require(isinstance(member.candidate.probe, str), "probe", member.candidate.probe)
-        numbers("scale", member.scale, member.candidate.hyperparameter or 0)
-        d = member.probe.n_features_in_
-        require(isinstance(d, int) and not isinstance(d, bool) and 0 < d < MOST_FEATURES, "n_features_in_", d)
+        require(list(value.columns) == columns, name, value)
+    require(bool(findings.ensemble.members), "members", findings.ensemble)
+    for member in findings.ensemble.members:
+        d = _of_type(member.probe.n_features_in_, int, "n_features_in_")
+        require(0 < d < MOST_FEATURES, "n_features_in_", d)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             scores = member.probe.class_scores(torch.ones(1, d))  # raises for attributes that do not fit
-        tensor(f"probe {member.candidate.probe!r}", scores, 1, K)
-    if reader is not None:
-        _check_reader(reader, require)
-
-
-def _check_reader(reader: NetworkReader, require: Callable[[bool, str, Any], None]) -> None:
-    layers = () if reader.layers is None or isinstance(reader.layers, str) else reader.layers
-    require(isinstance(layers, tuple | list), "layers", layers)
-    require(all(isinstance(layer, str | EllipsisType) for layer in layers), "layers", layers)
-    pools = reader.pool if isinstance(reader.pool, dict) else {"*": reader.pool}
-    require(all(isinstance(pattern, str) for pattern in pools), "pool", pools)
-    for pool in pools.values():
-        if not isinstance(pool, MissingCallable):
-            require(pool is None or isinstance(pool, str), "pool", pool)
-            check_pool(pool)
-    require(isinstance(reader.views, dict), "views", reader.views)
-    for name, view in reader.views.items():
-        known = isinstance(view, MissingCallable) or view in VIEWS.values()
-        require(isinstance(name, str) and known, "views", view)
-    size = reader.batch_size
-    require(isinstance(size, int) and not isinstance(size, bool) and size > 0, "batch_size", size)
-    require(reader.model is None and reader.device is None, "reader", reader.model)
-    require(reader.head is None or isinstance(reader.head, str), "head", reader.head)
-    outputs = () if reader.outputs is None else reader.outputs
-    require(isinstance(outputs, tuple) and all(isinstance(k, int) for k in outputs), "outputs", outputs)
-
-
-def _checked_decisions(decisions: Any, arguments: Mapping[str, Any]) -> Decisions | None:
-    """Return the decisions of a file; raise a ValueError if they do not belong to its audit."""
-    if decisions is None:
-        return None
-    positions, y, n, K = decisions.positions, decisions.y, len(arguments["y"]), len(arguments["class_set"])
-    inside = ((positions >= 0) & (positions < n) & (y >= OUTSIDE) & (y < K)).all()
-    if not (len(positions) == len(y) == len(decisions.reviewers) and inside):
-        raise ValueError("decisions on other rows or classes")
-    return decisions
+        floats(f"probe {member.candidate.probe!r}", scores, 1, K)
+    if (reader := arguments["reader"]) is not None:
+        require(reader.batch_size > 0, "batch_size", reader.batch_size)
+        for pool in reader.pool.values() if isinstance(reader.pool, dict) else [reader.pool]:
+            if not isinstance(pool, MissingCallable):
+                check_pool(pool)
+        for view in reader.views.values():
+            require(isinstance(view, MissingCallable) or view in VIEWS.values(), "views", view)
 
 
 def check_sendable(probes: Mapping[str, Probe]) -> None:
-    """Raise an InputError if a probe cannot be sent to the other processes of a job.
-
-    Parameters
-    ----------
-    probes : mapping of str to Probe
-    """
+    """Raise an InputError if a probe, by its name, cannot be sent to the other processes of a job."""
     for name, probe in probes.items():
         if reason := _not_storable(probe):
             raise InputError(
@@ -422,14 +369,10 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
     Parameters
     ----------
     value : object
-        Numbers, texts, tensors, arrays, tables, containers, and instances of the classes in `CLASSES`.
+        Numbers, texts, tensors, arrays, tables, containers, and instances of the classes in `CLASSES`;
+        anything else is an InputError.
     tensors : dict of str to Tensor
         No two share memory.
-
-    Raises
-    ------
-    InputError
-        If it contains anything else.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -457,18 +400,12 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that was packed.
+    """Return the value that was packed; raise an error of `REFUSED` for anything that `pack` did not make.
 
     Parameters
     ----------
     packed : object
-        As `pack` returned it.
     tensors : mapping of str to Tensor
-
-    Raises
-    ------
-    KeyError, ValueError, TypeError, RuntimeError
-        If `pack` did not make it, or it names anything outside the tables.
     """
     if packed is None or isinstance(packed, bool | int | float | str):
         return packed
@@ -552,7 +489,10 @@ def _unpack_object(kind: type, state: Mapping[str, Any]) -> Any:
     attributes = {renamed.get(name, name): value for name, value in state.items()}
     attributes.pop(DROPPED, None)
     if not issubclass(kind, BaseEstimator):
-        return kind(**attributes)
+        value = kind(**attributes)
+        for name, hint in (READER if kind is NetworkReader else get_type_hints(kind)).items():
+            _of_type(getattr(value, name), hint, name)
+        return value
     for name, value in attributes.items():
         if not str(name).isidentifier() or callable(value) or callable(getattr(kind, name, None)):
             raise ValueError(f"{kind.__name__}.{name} is {value!r:.60}")

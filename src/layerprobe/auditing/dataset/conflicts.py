@@ -36,34 +36,23 @@ MOST_ROWS = 200_000  # for near duplicates, whose time grows with the square of 
 class Conflicts:
     """Rows that have a duplicate with another label; one entry per row.
 
-    Attributes
-    ----------
-    positions : ndarray of shape (m,), int64
-        The rows, ascending.
-    others : ndarray of shape (m,), int64
-        The most similar row with another label.
-    similarity : ndarray of shape (m,)
-        One minus the distance of both rows, divided by the smaller of their distances to other neighbours; 1
-        for rows of equal content.
-    group : ndarray of shape (m,), int64
-        Number of the group of rows that conflicts connect, from 0.
+    The similarity is one minus the distance of both rows, divided by the smaller of their distances to other
+    neighbours; 1 for rows of equal content.
     """
 
-    positions: np.ndarray
-    others: np.ndarray
-    similarity: np.ndarray
-    group: np.ndarray
+    positions: np.ndarray  # (m,), int64: the rows, ascending
+    others: np.ndarray  # (m,), int64: the most similar row with another label
+    similarity: np.ndarray  # (m,)
+    group: np.ndarray  # (m,), int64: number of the group of rows that conflicts connect, from 0
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def renumbered(self, order: np.ndarray) -> "Conflicts":
         """Return the conflicts of rows whose row i is ``order[i]``, (n,) int64."""
-        positions = order[self.positions]
-        by_row = positions.argsort()
-        return Conflicts(
-            positions[by_row], order[self.others][by_row], self.similarity[by_row], self.group[by_row]
-        )
+        rows = order[self.positions].argsort()
+        positions, others = order[self.positions], order[self.others]
+        return Conflicts(positions[rows], others[rows], self.similarity[rows], self.group[rows])
 
     def among(self, kept: np.ndarray) -> "Conflicts":
         """Return some of the conflicts (m,) bool, the groups with the most similar rows first."""
@@ -94,10 +83,6 @@ def find_conflicts(X: Tensor | None, y: Tensor, hashes: np.ndarray) -> Conflicts
         Given labels.
     hashes : ndarray (n,), uint64
         Fingerprints of the contents.
-
-    Returns
-    -------
-    Conflicts
     """
     given = y.numpy()
     pairs = [_equal_rows(given, hashes)]

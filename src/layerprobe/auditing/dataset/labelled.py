@@ -39,6 +39,7 @@ from layerprobe.layerwise.classes import class_order, escape_surrogates, fitting
 
 MOST_NUMBERS = 2**28  # of rows that are compared; a gigabyte
 _COMPARED = 64  # rows per batch whose content is compared in every pass
+_SHOWN = 5  # shared rows in a message
 
 
 def read_rows(
@@ -129,11 +130,6 @@ def rows_to_show(data: Any, n: int) -> "LabelledDataset | None":
         texts, one line per column.
     n : int
         The expected number of rows.
-
-    Raises
-    ------
-    InputError
-        If there is another number of rows, or as for :func:`read_rows`.
     """
     if data is None:
         return None
@@ -153,13 +149,7 @@ def rows_to_show(data: Any, n: int) -> "LabelledDataset | None":
 
 
 def numbers_of_rows(rows: "LabelledDataset") -> Tensor | None:
-    """Return rows of numbers or pixels as features (n, d) float32; None for others, or for very large ones.
-
-    Parameters
-    ----------
-    rows : LabelledDataset
-        Of :func:`rows_to_show`.
-    """
+    """Return rows of numbers or pixels as features (n, d) float32; None for others, or for too many."""
     X: Tensor | None = None
     for inputs, positions in rows.batches():
         content = inputs.flatten(1) if isinstance(inputs, Tensor) and inputs.ndim > 1 else None
@@ -226,7 +216,7 @@ class LabelledDataset:
                 "after one pass: give a list, arrays, a Dataset or a DataLoader"
             )
         self._source = source
-        self._prepare = input_function(inputs, None if images else model)
+        self._prepare = _input_function(inputs, None if images else model)
         self._model = model if inputs is None else None
         self._class_names = class_names
         self._first_pass(batch_size)
@@ -436,11 +426,6 @@ class LabelledDataset:
             raise InputError("the data have no labels: give them as labels=, or as (x, y)")
         own = self._source[1] if isinstance(self._source, tuple) and len(self._source) > 1 else None
         order = class_order(own) if labels is self._given and own is not None else class_order(labels)
-        self.labels = self._checked_labels(labels)
-        names = self._class_names if order is None else order
-        self.class_names = fitting_names(self.labels, names)
-
-    def _checked_labels(self, labels: Any) -> np.ndarray:
         column = label_column(labels)
         if self._indexed and labels is not self._given:
             if self._names.dtype.kind not in "iu" or self._names[0] < 0:
@@ -454,14 +439,15 @@ class LabelledDataset:
             column = column[self._names]
         if len(column) != self.n:
             raise InputError(f"expected {self.n} labels, one per row, got {len(column)}")
-        return column
+        self.labels = column
+        self.class_names = fitting_names(column, self._class_names if order is None else order)
 
 
 def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
     """Hash some rows of a batch, before ``inputs=`` if they are texts or one array."""
-    content = batch_content(batch.raw)
+    content = _batch_content(batch.raw)
     if is_texts(content):
-        return hash_texts([content[i] for i in rows])
+        return _hash_texts([content[i] for i in rows])
     values = content if isinstance(content, Tensor) else batch.inputs
     chosen = map_tensors(values, lambda _, x: x[rows] if x.shape[:1] == (batch.size,) else x)
     return hash_inputs(chosen, len(rows))
@@ -469,13 +455,13 @@ def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
 
 def _fingerprints(batch: Batch) -> np.ndarray:
     """Hash all rows of a batch: texts as they are, anything else as inputs of the model."""
-    content = batch_content(batch.raw)
-    return hash_texts(content) if is_texts(content) else hash_inputs(batch.inputs, batch.size)
+    content = _batch_content(batch.raw)
+    return _hash_texts(content) if is_texts(content) else hash_inputs(batch.inputs, batch.size)
 
 
 def _displayed(raw: Any, inputs: Any) -> Any:
     """Return the values of a batch that can be displayed: texts, a tensor (b, ...) or None."""
-    content = batch_content(raw)
+    content = _batch_content(raw)
     if isinstance(content, Tensor) or is_texts(content):
         return content
     tensors = named_tensors(inputs)
@@ -491,7 +477,7 @@ def _same(given: np.ndarray | None, labels: Any, positions: np.ndarray) -> bool:
     return np.array_equal(expected, got, equal_nan=expected.dtype.kind == "f")
 
 
-def batch_content(raw: Any) -> Any:
+def _batch_content(raw: Any) -> Any:
     """Return texts as a list, an array of numbers as a tensor, and anything else unchanged."""
     if isinstance(raw, Tensor | Mapping):
         return raw
@@ -509,23 +495,18 @@ def batch_content(raw: Any) -> Any:
     return values if any(texts) else raw
 
 
-def input_function(
+def _input_function(
     inputs: Callable[[Any], Any] | None, model: nn.Module | None = None
 ) -> Callable[[Any], Any]:
-    """Return the function from a batch's content to the model's inputs.
+    """Return the function from a batch's content to the model's inputs: the user's one, or pixels to floats.
 
-    Parameters
-    ----------
-    inputs : callable, optional
-        The user's own function, whose number of rows is checked. Without one, uint8 pixels (b, h, w),
-        (b, h, w, 3) or (b, 1 or 3, h, w) become float32 (b, 1 or 3, h, w) in [0, 1].
-    model : nn.Module, optional
-        Pixels stay as they are if it runs on them; the first batch decides.
+    Without a function of the user, uint8 pixels (b, h, w), (b, h, w, 3) or (b, 1 or 3, h, w) become float32
+    (b, 1 or 3, h, w) in [0, 1]. If `model` runs on the first batch of pixels, they stay as they are.
     """
     as_they_are: list[bool] = []
 
     def prepare(raw: Any) -> Any:
-        content = batch_content(raw)
+        content = _batch_content(raw)
         if inputs is None:
             if is_texts(content):
                 raise InputError(
@@ -559,7 +540,6 @@ def dummy_input(inputs: Any, size: int) -> Any:
     Parameters
     ----------
     inputs : Tensor, tuple or dict
-        A batch of the model's inputs.
     size : int
         The batch's number of rows.
     """
@@ -581,7 +561,7 @@ def hash_network(model: nn.Module) -> str:
 
 
 def hash_inputs(inputs: Any, size: int) -> np.ndarray:
-    """Hash the rows of a model's input.
+    """Hash the rows of a model's input, (size,) uint64.
 
     The hash depends on values only: floats are converted to float32 and integers to int64, and shapes are
     ignored, so an array and a loader of the same rows agree. Tokens that ``attention_mask`` excludes are
@@ -592,11 +572,6 @@ def hash_inputs(inputs: Any, size: int) -> np.ndarray:
     inputs : Tensor, or tuple or dict of them
         Tensors with `size` rows are hashed in the order of their names.
     size : int
-        The number of rows.
-
-    Returns
-    -------
-    ndarray of shape (size,), uint64
     """
     named = dict(named_tensors(inputs))
     if len(named) > 1:
@@ -604,15 +579,14 @@ def hash_inputs(inputs: Any, size: int) -> np.ndarray:
     mask = named.get(".attention_mask")
     kept = None if mask is None else mask.cpu().numpy() != 0  # (size, t)
     columns = [_numbers(tensor) for _, tensor in sorted(named.items()) if tensor.shape[:1] == (size,)]
-    digests = (_digest(*(_kept(column[i], kept, i).tobytes() for column in columns)) for i in range(size))
+
+    def row(column: np.ndarray, i: int) -> bytes:
+        if kept is not None and column.shape[:2] == kept.shape:
+            return column[i][kept[i]].tobytes()
+        return column[i].tobytes()
+
+    digests = (_digest(*(row(column, i) for column in columns)) for i in range(size))
     return np.fromiter(digests, np.uint64, size)
-
-
-def hash_texts(texts: Sequence[str]) -> np.ndarray:
-    """Return the hash of each text, (n,) uint64."""
-    return np.fromiter(
-        (_digest(text.encode("utf-8", "surrogatepass")) for text in texts), np.uint64, len(texts)
-    )
 
 
 def _numbers(tensor: Tensor) -> np.ndarray:
@@ -620,15 +594,13 @@ def _numbers(tensor: Tensor) -> np.ndarray:
     return tensor.detach().cpu().to(wide).numpy() + 0  # -0.0 becomes 0.0
 
 
-def _kept(row: np.ndarray, kept: np.ndarray | None, i: int) -> np.ndarray:
-    return row if kept is None or row.shape[:1] != kept.shape[1:] else row[kept[i]]
+def _hash_texts(texts: Sequence[str]) -> np.ndarray:
+    encoded = (text.encode("utf-8", "surrogatepass") for text in texts)
+    return np.fromiter(map(_digest, encoded), np.uint64, len(texts))
 
 
 def _digest(*parts: bytes) -> int:
     return int.from_bytes(hashlib.sha256(b"".join(parts)).digest()[:8], "little")
-
-
-_SHOWN = 5
 
 
 def check_disjoint(rows: LabelledDataset, held_out: LabelledDataset, what: str = "holdout") -> None:
@@ -640,16 +612,9 @@ def check_disjoint(rows: LabelledDataset, held_out: LabelledDataset, what: str =
 
     Parameters
     ----------
-    rows : LabelledDataset
-        The network's training rows.
-    held_out : LabelledDataset
+    rows, held_out : LabelledDataset
     what : str
         The name of the argument that gave `held_out`.
-
-    Raises
-    ------
-    InputError
-        If rows are shared; the message has their number and the ids of the first ones.
     """
     is_shared = np.isin(held_out.fingerprints(), rows.fingerprints())
     trained = set(rows.origins())

@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +26,6 @@ class RawDataset(NamedTuple):
     images: bool = True  # whether pixels are decoded images; else they are arrays of the user
 
 
-_COLUMNS = ("text_column", "label_column")
-
-
 def read_raw(data: Any, options: Mapping[str, Any]) -> RawDataset:
     """Read a path or a Hugging Face dataset.
 
@@ -36,14 +34,8 @@ def read_raw(data: Any, options: Mapping[str, Any]) -> RawDataset:
     data : path or datasets.Dataset
     options : mapping
         Of ``path_column``, ``text_column``, ``label_column`` and ``resize`` those that are given.
-
-    Raises
-    ------
-    InputError, DataError
-        If the data cannot be read, or an option does not apply to them.
     """
     read: Callable[..., RawDataset] = _read_hub
-    allowed: tuple[str, ...] = _COLUMNS
     what = "a Hugging Face dataset"
     if isinstance(data, str | os.PathLike):
         data = Path(data).expanduser()
@@ -51,19 +43,19 @@ def read_raw(data: Any, options: Mapping[str, Any]) -> RawDataset:
             raise DataError(f"{data} does not exist: expected a folder, a .csv or an .npz file.")
         saved = any((data / name).is_file() for name in ("state.json", "dataset_dict.json"))
         kind = data.suffix.lower() if data.is_file() else "saved" if saved else "folder"
-        readers: dict[str, tuple[Callable[..., RawDataset], tuple[str, ...], str]] = {
-            "saved": (_read_saved, _COLUMNS, "the saved dataset"),
-            "folder": (_read_folder, ("resize",), "the folder of images"),
-            ".csv": (_read_csv, (*_COLUMNS, "path_column", "resize"), "the .csv file"),
-            ".npz": (_read_npz, (), "the .npz file"),
+        readers: dict[str, tuple[Callable[..., RawDataset], str]] = {
+            "saved": (_read_saved, "the saved dataset"),
+            "folder": (_read_folder, "the folder of images"),
+            ".csv": (_read_csv, "the .csv file"),
+            ".npz": (_read_npz, "the .npz file"),
         }
         if kind not in readers:
             raise InputError(
                 f"{data}: expected a folder, a .csv or an .npz file, got a file {data.suffix!r}."
             )
-        read, allowed, what = readers[kind]
+        read, what = readers[kind]
         what = f"{what} {data}"
-    if refused := [name for name in options if name not in allowed]:
+    if refused := [name for name in options if name not in signature(read).parameters]:
         raise InputError(f"{refused[0]} does not apply to {what}; leave it out.")
     return read(data, **options)
 
@@ -75,14 +67,6 @@ def read_labels(path: Path, column: str = "label") -> np.ndarray:
     ----------
     path : Path
     column : str
-        The column of a .csv file.
-
-    Raises
-    ------
-    InputError
-        If the file is of another kind or holds no such labels.
-    DataError
-        If the file is missing or cannot be read.
     """
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
@@ -104,22 +88,7 @@ def read_labels(path: Path, column: str = "label") -> np.ndarray:
 def read_predictions(path: Path) -> tuple[np.ndarray | pd.DataFrame, np.ndarray | None]:
     """Read class probabilities or logits, (n, K), and the names of their rows, if the file has them.
 
-    Parameters
-    ----------
-    path : Path
-        An .npy file; or a .csv file with one column per class and possibly a column "index".
-
-    Returns
-    -------
-    predictions : ndarray, or DataFrame with the names of the classes as columns
-    index : ndarray (n,), or None
-
-    Raises
-    ------
-    InputError
-        If the file is of another kind.
-    DataError
-        If the file is missing or cannot be read, or a cell is no number.
+    An .npy file holds an array; a .csv file has one column per class and possibly a column "index".
     """
     if path.suffix.lower() == ".npy":
         return load_npy(path), None
@@ -127,12 +96,11 @@ def read_predictions(path: Path) -> tuple[np.ndarray | pd.DataFrame, np.ndarray 
         raise InputError(f"{path}: expected an .npy or a .csv file of predictions, got {path.suffix!r}.")
     table = _read_table(path)
     index = table.pop("index").to_numpy(dtype=str) if "index" in table else None
-    numbers = table.apply(pd.to_numeric, errors="coerce")
-    if (bad := numbers.isna().to_numpy()).any():
-        row, column = np.argwhere(bad)[0].tolist()
+    numbers, bad = _numbers(table)
+    if bad is not None:
         raise DataError(
-            f"{path}: expected a number per class, got {table.iloc[row, column]!r} in the column "
-            f"{table.columns[column]!r}, row {row} (from 0)."
+            f"{path}: expected a number per class, got {table.iloc[bad]!r} in the column "
+            f"{table.columns[bad[1]]!r}, row {bad[0]} (from 0)."
         )
     return numbers, index
 
@@ -170,20 +138,24 @@ def _read_csv(
 
 
 def _read_numbers(path: Path, table: pd.DataFrame, label_column: str) -> RawDataset:
-    columns = [name for name in table if name != label_column]
-    numbers = table[columns].apply(pd.to_numeric, errors="coerce")
-    bad = numbers.isna()
-    if not columns or bad.all(axis=0).any() or label_column not in table:
+    cells = table.drop(columns=label_column, errors="ignore")
+    numbers, bad = _numbers(cells)
+    if cells.columns.empty or numbers.isna().all(axis=0).any() or label_column not in table:
         _require_columns(path, table, "path", label_column)
     _require_columns(path, table, label_column)
-    if bad.any(axis=None):
-        row = int(bad.any(axis=1).to_numpy().argmax())
-        name = next(name for name in columns if bad[name][row])
+    if bad is not None:
         raise DataError(
-            f"{path}: expected numbers in every column but {label_column!r}, got {table[name][row]!r} in the "
-            f"column {name!r}, row {row} (from 0). Fill or remove it."
+            f"{path}: expected numbers in every column but {label_column!r}, got {cells.iloc[bad]!r} in the "
+            f"column {cells.columns[bad[1]]!r}, row {bad[0]} (from 0). Fill or remove it."
         )
     return RawDataset(numbers.to_numpy(np.float32), _labels(table[label_column]))
+
+
+def _numbers(cells: pd.DataFrame) -> tuple[pd.DataFrame, tuple[int, int] | None]:
+    """Return texts as numbers, and row and column of the first one that is no number."""
+    numbers = cells.apply(pd.to_numeric, errors="coerce")
+    bad = np.argwhere(numbers.isna().to_numpy())
+    return numbers, (int(bad[0][0]), int(bad[0][1])) if len(bad) else None
 
 
 def _decode(paths: Sequence[Path], size: tuple[int, int] | None) -> np.ndarray:

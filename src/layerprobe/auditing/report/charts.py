@@ -33,17 +33,9 @@ def layer_chart(audit: Any) -> "Figure":
     """Draw the best candidate of every layer and the baselines, each with its interval, on one scale.
 
     A hollow circle is the best candidate of a layer, a diamond a member of the decoder, a hollow square a
-    baseline. The shade is the interval of the decoder, the dashed line the accuracy of the head.
-
-    Parameters
-    ----------
-    audit : Audit
-        Its attributes `layers`, `controls` and `policy` are read. Of more than 40 layers only the best 40 and
-        those of the decoder are drawn. A candidate or baseline without a measurement, NaN, is left out.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
+    baseline. The shade is the interval of the decoder, the dashed line the accuracy of the head. Of more than
+    40 layers only the best 40 and those of the decoder are drawn. A candidate or baseline without a
+    measurement, NaN, is left out.
     """
     layers = audit.layers.dropna(subset="criterion")
     best = layers.loc[layers.groupby("layer", sort=False)["criterion"].idxmax()].set_index("layer")
@@ -111,15 +103,11 @@ def _baselines(ax: "Axes", controls: pd.DataFrame, y: list[float]) -> None:
 
 def _note(best: pd.Series, chosen: pd.DataFrame) -> str:
     """Name the best candidate of a layer and count its other candidates in the decoder."""
+    title = PROBE_TITLES.get(best["probe"], str(best["probe"]))
+    value = "" if pd.isna(best["strength"]) else f" {best['strength']:g}"
     others = len(chosen) - bool(best["chosen"])
     more = f", {others} {'more' if best['chosen'] else 'other'} chosen" if others else ""
-    return f"{percent(best['criterion'])}  {candidate(best)}{more}"
-
-
-def candidate(row: pd.Series) -> str:
-    """Return the probe of a candidate and the value of its hyperparameter, if it has one."""
-    title = PROBE_TITLES.get(row["probe"], str(row["probe"]))
-    return title if pd.isna(row["strength"]) else f"{title} {row['strength']:g}"
+    return f"{percent(best['criterion'])}  {title}{value}{more}"
 
 
 def percent(share: float) -> str:
@@ -132,15 +120,6 @@ def noise_chart(audit: Any) -> "Figure":
     """Draw the estimated noise matrix: per true class, the shares of the given labels.
 
     With up to 20 classes each cell shows its share in percent; with more, only some classes are named.
-
-    Parameters
-    ----------
-    audit : Audit
-        Its attributes `noise` and `classes` are read.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
     """
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import PercentFormatter
@@ -188,19 +167,16 @@ def _numbers(ax: "Axes", image: "AxesImage") -> None:
 def short_names(names: Iterable[object], letters: int, *, from_end: bool = False) -> list[str]:
     """Return names that fit into a chart and that its font can show.
 
+    White space becomes one blank. A name with a character that the font lacks becomes its position, as
+    "no. 3".
+
     Parameters
     ----------
     names : iterable
-        Names of any type. White space becomes one blank. A name with a character that the font lacks becomes
-        its position, as "no. 3".
     letters : int
         Maximal number of characters; longer names are cut.
     from_end : bool
         Keep the end of a long name instead of its beginning: names of layers differ at their ends.
-
-    Returns
-    -------
-    list of str
     """
     from matplotlib.font_manager import findfont, get_font
 

@@ -2,7 +2,6 @@
 
 import base64
 from collections import Counter
-from collections.abc import Hashable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -48,72 +47,48 @@ class Picture:
         return cls(base64.b64encode(buffer.getvalue()).decode("ascii"), width, height, factor > 1)
 
 
-@dataclass(frozen=True)
-class Card:
-    """One row to look at; its classes are numbers, those of the filters, in order of frequency."""
+def cards_and_filters(audit: Any, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the "cards" of rows and, per side "given" or "suggested", the labels of its filter.
 
-    name: str
-    given: Hashable
-    suggested: Hashable
-    given_class: int
-    suggested_class: int
-    score: str
-    flagged: bool
-    text: str | None
-    picture: Picture | None
+    The labels have their numbers of cards: the most frequent first, ties in the order of the cards. The
+    classes of a card are positions in the filters.
 
-
-@dataclass(frozen=True)
-class Gallery:
-    """Cards and the choices of their filters.
-
-    Attributes
+    Parameters
     ----------
-    cards : list of Card
-    filters : mapping of {"given", "suggested"} to list of (label, number of cards)
-        The most frequent label first; ties in the order of the cards.
+    audit : Audit
+    rows : DataFrame
+        The result of :func:`suspects`.
     """
-
-    cards: list[Card]
-    filters: dict[str, list[tuple[Hashable, int]]]
-
-    @classmethod
-    def of(cls, audit: Any, rows: pd.DataFrame) -> "Gallery":
-        """Return the cards of rows.
-
-        Parameters
-        ----------
-        audit : Audit
-            Its `example` is called with the position of each row.
-        rows : DataFrame
-            The result of :func:`suspects`.
-        """
-        sides = ("given", "suggested")
-        filters = {side: Counter(rows[f"{side}_label"].tolist()).most_common() for side in sides}
-        numbers = {side: {label: i for i, (label, _) in enumerate(filters[side])} for side in sides}
-        cards = []
-        row: Any
-        for row in rows.itertuples(index=False):
-            example = audit.example(row.position)
-            text = _cut(example) if isinstance(example, str) else None
-            cards.append(
-                Card(
-                    row.index if isinstance(row.index, str) else f"row {row.index}",
-                    row.given_label,
-                    row.suggested_label,
-                    numbers["given"][row.given_label],
-                    numbers["suggested"][row.suggested_label],
-                    score_text(row.label_score),
-                    bool(row.is_label_issue),
-                    text,
-                    Picture.of_pixels(example) if isinstance(example, np.ndarray) else None,
-                )
-            )
-        return cls(cards, filters)
+    sides = ("given", "suggested")
+    filters = {side: Counter(rows[f"{side}_label"].tolist()).most_common() for side in sides}
+    numbers = {side: {label: i for i, (label, _) in enumerate(filters[side])} for side in sides}
+    cards = []
+    row: Any
+    for row in rows.itertuples(index=False):
+        example = audit.example(row.position)
+        text = example if isinstance(example, str) else None
+        if text is not None and len(text) > CHARACTERS:
+            text = f"{text[: CHARACTERS - 1]}\u2026"
+        cards.append(
+            {
+                "name": row.index if isinstance(row.index, str) else f"row {row.index}",
+                "given": row.given_label,
+                "suggested": row.suggested_label,
+                "given_class": numbers["given"][row.given_label],
+                "suggested_class": numbers["suggested"][row.suggested_label],
+                "score": score_text(row.label_score),
+                "flagged": bool(row.is_label_issue),
+                "text": text,
+                "picture": Picture.of_pixels(example) if isinstance(example, np.ndarray) else None,
+            }
+        )
+    return {"cards": cards, "filters": filters}
 
 
 def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return the most suspicious rows: flagged rows first, low scores first, ties in the order of the rows.
+
+    They have one more column, `position`: the position among the rows of the audit.
 
     Parameters
     ----------
@@ -121,16 +96,6 @@ def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
         The table `issues` of an audit.
     most : int
         Maximal number of rows. Rows whose given label equals the suggested label are left out.
-
-    Returns
-    -------
-    DataFrame
-        Rows of `issues` with one more column, `position`: the position among the rows of the audit.
-
-    Raises
-    ------
-    InputError
-        If `most` is negative.
     """
     if most < 0:
         raise InputError(f"most is the number of rows on the page: expected 0 or more, got {most}")
@@ -138,7 +103,3 @@ def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
     placed = placed[placed["given_label"] != placed["suggested_label"]]
     ranks = ["is_label_issue", "label_score", "position"]
     return placed.sort_values(ranks, ascending=[False, True, True])[:most]
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= CHARACTERS else f"{text[: CHARACTERS - 1]}\u2026"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.auditing.report.charts import CRITERIA, MANY, layer_chart, noise_chart, percent
-from layerprobe.auditing.report.gallery import Gallery, suspects
+from layerprobe.auditing.report.gallery import cards_and_filters, suspects
 from layerprobe.figures import PROBE_TITLES
 from layerprobe.pages import write_html
 
@@ -26,8 +26,6 @@ CHOICES = {
     "depend on the labels",
     "out_of_sample": "the rows themselves: the predictions are assumed to be out of sample",
 }
-
-
 ADVICE = {
     "review": "Review 100 rows before you change labels.",
     "relabel": "Relabel.",
@@ -41,20 +39,12 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
     Parameters
     ----------
     audit : Audit
-        The audit to show.
     path : path
         The file to write, all or nothing.
     most : int
         Number of the most suspicious rows to show; with 0 the file contains no data rows.
     review_page : str
         Name of the review page in the same folder, to link to.
-
-    Raises
-    ------
-    InputError
-        If `most` is negative.
-    DataError
-        If the folder does not exist.
     """
     rows = suspects(audit.issues, most)
     write_html(
@@ -75,7 +65,7 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
         baselines=_baselines(audit),
         pairs=_pairs(audit),
         conflicts=_conflicts(audit),
-        gallery=Gallery.of(audit, rows),
+        gallery=cards_and_filters(audit, rows),
         candidates=_candidates(audit),
         classes=_classes(audit),
         cost=_cost(audit),
@@ -101,15 +91,9 @@ def _tiles(audit: Any) -> dict[str, tuple[str, str]]:
 def _evidence(audit: Any) -> pd.DataFrame:
     frame = audit.evidence
     percents = (100 * frame["value"]).map("{:.1f}".format).where(frame["value"].notna(), DASH)
-    return pd.DataFrame(
-        {
-            "number": frame["quantity"],
-            "value, %": percents,
-            "95 % interval": list(map(_interval, frame["low"], frame["high"])),
-            "kind": frame["kind"],
-            "basis": frame["basis"],
-        }
-    )
+    intervals = list(map(_interval, frame["low"], frame["high"]))
+    columns = {"number": frame["quantity"], "value, %": percents, "95 % interval": intervals}
+    return pd.DataFrame({**columns, "kind": frame["kind"], "basis": frame["basis"]})
 
 
 def _candidates(audit: Any) -> pd.DataFrame:
@@ -195,7 +179,7 @@ def _classes(audit: Any) -> pd.DataFrame:
 def _cost(audit: Any) -> pd.DataFrame:
     steps = {**audit.cost, "all": sum(audit.cost.values())}
     return pd.DataFrame(
-        {"step": list(steps), "seconds": [round(float(value), 1) for value in steps.values()]}
+        [(step, round(float(s), 1)) for step, s in steps.items()], columns=["step", "seconds"]
     )
 
 
