@@ -298,7 +298,9 @@ def repaired_labels(
         P(true = k | row, given label).
     classes : ndarray (K,)
     """
-    before, after = (1 - posterior.gather(1, one[:, None]).squeeze(1) for one in (y, labels))
+    before, after = (
+        posterior.gather(1, one[:, None]).squeeze(1) for one in (y, labels)
+    )  # that they are right
     targets = posterior if policy == "soft" else torch.nn.functional.one_hot(labels, len(classes))
     return RepairedLabels(
         policy,
@@ -306,6 +308,6 @@ def repaired_labels(
         targets.double().numpy(),
         kept.numpy(),
         (labels != y).numpy(),
-        float(before.mean()),
-        float(after[kept].mean()) if kept.any() else float("nan"),
+        float(1 - before.mean()),
+        float(1 - after[kept].mean()) if kept.any() else float("nan"),
     )
