@@ -293,12 +293,6 @@ def test_invalid_argument_prints_one_line_and_writes_nothing(calls, here, capsys
     assert [path for path in sorted(here.iterdir()) if path.name != "__pycache__"] == before
 
 
-@pytest.mark.parametrize("missing", [["--data", "rows.npz"], ["--policy", "trusted"]])
-def test_missing_required_option(calls, capsys, missing):
-    assert main([*MODEL, *missing]) == 2
-    assert capsys.readouterr().out == ""
-
-
 def test_help_warns_that_it_runs_code(capsys):
     assert main(["audit", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())

@@ -13,6 +13,7 @@ from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
     from layerprobe.auditing import Audit
+    from layerprobe.auditing.review.measuring import Review
 
 
 def add_review(app: Commands) -> None:
@@ -61,7 +62,7 @@ def add_review(app: Commands) -> None:
         if json:
             say(as_json(_summary(audit)).rstrip())
         elif audit.review is not None:
-            _show(audit)
+            _show(audit.review, audit.why)
         for file, what in ((tasks_out, "tasks"), (labels_out, "labels")):
             if file is not None and not json:
                 say(f"The {what} are in {file}.")
@@ -101,13 +102,10 @@ def _summary(audit: "Audit") -> dict[str, Any]:
     }
 
 
-def _show(audit: "Audit") -> None:
+def _show(review: "Review", why: str) -> None:
     """Print the measurements of a review."""
     from layerprobe.auditing.review.measuring import percent
 
-    review = audit.review
-    if review is None:
-        return
     rows = [
         ("wrong labels", percent(review.noise)),
         ("rows of none of the classes", percent(review.outside)),
@@ -121,4 +119,4 @@ def _show(audit: "Audit") -> None:
         say(f"{review.undecided:,} more rows of the sample are undecided.")
     if review.different:
         say(f"{review.different:,} of {review.pairs:,} rows with several decisions have different ones.")
-    say(f"Advice: {review.advice}. {audit.why}")
+    say(f"Advice: {review.advice}. {why}")

@@ -59,17 +59,12 @@ class Layout:
         return len(self.class_names) + _PIXELS  # bytes of a record
 
     def read(self, name: str, folder: Path, _progress: bool | Progress) -> ImageSet:
-        """Read the image set.
+        """Read the image set; raise a DataError for a missing or damaged file.
 
         Parameters
         ----------
         name, folder, _progress
             As for every reader of the registry.
-
-        Raises
-        ------
-        DataError
-            If a file is missing or damaged.
         """
         class_names = _read_class_names(folder, *self.class_names[self.column])
         records = {file: self._records(folder / file) for file in self.sizes}
@@ -118,7 +113,7 @@ class Layout:
 
 
 def read_index(path: Path, n: int, whole: int) -> np.ndarray:
-    """Return the rows (n,) of a partial file's records in the published file.
+    """Read the rows (n,) of a partial file's records in the published file; they must be distinct.
 
     Parameters
     ----------
@@ -126,11 +121,6 @@ def read_index(path: Path, n: int, whole: int) -> np.ndarray:
         An .npy file.
     n, whole : int
         The number of records in the partial and in the published file.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read or does not hold n distinct rows.
     """
     rows = load_npy(path)
     if (

@@ -19,18 +19,13 @@ IDX_FILES = tuple(
 def read_idx_set(
     name: str, folder: Path, _progress: bool | Progress, *, class_names: tuple[str, ...]
 ) -> ImageSet:
-    """Read an image set of the four files `IDX_FILES`.
+    """Read an image set of the four files `IDX_FILES`; raise a DataError for files that are damaged.
 
     Parameters
     ----------
     name, folder, _progress
         As for every reader of the registry.
     class_names : tuple of str
-
-    Raises
-    ------
-    DataError
-        If a file is damaged, or the files do not fit together.
     """
     train, test = (
         _read_pair(folder / images, folder / labels, len(class_names))

@@ -181,7 +181,7 @@ def from_hf(
 
 
 def hub_column(features: Mapping[str, Any], given: str | None, what: str, candidates: list[str]) -> str:
-    """Return the name of a column of a Hugging Face dataset.
+    """Return the name of a column of a Hugging Face dataset; raise an InputError unless it is clear.
 
     Parameters
     ----------
@@ -193,11 +193,6 @@ def hub_column(features: Mapping[str, Any], given: str | None, what: str, candid
         The argument for this choice.
     candidates : list of str
         Columns of the right type; without a choice there must be exactly one.
-
-    Raises
-    ------
-    InputError
-        If the chosen column does not exist, or there are no or several candidates.
     """
     if given is not None:
         candidates = [given] if given in features else []

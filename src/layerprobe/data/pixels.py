@@ -101,7 +101,7 @@ def stack_images(
     progress: bool | Progress = False,
     title: str = "reading images",
 ) -> np.ndarray:
-    """Convert images of one size and stack them, as grey pixels if all are grey.
+    """Convert images of one size and stack them as (n, h, w) if all are grey, else (n, h, w, 3), uint8.
 
     Parameters
     ----------
@@ -113,10 +113,6 @@ def stack_images(
         Resize files to this (height, width).
     progress, title
         As for `reporting`.
-
-    Returns
-    -------
-    ndarray of shape (n, h, w) or (n, h, w, 3), uint8
 
     Raises
     ------

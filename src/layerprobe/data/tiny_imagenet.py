@@ -37,17 +37,12 @@ _SHAPE = (64, 64, 3)
 
 
 def read_tiny_imagenet(name: str, folder: Path, progress: bool | Progress) -> ImageSet:
-    """Read train/ as training set and val/ as test set.
+    """Read train/ as training set and val/ as test set; raise a DataError for a tree that is damaged.
 
     Parameters
     ----------
     name, folder, progress
         As for every reader of the registry.
-
-    Raises
-    ------
-    DataError
-        If a file is missing or damaged, a class has no images, or the cache cannot be written.
     """
     wnids = sorted(set(_lines(folder / "wnids.txt")))
     if not wnids:
