@@ -1,11 +1,11 @@
 """The demo: probe every layer of networks that memorised noisy labels of digits, and audit these labels."""
 
 import json
-import shutil
 import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from layerprobe.report import accuracies, by_layer, by_probe, finding
 from layerprobe.report.progress import show_progress
 from layerprobe.runs.progress import Progress, State, follow_progress
 from layerprobe.training import Epoch, Recipe, Seeds, provenance, seeded, train
-from layerprobe.utils.files import part_of, remove_parts, replace_file, require_folder, write_csv
+from layerprobe.utils.files import replace_file, replaced_folder, require_folder, write_csv
 from layerprobe.utils.terminal import print_table, say
 
 DATA = "digits"
@@ -37,9 +37,8 @@ RECIPE = Recipe("adam", learning_rate=1e-3, batch_size=32)
 class Spec:
     """Settings of a demo."""
 
-    # probability in [0, 1] that a training label is redrawn uniformly from all classes
-    corruption: float = 0.6
-    seeds: int = 3  # number of networks. The noise, initialisation and order seeds of network s derive from s
+    corruption: float = 0.6  # probability in [0, 1] that a training label is redrawn from all classes
+    seeds: int = 3  # number of networks; noise, initial weights and batch order of network s derive from s
     variance: float = 0.99  # share in (0, 1] of the variance of each class that the subspaces of MASC keep
 
     def __post_init__(self) -> None:
@@ -51,6 +50,17 @@ class Spec:
             raise InputError(f"variance must be a share above 0 and up to 1, got {self.variance}")
 
 
+@dataclass(frozen=True)
+class DemoAudit:
+    """Finding of an audit without the true labels, and its precision and recall by the true labels."""
+
+    finding: str
+    flagged: int
+    precision: float  # share of the flagged labels that are wrong
+    recall: float  # share of the wrong labels that are flagged
+    wrong: float  # share of wrong labels
+
+
 @dataclass(frozen=True, eq=False)
 class Demo:
     """Results of a demo."""
@@ -58,7 +68,7 @@ class Demo:
     spec: Spec
     rows: pd.DataFrame  # columns corruption and seed, then those of `layerprobe.layerwise.probe`
     history: pd.DataFrame  # columns corruption and seed, then those of `layerprobe.training.Epoch`
-    audit: "DemoAudit"  # of the first network
+    audit: DemoAudit  # of the first network
     seconds: float  # wall time of the whole run
 
     def networks(self) -> pd.DataFrame:
@@ -66,18 +76,16 @@ class Demo:
         by_seed = self.history.groupby("seed")
         last = by_seed.last()
         best = self.history.loc[by_seed["test_accuracy"].idxmax()].set_index("seed")
-        table = pd.DataFrame(
-            {
-                "epochs": last["epoch"],
-                "memorised": last["train_accuracy"] >= RECIPE.target,
-                "train_accuracy": last["train_accuracy"],
-                "test_accuracy": last["test_accuracy"],
-                "best_epoch": best["epoch"],
-                "best_test_accuracy": best["test_accuracy"],
-                "seconds": by_seed["seconds"].sum(),
-            }
-        )
-        return table.reset_index()
+        columns = {
+            "epochs": last["epoch"],
+            "memorised": last["train_accuracy"] >= RECIPE.target,
+            "train_accuracy": last["train_accuracy"],
+            "test_accuracy": last["test_accuracy"],
+            "best_epoch": best["epoch"],
+            "best_test_accuracy": best["test_accuracy"],
+            "seconds": by_seed["seconds"].sum(),
+        }
+        return pd.DataFrame(columns).reset_index()
 
     def provenance(self) -> dict[str, Any]:
         """Return how the results were made, as JSON values: settings, seeds, data, versions, host, time."""
@@ -98,16 +106,26 @@ class Demo:
             "audit": asdict(self.audit),
         }
 
-
-@dataclass(frozen=True)
-class DemoAudit:
-    """Finding of an audit without the true labels, and its precision and recall by the true labels."""
-
-    finding: str
-    flagged: int
-    precision: float  # share of the flagged labels that are wrong
-    recall: float  # share of the wrong labels that are flagged
-    wrong: float  # share of wrong labels
+    def show(self, out: Path) -> None:
+        """Print the table, the networks that did not reach their target, the findings and the folder."""
+        frame, networks, audit = by_layer(self.rows), self.networks(), self.audit
+        columns = [name.replace(", ", ",\n") for name in frame.columns]
+        print_table(columns, frame.to_numpy(), title="Test accuracy in %, mean (range over seeds)")
+        for seed in networks.loc[~networks["memorised"], "seed"]:
+            say(f"The network of seed {seed} did not reach its target accuracy; see history.csv.")
+        best = 100 * networks["best_test_accuracy"].mean()
+        say(f"At their best epochs, known only from test labels, the networks reached {best:.1f} %.")
+        say(finding(self.rows))
+        say(f"\nAudit of the labels of seed 0, without true labels: {audit.finding}")
+        say(
+            f"The true labels say: {100 * audit.wrong:.1f} % are wrong; {100 * audit.precision:.1f} % of the "
+            f"{audit.flagged:,} flagged labels are wrong, and {100 * audit.recall:.1f} % of the wrong labels "
+            "are flagged."
+        )
+        say(
+            f"All results are in {out}: {out / 'report.html'} on the layers, {out / 'audit.html'} on the "
+            f"labels, {out / 'review.html'} to decide on labels."
+        )
 
 
 def run_demo(spec: Spec, out: Path) -> Demo:
@@ -119,9 +137,7 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     ----------
     spec : Spec
     out : Path
-        Folder that gets rows.csv, history.csv, figure.png, figure.svg, report.html, run.json, and audit.html
-        and review.html, the audit of the first network, when all of them are complete. Its other files are
-        kept.
+        Folder that gets the files when all of them are complete. Its other files are kept.
 
     Raises
     ------
@@ -132,34 +148,27 @@ def run_demo(spec: Spec, out: Path) -> Demo:
 
     start = time.perf_counter()
     require_folder(out)
-    out = out.resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    remove_parts(out)  # of a demo that was killed
-    folder = part_of(out)
-    (folder / "files").mkdir(parents=True)
-    try:
-        seeds = range(spec.seeds)
+    seeds = range(spec.seeds)
+    with replaced_folder(out) as folder:
         with (
+            TemporaryDirectory() as status,
             show_progress([f"seed {seed}" for seed in seeds]) as report,
-            follow_progress(partial(_read_progress, folder), seeds, report),
+            follow_progress(partial(_read_progress, status), seeds, report),
         ):
             pool = ProcessPoolExecutor(max_workers=min(spec.seeds, cpu_count()))
             try:
-                results = list(pool.map(partial(_run_seed, spec, folder=folder), seeds))
+                results = list(pool.map(partial(_run_seed, spec, folder=folder, status=status), seeds))
             finally:
                 pool.shutdown(kill_workers=True)
         rows, history = (pd.concat([one[i] for one in results], ignore_index=True) for i in range(2))
         demo = Demo(spec, rows, history, results[0][2], seconds=time.perf_counter() - start)
-        _write_files(demo, folder / "files")
-        out.mkdir(exist_ok=True)
-        for path in (folder / "files").iterdir():
-            path.replace(out / path.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _write_files(demo, folder)
     return demo
 
 
-def _run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, DemoAudit | None]:
+def _run_seed(
+    spec: Spec, seed: int, *, folder: Path, status: str
+) -> tuple[pd.DataFrame, pd.DataFrame, DemoAudit | None]:
     """Train one network on noisy digits and probe its layers; return the rows and the history of `Demo`.
 
     The labels of the first network are also audited.
@@ -179,28 +188,28 @@ def _run_seed(spec: Spec, seed: int, *, folder: Path) -> tuple[pd.DataFrame, pd.
 
     def write_progress(epoch: Epoch, state: State = "training") -> None:
         progress = Progress(state, epoch.epoch, epoch.train_accuracy)
-        replace_file(_progress_path(folder, seed), json.dumps(asdict(progress)).encode())
+        replace_file(_progress_path(status, seed), json.dumps(asdict(progress)).encode())
 
+    labels = {"noisy": noisy, "true": true}
+    given, right = map(torch.tensor, labels.values())
     history = train(
         model,
         x,
-        torch.tensor(noisy),
+        given,
         RECIPE,
         order_seed=seeds.order,
-        true_labels=torch.tensor(true),
+        true_labels=right,
         test=test,
         on_epoch=write_progress,
     )
     write_progress(history[-1], "probing")
-    every_probe = {name: create(name) for name in available()} | {
-        "masc": create("masc", variance=spec.variance)
-    }
-    rows = probe(model, (x, noisy), test, train_labels={"noisy": noisy, "true": true}, probes=every_probe)
+    probes = {name: create(name) for name in available()} | {"masc": create("masc", variance=spec.variance)}
+    rows = probe(model, (x, noisy), test, train_labels=labels, probes=probes)
     audited = None
     if seed == 0:
         # Labels as noisy as the training labels: the audit sees no true label.
         held = uniform(digits.test_labels, spec.corruption, digits.num_classes, seeds.noise).labels
-        audited = _audit(model, x, noisy, (test_x, held), true, folder / "files")
+        audited = _audit(model, x, noisy, (test_x, held), true, folder)
     write_progress(history[-1], "done")
     frames = pd.DataFrame(rows), pd.DataFrame(map(asdict, history))
     for frame in frames:
@@ -228,12 +237,12 @@ def _audit(
     return DemoAudit(result.label_finding, int(flagged.sum()), precision, recall, float(wrong.mean()))
 
 
-def _progress_path(folder: Path, seed: int) -> Path:
-    return folder / f"progress-{seed}.json"
+def _progress_path(status: str, seed: int) -> Path:
+    return Path(status, f"{seed}.json")
 
 
-def _read_progress(folder: Path, seed: int) -> Progress | None:
-    path = _progress_path(folder, seed)
+def _read_progress(status: str, seed: int) -> Progress | None:
+    path = _progress_path(status, seed)
     return Progress(**json.loads(path.read_text())) if path.exists() else None
 
 
@@ -266,34 +275,4 @@ def _write_files(demo: Demo, folder: Path) -> None:
         },
         appendix={"All rows": demo.rows},
         provenance=demo.provenance(),
-    )
-
-
-def show(result: Demo, out: Path) -> None:
-    """Print the table, the networks that did not reach their target, and the finding.
-
-    Parameters
-    ----------
-    result : Demo
-    out : Path
-        Folder with the files, which is named at the end.
-    """
-    frame, networks = by_layer(result.rows), result.networks()
-    columns = [name.replace(", ", ",\n") for name in frame.columns]
-    print_table(columns, frame.to_numpy(), title="Test accuracy in %, mean (range over seeds)")
-    for seed in networks.loc[~networks["memorised"], "seed"]:
-        say(f"The network of seed {seed} did not reach its target accuracy; see history.csv.")
-    best = 100 * networks["best_test_accuracy"].mean()
-    say(f"At their best epochs, known only from test labels, the networks reached {best:.1f} %.")
-    say(finding(result.rows))
-    found = result.audit
-    say(f"\nAudit of the labels of seed 0, without true labels: {found.finding}")
-    say(
-        f"The true labels say: {100 * found.wrong:.1f} % are wrong; {100 * found.precision:.1f} % of the "
-        f"{found.flagged:,} flagged labels are wrong, and {100 * found.recall:.1f} % of the wrong labels are "
-        "flagged."
-    )
-    say(
-        f"All results are in {out}: {out / 'report.html'} on the layers, {out / 'audit.html'} on the labels, "
-        f"{out / 'review.html'} to decide on labels."
     )

@@ -141,13 +141,13 @@ def _commands(*, brief: bool = False) -> Commands:
             out: Folder for the results. Only the files named above are replaced in it.
             json: Print the results as JSON on stdout, and nothing else there.
         """
-        from layerprobe.demo import Spec, run_demo, show
+        from layerprobe.demo import Spec, run_demo
 
         result = run_demo(Spec(corruption, seeds, variance), out)
         if json:
             say(jsonlib.dumps(result.summary(), indent=2))
         else:
-            show(result, out)
+            result.show(out)
 
     add_audit(app)
     add_review(app)
