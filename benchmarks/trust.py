@@ -1,12 +1,13 @@
 """Measure what an audit says about labels, before and after simulated reviews.
 
-python benchmarks/trust.py [--data DATA] [--seeds 0 1] [--network NAME ...] [--networks FOLDER]
+python benchmarks/trust.py [--data DATA] [--seeds 0 1] [--network NAME ...] [--networks FOLDER] [--minutes M]
 
 Each case trains one small network on noisy labels, audits it with a noisy hold-out, and compares every
 announced number with the truth. Then reviewers answer `Audit.review_sample` from the true labels: all right,
 or 3 % of their decisions wrong; of a row of no class they cannot say. Some cases train the network again, on
 the given labels and on those relabelled after 100 reviews. The cases add rows to results/audit/trust.csv and
-trust.json; cases in these files are skipped, and trained networks are kept in FOLDER. `--table` only writes
+trust.json; cases in these files are skipped, and trained networks are kept in FOLDER. Each kind of noise
+comes early, so that a part of the suite covers all kinds; `--minutes` ends the run after so long. `--table` only writes
 the summaries trust_summary.csv and noise_estimates.csv.
 """
 
@@ -28,8 +29,7 @@ from torch import nn
 
 from layerprobe import audit
 from layerprobe.auditing import Audit
-from layerprobe.auditing.method.policies import Interval
-from layerprobe.auditing.method.rates import rate_by_trusted_rows, span
+from layerprobe.auditing.method.rates import rate_by_trusted_rows
 from layerprobe.data import human_labels, load, noise
 from layerprobe.networks import MLP
 from layerprobe.networks.resnet import BasicBlock
@@ -69,7 +69,6 @@ DRAWS = 20  # reviews per audit, size and error rate
 REVIEWS = [(n, error) for n in (100, 200) for error in (0.0, 0.03)]
 RETRAINED = ("none", "uniform 0.2", "pair 0.2", "instance 0.2")
 TRUSTED = 100  # rows with verified labels beside the hold-out
-WEAKNESS = np.arange(0, 1.05, 0.1)
 KEYS = ["dataset", "network", "noise", "epochs", "seed"]
 
 
@@ -98,15 +97,19 @@ class Rows:
     num_classes: int
 
 
-def main(seeds: list[int], networks: list[str], folder: Path, root: Path | None) -> None:
+def main(seeds: list[int], networks: list[str], folder: Path, root: Path | None, minutes: float) -> None:
+    end = time.monotonic() + 60 * minutes
     for case in cases(seeds):
-        if case.network in networks and case not in done():
+        if case.network in networks and case not in done() and time.monotonic() < end:
             add(run(case, folder, root))
             print(case, flush=True)
 
 
 def cases(seeds: list[int]) -> list[Case]:
-    """Return the suite; each kind of noise on all data sets before the next kind."""
+    """Return the suite in an order in which each kind of noise, seed and network comes early.
+
+    The first case of each kind, in random order, comes before the second one of any kind.
+    """
     found = []
     for seed in seeds:
         for network, (names, kinds) in NETWORKS.items():
@@ -117,9 +120,14 @@ def cases(seeds: list[int]) -> list[Case]:
                 ]
                 found += [Case(name, network, kind, MEMORISED, seed) for kind in listed]
                 found.append(Case(name, network, "uniform 0.2", STOPPED, seed))
-    order = ["uniform 0.2", "none", "instance 0.2", "pair 0.2", "one class 0.5", "uniform 0.6", *HUMAN]
-    order += [kind for kind in NOISE if kind not in order]
-    return sorted(found, key=lambda case: (case.seed, order.index(case.noise), case.epochs == STOPPED))
+    found = [found[i] for i in np.random.default_rng(0).permutation(len(found))]
+    rounds: dict[tuple, int] = {}
+    numbers = []
+    for case in found:
+        kind = (case.noise, case.epochs, case.network == "MLP")
+        numbers.append(rounds.setdefault(kind, 0))
+        rounds[kind] += 1
+    return [found[i] for i in np.argsort(numbers, kind="stable")]
 
 
 def run(case: Case, networks: Path, root: Path | None) -> tuple[list[dict], dict]:
@@ -356,6 +364,7 @@ def announced(found: Audit, rows: Rows) -> dict[str, object]:
         "auroc": roc_auc_score(wrong, -own) if 0 < wrong.sum() < len(wrong) else np.nan,
         "advice": found.advice,
         "old_verdict": old_verdict(found),
+        **with_flags_of_precision(found, wrong),
         **with_trusted_rows(found, rows, real["noise"]),
     }
     low, high = float(measured["noise_low"]), float(measured["noise_high"])
@@ -370,6 +379,19 @@ def announced(found: Audit, rows: Rows) -> dict[str, object]:
             f"{name}_width": high - low,
         }
     return measured
+
+
+def with_flags_of_precision(found: Audit, wrong: np.ndarray) -> dict[str, float]:
+    """Return the true precision of the flags with an expected precision of .95, and the announced one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sure = found.with_flags(0.95)
+    flags = sure.issue_mask()
+    return {
+        "sure_flags": flags.mean(),
+        "sure_precision": wrong[flags].mean() if flags.any() else np.nan,
+        "sure_announced": sure.expected_precision,
+    }
 
 
 def with_trusted_rows(found: Audit, rows: Rows, noise_rate: float) -> dict[str, float]:
@@ -482,19 +504,8 @@ def summary() -> pd.DataFrame:
 
 
 def noise_estimates() -> pd.DataFrame:
-    """Return error and coverage of each estimator of the noise rate, by data set and kind of noise.
-
-    "left_out" is the coverage of the interval whose factor `WEAKNESS` was chosen on the other data sets, as
-    the smallest that covers 95 % of them.
-    """
+    """Return error and coverage of each estimator of the noise rate, by data set and kind of noise."""
     rows = pd.read_csv(ROWS).query("reviewed == 0").reset_index(drop=True)
-    held = np.stack([held_with(rows, factor) for factor in WEAKNESS])  # (factors, cases)
-    for name in rows["dataset"].unique():
-        inside = (rows["dataset"] == name).to_numpy()
-        enough = np.flatnonzero(held[:, ~inside].mean(1) >= 0.95)
-        chosen = enough[0] if len(enough) else len(WEAKNESS) - 1
-        rows.loc[inside, "left_out"] = held[chosen, inside]
-        rows.loc[inside, "factor"] = WEAKNESS[chosen]
     true = rows["true_noise"]
     columns = {
         "mixture_held_out_error": abs(rows["held-out rows"] - true),
@@ -504,10 +515,8 @@ def noise_estimates() -> pd.DataFrame:
         "span_held": rows["noise_held"].astype(float),
         "span_width": rows["noise_high"] - rows["noise_low"],
         "known": (rows["kind"] == "estimated").astype(float),
-        **{
-            name: rows[name]
-            for name in ("left_out", "factor", "trusted_error", "trusted_held", "trusted_width")
-        },
+        "known_held": rows["noise_held"].astype(float).where(rows["kind"] == "estimated"),
+        **{name: rows[name] for name in ("trusted_error", "trusted_held", "trusted_width")},
     }
     frame = rows[["dataset", "noise"]].assign(**columns)
     tables = [frame.groupby(["dataset", "noise"])]
@@ -518,30 +527,18 @@ def noise_estimates() -> pd.DataFrame:
     return pd.concat(parts).round(3).reset_index()
 
 
-def held_with(rows: pd.DataFrame, factor: float) -> np.ndarray:
-    """Return whether the interval with another factor `WEAKNESS` contains the true noise rate, (cases,)."""
-    held = []
-    for row in rows.to_dict("records"):
-        rates = [row["training rows"], row["held-out rows"], row["neighbours, HOC"]]
-        agreement = Interval(row["agreement"], row["agreement_low"], 1.0)
-        low, high = span(
-            row["mixture_low"], row["mixture_high"], rates, agreement, row["classes"], weakness=factor
-        )
-        held.append(low - 1e-9 <= row["true_noise"] <= high + 1e-9)
-    return np.array(held)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--network", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--networks", type=Path, default=Path("trust-networks"))
+    parser.add_argument("--minutes", type=float, default=np.inf)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     if not arguments.table:
         torch.set_num_threads(1)
-        main(arguments.seeds, arguments.network, arguments.networks, arguments.data)
+        main(arguments.seeds, arguments.network, arguments.networks, arguments.data, arguments.minutes)
     for path, frame in ((SUMMARY, summary()), (ESTIMATES, noise_estimates())):
         replace_file(path, frame.to_csv(index=False).encode())
     print(summary().query("by == 'all'").T.to_string())

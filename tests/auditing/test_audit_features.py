@@ -9,7 +9,7 @@ import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import audit_features
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.probes import VeLPIC
 
 K, N, M = 3, 300, 300
@@ -102,7 +102,7 @@ def test_precision_of_flags_equals_the_expected_precision():
         mask = found.issue_mask()
         bad = (given != true).numpy()
         hits, flagged = hits + bad[mask].sum(), flagged + mask.sum()
-        announced += found.expected_precision * mask.sum()
+        announced += (1 - found.issues["label_score"])[mask].sum()
         caught, wrong = caught + bad[mask].sum(), wrong + bad.sum()
     assert hits / flagged == pytest.approx(announced / flagged, abs=0.06)
     assert caught / wrong > 0.8
@@ -204,16 +204,22 @@ def test_evidence_states_kind_and_basis_of_every_number(found):
     assert np.isnan(evidence["value"]["wrong labels"])
     assert tuple(evidence.loc["wrong labels", ["low", "high"]]) == (found.noise.low, found.noise.high)
     low, high = evidence.loc["flagged labels that are wrong", ["low", "high"]]
-    assert low <= found.expected_precision <= high
+    assert low <= 1 - found.issues["label_score"][found.issue_mask()].mean() <= high
+    assert np.isnan(found.expected_precision)
     assert float(1 - found.issues["label_score"].mean()) == pytest.approx(found.noise.rate, abs=1e-6)
     assert found.relabel().wrong_before == pytest.approx(found.noise.rate, abs=1e-6)
 
 
 def test_other_rules_flag_other_numbers_of_labels(found):
     assert found.with_flags(17).issue_mask().sum() == 17
-    sure = found.with_flags(0.97)
-    assert sure.expected_precision >= 0.97
-    assert sure.expected_recall <= found.expected_recall
+    with pytest.warns(LayerprobeWarning, match="by one estimate only; it is between .* and .*%"):
+        sure = found.with_flags(0.97)  # the noise is unknown
+    assert np.isnan(sure.expected_precision)
+    assert np.isnan(sure.expected_recall)
+    wrong, mask = 1 - sure.issues["label_score"], sure.issue_mask()
+    assert wrong[mask].mean() >= 0.97 > wrong[mask].min()
+    assert sure.precision_interval.low <= wrong[mask].mean() <= sure.precision_interval.high
+    assert mask.sum() < found.issue_mask().sum()
     assert run(flags=17).issues.equals(found.with_flags(17).issues)
     with pytest.raises(InputError, match="flags is 'balanced'"):
         run(flags="most")

@@ -13,7 +13,7 @@ from layerprobe.auditing.method.noise import (
     estimate_noise,
     with_wrong_share,
 )
-from layerprobe.auditing.method.policies import SelectionSet
+from layerprobe.auditing.method.policies import SelectionSet, interval
 from layerprobe.errors import InputError
 from layerprobe.probes import Ridge
 
@@ -83,6 +83,7 @@ def test_interval_of_the_held_out_rows_spans_all_estimators():
     assert found[0].rate == found[1].rate == found[0].estimates["mixture, training rows"]
     assert found[0].rate == pytest.approx(0.2, abs=0.03)
     assert found[1].estimates["neighbours, HOC"] > 0.4
+    assert found[0].high == pytest.approx(1 - interval(scores.argmax(1) == labels).low)
     assert found[0].high < found[1].high == found[1].estimates["neighbours, HOC"]
     assert found[0].low == found[1].low
 

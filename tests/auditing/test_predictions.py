@@ -44,8 +44,8 @@ def digits():
     def predictions(rate, kind):
         random = np.random.default_rng(0)
         wrong = random.random(len(true)) < rate
-        shift = 1 if kind == "pair" else random.integers(1, 10, len(true))
-        given = np.where(wrong, (true + shift) % 10, true)
+        shift = random.integers(1, 10, len(true)) if kind == "uniform" else 1
+        given = np.where(wrong & ((kind != "one class") | (true == 0)), (true + shift) % 10, true)
         model = LogisticRegression(max_iter=300)
         return cross_val_predict(model, X, given, cv=5, method="predict_proba"), given, given != true
 
@@ -68,6 +68,15 @@ def test_planted_noise_is_found_better_than_by_disagreement(digits, rate, kind):
     cleanlab = pytest.importorskip("cleanlab.filter")
     flags = cleanlab.find_label_issues(given, pred_probs)
     assert f1_score(wrong, found.issue_mask()) >= f1_score(wrong, flags) - 0.05
+
+
+@pytest.mark.parametrize(("rate", "kind"), [(0.4, "pair"), (0.5, "one class")])
+def test_flags_are_better_than_disagreement_where_the_noise_is_unknown(digits, rate, kind):
+    pred_probs, given, wrong = digits(rate, kind)
+    found = audit_predictions(pred_probs, given)
+    assert found.evidence["kind"][0] == "unknown"
+    assert f1_score(wrong, found.issue_mask()) >= f1_score(wrong, pred_probs.argmax(1) != given)
+    assert found.noise.low <= wrong.mean() <= found.noise.high
 
 
 @pytest.mark.parametrize(

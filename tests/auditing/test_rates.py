@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerprobe.auditing.method.policies import Interval
+from layerprobe.auditing.method.policies import Interval, interval
 from layerprobe.auditing.method.rates import (
     implied_accuracy,
     rate_by_neighbours,
@@ -41,15 +41,30 @@ def test_trusted_rows_recover_the_rate_with_nominal_coverage(K, accuracy, rate):
     assert exact.value == pytest.approx(0.25)  # a = 1, b = 0, c = .75
 
 
-def test_more_trusted_rows_narrow_the_interval():
-    few, many = (trial(10, 0.8, 0.3, np.random.default_rng(1), trusted=t) for t in (50, 500))
-    assert many.high - many.low < 0.6 * (few.high - few.low)
+@pytest.mark.parametrize("accuracy", [0.75, 0.95])
+def test_interval_by_trusted_rows_holds_where_errors_repeat_the_wrong_labels(accuracy):
+    """Errors and wrong labels of one true class are all of the next class, unlike assumed."""
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(200):
+        error, wrong = rng.random(800) < 1 - accuracy, rng.random(800) < 0.3
+        agrees = torch.from_numpy(error == wrong)[100:]
+        one = rate_by_trusted_rows(torch.from_numpy(~error)[:100], agrees, 10)
+        held.append(one.low <= 0.3 <= one.high)
+    assert np.mean(held) >= 0.95
+
+
+def test_more_trusted_rows_narrow_the_interval_down_to_the_error_of_the_predictions():
+    few, many = (trial(10, 0.8, 0.3, np.random.default_rng(1), trusted=t, rows=50 * t) for t in (50, 5000))
+    assert many.high - many.low == pytest.approx(0.2, abs=0.03)
+    assert few.high - few.low > 0.3
 
 
 def test_rate_is_unknown_with_predictions_by_chance():
     found = rate_by_trusted_rows(torch.arange(100) % 5 == 0, torch.arange(700) % 5 == 0, 5)
     assert np.isnan(found.value)
-    assert (found.low, found.high) == (0, 1)
+    assert found.low == 0
+    assert found.high == pytest.approx(0.8, abs=0.04)
 
 
 def test_hoc_reads_the_rate_of_separate_classes():
@@ -76,3 +91,15 @@ def test_span_is_the_range_of_the_estimators_and_wider_for_weak_decoders():
     assert low == pytest.approx(0.18 - 0.5 * (1 - (0.78 - 0.2 / 9) / (0.8 - 0.2 / 9)))
     assert span(0.18, 0.22, [0.2], Interval(0.7, 0.68, 0.72), 10)[0] < low
     assert span(0.18, 0.22, [0.2], Interval(0.5, 0.47, 0.53), 10) == (0.0, pytest.approx(0.53))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.45])
+def test_disagreement_bounds_the_rate_where_the_decoder_learns_the_noise(share):
+    """A share of one class has the label of another, and predictions repeat it as often."""
+    rng = np.random.default_rng(0)
+    true = rng.integers(4, size=4000)
+    given, predicted = (np.where((true == 0) & (rng.random(4000) < share), 1, true) for _ in range(2))
+    agreement = interval(torch.from_numpy(given == predicted))
+    low, high = span(0.0, 0.01, [0.005], agreement, 4)
+    assert low <= (given != true).mean() <= high
+    assert high == pytest.approx(1 - agreement.low)

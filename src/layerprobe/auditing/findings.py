@@ -15,6 +15,7 @@ from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
 KNOWN_WIDTH = 0.15  # of an interval of the noise rate; a wider one is a range and not an estimate
+KNOWN_RATIO = 3.0  # of its ends; beyond it the number of labels to flag is open as well
 KNOWN_PRECISION = 0.1  # the same of the precision of the flags
 RELABEL_POLICIES = ("all", "confident", "soft", "prune", "verified")
 MARGIN = 0.5  # a suggestion must be more likely than the given label by this much
@@ -93,7 +94,7 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
     """
     if not _separates_classes(findings):
         return "the features do not separate the classes"
-    if noise.high - noise.low <= KNOWN_WIDTH:
+    if noise.high - noise.low <= KNOWN_WIDTH and noise.high <= KNOWN_RATIO * noise.low:
         return ""
     accuracy = implied_accuracy(findings.criterion.value, noise.rate, K)
     if accuracy < LEAST_ACCURACY:
@@ -106,7 +107,7 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
             f"the best layers agree with {findings.criterion.value:.0%} of the given labels only, and heavy "
             "noise looks like a weak decoder"
         )
-    return "the estimators differ by as much, and only verified labels can distinguish noise from ambiguity"
+    return "the bounds differ by as much, and only verified labels can distinguish noise from ambiguity"
 
 
 def network_finding(findings: Findings) -> str:

@@ -37,7 +37,8 @@ from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, 
 from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
 from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
-from layerprobe.errors import InputError, LayerError
+from layerprobe.baselines.confident_learning import confident_joint_rate
+from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
 from layerprobe.layers.batches import count_rows, named_tensors
 from layerprobe.layerwise.classes import Classes
 from layerprobe.pages import render
@@ -221,17 +222,17 @@ class Audit:
                 ("errors of the reviewers", *review.errors, "measured", f"{review.pairs:,} repeated rows"),
             ]
         else:
-            reason = why_noise_is_unknown(findings, self.noise, len(self.classes))
+            reason = self._noise_is_unknown
             assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
             basis = reason or f"{self.noise.source}; {assumed}"
-            for name, (value, low, high), widest in (
-                ("wrong labels", self.noise_interval, 1.0),
-                ("flagged labels that are wrong", self.precision_interval, KNOWN_PRECISION),
-                ("wrong labels that are flagged", self.recall_interval, KNOWN_PRECISION),
+            rate, *ends = self.noise_interval
+            for name, (value, low, high) in (
+                ("wrong labels", (nan if reason else rate, *ends)),
+                ("flagged labels that are wrong", self.precision_interval),
+                ("wrong labels that are flagged", self.recall_interval),
             ):
-                known = not reason and high - low <= widest
-                kind = "estimated" if known else "unknown"
-                rows.append((name, value if known else nan, low, high, kind, basis))
+                kind = "unknown" if np.isnan(value) else "estimated"
+                rows.append((name, value, low, high, kind, basis))
             rows.append(("gain per changed label", nan, nan, nan, "unknown", "needs a review"))
             rows += [
                 (f"wrong labels by {name}", value, nan, nan, "estimated", "one estimator alone")
@@ -339,7 +340,10 @@ class Audit:
     @cached_property
     @default_settings()
     def _issues(self) -> pd.DataFrame:
-        flags = flag(self._wrong, self.flag_rule, self.noise.rate)
+        share = self.noise.rate
+        if self.policy == OUT_OF_SAMPLE and self.review is None and self._noise_is_unknown:
+            share = confident_joint_rate(self.scores.softmax(1).numpy(), self.y.numpy())
+        flags = flag(self._wrong, self.flag_rule, share)
         return find_issues(self.scores, self.posterior, self.y, self.index, self.classes, flags)
 
     @cached_property
@@ -396,29 +400,39 @@ class Audit:
 
     @property
     def expected_precision(self) -> float:
-        """Expected share of wrong labels among the flagged ones, an estimate; NaN without flags."""
+        """Expected share of wrong labels among the flagged ones; NaN if unknown, see `precision_interval`."""
         return self.precision_interval.value
 
     @property
     def expected_recall(self) -> float:
-        """Expected share of the wrong labels that are flagged, an estimate; NaN if none is expected."""
+        """Expected share of the wrong labels that are flagged; NaN if unknown, see `recall_interval`."""
         return self.recall_interval.value
 
     @property
     def precision_interval(self) -> Interval:
-        """Expected precision of the flags, and what it would be at the ends of the interval of the noise."""
-        flags = self._flags
-        wrong = (float(w[flags].mean()) if flags.any() else float("nan") for w in self._wrong_at_interval)
-        return Interval(*wrong)
+        """Expected precision of the flags, and what it would be at the ends of the interval of the noise.
+
+        The value is NaN where only the range is known: the noise rate is unknown, or the range is wider
+        than .1.
+        """
+        return self._announced(lambda wrong, flags: wrong[flags].mean())
 
     @property
     def recall_interval(self) -> Interval:
-        """Expected recall of the flags, and what it would be at the ends of the interval of the noise."""
-        flags = self._flags
-        value, *ends = (
-            float(w[flags].sum() / w.sum()) if w.sum() > 0 else float("nan") for w in self._wrong_at_interval
-        )
-        return Interval(value, min(ends), max(ends))
+        """Expected recall of the flags, as `precision_interval`."""
+        return self._announced(lambda wrong, flags: wrong[flags].sum() / wrong.sum())
+
+    def _announced(self, share: Callable[[Tensor, Tensor], Tensor]) -> Interval:
+        """Return a share of probabilities (n,) and flags (n,) with its interval; the value NaN if unknown."""
+        value, *ends = (float(share(wrong, self._flags)) for wrong in self._wrong_at_interval)
+        low, high = min(ends), max(ends)
+        known = not self._noise_is_unknown and high - low <= KNOWN_PRECISION
+        return Interval(value if known else float("nan"), low, high)
+
+    @property
+    def _noise_is_unknown(self) -> str:
+        """Why the noise rate is unknown; empty if it is known."""
+        return why_noise_is_unknown(self.findings, self.noise, len(self.classes))
 
     @property
     def _flags(self) -> Tensor:
@@ -438,8 +452,9 @@ class Audit:
         Parameters
         ----------
         rule : "balanced", float in (0, 1) or int
-            "balanced": as many labels as are expected to be wrong, the most suspicious first. A float: as
-            many as have this expected precision. An int: this many.
+            "balanced": as many labels as are expected to be wrong, the most suspicious first; of given
+            predictions as many as the confident joint has, if the expected number is unknown. A float: as
+            many as have this expected precision; a warning says so if it is unknown. An int: this many.
 
         Raises
         ------
@@ -447,9 +462,17 @@ class Audit:
             For any other rule.
         """
         check_flag_rule(rule)
-        if self.original is None or self.review is None:
-            return replace(self, flag_rule=rule)
-        return replace(self.original, flag_rule=rule).apply(self.review.decisions)
+        if self.original is not None and self.review is not None:
+            return replace(self.original, flag_rule=rule).apply(self.review.decisions)
+        found = replace(self, flag_rule=rule)
+        value, low, high = found.precision_interval
+        if isinstance(rule, float) and np.isnan(value) and found.issue_mask().any():
+            warn(
+                f"the precision of the flags is {rule:.0%} by one estimate only; it is between {low:.0%} and "
+                f"{high:.0%}. Decide on the rows of review_sample() to measure it",
+                LayerprobeWarning,
+            )
+        return found
 
     def issue_mask(self) -> np.ndarray:
         """Return the flags in row order, (n,) bool."""

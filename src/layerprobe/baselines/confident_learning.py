@@ -45,9 +45,31 @@ class NormalizedMargin(Detector):
         return own - best_other, _off_diagonal(values, y)
 
 
+def confident_joint_rate(pred_probs: np.ndarray, y: np.ndarray) -> float:
+    """Return the noise rate by the confident joint, whose rows are scaled to the number of given labels.
+
+    Parameters
+    ----------
+    pred_probs : ndarray (n, K)
+        Out of sample.
+    y : ndarray (n,), int64
+    """
+    confident, suggested = _confident_classes(pred_probs, y)
+    K = pred_probs.shape[1]
+    given, counted = np.bincount(y, minlength=K), np.bincount(y[confident], minlength=K)
+    wrong = np.bincount(y[confident & (suggested != y)], minlength=K)
+    return float((given * wrong / np.maximum(counted, 1)).sum() / len(y))
+
+
 def _off_diagonal(pred_probs: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Flag the rows off the diagonal of the confident joint of probabilities (n, K): (n,) bool."""
+    confident, suggested = _confident_classes(pred_probs, y)
+    return confident & (suggested != y)
+
+
+def _confident_classes(pred_probs: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return whether each row has a class above its threshold, and the most probable such class, both (n,)."""
     K = pred_probs.shape[1]
     thresholds = np.array([pred_probs[y == k, k].mean() if (y == k).any() else np.inf for k in range(K)])
     confident = np.where(pred_probs >= thresholds, pred_probs, -1.0)  # (n, K)
-    return (confident.max(1) >= 0) & (confident.argmax(1) != y)
+    return confident.max(1) >= 0, confident.argmax(1)

@@ -1,27 +1,29 @@
-"""Estimators of the noise rate besides the mixture model of `noise`, and the interval that they span.
+"""Estimators of the noise rate besides the mixture model of `noise`, and the interval of the noise rate.
 
-Trusted rows. Let a be the accuracy of the ensemble on true labels, and c its agreement with noisy labels of
-other rows of the same kind. The prediction agrees with a right label in a share a of the rows, and with a
-wrong one in a share b, where its error is this label. For the noise rate r
+Bounds. Let c be the agreement of predictions with noisy labels of rows whose labels they do not depend on.
+Where a right prediction differs from the given label, this label is wrong. With the accuracy a on true
+labels, the noise rate is therefore r >= a - c, whatever the noise. At an input x, let the given labels have
+the distribution p and the predictions the distribution q. They differ with the probability 1 - p.q, which is
+at least 1 - max p. If the true class is the most frequent given label at each x, 1 - max p is the noise rate
+there, so that r <= 1 - c, whatever the errors of the predictions. Noise that breaks the assumption cannot be
+seen in predictions: rows of no class, and labels that follow from the content of the row.
 
-    c = (1 - r) a + r b,   so that   r = (a - c) / (a - b).
-
-The assumption is that labels are wrong independently of the errors of the ensemble, and that errors and wrong
-labels of one true class are spread evenly over the other K - 1 classes: b = (1 - a) / (K - 1). Its variance
-follows from those of a and c by the delta method, as a and c come from different rows:
-
-    dr/da = (c - b + (a - c) b') / (a - b)^2 with b' = db/da = -1 / (K - 1),   dr/dc = -1 / (a - b).
+Trusted rows. They measure a. The prediction agrees with a right label in a share a of the rows, and with a
+wrong one in a share b, where its error is this label: c = (1 - r) a + r b, so that r = (a - c) / (a - b). If
+errors and wrong labels of one true class are spread evenly over the other K - 1 classes,
+b = (1 - a) / (K - 1). The interval consists of the two bounds and does not need the last assumption.
 
 Neighbours. HOC (Zhu et al., ICML 2021; :class:`layerprobe.baselines.HOC`) reads the noise rate off the labels
 of each row and its two nearest rows, which it assumes to be of one true class. Its error is in most cases
 upwards, since neighbours of different classes count as noise.
 
-The interval. Without verified labels, wrong labels and ambiguous rows cannot be distinguished: the bootstrap
+Without trusted rows, a is unknown, and wrong labels and ambiguous rows cannot be distinguished: the bootstrap
 interval of one estimator ignores the error of its assumption. `span` therefore takes the range of all
-estimators, and lowers its lower end in proportion to the errors of the ensemble, which look like wrong
-labels. The factor `WEAKNESS` was chosen on the suite of benchmarks/trust.py, see results/README.md.
+estimators. It raises the upper end to the bound 1 - c, and lowers the lower end in proportion to the errors
+of the ensemble, which look like wrong labels.
 """
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -55,15 +57,9 @@ def implied_accuracy(agreement: float, rate: float, num_classes: int) -> float:
 
 
 def span(
-    low: float,
-    high: float,
-    rates: Iterable[float],
-    agreement: Interval,
-    num_classes: int,
-    *,
-    weakness: float = WEAKNESS,
+    low: float, high: float, rates: Iterable[float], agreement: Interval, num_classes: int
 ) -> tuple[float, float]:
-    """Return the interval of the noise rate that all estimators span.
+    """Return the interval of the noise rate by all estimators and the upper bound.
 
     Parameters
     ----------
@@ -75,20 +71,18 @@ def span(
         Share of the measurement rows whose given label the ensemble predicts.
     num_classes : int
         K.
-    weakness : float
-        Share of the errors of the ensemble that may have been counted as wrong labels.
 
     Returns
     -------
     low, high : float
-        From zero to the share of rows that disagree, if the ensemble is too weak for an estimate.
+        From zero, if the ensemble is too weak for an estimate.
     """
     known = [rate for rate in rates if np.isfinite(rate)]
-    least, most = min(low, *known), max(high, *known)
+    least, most = min(low, *known), min(1.0, max(high, 1 - agreement.low, *known))
     accuracies = [implied_accuracy(agreement.value, rate, num_classes) for rate in known]
     if min(accuracies) < LEAST_ACCURACY or agreement.value < LEAST_AGREEMENT:
-        return 0.0, min(1.0, max(most, 1 - agreement.low))
-    return max(0.0, least - weakness * (1 - accuracies[0])), most
+        return 0.0, most
+    return max(0.0, least - WEAKNESS * (1 - accuracies[0])), most
 
 
 def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int) -> Interval:
@@ -106,25 +100,17 @@ def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int) -> Int
     Returns
     -------
     Interval
-        In [0, 1]; the whole of it if the predictions are no better than chance.
+        The value is NaN if the predictions are no better than chance.
     """
     # One row of each kind is added, as in the interval of Agresti and Coull, so that no variance is zero.
     a, c = (float((part.double().sum() + 1) / (len(part) + 2)) for part in (right, agrees))
-    value_a, value_c = float(right.double().mean()), float(agrees.double().mean())
-    slope = -1 / (num_classes - 1)
-
-    def rate(a: float, c: float) -> float:
-        return (a - c) / (a + (1 - a) * slope)
-
-    apart = a + (1 - a) * slope
-    spread = np.sqrt(a * (1 - a) / (len(right) + 2))
-    if apart <= 2 * spread:
-        return Interval(float("nan"), 0.0, 1.0)
-    by_a = (c + (1 - a) * slope + (a - c) * slope) / apart**2
-    variance = (by_a * spread) ** 2 + c * (1 - c) / (len(agrees) + 2) / apart**2
-    value = min(max(rate(value_a, value_c), 0.0), 1.0)
-    half = Z * float(np.sqrt(variance))
-    return Interval(value, max(0.0, min(value, rate(a, c) - half)), min(1.0, max(value, rate(a, c) + half)))
+    variance_a, variance_c = a * (1 - a) / (len(right) + 2), c * (1 - c) / (len(agrees) + 2)
+    low = max(0.0, a - c - Z * math.sqrt(variance_a + variance_c))
+    high = min(1.0, 1 - c + Z * math.sqrt(variance_c))
+    if a - (1 - a) / (num_classes - 1) <= 2 * math.sqrt(variance_a):
+        return Interval(float("nan"), low, high)
+    a, c = float(right.double().mean()), float(agrees.double().mean())
+    return Interval(min(max((a - c) / (a - (1 - a) / (num_classes - 1)), low), high), low, high)
 
 
 def rate_by_neighbours(X: Tensor, y: Tensor, num_classes: int) -> float:
