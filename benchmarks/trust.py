@@ -7,8 +7,8 @@ announced number with the truth. Then reviewers answer `Audit.review_sample` fro
 or 3 % of their decisions wrong; of a row of no class they cannot say. Some cases train the network again, on
 the given labels and on those relabelled after 100 reviews. The cases add rows to results/audit/trust.csv and
 trust.json; cases in these files are skipped, and trained networks are kept in FOLDER. Each kind of noise
-comes early, so that a part of the suite covers all kinds; `--minutes` ends the run after so long. `--table` only writes
-the summaries trust_summary.csv and noise_estimates.csv.
+comes early, so that a part of the suite covers all kinds; `--minutes` starts no case later. `--table` only
+writes the summaries trust_summary.csv and noise_estimates.csv.
 """
 
 import argparse

@@ -68,7 +68,7 @@ def _off_diagonal(pred_probs: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _confident_classes(pred_probs: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return whether each row has a class above its threshold, and the most probable such class, both (n,)."""
+    """Return whether each row has a class above its threshold, and the most probable of these, (n,)."""
     K = pred_probs.shape[1]
     thresholds = np.array([pred_probs[y == k, k].mean() if (y == k).any() else np.inf for k in range(K)])
     confident = np.where(pred_probs >= thresholds, pred_probs, -1.0)  # (n, K)
