@@ -35,7 +35,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from layerprobe.auditing.method.policies import SelectionSet, interval
+from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.auditing.method.rates import rate_by_neighbours, rate_by_trusted_rows, span
 from layerprobe.errors import InputError
 from layerprobe.probes import Ridge
@@ -770,7 +770,7 @@ def _spanned(
     noise: NoiseEstimate, estimates: dict[str, float], chosen: str, agrees: Tensor, K: int
 ) -> NoiseEstimate:
     """Return the chosen estimate with the interval that all estimates span."""
-    low, high = span(noise.low, noise.high, estimates.values(), interval(agrees), K)
+    low, high = span(noise.low, noise.high, estimates.values(), agrees, K)
     low = low if low * len(agrees) >= 0.5 else 0.0  # less than half a label
     return replace(noise, rate=estimates[chosen], low=low, high=high, estimates=estimates)
 

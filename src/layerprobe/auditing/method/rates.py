@@ -57,7 +57,7 @@ def implied_accuracy(agreement: float, rate: float, num_classes: int) -> float:
 
 
 def span(
-    low: float, high: float, rates: Iterable[float], agreement: Interval, num_classes: int
+    low: float, high: float, rates: Iterable[float], agrees: Tensor, num_classes: int
 ) -> tuple[float, float]:
     """Return the interval of the noise rate by all estimators and the upper bound.
 
@@ -67,8 +67,8 @@ def span(
         Bootstrap interval of the mixture.
     rates : iterable of float
         By each estimator, the chosen one first; NaN counts as missing.
-    agreement : Interval
-        Share of the measurement rows whose given label the ensemble predicts.
+    agrees : Tensor (m,), bool
+        Whether the ensemble predicts the given label of each measurement row.
     num_classes : int
         K.
 
@@ -77,12 +77,13 @@ def span(
     low, high : float
         From zero, if the ensemble is too weak for an estimate.
     """
-    known = [rate for rate in rates if np.isfinite(rate)]
-    least, most = min(low, *known), min(1.0, max(high, 1 - agreement.low, *known))
-    accuracies = [implied_accuracy(agreement.value, rate, num_classes) for rate in known]
-    if min(accuracies) < LEAST_ACCURACY or agreement.value < LEAST_AGREEMENT:
+    known, agreement = [rate for rate in rates if np.isfinite(rate)], float(agrees.double().mean())
+    accuracies = [implied_accuracy(agreement, rate, num_classes) for rate in known]
+    c, variance = _mean_and_variance(agrees)
+    most = min(1.0, max(high, *known, 1 - c + Z * math.sqrt(variance)))
+    if min(accuracies) < LEAST_ACCURACY or agreement < LEAST_AGREEMENT:
         return 0.0, most
-    return max(0.0, least - WEAKNESS * (1 - accuracies[0])), most
+    return max(0.0, min(low, *known) - WEAKNESS * (1 - accuracies[0])), most
 
 
 def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int) -> Interval:
@@ -102,15 +103,20 @@ def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int) -> Int
     Interval
         The value is NaN if the predictions are no better than chance.
     """
-    # One row of each kind is added, as in the interval of Agresti and Coull, so that no variance is zero.
-    a, c = (float((part.double().sum() + 1) / (len(part) + 2)) for part in (right, agrees))
-    variance_a, variance_c = a * (1 - a) / (len(right) + 2), c * (1 - c) / (len(agrees) + 2)
+    (a, variance_a), (c, variance_c) = _mean_and_variance(right), _mean_and_variance(agrees)
     low = max(0.0, a - c - Z * math.sqrt(variance_a + variance_c))
     high = min(1.0, 1 - c + Z * math.sqrt(variance_c))
     if a - (1 - a) / (num_classes - 1) <= 2 * math.sqrt(variance_a):
         return Interval(float("nan"), low, high)
     a, c = float(right.double().mean()), float(agrees.double().mean())
     return Interval(min(max((a - c) / (a - (1 - a) / (num_classes - 1)), low), high), low, high)
+
+
+def _mean_and_variance(rows: Tensor) -> tuple[float, float]:
+    """Return a share and its variance, with one row of each kind added (Agresti and Coull, 1998)."""
+    n = len(rows) + 2
+    share = float(rows.double().sum() + 1) / n
+    return share, share * (1 - share) / n
 
 
 def rate_by_neighbours(X: Tensor, y: Tensor, num_classes: int) -> float:
