@@ -35,6 +35,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from layerprobe.auditing.method.ensemble import standardise
 from layerprobe.auditing.method.policies import SelectionSet
 from layerprobe.auditing.method.rates import rate_by_neighbours, rate_by_trusted_rows, span
 from layerprobe.errors import InputError
@@ -135,12 +136,9 @@ class Calibration:
         ----------
         scores : Tensor (n, K)
         """
-        return torch.cat(
-            [
-                _mean((beta * z).softmax(1) for beta in self._averaged()[0])
-                for z in self._log_odds(scores).split(CHUNK)
-            ]
-        )
+        betas, _ = self._averaged()
+        chunks = self._log_odds(scores).split(CHUNK)
+        return torch.cat([_mean((beta * z).softmax(1) for beta in betas) for z in chunks])
 
     def posterior(self, scores: Tensor, y: Tensor) -> Tensor:
         """Return P(true = k | x, given label), (n, K), averaged over bootstrap samples.
@@ -185,10 +183,6 @@ def with_wrong_share(posterior: Tensor, y: Tensor, share: float) -> Tensor:
         Given labels.
     share : float
         In [0, 1].
-
-    Returns
-    -------
-    Tensor (n, K)
     """
     own = posterior.gather(1, y[:, None]).squeeze(1).double().clamp(1e-9, 1 - 1e-9)
     log_odds = own.logit()
@@ -296,7 +290,7 @@ def calibrate_clean(scores: Tensor, y: Tensor) -> tuple[float, RankScale]:
     """
     _check(scores, y)
     identity = torch.eye(scores.shape[1], dtype=torch.float64)
-    best, found = -np.inf, None
+    best, found = -np.inf, (PRIOR_BETA, RankScale.of(scores))
     for gap in GAPS:
         scale = RankScale.of(scores, gap)
         z = scale.log_odds(scores)
@@ -305,7 +299,7 @@ def calibrate_clean(scores: Tensor, y: Tensor) -> tuple[float, RankScale]:
         if likelihood <= best:
             break
         best, found = likelihood, (beta, scale)
-    return found or (PRIOR_BETA, RankScale.of(scores))
+    return found
 
 
 def _log_likelihood(rows: "Tensor | _Truncated", y: Tensor, log_beta: Tensor, logits: Tensor) -> float:
@@ -328,10 +322,6 @@ def _inverse_temperature(scores: Tensor, y: Tensor, matrix: Tensor, *, start: fl
     return float(_maximise(scores, y, weights, (begin, logs), None, fit_matrix=False)[0].exp())
 
 
-def _centred(scores: Tensor) -> Tensor:
-    return scores - scores.mean(1, keepdim=True)
-
-
 def _check(scores: Tensor, y: Tensor) -> None:
     if scores.ndim != 2 or y.shape != scores.shape[:1] or not len(scores):
         raise InputError(
@@ -343,10 +333,8 @@ def _check(scores: Tensor, y: Tensor) -> None:
 def _start(scores: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Return the start of the search: the prior temperature, and uniform noise from the disagreement."""
     K = scores.shape[1]
-    agree = float((scores.argmax(1) == y).double().mean())
-    agree = min(max(agree, 1.5 / K), 0.95)
-    T = torch.full((K, K), (1 - agree) / max(K - 1, 1), dtype=torch.float64)
-    T.fill_diagonal_(agree)
+    agree = min(max(float((scores.argmax(1) == y).double().mean()), 1.5 / K), 0.95)
+    T = torch.full((K, K), (1 - agree) / max(K - 1, 1), dtype=torch.float64).fill_diagonal_(agree)
     return _prior_log_beta(scores), T.log()
 
 
@@ -567,7 +555,6 @@ class LabelFreeScorer:
     posterior : Tensor (n, K), float64
         P(true = k | row, given label) by this calibration.
     ridge : Ridge
-        The fitted probe.
     X : Tensor (n, d)
         Outputs of the layer.
     """
@@ -597,21 +584,20 @@ class LabelFreeScorer:
         LabelFreeScorer or None
             None without layers.
         """
-        best: tuple[float, str, Ridge, Tensor, Tensor] | None = None
-        for layer, X in layers.items():
-            fitted = Ridge().fit(X, y)
-            for strength in RIDGE_STRENGTHS:
-                ridge = fitted.at(strength)
-                scores = ridge.loo_scores(X, y)
-                agreement = float((scores.argmax(1) == y).double().mean())
-                if best is None or agreement > best[0]:
-                    best = agreement, layer, ridge, X, scores
-        if best is None:
+        if not layers:
             return None
-        _, layer, ridge, X, scores = best
+        best = -1.0
+        for name, outputs in layers.items():
+            fitted = Ridge().fit(outputs, y)
+            for strength in RIDGE_STRENGTHS:
+                one = fitted.at(strength)
+                loo_scores = one.loo_scores(outputs, y)
+                agreement = float((loo_scores.argmax(1) == y).double().mean())
+                if agreement > best:
+                    best, layer, ridge, X, scores = agreement, name, one, outputs, loo_scores
         rows = evenly_spaced(len(y))
         # Scores of one ridge probe have one scale, and the bias is estimated better without ranks.
-        calibration = calibrate(_centred(scores[rows]), y[rows], ranks=False, seed=seed)
+        calibration = calibrate(standardise(scores[rows], 1.0), y[rows], ranks=False, seed=seed)
         source = f"{layer}, which does not depend on the labels"
         return cls(source, scores, calibration, calibration.posterior(scores, y), ridge, X)
 
@@ -628,12 +614,6 @@ class LabelFreeScorer:
             Given labels.
         seed : int
             Of the parametric bootstrap.
-
-        Returns
-        -------
-        calibration : Calibration
-        bias : float
-            At least 0.
         """
         generator = torch.Generator().manual_seed(seed)
         p = self.calibration.probabilities(self.scores)
@@ -643,7 +623,7 @@ class LabelFreeScorer:
             true = torch.multinomial(p, 1, generator=generator).squeeze(1)
             given = torch.multinomial(self.calibration.matrix[true], 1, generator=generator).squeeze(1)
             scores = self.ridge.relabelled(self.X, given).loo_scores(self.X, given)
-            again = calibrate(_centred(scores[rows]), given[rows], ranks=False, draws=1, seed=seed)
+            again = calibrate(standardise(scores[rows], 1.0), given[rows], ranks=False, draws=1, seed=seed)
             excess += _rate(again, scores, given) - float((true != given).double().mean())
         rate = self.noise_rate(y)
         bias = min(max(excess / BIAS_DRAWS, 0.0), rate)
@@ -690,11 +670,6 @@ def estimate_noise(
         Whether the ensemble predicts the true label of each trusted row beside a noisy hold-out.
     seed : int
         Of the bootstrap.
-
-    Returns
-    -------
-    calibration : Calibration
-    noise : NoiseEstimate
     """
     stacked, K = torch.cat(list(scores)), out_of_fit.shape[1]
     labels = measurement.y.repeat(len(scores))
@@ -729,7 +704,8 @@ def estimate_noise(
         source = f"views of the training rows, uncertain: {NO_LABEL_FREE_LAYER}"
         return calibration, _estimate(calibration, stacked, labels, source)
     calibration, bias = label_free.bias_corrected(y, seed=seed)
-    noise = _lower(_estimate(calibration, label_free.scores, y, label_free.source), bias)
+    noise = _estimate(calibration, label_free.scores, y, label_free.source)
+    noise = replace(noise, low=max(0.0, noise.low - bias))
     estimates = {"mixture, label-free layer": noise.rate, "neighbours, HOC": by_neighbours}
     agrees = label_free.scores.argmax(1) == y
     noise = _spanned(noise, estimates, "mixture, label-free layer", agrees, K)
@@ -773,11 +749,6 @@ def _spanned(
     low, high = span(noise.low, noise.high, estimates.values(), agrees, K)
     low = low if low * len(agrees) >= 0.5 else 0.0  # less than half a label
     return replace(noise, rate=estimates[chosen], low=low, high=high, estimates=estimates)
-
-
-def _lower(noise: NoiseEstimate, by: float) -> NoiseEstimate:
-    """Return the estimate with the lower end of its interval reduced; a negative amount changes nothing."""
-    return replace(noise, low=max(0.0, noise.low - max(by, 0.0)))
 
 
 def _estimate(calibration: Calibration, scores: Tensor, y: Tensor, source: str) -> NoiseEstimate:

@@ -110,15 +110,14 @@ class SelectionSet:
         ----------
         scores : sequence of Tensor (m, K)
             One entry per view.
-
-        Returns
-        -------
-        Tensor (m,), float64
         """
-        predicted = [s.argmax(1) for s in scores]
-        if self.posterior is None:
-            return torch.stack([(p == self.y).double() for p in predicted]).mean(0)
-        return torch.stack([memorisation_corrected(p, self.y, self.posterior) for p in predicted]).mean(0)
+
+        def right(predicted: Tensor) -> Tensor:
+            if self.posterior is None:
+                return (predicted == self.y).double()
+            return memorisation_corrected(predicted, self.y, self.posterior)
+
+        return torch.stack([right(one.argmax(1)) for one in scores]).mean(0)  # (m,)
 
     def least_memorised_views(self, posterior: Tensor) -> list[int]:
         """Return the positions of the views that the network memorises least, judged by its logits.
@@ -224,7 +223,7 @@ def selection_sets(
         If there are too few held-out rows to separate candidates.
     """
     if policy == LABEL_FREE:
-        fold = fold_set(train)
+        fold = _fold_set(train)
         return fold, fold
     if held_out is None:
         views = view_set(train.features, train.y)
@@ -242,23 +241,12 @@ def selection_sets(
     return whole.subset(selecting), whole.subset(measuring)
 
 
-def fold_set(train: "LabelledFeatures") -> SelectionSet:
-    """Return a fifth of the training rows as a selection set, with candidates fitted on the other rows.
-
-    Parameters
-    ----------
-    train : LabelledFeatures
-        Features that do not depend on the labels.
-
-    Raises
-    ------
-    InputError
-        If there are too few rows.
-    """
+def _fold_set(train: "LabelledFeatures") -> SelectionSet:
+    """Return a fifth of the training rows as a selection set, with candidates fitted on the other rows."""
     features = train.features
     # A class with fewer distinct rows than folds has none in the last fold, so that all classes are fitted.
-    is_held = torch.from_numpy(fold_of(train.y.numpy(), train.hashes) == FOLDS - 1)
-    held, fitted = is_held.nonzero().squeeze(1), (~is_held).nonzero().squeeze(1)
+    folds = torch.from_numpy(fold_of(train.y.numpy(), train.hashes))
+    held, fitted = torch.where(folds == FOLDS - 1)[0], torch.where(folds != FOLDS - 1)[0]
     if len(held) < MIN_ROWS:
         raise InputError(
             f"expected at least {MIN_ROWS} rows in the fifth that selects the probe, got {len(held)} of "
@@ -294,14 +282,11 @@ def held_out_set(train: "Features", held_out: "Features", y: Tensor, *, clean: b
 
 
 def view_set(train: "Features", y: Tensor) -> SelectionSet:
-    """Return the views of the training rows, with their noisy labels, as a selection set.
-
-    Candidates are fitted on the rows without views.
+    """Return the views of the training rows as a selection set; candidates are fitted on the rows themselves.
 
     Parameters
     ----------
     train : Features
-        With their views.
     y : Tensor (n,), int64
         Given labels of all training rows.
     """
@@ -315,23 +300,18 @@ def view_set(train: "Features", y: Tensor) -> SelectionSet:
 
 
 def split_test_rows(y: Tensor, hashes: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Split test rows as the paper does: a fifth selects the layer, the rest measures it.
+    """Return the positions of the test rows that select the layer, a fifth, and of those that measure it.
 
-    See the retraining experiment of arXiv 2501.14687 (Figure 4).
+    This is the split of the retraining experiment of arXiv 2501.14687 (Figure 4).
 
     Parameters
     ----------
     y : Tensor (m,), int64
     hashes : ndarray (m,), uint64
         Fingerprints of the rows, which determine the split.
-
-    Returns
-    -------
-    selecting, measuring : Tensor, int64
-        Positions of the rows.
     """
-    selecting = torch.from_numpy(fold_of(y.numpy(), hashes) == 0)
-    return selecting.nonzero().squeeze(1), (~selecting).nonzero().squeeze(1)
+    folds = torch.from_numpy(fold_of(y.numpy(), hashes))
+    return torch.where(folds == 0)[0], torch.where(folds != 0)[0]
 
 
 MAX_SHARE = 0.5  # with a larger memorised share the remaining rows are too few to estimate an accuracy
@@ -449,6 +429,11 @@ class Baseline:
     correct: Tensor | None
     comparable: bool = True
 
+    @classmethod
+    def of(cls, name: str, correct: Tensor) -> "Baseline":
+        """Return a baseline with its accuracy, from its correctness per row (m,)."""
+        return cls(name, interval(correct), correct.double())
+
 
 def network_and_input(measurement: SelectionSet, input_correct: Tensor | None) -> list[Baseline]:
     """Return the head, the head averaged over the views, and the raw input, where available.
@@ -461,14 +446,12 @@ def network_and_input(measurement: SelectionSet, input_correct: Tensor | None) -
     """
     baselines = []
     if measurement.logits:
-        correct = measurement.correct(measurement.logits)
-        baselines.append(Baseline("head", interval(correct), correct))
+        baselines.append(Baseline.of("head", measurement.correct(measurement.logits)))
     if measurement.averaged is not None:
         correct, fair = measurement.correct([measurement.averaged]), not measurement.of_training_rows
-        baselines.append(Baseline("head, averaged over views", interval(correct), correct, fair))
+        baselines.append(replace(Baseline.of("head, averaged over views", correct), comparable=fair))
     if input_correct is not None:
-        correct = input_correct.double()
-        baselines.append(Baseline("raw input", interval(correct), correct))
+        baselines.append(Baseline.of("raw input", input_correct))
     return baselines
 
 
@@ -482,8 +465,7 @@ def most_frequent_label(measurement: SelectionSet, y: Tensor) -> Baseline:
         Given labels of the training rows.
     """
     counts = y.bincount().double()
-    correct = measurement.correct([counts.expand(len(measurement.y), -1)])
-    return Baseline(FREQUENT, interval(correct), correct)
+    return Baseline.of(FREQUENT, measurement.correct([counts.expand(len(measurement.y), -1)]))
 
 
 def untrained_baseline(measurement: SelectionSet, y: Tensor) -> Baseline:
@@ -499,8 +481,7 @@ def untrained_baseline(measurement: SelectionSet, y: Tensor) -> Baseline:
     scored = score_candidates(
         audit_probes(["ridge"]), measurement.fitted_on, y, measurement.views, measurement.correct
     )
-    best = max(scored, key=lambda one: one.criterion)
-    return Baseline("untrained copy", interval(best.correct), best.correct.double())
+    return Baseline.of("untrained copy", max(scored, key=lambda one: one.criterion).correct)
 
 
 def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
@@ -545,11 +526,8 @@ def early_stopping(history: Sequence[float] | History, rows: int, *, comparable:
     InputError
         If it is empty, or holds a number outside [0, 1].
     """
-    accuracies: Iterable[float]
-    if isinstance(history, History):
-        accuracies, rows = history.holdout_accuracy, history.holdout_rows
-    else:
-        accuracies = history
+    accuracies: Iterable[Any] = history if not isinstance(history, History) else history.holdout_accuracy
+    rows = history.holdout_rows if isinstance(history, History) else rows
     values = [float(value) if isinstance(value, Real) else math.nan for value in accuracies]
     if not values or not all(0 <= value <= 1 for value in values):
         raise InputError(
@@ -587,18 +565,15 @@ def candidate_table(
         gain_low, gain_high; chosen; why.
     """
     best = max(one.criterion for one in scored)
+    reasons = {
+        id(member): f"member {i + 1}: it raises the accuracy of the sum" if i else "the best candidate"
+        for i, member in enumerate(members)
+    }
     rows = []
     for one in scored:
         gain = (float("nan"),) * 3 if head is None else interval(one.correct.double() - head)
-        position = next((i for i, member in enumerate(members) if member is one), None)
-        if position == 0:
-            why = "the best candidate"
-        elif position is not None:
-            why = f"member {position + 1}: it raises the accuracy of the sum"
-        else:
-            why = f"{best - one.criterion:.3f} below the best"
-        c = one.candidate
-        chosen = position is not None
+        c, chosen = one.candidate, id(one) in reasons
+        why = reasons.get(id(one), f"{best - one.criterion:.3f} below the best")
         rows.append((c.layer, c.probe, c.hyperparameter, *interval(one.correct), *gain, chosen, why))
     frame = pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
     frame["strength"] = frame["strength"].astype(float)
@@ -621,15 +596,13 @@ def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFra
         where it is known, None for an accuracy that is not comparable.
     """
     own = interval(correct)
-    rows = []
-    for baseline in baselines:
-        beaten: bool | None
-        if not baseline.comparable:
-            beaten = None
-        elif baseline.correct is None:
-            beaten = own.value > baseline.criterion.value
-        else:
-            beaten = interval(correct - baseline.correct).low > 0
-        rows.append((baseline.name, *baseline.criterion, beaten))
-    rows.append(("decoder", *own, False))
-    return pd.DataFrame(rows, columns=BASELINE_COLUMNS)
+
+    def beaten(one: Baseline) -> bool | None:
+        if not one.comparable:
+            return None
+        if one.correct is None:
+            return own.value > one.criterion.value
+        return interval(correct - one.correct).low > 0
+
+    rows = [(one.name, *one.criterion, beaten(one)) for one in baselines]
+    return pd.DataFrame([*rows, ("decoder", *own, False)], columns=BASELINE_COLUMNS)
