@@ -169,7 +169,7 @@ def audit(
         holdout=holdout,
         trusted=trusted,
         test=test,
-        views=resolve_views(views),
+        views={} if isinstance(views, tuple) and not views else resolve_views(views),
         layers=layers,
         pool=pool,
         probes=probes,

@@ -658,7 +658,7 @@ class Audit:
     def relabel(
         self, policy: str = "confident", *, margin: float = MARGIN, force: bool | None = None
     ) -> RepairedLabels:
-        """Return a repaired label set. Verified labels stay, whatever the policy.
+        """Return a repaired label set. Verified labels stay under every policy.
 
         Rows that reviewers found to belong to none of the classes keep their given label, and are not `kept`
         for training.

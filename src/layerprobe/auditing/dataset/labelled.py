@@ -362,17 +362,13 @@ class LabelledDataset:
             self.n += batch.size
         if not self.n:
             raise InputError("expected at least one row, got none: the data are empty")
-        given = join(labels)
-        self._given = None if given is None else np.asarray(given)
-        self._names = self._order = np.arange(self.n)
-        index = row_index(join(indices))
+        given, index = join(labels), row_index(join(indices))
         self._indexed = index is not None
-        if index is not None:
-            self._order = np.argsort(index, kind="stable")
-            self._names = index[self._order]
-            self._given = self._given if self._given is None else self._given[self._order]
-        else:
+        if index is None:
             self._require_order("its third item is no index, since it repeats values")
+        self._order = np.arange(self.n) if index is None else np.argsort(index, kind="stable")
+        self._names = self._order if index is None else index[self._order]
+        self._given = None if given is None else np.asarray(given)[self._order]
         self._hashes = np.concatenate(hashes)[self._order]
         places = self._order.argsort()
         self._sample = {
