@@ -97,3 +97,11 @@ def test_default_pool_serves_layers_without_a_policy():
     assert compact.layers == {"input": 2 * 22 * 22, "1": 3 * 18 * 18}
     mixed = Extractor(model, pool={"input": "mean"}, default_pool="compact").dimensions(images)
     assert mixed.layers == {"input": 2, "1": 3 * 18 * 18}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_output_of_a_script_is_that_of_each_batch():
+    script = torch.jit.script(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)))
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    outputs = Extractor(script, batch_size=4).extract(x)
+    torch.testing.assert_close(outputs.output, script(x).detach())

@@ -151,7 +151,7 @@ def read_batches(
     prepare: Callable[[Any], Any] | None = None,
     model: nn.Module | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches of data in any form.
+    """Yield the batches of data in any form; raise if there are none, or one of another form.
 
     Parameters
     ----------
@@ -166,11 +166,6 @@ def read_batches(
         From a batch's inputs as the source gives them to inputs of the model.
     model : nn.Module, optional
         Its ``forward`` shows how many inputs an item has, and their names.
-
-    Raises
-    ------
-    InputError
-        If the source has no batches, or one of another form.
     """
     forward = _Forward.of(model)
     batch = None
@@ -403,8 +398,7 @@ def map_tensors(value: Any, change: Callable[[str, Tensor], Any], name: str = ""
 
     Parameters
     ----------
-    value : Tensor, tuple, list, mapping or any other object
-        Objects that are none of these stay unchanged.
+    value : Tensor, tuple, list, mapping or any other object, which stays unchanged
     change : callable
         ``change(name, tensor)`` returns the replacement.
     name : str

@@ -97,15 +97,12 @@ class Selection:
     def settle(self, trace: Trace, number: int) -> list[str]:
         """Return the names of the chosen layers in order of execution.
 
+        Raise if a pattern matches no layer, or the layers differ from those of the first batch.
+
         Parameters
         ----------
         trace, number
             Of one batch, counted from 1.
-
-        Raises
-        ------
-        LayerError
-            If a pattern matches no layer, or the layers differ from those of the first batch.
         """
         if self.names is None:
             _require_matches(self.patterns, trace.sites, trace.opaque)
@@ -302,13 +299,7 @@ class _Padding:
             self.unknown.append((mask.shape[1], message))
 
     def mask(self, tokens: int) -> Tensor | None:
-        """Return which of so many tokens are no padding, (n, t), or None if all are.
-
-        Raises
-        ------
-        LayerError
-            If it is not known.
-        """
+        """Return which of so many tokens are no padding, (n, t), or None if all are; raise if not known."""
         if self.tracer.makes_mask and not self.masks and not self.lengths:
             raise LayerError("the network finds padding by itself, and no input of the batch shows it")
         for t, message in self.unknown:  # a table (n, t) beside sequences of another length matters only to t

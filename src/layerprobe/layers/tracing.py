@@ -402,19 +402,15 @@ class Tracer:
     def run(self, batch: Batch, visit: Visitor) -> Trace:
         """Run the model on one batch, in eval mode without gradients, and call a visitor with each output.
 
+        Raise an InputError if the batch does not fit the signature of forward, or a LayerError if a layer
+        cannot be computed for it.
+
         Parameters
         ----------
         batch : Batch
         visit : callable
             Called with the `LayerSite` and the tensor, rows first, of each output that can be captured, as
             soon as it is computed; a later in-place operation may overwrite the tensor.
-
-        Raises
-        ------
-        InputError
-            If the batch does not fit the signature of forward.
-        LayerError
-            If a layer cannot be computed for the batch.
         """
         if self.scales_pixels:
             batch = with_pixels_scaled(batch)
@@ -437,10 +433,7 @@ class Tracer:
     def cuts_squares(self, batch: Batch) -> bool:
         """Return whether inputs (b, b, ...) beside the main one have rows.
 
-        Raises
-        ------
-        InputError
-            If the model runs on no other number of these rows: they cannot be shared by processes.
+        Raise if the model runs on no other number of these rows: they cannot be shared by processes.
         """
         if squares_of(batch.inputs, batch.size) and (note := self._compare(batch)) is not None:
             raise InputError(f"{note}: run it in one process")

@@ -23,16 +23,13 @@ IGNORED = -100  # of PyTorch's losses
 def label_column(labels: Any, what: str = "") -> np.ndarray:
     """Return labels as an array, (n,): whole numbers as integers, bytes as texts.
 
+    Raise if there is not one label per row, or labels are missing or -100, which PyTorch's losses ignore.
+
     Parameters
     ----------
     labels : sequence of n labels
     what : str
         Description for error messages.
-
-    Raises
-    ------
-    InputError
-        If there is not one label per row, or labels are missing, or are -100, which PyTorch's losses ignore.
     """
     try:
         column = label_array(labels)
@@ -101,19 +98,14 @@ def class_indices(classes: np.ndarray, labels: np.ndarray) -> Tensor:
 def as_kind(labels: np.ndarray, like: np.ndarray, what: str) -> np.ndarray:
     """Return labels as numbers or texts, whichever others are; "3" and 3 are one class.
 
+    Raise if the texts are no numbers, or the numbers are neither 0 nor 1 where the other labels are booleans.
+
     Parameters
     ----------
-    labels : ndarray of shape (n,)
-    like : ndarray of shape (m,)
-        The others.
+    labels, like : ndarray of shape (n,), (m,)
+        Labels, and the others.
     what : str
-        Description of `labels`, for the error message.
-
-    Raises
-    ------
-    InputError
-        If they cannot be converted, since the texts are no numbers, or the numbers are neither 0 nor 1 where
-        the other labels are booleans.
+        Description of `labels`, for error messages.
     """
     kinds = {"U": "texts", "b": "True or False", "i": "numbers", "u": "numbers", "f": "numbers"}
     mine, theirs = kinds.get(labels.dtype.kind), kinds.get(like.dtype.kind)
@@ -145,10 +137,8 @@ def check_test_classes(classes: np.ndarray, given: np.ndarray) -> None:
 
     Parameters
     ----------
-    classes : ndarray of shape (K,)
-        Of the training labels.
-    given : ndarray of shape (m,)
-        The test labels.
+    classes, given : ndarray of shape (K,), (m,)
+        Of the training labels; the test labels.
     """
     distinct = encode(given)[0]
     unknown = (class_indices(classes, distinct) < 0).numpy()
@@ -328,6 +318,8 @@ class Classes:
     ) -> "Classes":
         """Return the classes of training labels.
 
+        Raise if labels and outputs do not fit together, or the order of the classes is not clear.
+
         Parameters
         ----------
         labels : ndarray of shape (n,)
@@ -338,11 +330,6 @@ class Classes:
             integers and the names are not.
         known : sequence, optional
             Names that come with the data, used without `class_names`. Missing ones are numbers.
-
-        Raises
-        ------
-        InputError
-            If labels and outputs do not fit together, or the order of the classes is not clear.
         """
         if labels.dtype.kind == "f":
             raise InputError(
@@ -477,10 +464,8 @@ def output_names(
     ----------
     model : nn.Module
     labels : ndarray of shape (n,)
-    known : sequence, optional
-        Names of the classes that come with the data.
-    class_names : sequence, optional
-        The user's names of the outputs.
+    known, class_names : sequence, optional
+        Names of the classes that come with the data; the user's names of the outputs.
     heads : mapping of str to int
         The number of outputs of each possible head.
     """
@@ -513,6 +498,8 @@ def fitting_heads(
 ) -> dict[str, tuple[Classes, Tensor]]:
     """Return the possible heads of a network that fit the labels: their classes, and the class indices (n,).
 
+    Raise if no head fits.
+
     Parameters
     ----------
     heads : mapping of str to int
@@ -520,11 +507,6 @@ def fitting_heads(
     labels : ndarray of shape (n,)
     names, known : sequence, optional
         As `class_names` and `known` of :meth:`Classes.from_labels`.
-
-    Raises
-    ------
-    InputError
-        If no head fits.
     """
     fitting, refused = {}, None
     for name, k in heads.items():

@@ -259,9 +259,10 @@ class Extractor:
             kept = slice(0) if share is not None and share.is_dummy else slice(None)
             rows = {layer: X[kept] for layer, X in rows.items()}
             size = len(next(iter(rows.values())))
+            parts = heads
             if not heads and OUTPUT in rows and shape and len(shape) <= 2:  # of a script, which takes no hook
-                heads[""] = rows[OUTPUT]
-            own = {name: X[kept] for name, X in heads.items() if self.head in (None, name)}
+                parts = {"": rows[OUTPUT]}
+            own = {name: X[kept] for name, X in parts.items() if self.head in (None, name)}
             own = {name: X for name, X in own.items() if len(X) == size}
             labels, indices = (None if one is None else one[kept] for one in (labels, indices))
             positions = torch.arange(seen, seen + size)
@@ -442,16 +443,14 @@ def head_predictions(heads: Mapping[str, Tensor]) -> dict[str, tuple[int, Tensor
 class HeadCounts:
     """Counts of a network's predictions per class, for every possible head and set of labels.
 
+    `counts` has for each head a Tensor (S, 2, k, K + 1), int64: two halves of the rows by prediction and
+    class; the last class stands for unknown ones. The halves depend on the number of the row only, and not
+    periodically, as labels may do.
+
     Parameters
     ----------
     num_sets, num_classes : int
         Numbers S of sets of labels, and K of outputs that have classes.
-
-    Attributes
-    ----------
-    counts : dict of str to Tensor (S, 2, k, K + 1), int64
-        Two halves of the rows by prediction and class; the last class stands for unknown ones. The halves
-        depend on the number of the row only, and not periodically, as labels may do.
     """
 
     def __init__(self, num_sets: int, num_classes: int) -> None:
@@ -541,7 +540,7 @@ class HeadCounts:
         names : sequence of K labels
             The classes in this order.
         every : sequence of k names, optional
-            Names of all outputs of the head. Default: their numbers, as texts if `names` are texts.
+            Of all outputs of the head. Default: their numbers, as texts if `names` are texts.
         """
         from scipy.optimize import linear_sum_assignment
 
@@ -608,12 +607,7 @@ def _receive_other_batches(data: Any, collector: RowCollector) -> Iterator[Any]:
 class _Share:
     """Every world_size-th row of the data, for one process of a job, without padding.
 
-    Attributes
-    ----------
-    batches
-        Data for :func:`layerprobe.capture`.
-    is_dummy : bool
-        Whether the process has no row. It then runs one row of another process, to find the layers.
+    A process without a row `is_dummy`: it runs one row of another process, to find the layers.
     """
 
     def __init__(self, source: Any, batch_size: int, model: nn.Module) -> None:

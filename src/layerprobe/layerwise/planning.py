@@ -328,8 +328,8 @@ def plan(
     Bytes are upper bounds for the probes that need only sums over rows; of the others only the outputs that
     they read are counted. Where the labels are not known, classes have at most twice n / K rows. The data and
     the network's own memory are not counted. Operations are those of K classes of n / K rows. float64
-    operations count twice, an eigendecomposition of m x m as
-    10 m^3: as many operations of a product take as long.
+    operations count twice, an eigendecomposition of m x m as 10 m^3: as many operations of a product take as
+    long.
 
     Examples
     --------
@@ -363,12 +363,10 @@ def plan(
             f"expected at least one layer, row and class, got {len(dims)} layers, rows={rows} and "
             f"classes={classes}; give rows= and classes= where the data do not"
         )
-    for name, dim in dims.items():
-        check_count(f"the number of features of {name!r}", dim)
-    numbers = {"rows": (rows, 1), "classes": (classes, 1)}
-    numbers |= {"test_rows": (test_rows, 0), "label_sets": (label_sets, 1)}
-    for name, (value, least) in numbers.items():
-        check_count(name, value, least)
+    counts = {f"the number of features of {name!r}": dim for name, dim in dims.items()}
+    for name, count in (counts | {"rows": rows, "classes": classes, "label_sets": label_sets}).items():
+        check_count(name, count)
+    check_count("test_rows", test_rows, 0)
     check_number("changed", changed, least=0, most=1)
     if components is not None:
         check_strength(None, components)
