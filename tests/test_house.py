@@ -21,7 +21,7 @@ LIMITS = {
     # call trips, measured at run time; only files of the package count
     "files of MASC.fit": 6,
     "depth of MASC.fit": 7,
-    "files of probe()": 17,  # 15
+    "files of probe()": 16,  # 15
     "files of audit()": 30,  # 25
     # structure
     "files above ten per folder": 0,

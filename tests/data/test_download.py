@@ -175,7 +175,7 @@ def test_sets_without_a_download_are_refused(tmp_path):
 @pytest.fixture
 def published(tmp_path, monkeypatch):
     """Register a small CIFAR-10 as the published one: an archive with two records per file."""
-    entry = REGISTRY.find("cifar-10")
+    entry = REGISTRY["cifar-10"]
     archive = tmp_path / "site" / "cifar-10-binary.tar.gz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
@@ -198,7 +198,7 @@ def test_an_archive_is_unpacked_and_not_fetched_twice(published, progress, capfd
     folder = fetch("cifar-10", published.root, base_url=published.address, progress=progress)
     assert folder == published.root / "cifar-10-batches-bin"
     assert [path.name for path in published.root.iterdir()] == [folder.name]  # the archive is gone
-    assert set(held(folder)) >= set(REGISTRY.find("cifar-10").files)
+    assert set(held(folder)) >= set(REGISTRY["cifar-10"].files)
     assert load("cifar-10", published.root).train_labels.tolist() == [3, 5] * 5
     out, err = capfd.readouterr()
     assert out == ""

@@ -51,7 +51,7 @@ def fetch(
         If no address gives a file with the right MD5, or the set's folder exists but is not complete. No
         partial file is left.
     """
-    entry = REGISTRY.find(name)
+    entry = REGISTRY[name]
     source = entry.source
     if source is None:
         raise InputError(f"The image set {name!r} needs no download: load({name!r}) reads it at once.")

@@ -261,7 +261,7 @@ def drawn(name: str, labels: np.ndarray, degree: float, num_classes: int, seed: 
     InputError
         If the noise returns anything else than one class index per label.
     """
-    given = REGISTRY.find(name)(labels, degree, num_classes, seed)
+    given = REGISTRY[name](labels, degree, num_classes, seed)
     noisy = np.asarray(given.labels if isinstance(given, Noise) else given)
     if noisy.dtype.kind not in "iu" or noisy.shape != labels.shape:
         raise InputError(

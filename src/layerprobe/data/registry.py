@@ -86,7 +86,7 @@ def load(
     DataError
         If a file is missing, damaged or not the published one.
     """
-    entry = REGISTRY.find(name)
+    entry = REGISTRY[name]
     folder = data_folder(root) / entry.folder
     missing = [file for file in entry.files if not (folder / file).is_file()]
     if missing:

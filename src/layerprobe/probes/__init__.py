@@ -124,7 +124,7 @@ def create(name: str, **parameters: Any) -> Probe:
     InputError
         For an unknown name.
     """
-    return REGISTRY.find(name)(**parameters)
+    return REGISTRY[name](**parameters)
 
 
 def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> dict[str, ClassifierMixin]:

@@ -89,4 +89,4 @@ def pair(name: str) -> Pair:
     InputError
         If no pair of this name is registered.
     """
-    return PAIRS.find(name)
+    return PAIRS[name]

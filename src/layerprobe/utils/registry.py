@@ -75,14 +75,10 @@ class Registry(UserDict[str, Value]):
         self._modules[name] = module
         return kept
 
-    def find(self, name: str) -> Value:
-        """Return the value of a name; raise UnknownNameError if there is none that can be imported."""
-        if name not in self:
-            raise unknown_name(self.kind, name, [*self, *self._points])
-        return self[name]
-
     def __missing__(self, name: str) -> Value:
-        """Import the value of an entry point."""
+        """Import the value of an entry point; raise UnknownNameError if there is none, or it cannot be."""
+        if name not in self._points:
+            raise unknown_name(self.kind, name, [*self, *self._points])
         point = self._points[name]
         try:
             value = self.register(name, point.load(), point.module)
@@ -101,7 +97,7 @@ class Registry(UserDict[str, Value]):
         """Return all names that can be looked up; a warning names each entry point that cannot."""
         for name in [name for name in self._points if name not in self.data]:
             try:
-                self.find(name)
+                self.__missing__(name)
             except UnknownNameError as error:
                 del self._points[name]
                 warnings.warn(str(error), LayerprobeWarning, stacklevel=2)

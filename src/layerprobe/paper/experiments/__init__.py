@@ -149,9 +149,9 @@ def experiment_of(name: str) -> Experiment:
         If there is no such experiment, or no such probe.
     """
     if not name.startswith(FURTHER):
-        return EXPERIMENTS.find(name)
+        return EXPERIMENTS[name]
     probe = name.removeprefix(FURTHER)
-    KNOWN_PROBES.find(probe)
+    KNOWN_PROBES[probe]  # raises if it is unknown
     return Experiment(partial(further_probe, name=probe), probes=(probe,))
 
 
@@ -176,7 +176,7 @@ def further(probes: Sequence[str], experiments: Collection[str]) -> tuple[str, .
         If there are probes and no experiment takes them, or a probe is unknown.
     """
     for name in probes:
-        KNOWN_PROBES.find(name)
+        KNOWN_PROBES[name]  # raises if it is unknown
     if probes and "probes" not in experiments:
         raise InputError(f"--probes is for the experiment probes, which is not done here. {EXTENSIBLE}")
     return tuple(f"{FURTHER}{name}" for name in dict.fromkeys(probes) if name not in PROBES)
