@@ -16,7 +16,7 @@ from layerprobe.errors import InputError
 from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
-    import numpy as np
+    import pandas as pd
 
     from layerprobe.auditing import AuditPlan
     from layerprobe.auditing.result import Audit
@@ -150,7 +150,7 @@ def add_audit(app: Commands) -> None:
                 _write(result, folder)
                 stack.close()
                 if options.json:
-                    say(as_json(_summary(result)).rstrip())
+                    say(as_json(_summary(result)))
                 else:
                     _show(result, out)
 
@@ -166,7 +166,7 @@ def _flag_rule(text: str) -> str | float | int:
 def _show_plan(plan: "AuditPlan", *, json: bool) -> None:
     """Print the plan of an audit."""
     if json:
-        say(as_json({**asdict(plan), "tried": plan.tried}).rstrip())
+        say(as_json({**asdict(plan), "tried": plan.tried}))
         return
     rows = [(layer, f"{dimension:,}") for layer, dimension in plan.layers.items()]
     print_table(("layer", "features"), rows, right=("features",), title="Layers")
@@ -205,20 +205,17 @@ def _summary(audit: "Audit") -> dict[str, Any]:
             "flagged": int(audit.issues["is_label_issue"].sum()),
             "expected_precision": audit.expected_precision,
             "conflicts": len(audit.conflicts),
-            "most_suspicious": audit.issues.iloc[_most_suspicious(audit)].to_dict("records"),
+            "most_suspicious": _most_suspicious(audit).to_dict("records"),
         },
         "seconds": audit.cost,
         "settings": audit.settings,
     }
 
 
-def _most_suspicious(audit: "Audit") -> "np.ndarray":
-    """Return the positions of the flagged rows with the lowest scores, the lowest first."""
-    import numpy as np
-
-    flagged = np.flatnonzero(audit.issues["is_label_issue"])
-    scores = audit.issues["label_score"].to_numpy()[flagged]
-    return flagged[np.argsort(scores, kind="stable")][:SHOWN]
+def _most_suspicious(audit: "Audit") -> "pd.DataFrame":
+    """Return the flagged rows with the lowest scores, the lowest first; their index is the position."""
+    issues = audit.issues.reset_index(drop=True)
+    return issues[issues["is_label_issue"]].sort_values("label_score", kind="stable").head(SHOWN)
 
 
 def _write(audit: "Audit", out: Path) -> None:
@@ -228,7 +225,7 @@ def _write(audit: "Audit", out: Path) -> None:
     audit.save(out / "audit.safetensors")
     for name in ("issues", "conflicts", "layers", "controls"):
         write_csv(getattr(audit, name), out / f"{name}.csv")
-    replace_file(out / "noise.json", as_json(_noise(audit)).encode())
+    replace_file(out / "noise.json", (as_json(_noise(audit)) + "\n").encode())
     audit.report(out / "report.html")
 
 
@@ -239,17 +236,15 @@ def _show(audit: "Audit", out: Path) -> None:
     say(f"{audit.label_finding}\n{audit.network_finding}\nAdvice: {audit.advice}. {audit.why}")
     flagged = int(audit.issues["is_label_issue"].sum())
     if flagged:
-        positions = _most_suspicious(audit)
-        examples = [audit.example(int(i)) for i in positions]
+        rows = _most_suspicious(audit)
+        examples = [audit.example(int(i)) for i in rows.index]
         texts = [" ".join(text.split()) if isinstance(text, str) else "" for text in examples]
         columns = ("index", "given", "suggested", "score", "text")[: 5 if any(texts) else 4]
-        rows = []
-        for i, text in zip(positions, texts, strict=True):
-            row = audit.issues.iloc[i]
-            cells = (row["index"], row["given_label"], row["suggested_label"], score_text(row["label_score"]))
-            rows.append((*cells, text)[: len(columns)])
+        scores = map(score_text, rows["label_score"])
+        cells = zip(rows["index"], rows["given_label"], rows["suggested_label"], scores, texts, strict=True)
         title = f"The most suspicious of {flagged:,} flagged labels"
-        print_table(columns, rows, right=("score",), title=title, no_wrap="text")
+        lines = (line[: len(columns)] for line in cells)
+        print_table(columns, lines, right=("score",), title=title, no_wrap="text")
         _, value, low, high, kind, _ = audit.evidence.iloc[1]
         share = f"Between {low:.0%} and {high:.0%}" if kind == "unknown" else f"About {value:.0%}"
         say(f"{share} of the flagged labels are expected to be wrong.")

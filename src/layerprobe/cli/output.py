@@ -119,7 +119,7 @@ def refuse_control(arguments: Sequence[str]) -> str:
 
 def as_json(value: Any) -> str:
     """Return a document as JSON; NumPy and torch values become Python's, NaN and infinity become null."""
-    return json.dumps(_plain(value), indent=2, allow_nan=False) + "\n"
+    return json.dumps(_plain(value), indent=2, allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

@@ -126,7 +126,7 @@ def add_probe(app: Commands) -> None:
             write_csv(table, out / "rows.csv")
             save(table.plot(drawn), out / "figure")
             if options.json:
-                say(as_json({"rows": table.to_dict("records")}).rstrip())
+                say(as_json({"rows": table.to_dict("records")}))
             else:
                 say(repr(table))
                 say(f"All rows are in {out / 'rows.csv'}, a figure in {out / 'figure.png'}.")

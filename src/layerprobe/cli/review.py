@@ -60,7 +60,7 @@ def add_review(app: Commands) -> None:
         if labels_out is not None:
             write_csv(_labels(audit), labels_out)
         if json:
-            say(as_json(_summary(audit)).rstrip())
+            say(as_json(_summary(audit)))
         elif audit.review is not None:
             _show(audit.review, audit.why)
         for file, what in ((tasks_out, "tasks"), (labels_out, "labels")):
