@@ -61,7 +61,6 @@ from layerprobe.utils.files import Location
 from layerprobe.utils.settings import default_settings
 
 BATCH = 512  # samples per forward pass of an edit
-UNFINISHED = b"unfinished"  # what the first process of a job sends to the others
 
 
 @default_settings()
@@ -137,7 +136,7 @@ def _unfinished(spec: RunSpec, root: Location, session: Session | None) -> Itera
     """
     folder = run_folder(root, spec)
     if rank() > 0:
-        yield Lease(folder, "") if from_first(None) == UNFINISHED else None
+        yield Lease(folder, "") if from_first(None) else None
         from_first(None)  # the first process has written everything
         return
     if os.path.lexists(folder / RECORD):
@@ -158,7 +157,7 @@ def _unfinished(spec: RunSpec, root: Location, session: Session | None) -> Itera
                 if (folder / RECORD).exists() and not damage(folder):  # the weights are written
                     _seal(folder)
                     left = False
-            from_first(UNFINISHED if left else b"")
+            from_first(b"unfinished" if left else b"")
             yield lease if left else None
     from_first(b"")
 

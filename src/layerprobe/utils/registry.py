@@ -137,16 +137,6 @@ class Registry(UserDict[str, Value]):
         self._modules.pop(name, None)
         self._origins.pop(name, None)
 
-    def from_outside(self) -> dict[str, tuple[Value, dict[str, str]]]:
-        """Return the values from outside that this process has, with their origins."""
-        return {name: (self[name], self.origin(name)) for name in self._modules}
-
-    def receive(self, values: Mapping[str, tuple[Value, dict[str, str]]]) -> None:
-        """Add values that `from_outside` returned in another process."""
-        for name, (value, origin) in values.items():
-            self[name] = value
-            self._origins[name] = origin
-
 
 @dataclass(frozen=True)
 class Registrations:
@@ -157,20 +147,26 @@ class Registrations:
     """
 
     places: "_Places"
-    values: dict[str, dict[str, Any]]  # by the group of their registry
+    values: dict[str, dict[str, tuple[Any, dict[str, str]]]]  # with their origins, by group and name
 
     @classmethod
     def here(cls) -> "Registrations":
         """Return the values that were registered in this process."""
-        modules = {name for registry in Registry.every.values() for name in registry.sources}
         path = tuple(os.path.abspath(place) for place in sys.path)
-        values = {group: registry.from_outside() for group, registry in Registry.every.items()}
+        modules = {name for registry in Registry.every.values() for name in registry.sources}
+        values = {
+            group: {name: (registry[name], registry.origin(name)) for name in registry._modules}
+            for group, registry in Registry.every.items()
+        }
         return cls(_Places(path, tuple(sorted(modules))), values)
 
     def apply(self) -> None:
         """Register the values in this process."""
         for group, entries in self.values.items():
-            Registry.every[group].receive(entries)
+            registry = Registry.every[group]
+            for name, (value, origin) in entries.items():
+                registry[name] = value
+                registry._origins[name] = origin
 
 
 @dataclass(frozen=True)
