@@ -88,10 +88,6 @@ def score_candidates(
         Outputs of the rows to score: one entry, or one per view.
     correct : callable
         From the class scores (m, K) of each view to the share of correct predictions per row, (m,).
-
-    Returns
-    -------
-    list of CandidateScore
     """
     scored: list[CandidateScore] = []
     total = len(fitted_on) * len(probes)
@@ -254,22 +250,18 @@ class ProbeEnsemble:
 
 
 def standardise(scores: Tensor, scale: float) -> Tensor:
-    """Centre scores per row and divide them by a scale.
+    """Centre scores per row and divide them by a scale, float64.
 
     Parameters
     ----------
     scores : Tensor (m, K)
     scale : float
-
-    Returns
-    -------
-    Tensor (m, K), float64
     """
     return (scores - scores.mean(1, keepdim=True)).double() / scale
 
 
 def _spread(scores: Tensor) -> float:
-    return float((scores - scores.mean(1, keepdim=True)).double().std()) or 1.0
+    return float(standardise(scores, 1.0).std()) or 1.0
 
 
 def select_members(
@@ -286,11 +278,7 @@ def select_members(
     ----------
     scored : sequence of CandidateScore
     correct : callable
-        As for :func:`layerprobe.auditing.method.ensemble.score_candidates`.
-
-    Returns
-    -------
-    list of CandidateScore
+        As for :func:`score_candidates`.
     """
     pool = [one for one in scored if one.scores is not None]
     standardised = {id(one): [standardise(s, _spread(s)) for s in one.scores or ()] for one in pool}
@@ -338,8 +326,7 @@ def _out_of_fold_scores(
             continue
         fitted = fit_candidate(candidate, probe, X[~inside], y[~inside])
         seen = fitted.class_scores(X[inside])
-        columns = torch.from_numpy(np.asarray(fitted.classes_, dtype=np.int64))
         block = scores.new_full((len(seen), K), float(seen.min()))
-        block[:, columns] = seen.to(block)
+        block[:, torch.from_numpy(np.asarray(fitted.classes_, dtype=np.int64))] = seen.to(block)
         scores[inside] = block
     return scores

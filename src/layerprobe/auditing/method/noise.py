@@ -227,10 +227,6 @@ def calibrate(
     seed : int
         Of the bootstrap.
 
-    Returns
-    -------
-    Calibration
-
     Raises
     ------
     InputError

@@ -127,7 +127,6 @@ class SelectionSet:
         Parameters
         ----------
         posterior : Tensor (m, K), float64
-            Probabilities of the true classes from a layer that does not depend on the labels.
         """
         shares = [memorised_share(logits.argmax(1), self.y, posterior) for logits in self.logits]
         if not shares:
@@ -429,10 +428,9 @@ class Baseline:
     correct: Tensor | None
     comparable: bool = True
 
-    @classmethod
-    def of(cls, name: str, correct: Tensor) -> "Baseline":
-        """Return a baseline with its accuracy, from its correctness per row (m,)."""
-        return cls(name, interval(correct), correct.double())
+
+def _baseline(name: str, correct: Tensor, *, comparable: bool = True) -> Baseline:
+    return Baseline(name, interval(correct), correct.double(), comparable)
 
 
 def network_and_input(measurement: SelectionSet, input_correct: Tensor | None) -> list[Baseline]:
@@ -446,12 +444,12 @@ def network_and_input(measurement: SelectionSet, input_correct: Tensor | None) -
     """
     baselines = []
     if measurement.logits:
-        baselines.append(Baseline.of("head", measurement.correct(measurement.logits)))
+        baselines.append(_baseline("head", measurement.correct(measurement.logits)))
     if measurement.averaged is not None:
         correct, fair = measurement.correct([measurement.averaged]), not measurement.of_training_rows
-        baselines.append(replace(Baseline.of("head, averaged over views", correct), comparable=fair))
+        baselines.append(_baseline("head, averaged over views", correct, comparable=fair))
     if input_correct is not None:
-        baselines.append(Baseline.of("raw input", input_correct))
+        baselines.append(_baseline("raw input", input_correct))
     return baselines
 
 
@@ -465,7 +463,7 @@ def most_frequent_label(measurement: SelectionSet, y: Tensor) -> Baseline:
         Given labels of the training rows.
     """
     counts = y.bincount().double()
-    return Baseline.of(FREQUENT, measurement.correct([counts.expand(len(measurement.y), -1)]))
+    return _baseline(FREQUENT, measurement.correct([counts.expand(len(measurement.y), -1)]))
 
 
 def untrained_baseline(measurement: SelectionSet, y: Tensor) -> Baseline:
@@ -481,7 +479,7 @@ def untrained_baseline(measurement: SelectionSet, y: Tensor) -> Baseline:
     scored = score_candidates(
         audit_probes(["ridge"]), measurement.fitted_on, y, measurement.views, measurement.correct
     )
-    return Baseline.of("untrained copy", max(scored, key=lambda one: one.criterion).correct)
+    return _baseline("untrained copy", max(scored, key=lambda one: one.criterion).correct)
 
 
 def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
