@@ -2,10 +2,10 @@
 
 Bounds. Let c be the agreement of predictions with noisy labels of rows whose labels they do not depend on.
 Where a right prediction differs from the given label, this label is wrong. With the accuracy a on true
-labels, the noise rate is therefore r >= a - c, whatever the noise. At an input x, let the given labels have
+labels, the noise rate is therefore r >= a - c for every kind of noise. At an input x, the given labels have
 the distribution p and the predictions the distribution q. They differ with the probability 1 - p.q, which is
 at least 1 - max p. If the true class is the most frequent given label at each x, 1 - max p is the noise rate
-there, so that r <= 1 - c, whatever the errors of the predictions. Noise that breaks the assumption cannot be
+there, so that r <= 1 - c for all errors of the predictions. Noise that breaks the assumption cannot be
 seen in predictions: rows of no class, and labels that follow from the content of the row.
 
 Trusted rows. They measure a. The prediction agrees with a right label in a share a of the rows, and with a
