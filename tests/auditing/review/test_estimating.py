@@ -98,7 +98,7 @@ def test_intervals_have_their_coverage_for_good_and_bad_scores(kind, noise, erro
             inside = domain[sample.positions]
             sizes = np.bincount(sample.stratum[domain], minlength=len(sample.names))
             mean = stratified_mean(shares(values[inside], stratum[inside], sizes))
-            return correct(mean, errors, int(inside.sum()))
+            return correct(mean, errors, int(domain.sum()))
 
         everything = np.ones(len(wrong), bool)
         results = [("noise", estimate(first, everything, correct_share), wrong.mean())]

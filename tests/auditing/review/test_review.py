@@ -197,6 +197,32 @@ def test_wrong_labels_without_certain_suggestions_are_to_be_reviewed(wrong, advi
     assert review.why.startswith("no suggestion is certain enough")
 
 
+def reviewed_changes(n, changed, better, size):
+    """Review a sample of n rows, of which relabelling changes some; the first of these become right."""
+    score = np.linspace(0, 1, n)
+    mask = np.arange(n) < changed
+    given, proposed = torch.zeros(n, dtype=torch.int64), torch.from_numpy(mask.astype(np.int64))
+    sample = draw_sample(score, mask, size, 0)
+    right = (sample.positions < better).astype(np.int64)
+    decisions = Decisions(sample.positions, right, np.full(len(right), ""), size, 0)
+    return measure(decisions, sample, given, proposed, mask, score)
+
+
+@pytest.mark.parametrize(("better", "advice"), [(4, "relabel"), (3, "keep")])
+def test_no_further_review_is_advised_where_all_changes_are_verified(better, advice):
+    review = reviewed_changes(400, 7, better, 100)
+    assert review.gain.low < 0 < review.gain.high
+    assert review.advice == advice
+    assert "all 7 labels that relabelling would change are verified" in review.why
+
+
+@pytest.mark.parametrize(("n", "advice"), [(1000, "review"), (20000, "keep")])
+def test_labels_are_kept_where_relabelling_could_only_correct_a_negligible_share(n, advice):
+    review = reviewed_changes(n, 300, 152, 100)
+    assert review.gain.low < 0 < review.gain.high
+    assert review.advice == advice
+
+
 def test_few_decisions_give_the_advice_to_review(audit):
     sample = audit.review_sample()[:3]
     review = audit.apply(decisions_on(sample)).review

@@ -171,7 +171,7 @@ def error_rate(pairs: int, different: float) -> Interval:
     return Interval(float(value), float(min(low, value)) if different else 0.0, float(max(high, value)))
 
 
-def correct_share(observed: Interval, errors: Interval, decisions: int) -> Interval:
+def correct_share(observed: Interval, errors: Interval, rows: int) -> Interval:
     """Correct a share of wrong labels for the reviewer's errors, and widen its interval by their limits.
 
     Parameters
@@ -180,8 +180,10 @@ def correct_share(observed: Interval, errors: Interval, decisions: int) -> Inter
         Share of rows that the reviewer called wrong.
     errors : Interval
         Probability that a decision is the opposite of the right one.
-    decisions : int
-        Number of decided rows. The errors among few rows may be more than expected.
+    rows : int
+        Number N of all rows, decided or not. The finite population correction of `observed` also shrinks the
+        variance e (1 - e) / n of the errors in n decisions, although they are no part of the population: it
+        leaves out the fraction n / N, which is e (1 - e) / N in every stratification.
     """
 
     def corrected(share: float, error: float) -> float:
@@ -189,7 +191,7 @@ def correct_share(observed: Interval, errors: Interval, decisions: int) -> Inter
 
     value = corrected(observed.value, errors.value)
     likely = max(errors.value, 1 / (PRIOR + 1))
-    chance = Z * np.sqrt(likely * (1 - likely) / max(decisions, 1))
+    chance = Z * np.sqrt(likely * (1 - likely) / rows)
     by_errors = [corrected(observed.value, limit) for limit in (errors.low, errors.high)]
     below = [value - corrected(observed.low, errors.value), value - min(by_errors), chance]
     above = [corrected(observed.high, errors.value) - value, max(by_errors) - value, chance]
@@ -200,15 +202,15 @@ def correct_share(observed: Interval, errors: Interval, decisions: int) -> Inter
     )
 
 
-def correct_gain(observed: Interval, errors: Interval, decisions: int) -> Interval:
+def correct_gain(observed: Interval, errors: Interval, rows: int) -> Interval:
     """Correct the mean gain per changed label, in [-1, 1], for the reviewer's errors.
 
     Parameters
     ----------
     observed : Interval
         Share of labels that become right minus share of labels that become wrong.
-    errors, decisions
+    errors, rows
         As for `correct_share`. An error exchanges the two.
     """
-    half = correct_share(Interval(*((1 + limit) / 2 for limit in observed)), errors, decisions)
+    half = correct_share(Interval(*((1 + limit) / 2 for limit in observed)), errors, rows)
     return Interval(*(2 * limit - 1 for limit in half))

@@ -22,6 +22,8 @@ from layerprobe.auditing.review.sampling import ReviewSample
 
 Advice = Literal["relabel", "keep", "review"]
 PSEUDO_ROWS = 2.0  # weight of the announced share in the recalibration of a stratum
+NEGLIGIBLE = 0.01  # of all labels: less cannot repay the review of further rows
+LEAST_DECIDED = 20  # changed rows for any advice: an interval of fewer rows is not valid
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
@@ -59,8 +61,9 @@ class Review:
     disagreements : DataFrame
         Rows with different decisions: position, reviewer, y, in the order of the decisions.
     advice : {"relabel", "keep", "review"}
-        "relabel" if the gain is above zero, "keep" if it is below, "review" if more rows are needed to tell,
-        or if relabelling changes nothing although labels are wrong.
+        "relabel" if the gain is above zero; "keep" if it is below, or if relabelling could correct at most
+        1 % of all labels; "review" if more rows are needed to tell, or if relabelling changes nothing
+        although labels are wrong.
     why : str
     """
 
@@ -160,28 +163,30 @@ def measure(
     different = sum(len(set(labels.tolist())) > 1 for labels in repeated)
     errors = error_rate(len(repeated), different)
 
-    def observed(values: np.ndarray, domain: np.ndarray) -> tuple[Interval, int]:
+    def observed(values: np.ndarray, domain: np.ndarray) -> Interval:
         sizes = np.bincount(sample.stratum[domain], minlength=len(sample.names))
         within = domain[used]
         sums = shares(values[within], sample.stratum[used[within]], sizes)
-        return stratified_mean(sums), int(within.sum())
+        return stratified_mean(sums)
 
-    def share(domain: np.ndarray) -> Interval:
-        value, count = observed(wrong, domain)
-        return correct_share(value, errors, count) if domain.any() else NOTHING
+    def share(values: np.ndarray, domain: np.ndarray) -> Interval:
+        return correct_share(observed(values, domain), errors, domain.sum()) if domain.any() else NOTHING
 
     everything, changed = np.ones(len(g), bool), new != g
-    noise, precision, missed = share(everything), share(flags), share(~flags)
-    beyond, count = observed(outside, everything)
+    noise, precision, missed = (share(wrong, domain) for domain in (everything, flags, ~flags))
     gain = NOTHING
     if changed.any():
-        mean, count = observed(gained, changed)
-        gain = correct_gain(mean, errors, count)
+        gain = correct_gain(observed(gained, changed), errors, changed.sum())
     recall = NOTHING
     if flags.any() and not flags.all():
         found = Interval(*(flags.mean() * limit for limit in precision))
         recall = share_of_sum(found, Interval(*((1 - flags.mean()) * limit for limit in missed)))
-    advice, why = _advise(noise, gain, int(changed.sum()), len(used))
+    advice: Advice = "review"
+    why = "no row of the random sample is decided, so that nothing is measured"
+    if len(used):
+        unseen = changed.copy()
+        unseen[used] = False
+        advice, why = _advise(noise, gain, int(changed.sum()), int(unseen.sum()), len(g))
     counts = np.bincount(sample.stratum[used], minlength=len(sample.names))
     sums = np.bincount(sample.stratum[used], wrong, minlength=len(sample.names))
     strata = pd.DataFrame(
@@ -199,7 +204,7 @@ def measure(
         len(used),
         len(drawn) - len(used),
         noise,
-        correct_share(beyond, errors, count),
+        share(outside, everything),
         precision,
         recall,
         gain,
@@ -213,19 +218,30 @@ def measure(
     )
 
 
-def _advise(noise: Interval, gain: Interval, changed: int, reviewed: int) -> tuple[Advice, str]:
-    """Return what to do with the labels, and why; `changed` labels would be changed by relabelling."""
-    if not reviewed:
-        return "review", "no row of the random sample is decided, so that nothing is measured"
+def _advise(noise: Interval, gain: Interval, changed: int, unseen: int, n: int) -> tuple[Advice, str]:
+    """Return what to do with n labels, and why; of those that relabelling changes, `unseen` are undecided.
+
+    The labels stay as they are unless relabelling is measured to help. More rows are to be reviewed only if
+    they can matter: not if all changes are verified, nor if relabelling could correct only a negligible share
+    of the labels, by the upper limit of its gain.
+    """
     if not changed:
         none = f"no suggestion is certain enough to change a label; {percent(noise)} of the labels are wrong"
         return ("review", f"{none}: decide on the most suspicious rows") if noise.low > 0 else ("keep", none)
+    if not unseen:
+        seen = f"all {changed:,} labels that relabelling would change are verified"
+        return ("relabel", f"relabelling helps: {seen}") if gain.value > 0 else ("keep", seen)
     per_hundred = "{:+.0f} ({:+.0f} to {:+.0f})".format(*(100 * limit for limit in gain))
     measured = f"of 100 changed labels {per_hundred} more become right than wrong, measured"
+    if changed - unseen < LEAST_DECIDED:
+        return "review", f"only {changed - unseen} of the {changed:,} labels to change are decided"
     if gain.low > 0:
         return "relabel", f"relabelling helps: {measured}; it changes {changed:,} labels"
     if gain.high <= 0:
         return "keep", f"relabelling harms: {measured}"
+    if gain.high * changed <= NEGLIGIBLE * n:
+        most = f"at most {gain.high * changed / n:.1%} of all labels"
+        return "keep", f"relabelling could correct {most}: {measured}; it changes {changed:,} labels"
     return "review", f"too few rows are reviewed to tell whether relabelling helps: {measured}"
 
 
