@@ -44,11 +44,20 @@ STYLES += [("#CC79A7", "D"), ("#E69F00", "v"), ("#56B4E9", "P"), ("#000000", "X"
 STYLES += [("#994F00", "h")]
 NEUTRAL: Style = ("#555555", "o")
 # Bars differ in grey by their hatches, one per marker.
-HATCHES = dict(
-    zip([marker for _, marker in STYLES], ["", "//", "xx", "..", "--", "||", "++", "oo", "**"], strict=True)
-)
-PUBLISHED = "#8a8a8a"
+HATCHES = dict(zip("os^DvPX<h", ["", "//", "xx", "..", "--", "||", "++", "oo", "**"], strict=True))
 DASHED = (0, (4, 3))
+# Differences of the kinds of lines from "probe", as options of matplotlib's Line2D.
+LOOKS: dict[str, dict[str, Any]] = {
+    "network": {"linestyle": DASHED, "linewidth": 1.3, "markersize": 7, "markerfacecolor": "white"},
+    "marker": {"linestyle": "none", "markersize": 7},
+    "published": {
+        "color": "#8a8a8a",
+        "linestyle": "none",
+        "markersize": 8,
+        "markeredgewidth": 1.4,
+        "markerfacecolor": "none",
+    },
+}
 MARKERS = 8  # at most about so many per line
 # An axis of percent ends at the first of these above all its values, or at 100 %.
 SMALL_TOPS = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -141,19 +150,26 @@ class Line:
     kind: Kind = "probe"
     at_end: bool = False
 
+    @classmethod
+    def across(cls, style: Style, values: pd.Series, end: float, label: str = "network itself") -> "Line":
+        """Return the mean and the range of some values as a flat line of a network.
+
+        Parameters
+        ----------
+        style : (str, str)
+        values : Series
+        end : float
+            The last horizontal position; the first is 0.
+        label : str
+        """
+        span = pd.DataFrame([values.agg(RANGE)] * 2, index=[0.0, float(end)])
+        return cls(label, style, span, "network", at_end=True)
+
     def look(self, style: Style) -> dict[str, Any]:
         """Return the options of matplotlib's Line2D."""
         color, marker = style
         common = {"color": color, "marker": marker, "markersize": 6, "linewidth": 2}
-        if self.kind == "network":
-            dashed = {"linestyle": DASHED, "linewidth": 1.3}
-            return common | dashed | {"markersize": 7, "markerfacecolor": "white"}
-        if self.kind == "marker":
-            return common | {"linestyle": "none", "markersize": 7}
-        if self.kind == "published":
-            hollow = {"markerfacecolor": "none", "markeredgewidth": 1.4, "markersize": 8}
-            return common | hollow | {"color": PUBLISHED, "linestyle": "none"}
-        return common
+        return common | LOOKS.get(self.kind, {})
 
 
 @dataclass(frozen=True)
@@ -231,9 +247,8 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
     # Sorting puts test before train: the test data are the subject of the figure.
     measured = sorted(set(zip(of_probe["split"], of_probe["labels"], strict=True)))
     panels = []
-    for labels in of_probe["fitted_on"].unique():
+    for labels, of_labels in of_probe.groupby("fitted_on", sort=False):
         lines: list[Line] = []
-        of_labels = of_probe[of_probe["fitted_on"] == labels]
         for (split, against), style in zip(measured, cycle(STYLES), strict=False):
             curve, own = (
                 part.loc[(part["split"] == split) & (part["labels"] == against)]
@@ -243,14 +258,11 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
                 span = curve.groupby("layer")["accuracy"].agg(RANGE).reindex(layers)
                 lines.append(Line(_measured_on(split, against), style, span.set_axis(range(len(layers)))))
             if not own.empty:
-                ends = pd.DataFrame([own["accuracy"].agg(RANGE)] * 2, index=[0, len(layers)])
-                lines.append(Line("network itself", style, ends, "network", at_end=True))
+                lines.append(Line.across(style, own["accuracy"], len(layers)))
         name = f"{PROBE_TITLES.get(probe, probe)} fitted on {labels} labels"
         panels.append(Panel(name, lines, "accuracy", names, apart=not of_network.empty))
-    figure = blank_figure(max(4.4, 0.8 * (len(layers) + 1)) * len(panels) + 0.4, 4.6)
-    _fill(figure, panels, len(panels), _handles(panels, "range over seeds"), share_y=True)
-    headline(figure, title)
-    return figure
+    width = max(4.4, 0.8 * (len(layers) + 1)) * len(panels) + 0.4
+    return _shared_axes(panels, len(panels), width, 4.6, title)
 
 
 @styled
@@ -289,7 +301,13 @@ def training_history(rows: pd.DataFrame, *, title: str = "") -> "Figure":
         name = ", ".join(f"p = {value:g}" if key == "corruption" else str(value) for key, value in named)
         panels.append(Panel(name, lines, "accuracy"))
     columns = _columns(panels)
-    figure = blank_figure(max(4.2 * columns, 6.4) + 0.4, 3.1 * -(-len(panels) // columns) + 1.3)
+    height = 3.1 * -(-len(panels) // columns) + 1.3
+    return _shared_axes(panels, columns, max(4.2 * columns, 6.4) + 0.4, height, title)
+
+
+def _shared_axes(panels: list[Panel], columns: int, width: float, height: float, title: str) -> "Figure":
+    """Draw panels with a common vertical axis below a title."""
+    figure = blank_figure(width, height)
     _fill(figure, panels, columns, _handles(panels, "range over seeds"), share_y=True)
     headline(figure, title)
     return figure
@@ -332,7 +350,9 @@ def draw_panels(
     in_a_row = max(1, int(width / (0.085 * longest + 0.62)))
     legend_rows = -(-len(handles) // in_a_row)
     rows = -(-len(panels) // columns)
-    row = (2.9 if rows < 5 else 2.5) + max(_slant(panel, _room(width, columns)) for panel in panels)
+    room = _room(width, columns)
+    slanted = [name for panel in panels if _slants(panel.names, room) for name in panel.names]
+    row = (2.9 if rows < 5 else 2.5) + 0.055 * max(map(len, slanted), default=0)
     height = row * rows + 0.9 + 0.24 * legend_rows
     figure = blank_figure(width, height, space=0.03)
     return _fill(figure, panels, columns, handles, -(-len(handles) // legend_rows))
@@ -384,11 +404,6 @@ def _width(panel: Panel) -> float:
     return max(3.5, across + 1.0)
 
 
-def _slant(panel: Panel, room: int) -> float:
-    """Return the inches that slanted names take below a panel."""
-    return 0.055 * max(map(len, panel.names)) if _slants(panel.names, room) else 0.0
-
-
 def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
     """Draw one panel; about `room` letters fit below it, and an axis of percent ends at `top`."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
@@ -399,9 +414,8 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
     for i, line in enumerate(bars):
         width = 0.8 * step / len(bars)
         _draw_bars(ax, line, width, (i - (len(bars) - 1) / 2) * width)
-    for line in panel.lines:
-        if line.kind != "bar":
-            _draw_line(ax, line)
+    for line in (line for line in panel.lines if line.kind != "bar"):
+        _draw_line(ax, line)
     if panel.yscale == "percent":
         ax.set_ylim(-0.02 * top, 1.03 * top)
         ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, symbol=" %"))
@@ -426,7 +440,11 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
         margin = (0.55 if bars else 0.15) * step
         ax.set_xlim(panel.ticks[0] - margin, panel.ticks[-1] + margin)
     elif panel.xscale == "log":
-        _number_positions(ax, panel)
+        numbers = sorted({x for line in panel.lines for x in line.span.index})
+        ax.set_xscale("log")
+        ax.set_xlim(numbers[0] / 1.6, 1.6 * numbers[-1])
+        ax.set_xticks(numbers, [f"{x:,.0f}" for x in numbers], minor=False)
+        ax.set_xticks([], minor=True)
     elif panel.xscale == "symlog":
         last = max((line.span.index.max() for line in panel.lines), default=1)
         ax.set_xscale("symlog", linthresh=1, linscale=0.5)
@@ -436,15 +454,6 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
         ax.xaxis.set_major_formatter(ScalarFormatter())
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-
-
-def _number_positions(ax: "Axes", panel: Panel) -> None:
-    """Write the numbers of all points along a logarithmic axis."""
-    numbers = sorted({x for line in panel.lines for x in line.span.index})
-    ax.set_xscale("log")
-    ax.set_xlim(numbers[0] / 1.6, 1.6 * numbers[-1])
-    ax.set_xticks(numbers, [f"{x:,.0f}" for x in numbers], minor=False)
-    ax.set_xticks([], minor=True)
 
 
 def _draw_bars(ax: "Axes", line: Line, width: float, shift: float) -> None:
@@ -569,7 +578,7 @@ def encode(figure: "Figure", kind: str = "svg", *, dpi: int = PNG_DPI) -> bytes:
     figure : matplotlib.figure.Figure
     kind : {"png", "svg", "pdf"}
     dpi : int
-        Resolution of a PNG file.
+        Of a PNG file.
     """
     buffer = BytesIO()
     options: dict[str, Any] = {"dpi": dpi} if kind == "png" else {}
@@ -578,7 +587,7 @@ def encode(figure: "Figure", kind: str = "svg", *, dpi: int = PNG_DPI) -> bytes:
 
 
 def save(figure: "Figure", stem: str | Path, formats: Sequence[str] = ("png", "svg")) -> tuple[Path, ...]:
-    """Write a figure in one file per format.
+    """Write a figure in one file per format, each as a whole, and return their paths.
 
     Parameters
     ----------
@@ -586,12 +595,6 @@ def save(figure: "Figure", stem: str | Path, formats: Sequence[str] = ("png", "s
     stem : path
         Path of the files without their endings.
     formats : sequence of {"png", "svg", "pdf"}
-        The formats, which are also the endings.
-
-    Returns
-    -------
-    tuple of Path
-        The files, each written as a whole, in the order of `formats`.
 
     Raises
     ------

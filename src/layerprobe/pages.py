@@ -36,7 +36,6 @@ def write_report(
     Parameters
     ----------
     path : path
-        The file to write.
     title : str
         Title and heading of the page.
     finding : str
@@ -75,12 +74,10 @@ def write_html(path: str | Path, template: str, **values: Any) -> None:
 
     Parameters
     ----------
-    path : path
+    path
         The file to write.
-    template : str
-        Name of a file in ``layerprobe/templates``.
-    values
-        Variables of the template. Texts are escaped.
+    template, **values
+        As for `render`.
 
     Raises
     ------
@@ -92,17 +89,14 @@ def write_html(path: str | Path, template: str, **values: Any) -> None:
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a rendered template.
+    """Return a rendered template, HTML in which every text from `values` is escaped.
 
     Parameters
     ----------
-    template, **values
-        As for :func:`write_html`.
-
-    Returns
-    -------
-    str
-        HTML in which every text from `values` is escaped.
+    template : str
+        Name of a file in ``layerprobe/templates``.
+    **values
+        Variables of the template.
     """
     return _environment().get_template(template).render(values)
 
@@ -125,20 +119,10 @@ def _environment() -> "Environment":
 
 @dataclass(frozen=True)
 class Column:
-    """One column of an HTML table.
-
-    Attributes
-    ----------
-    name : str
-        Its header.
-    kind : {"number", "words", ""}
-        CSS class: numbers are right-aligned, long texts wrap.
-    cells : list of str
-        One text per row.
-    """
+    """One column of an HTML table."""
 
     name: str
-    kind: str
+    kind: str  # CSS class: "number" is right-aligned, "words" are long texts that wrap, or ""
     cells: list[str]
 
 

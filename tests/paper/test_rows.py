@@ -3,7 +3,7 @@ import pytest
 
 from layerprobe.errors import DataError
 from layerprobe.paper.experiments import EXPERIMENTS
-from layerprobe.paper.rows import COLUMNS, MEASURE, of_run, read_rows, rows_path, tidy, write_rows
+from layerprobe.paper.rows import COLUMNS, MEASURE, read_rows, rows_path, tidy, with_run, write_rows
 
 
 def test_rows_are_equal_after_writing_and_reading(memorised, tmp_path):
@@ -26,7 +26,7 @@ def test_missing_values_are_empty():
 
 
 def test_rows_name_their_run(memorised):
-    rows = of_run(memorised.run, tidy([{"metric": "accuracy", "value": 1}]))
+    rows = with_run(memorised.spec, tidy([{"metric": "accuracy", "value": 1}]))[COLUMNS]
     assert list(rows) == COLUMNS
     first = rows.iloc[0]
     assert (first["pair"], first["corruption"], first["seed"], first["subset"]) == ("mlp-digits", 0.6, 0, 300)

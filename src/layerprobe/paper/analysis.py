@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -16,7 +17,6 @@ from layerprobe.paper.rows import (
     RUN,
     check_rows,
     kind_of,
-    of_run,
     read_rows,
     rows_path,
     tidy,
@@ -48,16 +48,12 @@ def missing(spec: RunSpec, root: Location, experiments: Sequence[str]) -> list[s
     InputError
         If there is no such experiment.
     """
-    folder = run_folder(root, spec)
     wanted = {name: experiment_of(name) for name in dict.fromkeys(experiments)}
-    return [
-        name
-        for name in in_order(wanted)
-        if wanted[name].applies(spec) and not rows_path(folder, name).exists()
-    ]
+    applied = [name for name in _in_order(wanted) if wanted[name].applies(spec)]
+    return [name for name in applied if not rows_path(run_folder(root, spec), name).exists()]
 
 
-def in_order(experiments: Iterable[str]) -> list[str]:
+def _in_order(experiments: Iterable[str]) -> list[str]:
     """Return names of experiments in the order of the registry, unknown ones at the end."""
     places = {name: place for place, name in enumerate(EXPERIMENTS)}
     return sorted(experiments, key=lambda name: (places.get(name, len(places)), name))
@@ -84,8 +80,8 @@ def analyse(
     root : path
     experiments : sequence of str
         Names in `EXPERIMENTS`.
-    data_root : path, optional
-    device : str
+    data_root, device
+        As for `layerprobe.paper.train_grid`.
     on_experiment : callable, optional
         Called with the name of each experiment before it starts.
     session : Session, optional
@@ -107,8 +103,7 @@ def analyse(
         remove_unfinished(folder)
         names = missing(spec, root, experiments)
         finished = FinishedRun.of(spec, root, data_root=data_root, device=device) if names else None
-        failed: list[Exception] = []
-        said: list[str] = []
+        failed: dict[str, Exception] = {}  # by message
         for name in names:
             if on_experiment:
                 on_experiment(name)
@@ -117,22 +112,18 @@ def analyse(
                 rows = experiment_of(name).measure(finished)  # type: ignore[arg-type]  # read if there are names
                 check_rows(rows, name)
             except Exception as error:  # a failed experiment must not end the others
-                failed.append(error)
-                said.append(f"{name}: {Outcome.of(spec, error).error}")
+                failed[f"{name}: {Outcome.of(spec, error).error}"] = error
                 continue
-            took = {
-                "experiment": kind_of(name),
-                "metric": "experiment_seconds",
-                "value": time.perf_counter() - start,
-            }
+            took = {"metric": "experiment_seconds", "value": time.perf_counter() - start}
             lease.check()
-            write_rows(folder, name, pd.concat([rows, tidy([took])], ignore_index=True))
+            timed = [rows, tidy([{"experiment": kind_of(name), **took}])]
+            write_rows(folder, name, pd.concat(timed, ignore_index=True))
             if origin := origin_of(name):
                 record = read_record(folder)
                 origins = {**record.get("experiments", {}), name: origin}
                 write_record(folder, {**record, "experiments": origins})
     if failed:
-        raise ExperimentError("; ".join(said)) from failed[0]
+        raise ExperimentError("; ".join(failed)) from next(iter(failed.values()))
 
 
 @renamed_arguments(tell="report", cluster="jobs")
@@ -176,24 +167,11 @@ def analyse_grid(
 
 
 def _analyse_one(
-    task: tuple[RunSpec, Sequence[str]],
-    *,
-    root: Location,
-    data_root: Location | None,
-    device: str,
-    session: Session,
+    task: tuple[RunSpec, Sequence[str]], *, root: Location, session: Session, **options: Any
 ) -> Outcome:
     spec, names = task
     try:
-        analyse(
-            spec,
-            root,
-            names,
-            data_root=data_root,
-            device=device,
-            on_experiment=lambda _: session.check(),
-            session=session,
-        )
+        analyse(spec, root, names, on_experiment=lambda _: session.check(), session=session, **options)
     except Exception as error:  # a failed run must not end the others
         return Outcome.of(spec, error)
     return Outcome(spec, "trained")
@@ -223,14 +201,16 @@ def gather(specs: Sequence[RunSpec], root: Location, damaged: list[Outcome] | No
     frames, bad = [], list[Outcome]() if damaged is None else damaged
     for spec in specs:
         folder = run_folder(root, spec)
-        for name in in_order(path.stem for path in folder.glob("rows/*.csv")):
+        if not (names := _in_order(path.stem for path in folder.glob("rows/*.csv"))):
+            continue
+        try:
+            run = read_run(folder)
+        except DataError as error:
+            bad.append(Outcome.of(spec, error))
+            continue
+        for name in names:
             try:
-                run = read_run(folder)
-            except DataError as error:
-                bad.append(Outcome.of(spec, error))
-                break
-            try:
-                frames.append(of_run(run, read_rows(folder, name)))
+                frames.append(with_run(run.spec, read_rows(folder, name))[COLUMNS])
             except DataError as error:
                 bad.append(Outcome.of(spec, error))
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)

@@ -9,7 +9,8 @@ with the paper's, and every table and figure made from them says so.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from functools import partial
+from itertools import chain, product
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from layerprobe.paper import published
 from layerprobe.paper.experiments import EXPERIMENTS, further
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAIRS
+from layerprobe.paper.selection import DEGREES, EVERY_DEGREE
 from layerprobe.paper.tables import TABLES
 from layerprobe.runs.grid import operations
 from layerprobe.runs.scheduler import Location
@@ -27,8 +29,6 @@ from layerprobe.runs.states import so_far
 from layerprobe.training import Seeds
 from layerprobe.utils.settings import one_thread
 
-DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
-EVERY_DEGREE = (0.0, *DEGREES, 1.0)
 ONE_DEGREE = 0.4  # of experiments at a single degree
 # Pairs with human labels; `layerprobe paper train --noise` trains any other.
 HUMAN = {
@@ -51,86 +51,68 @@ class StudyScale:
     settings: Mapping[str, Mapping[str, Any]]
     released: bool = False  # whether the runs are published weights
 
-    def seeds_of(self, pair: str) -> Sequence[int]:
-        """Return the seeds of the cells of a pair."""
-        seeds = self.settings.get(pair, {}).get("seeds", self.seeds)
-        return range(seeds) if isinstance(seeds, int) else seeds
-
     def spec(self, pair: str, corruption: float | None, seed: int, **changes: Any) -> RunSpec:
         """Return a run of this scale.
 
         Parameters
         ----------
-        pair, corruption, seed
+        pair, corruption, seed, **changes
             As in `RunSpec.of`.
-        **changes
-            Further keywords of `RunSpec.of`.
         """
         own = {name: value for name, value in self.settings.get(pair, {}).items() if name != "seeds"}
         return RunSpec.of(pair, corruption, seed, **{**own, **changes})
 
     def specs(self, pairs: Sequence[str], degrees: Sequence[float | None], **changes: Any) -> list[RunSpec]:
-        """Return the runs of pairs at corruption degrees with all their seeds.
+        """Return the runs of pairs at corruption degrees (None: human labels) with all their seeds.
 
         Parameters
         ----------
-        pairs : sequence of str
-        degrees : sequence of float or None
-            Corruption degrees; None for human labels.
-        **changes
+        pairs, degrees, **changes
             As in `spec`.
         """
-        cells = ((pair, p, seed) for pair in pairs for p in degrees for seed in self.seeds_of(pair))
-        return [self.spec(*cell, **changes) for cell in cells]
+        specs = []
+        for pair in pairs:
+            seeds = self.settings.get(pair, {}).get("seeds", self.seeds)
+            cells = product(degrees, range(seeds) if isinstance(seeds, int) else seeds)
+            specs += [self.spec(pair, p, seed, **changes) for p, seed in cells]
+        return specs
 
 
 _MLP = {"learning_rate": 1e-2, "target": 0.99}
 _CNN = {"learning_rate": 1e-3, "batch_size": 64, "target": 0.99}
 # AlexNet starts with a long plateau; small batches leave it after fewer images.
 _ALEXNET = {"learning_rate": 5e-4, "batch_size": 25, "target": 0.99, "seeds": 1}
+# The first 20 of 200 classes, for 25 or 250 images per class instead of 2.5 or 25.
+_TINY_IMAGENET = {**_ALEXNET, "options": {"num_classes": 20}}
 _RESNET = {"learning_rate": 1e-2, "target": 0.99, "seeds": 1}
-_SETTINGS: dict[str, dict[str, Any]] = {
-    "mlp-mnist": _MLP,
-    "mlp-cifar10": _MLP,
-    "cnn-mnist": _CNN,
-    "cnn-fashion-mnist": _CNN,
-    "cnn-cifar10": _CNN,
-    "alexnet-cifar100": _ALEXNET,
-    # The first 20 of 200 classes, for 25 or 250 images per class instead of 2.5 or 25.
-    "alexnet-tiny-imagenet": {**_ALEXNET, "options": {"num_classes": 20}},
-    "resnet18-cifar10": _RESNET,
-    # Not a pair of the paper: for a trial of everything within a minute.
-    "mlp-digits": {"target": 0.99},
+_DIGITS = {"target": 0.99}  # not a pair of the paper: for a trial of everything within a minute
+# By pair: training and test images at small scale, training images at medium scale, other settings. All test
+# images are used at medium scale.
+_SETTINGS: dict[str, tuple[tuple[int, int], int | None, dict[str, Any]]] = {
+    "mlp-mnist": ((1000, 2000), 10_000, _MLP),
+    "mlp-cifar10": ((1000, 2000), 10_000, _MLP),
+    "cnn-mnist": ((1000, 2000), 10_000, _CNN),
+    "cnn-fashion-mnist": ((1000, 2000), 10_000, _CNN),
+    "cnn-cifar10": ((1000, 2000), 10_000, _CNN),
+    "alexnet-cifar100": ((1000, 1000), 6000, _ALEXNET),
+    "alexnet-tiny-imagenet": ((500, 1000), 5000, _TINY_IMAGENET),
+    "resnet18-cifar10": ((500, 500), 10_000, _RESNET),
+    "mlp-digits": ((300, 200), None, _DIGITS),
 }
-_SMALL_SIZES = {
-    "alexnet-tiny-imagenet": (500, 1000),
-    "resnet18-cifar10": (500, 500),
-    "mlp-digits": (300, 200),
+_SMALL = {
+    pair: {"subset": few, "test_subset": tested, **own} for pair, ((few, tested), _, own) in _SETTINGS.items()
 }
-_MEDIUM_SIZES = {"alexnet-cifar100": 6000, "alexnet-tiny-imagenet": 5000, "mlp-digits": None}
-
-
-def _small(pair: str) -> dict[str, Any]:
-    """Return the settings of a pair at small scale."""
-    test_size = 1000 if "alexnet" in pair else 2000
-    subset, test_subset = _SMALL_SIZES.get(pair, (1000, test_size))
-    return {"subset": subset, "test_subset": test_subset, **_SETTINGS[pair]}
-
-
-def _medium(pair: str) -> dict[str, Any]:
-    """Return the settings of a pair at medium scale; all test images are used.
-
-    With 10,000 images and a learning rate of 1e-3, accuracy on the training labels of a CNN rises to 0.96 and
-    then fluctuates for hundreds of epochs; with 5e-4 it reaches the target.
-    """
-    slower = {"learning_rate": 5e-4} if pair.startswith("cnn-") else {}
-    return {"subset": _MEDIUM_SIZES.get(pair, 10_000), **_SETTINGS[pair], **slower}
-
-
+# With 10,000 images and a learning rate of 1e-3, accuracy on the training labels of a CNN rises to 0.96 and
+# then fluctuates for hundreds of epochs; with 5e-4 it reaches the target.
+_SLOWER = {"learning_rate": 5e-4}
+_MEDIUM = {
+    pair: {"subset": subset, **own, **(_SLOWER if pair.startswith("cnn-") else {})}
+    for pair, (_, subset, own) in _SETTINGS.items()
+}
 SCALES = {
     "full": StudyScale("full", 3, {}),
-    "medium": StudyScale("medium", 2, {pair: _medium(pair) for pair in _SETTINGS}),
-    "small": StudyScale("small", 2, {pair: _small(pair) for pair in _SETTINGS}),
+    "medium": StudyScale("medium", 2, _MEDIUM),
+    "small": StudyScale("small", 2, _SMALL),
 }
 
 
@@ -139,26 +121,17 @@ def released_scale(pair: str, runs: Sequence[int]) -> StudyScale:
 
     Parameters
     ----------
-    pair : str
-    runs : sequence of int
+    pair, runs
         The numbers of the runs.
     """
     settings = {"protocol": "published", "weights": "published", "seeds": tuple(runs)}
     return StudyScale("full", len(runs), {pair: settings}, released=True)
 
 
-def _sgd(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the MLPs at every degree, trained with their own optimiser, SGD."""
-    return scale.specs(_mlps(pairs), EVERY_DEGREE)
-
-
-def _adam(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return the MLPs at every degree, trained with Adam instead of SGD."""
-    return scale.specs(_mlps(pairs), EVERY_DEGREE, optimizer="adam", learning_rate=1e-4)
-
-
-def _mlps(pairs: Sequence[str]) -> list[str]:
-    return [name for name in pairs if name.startswith("mlp") and PAIRS[name].recipe.optimizer == "sgd"]
+def _mlps(scale: StudyScale, pairs: Sequence[str], **changes: Any) -> list[RunSpec]:
+    """Return the MLPs of the paper at every degree."""
+    names = [name for name in pairs if name.startswith("mlp") and PAIRS[name].recipe.optimizer == "sgd"]
+    return scale.specs(names, EVERY_DEGREE, **changes)
 
 
 def _one_seed_varied(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
@@ -177,12 +150,8 @@ def _one_seed_varied(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
 
 def _human(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
     """Return runs on human labels."""
-    return [
-        spec
-        for pair in pairs
-        for noise in HUMAN.get(pair, ())
-        for spec in scale.specs([pair], [None], noise=noise)
-    ]
+    noises = [(pair, noise) for pair in pairs for noise in HUMAN.get(pair, ())]
+    return [spec for pair, noise in noises for spec in scale.specs([pair], [None], noise=noise)]
 
 
 def _checkpointed(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
@@ -203,15 +172,15 @@ FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
     "clean": lambda scale, pairs: scale.specs(pairs, [0.0]),
     "grid": lambda scale, pairs: scale.specs(pairs, DEGREES),
     "shuffled": lambda scale, pairs: scale.specs(pairs, [1.0]),
-    "sgd": _sgd,
-    "adam": _adam,
+    "sgd": _mlps,
+    "adam": partial(_mlps, optimizer="adam", learning_rate=1e-4),
     "seeds": _one_seed_varied,
     "human": _human,
     "checkpoints": _checkpointed,
     "midway": _midway,
 }
-# Families of runs by the tables and figures that show them; all others show "grid".
 RELEASED = {"clean", "grid", "shuffled"}  # families that published weights can be of
+# Families of runs by the tables and figures that show them; all others show "grid".
 _AT_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
 _AT_EVERY_DEGREE += ["noisy_subspaces", "true_subspaces", "components", "untrained", "flipped"]
 _AT_EVERY_DEGREE += ["figure4", "figure27", "figure31", "retraining", "retraining_epochs"]
@@ -265,8 +234,7 @@ def plan(
     ----------
     names : sequence of str
         Names of tables and figures, or "all".
-    scale : StudyScale
-    pairs : sequence of str
+    scale, pairs
     probes : sequence of str
         Further probes for the experiment `probes`.
 
@@ -293,30 +261,22 @@ def plan(
         )
     checkpoints = frozenset(_checkpointed(scale, pairs)) & needed.keys()
     added = further(probes, set(chain.from_iterable(needed.values())))
-    work = {
-        spec: tuple(
-            name
-            for name, experiment in EXPERIMENTS.items()
-            if name in experiments
-            and experiment.applies(spec)
-            and (name != "dynamics" or spec in checkpoints)
-        )
-        + (added if "probes" in experiments else ())
-        for spec, experiments in needed.items()
-    }
+    work: dict[RunSpec, tuple[str, ...]] = {}
+    for spec, wanted in needed.items():
+        excluded = set() if spec in checkpoints else {"dynamics"}
+        own = [name for name in EXPERIMENTS if name in wanted - excluded and EXPERIMENTS[name].applies(spec)]
+        work[spec] = (*own, *(added if "probes" in wanted else ()))
     return ReproductionPlan(scale, chosen, work, checkpoints, shown, tuple(pairs))
 
 
 def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:
     """Return an estimate of the seconds that one core of this machine needs to finish these runs.
 
-    It is infinite if a run is of a data set of unknown size.
+    It is infinite if a run is of a data set of unknown size. Epochs that are done are not counted.
 
     Parameters
     ----------
-    specs : sequence of RunSpec
-    root : path
-        The folder of all runs; epochs done there are not counted.
+    specs, root
     """
     rate = EFFICIENCY * _operations_per_second() if specs else 1.0
     left = ((max(0, epochs_expected(spec) - so_far(root, spec)[0]), operations(spec)) for spec in specs)

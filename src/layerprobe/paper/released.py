@@ -60,10 +60,8 @@ def released_spec(pair_name: str, degree: float, run: int) -> RunSpec:
 
     Parameters
     ----------
-    pair_name : str
-    degree : float
-    run : int
-        The number of the run, which is its seed; the seeds that were used are unknown.
+    pair_name, degree, run
+        The number of the run is its seed; the seeds that were used are unknown.
     """
     return RunSpec.of(pair_name, degree, run, protocol="published", weights="published")
 
@@ -79,13 +77,8 @@ def import_weights(
 
     Parameters
     ----------
-    folder : path
-        Files as for `released_files`.
-    specs : collection of RunSpec
-        Specs of `released_spec`.
-    root : path
-        The folder of all runs.
-    data_root : path, optional
+    folder, specs, root, data_root
+        Files as for `released_files`, and specs of `released_spec`.
 
     Raises
     ------
@@ -145,8 +138,9 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
             f"{path.name}: {error}; or write {NAMES} beside the file, with our layer names ("
             f"{', '.join(dict(pair(spec.pair).network().named_children()))}) to those of the file"
         ) from error
-    how = {"source": "published", "file": path.name, "sha256": _checksum(path), "names": dict(names)}
-    return model, how
+    with path.open("rb") as stream:
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+    return model, {"source": "published", "file": path.name, "sha256": checksum, "names": dict(names)}
 
 
 def _fitting(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, str]:
@@ -158,8 +152,3 @@ def _fitting(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, str]:
         if {names.get(layer, layer) for layer in layers} == there:
             return names
     return names_by_shape(model, weights) or published
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -21,7 +21,8 @@ Tables and figures read nothing else.
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.runs.folders import Run
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import variant
 from layerprobe.utils.files import read_file, replace_file
@@ -41,9 +41,10 @@ NUMBERS = ["degree", "class", "epoch", "value"]
 MEASURE = [*TEXTS[:7], *NUMBERS[:3], "metric", "value"]
 COLUMNS = [*RUN, *MEASURE]
 WHOLE = [*SEEDS, "subset", "class", "epoch"]
+Records = Iterable[Mapping[str, Any]]  # rows, some columns each
 
 
-def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def tidy(records: Records) -> pd.DataFrame:
     """Return records as a frame with all columns of `MEASURE`; missing values are empty.
 
     Examples
@@ -52,6 +53,39 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     ['']
     """
     return typed(pd.DataFrame(list(records), columns=MEASURE))
+
+
+def measured_as(
+    experiment: str, **common: Any
+) -> Callable[[Callable[..., Records]], Callable[..., pd.DataFrame]]:
+    """Make the rows of an experiment of a function that yields its records.
+
+    Parameters
+    ----------
+    experiment : str
+    **common
+        Further columns that all rows share.
+    """
+
+    def decorate(measure: Callable[..., Records]) -> Callable[..., pd.DataFrame]:
+        @wraps(measure)
+        def rows(*args: Any, **options: Any) -> pd.DataFrame:
+            return tidy(each(measure(*args, **options), experiment=experiment, **common))
+
+        return rows
+
+    return decorate
+
+
+def each(records: Records, **common: Any) -> list[dict[str, Any]]:
+    """Return records with columns that they share.
+
+    Parameters
+    ----------
+    records : iterable of dict
+    **common
+    """
+    return [{**common, **record} for record in records]
 
 
 def kind_of(experiment: str) -> str:
@@ -66,7 +100,6 @@ def check_rows(rows: Any, experiment: str) -> None:
     ----------
     rows : object
     experiment : str
-        The name of the experiment.
 
     Raises
     ------
@@ -87,6 +120,7 @@ def rows_path(folder: Path, experiment: str) -> Path:
     Parameters
     ----------
     folder : Path
+        The folder of a run.
     experiment : str
     """
     return folder / "rows" / f"{experiment}.csv"
@@ -134,42 +168,18 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
         raise DataError(f"{said}. Remove it and run the experiment again.") from error
 
 
-def of_run(run: Run, rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a run with the columns of `RUN` in front.
-
-    Parameters
-    ----------
-    run : Run
-    rows : DataFrame
-    """
-    return with_run(run.spec, rows)[COLUMNS]
-
-
 def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with the columns of `RUN` in front, which identify its run.
+    """Return the rows or the history of a run with the columns of `RUN` in front.
 
     Parameters
     ----------
     spec : RunSpec
     frame : DataFrame
-        Rows or a history of this run.
     """
-    which = {
-        "pair": spec.pair,
-        "corruption": spec.corruption,
-        "noise": spec.noise,
-        "seed": spec.seed,
-        "noise_seed": spec.noise_seed,
-        "init_seed": spec.init_seed,
-        "order_seed": spec.order_seed,
-        "subset": spec.subset,
-        "variant": variant(spec),
-        "key": spec.key[:12],
-    }
-    run = typed(
-        pd.DataFrame({name: [value] * len(frame) for name, value in which.items()}, index=frame.index)
-    )
-    return pd.concat([run, frame], axis=1)
+    which = {name: getattr(spec, name) for name in RUN[:-2]}
+    which |= {"variant": variant(spec), "key": spec.key[:12]}
+    run = pd.DataFrame({name: [value] * len(frame) for name, value in which.items()}, index=frame.index)
+    return pd.concat([typed(run), frame], axis=1)
 
 
 def independent(rows: pd.DataFrame) -> pd.DataFrame:

@@ -4,7 +4,6 @@ All experiments on a run share one `FinishedRun`, and so one capture pass over t
 Where the outputs of all layers together exceed the memory limit, each layer is captured when it is read.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,10 +20,10 @@ from layerprobe.layerwise.outputs import Extractor
 from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
 from layerprobe.runs.pairs import pair
+from layerprobe.runs.scheduler import Location
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds
 
-Location = str | os.PathLike[str]
 MEMORY_LIMIT = 8e9  # bytes of layer outputs held at a time
 
 

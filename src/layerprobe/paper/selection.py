@@ -1,7 +1,7 @@
 """Selections and means of tidy rows, shared by tables and figures."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -11,9 +11,10 @@ from layerprobe.paper.rows import independent
 GROUP = ["pair", "corruption", "variant"]  # runs that differ in their seeds only
 TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
 MEDIUM = 5000  # training images from which a run is of medium scale and not small
-OPTIMIZER_WORDS = {"optimizer", "learning_rate", "momentum"}  # in which SGD and Adam differ
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
 LABELS = ("noisy", "true")  # that probes are fitted on
+DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
+EVERY_DEGREE = (0.0, *DEGREES, 1.0)
 
 
 def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
@@ -23,8 +24,7 @@ def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
     ----------
     rows : DataFrame
         Tidy rows (`layerprobe.paper.rows.COLUMNS`).
-    experiment : str
-    **equal : str
+    experiment, **equal
     """
     selected = independent(rows)
     for column, value in {"experiment": experiment, **equal}.items():
@@ -42,6 +42,12 @@ def accuracies(rows: pd.DataFrame, split: str = "test", labels: str = "true") ->
     labels : {"noisy", "true", "relabelled"}
     """
     return rows[(rows["metric"] == "accuracy") & (rows["split"] == split) & (rows["labels"] == labels)]
+
+
+def pair_places(rows: pd.DataFrame) -> pd.Series:
+    """Return the place in `PAIRS` of the pair of each row; other pairs come last."""
+    places = {name: place for place, name in enumerate(PAIRS)}
+    return rows["pair"].map(places).fillna(len(places))
 
 
 def hidden_layers(rows: pd.DataFrame) -> pd.DataFrame:
@@ -139,17 +145,6 @@ def masc_at_best_layer(
 def words(variant: str) -> dict[str, str]:
     """Return the differences of a variant from its pair's own recipe and data, value by name."""
     return dict(part.split(" ", 1) for part in re.split(r", (?=[a-z_]+ )", variant) if part)
-
-
-def other_words(variant: str, names: Collection[str]) -> str:
-    """Return a variant without the differences of some names.
-
-    Parameters
-    ----------
-    variant : str
-    names : collection of str
-    """
-    return ", ".join(f"{name} {value}" for name, value in words(variant).items() if name not in names)
 
 
 def optimizers(rows: pd.DataFrame) -> pd.Series:

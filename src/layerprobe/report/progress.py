@@ -24,9 +24,8 @@ def done_share(progress: Progress, *, training_share: float = TRAINING_SHARE) ->
 
     Parameters
     ----------
-    progress : Progress
-    training_share : float
-        Share of the run's time that training takes, roughly.
+    progress, training_share
+        The share of the run's time that training takes, roughly.
     """
     if progress.state == "training":
         return training_share * progress.share**2  # the last labels take longest
@@ -45,9 +44,8 @@ class TimeLeft:
 
         Parameters
         ----------
-        share : float
-            The share that is done, in [0, 1].
-        now : float
+        share, now
+            The share that is done, in [0, 1], and the time.
         """
         if self._first is None and share > 0:
             self._first = now, share
@@ -77,6 +75,8 @@ def show_progress(
 ) -> Iterator[ProgressCallback]:
     """Show the progress of runs on stderr: bars on a terminal, otherwise a line when a run ends.
 
+    The callback takes the position of a run in `names` and its progress.
+
     Parameters
     ----------
     names : sequence of str
@@ -86,11 +86,6 @@ def show_progress(
         Share of a run's time that training takes, roughly.
     every : float
         Without a terminal: seconds after which a run that goes on gets another line.
-
-    Yields
-    ------
-    ProgressCallback
-        To be called with the position of a run in `names` and its progress.
     """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn

@@ -58,8 +58,7 @@ class Results:
 
         Parameters
         ----------
-        specs : sequence of RunSpec
-        root : path
+        specs, root
         """
         damaged: list[Outcome] = []
         return cls(gather(specs, root, damaged), histories(specs, root), damaged)
@@ -92,11 +91,9 @@ class Results:
 
     def lacks(self, entry: Table | FigureSpec) -> str:
         """Return the reason why a table or a figure cannot be made; empty if it can."""
-        absent = sorted(set(entry.needs) - set(self.rows["experiment"]))
-        if absent:
+        if absent := sorted(set(entry.needs) - set(self.rows["experiment"])):
             return f"there are no rows of {', '.join(absent)}"
-        from_history = entry.needs_history if isinstance(entry, Table) else entry.history
-        return "nothing was trained" if from_history and self.history.empty else ""
+        return "nothing was trained" if entry.history and self.history.empty else ""
 
 
 @dataclass(frozen=True)
@@ -145,19 +142,11 @@ def write_tables(
 
 
 def write_figures(results: Results, names: Sequence[str] | None, out: Location) -> Written:
-    """Draw figures as PNG, SVG and PDF.
+    """Draw figures as PNG, SVG and PDF, as `write_tables` writes tables.
 
     Parameters
     ----------
-    results : Results
-    names : sequence of str, optional
-        Names of figures; None draws all whose experiments were done.
-    out : path
-
-    Raises
-    ------
-    InputError
-        If there is no such figure, or one cannot be made for another reason than missing rows.
+    results, names, out
     """
 
     def write(name: str) -> Any:
@@ -176,9 +165,8 @@ def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -
     Parameters
     ----------
     names : sequence of str, optional
-        Names; None is all.
+        None is all.
     registry : mapping of str
-        Its keys are the known names.
     kind : str
         Noun for the error message.
 
@@ -200,26 +188,27 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
 
     Parameters
     ----------
-    plan : ReproductionPlan
-    root : Path
+    plan, root
     jobs : int or Cluster
         Runs at a time here, or the cluster that runs them.
     """
     left = _untrained(plan, root)
     to_measure = sum(len(missing(spec, root, names)) for spec, names in plan.work.items())
-    cluster = jobs if isinstance(jobs, Cluster) else None
-    at_once = len(left) if isinstance(jobs, Cluster) else jobs
+    if isinstance(jobs, Cluster):
+        number, where = f"As many at a time as {jobs} has workers", "on one core like this one's"
+        at_once, shared = len(left), 1
+    else:
+        number, where = f"{jobs} at a time", "here"
+        at_once, shared = jobs, max(1, min(jobs, len(left)))
     needed = 0
     for checkpoints in (False, True):
         specs = [spec for spec in left if (spec in plan.checkpoints) == checkpoints]
         needed += disk_needed(specs, jobs=at_once, checkpoints=checkpoints)
     training = "nothing to train"
     if left:
-        seconds = seconds_left(left, root) / (1 if cluster else max(1, min(at_once, len(left))))
-        where = "here" if cluster is None else "on one core like this one's"
+        seconds = seconds_left(left, root) / shared
         guess = f"about {in_words(seconds)}" if math.isfinite(seconds) else "an unknown time"
         training = f"{guess} of training {where} (a rough guess), experiments not included"
-    number = f"{jobs} at a time" if cluster is None else f"As many at a time as {cluster} has workers"
     state = f"Scale {plan.scale.name}. {counts(status(root, list(plan.work)))}."
     if plan.scale.name == "small":
         state += " The effects of the paper need --scale medium or full."
@@ -256,19 +245,14 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
     outcomes: list[Outcome] = []
     remove_all_left(plan.work, root)
     if not isinstance(options.get("jobs"), Cluster):  # whose workers read the data
-        check_data(
-            [spec for spec, names in plan.work.items() if _unfinished(spec, root, names)],
-            options.get("data_root"),
-        )
+        unmeasured = [spec for spec, names in plan.work.items() if missing(spec, root, names)]
+        check_data([*_untrained(plan, root), *unmeasured], options.get("data_root"))
     if left := _untrained(plan, root):
         with run_progress(left, root, training=True) as report:
             outcomes += train_grid(left, root, checkpoints=plan.checkpoints, report=report, **options)
     untrained = set(_untrained(plan, root))
-    work = {
-        spec: names
-        for spec, wanted in plan.work.items()
-        if spec not in untrained and (names := missing(spec, root, wanted))
-    }
+    trained = {spec: wanted for spec, wanted in plan.work.items() if spec not in untrained}
+    work = {spec: names for spec, wanted in trained.items() if (names := missing(spec, root, wanted))}
     with run_progress(list(work), root, training=False) as report:
         outcomes += analyse_grid(work, root, report=report, **options)
     results = write_all(plan, root, out, seconds=time.perf_counter() - start)
@@ -280,18 +264,14 @@ def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> N
 
     Parameters
     ----------
-    specs : iterable of RunSpec
-    data_root : path, optional
+    specs, data_root
 
     Raises
     ------
     DataError
         If data are missing or damaged; the message names each data set.
     """
-    cells = {
-        (spec.pair, spec.noise, spec.noise_seed is None, spec.subset, spec.test_subset): spec
-        for spec in specs
-    }
+    cells = {(one.pair, one.noise, one.noise_seed is None, one.subset, one.test_subset): one for one in specs}
     faults: dict[str, None] = {}
     for spec in cells.values():
         try:
@@ -303,7 +283,7 @@ def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> N
 
 
 def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float = 0.0) -> Results | None:
-    """Write the tables, figures and report of a plan from the runs that exist.
+    """Write the tables, figures and report of a plan from the runs that exist, or nothing if there is none.
 
     Parameters
     ----------
@@ -311,11 +291,6 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         As for `reproduce`.
     seconds : float
         Duration of the reproduction, for its provenance.
-
-    Returns
-    -------
-    Results or None
-        The written results; None if there were none.
     """
     results = Results.of_runs(list(plan.work), root)
     tables, figures = Written(), Written()
@@ -381,10 +356,8 @@ def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, 
 
     Parameters
     ----------
-    plan : ReproductionPlan
-    root : Path
-    rows : DataFrame
-        The rows measured on its runs.
+    plan, root, rows
+        The rows are those measured on its runs.
     """
     states = status(root, list(plan.work))
     seconds = rows.loc[rows["metric"] == "experiment_seconds", "value"]
@@ -399,10 +372,6 @@ def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, 
         "experiment_seconds": round(float(seconds.sum())),
         **provenance(),
     }
-
-
-def _unfinished(spec: RunSpec, root: Path, names: Sequence[str]) -> bool:
-    return not is_done(run_folder(root, spec)) or bool(missing(spec, root, names))
 
 
 def _untrained(plan: ReproductionPlan, root: Path) -> list[RunSpec]:
@@ -432,7 +401,7 @@ def _write(
 def _comparisons(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return the counts of verdicts table by table."""
     rows = [
-        {"table": TABLES[name].title, "verdicts": part}
+        (TABLES[name].title, part)
         for name, frame in tables.items()
         for part in filter(None, verdict_counts(frame).split("; "))
     ]

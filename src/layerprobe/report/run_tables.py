@@ -2,6 +2,7 @@
 
 import json as jsonlib
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,30 +22,20 @@ from layerprobe.utils.terminal import print_table, say
 def run_progress(
     specs: Sequence[RunSpec], root: str | os.PathLike[str], *, training: bool
 ) -> Iterator[ProgressCallback]:
-    """Show the progress of runs on stderr; when interrupted, print how to resume.
+    """Show the progress of runs on stderr, by a callback; when interrupted, print how to resume.
 
     Parameters
     ----------
-    specs : sequence of RunSpec
-    root : path
-    training : bool
-        Whether they are trained, or analysed.
-
-    Yields
-    ------
-    ProgressCallback
-        To be called with positions in `specs`.
+    specs, root, training
+        Whether the runs are trained, or analysed.
     """
     last_epochs = [spec.recipe.max_epochs for spec in specs] if training else None
-    names = [run_name(spec) for spec in specs]
     try:
-        with show_progress(names, last_epochs=last_epochs, training_share=1) as report:
+        with show_progress(list(map(run_name, specs)), last_epochs=last_epochs, training_share=1) as report:
             yield report
     except KeyboardInterrupt:
-        say(
-            f"Complete epochs and results are kept in {root}; the same command continues from there.",
-            error=True,
-        )
+        kept = f"Complete epochs and results are kept in {root}"
+        say(f"{kept}; the same command continues from there.", error=True)
         raise
 
 
@@ -63,17 +54,13 @@ def counts(rows: pd.DataFrame) -> str:
 
 
 def disk(needed: int, root: Path) -> str:
-    """Return the disk space that runs need and the free space in words.
+    """Return the bytes that runs need at most, and those that are free, in words.
 
     Parameters
     ----------
-    needed : int
-        Bytes that the runs need at most.
-    root : Path
-        The folder of all runs, which may not exist yet.
+    needed, root
+        The folder of all runs may not exist yet.
     """
-    import shutil
-
     place = next(path for path in (root.resolve(), *root.resolve().parents) if path.exists())
     free = shutil.disk_usage(place).free
     warning = ": TOO LITTLE" if free < needed else ""
@@ -125,7 +112,7 @@ def failures(outcomes: Sequence[Outcome]) -> list[str]:
         if outcome.error:
             failed.setdefault(outcome.error, []).append(outcome)
     return [
-        run_name(runs[0].spec) + (f" and {len(runs) - 1} more: " if len(runs) > 1 else ": ") + error
+        run_name(runs[0].spec) + (f" and {len(runs) - 1} more" if len(runs) > 1 else "") + f": {error}"
         for error, runs in failed.items()
     ]
 
@@ -135,11 +122,8 @@ def document(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome]) -> dic
 
     Parameters
     ----------
-    root : Path
-    rows : DataFrame
-        Result of `layerprobe.runs.states.status`.
-    outcomes : sequence of Outcome
-        The outcomes of some of the runs.
+    root, rows, outcomes
+        Rows of `layerprobe.runs.states.status`, and the outcomes of some of the runs.
     """
     runs = rows.astype(object).where(rows.notna(), None).to_dict("records")
     errors = {str(run_folder("", outcome.spec)): outcome for outcome in outcomes if outcome.error}

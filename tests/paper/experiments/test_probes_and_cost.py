@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from layerprobe.paper.experiments import cost, probes
-from layerprobe.paper.experiments.costs import fit_flops, masc_fit_flops, predict_flops
 from layerprobe.paper.experiments.probe_comparison import (
     OF_THE_PAPER,
     PROBE_SEEDS,
     PROBES,
     SEEDED,
     affordable_probes,
+    fit_flops,
+    masc_fit_flops,
+    predict_flops,
 )
 from layerprobe.probes import REGISTRY, create
 from layerprobe.utils import peak_memory as memory

@@ -1,13 +1,12 @@
 """Rows and histories of runs that were never trained, in the form that experiments and runs leave them."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
 from layerprobe.paper import RunSpec
-from layerprobe.paper.rows import RUN, of_run, tidy
+from layerprobe.paper.rows import COLUMNS, RUN, tidy, with_run
 
 
 def spec_of(pair="mlp-mnist", corruption=0.2, seed=0, spec=None, **changes):
@@ -20,7 +19,7 @@ def rows_of():
 
     def make(records, common=None, **run):
         records = [{**(common or {}), **record} for record in records]
-        return of_run(SimpleNamespace(spec=spec_of(**run)), tidy(records))
+        return with_run(spec_of(**run), tidy(records))[COLUMNS]
 
     return make
 

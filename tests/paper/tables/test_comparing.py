@@ -6,7 +6,7 @@ import pytest
 
 from layerprobe.errors import InputError
 from layerprobe.paper.tables import beside_published, verdict_counts
-from layerprobe.paper.tables.comparing import cells_beside_published, verdict
+from layerprobe.paper.tables.compared import cells_beside_published, verdict
 
 KEYS = ["pair", "corruption"]
 

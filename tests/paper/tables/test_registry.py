@@ -69,4 +69,4 @@ def test_every_experiment_has_a_table():
         "similarity",
         "weight_edit",
     }
-    assert [name for name, table in TABLES.items() if table.needs_history] == ["table2", "table3"]
+    assert [name for name, table in TABLES.items() if table.history] == ["table2", "table3"]

@@ -8,13 +8,12 @@ from typing import Any
 import pandas as pd
 
 from layerprobe.errors import InputError
-from layerprobe.paper.experiments.baselines import controls
-from layerprobe.paper.experiments.costs import cost
 from layerprobe.paper.experiments.follow_up import DYNAMICS_PROBES, EDIT_PROBES, dynamics, weight_edit
 from layerprobe.paper.experiments.network_similarity import similarity
-from layerprobe.paper.experiments.probe_comparison import PROBES, further_probe, probes
+from layerprobe.paper.experiments.probe_comparison import PROBES, cost, further_probe, probes
 from layerprobe.paper.experiments.relabelling import relabel_statistics, retraining
 from layerprobe.paper.experiments.subspaces import (
+    controls,
     flipped_rows,
     latent_memorisation,
     noisy_subspaces,
@@ -85,12 +84,14 @@ def _is_memorised(spec: RunSpec) -> bool:
 def _check(name: str, experiment: Any) -> Experiment:
     if not name.isidentifier():
         raise InputError(f"expected a name of letters, digits and _ for an experiment, got {name!r}")
-    if not isinstance(experiment, Experiment) and not callable(experiment):
+    if isinstance(experiment, Experiment):
+        return experiment
+    if not callable(experiment):
         raise InputError(
             f"expected a function from a finished run to rows as the experiment {name!r}, "
             f"got {experiment!r:.80}"
         )
-    return experiment if isinstance(experiment, Experiment) else Experiment(experiment)
+    return Experiment(experiment)
 
 
 MASC = ("masc",)
@@ -184,13 +185,8 @@ def further(probes: Sequence[str], experiments: Collection[str]) -> tuple[str, .
 
 def probes_of() -> pd.DataFrame:
     """Return which probes each experiment fits, with the columns experiment, probes and further."""
-    return pd.DataFrame(
-        [
-            {
-                "experiment": name,
-                "probes": ", ".join(experiment.probes) or "none",
-                "further": "by --probes" if name == "probes" else "",
-            }
-            for name, experiment in EXPERIMENTS.items()
-        ]
-    )
+    lines = [
+        (name, ", ".join(experiment.probes) or "none", "by --probes" if name == "probes" else "")
+        for name, experiment in EXPERIMENTS.items()
+    ]
+    return pd.DataFrame(lines, columns=["experiment", "probes", "further"])

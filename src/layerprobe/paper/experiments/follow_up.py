@@ -1,10 +1,7 @@
 """The follow-up study (arXiv 2603.19865): probes over the epochs of training, and the weight edit."""
 
 import copy
-from collections.abc import Iterator
-from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +16,7 @@ from layerprobe.paper.experiments.subspaces import (
     fit_probes,
     network_records,
 )
-from layerprobe.paper.rows import tidy
+from layerprobe.paper.rows import Records, each, measured_as
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import AdamLogisticRegression, VeLPIC
 from layerprobe.runs.folders import kept_epochs
@@ -36,7 +33,8 @@ EDIT_PROBES = ("velpic", "ncm")
 EDIT_SETTINGS: dict[str, Bias] = {"bias_kept": "keep", "bias_zero": "zero"}
 
 
-def dynamics(finished: FinishedRun) -> pd.DataFrame:
+@measured_as("dynamics")
+def dynamics(finished: FinishedRun) -> Records:
     """Measure probes on every layer, and the network itself, at every epoch whose weights were kept.
 
     Epoch 0 is the untrained network. The last epoch is always measured. Probes are fitted on the labels that
@@ -53,15 +51,12 @@ def dynamics(finished: FinishedRun) -> pd.DataFrame:
             f"{finished.run.folder}: this run kept no weights of single epochs, so its dynamics cannot be "
             "measured. Remove its folder and train it again with checkpoints (--checkpoints)."
         )
-    last = len(finished.run.history)
-    return tidy(
-        {"experiment": "dynamics", "epoch": epoch, **record}
-        for epoch in sorted({*kept, last})
-        for record in _at_epoch(finished, epoch if epoch in kept else None)
-    )
+    for epoch in sorted({*kept, len(finished.run.history)}):
+        yield from each(_at_epoch(finished, epoch if epoch in kept else None), epoch=epoch)
 
 
-def weight_edit(finished: FinishedRun) -> pd.DataFrame:
+@measured_as("weight_edit", layer="output")
+def weight_edit(finished: FinishedRun) -> Records:
     """Measure the network after its last layer was replaced by a probe of the last hidden layer.
 
     The edit is that of `layerprobe.edit_head`, for probes fitted on noisy and on true labels (equal at
@@ -75,15 +70,12 @@ def weight_edit(finished: FinishedRun) -> pd.DataFrame:
     head = find_head(finished.model(), finished.inputs.test[:1]).cpu()
     hidden = finished.outputs[list(finished.outputs)[-1]]
     _check_input_of(head, hidden.test, finished.outputs.logits.test)
-    records: list[dict[str, Any]] = []
     for one in fit_probes(finished, "output", hidden, {name: linear_probe(name) for name in EDIT_PROBES}):
         for setting, bias in EDIT_SETTINGS.items():
             edited = copy.deepcopy(head).requires_grad_(False)
             set_head(edited, one.estimator, bias)
-            which = {"layer": "output", "probe": one.name, "setting": setting, "fitted_on": one.fitted_on}
-            predicted = (edited(X).argmax(1) for X in hidden)
-            records += [{**which, **record} for record in accuracy_records(finished, *predicted)]
-    return tidy({"experiment": "weight_edit", **record} for record in records)
+            accuracies = accuracy_records(finished, *(edited(X).argmax(1) for X in hidden))
+            yield from each(accuracies, probe=one.name, setting=setting, fitted_on=one.fitted_on)
 
 
 def _check_input_of(head: nn.Linear, hidden: Tensor, logits: Tensor) -> None:
@@ -95,14 +87,14 @@ def _check_input_of(head: nn.Linear, hidden: Tensor, logits: Tensor) -> None:
         )
 
 
-def _at_epoch(finished: FinishedRun, epoch: int | None) -> Iterator[dict[str, Any]]:
+def _at_epoch(finished: FinishedRun, epoch: int | None) -> Records:
     outputs = finished.outputs_of(finished.model(epoch))
     yield from network_records(finished, outputs)
     common = {"fitted_on": "noisy", "split": "test", "labels": "true", "metric": "accuracy"}
+    masc = {"masc": PAPER_SETTING, ONE_COMPONENT: ONE_COMPONENT}  # settings of MASC by the name of the probe
     for layer, data in outputs.items():
         fitted = fit_probes(finished, layer, data, PROBES, ["noisy"])
         shares = count_correct(fitted, data.test, torch.tensor(finished.test_labels)[None]).shares[:, 0]
         for one, value in zip(fitted, shares, strict=True):
-            settings = {"masc": ("masc", PAPER_SETTING), ONE_COMPONENT: ("masc", ONE_COMPONENT)}
-            probe, setting = settings.get(one.name, (one.name, ""))
+            probe, setting = ("masc", masc[one.name]) if one.name in masc else (one.name, "")
             yield {"layer": layer, "probe": probe, "setting": setting, **common, "value": value}

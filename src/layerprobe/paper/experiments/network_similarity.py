@@ -5,21 +5,18 @@ images. The outputs X of a layer for m test images are (m, d). Each feature of t
 of the rows on a direction, is therefore a vector in R^m, where both measures compare the networks.
 """
 
-from collections.abc import Iterator
-from typing import Any
-
-import pandas as pd
 import torch
 from torch import Tensor
 
 from layerprobe.errors import InputError
 from layerprobe.layerwise.engine import FittedProbe
-from layerprobe.paper.experiments.subspaces import MASC_PROBES, PAPER_SETTING, fit_probes
-from layerprobe.paper.rows import tidy
+from layerprobe.paper.experiments.subspaces import MASC_PROBES, PAPER, fit_probes
+from layerprobe.paper.rows import Records, each, measured_as
 from layerprobe.paper.run_outputs import FinishedRun
 
 
-def similarity(finished: FinishedRun) -> pd.DataFrame:
+@measured_as("similarity", split="test")
+def similarity(finished: FinishedRun) -> Records:
     """Compare a network with the one trained on clean labels from the same seeds (p = 0), on the test data.
 
     "cka" is `linear_cka` of the two networks' outputs of a layer.
@@ -43,17 +40,14 @@ def similarity(finished: FinishedRun) -> pd.DataFrame:
         If there is no run at p = 0.
     """
     generalised = finished.generalised().outputs
-    records: list[dict[str, Any]] = []
     for layer, data in finished.outputs.items():
         other = generalised[layer]
-        records.append({"layer": layer, "metric": "cka", "value": linear_cka(data.test, other.test)})
+        yield {"layer": layer, "metric": "cka", "value": linear_cka(data.test, other.test)}
         (true,) = fit_probes(finished, layer, other, MASC_PROBES, ["true"])
         reference = _score_spaces(true, other.test)
         for one in fit_probes(finished, layer, data, MASC_PROBES):
-            which = {"layer": layer, "probe": "masc", "setting": PAPER_SETTING, "fitted_on": one.fitted_on}
             cosines = _class_cosines(_score_spaces(one, data.test), reference)
-            records += [{**which, **record} for record in cosines]
-    return tidy({"experiment": "similarity", "split": "test", **record} for record in records)
+            yield from each(cosines, layer=layer, fitted_on=one.fitted_on, **PAPER)
 
 
 def linear_cka(X: Tensor, Y: Tensor) -> float:
@@ -61,17 +55,12 @@ def linear_cka(X: Tensor, Y: Tensor) -> float:
 
     |Y^T X|^2 / (|X^T X| |Y^T Y|) with Frobenius norms, X and Y less their means. Computed in float64 from
     products of features or of inputs, whichever is cheaper.
+    It is 1 for outputs that are equal up to rotation, scale and shift, and NaN if X or Y is constant.
 
     Parameters
     ----------
-    X : Tensor of shape (m, d)
-    Y : Tensor of shape (m, e)
+    X, Y : Tensor of shape (m, d) and (m, e)
         Outputs for the same m inputs.
-
-    Returns
-    -------
-    float
-        In [0, 1]; 1 for outputs that are equal up to rotation, scale and shift; NaN if X or Y is constant.
 
     Raises
     ------
@@ -96,18 +85,12 @@ def linear_cka(X: Tensor, Y: Tensor) -> float:
 
 
 def principal_cosines(P: Tensor, Q: Tensor) -> Tensor:
-    """Return the cosines of the principal angles between two subspaces, descending.
+    """Return the min(r, s) cosines of the principal angles between two subspaces, descending.
 
     Parameters
     ----------
-    P : Tensor of shape (m, r)
-    Q : Tensor of shape (m, s)
+    P, Q : Tensor of shape (m, r) and (m, s)
         Orthonormal bases.
-
-    Returns
-    -------
-    Tensor of shape (min(r, s),)
-        In [0, 1], the singular values of P^T Q.
 
     References
     ----------
@@ -124,9 +107,7 @@ def chance_cosine(r: int, s: int, m: int) -> float:
 
     Parameters
     ----------
-    r, s : int
-        Dimensions of the subspaces.
-    m : int
+    r, s, m : int
     """
     return (max(r, s) / m) ** 0.5
 
@@ -145,7 +126,7 @@ def _score_spaces(masc: FittedProbe, X: Tensor) -> dict[int, Tensor]:
     return {int(k): _orthonormal(X.double() @ U.double()) for k, U in bases}
 
 
-def _class_cosines(spaces: dict[int, Tensor], reference: dict[int, Tensor]) -> Iterator[dict[str, Any]]:
+def _class_cosines(spaces: dict[int, Tensor], reference: dict[int, Tensor]) -> Records:
     for k in sorted(spaces.keys() & reference.keys()):  # a class without training rows has no subspace
         P, Q = spaces[k], reference[k]
         if min(P.shape[1], Q.shape[1]):

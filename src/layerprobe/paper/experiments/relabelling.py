@@ -4,18 +4,18 @@ The layer with the best MASC accuracy on 20 % of the test data relabels every tr
 continues training on these labels. All results are measured on the other 80 % of the test data.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.layerwise.engine import predictions
 from layerprobe.paper.experiments.subspaces import MASC_PROBES, fit_probes
-from layerprobe.paper.rows import tidy
+from layerprobe.paper.rows import Records, each, measured_as
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.runs.execution import common_arguments
 from layerprobe.training import RetrainingEpoch, RetrainingResult, retrain
@@ -40,7 +40,8 @@ class LayerPredictions(NamedTuple):
     test: np.ndarray  # (m,)
 
 
-def retraining(finished: FinishedRun) -> pd.DataFrame:
+@measured_as("retraining")
+def retraining(finished: FinishedRun) -> Records:
     """Relabel the training data by the best layer and continue training.
 
     The paper shows these numbers in Figures 4 and 27 to 31 and in Tables 6 to 8.
@@ -65,20 +66,17 @@ def retraining(finished: FinishedRun) -> pd.DataFrame:
             f"per class; {finished.spec.pair} has {len(finished.test_labels)} test images here. Train on a "
             "larger test_subset."
         )
-    records: list[dict[str, Any]] = []
     for fitted_on, chosen in _best_layers(finished, split.validation).items():
-        common = {"layer": chosen.layer, "fitted_on": fitted_on}
         early = _continue_training(finished, chosen.train, split, MAX_EPOCHS, PATIENCE)
         fixed = early.history
         if len(fixed) <= FIXED_EPOCHS:
             fixed = _continue_training(finished, chosen.train, split, FIXED_EPOCHS, None).history
-        for part in (
+        records = chain(
             _before_retraining(finished, chosen, split),
             _per_epoch("early_stopping", early.history),
             _per_epoch("ten_epochs", fixed[: FIXED_EPOCHS + 1]),
-        ):
-            records += [{**common, **record} for record in part]
-    return tidy({"experiment": "retraining", **record} for record in records)
+        )
+        yield from each(records, layer=chosen.layer, fitted_on=fitted_on)
 
 
 def split_test(labels: np.ndarray, seed: int = SPLIT_SEED) -> RetrainingSplit:
@@ -93,11 +91,6 @@ def split_test(labels: np.ndarray, seed: int = SPLIT_SEED) -> RetrainingSplit:
         True test labels. The 20 % of a class are rounded to a whole number, half to even.
     seed : int
         Seed of NumPy's default generator.
-
-    Returns
-    -------
-    RetrainingSplit
-        A named tuple (validation, evaluation) of positions.
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     chosen = np.zeros(len(labels), dtype=bool)  # (m,)
@@ -110,17 +103,12 @@ def split_test(labels: np.ndarray, seed: int = SPLIT_SEED) -> RetrainingSplit:
 def relabel_statistics(given: np.ndarray, relabelled: np.ndarray, true: np.ndarray) -> dict[str, float]:
     """Return the shares of labels that relabelling corrects and breaks.
 
+    "corrected" is the share of wrong labels that became right, "broken" that of right labels that became
+    wrong (each NaN if there were none); "incorrect_before" and "incorrect_after" are those of all labels.
+
     Parameters
     ----------
     given, relabelled, true : ndarrays of shape (n,)
-        Labels before and after relabelling, and the true labels.
-
-    Returns
-    -------
-    dict
-        "corrected", the share of wrong labels that became right; "broken", the share of right labels that
-        became wrong (each NaN if there were none); "incorrect_before" and "incorrect_after", the shares of
-        all labels that are wrong.
 
     Raises
     ------
@@ -189,20 +177,18 @@ def _accuracy(value: float, **which: Any) -> dict[str, Any]:
     return {"labels": "true", "metric": "accuracy", "value": value, **which}
 
 
-def _per_epoch(setting: str, history: Sequence[RetrainingEpoch]) -> Iterator[dict[str, Any]]:
-    for measured in history:
-        own = {"probe": "network", "setting": setting, "epoch": measured.epoch}
-        yield _accuracy(measured.evaluation_accuracy, split="evaluation", **own)
-        yield _accuracy(measured.validation_accuracy, split="validation", **own)
-        yield _accuracy(measured.true_accuracy, split="train", **own)
-        yield {**_accuracy(measured.train_accuracy, split="train", **own), "labels": "relabelled"}
+def _per_epoch(setting: str, history: Sequence[RetrainingEpoch]) -> Records:
+    for one in history:
+        own = {"probe": "network", "setting": setting, "epoch": one.epoch}
+        yield _accuracy(one.evaluation_accuracy, split="evaluation", **own)
+        yield _accuracy(one.validation_accuracy, split="validation", **own)
+        yield _accuracy(one.true_accuracy, split="train", **own)
+        yield _accuracy(one.train_accuracy, split="train", **own, labels="relabelled")
 
 
-def _before_retraining(
-    finished: FinishedRun, chosen: LayerPredictions, split: RetrainingSplit
-) -> Iterator[dict[str, Any]]:
+def _before_retraining(finished: FinishedRun, chosen: LayerPredictions, split: RetrainingSplit) -> Records:
     right = chosen.test == finished.test_labels
-    for name in ("evaluation", "validation"):
-        yield _accuracy(right[getattr(split, name)].mean(), probe="masc", split=name)
+    yield _accuracy(right[split.evaluation].mean(), probe="masc", split="evaluation")
+    yield _accuracy(right[split.validation].mean(), probe="masc", split="validation")
     for metric, value in relabel_statistics(finished.noisy, chosen.train, finished.true).items():
         yield {"probe": "masc", "split": "train", "metric": metric, "value": value}

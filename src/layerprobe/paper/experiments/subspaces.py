@@ -1,10 +1,10 @@
-"""MASC on every layer: noisy subspaces, true subspaces and latent memorisation.
+"""MASC on every layer: noisy subspaces, true subspaces, latent memorisation, flipped rows, and baselines.
 
 Per layer, one fit and one projection give the accuracies at all variance thresholds and at one component.
 """
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,22 +17,15 @@ from torch import Tensor
 from layerprobe.errors import DegenerateWarning
 from layerprobe.layerwise.classes import LabelSets
 from layerprobe.layerwise.engine import FittedProbe, fit_layer, predictions
-from layerprobe.paper.rows import tidy
+from layerprobe.paper.rows import Records, each, measured_as, tidy
 from layerprobe.paper.run_outputs import FinishedRun, LayerData, RunOutputs
 from layerprobe.probes import MASC
 
 # Variance thresholds by their names in rows; the last setting is one component.
-SETTINGS: dict[str, float | None] = {
-    "0.25": 0.25,
-    "0.5": 0.5,
-    "0.75": 0.75,
-    "0.9": 0.9,
-    "0.95": 0.95,
-    "0.99": 0.99,
-    "0.999": 0.999,
-    "1pc": None,
-}
+SETTINGS: dict[str, float | None] = {str(share): share for share in (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)}
+SETTINGS["1pc"] = None
 PAPER_SETTING = "0.99"  # of the paper's main results
+PAPER = {"probe": "masc", "setting": PAPER_SETTING}
 SETTING_PROBES = {
     name: MASC(components=1) if share is None else MASC(variance=share) for name, share in SETTINGS.items()
 }
@@ -56,23 +49,22 @@ def true_subspaces(finished: FinishedRun) -> pd.DataFrame:
     return _measure_layers(finished, "true")
 
 
-def latent_memorisation(finished: FinishedRun) -> pd.DataFrame:
+@measured_as("latent_memorisation", setting=PAPER_SETTING)
+def latent_memorisation(finished: FinishedRun) -> Records:
     """Measure MASC on a generalised network with subspaces of labels that are corrupted after training.
 
     The run has p = 0. The labels of each degree are those that a network trained at this degree with the same
     noise seed learns. The column degree of the rows is the degree of these labels.
     """
-    records: list[dict[str, Any]] = []
     corrupted = {degree: replace(finished, noisy=finished.labels_at(degree)) for degree in DEGREES}
     for layer, data in finished.outputs.items():
         for degree, run in corrupted.items():
             fitted = fit_probes(run, layer, data, MASC_PROBES, ["noisy"])
-            records += [{"degree": degree, **record} for record in probe_records(run, fitted, data)]
-    common = {"experiment": "latent_memorisation", "setting": PAPER_SETTING}
-    return tidy({**common, **record} for record in records)
+            yield from each(probe_records(run, fitted, data), degree=degree)
 
 
-def flipped_rows(finished: FinishedRun) -> pd.DataFrame:
+@measured_as("flipped_rows")
+def flipped_rows(finished: FinishedRun) -> Records:
     """Measure MASC and the network on the training rows whose label was flipped, and on the others.
 
     Flipped rows have a given label that differs from the true one. Accuracies on the split "flipped" are
@@ -84,27 +76,41 @@ def flipped_rows(finished: FinishedRun) -> pd.DataFrame:
     parts = [("flipped", "noisy", flipped, given), ("flipped", "true", flipped, truth)]
     parts.append(("unflipped", "true", ~flipped, truth))
 
-    def accuracies(predicted: np.ndarray) -> Iterator[dict[str, Any]]:
+    def accuracies(predicted: np.ndarray, **which: str) -> Records:
         for split, labels, rows, reference in parts:
             if rows.any():
                 value = (predicted[rows] == reference[rows]).mean()
-                yield {"split": split, "labels": labels, "metric": "accuracy", "value": value}
+                yield {**which, "split": split, "labels": labels, "metric": "accuracy", "value": value}
 
-    records: list[dict[str, Any]] = [{"metric": "flipped_share", "value": flipped.mean()}]
-    network = {"layer": "output", "probe": "network"}
-    own = finished.outputs.logits.train.argmax(1).numpy()
-    records += [{**network, **record} for record in accuracies(own)]
+    yield {"metric": "flipped_share", "value": flipped.mean()}
+    yield from accuracies(finished.outputs.logits.train.argmax(1).numpy(), layer="output", probe="network")
     for layer, data in finished.outputs.items():
         fitted = fit_probes(finished, layer, data, MASC_PROBES)
         for i, y, _ in predictions(fitted, data.train):
-            which = {
-                "layer": layer,
-                "probe": "masc",
-                "setting": PAPER_SETTING,
-                "fitted_on": fitted[i].fitted_on,
-            }
-            records += [{**which, **record} for record in accuracies(y.numpy())]
-    return tidy({"experiment": "flipped_rows", **record} for record in records)
+            which = {"layer": layer, "fitted_on": fitted[i].fitted_on, **PAPER}
+            yield from accuracies(y.numpy(), **which)
+
+
+@measured_as("controls")
+def controls(finished: FinishedRun) -> Records:
+    """Measure MASC at 0.99 on the untrained network, and the network at its best and at its last epoch.
+
+    The best epoch is the first with the highest test accuracy. It is chosen on the test data, so it is an
+    upper bound for early stopping. Where all labels are true, only noisy subspaces are measured. Published
+    weights have no history; their untrained network has initial weights of ours.
+    """
+    for layer, data in finished.outputs_of(finished.untrained()).items():
+        fitted = fit_probes(finished, layer, data, MASC_PROBES)
+        yield from each(probe_records(finished, fitted, data), setting="untrained")
+    if finished.spec.weights:  # trained elsewhere: no history
+        return
+    history = finished.run.history
+    best = int(history["test_accuracy"].argmax())  # the first of equals
+    for setting, row in (("best_epoch", best), ("last_epoch", len(history) - 1)):
+        which = {"layer": "output", "probe": "network", "setting": setting, "split": "test", "labels": "true"}
+        measured = history.iloc[row]
+        number = {"metric": "accuracy", "value": measured["test_accuracy"]}
+        yield {**which, "epoch": measured["epoch"], **number}
 
 
 def fit_probes(
@@ -114,21 +120,16 @@ def fit_probes(
     probes: Mapping[str, ClassifierMixin],
     fitted_on: Iterable[str] | None = None,
 ) -> list[FittedProbe]:
-    """Fit probes on one layer, without warnings of saturated subspaces: rows of components show saturation.
+    """Fit probes on one layer, by labels and then by probe.
+
+    Saturated subspaces give no warning: rows of components show saturation.
 
     Parameters
     ----------
-    finished : FinishedRun
-    layer : str
-    data : LayerData
-    probes : mapping of str to estimator
+    finished, layer, data, probes
+        Probes by name.
     fitted_on : iterable of {"noisy", "true"}, optional
         Labels of the fits; by default both where they differ.
-
-    Returns
-    -------
-    list of FittedProbe
-        By labels, then by probe.
     """
     differ = not np.array_equal(finished.noisy, finished.true)
     names = tuple(fitted_on or (("noisy", "true") if differ else ("noisy",)))
@@ -147,17 +148,15 @@ def probe_records(
 
     Parameters
     ----------
-    finished : FinishedRun
-    fitted : sequence of FittedProbe
-        Probes of `fit_probes`.
-    data : LayerData
+    finished, fitted, data
+        Probes of `fit_probes`, and the layer.
     """
     train, test = ({i: y for i, y, _ in predictions(fitted, X)} for X in data)
-    return [
-        {"layer": one.layer, "probe": one.name, "fitted_on": one.fitted_on, **record}
-        for i, one in enumerate(fitted)
-        for record in accuracy_records(finished, train[i], test[i])
-    ]
+    records = []
+    for i, one in enumerate(fitted):
+        which = {"layer": one.layer, "probe": one.name, "fitted_on": one.fitted_on}
+        records += each(accuracy_records(finished, train[i], test[i]), **which)
+    return records
 
 
 def accuracy_records(finished: FinishedRun, train: Tensor, test: Tensor) -> list[dict[str, Any]]:
@@ -166,10 +165,8 @@ def accuracy_records(finished: FinishedRun, train: Tensor, test: Tensor) -> list
     Parameters
     ----------
     finished : FinishedRun
-    train : Tensor of shape (n,)
-        Labels predicted for the training data; compared with the noisy and with the true labels.
-    test : Tensor of shape (m,)
-        Labels predicted for the test data.
+    train, test : Tensor of shape (n,) and (m,)
+        Predicted labels; those of the training data are compared with the noisy and with the true labels.
     """
     compared = [("train", name, train.numpy() == labels) for name, labels in finished.label_sets.items()]
     compared.append(("test", "true", test.numpy() == finished.test_labels))
@@ -184,13 +181,11 @@ def network_records(finished: FinishedRun, outputs: RunOutputs) -> list[dict[str
 
     Parameters
     ----------
-    finished : FinishedRun
-        The run, for its labels.
-    outputs : RunOutputs
+    finished, outputs
+        The run, for its labels, and the outputs of the network.
     """
     train, test = (logits.argmax(1) for logits in outputs.logits)
-    own = {"layer": "output", "probe": "network"}
-    return [{**own, **record} for record in accuracy_records(finished, train, test)]
+    return each(accuracy_records(finished, train, test), layer="output", probe="network")
 
 
 def _measure_layers(finished: FinishedRun, fitted_on: str) -> pd.DataFrame:
@@ -200,12 +195,11 @@ def _measure_layers(finished: FinishedRun, fitted_on: str) -> pd.DataFrame:
         accuracies = probe_records(finished, fitted, data)
         accuracies.sort(key=lambda record: record["split"] == "test")
         records += [{**record, "setting": record["probe"], "probe": "masc"} for record in accuracies]
-        which = {"layer": layer, "probe": "masc", "fitted_on": fitted_on}
-        records += [{**which, **record} for record in _components(fitted)]
-    return tidy({"experiment": f"{fitted_on}_subspaces", **record} for record in records)
+        records += each(_components(fitted), layer=layer, probe="masc", fitted_on=fitted_on)
+    return tidy(each(records, experiment=f"{fitted_on}_subspaces"))
 
 
-def _components(fitted: Sequence[FittedProbe]) -> Iterator[dict[str, Any]]:
+def _components(fitted: Sequence[FittedProbe]) -> Records:
     """Yield the number of components per class at each variance threshold."""
     for one in fitted:
         if SETTINGS[one.name] is not None:

@@ -1,6 +1,6 @@
 """Figures of best layers: thresholds, probes, gains over the network, optimisers, training images, cost."""
 
-from typing import TYPE_CHECKING
+from functools import partial
 
 import pandas as pd
 
@@ -9,33 +9,27 @@ from layerprobe.figures import PROBE_TITLES, RANGE, STYLES, Line, Panel, Style, 
 from layerprobe.paper.experiments.subspaces import SETTINGS
 from layerprobe.paper.figures.lines import (
     NETWORK_STYLES,
+    NETWORK_TITLES,
     PROBE_STYLES,
-    condition_axis,
-    condition_styles,
-    degree_names,
+    Axis,
+    draw_pairs,
     families,
-    lines_by,
-    network_lines,
-    probe_lines,
     subspace_rows,
 )
-from layerprobe.paper.figures.spec import FigureSpec
+from layerprobe.paper.figures.spec import Panels, register_figure
 from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.selection import (
-    OPTIMIZER_WORDS,
+    DEGREES,
+    LABELS,
     PAPER,
     accuracies,
     at_best_layer,
     hidden_layers,
     optimizers,
-    other_words,
     words,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-FITTED_ON = ("noisy", "true")
+OPTIMIZER_WORDS = {"optimizer", "learning_rate", "momentum"}  # in which SGD and Adam differ
 UNTRAINED = "MASC, untrained network"
 COSTS = {
     "fit_seconds": "seconds to fit",
@@ -50,209 +44,165 @@ GAINS: dict[str, tuple[str, Style]] = {
     "model_test": ("network, last epoch", NETWORK_STYLES["last_epoch"]),
     "model_peak_epoch_test": ("network, best epoch", NETWORK_STYLES["best_epoch"]),
 }
+EPOCHS = "Dashed, hollow: the network at its last epoch, and at the epoch of its highest test accuracy."
+BEST = "The best layer has the highest mean test accuracy: an upper bound where there are no test labels."
 
 
-def _thresholds(rows: pd.DataFrame) -> "Figure":
-    names = sorted(SETTINGS, key=lambda name: SETTINGS[name] or 0)  # one component first
-    shown = ["one" if SETTINGS[name] is None else f"{100 * float(name):g} %" for name in names]
-    masc = rows[rows["experiment"].isin(["noisy_subspaces", "true_subspaces"]) & rows["probe"].eq("masc")]
-    panels = []
-    for title, of in families(accuracies(masc)):
-        for fitted_on in FITTED_ON:
-            here = of[of["fitted_on"] == fitted_on]
-            best = at_best_layer(here, ["condition", "setting"])
-            lines = lines_by(best, "condition", condition_styles(here), "setting", names)
-            label = "share of variance; one: a single component"
-            panels.append(Panel(f"{title}: {fitted_on} subspaces", lines, "test accuracy", shown, label))
-    return draw_panels(panels, _even_columns(panels))
+def _network(rows: pd.DataFrame, family: str, axis: Axis) -> list[Line]:
+    """Return the network's test accuracy at its last and best epoch, from the rows of controls."""
+    own = rows[(rows["experiment"] == "controls") & (rows["family"] == family) & (rows["probe"] == "network")]
+    return axis.lines(own, "setting", NETWORK_STYLES, NETWORK_TITLES, "network")
 
 
-def _probes(rows: pd.DataFrame) -> "Figure":
-    panels = []
-    for title, of in families(hidden_layers(accuracies(rows[rows["experiment"] == "probes"]))):
-        x, order, options = condition_axis(of)
-        for fitted_on in FITTED_ON:
-            best = at_best_layer(of[of["fitted_on"] == fitted_on], ["probe", "condition"])
-            lines = probe_lines(best, x, order) + network_lines(rows, title, x, order)
-            panels.append(Panel(f"{title}: fitted on {fitted_on} labels", lines, "test accuracy", **options))
-    return draw_panels(panels, _even_columns(panels))
-
-
-def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> "Figure":
-    """Draw Table 1: MASC at its best layer against the network; hollow grey markers are published numbers."""
-    panels = []
+@register_figure(
+    "gains",
+    "MASC at its best layer against the network itself",
+    f"The accuracies behind Tables 1 and 5, the input among the layers of MASC; the untrained network "
+    f"without it. {BEST} {EPOCHS} Grey, hollow, where given: published numbers.",
+    "noisy_subspaces",
+    "true_subspaces",
+    "controls",
+    published=True,
+    degrees=DEGREES,
+)
+def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
     for title, of in families(rows[rows["experiment"] == "noisy_subspaces"]):
-        x, order, options = condition_axis(of)
-        parts = [_masc(rows, title, name).assign(line=f"MASC, {name} subspaces") for name in FITTED_ON]
-        parts.append(_untrained(rows, title).assign(line=UNTRAINED))
+        axis, masc = Axis.of_conditions(of), rows[(rows["family"] == title) & (rows["probe"] == "masc")]
+        parts = [
+            accuracies(subspace_rows(masc, name)).assign(line=f"MASC, {name} subspaces") for name in LABELS
+        ]
+        untrained = masc[(masc["setting"] == "untrained") & (masc["fitted_on"] == "noisy")]
+        parts.append(hidden_layers(accuracies(untrained)).assign(line=UNTRAINED))
         best = at_best_layer(pd.concat(parts), ["line", "condition"])
-        lines = lines_by(best, "line", {**dict(GAINS.values()), UNTRAINED: STYLES[4]}, x, order)
-        lines += network_lines(rows, title, x, order)
-        if published is not None:
-            shown = {line.label: line.style for line in lines}
+        lines = axis.lines(best, "line", {**dict(GAINS.values()), UNTRAINED: STYLES[4]})
+        lines += _network(rows, title, axis)
+        if published is not None and axis.column == "corruption":
             theirs = published[published["pair"] == of["pair"].iloc[0]]
-            theirs = theirs.assign(condition=degree_names(theirs["corruption"]))
-            known = [
-                theirs.assign(line=label, value=theirs[column])
-                for column, (label, _) in GAINS.items()
-                if column in theirs and label in shown
-            ]
+            shown = {line.label for line in lines}
+            known = {
+                column: label for column, (label, _) in GAINS.items() if column in theirs and label in shown
+            }
+            numbers = theirs.rename(columns=known).melt(["corruption"], [*known.values()], "line")
             titles = {label: f"published: {label}" for label in shown}
-            if known and x == "corruption":
-                drawn = pd.concat(known)
-                styles = {label: shown[label] for label in drawn["line"].unique()}
-                lines += lines_by(drawn, "line", styles, x, order, titles, "published")
-        panels.append(Panel(title, lines, "test accuracy", **options))
-    return draw_panels(panels)
+            lines += axis.lines(numbers, "line", dict(GAINS.values()), titles, "published")
+        yield axis.panel(title, lines)
 
 
-def _optimizers(rows: pd.DataFrame) -> "Figure":
-    """Draw the network, and MASC at its best hidden layer, for runs that differ in the optimiser only."""
-    kinds = [other_words(variant, OPTIMIZER_WORDS) for variant in rows["variant"]]
-    rows = rows.assign(kind=kinds, optimizer=optimizers(rows))
-    styles = {"sgd": STYLES[0], "adam": STYLES[1]}
-    titles = {name: name.upper() if name == "sgd" else "Adam" for name in styles}
-    panels = []
-    for pair, of in rows[rows["corruption"].notna()].groupby("pair", sort=False):
-        both = [one for _, one in of.groupby("kind", sort=False) if len(set(one["optimizer"])) > 1]
-        for one in both:
-            tests = accuracies(subspace_rows(one, "noisy"))
-            masc = hidden_layers(tests[tests["probe"] == "masc"])
-            best = at_best_layer(masc, ["optimizer", "condition"])
-            network = tests[tests["probe"] == "network"]
-            x, order, options = condition_axis(one)
-            lines = lines_by(
-                best, "optimizer", styles, x, order, {k: f"MASC, {v}" for k, v in titles.items()}
-            )
-            own = {name: f"network, {title}" for name, title in titles.items()}
-            lines += lines_by(network, "optimizer", styles, x, order, own, "network")
-            panels.append(Panel(str(pair), lines, "test accuracy", **options))
-    return draw_panels(panels)
-
-
-def _training_images(rows: pd.DataFrame) -> "Figure":
-    """Draw the network, MASC and its baselines over the number of training images."""
+@register_figure(
+    "training_images",
+    "MASC and the network over the number of training images",
+    f"Fitted on noisy labels. {BEST} {EPOCHS} The untrained network is without its input.",
+    "noisy_subspaces",
+    "controls",
+)
+def _training_images(rows: pd.DataFrame) -> Panels:
     changed = rows["variant"].map(lambda variant: bool({"optimizer", "edit"} & set(words(variant))))
     rows = rows[~changed & rows["corruption"].notna()]
     sizes = rows["subset"].astype(float).fillna(rows["pair"].map({n: p.train_size for n, p in PAIRS.items()}))
     rows = rows.assign(images=sizes)
-    panels = []
-    for (pair, condition), of in rows.groupby(["pair", "condition"], sort=False):
-        if of["images"].nunique() < 2:
-            continue
+    axis = Axis("images", options={"xlabel": "training images", "xscale": "log"})
+    styles = dict(zip(("MASC, best layer", "MASC, raw input", UNTRAINED), STYLES[:5:2], strict=True))
+    cells = rows.groupby(["pair", "condition"], sort=False)
+    compared = [(cell, of) for cell, of in cells if len(set(of["images"])) > 1]
+    if not compared:
+        raise MissingRowsError("training_images needs runs of a pair and degree at two numbers of images")
+    for (pair, condition), of in compared:
         tests = accuracies(of)
         masc = tests[(tests["probe"] == "masc") & (tests["fitted_on"] == "noisy")]
         trained = masc[(masc["experiment"] == "noisy_subspaces") & (masc["setting"] == PAPER["setting"])]
-        network = tests[(tests["experiment"] == "controls") & (tests["probe"] == "network")]
-        parts = {
-            "MASC, best layer": at_best_layer(trained, ["images"]),
-            "MASC, raw input": trained[trained["layer"] == "input"],
-            UNTRAINED: at_best_layer(hidden_layers(masc[masc["setting"] == "untrained"]), ["images"]),
-            "network, last epoch": network[network["setting"] == "last_epoch"],
-            "network, best epoch": network[network["setting"] == "best_epoch"],
-        }
-        every = pd.concat(part.assign(line=name) for name, part in parts.items())
-        styles = dict(zip(list(parts)[:3], (STYLES[0], STYLES[2], STYLES[4]), strict=True))
-        lines = lines_by(every, "line", styles, "images")
-        own = {f"network, {name.replace('_', ' ')}": style for name, style in NETWORK_STYLES.items()}
-        lines += lines_by(every, "line", own, "images", kind="network")
-        title = f"{pair}, {condition}"
-        panels.append(Panel(title, lines, "test accuracy", xlabel="training images", xscale="log"))
-    if not panels:
-        raise MissingRowsError("training_images needs runs of a pair and degree at two numbers of images")
-    return draw_panels(panels, spread="range over runs")
+        untrained = hidden_layers(masc[masc["setting"] == "untrained"])
+        parts = [at_best_layer(trained, ["images"]), trained[trained["layer"] == "input"]]
+        parts.append(at_best_layer(untrained, ["images"]))
+        every = pd.concat(part.assign(line=name) for name, part in zip(styles, parts, strict=True))
+        lines = axis.lines(every, "line", styles) + _network(of, of["family"].iloc[0], axis)
+        yield axis.panel(f"{pair}, {condition}", lines)
 
 
-def _cost(rows: pd.DataFrame) -> "Figure":
-    """Draw the costs of a probe on all layers of a pair, without probes that were left out on a layer."""
+@register_figure(
+    "thresholds",
+    "Test accuracy of MASC at its best layer, by variance threshold",
+    f"From one component per class to 99.9 % of the variance. {BEST}",
+    "noisy_subspaces",
+    also=("true_subspaces",),
+    layout=draw_pairs,
+)
+def _thresholds(rows: pd.DataFrame) -> Panels:
+    names = sorted(SETTINGS, key=lambda name: SETTINGS[name] or 0)  # one component first
+    shown = ["one" if SETTINGS[name] is None else f"{100 * float(name):g} %" for name in names]
+    label = "share of variance; one: a single component"
+    axis = Axis("setting", names, {"names": shown, "xlabel": label})
+    masc = rows[rows["experiment"].isin(["noisy_subspaces", "true_subspaces"]) & rows["probe"].eq("masc")]
+    for title, of in families(accuracies(masc)):
+        for fitted_on in LABELS:
+            best = at_best_layer(of[of["fitted_on"] == fitted_on], ["condition", "setting"])
+            yield axis.panel(f"{title}: {fitted_on} subspaces", axis.by_condition(best))
+
+
+@register_figure(
+    "probes",
+    "Test accuracy of every probe at its best layer",
+    f"Fitted on noisy and on true labels, the input left out. {BEST} {EPOCHS}",
+    "probes",
+    "controls",
+    layout=draw_pairs,
+)
+def _probes(rows: pd.DataFrame) -> Panels:
+    for title, of in families(hidden_layers(accuracies(rows[rows["experiment"] == "probes"]))):
+        axis = Axis.of_conditions(of)
+        for fitted_on in LABELS:
+            best = at_best_layer(of[of["fitted_on"] == fitted_on], ["probe", "condition"])
+            lines = axis.lines(best, "probe", PROBE_STYLES, PROBE_TITLES) + _network(rows, title, axis)
+            yield axis.panel(f"{title}: fitted on {fitted_on} labels", lines)
+
+
+@register_figure(
+    "optimizers",
+    "SGD against Adam",
+    "Test accuracy of the network (dashed, hollow) and of MASC with noisy subspaces at its best hidden "
+    "layer, by optimiser.",
+    "noisy_subspaces",
+)
+def _optimizers(rows: pd.DataFrame) -> Panels:
+    rows = rows[rows["corruption"].notna()]
+    kinds = [
+        str({name: value for name, value in words(variant).items() if name not in OPTIMIZER_WORDS})
+        for variant in rows["variant"]
+    ]
+    styles, titles = {"sgd": STYLES[0], "adam": STYLES[1]}, {"sgd": "SGD", "adam": "Adam"}
+    groups = rows.assign(kind=kinds, optimizer=optimizers(rows)).groupby(["pair", "kind"], sort=False)
+    for (pair, _), of in groups:
+        if len(set(of["optimizer"])) > 1:  # runs that differ in the optimiser only
+            tests = accuracies(subspace_rows(of, "noisy"))
+            masc = hidden_layers(tests[tests["probe"] == "masc"])
+            best, axis = at_best_layer(masc, ["optimizer", "condition"]), Axis.of_conditions(of)
+            lines = axis.lines(best, "optimizer", styles, {k: f"MASC, {v}" for k, v in titles.items()})
+            network, own = tests[tests["probe"] == "network"], {k: f"network, {v}" for k, v in titles.items()}
+            lines += axis.lines(network, "optimizer", styles, own, "network")
+            yield axis.panel(str(pair), lines)
+
+
+@register_figure(
+    "cost",
+    "Cost of fitting and predicting, all layers of a network together",
+    "Measured seconds, and FLOPs by formula, for all training and all test rows, summed over the layers; "
+    "means over runs. A probe that was left out on a layer has no point: see the table `cost`.",
+    "cost",
+    layout=partial(draw_panels, columns=2),
+)
+def _cost(rows: pd.DataFrame) -> Panels:
     rows = rows[rows["layer"] != ""]
     titles = list(dict.fromkeys(rows["family"]))
-    every = rows.groupby("family")["layer"].nunique()
-    panels = []
+    layers = rows.groupby("family")["layer"].nunique()
     for metric, title in COSTS.items():
-        of = rows[rows["metric"] == metric]
-        layers = of.groupby(["family", "probe", "layer"], sort=False)["value"].agg(RANGE)
-        total = layers.groupby(["family", "probe"], sort=False).agg(["sum", "size"])
-        complete = total[("mean", "size")] == every.reindex(total.index.get_level_values("family")).to_numpy()
         lines = []
         for probe, style in PROBE_STYLES.items():
-            chosen = total[complete & (total.index.get_level_values("probe") == probe)]
-            spans = pd.DataFrame({name: chosen[name, "sum"] for name in RANGE}).droplevel("probe")
+            of = rows[(rows["metric"] == metric) & (rows["probe"] == probe)]
+            costs = (
+                of.groupby(["family", "layer"], sort=False)["value"].agg(RANGE).groupby("family", sort=False)
+            )
+            spans = costs.sum()[costs.size() == layers.reindex(costs.size().index)]
             spans = spans[spans["mean"] > 0]  # a logarithmic axis cannot show a cost of zero
             spans.index = pd.Index([float(titles.index(family)) for family in spans.index])
             if len(spans):
                 lines.append(Line(PROBE_TITLES[probe], style, spans, "marker"))
-        panels.append(Panel(title, lines, title, titles, yscale="log"))
-    return draw_panels(panels, 2)
-
-
-def _masc(rows: pd.DataFrame, family: str, fitted_on: str) -> pd.DataFrame:
-    """Return the test accuracies of MASC at the paper's threshold."""
-    of_family = rows[(rows["family"] == family) & (rows["probe"] == "masc")]
-    return accuracies(subspace_rows(of_family, fitted_on))
-
-
-def _untrained(rows: pd.DataFrame, family: str) -> pd.DataFrame:
-    """Return the test accuracies of MASC with noisy subspaces on the hidden layers of untrained networks."""
-    of = rows[(rows["family"] == family) & (rows["setting"] == "untrained") & (rows["fitted_on"] == "noisy")]
-    return hidden_layers(accuracies(of))
-
-
-def _even_columns(panels: list[Panel]) -> int:
-    """Return a number of columns that keeps the two panels of a family side by side."""
-    return 2 if len(panels) <= 6 else 4
-
-
-_EPOCHS = "Dashed, hollow: the network at its last epoch, and at the epoch of its highest test accuracy."
-_BEST = "The best layer has the highest mean test accuracy: an upper bound where there are no test labels."
-_DEGREES = (0.2, 0.4, 0.6, 0.8)
-CONDITION_FIGURES = [
-    FigureSpec(
-        "gains",
-        "MASC at its best layer against the network itself",
-        f"The accuracies behind Tables 1 and 5, the input among the layers of MASC; the untrained network "
-        f"without it. {_BEST} {_EPOCHS} Grey, hollow, where given: published numbers.",
-        ("noisy_subspaces", "true_subspaces", "controls"),
-        _gains,
-        published=True,
-        degrees=_DEGREES,
-    ),
-    FigureSpec(
-        "training_images",
-        "MASC and the network over the number of training images",
-        f"Fitted on noisy labels. {_BEST} {_EPOCHS} The untrained network is without its input.",
-        ("noisy_subspaces", "controls"),
-        _training_images,
-    ),
-    FigureSpec(
-        "thresholds",
-        "Test accuracy of MASC at its best layer, by variance threshold",
-        f"From one component per class to 99.9 % of the variance. {_BEST}",
-        ("noisy_subspaces",),
-        _thresholds,
-        also=("true_subspaces",),
-    ),
-    FigureSpec(
-        "probes",
-        "Test accuracy of every probe at its best layer",
-        f"Fitted on noisy and on true labels, the input left out. {_BEST} {_EPOCHS}",
-        ("probes", "controls"),
-        _probes,
-    ),
-    FigureSpec(
-        "optimizers",
-        "SGD against Adam",
-        "Test accuracy of the network (dashed, hollow) and of MASC with noisy subspaces at its best hidden "
-        "layer, by optimiser.",
-        ("noisy_subspaces",),
-        _optimizers,
-    ),
-    FigureSpec(
-        "cost",
-        "Cost of fitting and predicting, all layers of a network together",
-        "Measured seconds, and FLOPs by formula, for all training and all test rows, summed over the layers; "
-        "means over runs. A probe that was left out on a layer has no point: see the table `cost`.",
-        ("cost",),
-        _cost,
-    ),
-]
+        yield Panel(title, lines, title, titles, yscale="log")

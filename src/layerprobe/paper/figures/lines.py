@@ -1,21 +1,25 @@
-"""From tidy rows to the lines of a figure: families of runs, conditions, styles, means with ranges."""
+"""From tidy rows to the lines of a figure: families of runs, conditions, styles, axes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, cycle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from layerprobe.figures import PROBE_TITLES, STYLES, Kind, Line, Style
-from layerprobe.paper.selection import PAPER
+from layerprobe.figures import RANGE, STYLES, Kind, Line, Panel, Style, draw_panels
+from layerprobe.paper.selection import EVERY_DEGREE, PAPER
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 HUMAN = ", human labels"  # suffix of the title of a family trained on human labels
-PAPER_DEGREES = ["p = 0", "p = 0.2", "p = 0.4", "p = 0.6", "p = 0.8", "p = 1"]
 PROBE_STYLES: dict[str, Style] = dict(
     zip(["masc", "ncm", "logistic", "lda", "qda", "knn", "velpic", "masc_1pc"], STYLES, strict=False)
 )
-DEGREE_LABEL, DEGREE_TICKS = "corruption degree p", (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+DEGREE_STYLES = dict(zip([f"p = {p:g}" for p in EVERY_DEGREE], STYLES, strict=False))
 NETWORK_STYLES: dict[str, Style] = {"last_epoch": ("#333333", ">"), "best_epoch": ("#333333", "*")}
+NETWORK_TITLES = {"last_epoch": "network, last epoch", "best_epoch": "network, best epoch"}
 
 
 def degree_names(degrees: pd.Series) -> pd.Series:
@@ -59,41 +63,14 @@ def conditions(rows: pd.DataFrame) -> list[str]:
     return list(unique["condition"])
 
 
-def condition_axis(rows: pd.DataFrame) -> tuple[str, list[str] | None, dict[str, Any]]:
-    """Return the axis of conditions: the number line of degrees, or the names of human labels.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows of one family.
-
-    Returns
-    -------
-    x, order
-        As in `span`.
-    options : dict
-        Keywords of `layerprobe.figures.Panel`.
-    """
-    if rows["corruption"].notna().any():
-        return "corruption", None, {"xlabel": DEGREE_LABEL, "ticks": DEGREE_TICKS}
-    names = conditions(rows)
-    return "condition", names, {"names": names}
-
-
 def condition_styles(rows: pd.DataFrame) -> dict[str, Style]:
     """Return a style per condition; the paper's degrees have the same one in every figure."""
     names = conditions(rows)
-    fixed = dict(zip(PAPER_DEGREES, STYLES, strict=False))
     # Other conditions first take styles that no degree of the paper has, then unused ones.
-    others = [*STYLES[len(fixed) :], *STYLES]
-    used = [fixed[name] for name in names if name in fixed]
+    others = [*STYLES[len(DEGREE_STYLES) :], *STYLES]
+    used = [DEGREE_STYLES[name] for name in names if name in DEGREE_STYLES]
     rest = chain([style for style in others if style not in used], cycle(STYLES))
-    return {name: fixed[name] if name in fixed else next(rest) for name in names}
-
-
-def layers_of(rows: pd.DataFrame) -> list[str]:
-    """Return the layers in rows in their order, without the network's output."""
-    return [layer for layer in rows["layer"].unique() if layer not in ("output", "")]
+    return {name: DEGREE_STYLES[name] if name in DEGREE_STYLES else next(rest) for name in names}
 
 
 def subspace_rows(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
@@ -104,9 +81,7 @@ def subspace_rows(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
     Parameters
     ----------
     rows : DataFrame
-        Rows of `with_names`.
     fitted_on : {"noisy", "true"}
-        Labels of the subspaces.
     """
     selected = rows[rows["experiment"] == f"{fitted_on}_subspaces"]
     if fitted_on == "true":
@@ -115,89 +90,100 @@ def subspace_rows(rows: pd.DataFrame, fitted_on: str) -> pd.DataFrame:
     return selected[(selected["setting"] == PAPER["setting"]) | (selected["probe"] == "network")]
 
 
-def span(rows: pd.DataFrame, x: str, order: Iterable[str] | None = None) -> pd.DataFrame:
-    """Return mean, min and max of the column value by horizontal position.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        With a column "value".
-    x : str
-        The column along the horizontal axis.
-    order : iterable of str, optional
-        Values of this column at positions 0, 1, ...; other values are left out. By default the positions are
-        the values themselves.
-
-    Returns
-    -------
-    DataFrame
-        Columns mean, min, max; the index holds positions in ascending order.
-    """
-    spans = rows.groupby(x)["value"].agg(["mean", "min", "max"]).astype(float)
-    if order is not None:
-        position = {name: i for i, name in enumerate(order)}
-        spans = spans[[name in position for name in spans.index]]
-        spans.index = spans.index.map(position)
-    spans.index = pd.Index(spans.index, dtype=float)
-    return spans.sort_index()
+def draw_pairs(panels: Sequence[Panel]) -> "Figure":
+    """Draw panels of which each family has two; they stay side by side."""
+    return draw_panels(panels, 2 if len(panels) <= 6 else 4)
 
 
-def lines_by(
-    rows: pd.DataFrame,
-    column: str,
-    styles: Mapping[str, Style],
-    x: str,
-    order: Sequence[str] | None = None,
-    titles: Mapping[str, str] | None = None,
-    kind: Kind = "probe",
-) -> list[Line]:
-    """Return one line for each value of a column, without lines that have no point.
+@dataclass(frozen=True)
+class Axis:
+    """The horizontal axis of panels, and the lines along it."""
 
-    Parameters
-    ----------
-    rows : DataFrame
-        With a column "value".
-    column : str
-    styles : mapping of str to (str, str)
-        Style of each value; its order is that of the lines.
-    x, order
-        As in `span`.
-    titles : mapping of str to str, optional
-        Labels of the values in the legend; by default the values themselves.
-    kind : {"probe", "network", "published"}
-    """
-    titles = titles or {}
-    lines = [
-        Line(titles.get(value, value), style, span(rows[rows[column] == value], x, order), kind)
-        for value, style in styles.items()
-    ]
-    return [line for line in lines if len(line.span)]
+    column: str  # of the rows
+    order: Sequence[str] | None = None  # its values at the positions 0, 1, ...; by default numbers
+    options: Mapping[str, Any] = field(default_factory=dict)  # keywords of `Panel`
 
+    @classmethod
+    def of_layers(cls, rows: pd.DataFrame) -> "Axis":
+        """Return the axis of the layers in rows, in their order, without the network's output."""
+        layers = [layer for layer in rows["layer"].unique() if layer not in ("output", "")]
+        return cls("layer", layers, {"names": layers})
 
-def probe_lines(rows: pd.DataFrame, x: str, order: Sequence[str] | None = None) -> list[Line]:
-    """Return one line per probe.
+    @classmethod
+    def of_conditions(cls, rows: pd.DataFrame) -> "Axis":
+        """Return the number line of degrees, or the names of human labels, for the rows of a family."""
+        if rows["corruption"].notna().any():
+            return cls("corruption", options={"xlabel": "corruption degree p", "ticks": EVERY_DEGREE})
+        names = conditions(rows)
+        return cls("condition", names, {"names": names})
 
-    Parameters
-    ----------
-    rows : DataFrame
-        With the columns probe and value.
-    x, order
-        As in `span`.
-    """
-    return lines_by(rows, "probe", PROBE_STYLES, x, order, PROBE_TITLES)
+    def lines(
+        self,
+        rows: pd.DataFrame,
+        column: str,
+        styles: Mapping[str, Style],
+        titles: Mapping[str, str] | None = None,
+        kind: Kind = "probe",
+    ) -> list[Line]:
+        """Return one line for each value of a column, without lines that have no point.
 
+        Parameters
+        ----------
+        rows : DataFrame
+            With a column "value".
+        column : str
+        styles : mapping of str to (str, str)
+            Style of each value; its order is that of the lines.
+        titles : mapping of str to str, optional
+            Labels of the values in the legend; by default the values themselves.
+        kind : {"probe", "network", "published", "bar"}
+        """
+        lines = []
+        for value, style in styles.items():
+            span = self._span(rows[rows[column] == value])
+            if len(span):
+                lines.append(Line((titles or {}).get(value, value), style, span, kind))
+        return lines
 
-def network_lines(rows: pd.DataFrame, family: str, x: str, order: Sequence[str] | None) -> list[Line]:
-    """Return the network's test accuracy at its last and best epoch by condition, from the rows of controls.
+    def by_condition(
+        self,
+        rows: pd.DataFrame,
+        dashed: pd.DataFrame | None = None,
+        label: str = "",
+        styles: Mapping[str, Style] | None = None,
+    ) -> list[Line]:
+        """Return one line per condition, and optionally dashed ones of other rows.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows of `with_names`, of any family.
-    family : str
-    x, order
-        As in `span`.
-    """
-    own = rows[(rows["experiment"] == "controls") & (rows["family"] == family) & (rows["probe"] == "network")]
-    titles = {"last_epoch": "network, last epoch", "best_epoch": "network, best epoch"}
-    return lines_by(own, "setting", NETWORK_STYLES, x, order, titles, "network")
+        Parameters
+        ----------
+        rows, dashed : DataFrame
+        label : str
+            Of the dashed lines.
+        styles : mapping of str to (str, str), optional
+            By default `condition_styles`.
+        """
+        styles = styles or condition_styles(rows if dashed is None else pd.concat([rows, dashed]))
+        lines = self.lines(rows, "condition", styles)
+        if dashed is not None:
+            lines += self.lines(dashed, "condition", styles, dict.fromkeys(styles, label), "network")
+        return lines
+
+    def panel(self, title: str, lines: list[Line], ylabel: str = "test accuracy", **options: Any) -> Panel:
+        """Return a panel with this axis.
+
+        Parameters
+        ----------
+        title, lines, ylabel, **options
+            See `Panel`.
+        """
+        return Panel(title, lines, ylabel, **{**self.options, **options})
+
+    def _span(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return mean, min and max of the column value by ascending position."""
+        spans = rows.groupby(self.column)["value"].agg(RANGE).astype(float)
+        if self.order is not None:
+            position = {name: i for i, name in enumerate(self.order)}
+            spans = spans[[name in position for name in spans.index]]
+            spans.index = spans.index.map(position)
+        spans.index = pd.Index(spans.index, dtype=float)
+        return spans.sort_index()

@@ -1,22 +1,25 @@
-"""The description of one figure: it checks the rows, draws the figure and writes its scale below it."""
+"""The registry of figures: each checks its rows, is drawn from them and has its scale below it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
 from layerprobe.errors import InputError, MissingRowsError
-from layerprobe.figures import add_headline_and_footer
+from layerprobe.figures import Panel, add_headline_and_footer, draw_panels
 from layerprobe.paper.figures.lines import with_names
-from layerprobe.paper.pairs import PAIRS, PAPER_PAIRS
+from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
-from layerprobe.paper.selection import MEDIUM
+from layerprobe.paper.selection import MEDIUM, pair_places
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Frame = pd.DataFrame
+Panels = Iterator[Panel]
+Layout = Callable[[list[Panel]], "Figure"]
+Plot = TypeVar("Plot", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -64,23 +67,47 @@ class FigureSpec:
         InputError
             If required columns are missing.
         """
-        frame = self._shown(_of_pair(self._frame(rows, history), pair))
-        present = set() if self.history else set(frame["experiment"])
-        if missing := [name for name in self.needs if name not in present]:
-            of_pair = f" of {pair}" if pair else ""
-            raise MissingRowsError(
-                f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no "
-                f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
-            )
-        shown = frame if self.history else frame[frame["experiment"].isin([*self.needs, *self.also])]
-        arguments = (with_names(shown), published) if self.published else (with_names(shown),)
-        footer = " ".join(filter(None, (_scale(shown), self._missing(shown))))
-        return add_headline_and_footer(self.plot(*arguments), self.title, footer)
+        frame = self._shown(self._frame(rows, history, pair))
+        if not self.history:
+            if missing := [name for name in self.needs if name not in set(frame["experiment"])]:
+                of_pair = f" of {pair}" if pair else ""
+                raise MissingRowsError(
+                    f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no "
+                    f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
+                )
+            frame = frame[frame["experiment"].isin([*self.needs, *self.also])]
+        figure = self.plot(with_names(frame), *([published] if self.published else []))
+        footer = " ".join(filter(None, (_scale(frame), self._missing(frame))))
+        return add_headline_and_footer(figure, self.title, footer)
 
     @property
     def numbered(self) -> bool:
         """Whether it has the number of a figure of the paper."""
         return self.name.startswith("figure")
+
+    def _frame(self, rows: Frame | None, history: Frame | None, pair: str | None) -> Frame:
+        """Return the rows or histories of independent runs of a pair, or of all in the order of `PAIRS`."""
+        frame, kind = (history, "training histories") if self.history else (rows, "rows")
+        columns = RUN if self.history else COLUMNS
+        if frame is None or frame.empty:
+            raise MissingRowsError(
+                f"{self.name} is drawn from {kind}, and there are none. Train and measure runs first."
+            )
+        if missing := [name for name in columns if name not in frame]:
+            raise InputError(
+                f"{self.name} expects {kind} with the columns {', '.join(columns)}; missing: {missing}"
+            )
+        frame = independent(frame.iloc[pair_places(frame).argsort(kind="stable")])
+        if frame.empty:
+            raise MissingRowsError(
+                "no row is of a run with a seed; train runs whose seeds derive from one seed"
+            )
+        chosen = frame if pair is None else frame[frame["pair"] == pair]
+        if chosen.empty:
+            raise MissingRowsError(
+                f"no rows of the pair {pair!r}; there are rows of {', '.join(frame['pair'].unique())}"
+            )
+        return chosen
 
     def _shown(self, frame: Frame) -> Frame:
         """Return the rows of the pairs and degrees that the figure shows."""
@@ -88,8 +115,7 @@ class FigureSpec:
         if self.pairs:
             shown = shown[shown["pair"].isin(self.pairs)]
         if self.numbered:
-            low, high = min(self.degrees), max(self.degrees)
-            shown = shown[shown["corruption"].between(low, high)]
+            shown = shown[shown["corruption"].between(self.degrees[0], self.degrees[-1])]
         if shown.empty:
             what = f"shows {', '.join(self.pairs)}" if self.pairs else "shows other pairs and degrees"
             there = ", ".join(frame["pair"].unique())
@@ -104,7 +130,7 @@ class FigureSpec:
         pairs = self.pairs or PAPER_PAIRS
         if not self.degrees or not shown["pair"].isin(pairs).any():
             return ""
-        needed = shown if self.history else shown[shown["experiment"].isin([self.needs[0], *self.also])]
+        needed = shown[shown["experiment"].isin([self.needs[0], *self.also])]
         there = set(zip(needed["pair"], needed["corruption"], strict=True))
         parts = []
         for pair in pairs:
@@ -113,30 +139,42 @@ class FigureSpec:
             parts += [pair if whole else f"{pair} at p = {', '.join(degrees)}"] if degrees else []
         return f"Not run: {'; '.join(parts)}." if parts else ""
 
-    def _frame(self, rows: Frame | None, history: Frame | None) -> Frame:
-        frame, kind = (history, "training histories") if self.history else (rows, "rows")
-        columns = RUN if self.history else COLUMNS
-        if frame is None or frame.empty:
-            raise MissingRowsError(
-                f"{self.name} is drawn from {kind}, and there are none. Train and measure runs first."
-            )
-        if missing := [name for name in columns if name not in frame]:
-            raise InputError(
-                f"{self.name} expects {kind} with the columns {', '.join(columns)}; missing: {missing}"
-            )
-        places = frame["pair"].map({name: place for place, name in enumerate(PAIRS)})
-        return independent(frame.iloc[places.fillna(len(PAIRS)).argsort(kind="stable")])
+
+FIGURES: dict[str, FigureSpec] = {}
 
 
-def _of_pair(frame: Frame, pair: str | None) -> Frame:
-    if frame.empty:
-        raise MissingRowsError("no row is of a run with a seed; train runs whose seeds derive from one seed")
-    chosen = frame if pair is None else frame[frame["pair"] == pair]
-    if chosen.empty:
-        raise MissingRowsError(
-            f"no rows of the pair {pair!r}; there are rows of {', '.join(frame['pair'].unique())}"
-        )
-    return chosen
+def register_figure(
+    name: str,
+    title: str,
+    caption: str,
+    *needs: str,
+    layout: Layout | None = draw_panels,
+    options: dict[str, Any] | None = None,
+    **spec: Any,
+) -> Callable[[Plot], Plot]:
+    """Register a function that yields the panels of a figure; a number of the paper begins its title.
+
+    Parameters
+    ----------
+    name, title, caption, *needs, **spec
+        See `FigureSpec`.
+    layout : callable, optional
+        Draw the panels; None if the function draws them.
+    options : dict, optional
+        Further arguments of the function.
+    """
+
+    def register(plot: Plot) -> Plot:
+        def draw(*frames: Frame | None) -> "Figure":
+            drawn = plot(*frames, **(options or {}))
+            return layout(list(drawn)) if layout else drawn
+
+        number = name.removeprefix("figure")
+        headline = title if number == name else f"Figure {number}: {title[0].lower()}{title[1:]}"
+        FIGURES[name] = FigureSpec(name, headline, caption, needs, draw, **spec)
+        return plot
+
+    return register
 
 
 def _scale(frame: Frame) -> str:

@@ -60,9 +60,8 @@ def _read(name: str) -> pd.DataFrame:
 
 @cache
 def _read_once(name: str) -> pd.DataFrame:
-    rows = pd.read_csv(
-        io.StringIO(_text(f"{name}.csv")), dtype=str
-    )  # the parser of pandas may lose the last bit
+    # As text: the parser of pandas may lose the last bit of a number.
+    rows = pd.read_csv(io.StringIO(_text(f"{name}.csv")), dtype=str)
     return rows.astype({column: float for column in rows if column not in TEXTS})
 
 

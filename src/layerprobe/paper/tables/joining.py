@@ -10,8 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
-from layerprobe.paper.pairs import PAIRS
-from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means, words
+from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means, pair_places, words
 
 Frame = pd.DataFrame
 Make = TypeVar("Make", bound=Callable[..., pd.DataFrame])
@@ -28,7 +27,7 @@ class Table:
     # From rows and histories, either of which may be empty, to the table, with the columns pair, corruption,
     # variant and scale first. Accuracies and gains are shares, differences are in points.
     build: Callable[[Frame, Frame], Frame]
-    needs_history: bool = False  # whether it is of the histories instead of the rows
+    history: bool = False  # whether it is of the histories instead of the rows
     # From the table to a table of texts for reading, in place of `layerprobe.paper.tables.readable`.
     layout: Callable[[Frame], Frame] | None = None
 
@@ -112,8 +111,7 @@ def joined(
 
     Parameters
     ----------
-    left, right : DataFrame
-    keys : sequence of str
+    left, right, keys
     validate : {"one_to_one", "many_to_one"}
     """
     places = ["left_place", "right_place"]
@@ -157,9 +155,9 @@ def ordered(table: Frame) -> Frame:
     table = table.assign(scale=table["variant"].map(scale).astype(object))
     if "seeds" in table:
         table.loc[table["seeds"] == 0, "scale"] = ""
-    places = {name: place for place, name in enumerate(PAIRS)}
-    table = table.assign(place=table["pair"].map(places).fillna(len(places)))
-    table = table.sort_values(["place", "corruption", "variant"], kind="stable", ignore_index=True)
+    table = table.assign(place=pair_places(table)).sort_values(
+        ["place", "corruption", "variant"], kind="stable", ignore_index=True
+    )
     return first_columns(table.drop(columns="place"), [*GROUP, "scale"])
 
 
@@ -168,7 +166,6 @@ def first_columns(table: Frame, first: Sequence[str], last: Sequence[str] = ()) 
 
     Parameters
     ----------
-    table : DataFrame
-    first, last : sequence of str
+    table, first, last
     """
     return table[[*first, *(name for name in table if name not in {*first, *last}), *last]]

@@ -8,7 +8,7 @@ from pandas.api.types import is_numeric_dtype
 
 from layerprobe.errors import InputError
 from layerprobe.paper.selection import LABELS
-from layerprobe.paper.tables.comparing import verdict_counts
+from layerprobe.paper.tables.compared import verdict_counts
 from layerprobe.paper.tables.joining import TABLES
 from layerprobe.paper.tables.own import COSTS
 from layerprobe.utils.files import replace_file, write_csv
@@ -41,7 +41,7 @@ def write_table(name: str, frame: pd.DataFrame, folder: str | os.PathLike[str]) 
     frame : DataFrame
         The result of its `build`.
     folder : path
-        Where to write; created if missing.
+        Created if missing.
 
     Raises
     ------
@@ -96,7 +96,6 @@ def readable(frame: pd.DataFrame, name: str = "") -> pd.DataFrame:
         The result of the `build` of a table.
     name : str
         The name of the table; Tables 1 and 5 have a layout of their own.
-
     """
     frame = frame.assign(variant=frame["variant"].map(_variants(frame)).astype(object).fillna(""))
     if name and (layout := TABLES[name].layout):
@@ -132,13 +131,10 @@ def to_latex(frame: pd.DataFrame, title: str, label: str, name: str = "") -> str
 
     Parameters
     ----------
-    frame : DataFrame
-        The result of the `build` of a table.
-    title : str
-    label : str
-        Its label for references.
-    name : str
+    frame, name
         As for `readable`.
+    title, label : str
+        Its caption, and its label for references.
     """
     table = readable(frame, name)
     align = "".join("r" if right else "l" for right in _right_aligned(frame, table))
