@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import torch
 from sklearn.base import clone
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from layerprobe.errors import InputError
@@ -176,14 +176,12 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
             f"{type(fitted).__name__} has a bias and the network's last linear layer has none; "
             "bias='zero' leaves it out"
         )
-    head.weight = _like(weight, head.weight)
+    new = {"weight": weight}
     if head.bias is not None and bias != "keep":
-        head.bias = _like(own_bias if bias == "probe" else torch.zeros_like(own_bias), head.bias)
-
-
-def _like(values: Tensor, old: Tensor) -> nn.Parameter:
-    """Return a new parameter, since the old one may be shared with another layer."""
-    return nn.Parameter(values.detach().to(old, copy=True), requires_grad=old.requires_grad)
+        new["bias"] = own_bias if bias == "probe" else torch.zeros_like(own_bias)
+    for name, values in new.items():  # the old parameters may be shared with another layer
+        old = getattr(head, name)
+        setattr(head, name, nn.Parameter(values.detach().to(old, copy=True), requires_grad=old.requires_grad))
 
 
 def _check_labels(labels: np.ndarray, K: int) -> None:

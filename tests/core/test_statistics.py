@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from layerprobe.core.statistics import LayerSums, SumOptions
+from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import InputError
 from layerprobe.probes import LDA, MASC, NearestClassMean, Ridge, ShrinkageLDA, VeLPIC
 
@@ -25,7 +25,7 @@ def draw(n=600, d=24, dtype=torch.float64):
 
 
 def summed(X, codes, num_classes=K):
-    sums = LayerSums(SumOptions(num_classes, X.shape[1], len(codes), scatter=True, dtype=X.dtype))
+    sums = LayerSums(num_classes, X.shape[1], len(codes), {"moments", "scatter"}, dtype=X.dtype)
     for rows, part in zip(X.split(37), codes.split(37, dim=1), strict=True):
         sums.update(rows, part)
     return sums.finish()
@@ -60,7 +60,7 @@ def test_lda_from_sums_equals_scikit_learns_for_dependent_or_constant_features()
 
 def test_rows_that_all_sets_agree_on_are_summed_once():
     X, true, noisy = draw()
-    sums = LayerSums(SumOptions(K, X.shape[1], 2, means=False, dtype=X.dtype))
+    sums = LayerSums(K, X.shape[1], 2, {"moments"}, dtype=X.dtype)
     sums.update(X, torch.stack([noisy, true]))
     changed = int((noisy != true).sum())
     assert 0.3 < changed / len(X) < 0.5

@@ -1,6 +1,5 @@
 """Checks of arguments, shared by every entry to the package."""
 
-from collections.abc import Sequence
 from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -25,8 +24,7 @@ def check_strength(variance: object, components: object) -> None:
 
     Parameters
     ----------
-    variance : float in (0, 1] or None
-    components : int or None
+    variance, components : object
     """
     if (variance is None) == (components is None):
         given = "neither" if variance is None else f"variance={variance!r} and components={components!r}"
@@ -34,12 +32,9 @@ def check_strength(variance: object, components: object) -> None:
             f"Expected exactly one of variance= (a share, say 0.99) and components= (a count), got {given}."
         )
     if components is not None:
-        check_count("components", components)
-        return
+        return check_count("components", components)
     if isinstance(variance, Integral) and not isinstance(variance, bool):
-        hint = f"components={variance} for a count" + (
-            ", variance=1.0 for all of it" if variance == 1 else ""
-        )
+        hint = f"components={variance} for a count" + ", variance=1.0 for all of it" * (variance == 1)
         raise InputError(
             f"variance is a share given as a float in (0, 1], got the int {variance}: use {hint}."
         )
@@ -47,6 +42,7 @@ def check_strength(variance: object, components: object) -> None:
         raise InputError(
             f"variance must be a float in (0, 1], the share of the second moment to keep, got {variance!r}."
         )
+    return None
 
 
 def check_dense(values: Tensor, name: str) -> Tensor:
@@ -58,19 +54,19 @@ def check_dense(values: Tensor, name: str) -> Tensor:
     name : str
         Name of the argument, for the message.
     """
+    if values.is_complex():
+        raise InputError(f"Complex data not supported: {name} must be real.")
     kinds = {
         "on the device meta, without numbers": values.is_meta,
         "nested": values.is_nested,
         "quantised": values.is_quantized,
         "sparse": values.layout != torch.strided,
-        "complex": values.is_complex(),
     }
-    if kind := next((kind for kind, found in kinds.items() if found), None):
-        raise InputError(
-            f"Complex data not supported: {name} must be real."
-            if kind == "complex"
-            else f"{name} must be a dense tensor of numbers, got one that is {kind}: convert it first."
-        )
+    for kind, found in kinds.items():
+        if found:
+            raise InputError(
+                f"{name} must be a dense tensor of numbers, got one that is {kind}: convert it first."
+            )
     return values.detach()
 
 
@@ -105,10 +101,8 @@ def check_y(y: Tensor, n_rows: int, num_classes: int) -> Tensor:
     Parameters
     ----------
     y : Tensor of shape (n,)
-    n_rows : int
-        Number of rows n.
-    num_classes : int
-        K.
+    n_rows, num_classes : int
+        n and K.
     """
     if not isinstance(y, Tensor) or y.is_floating_point() or y.is_complex():
         kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
@@ -125,25 +119,6 @@ def check_y(y: Tensor, n_rows: int, num_classes: int) -> Tensor:
             "encode the labels, or give the right number of classes."
         )
     return y
-
-
-def check_fit(X: Tensor, y: Tensor, num_classes: int, dim: int | None = None) -> tuple[Tensor, Tensor]:
-    """Return rows and class indices to fit on, on one device; raise if they are not usable.
-
-    Parameters
-    ----------
-    X : Tensor of shape (n, d)
-    y : Tensor of shape (n,)
-        Class of each row, 0..K-1.
-    num_classes : int
-        K.
-    dim : int, optional
-        Number of features that is expected.
-    """
-    X = check_rows(X, dim)
-    y = check_y(y, len(X), num_classes).to(X.device)
-    check_magnitude(X)
-    return X, y
 
 
 def check_finite(X: Tensor) -> float:
@@ -172,11 +147,7 @@ def check_magnitude(X: Tensor) -> float:
 
 
 def widen(X: Tensor) -> Tensor:
-    """Return X in float64 where float32 does not resolve the angles between its rows, else X itself.
-
-    Parameters
-    ----------
-    X : Tensor of shape (n, d)
+    """Return X, (n, d), in float64 where float32 does not resolve the angles between its rows, else X itself.
 
     Raises
     ------
@@ -196,17 +167,17 @@ def widen(X: Tensor) -> Tensor:
     sample = X[:: max(1, len(X) // max(64, SAMPLE // X.shape[1]))].double()
     total = float(sample.square().sum())
     spread = float((sample - sample.mean(0)).square().sum())
-    resolved = {
-        dtype: spread == 0 or spread >= DIGITS * angle_error(X.shape[1], dtype) * total
-        for dtype in (torch.float32, torch.float64)
-    }
-    if not resolved[torch.float64]:
+
+    def resolved(dtype: torch.dtype) -> bool:
+        return spread == 0 or spread >= DIGITS * angle_error(X.shape[1], dtype) * total
+
+    if not resolved(torch.float64):
         warn(
             f"The features spread over only {(spread / total) ** 0.5:.0e} of their magnitude, and float64 "
             "does not resolve angles between such rows: subtract the mean of the features first.",
             DegenerateWarning,
         )
-    return X if low < largest < high and resolved[X.dtype] else X.double()
+    return X if low < largest < high and resolved(X.dtype) else X.double()
 
 
 def angle_error(dim: int, dtype: torch.dtype) -> float:
@@ -228,11 +199,9 @@ def check_number(
 
     Parameters
     ----------
-    name : str
-        Name of the argument, for the message.
-    value : object
+    name, value : str and object
+        The argument.
     above, least, most : float, optional
-        Bounds.
     """
     if isinstance(value, Real) and not isinstance(value, bool):
         number = float(value)
@@ -248,9 +217,8 @@ def check_type(name: str, value: object, kinds: Any, expected: str) -> None:
 
     Parameters
     ----------
-    name : str
-        Name of the argument, for the message.
-    value : object
+    name, value : str and object
+        The argument.
     kinds : type or union of types
     expected : str
         Their description.
@@ -265,28 +233,11 @@ def check_count(name: str, value: object, least: int = 1) -> None:
 
     Parameters
     ----------
-    name : str
-        Name of the argument, for the message.
-    value : object
+    name, value : str and object
+        The argument.
     least : int
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
     if int(value) > LARGEST_COUNT:
         raise InputError(f"{name} must be a whole number of at most {LARGEST_COUNT:,}, got {value:.1e}.")
-
-
-def check_classes(classes: Sequence | None, num_classes: int) -> tuple:
-    """Return one distinct name per class.
-
-    Parameters
-    ----------
-    classes : sequence of K hashables, optional
-        Default 0..K-1.
-    num_classes : int
-        K.
-    """
-    names = tuple(range(num_classes)) if classes is None else tuple(classes)
-    if len(names) != num_classes or len(set(names)) != num_classes:
-        raise InputError(f"classes must name {num_classes} distinct classes, got {repr(names)[:200]}.")
-    return names

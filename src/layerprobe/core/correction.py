@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_rows, check_strength, check_y, widen
-from layerprobe.core.linalg import SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
+from layerprobe.core.linalg import SecondMoment, gram_eigenpairs
 from layerprobe.core.moments import ClassMoments
-from layerprobe.core.subspaces import ClassBasis, Subspaces, choose_rank
+from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment
 from layerprobe.errors import DegenerateWarning, InputError, warn
 from layerprobe.utils.settings import parallel
 
@@ -35,11 +34,6 @@ def noise_weights(noise: Any, num_classes: int) -> Tensor:
         The probability p in [0, 1) that a label was redrawn uniformly from all K classes, or the matrix T.
     num_classes : int
         K.
-
-    Returns
-    -------
-    Tensor of shape (K, K), float64
-        The transposed inverse of T.
 
     Raises
     ------
@@ -80,31 +74,27 @@ def correct_moments(
     moments: ClassMoments,
     weights: Tensor,
     *,
-    variance: float | None = None,
-    components: int | None = None,
     classes: Sequence[Hashable] | None = None,
     span: Tensor | None = None,
     dtype: torch.dtype | None = None,
+    **strength: Any,
 ) -> Subspaces:
     """Fit one subspace per true class to the moments of the labelled classes.
+
+    All K moments are in memory at once.
 
     Parameters
     ----------
     moments : ClassMoments
     weights : Tensor of shape (K, K)
         As :func:`noise_weights` returns them.
-    variance, components, classes
-        As for :func:`layerprobe.core.subspaces.fit_subspaces`.
+    classes, **strength
+        As for :func:`layerprobe.core.subspaces.fit_subspaces`: its `variance` or `components`, checked.
     span : Tensor of shape (D, d), float64, optional
         Orthonormal columns, where the moments are those of coordinates in their span: the bases are (D, r_k).
     dtype : torch.dtype, optional
         Dtype of the bases, default that of the moments.
-
-    Notes
-    -----
-    All K moments are in memory at once, about 4 K d (d + 96) bytes.
     """
-    check_strength(variance, components)
     K = moments.num_classes
     labelled = [moments.moment(k) for k in range(K)]
     diagonals = torch.stack([moment.diagonal() for moment in labelled])  # (K, d)
@@ -115,76 +105,50 @@ def correct_moments(
         for moment, weight in zip(labelled, weights[k].tolist(), strict=True):
             if weight:
                 corrected.merge(moment, weight)
-        eigenvalues, basis = eigenpairs(corrected.matrix())
         # Rounding is that of the moments which were subtracted from each other.
-        error = rounding_error(weights[k].abs().to(diagonals) @ diagonals, n_rows, moments.dtype)
-        full = int((eigenvalues > error).sum())
-        rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
-        if span is not None:
-            vectors = span @ basis(rank)
-        else:
-            vectors = basis(moments.dim if 2 * rank > moments.dim else rank)
-        return ClassBasis(eigenvalues, vectors.to(dtype or moments.dtype), rank, full, int(moments.counts[k]))
+        diagonal = weights[k].abs().to(diagonals) @ diagonals
+        basis = basis_from_moment(
+            corrected.matrix(), n_rows, dtype=moments.dtype, diagonal=diagonal, **strength
+        )
+        vectors = basis.vectors if span is None else span @ basis.vectors[:, : basis.rank]
+        return basis._replace(vectors=vectors.to(dtype or moments.dtype), n_rows=int(moments.counts[k]))
 
-    parts = parallel(fit_class, range(K), moments.device, operations=10 * K * moments.dim**3)
-    fitted = Subspaces.build(parts, classes, components)
+    bases = parallel(fit_class, range(K), moments.device, operations=10 * K * moments.dim**3)
+    fitted = Subspaces.build(bases, classes, strength.get("components"))
     empty = [
-        fitted.classes[k]
-        for k, part in enumerate(parts)
-        if part.n_rows and diagonals[k].any() and not part.full
+        repr(name)
+        for name, basis, diagonal in zip(fitted.classes, bases, diagonals, strict=True)
+        if basis.n_rows and diagonal.any() and not basis.full
     ]
     if empty:
         warn(
-            f"Nothing is left of class {', '.join(map(repr, empty))} without the noise: its subspace is "
-            "empty and makes an angle of 90 degrees with everything. Is there as much noise as was given?",
+            f"Nothing is left of class {', '.join(empty)} without the noise: its subspace is empty and makes "
+            "an angle of 90 degrees with everything. Is there as much noise as was given?",
             DegenerateWarning,
         )
     return fitted
 
 
-def fit_corrected(
-    X: Tensor,
-    y: Tensor,
-    num_classes: int,
-    weights: Tensor,
-    *,
-    variance: float | None = None,
-    components: int | None = None,
-    classes: Sequence[Hashable] | None = None,
-) -> Subspaces:
+def fit_corrected(X: Tensor, y: Tensor, weights: Tensor, **options: Any) -> Subspaces:
     """Fit one subspace per true class to rows with noisy labels; for n < d in the span of the rows.
 
     Parameters
     ----------
     X : Tensor of shape (n, d)
+        Checked rows.
     y : Tensor of shape (n,)
         Labelled class of each row, 0..K-1.
-    num_classes, variance, components, classes
-        As for :func:`layerprobe.core.subspaces.fit_subspaces`.
     weights : Tensor of shape (K, K)
         As :func:`noise_weights` returns them.
-
-    Raises
-    ------
-    InputError
-        As :func:`layerprobe.core.subspaces.fit_subspaces`.
+    **options
+        `variance`, `components`, `classes` of :func:`correct_moments`.
     """
-    check_strength(variance, components)
-    X = widen(check_rows(X))
-    y = check_y(y, len(X), num_classes).to(X.device)
-    options: dict[str, Any] = {
-        "variance": variance,
-        "components": components,
-        "classes": classes,
-        "dtype": X.dtype,
-    }
-    n, d = X.shape
+    (n, d), K = X.shape, len(weights)
     if n < d:
-        eigenvalues, basis = gram_eigenpairs(X.double())
-        if rank := int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum()):
+        _, basis, rank = gram_eigenpairs(X.double())
+        if rank:
             span = basis(rank)  # (d, r)
-            moments = ClassMoments(num_classes, rank, dtype=torch.float64, device=X.device)
-            moments.update(X.double() @ span, y)
-            return correct_moments(moments, weights, **options, span=span)
-    moments = ClassMoments(num_classes, d, dtype=X.dtype, device=X.device).update(X, y)
+            moments = ClassMoments(K, rank, dtype=torch.float64, device=X.device).update(X.double() @ span, y)
+            return correct_moments(moments, weights, span=span, dtype=X.dtype, **options)
+    moments = ClassMoments(K, d, dtype=X.dtype, device=X.device).update(X, y)
     return correct_moments(moments, weights, **options)

@@ -20,19 +20,13 @@ FEW = 6  # up to d / 6 eigenvectors are found singly, more by divide and conquer
 
 
 def eigh_nonzero(matrix: Tensor, eigh: Callable[[Tensor], Pairs]) -> Pairs:
-    """Decompose a symmetric matrix without its zero rows and columns.
+    """Decompose a symmetric matrix without its zero rows and columns, those of features that are always zero.
 
     Parameters
     ----------
     matrix : Tensor of shape (d, d), float64
-        A feature that is zero on every row has a zero row and column in a second moment.
     eigh : callable
         Decomposes a symmetric positive semi-definite matrix.
-
-    Returns
-    -------
-    tuple
-        Eigenvalues, (d,), descending; and a callable that returns the first r eigenvectors, (d, r).
     """
     d = len(matrix)
     nonzero = (matrix != 0).any(1)
@@ -57,25 +51,11 @@ def serves_eigh_leading(matrix: Tensor) -> bool:
 
 
 def eigh_leading(matrix: Tensor) -> Pairs:
-    """Decompose a symmetric matrix; compute only the wanted eigenvectors.
+    """Decompose a symmetric float64 matrix on the CPU; compute only the wanted eigenvectors.
 
     ``torch.linalg.eigh`` turns all d eigenvectors back from tridiagonal form. The single steps of LAPACK cost
-    (4/3) d^3 operations for the tridiagonal form and 2 d^2 r for r eigenvectors.
-
-    Parameters
-    ----------
-    matrix : Tensor of shape (d, d), float64, on the CPU
-
-    Returns
-    -------
-    tuple
-        All eigenvalues, (d,), descending, not below zero; and a callable that returns the first r
-        eigenvectors as orthonormal columns, (d, r).
-
-    Raises
-    ------
-    torch.linalg.LinAlgError
-        If LAPACK does not converge.
+    (4/3) d^3 operations for the tridiagonal form and 2 d^2 r for r eigenvectors. A LinAlgError says that it
+    did not converge.
     """
     d = len(matrix)
     smallest, largest = matrix.aminmax()

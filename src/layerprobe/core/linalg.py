@@ -13,31 +13,28 @@ from layerprobe.utils.settings import default_settings, full_precision
 
 Basis: TypeAlias = Callable[[int], Tensor]  # r -> the first r eigenvectors, (d, r)
 
-STRIPE = 96  # rows of a second moment that one product computes: on and below the diagonal
 BLOCK = 2048  # rows of one product in the rows' precision; sums over blocks are float64
+FEATURES = 256  # of one float64 product of a Gram matrix: they stay in cache
 SPARSE, NONZERO = 256, 0.8  # features, and share of nonzero ones up to which `eigh_nonzero` gains 1.3 times
 WIDE = 1200  # features from which on `eigh_leading` gains 1.3 times
 DEVIATIONS = 4  # standard deviations of rounding errors that are allowed for
 
 
-def stripes(dim: int) -> list[tuple[int, int]]:
+def _stripe_height(dim: int) -> int:
+    return max(16, min(96, dim // 12))
+
+
+def _stripes(dim: int) -> list[tuple[int, int]]:
     """Return the rows [start, stop) of a (d, d) matrix that one product computes, up to column stop."""
-    return [(start, min(start + STRIPE, dim)) for start in range(0, dim, STRIPE)]
-
-
-def blocks(X: Tensor) -> list[Tensor]:
-    """Return blocks of the rows of X, (n, d), to multiply; in float64 where float32 cannot hold squares."""
-    if len(X) and X.dtype == torch.float32:
-        smallest, largest = X.aminmax()
-        if not SAFE[0] < max(float(-smallest), float(largest)) < SAFE[1]:
-            return [rows.double() for rows in X.split(BLOCK)]
-    return list(X.split(BLOCK)) if len(X) else []
+    height = _stripe_height(dim)
+    return [(start, min(start + height, dim)) for start in range(0, dim, height)]
 
 
 class SecondMoment:
-    """A sum X^T X over batches of rows, kept on and below the diagonal in about 4 d (d + 96) bytes.
+    """A sum X^T X over batches of rows: its stripes of at most 96 rows, on and below the diagonal.
 
-    Products are of the rows' precision over blocks of rows; the sums over blocks are float64.
+    They take at most 4 d (d + max(16, min(96, d / 12))) bytes. Products are of the rows' precision over
+    blocks of rows; the sums over blocks are float64.
 
     Parameters
     ----------
@@ -47,7 +44,7 @@ class SecondMoment:
     """
 
     def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
-        self.dim, self.device, self.stripes = dim, device, stripes(dim)
+        self.dim, self.device, self.stripes = dim, device, _stripes(dim)
         self.parts = [
             torch.zeros(stop - start, stop, dtype=torch.float64, device=device)
             for start, stop in self.stripes
@@ -56,7 +53,7 @@ class SecondMoment:
     @staticmethod
     def bytes_for(dim: int) -> int:
         """Return the bytes of a moment of `dim` features."""
-        return sum(8 * (stop - start) * stop for start, stop in stripes(dim))
+        return sum(8 * (stop - start) * stop for start, stop in _stripes(dim))
 
     @staticmethod
     def most_working(rows: int, dim: int, itemsize: int = 4) -> int:
@@ -64,19 +61,23 @@ class SecondMoment:
 
         Parameters
         ----------
-        rows : int
-            Number of rows of the batch.
-        dim : int
-            Number of features d.
+        rows, dim : int
+            Number of rows of the batch, and of features.
         itemsize : int
             Bytes of one number of the rows.
         """
-        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * STRIPE * dim
+        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * _stripe_height(dim) * dim
 
     @full_precision()
     def add(self, X: Tensor) -> "SecondMoment":
-        """Add rows, (n, d)."""
-        for rows in blocks(X):
+        """Add rows, (n, d); in float64 where float32 cannot hold squares."""
+        if len(X) and X.dtype == torch.float32:
+            smallest, largest = X.aminmax()
+            safe = SAFE[0] < max(float(-smallest), float(largest)) < SAFE[1]
+        else:
+            safe = True
+        for rows in X.split(BLOCK) if len(X) else ():
+            rows = rows if safe else rows.double()
             for part, (start, stop) in zip(self.parts, self.stripes, strict=True):
                 part += rows[:, start:stop].T @ rows[:, :stop]
         return self
@@ -101,31 +102,23 @@ class SecondMoment:
 
     def matrix(self) -> Tensor:
         """Return the whole symmetric matrix, (d, d), float64."""
-        if len(self.parts) == 1:
-            (full,) = self.parts
-        else:
-            full = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
-            for part, (start, stop) in zip(self.parts, self.stripes, strict=True):
-                full[start:stop, :stop] = part
+        full = torch.zeros(self.dim, self.dim, dtype=torch.float64, device=self.device)
+        for part, (start, stop) in zip(self.parts, self.stripes, strict=True):
+            full[start:stop, :stop] = part
         return full.tril() + full.tril(-1).T
 
 
-def rounding_error(diagonal: Tensor, n_rows: int, dtype: torch.dtype) -> float:
+def rounding_error(diagonal: Tensor, n_rows: int, dtype: torch.dtype = torch.float64) -> float:
     """Return how far rounding moves the eigenvalues of a second moment, and sums of its leading ones.
 
     Parameters
     ----------
     diagonal : Tensor of shape (d,)
-        Diagonal of the second moment M.
+        Diagonal of the second moment M; the result has its units.
     n_rows : int
         Number of rows n that were summed.
     dtype : torch.dtype
         Precision of the products; sums over blocks of rows are float64.
-
-    Returns
-    -------
-    float
-        In the units of M.
 
     Notes
     -----
@@ -143,12 +136,9 @@ def rounding_error(diagonal: Tensor, n_rows: int, dtype: torch.dtype) -> float:
 
 
 def eigenpairs(matrix: Tensor) -> tuple[Tensor, Basis]:
-    """Decompose a symmetric matrix in float64, largest eigenvalue first.
+    """Decompose a symmetric matrix, (d, d), in float64, largest eigenvalue first.
 
-    Parameters
-    ----------
-    matrix : Tensor of shape (d, d)
-        Negative eigenvalues, of rounding or of a difference of moments, count as zero.
+    Negative eigenvalues, of rounding or of a difference of moments, count as zero.
 
     Returns
     -------
@@ -178,12 +168,8 @@ def eigenpairs(matrix: Tensor) -> tuple[Tensor, Basis]:
     return ascending.flip(0).clamp_(min=0), lambda r: vectors.T[len(vectors) - r :].flip(0).T
 
 
-def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis]:
-    """Decompose X^T X in float64 through the Gram matrix X X^T, for fewer rows than features.
-
-    Parameters
-    ----------
-    X : Tensor of shape (n, d)
+def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis, int]:
+    """Decompose X^T X in float64 through the Gram matrix X X^T, for X (n, d) with fewer rows than features.
 
     Returns
     -------
@@ -192,21 +178,29 @@ def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis]:
     basis : callable
         ``basis(r)`` returns the first r eigenvectors as orthonormal columns, (d, r), in the dtype of X. r
         must not exceed the numerical rank.
+    rank : int
+        The numerical rank: number of eigenvalues above the rounding error.
 
     Notes
     -----
     U = X^T V / sqrt(eigenvalues) has errors U^T U - I of the size eps eigenvalue_1 / eigenvalue_r,
     eps = 2^-52. A QR decomposition removes them where the dtype of X resolves them.
     """
-    wide = X.double()
-    eigenvalues, inner = eigenpairs(SecondMoment(len(X), X.device).add(wide.T).matrix())
+    (n, d), blocks = X.shape, X.split(FEATURES, dim=1)
+    gram = SecondMoment(n, X.device)
+    for block in blocks:
+        gram.add(block.double().T)
+    eigenvalues, inner = eigenpairs(gram.matrix())
     resolved = 1e-12 if X.dtype == torch.float64 else torch.finfo(X.dtype).eps / 2
 
     def basis(r: int) -> Tensor:
-        U = ((inner(r) / eigenvalues[:r].sqrt()).T @ wide).T  # (d, r)
+        left = (inner(r) / eigenvalues[:r].sqrt()).T  # (r, n)
         if r and torch.finfo(torch.float64).eps * eigenvalues[0] > resolved * eigenvalues[r - 1]:
-            Q, R = torch.linalg.qr(U)
-            U = Q * R.diagonal().sign()
-        return U.to(X.dtype)
+            Q, R = torch.linalg.qr((left @ X.double()).T)
+            return (Q * R.diagonal().sign()).to(X.dtype)
+        U = X.new_empty(r, d)
+        for block, out in zip(blocks, U.split(FEATURES, dim=1), strict=True):
+            out.copy_(left @ block.double())
+        return U.T
 
-    return eigenvalues, basis
+    return eigenvalues, basis, int((eigenvalues > rounding_error(eigenvalues, d)).sum())

@@ -1,19 +1,14 @@
 """Second moments of all classes, summed batch by batch and merged across parts and processes."""
 
 from collections.abc import Hashable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import check_fit, check_strength
+from layerprobe.core.checks import check_magnitude, check_rows, check_strength, check_y
 from layerprobe.core.linalg import BLOCK, SecondMoment
-from layerprobe.core.subspaces import (
-    ClassBasis,
-    Subspaces,
-    basis_from_moment,
-    basis_from_rows,
-    fit_subspaces,
-)
+from layerprobe.core.subspaces import ClassBasis, Subspaces, basis_from_moment, basis_from_rows, fit_subspaces
 from layerprobe.errors import InputError
 from layerprobe.utils.distributed import rank, sum_over_processes, world_size
 from layerprobe.utils.settings import default_settings, parallel
@@ -58,7 +53,8 @@ class ClassMoments:
             raise InputError(f"num_classes and dim must be at least 1, got {num_classes} and {dim}.")
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be torch.float32 or torch.float64, got {dtype}.")
-        self.dim, self.dtype, self.device = dim, dtype, torch.device(device)
+        self.num_classes, self.dim, self.dtype = num_classes, dim, dtype
+        self.device = torch.device(device)
         self._counts = torch.zeros(num_classes, dtype=torch.int64)  # of rows that left the buffer
         self._rows: list[list[Tensor]] = [[] for _ in range(num_classes)]  # of classes without a moment
         self._moments: list[SecondMoment | None] = [None] * num_classes
@@ -75,7 +71,7 @@ class ClassMoments:
         Parameters
         ----------
         num_classes, dim, expected
-            As for the constructor.
+            As for the class.
         """
         rows = num_classes * min(BLOCK, max(512, dim // 4, 2**18 // dim))
         return rows if expected is None else max(1, min(rows, expected))
@@ -87,19 +83,12 @@ class ClassMoments:
         Parameters
         ----------
         num_classes, dim
-            As for the constructor.
-        rows : int
-            Number of rows of all classes.
-        itemsize : int
-            Bytes of one number of the rows.
+            As for the class.
+        rows, itemsize : int
+            Number of rows of all classes, and bytes of one of their numbers.
         """
         moment = max(SecondMoment.bytes_for(dim), itemsize * dim * dim)
         return min(itemsize * dim * rows, num_classes * moment)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes K."""
-        return len(self._moments)
 
     @property
     def counts(self) -> Tensor:
@@ -130,18 +119,20 @@ class ClassMoments:
         InputError
             For NaN, infinity, wrong shapes or classes; nothing of the batch is then added.
         """
-        X, y = check_fit(X, y, self.num_classes, self.dim)
-        X, y = X.to(self.device, self.dtype), y.to(self.device)
-        if self._waiting + len(X) > self._capacity:
+        X = check_rows(X, self.dim)
+        y = check_y(y, len(X), self.num_classes).to(self.device)
+        check_magnitude(X)
+        X = X.to(self.device, self.dtype)
+        start, end = self._waiting, self._waiting + len(X)
+        if end > self._capacity:
             self._flush()
-        if len(X) > self._capacity:
+            start, end = 0, len(X)
+        if end > self._capacity:
             self._sort_in(X, y)
             return self
         if self._buffer is None:
             self._buffer = torch.empty(self._capacity, self.dim, dtype=self.dtype, device=self.device)
-        end = self._waiting + len(X)
-        self._buffer[self._waiting : end] = X
-        self._buffer_y[self._waiting : end] = y
+        self._buffer[start:end], self._buffer_y[start:end] = X, y
         self._waiting = end
         return self
 
@@ -153,7 +144,7 @@ class ClassMoments:
         InputError
             If K, d or the dtype differ.
         """
-        mine, theirs = self._kind(), other._kind()
+        mine, theirs = ((one.num_classes, one.dim, one.dtype) for one in (self, other))
         if mine != theirs:
             raise InputError(f"Only like moments merge: expected (K, d, dtype) = {mine}, got {theirs}.")
         self._flush()
@@ -210,22 +201,16 @@ class ClassMoments:
         variance, components, classes
             As for :func:`layerprobe.core.subspaces.fit_subspaces`.
         """
+        options: dict[str, Any] = {"variance": variance, "components": components, "classes": classes}
         if self._buffer is not None and not self._counts.any():  # all rows are here: no copy is needed
             X, y = self._buffer[: self._waiting], self._buffer_y[: self._waiting]
-            return fit_subspaces(
-                X, y, self.num_classes, variance=variance, components=components, classes=classes
-            )
-        return joint_subspaces([self], variance=variance, components=components, classes=classes)
+            return fit_subspaces(X, y, self.num_classes, **options)
+        return joint_subspaces([self], **options)
 
     def moment(self, k: int) -> SecondMoment:
         """Return the second moment of all rows of class k so far; it replaces the rows."""
         self._flush()
         return self._collapse(k)
-
-    def class_parts(self, k: int) -> tuple[SecondMoment | None, Tensor, int]:
-        """Return the second moment of class k, if there is one, its rows without one, and its row count."""
-        self._flush()
-        return self._moments[k], self._kept(k), int(self._counts[k])
 
     def _flush(self) -> None:
         """Sort the rows of the buffer into the classes."""
@@ -234,21 +219,18 @@ class ClassMoments:
             self._sort_in(self._buffer[:n], self._buffer_y[:n])
 
     def _sort_in(self, X: Tensor, y: Tensor) -> None:
-        order = y.argsort(stable=True)
-        sizes = y.bincount(minlength=self.num_classes).tolist()
-
         def append(part: tuple[int, Tensor]) -> None:
             k, index = part
             for block in index.split(BLOCK):
                 self._append(k, X.index_select(0, block))
 
+        members = y.argsort(stable=True).split(y.bincount(minlength=self.num_classes).tolist())
         operations = len(X) * self.dim * min(self.dim, 512)
-        parallel(append, list(enumerate(order.split(sizes))), self.device, operations)
+        parallel(append, list(enumerate(members)), self.device, operations)
 
     def _append(self, k: int, rows: Tensor) -> None:
         self._counts[k] += len(rows)
-        moment = self._moments[k]
-        if moment is not None:
+        if (moment := self._moments[k]) is not None:
             moment.add(rows)
         elif len(rows):
             self._rows[k].append(rows)
@@ -263,23 +245,18 @@ class ClassMoments:
             self._moments[k], self._rows[k] = moment, []
         return moment
 
-    def _kind(self) -> tuple:
-        return self.num_classes, self.dim, self.dtype
-
     def _kept(self, k: int) -> Tensor:
-        rows = self._rows[k]
-        if not rows:
-            return torch.empty(0, self.dim, dtype=self.dtype, device=self.device)
+        """Return the rows of a class without a moment, (n_k, d)."""
+        rows = self._rows[k] or [torch.empty(0, self.dim, dtype=self.dtype, device=self.device)]
         return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def joint_subspaces(
     parts: Sequence[ClassMoments],
     *,
-    variance: float | None = None,
-    components: int | None = None,
-    classes: Sequence[Hashable] | None = None,
     y: Sequence[int] | None = None,
+    classes: Sequence[Hashable] | None = None,
+    **strength: Any,
 ) -> Subspaces:
     """Fit the subspaces of all rows of several moments together; the moments stay as they are.
 
@@ -287,30 +264,31 @@ def joint_subspaces(
     ----------
     parts : sequence of ClassMoments
         Of the same K, d and dtype.
-    variance, components, classes
-        As for :func:`layerprobe.core.subspaces.fit_subspaces`.
     y : sequence of int, optional
         Class indices to fit, default all K.
+    classes, **strength
+        As for :func:`layerprobe.core.subspaces.fit_subspaces`: its `variance` or `components`.
     """
-    check_strength(variance, components)
+    components = strength.get("components")
+    check_strength(strength.get("variance"), components)
     first = parts[0]
     chosen = range(first.num_classes) if y is None else y
     n, d = sum(int(part.counts.sum()) for part in parts), first.dim
+    for part in parts:
+        part._flush()
 
     def fit_class(k: int) -> ClassBasis:
-        moments, rows, counts = zip(*(part.class_parts(k) for part in parts), strict=True)
-        total = next((moment for moment in moments if moment is not None), None)
-        kept = torch.cat(rows) if len(rows) > 1 else rows[0]
-        if total is None:
-            return basis_from_rows(kept, variance=variance, components=components)
-        if len(kept) or sum(moment is not None for moment in moments) > 1:
-            total = SecondMoment(d, first.device).add(kept)
+        moments = [moment for part in parts if (moment := part._moments[k]) is not None]
+        rows = torch.cat([part._kept(k) for part in parts]) if len(parts) > 1 else first._kept(k)
+        if not moments:
+            return basis_from_rows(rows, **strength)
+        total = moments[0]
+        if len(rows) or len(moments) > 1:
+            total = SecondMoment(d, first.device).add(rows)
             for moment in moments:
-                if moment is not None:
-                    total.merge(moment)
-        return basis_from_moment(
-            total.matrix(), sum(counts), variance=variance, components=components, dtype=first.dtype
-        )
+                total.merge(moment)
+        n_rows = sum(int(part._counts[k]) for part in parts)
+        return basis_from_moment(total.matrix(), n_rows, dtype=first.dtype, **strength)
 
     m = min(max(n // first.num_classes, 1), d)
     operations = len(chosen) * (10 * m**3 + d**2)

@@ -3,10 +3,11 @@
 They come from rows (`RowStatistics`) or from sums over batches (`LayerSums`).
 """
 
-from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Sequence, Set
+from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,9 +38,7 @@ def class_means(X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None =
     y : Tensor of shape (n,)
         Class of each row, 0..K-1. The mean of a class without rows is zero.
     num_classes : int
-        K.
     weights : Tensor of shape (n,), float64, optional
-        Weight of each row.
 
     Returns
     -------
@@ -101,24 +100,27 @@ def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None, weights: Tenso
     """
     check_magnitude(X)
     n, d = X.shape
-    factors = X.new_ones(1, dtype=torch.float64) if weights is None else weights.sqrt()
+    factors = None if weights is None else weights.sqrt()[:, None]
+    blocks = centred_blocks(X, centres, y, torch.float64)
+    if factors is not None:
+        blocks = (rows * factor for rows, factor in zip(blocks, factors.split(BLOCK), strict=True))
     if n < d:
-        rows = X.double() - (centres.double() if y is None else centres.double()[y])
-        rows *= factors[:, None]
+        rows = torch.cat([*blocks])
         with one_thread():
-            eigenvalues, basis = gram_eigenpairs(rows)
-        rank = int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum())
-        vectors = basis(rank)
-    else:
-        moment = SecondMoment(d, X.device)
-        blocks = centred_blocks(X, centres, y, torch.float64)
-        for block, factor in zip(blocks, factors.expand(n).split(BLOCK), strict=True):
-            moment.add(block if weights is None else block * factor[:, None])
-        with one_thread():
-            eigenvalues, basis = eigenpairs(moment.matrix())
-            rank = int((eigenvalues > rounding_error(moment.diagonal(), n, torch.float64)).sum())
-            vectors = basis(rank)
-    return Spectrum(eigenvalues[:rank], vectors, float(eigenvalues.sum()))
+            eigenvalues, basis, rank = gram_eigenpairs(rows)
+            return Spectrum(eigenvalues[:rank], basis(rank), float(eigenvalues.sum()))
+    moment = SecondMoment(d, X.device)
+    for rows in blocks:
+        moment.add(rows)
+    return _spectrum_of(moment.matrix(), moment.diagonal(), n)
+
+
+def _spectrum_of(matrix: Tensor, diagonal: Tensor, n_rows: int) -> Spectrum:
+    """Decompose a second moment that has the rounding errors of sums of this diagonal."""
+    with one_thread():
+        eigenvalues, basis = eigenpairs(matrix)
+        rank = int((eigenvalues > rounding_error(diagonal, n_rows)).sum())
+        return Spectrum(eigenvalues[:rank], basis(rank), float(eigenvalues.sum()))
 
 
 class Statistics:
@@ -173,26 +175,17 @@ class Statistics:
         """
         names = tuple(range(len(self.counts)) if classes is None else classes)
         if self._fitted is not None:
-            try:
+            with suppress(InputError):  # more than was kept
                 ranks = self._fitted.ranks_at(variance=variance, components=components)
-            except InputError:  # more than was kept
-                self._fitted = None
-            else:
                 return replace(self._fitted, ranks=ranks, classes=names)
-        self._fitted = self._fit_subspaces(variance, components, names)
+        self._fitted = self._fit_subspaces(variance=variance, components=components, classes=names)
         return self._fitted
 
-    def spectrum_about_mean(self) -> Spectrum:
-        """Return the spectrum of all rows less their mean."""
+    def spectrum(self, *, within: bool) -> Spectrum:
+        """Return the spectrum of all rows less their class means (`within`), or less the mean of all."""
         raise NotImplementedError
 
-    def spectrum_within(self) -> Spectrum:
-        """Return the spectrum of all rows less their class means."""
-        raise NotImplementedError
-
-    def _fit_subspaces(
-        self, variance: float | None, components: int | None, classes: Sequence[Hashable]
-    ) -> Subspaces:
+    def _fit_subspaces(self, **options: Any) -> Subspaces:
         raise NotImplementedError
 
 
@@ -211,50 +204,16 @@ class RowStatistics(Statistics):
         """Class means, (K, d)."""
         return class_means(self.X, self.y, len(self.counts), self.weights)
 
-    def spectrum_about_mean(self) -> Spectrum:
-        """Return the spectrum of all rows less their mean."""
-        return spectrum(self.X, self.mean, None, self.weights)
+    def spectrum(self, *, within: bool) -> Spectrum:
+        """Return the spectrum of all rows less their class means (`within`), or less the mean of all."""
+        centres, y = (self.means, self.y) if within else (self.mean, None)
+        return spectrum(self.X, centres, y, self.weights)
 
-    def spectrum_within(self) -> Spectrum:
-        """Return the spectrum of all rows less their class means."""
-        return spectrum(self.X, self.means, self.y, self.weights)
-
-    def _fit_subspaces(
-        self, variance: float | None, components: int | None, classes: Sequence[Hashable]
-    ) -> Subspaces:
-        K, X = len(self.counts), self.X
+    def _fit_subspaces(self, **options: Any) -> Subspaces:
+        X = self.X
         if self.weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
             X = X * self.weights.sqrt().to(X)[:, None]
-        return fit_subspaces(X, self.y, K, variance=variance, components=components, classes=classes)
-
-
-@dataclass(frozen=True)
-class SumOptions:
-    """Sums that `LayerSums` keeps, and the sizes of the problem.
-
-    Attributes
-    ----------
-    num_classes : int
-        K, over all sets.
-    dim : int
-        Number of features d.
-    num_sets : int
-        Sets of labels S.
-    moments, means, scatter : bool
-        Second moments of the classes, class means, the scatter of all rows.
-    dtype, device, expected
-        As for :class:`ClassMoments`.
-    """
-
-    num_classes: int
-    dim: int
-    num_sets: int = 1
-    moments: bool = True
-    means: bool = True
-    scatter: bool = False
-    dtype: torch.dtype = torch.float32
-    device: torch.device | str = "cpu"
-    expected: int | None = None
+        return fit_subspaces(X, self.y, len(self.counts), **options)
 
 
 class LayerSums:
@@ -263,22 +222,41 @@ class LayerSums:
     Rows with the same label in all sets are summed in one `ClassMoments` that the sets share, the others in
     one per set: where two sets differ in 40 % of the rows, the second costs 40 % of the first. The scatter of
     all rows does not depend on labels. It is float64, since class means are subtracted from it later.
+
+    Parameters
+    ----------
+    num_classes, dim, num_sets : int
+        K, over all sets; number of features d; sets of labels S.
+    reads : set of str
+        Sums to keep: "moments" of the classes, their "means", the "scatter" of all rows, which needs means.
+    dtype, device, expected
+        As for :class:`ClassMoments`.
     """
 
     BLOCK = 512  # rows at a time in float64, where they take twice the memory
 
-    def __init__(self, options: SumOptions) -> None:
-        K, d, S = options.num_classes, options.dim, options.num_sets
-        self.dim, self.dtype, self.device = d, options.dtype, torch.device(options.device)
-        self.counts = torch.zeros(S, K, dtype=torch.int64, device=self.device)
-        kept = S if options.means or options.scatter else 0
-        self.sums = torch.zeros((kept, K, d), dtype=torch.float64, device=self.device)
+    def __init__(
+        self,
+        num_classes: int,
+        dim: int,
+        num_sets: int,
+        reads: Set[str],
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        expected: int | None = None,
+    ) -> None:
+        K, S = num_classes, num_sets
+        self.dim, self.dtype, self.device = dim, dtype, torch.device(device)
+        self.counts = torch.zeros(S, K, dtype=torch.int64, device=device)
+        kept = S if reads & {"means", "scatter"} else 0
+        self.sums = torch.zeros(kept, K, dim, dtype=torch.float64, device=device)
         kinds = 1 if S == 1 else S + 1  # the last one is shared
         self.moments = [
-            ClassMoments(K, d, dtype=self.dtype, device=self.device, expected=options.expected)
-            for _ in range(kinds if options.moments else 0)
+            ClassMoments(K, dim, dtype=dtype, device=device, expected=expected)
+            for _ in range(kinds if "moments" in reads else 0)
         ]
-        self.scatter = SecondMoment(d, self.device) if options.scatter else None
+        self.scatter = SecondMoment(dim, device) if "scatter" in reads else None
         self.centred: Tensor | None = None  # (d, d), the scatter about the mean of all rows, when finished
         self.shift: Tensor | None = None  # mean of the first batch: squares of rows far from 0 lose digits
 
@@ -359,30 +337,14 @@ class _SumStatistics(Statistics):
         several = len(of.moments) > 1
         self.parts = [of.moments[s], of.moments[-1]] if several else of.moments
 
-    def spectrum_about_mean(self) -> Spectrum:
-        return self._spectrum(self.means[:0])
-
-    def spectrum_within(self) -> Spectrum:
-        return self._spectrum((self.means - self.mean) * self.counts.to(self.means)[:, None].sqrt())
-
-    def _spectrum(self, between: Tensor) -> Spectrum:
-        """Return the spectrum of the scatter about the mean, less that of `between`, (K, d)."""
+    def spectrum(self, *, within: bool) -> Spectrum:
         if self.of.centred is None:
-            raise InputError("These sums have no scatter, or finish() was not called: use scatter=True.")
-        with one_thread():
-            eigenvalues, basis = eigenpairs(self.of.centred - between.T @ between)
-            # The rounding error is that of the scatter from which the means were subtracted.
-            error = rounding_error(self.of.centred.diagonal(), int(self.n), torch.float64)
-            rank = int((eigenvalues > error).sum())
-            return Spectrum(eigenvalues[:rank], basis(rank), float(eigenvalues.sum()))
+            raise InputError("These sums have no scatter, or finish() was not called: read the scatter.")
+        matrix = self.of.centred
+        if within:  # the scatter of the class means is that of all rows less that within the classes
+            between = (self.means - self.mean) * self.counts.to(self.means)[:, None].sqrt()
+            matrix = matrix - between.T @ between
+        return _spectrum_of(matrix, self.of.centred.diagonal(), int(self.n))
 
-    def _fit_subspaces(
-        self, variance: float | None, components: int | None, classes: Sequence[Hashable]
-    ) -> Subspaces:
-        return joint_subspaces(
-            self.parts,
-            variance=variance,
-            components=components,
-            classes=classes,
-            y=self.present.tolist(),
-        )
+    def _fit_subspaces(self, **options: Any) -> Subspaces:
+        return joint_subspaces(self.parts, y=self.present.tolist(), **options)

@@ -25,23 +25,14 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
-from itertools import pairwise
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import (
-    angle_error,
-    check_classes,
-    check_finite,
-    check_rows,
-    check_strength,
-    check_y,
-    widen,
-)
+from layerprobe.core.checks import angle_error, check_finite, check_rows, check_strength, check_y, widen
 from layerprobe.core.linalg import SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
 from layerprobe.errors import DataError, DegenerateWarning, InputError, warn
 from layerprobe.utils.files import read_tensors, write_tensors
@@ -49,8 +40,7 @@ from layerprobe.utils.settings import default_settings, full_precision, parallel
 
 FORMAT = "layerprobe.subspaces.1"
 TIE = 1e-12  # shares this close to the variance are equal to it; sums of float64 eigenvalues are closer
-CHUNK = 1024  # query rows of one product: their projections stay in cache
-FEWEST = 128  # query rows of one product at least
+CHUNK, FEWEST = 1024, 128  # query rows of one product: their projections stay in cache; and at least so many
 PROJECTIONS, GPU_PROJECTIONS = 2**25, 2**27  # held at a time per thread
 
 
@@ -149,8 +139,7 @@ def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int
     """
     n, d = X.shape
     if n < d:
-        eigenvalues, basis = gram_eigenpairs(X)
-        full = int((eigenvalues > rounding_error(eigenvalues, d, torch.float64)).sum())
+        eigenvalues, basis, full = gram_eigenpairs(X)
         rank = _rank(eigenvalues, variance, components, full)
         return ClassBasis(eigenvalues, basis(rank), rank, full, n)
     moment = SecondMoment(d, X.device).add(X).matrix()
@@ -174,6 +163,7 @@ def basis_from_moment(
     variance: float | None = None,
     components: int | None = None,
     dtype: torch.dtype = torch.float64,
+    diagonal: Tensor | None = None,
 ) -> ClassBasis:
     """Return the subspace of one class from its second moment.
 
@@ -187,15 +177,19 @@ def basis_from_moment(
         As for :func:`fit_subspaces`.
     dtype : torch.dtype
         Precision of the products, and of the basis.
+    diagonal : Tensor of shape (d,), optional
+        Diagonal of the sums whose rounding the moment has, by default its own.
     """
     eigenvalues, basis = eigenpairs(moment)
-    full = int((eigenvalues > rounding_error(moment.diagonal(), n_rows, dtype)).sum())
+    error = rounding_error(moment.diagonal() if diagonal is None else diagonal, n_rows, dtype)
+    full = int((eigenvalues > error).sum())
     rank = _rank(eigenvalues, variance, components, full)
     kept = len(moment) if 2 * rank > len(moment) else rank
     return ClassBasis(eigenvalues, basis(kept).to(dtype), rank, full, n_rows)
 
 
 def _rank(eigenvalues: Tensor, variance: float | None, components: int | None, full: int) -> int:
+    """Return r_k: the fewest components whose share of the variance is strictly above `variance`."""
     if variance is None:
         return min(int(components or 0), full)
     if variance == 1.0 or full == 0:
@@ -204,17 +198,13 @@ def _rank(eigenvalues: Tensor, variance: float | None, components: int | None, f
     return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
 
 
-@overload
-def choose_rank(eigenvalues: Tensor, *, variance: Sequence[float], full: int | None = None) -> list[int]: ...
-@overload
 def choose_rank(
     eigenvalues: Tensor,
     *,
-    variance: float | None = None,
+    variance: float | Sequence[float] | None = None,
     components: int | None = None,
     full: int | None = None,
-) -> int: ...
-def choose_rank(eigenvalues, *, variance=None, components=None, full=None):  # type: ignore[no-untyped-def]
+) -> Any:
     """Return the number of components that a class keeps: the rank rule of Algorithm 2.
 
     Parameters
@@ -239,13 +229,11 @@ def choose_rank(eigenvalues, *, variance=None, components=None, full=None):  # t
         Unless exactly one of `variance` and `components` is given and valid.
     """
     if isinstance(variance, Sequence | np.ndarray | Tensor) and not isinstance(variance, str):
-        if components is not None:
-            raise InputError("Expected exactly one of variance= and components=, got both.")
         shares = variance if isinstance(variance, Sequence) else variance.tolist()
-        return [choose_rank(eigenvalues, variance=share, full=full) for share in shares]
+        return [choose_rank(eigenvalues, variance=v, components=components, full=full) for v in shares]
     check_strength(variance, components)
     if full is None:
-        full = int((eigenvalues > rounding_error(eigenvalues, len(eigenvalues), torch.float64)).sum())
+        full = int((eigenvalues > rounding_error(eigenvalues, len(eigenvalues))).sum())
     return _rank(eigenvalues, variance, components, full)
 
 
@@ -292,34 +280,6 @@ class Subspaces:
         parts = self.columns.split(self.widths, dim=1)
         return tuple(part[:, :r] for part, r in zip(parts, self.ranks, strict=True))
 
-    def squared_cosines(self, X: Tensor) -> Tensor:
-        """Return the squared cosine of the angle to the subspace of each class, ``|U_k^T x|^2 / |x|^2``.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-
-        Returns
-        -------
-        Tensor of shape (n, K)
-            In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
-        """
-        return self.staged_squared_cosines(X, [self.ranks])[0]
-
-    def predict(self, X: Tensor) -> Tensor:
-        """Return the class index of the smallest angle, (n,) int64; the first of equal ones.
-
-        Parameters
-        ----------
-        X : Tensor of shape (n, d)
-
-        Notes
-        -----
-        Where the two best squared cosines of a float32 row differ by less than 8 sqrt(d) 2^-24, four standard
-        deviations of their rounding error, float64 decides.
-        """
-        return self.staged_predict(X, [self.ranks])[0]
-
     @full_precision()
     @default_settings()
     def angles(self, X: Tensor) -> Tensor:
@@ -338,8 +298,8 @@ class Subspaces:
         """
         X = check_rows(X, self.dim).to(self.columns)
         out = X.new_full((len(X), len(self.classes)), torch.inf)
-        for start in range(0, len(X), CHUNK):
-            x, squared_norms = rescale(X[start : start + CHUNK])
+        for rows, angles in zip(X.split(CHUNK), out.split(CHUNK), strict=True):
+            x, squared_norms = _rescale(rows)
             for k, U in enumerate(self.bases):
                 if not self.counts[k]:
                     continue
@@ -347,32 +307,36 @@ class Subspaces:
                 full = U.shape[0] == U.shape[1]
                 residual = torch.zeros_like(squared_norms) if full else (x - p @ U.T).norm(dim=1)
                 angle = torch.atan2(residual, p.norm(dim=1))
-                out[start : start + CHUNK, k] = torch.where(squared_norms > 0, angle, torch.pi / 2)
+                angles[:, k] = torch.where(squared_norms > 0, angle, torch.pi / 2)
         return out
 
-    @default_settings()
-    def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
-        """Return the squared cosines at several choices of ranks from one projection.
+    def predict(self, X: Tensor) -> Tensor:
+        """Return the class index of the smallest angle, (n,) int64; the first of equal ones.
 
         Parameters
         ----------
         X : Tensor of shape (n, d)
-        stages : sequence of S sequences of K int
-            Ranks of each class, as :meth:`ranks_at` returns them.
+
+        Notes
+        -----
+        Where the two best squared cosines of a float32 row differ by less than 8 sqrt(d) 2^-24, four standard
+        deviations of their rounding error, float64 decides.
+        """
+        return self.staged_predict(X, [self.ranks])[0]
+
+    def squared_cosines(self, X: Tensor) -> Tensor:
+        """Return the squared cosine of the angle to the subspace of each class, ``|U_k^T x|^2 / |x|^2``.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
 
         Returns
         -------
-        Tensor of shape (S, n, K)
+        Tensor of shape (n, K)
+            In [0, 1]; 0 for an all-zero row, -inf for a class without rows.
         """
-        X = check_rows(X, self.dim).to(self.columns)
-        projection = self._projection(stages)
-        scores = X.new_empty(len(stages), len(X), len(self.classes))
-
-        def score(rows: slice) -> None:
-            scores[:, rows] = projection.squared_cosines(X[rows]).transpose(1, 2)
-
-        _over_chunks(score, X, projection)
-        return scores
+        return self.staged_squared_cosines(X, [self.ranks])[0]
 
     @default_settings()
     def staged_predict(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
@@ -389,30 +353,60 @@ class Subspaces:
         Tensor of shape (S, n), int64
         """
         X = check_rows(X, self.dim).to(self.columns)
-        projection = self._projection(stages)
         y = torch.empty(len(stages), len(X), dtype=torch.int64, device=X.device)
         close = torch.zeros_like(y, dtype=torch.bool)
         error = angle_error(self.dim, torch.float32)
 
-        def score(rows: slice) -> None:
-            scores = projection.squared_cosines(X[rows])  # (S, K, c)
+        def predict(rows: slice, scores: Tensor) -> None:
             best, y[:, rows] = scores.max(1)
             if X.dtype == torch.float32:
                 close[:, rows] = (scores > best[:, None] - error).sum(1) > 1
 
-        _over_chunks(score, X, projection)
+        self._score_chunks(X, stages, predict)
         index = close.any(0).nonzero().squeeze(1)
         if len(index):
             exact = replace(self, columns=self.columns.double()).staged_predict(X[index].double(), stages)
             y[:, index] = torch.where(close[:, index], exact, y[:, index])
         return y
 
-    def _projection(self, stages: Sequence[Sequence[int]]) -> "Projection":
-        return self._own_projection if list(stages) == [self.ranks] else Projection.of(self, stages)
+    @default_settings()
+    def staged_squared_cosines(self, X: Tensor, stages: Sequence[Sequence[int]]) -> Tensor:
+        """Return the squared cosines at several choices of ranks from one projection.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        stages : sequence of S sequences of K int
+            Ranks of each class, as :meth:`ranks_at` returns them.
+
+        Returns
+        -------
+        Tensor of shape (S, n, K)
+        """
+        X = check_rows(X, self.dim).to(self.columns)
+        out = X.new_empty(len(stages), len(X), len(self.classes))
+
+        def store(rows: slice, scores: Tensor) -> None:
+            out[:, rows] = scores.transpose(1, 2)
+
+        self._score_chunks(X, stages, store)
+        return out
+
+    def _score_chunks(
+        self, X: Tensor, stages: Sequence[Sequence[int]], use: Callable[[slice, Tensor], None]
+    ) -> None:
+        """Call `use` with chunks of rows and their squared cosines, (S, K, c); on the CPU in parallel."""
+        projection = self._own_projection if list(stages) == [self.ranks] else _Projection.of(self, stages)
+        width, cpu = max(len(projection.matrix), 1), X.device.type == "cpu"
+        share = -(-len(X) // torch.get_num_threads()) if cpu else len(X)
+        most = min(CHUNK, PROJECTIONS // width) if cpu else max(CHUNK, GPU_PROJECTIONS // width)
+        chunk = max(min(most, share), FEWEST)
+        chunks = [slice(start, start + chunk) for start in range(0, len(X), chunk)]
+        parallel(lambda rows: use(rows, projection.squared_cosines(X[rows])), chunks, X.device)
 
     @cached_property
-    def _own_projection(self) -> "Projection":
-        return Projection.of(self, [self.ranks])
+    def _own_projection(self) -> "_Projection":
+        return _Projection.of(self, [self.ranks])
 
     def ranks_at(self, *, variance: float | None = None, components: int | None = None) -> tuple[int, ...]:
         """Return the components of each class at a smaller share or count than the fitted one.
@@ -427,18 +421,20 @@ class Subspaces:
         InputError
             If a class would need more components than were kept: fit with the largest share.
         """
-        if components is not None and components > self.dim:
-            raise InputError(
-                f"components must be at most the number of features, {self.dim}, got {components}."
-            )
-        ranks = tuple(
-            choose_rank(values, variance=variance, components=components, full=full)
-            for values, full in zip(self.eigenvalues, self.full_ranks, strict=True)
-        )
+        check_strength(variance, components)
+        self._check_components(components)
+        spectra = zip(self.eigenvalues, self.full_ranks, strict=True)
+        ranks = tuple(_rank(values, variance, components, full) for values, full in spectra)
         if any(r > kept for r, kept in zip(ranks, self.widths, strict=True)):
             given = f"components={components}" if variance is None else f"variance={variance}"
             raise InputError(f"{given} needs more components than were fitted: fit with the largest one.")
         return ranks
+
+    def _check_components(self, components: int | None) -> None:
+        if components is not None and components > self.dim:
+            raise InputError(
+                f"components must be at most the number of features, {self.dim}, got {components}."
+            )
 
     def __repr__(self) -> str:
         kept = f"{min(self.ranks)} to {max(self.ranks)} components"
@@ -485,26 +481,19 @@ class Subspaces:
         InputError
             For no rows at all, or more components than features.
         """
-        d = len(bases[0].vectors) if bases else 0
         if not any(basis.n_rows for basis in bases):
             raise InputError("Expected at least one row to fit subspaces on, found 0 sample(s).")
-        if components is not None and components > d:
-            raise InputError(f"components must be at most the number of features, {d}, got {components}.")
-        fitted = cls(
-            classes=check_classes(classes, len(bases)),
-            ranks=tuple(basis.rank for basis in bases),
-            counts=tuple(basis.n_rows for basis in bases),
-            eigenvalues=tuple(basis.eigenvalues for basis in bases),
-            columns=_side_by_side([basis.vectors for basis in bases]),
-            widths=tuple(basis.vectors.shape[1] for basis in bases),
-            full_ranks=tuple(basis.full for basis in bases),
-        )
-        missing = [repr(name) for name, n in zip(fitted.classes, fitted.counts, strict=True) if n == 0]
-        if missing:
+        K, names = len(bases), tuple(range(len(bases)) if classes is None else classes)
+        if not len(names) == len(set(names)) == K:
+            raise InputError(f"classes must name {K} distinct classes, got {names!r:.200}.")
+        eigenvalues, vectors, ranks, full_ranks, counts = zip(*bases, strict=True)
+        fitted = cls(names, ranks, counts, eigenvalues, *_side_by_side(vectors), full_ranks)
+        fitted._check_components(components)
+        if missing := [repr(name) for name, n in zip(names, counts, strict=True) if n == 0]:
             warn(f"No rows of class {', '.join(missing)}: no subspace, never predicted.", DegenerateWarning)
         if fitted.saturated:
             warn(
-                f"Saturated: every class fills all {d} dimensions, so every angle is zero and the "
+                f"Saturated: every class fills all {fitted.dim} dimensions, so every angle is zero and the "
                 "first class always wins. Use a smaller variance=, or components=.",
                 DegenerateWarning,
             )
@@ -512,11 +501,8 @@ class Subspaces:
 
     def to(self, device: torch.device | str) -> "Subspaces":
         """Return the same subspaces on another device."""
-        return replace(
-            self,
-            eigenvalues=tuple(values.to(device) for values in self.eigenvalues),
-            columns=self.columns.to(device),
-        )
+        eigenvalues = tuple(values.to(device) for values in self.eigenvalues)
+        return replace(self, eigenvalues=eigenvalues, columns=self.columns.to(device))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file whose header holds the rest as JSON.
@@ -551,66 +537,52 @@ class Subspaces:
         """
         tensors, header = read_tensors(path, FORMAT, device)
         try:
-            K = len(header["classes"])
-            vectors = [tensors[f"vectors.{k}"] for k in range(K)]
-            loaded = cls(
-                classes=tuple(header["classes"]),
-                ranks=tuple(header["ranks"]),
-                counts=tuple(header["counts"]),
-                eigenvalues=tuple(tensors[f"eigenvalues.{k}"] for k in range(K)),
-                columns=_side_by_side(vectors),
-                widths=tuple(v.shape[1] for v in vectors),
-                full_ranks=tuple(header["full_ranks"]),
-            )
+            classes = tuple(header["classes"])
+            ranks, counts, full_ranks = (tuple(header[name]) for name in ("ranks", "counts", "full_ranks"))
+            eigenvalues = tuple(tensors[f"eigenvalues.{k}"] for k in range(len(classes)))
+            vectors = [tensors[f"vectors.{k}"] for k in range(len(classes))]
+            loaded = cls(classes, ranks, counts, eigenvalues, *_side_by_side(vectors), full_ranks)
+            loaded._check()
         except KeyError as error:
             raise DataError(f"{path}: incomplete, {error} is missing; save it again.") from error
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"{path}: no subspaces of ours ({error}); save them again.") from error
-        if (reason := loaded._fault()) is not None:
-            raise DataError(f"{path}: {reason}; save the subspaces again.")
         return loaded
 
-    def _fault(self) -> str | None:
-        """Return what is wrong with the sizes or numbers of a file, or None."""
+    def _check(self) -> None:
+        """Raise an error for sizes or numbers of a file that no fit has."""
         K, d = len(self.classes), self.dim
-        lists: dict[str, Sequence[Any]] = {
-            "ranks": self.ranks,
-            "counts": self.counts,
-            "full_ranks": self.full_ranks,
+        sizes = [self.ranks, self.counts, self.full_ranks]
+        whole = [type(v) is int and 0 <= v < 2**53 for values in sizes for v in values]
+        named = [name is None or isinstance(name, str | int | float) for name in self.classes]
+        real = self.columns.dtype in (torch.float32, torch.float64)
+        spectra = [v.is_floating_point() and v.ndim == 1 and v.isfinite().all() for v in self.eigenvalues]
+        requirements = {
+            f"distinct texts or numbers as classes, got {self.classes!r:.80}": (
+                all(named) and 0 < K == len(set(self.classes))
+            ),
+            f"ranks, counts and full_ranks of {K} whole numbers each, got {sizes!r:.80}": (
+                all(whole) and all(len(values) == K for values in sizes)
+            ),
+            "finite real vectors of unit length, and at least one feature": (
+                d and real and bool(((self.columns.double().norm(dim=0) - 1).abs() <= 1e-3).all())
+            ),
+            "finite real eigenvalues": all(spectra),
         }
-        for name, values in lists.items():
-            whole = [isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**53 for v in values]
-            if len(values) != K or not all(whole):
-                return f"expected {name} as {K} whole numbers, got {list(values)!r:.80}"
-        if not all(name is None or isinstance(name, str | int | float) for name in self.classes):
-            return f"expected texts or numbers as classes, got {list(self.classes)!r:.80}"
-        if K == 0 or len(set(self.classes)) < K or d == 0:
-            return f"expected distinct classes and at least one feature, got {list(self.classes)!r:.80}"
-        if self.columns.dtype not in (torch.float32, torch.float64) or not self.columns.isfinite().all():
-            return f"expected finite real vectors, got {self.columns.dtype}"
-        lengths = self.columns.double().norm(dim=0)
-        if len(lengths) and float((lengths - 1).abs().max()) > 1e-3:
-            return "expected vectors of unit length"
-        for rank, width, spectrum in zip(self.ranks, self.widths, self.eigenvalues, strict=True):
-            if not spectrum.is_floating_point() or spectrum.ndim != 1 or not spectrum.isfinite().all():
-                return f"expected finite eigenvalues, got {spectrum.dtype} of shape {tuple(spectrum.shape)}"
-            if not rank <= width <= d or len(spectrum) < rank:
-                return f"expected {rank} components, got {width} vectors and {len(spectrum)} eigenvalues"
-        return None
+        for requirement, met in requirements.items():
+            if not met:
+                raise ValueError(f"expected {requirement}")
+        for rank, width, values in zip(self.ranks, self.widths, self.eigenvalues, strict=True):
+            if not rank <= width <= d or len(values) < rank:
+                raise ValueError(
+                    f"expected {rank} components, got {width} vectors and {len(values)} eigenvalues"
+                )
 
 
-# Products of rows with the bases of all classes.
+# The squared cosines of all classes from one product.
 
 
-class Chain(NamedTuple):
-    """Running sums of squares of one class, each of which is its score at one or more stages."""
-
-    k: int  # the class
-    complement: bool  # whether the score is |x|^2 less the sum
-    steps: list[tuple[int, int, list[int]]]  # rows [start, stop) of the product, stages
-
-
-class Projection(NamedTuple):
+class _Projection(NamedTuple):
     """Eigenvectors of all classes in one matrix, and the sums of squared products that give the scores.
 
     A class scores by its first r eigenvectors U or, for r > d / 2, by its last d - r ones V:
@@ -618,73 +590,43 @@ class Projection(NamedTuple):
     """
 
     matrix: Tensor  # (W, d), one eigenvector per row
-    chains: list[Chain]
+    sums: list[tuple[int, int, slice, bool]]  # stage, class, rows of the product, whether these are V
     shape: tuple[int, int]  # (S, K)
 
     @classmethod
-    def of(cls, subspaces: Subspaces, stages: Sequence[Sequence[int]]) -> "Projection":
-        """Choose the eigenvectors that several choices of ranks need.
-
-        Parameters
-        ----------
-        subspaces : Subspaces
-        stages : sequence of S sequences of K int
-        """
-        d, parts, chains, width = subspaces.dim, [], [], 0
-        for k, vectors in enumerate(subspaces.columns.T.split(subspaces.widths)):  # (r_k or d, d)
+    def of(cls, subspaces: Subspaces, stages: Sequence[Sequence[int]]) -> "_Projection":
+        """Choose the eigenvectors that the ranks of all stages need."""
+        d, rows = subspaces.dim, subspaces.columns.T
+        parts, sums, start = [rows[:0]], [], 0
+        for k, vectors in enumerate(rows.split(subspaces.widths)):  # (r_k or d, d)
             if not subspaces.counts[k]:
                 continue
-            ranks = sorted({stage[k] for stage in stages})
-            having = {r: [s for s, stage in enumerate(stages) if stage[k] == r] for r in ranks}
-            direct = [r for r in ranks if len(vectors) < d or 2 * r <= d]
-            others = ranks[: len(direct) - 1 : -1] if direct else ranks[::-1]  # descending
-            low = max(direct, default=0)
-            high = min(others, default=len(vectors))
-            parts += [vectors[:low], vectors[high:] if others else vectors[:0]]
-            steps = [(width + a, width + b, having[b]) for a, b in pairwise([0, *direct])]
-            chains.append(Chain(k, False, steps))
-            shift = width + low - high
-            steps = [(shift + a, shift + b, having[a]) for b, a in pairwise([d, *others])]
-            chains.append(Chain(k, True, steps))
-            width += sum(map(len, parts[-2:]))
-        return cls(_rows(parts), chains, (len(stages), len(subspaces.widths)))
+            ranks = {stage[k] for stage in stages}
+            direct = {r for r in ranks if len(vectors) < d or 2 * r <= d}
+            low, high = max(direct, default=0), min(ranks - direct, default=len(vectors))
+            parts += [vectors[:low], vectors[high:]]
+            stop = start + low + len(vectors) - high
+            for s, stage in enumerate(stages):
+                r = stage[k]
+                of = slice(start, start + r) if r in direct else slice(stop - (d - r), stop)
+                sums.append((s, k, of, r not in direct))
+            start = stop
+        matrix = rows if start == len(rows) else torch.cat(parts)
+        return cls(matrix, sums, (len(stages), len(subspaces.widths)))
 
     def squared_cosines(self, x: Tensor) -> Tensor:
         """Score a chunk of rows, (c, d), at each stage for each class, (S, K, c)."""
-        x, squared_norms = rescale(x)
+        x, squared_norms = _rescale(x)
         squares = (self.matrix @ x.T).square_()  # (W, c)
         scores = x.new_full((*self.shape, len(x)), -torch.inf)
-        for k, complement, steps in self.chains:
-            total: Tensor | float = 0.0
-            for start, stop, stages in steps:
-                total = squares[start:stop].sum(0) + total
-                for s in stages:
-                    scores[s, k] = (squared_norms - total).clamp_(min=0) if complement else total
+        for s, k, rows, complement in self.sums:
+            total = squares[rows].sum(0)
+            scores[s, k] = (squared_norms - total).clamp_(min=0) if complement else total
         scores /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: an all-zero row has no angle
         return scores.clamp_(max=1)
 
 
-def _rows(parts: Sequence[Tensor]) -> Tensor:
-    """Return blocks (w, d) below each other; a view where they are neighbours in memory."""
-    parts = [part for part in parts if len(part)] or list(parts[:1])
-    first, stop = parts[0], parts[0].storage_offset()
-    for part in parts:
-        if part.storage_offset() != stop:
-            return torch.cat(list(parts))
-        stop += part.numel()
-    return first.as_strided((sum(map(len, parts)), first.shape[1]), first.stride())
-
-
-def _over_chunks(score: Callable[[slice], None], X: Tensor, projection: Projection) -> None:
-    """Score the rows of X, (n, d), in chunks; on the CPU in parallel."""
-    width, cpu = max(len(projection.matrix), 1), X.device.type == "cpu"
-    share = -(-len(X) // torch.get_num_threads()) if cpu else len(X)
-    most = min(CHUNK, PROJECTIONS // width) if cpu else max(CHUNK, GPU_PROJECTIONS // width)
-    chunk = max(min(most, share), FEWEST)
-    parallel(score, [slice(a, a + chunk) for a in range(0, len(X), chunk)], X.device)
-
-
-def rescale(x: Tensor) -> tuple[Tensor, Tensor]:
+def _rescale(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows, (c, d), and their squared norms, (c,), scaled where squares would leave the range.
 
     Angles do not change: the factors are powers of two.
@@ -702,6 +644,12 @@ def rescale(x: Tensor) -> tuple[Tensor, Tensor]:
     return x, squared_norms
 
 
-def _side_by_side(vectors: Sequence[Tensor]) -> Tensor:
-    """Return bases (d, r_k) as columns of one matrix, each contiguous in memory."""
-    return torch.cat([part.T for part in vectors]).T
+def unit_rows(x: Tensor) -> Tensor:
+    """Return rows, (n, d), scaled to unit length; all-zero rows stay as they are."""
+    x, squared_norms = _rescale(x)
+    return x / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]
+
+
+def _side_by_side(vectors: Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...]]:
+    """Return bases (d, r_k) as columns of one matrix, each contiguous in memory, and their widths."""
+    return torch.cat([part.T for part in vectors]).T, tuple(part.shape[1] for part in vectors)

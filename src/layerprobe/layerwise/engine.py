@@ -23,7 +23,7 @@ from sklearn.base import ClassifierMixin, clone
 from torch import Tensor
 
 from layerprobe.core.checks import check_rows, widen
-from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics, SumOptions
+from layerprobe.core.statistics import LayerSums, RowStatistics, Statistics
 from layerprobe.errors import DegenerateWarning, InputError, warn
 from layerprobe.layerwise.classes import LabelSets
 from layerprobe.probes import MASC, MomentProbe, Probe
@@ -249,17 +249,13 @@ def new_sums(
     reads = reads_of(probes.values())
     wide = torch.tensor(int(widen(X).dtype == torch.float64))  # in any process of the job
     return LayerSums(
-        SumOptions(
-            len(labels.classes),
-            X.shape[1],
-            len(labels.names),
-            moments="moments" in reads,
-            means=bool(reads & {"means", "scatter"}),
-            scatter="scatter" in reads,
-            dtype=torch.float64 if sum_over_processes(wide) else X.dtype,
-            device=X.device,
-            expected=rows,
-        )
+        len(labels.classes),
+        X.shape[1],
+        len(labels.names),
+        reads,
+        dtype=torch.float64 if sum_over_processes(wide) else X.dtype,
+        device=X.device,
+        expected=rows,
     )
 
 

@@ -1,13 +1,11 @@
 """Weights of networks whose layers have other names."""
 
-from collections import Counter
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
 
 from layerprobe.errors import InputError
-from layerprobe.networks.weights import PREFIXES
+from layerprobe.networks.weights import PREFIXES, misfits
 
 
 def load_published(
@@ -39,26 +37,15 @@ def load_published(
         return f"{names.get(layer, layer)}.{weight}"
 
     own = model.state_dict()
-    wanted = {other_name(key): key for key in own}
-    faults = {
-        "missing": [key for key in wanted if key not in state_dict],
-        "unexpected": [key for key in state_dict if key not in wanted],
-        "of another shape": [
-            f"{key} {tuple(state_dict[key].shape)} for {tuple(own[wanted[key]].shape)}"
-            for key in wanted
-            if key in state_dict and state_dict[key].shape != own[wanted[key]].shape
-        ],
-    }
-    faults["not finite"] = [
-        key for key in wanted if key in state_dict and not torch.isfinite(state_dict[key]).all()
-    ]
+    faults = misfits({other_name(key): value for key, value in own.items()}, state_dict)
+    faults |= {"not finite": [key for key, value in state_dict.items() if not value.isfinite().all()]}
     if any(faults.values()):
         found = "; ".join(f"{fault}: {', '.join(keys)}" for fault, keys in faults.items() if keys)
         raise InputError(
             f"these are not the weights of this {type(model).__name__}; {found}. Pass weights of the same "
             "architecture, and names={layer of the model: layer of the weights} where names differ"
         )
-    model.load_state_dict({key: state_dict[key_there] for key_there, key in wanted.items()})
+    model.load_state_dict({key: state_dict[other_name(key)] for key in own})
 
 
 def without_prefix(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,31 +67,26 @@ def without_prefix(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[s
 
 
 def names_by_shape(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, str] | None:
-    """Return the layer names of a network to those of weights, if each layer has shapes of its own.
+    """Return the layer names of a network to those of weights, or None where shapes do not decide.
+
+    Where two layers have equal shapes, as in a `CNN`, only names can tell them apart.
 
     Parameters
     ----------
     model : nn.Module
     state_dict : mapping of str to Tensor
-
-    Returns
-    -------
-    dict of str to str, or None
-        None where two layers have equal shapes, as in a `CNN`, or the shapes differ: then only names can tell
-        the layers apart.
     """
     own, others = _shapes(model.state_dict()), _shapes(state_dict)
-    unique = max(Counter(own.values()).values()) == 1
-    if not unique or sorted(map(sorted, own.values())) != sorted(map(sorted, others.values())):
-        return None
     by_shape = {shapes: layer for layer, shapes in others.items()}
+    if not len(own) == len(set(own.values())) == len(others) or set(own.values()) != by_shape.keys():
+        return None
     return {layer: by_shape[shapes] for layer, shapes in own.items()}
 
 
-def _shapes(weights: Mapping[str, Tensor]) -> dict[str, frozenset[tuple[str, tuple[int, ...]]]]:
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, frozenset]:
     """Return the names and shapes of the tensors of each layer."""
-    layers: dict[str, set[tuple[str, tuple[int, ...]]]] = {}
+    layers: dict[str, frozenset] = {}
     for key, value in weights.items():
         layer, _, name = key.rpartition(".")
-        layers.setdefault(layer, set()).add((name, tuple(value.shape)))
-    return {layer: frozenset(shapes) for layer, shapes in layers.items()}
+        layers[layer] = layers.get(layer, frozenset()) | {(name, tuple(value.shape))}
+    return layers

@@ -49,8 +49,15 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise any error of the unpickler
         if "nsupported global" in str(error) or "nsupported class" in str(error):
-            raise DataError(_refusal(path)) from error
-        raise DataError(f"{path} cannot be read as a file of torch.save: {_first_line(error)}") from error
+            raise DataError(
+                f"{path} holds Python objects beside tensors, and reading them would run code from the file. "
+                'If you trust it, convert it once: python -c "import torch; '
+                f"saved = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
+                "torch.save(saved['state_dict'] if isinstance(saved, dict) else saved.state_dict(), "
+                f'{str(path.with_suffix(".weights.pt"))!r})"'
+            ) from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{path} cannot be read as a file of torch.save: {reason}") from error
     found = _state_dict(saved)
     if found is None:
         kind = (
@@ -112,17 +119,13 @@ def load_state(
     own = model.state_dict()
     tied = _tied(own)
     given |= {name: given[other] for name, other in tied.items() if name not in given and other in given}
-    faults = {
-        "missing": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
-        "of another shape": [
-            f"{name} {tuple(given[name].shape)} for {tuple(value.shape)}"
-            for name, value in own.items()
-            if name in given and isinstance(value, Tensor) and given[name].shape != value.shape
-        ],
-    }
+    faults = misfits(own, given)
     if any(faults.values()):
-        found = "; ".join(f"{fault}: {_some(names)}" for fault, names in faults.items() if names)
+        found = "; ".join(
+            f"{fault}: {', '.join(names[:5])}" + f" and {len(names) - 5} more" * (len(names) > 5)
+            for fault, names in faults.items()
+            if names
+        )
         prefix = "" if strip_prefix else _fitting_prefix(given, own)
         advice = (
             f"all names begin with {prefix!r}: remove it by strip_prefix={prefix!r}"
@@ -132,6 +135,25 @@ def load_state(
         raise InputError(f"{place}the weights do not fit {type(model).__name__}; {found}; {advice}")
     model.load_state_dict(given)
     return model
+
+
+def misfits(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Return the names of weights that do not fit a network, by the kind of fault.
+
+    Parameters
+    ----------
+    own, given : mapping of str to Tensor
+        The state dict of the network, and the one to load.
+    """
+    return {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} for {tuple(value.shape)}"
+            for name, value in own.items()
+            if name in given and isinstance(value, Tensor) and given[name].shape != value.shape
+        ],
+    }
 
 
 def _state_dict(saved: Any, depth: int = 2) -> dict[str, Tensor] | None:
@@ -148,40 +170,16 @@ def _state_dict(saved: Any, depth: int = 2) -> dict[str, Tensor] | None:
 
 def _fitting_prefix(given: Mapping[str, Tensor], own: Mapping[str, Any]) -> str:
     """Return the prefix that makes names of the file those of the network, or an empty text."""
-    for name in own:
-        for other in given:
-            prefix = other.removesuffix(name)
-            if prefix != other and prefix.endswith(".") and all(prefix + key in given for key in own):
-                return prefix
-        break
-    return ""
+    name = next(iter(own), "")
+    prefixes = (other.removesuffix(name) for other in given if other.endswith(f".{name}"))
+    return next((prefix for prefix in prefixes if all(prefix + key in given for key in own)), "")
 
 
 def _tied(own: Mapping[str, Any]) -> dict[str, str]:
     """Return names of tensors that share memory with one of another name; files may hold it once."""
-    first: dict[int, str] = {}
-    tied: dict[str, str] = {}
+    first, tied = {}, {}
     for name, value in own.items():
         if isinstance(value, Tensor) and value.numel():
             other = first.setdefault(value.data_ptr(), name)
             tied |= {name: other, other: name} if other != name and own[other].shape == value.shape else {}
     return tied
-
-
-def _some(names: list[str], shown: int = 5) -> str:
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
-
-
-def _refusal(path: Path) -> str:
-    target = str(path.with_suffix(".weights.pt"))
-    return (
-        f"{path} holds Python objects beside tensors, and reading them would run code from the file. If you "
-        'trust it, convert it once: python -c "import torch; '
-        f"saved = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
-        "torch.save(saved['state_dict'] if isinstance(saved, dict) else saved.state_dict(), "
-        f'{target!r})"'
-    )

@@ -146,25 +146,23 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
     InputError
         For names that are not distinct, unknown probes or invalid variances.
     """
+    pairs: list[tuple[Any, Any]]
     if isinstance(probes, Mapping):
-        pairs: list[tuple[str, Any]] = list(probes.items())
+        pairs = list(probes.items())
     else:
-        listed = (
-            [probes] if isinstance(probes, str | type) or not isinstance(probes, Iterable) else list(probes)
-        )
+        single = isinstance(probes, str | type) or not isinstance(probes, Iterable)
+        kinds = {kind: name for name, kind in REGISTRY.items()}
         pairs = [
-            (candidate if isinstance(candidate, str) else _name_of(candidate), candidate)
-            for candidate in listed
+            (one if isinstance(one, str) else kinds.get(type(one), type(one).__name__), one)
+            for one in ([probes] if single else probes)
         ]
-    for _, candidate in pairs:
-        if isinstance(candidate, type):
-            raise InputError(
-                f"expected a probe, got the class {candidate.__name__}; write {candidate.__name__}()"
-            )
-        if not isinstance(candidate, str) and not all(hasattr(candidate, name) for name in CONTRACT):
+    for _, one in pairs:
+        if isinstance(one, type):
+            raise InputError(f"expected a probe, got the class {one.__name__}; write {one.__name__}()")
+        if not isinstance(one, str) and not all(hasattr(one, name) for name in CONTRACT):
             raise InputError(
                 f"expected names of probes ({', '.join(REGISTRY)}) or classifiers with scikit-learn's "
-                f"contract, got {candidate!r:.80}"
+                f"contract, got {one!r:.80}"
             )
     names = [name for name, _ in pairs]
     if not names or len(set(names)) < len(names) or "network" in names or set(map(type, names)) != {str}:
@@ -172,7 +170,7 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
             f"expected probes of different names, none of them 'network', got {names}; "
             "a mapping {name: probe} gives them names"
         )
-    made = {name: create(candidate) if isinstance(candidate, str) else candidate for name, candidate in pairs}
+    made = {name: create(one) if isinstance(one, str) else one for name, one in pairs}
     if variances is None:
         return made
     if isinstance(variances, str) or not isinstance(variances, Iterable) or not (shares := list(variances)):
@@ -182,18 +180,10 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
     if len(set(shares)) < len(shares) or not any(isinstance(one, MASC) for one in made.values()):
         raise InputError(f"expected different variances, and masc among the probes, got {shares} and {names}")
     several: dict[str, ClassifierMixin] = {}
-    for name, candidate in made.items():
-        if isinstance(candidate, MASC):
-            several |= {f"{name} {_share(v)}": clone(candidate).set_params(variance=v) for v in shares}
+    for name, one in made.items():
+        if isinstance(one, MASC):  # "masc 1" would look like one component
+            titles = {f"{name} {'1.0' if share == 1 else f'{share:g}'}": share for share in shares}
+            several |= {title: clone(one).set_params(variance=share) for title, share in titles.items()}
         else:
-            several[name] = candidate
+            several[name] = one
     return several
-
-
-def _share(variance: float) -> str:
-    return "1.0" if variance == 1 else f"{variance:g}"  # "masc 1" would look like one component
-
-
-def _name_of(candidate: ClassifierMixin) -> str:
-    registered = {kind: name for name, kind in REGISTRY.items()}
-    return registered.get(type(candidate), type(candidate).__name__)

@@ -88,10 +88,6 @@ class Probe(ClassifierMixin, BaseEstimator):
             Class of each row, 0..K-1; each class has a row.
         classes : ndarray of shape (K,)
             Names of the classes, in the order of their indices.
-
-        Returns
-        -------
-        self
         """
         rows = self._rows(X, reset=True)
         self.classes_ = classes
@@ -118,16 +114,7 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     @default_settings()
     def class_scores(self, X: Any) -> Any:
-        """Score every class, with one column per class also for two classes.
-
-        Parameters
-        ----------
-        X : array or Tensor of shape (n, d)
-
-        Returns
-        -------
-        array or Tensor of shape (n, K)
-        """
+        """Score every class of the rows of X, (n, d), with one column per class also for two: (n, K)."""
         return like(self._finite_scores(self._query_rows(X)), X)
 
     def predict(self, X: Any) -> Any:
@@ -163,8 +150,7 @@ class Probe(ClassifierMixin, BaseEstimator):
         Raises
         ------
         InputError
-            For numbers where the classes are text, or the reverse, for labels none of which is a class, and
-            for weights that are no such numbers.
+            For labels none of which is a class, and for weights that are no such numbers.
 
         Warns
         -----
@@ -177,30 +163,22 @@ class Probe(ClassifierMixin, BaseEstimator):
             raise InputError(
                 f"X and y must have the same length, got {len(predicted)} rows and {len(truth)} labels."
             )
-        text, numbers = {"U"}, set("biuf")
-        for mine, theirs in ((text, numbers), (numbers, text)):
-            if self.classes_.dtype.kind in mine and truth.dtype.kind in theirs:
-                raise InputError(
-                    f"y has labels such as {truth.tolist()[0]!r}, but the probe was fitted on classes such "
-                    f"as {self.classes_.tolist()[0]!r}: give both as text or both as numbers."
-                )
         self._check_known(truth)
-        weights = None if sample_weight is None else weight_array(sample_weight, len(truth))
+        weights = None if sample_weight is None else _weight_array(sample_weight, len(truth))
         return float(np.average(predicted == truth, weights=weights))
 
     def _check_known(self, truth: np.ndarray) -> None:
         """Raise if no label (n,) is a class, or booleans mix with numbers; warn if shifted by one."""
         given, classes = encode(truth)[0], self.classes_
-        some, known = given.tolist()[:5], classes.tolist()[:5]
-        booleans = [given.dtype.kind == "b", classes.dtype.kind == "b"]
-        numeric = given.dtype.kind in "biuf" and classes.dtype.kind in "biuf"
-        mixed = numeric and booleans[0] != booleans[1] and not np.isin([*given, *classes], (0, 1)).all()
+        kinds = given.dtype.kind + classes.dtype.kind
+        mixed = set(kinds) <= set("biuf") and kinds.count("b") == 1
+        mixed = mixed and not np.isin([*given, *classes], (0, 1)).all()
         if len(given) and (mixed or not set(given.tolist()) & set(classes.tolist())):
             raise InputError(
-                f"y has the labels {some}, of which none is a class of the fit, such as {known}: give the "
-                "labels in the form of the fit."
+                f"y has the labels {given.tolist()[:5]}, of which none is a class of the fit, such as "
+                f"{classes.tolist()[:5]}: give the labels in the form of the fit."
             )
-        whole = given.dtype.kind in "iu" and classes.dtype.kind in "iu" and len(given) > 1
+        whole = set(kinds) <= set("iu") and len(given) > 1
         if whole and any(np.array_equal(given.astype(np.int64) + shift, classes) for shift in (-1, 1)):
             warn(
                 f"y has the labels {given[0]}..{given[-1]}, but the probe was fitted on {classes[0]}.."
@@ -252,8 +230,10 @@ class Probe(ClassifierMixin, BaseEstimator):
                 raise InputError(f"y cannot be used as labels: {error}") from error
         return rows, labels
 
-    def _fitted_rows(self, X: Any, y: Any, indices: Tensor) -> Tensor:
-        """Return the rows of X; raise unless X and y are as many rows as in fitting, with the same labels."""
+    def _left_out_rows(self, X: Any, y: Any, indices: Tensor | None) -> Tensor:
+        """Return the rows of X, to score each by the others; raise unless X and y are those of the fit."""
+        if indices is None:
+            raise InputError("Leave-one-out scores need a fit without sample_weight.")
         rows, labels = self._training_rows(X, y, reset=False)
         classes, given = encode(labels)
         if list(classes) != list(self.classes_) or given.tolist() != indices.tolist():
@@ -261,6 +241,8 @@ class Probe(ClassifierMixin, BaseEstimator):
                 f"Expected the very {len(indices)} rows and labels that the probe was fitted on, in their "
                 f"order; got {len(given)} rows, or other labels. Fit a probe to these rows first."
             )
+        if len(rows) < 2:
+            raise InputError("leave-one-out scores need at least two rows, got one.")
         return rows
 
     def _query_rows(self, X: Any) -> Tensor:
@@ -323,8 +305,7 @@ class WeightedProbe(Probe):
 
         Parameters
         ----------
-        X : array or Tensor of shape (n, d)
-        y : sequence of n labels
+        X, y
             As for probes without weights.
         sample_weight : sequence of n float, optional
             Weight of each row; a row of weight 2 counts as two equal rows, one of weight 0 is left out.
@@ -343,7 +324,7 @@ class WeightedProbe(Probe):
         y, weights = torch.from_numpy(indices).to(rows.device), None
         if sample_weight is not None:
             check_finite(rows)
-            weights = torch.from_numpy(weight_array(sample_weight, len(labels))).to(rows.device)
+            weights = torch.from_numpy(_weight_array(sample_weight, len(labels))).to(rows.device)
             kept = weights > 0
             rows, y, weights = rows[kept], y[kept], weights[kept]
             if not (counts := y.bincount(minlength=len(self.classes_))).all():
@@ -387,7 +368,13 @@ class ProbabilityProbe(Probe):
 
 
 class LinearProbe(Probe):
-    """A probe that predicts argmax_k (w_k . x + b_k); subclasses define ``_fit``, ``_weight_and_bias``."""
+    """A probe that predicts argmax_k (w_k . x + b_k).
+
+    Subclasses define ``_fit``, and ``_weight_and_bias`` unless these are ``coef_`` and ``intercept_``.
+    """
+
+    coef_: Tensor
+    intercept_: Tensor
 
     @property
     def linear_(self) -> tuple[Tensor, Tensor]:
@@ -396,7 +383,7 @@ class LinearProbe(Probe):
         return self._weight_and_bias()
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError(f"{type(self).__name__} must define _weight_and_bias().")
+        return self.coef_, self.intercept_
 
     def _scores(self, X: Tensor) -> Tensor:
         weight, bias = self._weight_and_bias()
@@ -426,10 +413,6 @@ class MomentProbe(WeightedProbe):
         statistics : Statistics
         classes : ndarray of shape (K,)
             Names of the classes, in the order of their indices.
-
-        Returns
-        -------
-        self
         """
         self.classes_, self.n_features_in_ = classes, statistics.dim
         self._keep_none()
@@ -517,9 +500,8 @@ class CalibratedProbe(ProbabilityProbe, MomentProbe):
         X, y, weights = self.kept_  # type: ignore[misc]
         K = len(self.classes_)
         fold = _folds(X, y, K)
-        represented = weights * (self._totals / y.bincount(weights, K))[y]
-        scores, labels, w = [], [], []
-        for number in range(min(FOLDS, int(fold.max()) + 1) if K > 1 else 0):
+        scores = X.new_zeros(len(X), K, dtype=torch.float64)
+        for number in range(FOLDS if K > 1 else 0):
             out, probe = fold == number, clone(self)
             if not out.any():
                 continue
@@ -527,12 +509,13 @@ class CalibratedProbe(ProbabilityProbe, MomentProbe):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DegenerateWarning)
                 probe._fit_weighted(X[~out], y[~out], K, weights[~out])
-            scores.append(probe._finite_scores(X[out]).double().cpu())
-            labels.append(y[out].cpu())
-            w.append(represented[out].cpu())
-        if not scores:
+            scores[out] = probe._finite_scores(X[out]).double().to(scores.device)
+        scored = fold < FOLDS
+        if K == 1 or not scored.any():
             return 1.0
-        return _sharpness(torch.cat(scores), torch.cat(labels), torch.cat(w), float(weights.sum()))
+        represented = weights * (self._totals / y.bincount(weights, K))[y]
+        parts = (part[scored].cpu() for part in (scores, y, represented))
+        return _sharpness(*parts, float(weights.sum()))
 
 
 def _places(y: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -557,15 +540,9 @@ def _folds(X: Tensor, y: Tensor, num_classes: int) -> Tensor:
 
 
 def _sharpness(scores: Tensor, y: Tensor, weights: Tensor, n: float) -> float:
-    """Return the inverse temperature at which the softmax of scores has the largest likelihood.
+    """Return the inverse temperature at which the softmax of scores, (m, K), is likeliest for y, (m,).
 
-    Parameters
-    ----------
-    scores : Tensor of shape (m, K), float64
-    y : Tensor of shape (m,), int64
-    weights : Tensor of shape (m,), float64
-    n : float
-        Number of rows that the smoothing of the labels counts.
+    The smoothing of the labels counts n rows.
     """
     unit = float((scores.amax(1) - scores.mean(1)).mean()) or 1.0
     smooth, scores = 1 / (n + 2), scores / unit
@@ -575,9 +552,11 @@ def _sharpness(scores: Tensor, y: Tensor, weights: Tensor, n: float) -> float:
         p = (math.exp(log_beta) * scores).softmax(1)
         return float(weights @ ((p * scores).sum(1) - target) / weights.sum())
 
-    low, high = (math.log(limit) for limit in SHARPNESS)
-    if slope(low) >= 0 or slope(high) <= 0:  # useless scores, or one score for all classes
-        return SHARPNESS[0 if slope(low) >= 0 else 1] / unit
+    low, high = map(math.log, SHARPNESS)
+    if slope(low) >= 0:  # useless scores, or one score for all classes
+        return SHARPNESS[0] / unit
+    if slope(high) <= 0:
+        return SHARPNESS[1] / unit
     return math.exp(brentq(slope, low, high, xtol=1e-12)) / unit
 
 
@@ -671,7 +650,7 @@ def _require_numbers(X: Any) -> None:
         raise InputError(f"X must hold numbers, got {wrong[0]!r} of the type {type(wrong[0]).__name__}.")
 
 
-def is_missing(label: Any) -> bool:
+def _is_missing(label: Any) -> bool:
     """Return whether a label stands for no label: None, NaN, NaT or NA."""
     return label is None or label is pd.NA or label is pd.NaT or (isinstance(label, Real) and label != label)
 
@@ -710,7 +689,7 @@ def label_array(y: Any) -> np.ndarray:
     if np.ma.is_masked(y):
         missing = np.ma.getmaskarray(y).ravel()
     elif array.dtype == object:
-        missing = np.array([is_missing(label) for label in array], dtype=bool)
+        missing = np.array([_is_missing(label) for label in array], dtype=bool)
     else:
         missing = array != array if array.dtype.kind in "fM" else np.zeros(0, dtype=bool)
     if missing.any():
@@ -729,16 +708,8 @@ def _tight(array: np.ndarray) -> np.ndarray:
     return np.array(array.tolist()) if len(kinds) == 1 and kinds <= {int, float, bool, str} else array
 
 
-def weight_array(weights: Any, n: int) -> np.ndarray:
-    """Return weights of rows, (n,), as float64.
-
-    Parameters
-    ----------
-    weights : sequence of n float
-        Not negative.
-    n : int
-        Number of rows.
-    """
+def _weight_array(weights: Any, n: int) -> np.ndarray:
+    """Return weights of n rows as float64, (n,); raise unless they are numbers of at least 0."""
     if isinstance(weights, Tensor):
         weights = check_dense(weights, "sample_weight").cpu().numpy()
     try:
@@ -802,12 +773,11 @@ def to_tensor(array: np.ndarray) -> Tensor:
 
 
 def like(result: Tensor, X: Any) -> Any:
-    """Return a result in the kind of the rows.
+    """Return a result as a tensor on the device of X if X is a tensor, else as a NumPy array.
 
     Parameters
     ----------
     result : Tensor
     X : array or Tensor
-        Rows: a tensor gives a tensor on its device, anything else a NumPy array.
     """
     return result.to(X.device) if isinstance(X, Tensor) else result.cpu().numpy()

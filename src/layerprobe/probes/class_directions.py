@@ -3,11 +3,10 @@
 import warnings
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from layerprobe.core.statistics import Statistics
-from layerprobe.core.subspaces import rescale
+from layerprobe.core.subspaces import unit_rows
 from layerprobe.errors import DegenerateWarning
 from layerprobe.probes.base import CalibratedProbe, LinearProbe
 
@@ -32,13 +31,11 @@ class NearestClassMean(CalibratedProbe, LinearProbe):
         self.means_ = statistics.means.to(statistics.dtype)
 
     def _scores(self, X: Tensor) -> Tensor:
-        x, squared_norms = rescale(X.to(self.means_.device))
-        return super()._scores(x / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None])
+        return super()._scores(unit_rows(X.to(self.means_.device)))
 
     def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
         # The length of x does not change which of the cosines is the largest.
-        means, squared_norms = rescale(self.means_)
-        means = means / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]
+        means = unit_rows(self.means_)
         return means, means.new_zeros(len(means))
 
 

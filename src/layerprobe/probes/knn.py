@@ -18,9 +18,8 @@ def voters(weights: Tensor, k: float) -> int:
 
     Parameters
     ----------
-    weights : Tensor of shape (n,)
+    weights, k : Tensor of shape (n,) and float
         Votes of each training row.
-    k : float
     """
     least = weights.sort().values.cumsum(0)
     return min(int((least < k).sum()) + 1, len(weights))
@@ -31,9 +30,8 @@ def row_votes(weights: Tensor, k: float) -> Tensor:
 
     Parameters
     ----------
-    weights : Tensor of shape (m, j)
-        Of the nearest rows, nearest first.
-    k : float
+    weights, k : Tensor of shape (m, j) and float
+        Weights of the nearest rows, nearest first.
     """
     before = weights.cumsum(1) - weights
     return torch.minimum((k - before).clamp(min=0), weights)

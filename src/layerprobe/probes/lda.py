@@ -56,7 +56,7 @@ class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
                 f"LDA cannot be fitted: expected at least two classes and more rows than classes, got {K} "
                 f"class(es) and {n} rows"
             )
-        eigenvalues, vectors, trace = statistics.spectrum_within()
+        eigenvalues, vectors, trace = statistics.spectrum(within=True)
         spread = statistics.means - mean  # (K, d)
         if not trace and not spread.any():
             raise InputError(f"LDA cannot be fitted: {SAME_ROWS}")

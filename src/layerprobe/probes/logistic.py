@@ -76,9 +76,6 @@ class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
         # The intercept of features far from zero is large, and float32 would lose the difference.
         self.coef_, self.intercept_ = coef, intercept
 
-    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        return self.coef_, self.intercept_
-
 
 class AdamLogisticRegression(ProbabilityProbe, LinearProbe):
     """One linear layer under cross entropy, trained with Adam on shuffled batches: the paper's recipe.
@@ -133,6 +130,3 @@ class AdamLogisticRegression(ProbabilityProbe, LinearProbe):
                     nn.functional.cross_entropy(logits, y[batch]).backward()
                     optimizer.step()
         self.coef_, self.intercept_ = weight.detach(), bias.detach()
-
-    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        return self.coef_, self.intercept_

@@ -172,12 +172,11 @@ class MASC(StagedProbe, CalibratedProbe):
         if not hasattr(self, "_subspaces"):
             self._require_fit()
         if self._subspaces is None:
-            options = {**self._strength(), "classes": self.classes_.tolist()}
             if self.noise is None:
-                self._subspaces = self.moments_.subspaces(**options)
+                self._subspaces = self.moments_.subspaces(**self._options())
             else:
                 weights = noise_weights(self.noise, len(self.classes_))
-                self._subspaces = correct_moments(self.moments_, weights, **options)
+                self._subspaces = correct_moments(self.moments_, weights, **self._options())
         return self._subspaces
 
     def at(self, value: float) -> Self:
@@ -199,7 +198,7 @@ class MASC(StagedProbe, CalibratedProbe):
         return super(MASC, stage).at(value)
 
     def _check_stage(self) -> None:
-        self._strength()
+        self._options()
 
     def _restage(self) -> None:
         subspaces = self.subspaces_
@@ -210,15 +209,14 @@ class MASC(StagedProbe, CalibratedProbe):
         return iter(self.subspaces_.staged_squared_cosines(X, ranks))
 
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
-        options = {**self._strength(), "classes": self.classes_.tolist()}
+        options = self._options()
         if weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
             X = X * weights.sqrt().to(X)[:, None]
         if self.noise is None:
             self._subspaces = fit_subspaces(X, y, num_classes, exact=self.exact, **options)
         else:
-            weights = noise_weights(self.noise, num_classes)
-            rows = X.double() if self.exact else X
-            self._subspaces = fit_corrected(rows, y, num_classes, weights, **options)
+            matrix = noise_weights(self.noise, num_classes)
+            self._subspaces = fit_corrected(X.double() if self.exact else X, y, matrix, **options)
         self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
 
     @property
@@ -227,13 +225,13 @@ class MASC(StagedProbe, CalibratedProbe):
         return self.noise is None and not self.exact and self.variance != 1.0
 
     def _fit_statistics(self, statistics: Statistics) -> None:
-        self._subspaces = statistics.subspaces(**self._strength(), classes=self.classes_.tolist())
+        self._subspaces = statistics.subspaces(**self._options())
 
     def _scores(self, X: Tensor) -> Tensor:
         return self.subspaces_.squared_cosines(X)
 
     def _start(self, rows: Tensor, classes: Sequence | np.ndarray | None) -> None:
-        self._strength()
+        """Set up `partial_fit` for rows like the first ones."""
         if classes is not None:
             self.classes_ = encode(label_array(classes))[0]
         elif not hasattr(self, "classes_"):
@@ -243,14 +241,16 @@ class MASC(StagedProbe, CalibratedProbe):
                 "partial_fit after fit starts anew: use partial_fit for all batches, or fit for all rows.",
                 LayerprobeWarning,
             )
+        self._options()
         if self.noise is not None:
             noise_weights(self.noise, len(self.classes_))
         self._keep_none()
         dtype = torch.float64 if self.exact else rows.dtype
         self.moments_ = ClassMoments(len(self.classes_), rows.shape[1], dtype=dtype, device=rows.device)
 
-    def _strength(self) -> dict[str, Any]:
+    def _options(self) -> dict[str, Any]:
+        """Return the checked arguments of `fit_subspaces`: variance or components, and the classes."""
         replaced = self.components is not None and self.variance == DEFAULT_VARIANCE
-        strength = {"variance": None if replaced else self.variance, "components": self.components}
-        check_strength(**strength)
-        return strength
+        variance = None if replaced else self.variance
+        check_strength(variance, self.components)
+        return {"variance": variance, "components": self.components, "classes": self.classes_.tolist()}

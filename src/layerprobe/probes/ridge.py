@@ -9,7 +9,6 @@ from torch import Tensor
 from layerprobe.core.checks import check_number
 from layerprobe.core.linalg import BLOCK
 from layerprobe.core.statistics import Statistics, centred_blocks, class_means
-from layerprobe.errors import InputError
 from layerprobe.probes.base import CalibratedProbe, LinearProbe, StagedProbe, like
 from layerprobe.utils.settings import default_settings
 
@@ -88,20 +87,15 @@ class Ridge(StagedProbe, CalibratedProbe, LinearProbe):
         Tibshirani and Friedman, "The Elements of Statistical Learning", section 7.10.)
         """
         self._require_fit()
-        if self.codes_ is None:
-            raise InputError("Leave-one-out scores need a fit without sample_weight.")
-        rows = self._fitted_rows(X, y, self.codes_)
+        rows = self._left_out_rows(X, y, self.codes_)
         n, d = rows.shape
-        if n < 2:
-            raise InputError("leave-one-out scores need at least two rows, got one.")
         if n < d:
             rows = rows.double()  # leverages near one, where float32 loses what is left of it
         vectors, eigenvalues = self.vectors_.to(rows), self.eigenvalues_.to(rows)
         projections, shares = self.projections_.to(rows), self.shares_.to(rows)
         scores = rows.new_empty(n, len(shares))
-        for block, y, out in zip(
-            centred_blocks(rows, self.mean_), self.codes_.split(BLOCK), scores.split(BLOCK), strict=True
-        ):
+        blocks = centred_blocks(rows, self.mean_)
+        for block, y, out in zip(blocks, self.codes_.split(BLOCK), scores.split(BLOCK), strict=True):
             x = block / self.scale_  # (b, d)
             rest = 1 - x.square().sum(1, keepdim=True) * (n / (n - 1) / d)  # mean eigenvalue of the others
             z = x @ vectors  # (b, r)
@@ -138,7 +132,7 @@ class Ridge(StagedProbe, CalibratedProbe, LinearProbe):
     def _fit_statistics(self, statistics: Statistics) -> None:
         self._check_stage()
         self.mean_ = statistics.mean
-        eigenvalues, self.vectors_, trace = statistics.spectrum_about_mean()
+        eigenvalues, self.vectors_, trace = statistics.spectrum(within=False)
         self.scale_ = (trace / statistics.dim) ** 0.5 or 1.0
         self.eigenvalues_ = eigenvalues / self.scale_**2
         self.dtype_ = statistics.dtype
@@ -160,6 +154,3 @@ class Ridge(StagedProbe, CalibratedProbe, LinearProbe):
         coef = (self.vectors_ @ shrunk / self.scale_).T  # (K, d)
         self.coef_ = coef.to(self.dtype_)
         self.intercept_ = (self.shares_ - coef @ self.mean_).to(self.dtype_)
-
-    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        return self.coef_, self.intercept_

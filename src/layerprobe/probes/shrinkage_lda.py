@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from layerprobe.core.checks import check_number
 from layerprobe.core.statistics import Statistics
 from layerprobe.probes.base import LinearProbe, MomentProbe, ProbabilityProbe, StagedProbe
@@ -54,7 +52,7 @@ class ShrinkageLDA(StagedProbe, MomentProbe, ProbabilityProbe, LinearProbe):
         self._check_stage()
         n, d = statistics.n, statistics.dim
         self.means_, self.priors_ = statistics.means, statistics.shares
-        eigenvalues, self.vectors_, trace = statistics.spectrum_within()
+        eigenvalues, self.vectors_, trace = statistics.spectrum(within=True)
         self.eigenvalues_ = eigenvalues / n
         between = float(self.priors_ @ (self.means_ - self.priors_ @ self.means_).square().sum(1))
         self.scale_ = trace / n / d or between / d or 1.0
@@ -76,6 +74,3 @@ class ShrinkageLDA(StagedProbe, MomentProbe, ProbabilityProbe, LinearProbe):
         self.coef_ = coef.T.to(self.dtype_)
         intercept = self.priors_.log() - (means * coef).sum(0) / 2 - mean @ coef
         self.intercept_ = intercept.to(self.dtype_)
-
-    def _weight_and_bias(self) -> tuple[Tensor, Tensor]:
-        return self.coef_, self.intercept_

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from layerprobe.core.checks import check_count, check_number
 from layerprobe.core.statistics import centred_blocks, class_means, spectrum
-from layerprobe.core.subspaces import rescale
-from layerprobe.errors import InputError
+from layerprobe.core.subspaces import unit_rows
 from layerprobe.probes.base import ProbabilityProbe, StagedProbe, WeightedProbe, like
 from layerprobe.probes.knn import row_votes, voters
 from layerprobe.utils.settings import default_settings
@@ -76,11 +75,7 @@ class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
             For other rows or labels, or a single row.
         """
         self._require_fit()
-        if self.weights_ is not None:
-            raise InputError("Leave-one-out scores need a fit without sample_weight.")
-        rows = self._fitted_rows(X, y, self.codes_)
-        if len(rows) < 2:
-            raise InputError("leave-one-out scores need at least two rows, got one.")
+        rows = self._left_out_rows(X, y, self.codes_ if self.weights_ is None else None)
         return like(self._votes(rows, [self.n_neighbors], leave_out=True)[0], X)
 
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
@@ -112,9 +107,7 @@ class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
     def _whiten(self, X: Tensor) -> Tensor:
         X = X.to(self.mean_.device, torch.promote_types(X.dtype, self.mean_.dtype))
         whitening = self.whitening_.to(X.dtype)
-        rows = torch.cat([block @ whitening for block in centred_blocks(X, self.mean_)])
-        rows, squared_norms = rescale(rows)
-        return rows / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]
+        return unit_rows(torch.cat([block @ whitening for block in centred_blocks(X, self.mean_)]))
 
     def _votes(self, X: Tensor, numbers: Sequence[float], *, leave_out: bool = False) -> Tensor:
         """Return the scores (S, m, K) of the rows of X, (m, d), at S numbers of neighbours, by one search."""
