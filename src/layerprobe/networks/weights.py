@@ -177,7 +177,8 @@ def _fitting_prefix(given: Mapping[str, Tensor], own: Mapping[str, Any]) -> str:
 
 def _tied(own: Mapping[str, Any]) -> dict[str, str]:
     """Return names of tensors that share memory with one of another name; files may hold it once."""
-    first, tied = {}, {}
+    first: dict[int, str] = {}
+    tied: dict[str, str] = {}
     for name, value in own.items():
         if isinstance(value, Tensor) and value.numel():
             other = first.setdefault(value.data_ptr(), name)

@@ -151,7 +151,7 @@ def named_probes(probes: Probes, variances: Sequence[float] | None = None) -> di
         pairs = list(probes.items())
     else:
         single = isinstance(probes, str | type) or not isinstance(probes, Iterable)
-        kinds = {kind: name for name, kind in REGISTRY.items()}
+        kinds: dict[Any, str] = {kind: name for name, kind in REGISTRY.items()}
         pairs = [
             (one if isinstance(one, str) else kinds.get(type(one), type(one).__name__), one)
             for one in ([probes] if single else probes)

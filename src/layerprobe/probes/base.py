@@ -230,8 +230,8 @@ class Probe(ClassifierMixin, BaseEstimator):
                 raise InputError(f"y cannot be used as labels: {error}") from error
         return rows, labels
 
-    def _left_out_rows(self, X: Any, y: Any, indices: Tensor | None) -> Tensor:
-        """Return the rows of X, to score each by the others; raise unless X and y are those of the fit."""
+    def _left_out_rows(self, X: Any, y: Any, indices: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the rows and classes of the fit, to score each by the others; raise for other X or y."""
         if indices is None:
             raise InputError("Leave-one-out scores need a fit without sample_weight.")
         rows, labels = self._training_rows(X, y, reset=False)
@@ -243,7 +243,7 @@ class Probe(ClassifierMixin, BaseEstimator):
             )
         if len(rows) < 2:
             raise InputError("leave-one-out scores need at least two rows, got one.")
-        return rows
+        return rows, indices
 
     def _query_rows(self, X: Any) -> Tensor:
         self._require_fit()
@@ -305,7 +305,8 @@ class WeightedProbe(Probe):
 
         Parameters
         ----------
-        X, y
+        X : array or Tensor of shape (n, d)
+        y : sequence of n labels
             As for probes without weights.
         sample_weight : sequence of n float, optional
             Weight of each row; a row of weight 2 counts as two equal rows, one of weight 0 is left out.
@@ -461,27 +462,18 @@ class CalibratedProbe(ProbabilityProbe, MomentProbe):
 
     def _keep_more(self, X: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
         """Keep rows until each class has enough."""
-        self._calibration = []
-        K = len(self.classes_)
+        self._calibration, K = [], len(self.classes_)
         w = torch.ones(len(y), dtype=torch.float64, device=y.device) if weights is None else weights
-        totals = y.bincount(w, K)
-        before = torch.zeros_like(y[:0])
-        if self.kept_ is not None:
-            before, totals = self.kept_[1], totals + self._totals
-        self._totals = totals
-        room = max(KEPT // X.shape[1] // K, 2) - before.bincount(minlength=K)
-        first = int(2 * room.amax() * K)  # where classes are mixed, their first rows are among these
-        while first < len(y) and (y[:first].bincount(minlength=K) < room).any():
-            first *= 4
-        order, place = _places(y[:first], K)
+        totals, new = y.bincount(w, K), (X, y, w)
+        kept = tuple(part[:0] for part in new) if self.kept_ is None else self.kept_
+        self._totals = totals if self.kept_ is None else totals + self._totals
+        room = max(KEPT // X.shape[1] // K, 2) - kept[1].bincount(minlength=K)
+        order, place = _places(y, K)
         order = order[place < room[y[order]]]
         if len(order):
-            rows, y, w = X[order], y[order], w[order]
-            if self.kept_ is not None:
-                rows, y, w = (torch.cat(pair) for pair in zip(self.kept_, (rows, y, w), strict=True))
-                order = y.argsort(stable=True)
-                rows, y, w = rows[order], y[order], w[order]
-            self.kept_ = rows, y, w
+            rows, y, w = (torch.cat([old, part[order]]) for old, part in zip(kept, new, strict=True))
+            order = y.argsort(stable=True)
+            self.kept_ = rows[order], y[order], w[order]
 
     def _probabilities(self, X: Tensor) -> Tensor:
         p = (self.beta_ * self._finite_scores(X.double()).double()).softmax(1)
@@ -514,8 +506,8 @@ class CalibratedProbe(ProbabilityProbe, MomentProbe):
         if K == 1 or not scored.any():
             return 1.0
         represented = weights * (self._totals / y.bincount(weights, K))[y]
-        parts = (part[scored].cpu() for part in (scores, y, represented))
-        return _sharpness(*parts, float(weights.sum()))
+        scores, y, represented = (part[scored].cpu() for part in (scores, y, represented))
+        return _sharpness(scores, y, represented, float(weights.sum()))
 
 
 def _places(y: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:

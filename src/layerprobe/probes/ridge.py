@@ -87,7 +87,7 @@ class Ridge(StagedProbe, CalibratedProbe, LinearProbe):
         Tibshirani and Friedman, "The Elements of Statistical Learning", section 7.10.)
         """
         self._require_fit()
-        rows = self._left_out_rows(X, y, self.codes_)
+        rows, codes = self._left_out_rows(X, y, self.codes_)
         n, d = rows.shape
         if n < d:
             rows = rows.double()  # leverages near one, where float32 loses what is left of it
@@ -95,7 +95,7 @@ class Ridge(StagedProbe, CalibratedProbe, LinearProbe):
         projections, shares = self.projections_.to(rows), self.shares_.to(rows)
         scores = rows.new_empty(n, len(shares))
         blocks = centred_blocks(rows, self.mean_)
-        for block, y, out in zip(blocks, self.codes_.split(BLOCK), scores.split(BLOCK), strict=True):
+        for block, y, out in zip(blocks, codes.split(BLOCK), scores.split(BLOCK), strict=True):
             x = block / self.scale_  # (b, d)
             rest = 1 - x.square().sum(1, keepdim=True) * (n / (n - 1) / d)  # mean eigenvalue of the others
             z = x @ vectors  # (b, r)

@@ -75,7 +75,7 @@ class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
             For other rows or labels, or a single row.
         """
         self._require_fit()
-        rows = self._left_out_rows(X, y, self.codes_ if self.weights_ is None else None)
+        rows, _ = self._left_out_rows(X, y, self.codes_ if self.weights_ is None else None)
         return like(self._votes(rows, [self.n_neighbors], leave_out=True)[0], X)
 
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
