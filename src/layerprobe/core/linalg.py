@@ -187,10 +187,13 @@ def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis, int]:
     eps = 2^-52. A QR decomposition removes them where the dtype of X resolves them.
     """
     (n, d), blocks = X.shape, X.split(FEATURES, dim=1)
-    gram = SecondMoment(n, X.device)
+    gram = X.new_zeros(n, n, dtype=torch.float64)
     for block in blocks:
-        gram.add(block.double().T)
-    eigenvalues, inner = eigenpairs(gram.matrix())
+        rows = block.double()
+        for start in range(0, n, 96):  # on and below the diagonal
+            stop = start + 96
+            gram[start:stop, :stop].addmm_(rows[start:stop], rows[:stop].T)
+    eigenvalues, inner = eigenpairs(gram.tril() + gram.tril(-1).T)
     resolved = 1e-12 if X.dtype == torch.float64 else torch.finfo(X.dtype).eps / 2
 
     def basis(r: int) -> Tensor:
