@@ -56,6 +56,19 @@ class OptionalPattern(str):
     __slots__ = ()
 
 
+def layer_patterns(layers: str | Iterable[str | EllipsisType] | None) -> list[str | EllipsisType]:
+    """Return the argument `layers` as a list of names or patterns, and ... for the default."""
+    several = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping | nn.Module)
+    chosen: list[Any] = [...] if layers is None else list(layers) if several else [layers]  # type: ignore[arg-type]
+    for name in chosen:
+        if name is not ... and not isinstance(name, str):
+            hint = f"write {str(name)!r}" if isinstance(name, int) else "list_layers shows the names"
+            raise InputError(f"expected names or patterns of layers, got {name!r:.80}; {hint}")
+    if not chosen:
+        raise InputError("expected at least one layer or pattern, got none; layers=None takes the default")
+    return chosen
+
+
 class Selection:
     """The chosen layers: found in the first batch, required in every other.
 
@@ -68,18 +81,9 @@ class Selection:
     """
 
     def __init__(self, layers: str | Iterable[str | EllipsisType] | None) -> None:
-        several = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping | nn.Module)
-        chosen = [...] if layers is None else list(layers) if several else [layers]
-        for name in chosen:
-            if name is not ... and not isinstance(name, str):
-                hint = f"write {str(name)!r}" if isinstance(name, int) else "list_layers shows the names"
-                raise InputError(f"expected names or patterns of layers, got {name!r:.80}; {hint}")
+        chosen = layer_patterns(layers)
         self.default = ... in chosen
         self.patterns = [pattern for pattern in chosen if isinstance(pattern, str)]
-        if not chosen:
-            raise InputError(
-                "expected at least one layer or pattern, got none; layers=None takes the default"
-            )
         self.names: list[str] | None = None
         self._seen_nonlinearity = False
 
@@ -513,7 +517,8 @@ def _run(
         if selection.wants(site):
             if tensor.is_meta:
                 raise LayerError(f"layer {site.name!r} is on the meta device, without values")
-            copied = tensor.to(dtype or _output_dtype(tensor), copy=True)
+            wide = tensor.is_floating_point() and tensor.itemsize >= 4
+            copied = tensor.to(dtype or (tensor.dtype if wide else torch.float32), copy=True)
             outputs[site.name] = _to_rows(copied, _policy(pool, site.name), site, padding)
 
     trace = tracer.run(batch, visit)
@@ -527,11 +532,6 @@ def _run(
                     f"{', '.join(map(repr, names[:10]))}{', ...' * (len(names) > 10)}: choose it by layers="
                 )
     return {name: outputs[name] for name in names}
-
-
-def _output_dtype(tensor: Tensor) -> torch.dtype:
-    wide = tensor.is_floating_point() and tensor.itemsize >= 4
-    return tensor.dtype if wide else torch.float32
 
 
 class RowCollector:

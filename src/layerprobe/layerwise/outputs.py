@@ -29,7 +29,15 @@ from layerprobe.layers.batches import (
     pairs_of_rows,
     read_batches,
 )
-from layerprobe.layers.capturing import OptionalPattern, Pool, RowCollector, capture, flatten_output, matches
+from layerprobe.layers.capturing import (
+    OptionalPattern,
+    Pool,
+    RowCollector,
+    capture,
+    flatten_output,
+    layer_patterns,
+    matches,
+)
 from layerprobe.layers.tracing import Tracer, check_model, device_and_dtype, rows_to_compare
 from layerprobe.utils.distributed import (
     rank,
@@ -185,14 +193,8 @@ class Extractor:
         check_model(self.model)
         check_count("batch_size", self.batch_size)
         device_and_dtype(self.model, self.device)
-        if self.layers is not None:
-            several = isinstance(self.layers, Iterable) and not isinstance(self.layers, str | Mapping)
-            patterns = tuple(self.layers) if several else (self.layers,)  # an iterator serves one pass only
-            object.__setattr__(self, "layers", patterns)
-            if not patterns:
-                raise InputError(
-                    "expected at least one layer or pattern, got none; layers=None is the default"
-                )
+        if self.layers is not None:  # an iterator serves one pass only
+            object.__setattr__(self, "layers", layer_patterns(self.layers))
         if self.aliases is None:
             names = getattr(self.model, "probed_layers", {}) if self.layers is None else {}
             object.__setattr__(self, "aliases", {layer: name for name, layer in names.items()})
