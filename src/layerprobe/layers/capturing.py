@@ -59,7 +59,7 @@ class OptionalPattern(str):
 def layer_patterns(layers: str | Iterable[str | EllipsisType] | None) -> list[str | EllipsisType]:
     """Return the argument `layers` as a list of names or patterns, and ... for the default."""
     several = isinstance(layers, Iterable) and not isinstance(layers, str | Mapping | nn.Module)
-    chosen: list[Any] = [...] if layers is None else list(layers) if several else [layers]  # type: ignore[arg-type]
+    chosen: list[Any] = [...] if layers is None else list(layers) if several else [layers]
     for name in chosen:
         if name is not ... and not isinstance(name, str):
             hint = f"write {str(name)!r}" if isinstance(name, int) else "list_layers shows the names"
