@@ -16,7 +16,6 @@ def build():
 PROBE = ["probe", "--model", "users_net:build", "--data", "rows.npz", "--dry-run"]
 AUDIT = ["audit", "--model", "users_net:build", "--data", "rows.npz", "--policy", "noisy_holdout"]
 AUDIT += ["--holdout", "held.npz", "--dry-run"]
-BOTH = (PROBE, AUDIT)
 TRAIN = ["paper", "train", "--pair", "mlp-digits", "--dry-run"]
 REPRODUCE = ["reproduce", "table1", "--pair", "mlp-digits", "--dry-run"]
 FILES = ["nope", "", "empty", "empty.csv", "empty.npz", "noise.csv", "noise.npz", "noise.npy", "folder"]
@@ -29,25 +28,25 @@ NUMBERS = ["--subset", "--test-subset", "--max-epochs", "--batch-size", "--edit-
 WORDS = ["--protocol", "--optimizer", "--device", "--backend", "--address"]
 WRITERS = ["tables", "figures"]
 
+SHARED = {  # by audit and probe
+    "--model": [*FILES, "users_net", "users_net:build(", "json:dumps"],
+    "--data": FILES,
+    "--weights": FILES,
+    "--inputs": NAMES,
+    "--batch-size": ["0", *WHOLE],
+    "--layers": ["", "nope", "["],
+    "--device": ["", "gpu", "cuda:99", "-1"],
+    "--pool": NAMES,
+    "--resize": [["-1", "2"], ["0", "0"], ["1"], ["a", "b"]],
+    "--label-column": NAMES,
+    "--text-column": NAMES,
+    "--path-column": NAMES,
+    "--class-names": NAMES,
+    "--strip-prefix": ["x."],
+    "--out": PLACES,
+}
 OPTIONS = [
-    *[
-        (command, "--model", [*FILES, "users_net", "users_net:build(", "json:dumps"])
-        for command in (PROBE, AUDIT)
-    ],
-    *[(command, "--data", FILES) for command in BOTH],
-    *[(command, "--weights", FILES) for command in BOTH],
-    *[(command, "--inputs", NAMES) for command in BOTH],
-    *[(command, "--batch-size", ["0", *WHOLE]) for command in BOTH],
-    *[(command, "--layers", ["", "nope", "["]) for command in BOTH],
-    *[(command, "--device", ["", "gpu", "cuda:99", "-1"]) for command in BOTH],
-    *[(command, "--pool", NAMES) for command in BOTH],
-    *[(command, "--resize", [["-1", "2"], ["0", "0"], ["1"], ["a", "b"]]) for command in BOTH],
-    *[(command, "--label-column", NAMES) for command in BOTH],
-    *[(command, "--text-column", NAMES) for command in BOTH],
-    *[(command, "--path-column", NAMES) for command in BOTH],
-    *[(command, "--class-names", NAMES) for command in BOTH],
-    *[(command, "--strip-prefix", ["x."]) for command in BOTH],
-    *[(command, "--out", PLACES) for command in BOTH],
+    *[(command, option, values) for option, values in SHARED.items() for command in (PROBE, AUDIT)],
     (PROBE, "--test", FILES),
     (PROBE, "--true-labels", FILES),
     (PROBE, "--probes", [*NAMES, ["masc", "masc"]]),
@@ -63,23 +62,14 @@ OPTIONS = [
     (TRAIN, "--corruption", SHARES),
     (TRAIN, "--seeds", [*WHOLE, "9" * 30]),
     (TRAIN, "--noise", [*NAMES, "../x:y"]),
-    *[
-        (TRAIN, option, ["0", *WHOLE])
-        for option in ("--subset", "--test-subset", "--max-epochs", "--batch-size")
-    ],
+    *[(TRAIN, option, ["0", *WHOLE]) for option in NUMBERS],
     (TRAIN, "--target", ["-1", "nan", "1e400", "", "abc"]),
     (TRAIN, "--learning-rate", ["-1", "nan", "1e400", "", "abc"]),
     (TRAIN, "--dropout", ["0.5", "nan", "abc"]),  # which an MLP has not
-    *[
-        (TRAIN, option, NAMES)
-        for option in ("--protocol", "--optimizer", "--device", "--backend", "--address")
-    ],
+    *[(TRAIN, option, NAMES) for option in WORDS],
     (TRAIN, "--data", ["nope", "empty", "rows.npz", "pipe"]),
     (TRAIN, "--root", PLACES),
-    *[
-        (["paper", command], "--root", ["rows.npz", "nope", "folder", "pipe"])
-        for command in ("tables", "figures")
-    ],
+    *[(["paper", command], "--root", ["rows.npz", "nope", "folder", "pipe"]) for command in WRITERS],
     *[(["paper", command], "--out", PLACES) for command in WRITERS],
     *[(["paper", command, "nope"], "--root", ["folder"]) for command in WRITERS],
     (["paper", "status"], "--root", ["rows.npz", "pipe"]),
