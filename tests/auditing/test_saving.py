@@ -82,7 +82,7 @@ def same(one, other):
         np.testing.assert_array_equal(getattr(one.noise, field.name), getattr(other.noise, field.name))
     np.testing.assert_array_equal(one.pred_probs, other.pred_probs)
     assert torch.equal(one.posterior, other.posterior)
-    assert one.expected_precision == other.expected_precision
+    np.testing.assert_array_equal(one.precision_interval, other.precision_interval)
     for policy in ("all", "confident", "soft", "prune"):
         mine, its = (a.relabel(policy) for a in (one, other))
         np.testing.assert_array_equal(mine.labels, its.labels)
