@@ -299,9 +299,7 @@ def repaired_labels(
         P(true = k | row, given label).
     classes : ndarray (K,)
     """
-    before, after = (
-        posterior.gather(1, one[:, None]).squeeze(1) for one in (y, labels)
-    )  # that they are right
+    own, right = (posterior.gather(1, one[:, None]).squeeze(1) for one in (y, labels))
     targets = posterior if policy == "soft" else torch.nn.functional.one_hot(labels, len(classes))
     return RepairedLabels(
         policy,
@@ -309,6 +307,6 @@ def repaired_labels(
         targets.double().numpy(),
         kept.numpy(),
         (labels != y).numpy(),
-        float(1 - before.mean()),
-        float(1 - after[kept].mean()) if kept.any() else float("nan"),
+        float(1 - own.mean()),
+        float(1 - right[kept].mean()) if kept.any() else float("nan"),
     )
