@@ -9,7 +9,7 @@ import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import Audit, audit_features, audit_predictions
-from layerprobe.auditing.review.decisions import KIND, NONE, Decisions
+from layerprobe.auditing.review.decisions import KIND, NONE, OUTSIDE, Decisions
 from layerprobe.auditing.review.measuring import measure
 from layerprobe.auditing.review.sampling import draw_sample
 from layerprobe.cli import main
@@ -168,6 +168,24 @@ def test_rows_of_none_of_the_classes_count_as_wrong_and_cannot_be_relabelled(aud
     assert "of the rows belong to none of the classes" in reviewed.label_finding
     reviewed.save(tmp_path / "audit.safetensors")
     assert (Audit.load(tmp_path / "audit.safetensors").outside.numpy() == strange).all()
+
+
+def test_hundred_reviewed_rows_measure_noise_with_rows_of_none_of_the_classes(audit):
+    """A tenth of the rows is from elsewhere; 95 % intervals hold in at least 90 % of 60 samples."""
+    strange = np.random.default_rng(1).random(900) < 0.1
+    label = torch.where(torch.from_numpy(strange), OUTSIDE, TRUE).numpy()
+    repaired = audit.relabel("confident")
+    proposed = torch.tensor([NAMES.tolist().index(name) for name in repaired.labels])
+    score, flags = audit.issues["label_score"].to_numpy(), audit.issue_mask()
+    held = []
+    for seed in range(60):
+        sample = draw_sample(score, repaired.changed, 100, seed)
+        rows = np.concatenate([sample.positions, sample.repeated])
+        decisions = Decisions(rows, label[rows], np.full(len(rows), ""), 100, seed)
+        review = measure(decisions, sample, GIVEN, proposed, flags, score)
+        of = (review.noise, (label != GIVEN.numpy()).mean()), (review.outside, strange.mean())
+        held.append([low <= truth <= high for (_, low, high), truth in of])
+    assert np.mean(held, axis=0).min() >= 0.9
 
 
 def test_class_named_none_of_the_classes_is_a_class():
