@@ -239,5 +239,5 @@ def check_count(name: str, value: object, least: int = 1) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
         raise InputError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-    if int(value) > LARGEST_COUNT:
-        raise InputError(f"{name} must be a whole number of at most {LARGEST_COUNT:,}, got {value:.1e}.")
+    if int(value) > LARGEST_COUNT:  # it may be too large to print
+        raise InputError(f"{name} must be a whole number of at most {LARGEST_COUNT:,}, got a larger one.")
