@@ -4,11 +4,11 @@ python benchmarks/trust.py [--data DATA] [--seeds 0 1] [--network NAME ...] [--n
 
 Each case trains one small network on noisy labels, audits it with a noisy hold-out, and compares every
 announced number with the truth. Then reviewers answer `Audit.review_sample` from the true labels: all right,
-or 3 % of their decisions wrong; of a row of no class they cannot say. Some cases train the network again, on
-the given labels and on those relabelled after 100 reviews. The cases add rows to results/audit/trust.csv and
-trust.json; cases in these files are skipped, and trained networks are kept in FOLDER. Each kind of noise
-comes early, so that a part of the suite covers all kinds; `--minutes` starts no case later. `--table` only
-writes the summaries trust_summary.csv and noise_estimates.csv.
+or 3 % of their decisions wrong. Some cases train the network again, on the given labels and on those
+relabelled after 100 reviews. The cases add rows to results/audit/trust.csv and trust.json; cases in these
+files are skipped, and trained networks are kept in FOLDER. Each kind of noise comes early, so that a part of
+the suite covers all kinds; `--minutes` starts no case later. `--table` only writes the summaries
+trust_summary.csv and noise_estimates.csv.
 """
 
 import argparse
@@ -450,9 +450,9 @@ def reviewed(found: Audit, true: np.ndarray, size: int, error: float) -> dict[st
         places = sample["index"].to_numpy()
         right = true[places]
         other = np.where(right == given[places], (right + 1) % K, given[places])
-        label = np.where((rng.random(len(places)) < error) & (right != OUTSIDE), other, right)
-        decided = label != OUTSIDE
-        frame = pd.DataFrame({"index": places[decided], "label": label[decided]})
+        label = np.where(rng.random(len(places)) < error, other, right).astype(object)
+        label[label == OUTSIDE] = "none of the classes"
+        frame = pd.DataFrame({"index": places, "label": label})
         review = found.apply(frame, n=size, seed=seed).review
         for name in names:
             value, low, high = getattr(review, name)
