@@ -48,9 +48,9 @@ EPOCHS = "Dashed, hollow: the network at its last epoch, and at the epoch of its
 BEST = "The best layer has the highest mean test accuracy: an upper bound where there are no test labels."
 
 
-def _network(rows: pd.DataFrame, family: str, axis: Axis) -> list[Line]:
+def _network(rows: pd.DataFrame, axis: Axis) -> list[Line]:
     """Return the network's test accuracy at its last and best epoch, from the rows of controls."""
-    own = rows[(rows["experiment"] == "controls") & (rows["family"] == family) & (rows["probe"] == "network")]
+    own = rows[(rows["experiment"] == "controls") & (rows["probe"] == "network")]
     return axis.lines(own, "setting", NETWORK_STYLES, NETWORK_TITLES, "network")
 
 
@@ -75,7 +75,7 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
         parts.append(hidden_layers(accuracies(untrained)).assign(line=UNTRAINED))
         best = at_best_layer(pd.concat(parts), ["line", "condition"])
         lines = axis.lines(best, "line", {**dict(GAINS.values()), UNTRAINED: STYLES[4]})
-        lines += _network(rows, title, axis)
+        lines += _network(rows[rows["family"] == title], axis)
         if published is not None and axis.column == "corruption":
             theirs = published[published["pair"] == of["pair"].iloc[0]]
             shown = {line.label for line in lines}
@@ -114,7 +114,7 @@ def _training_images(rows: pd.DataFrame) -> Panels:
         parts = [at_best_layer(trained, ["images"]), trained[trained["layer"] == "input"]]
         parts.append(at_best_layer(untrained, ["images"]))
         every = pd.concat(part.assign(line=name) for name, part in zip(styles, parts, strict=True))
-        lines = axis.lines(every, "line", styles) + _network(of, of["family"].iloc[0], axis)
+        lines = axis.lines(every, "line", styles) + _network(of, axis)
         yield axis.panel(f"{pair}, {condition}", lines)
 
 
@@ -151,7 +151,8 @@ def _probes(rows: pd.DataFrame) -> Panels:
         axis = Axis.of_conditions(of)
         for fitted_on in LABELS:
             best = at_best_layer(of[of["fitted_on"] == fitted_on], ["probe", "condition"])
-            lines = axis.lines(best, "probe", PROBE_STYLES, PROBE_TITLES) + _network(rows, title, axis)
+            lines = axis.lines(best, "probe", PROBE_STYLES, PROBE_TITLES)
+            lines += _network(rows[rows["family"] == title], axis)
             yield axis.panel(f"{title}: fitted on {fitted_on} labels", lines)
 
 
