@@ -215,6 +215,10 @@ def test_gains_over_the_number_of_training_images(drawn, rows):
     assert x.tolist() == [1000, 60_000]
     assert np.allclose(y, masc(0.4, 1, 0, extra=0.04) + SEED - np.array([0.1, 0]))
     assert np.allclose(line(ax, STYLES[4])[1], masc(0.4, 1, 0) + SEED - np.array([0.3, 0.2]))
+    for marker, p in ((">", 0.4), ("*", 0.2)):  # the last and the best epoch
+        x, y = line(ax, ("#333333", marker), hollow=True)
+        assert x.tolist() == [1000, 60_000]
+        assert np.allclose(y, network(p, 0) + SEED - np.array([0.1, 0]))
     assert names(ax) == ["1,000", "60,000"]
     with pytest.raises(InputError, match="two numbers of images"):
         FIGURES["training_images"].draw(rows)
