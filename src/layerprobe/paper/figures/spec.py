@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
@@ -165,6 +166,7 @@ def register_figure(
     """
 
     def register(plot: Plot) -> Plot:
+        @wraps(plot)
         def draw(*frames: Frame | None) -> "Figure":
             drawn = plot(*frames, **(options or {}))
             return layout(list(drawn)) if layout else drawn
