@@ -396,10 +396,10 @@ def with_flags_of_precision(found: Audit, wrong: np.ndarray) -> dict[str, float]
 
 def with_trusted_rows(found: Audit, rows: Rows, noise_rate: float) -> dict[str, float]:
     """Return error, coverage and width of the estimate with 100 trusted rows, over draws of these rows."""
+    if len(rows.test_y) < TRUSTED:
+        return {}
     right = torch.from_numpy(found.predict(rows.test_x)) == rows.test_y
     agrees = torch.from_numpy(found.predict(rows.held_x)) == rows.held_y
-    if len(right) < TRUSTED:
-        return {}
     drawn = [
         rate_by_trusted_rows(
             right[np.random.default_rng(draw).permutation(len(right))[:TRUSTED]], agrees, rows.num_classes
