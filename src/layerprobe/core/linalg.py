@@ -20,13 +20,9 @@ WIDE = 1200  # features from which on `eigh_leading` gains 1.3 times
 DEVIATIONS = 4  # standard deviations of rounding errors that are allowed for
 
 
-def _stripe_height(dim: int) -> int:
-    return max(16, min(96, dim // 12))
-
-
 def _stripes(dim: int) -> list[tuple[int, int]]:
     """Return the rows [start, stop) of a (d, d) matrix that one product computes, up to column stop."""
-    height = _stripe_height(dim)
+    height = max(16, min(96, dim // 12))
     return [(start, min(start + height, dim)) for start in range(0, dim, height)]
 
 
@@ -66,7 +62,7 @@ class SecondMoment:
         itemsize : int
             Bytes of one number of the rows.
         """
-        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * _stripe_height(dim) * dim
+        return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * _stripes(dim)[0][1] * dim
 
     @full_precision()
     def add(self, X: Tensor) -> "SecondMoment":
