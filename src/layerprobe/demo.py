@@ -151,7 +151,7 @@ def run_demo(spec: Spec, out: Path) -> Demo:
     seeds = range(spec.seeds)
     with replaced_folder(out) as folder:
         with (
-            TemporaryDirectory() as status,
+            TemporaryDirectory(dir=folder) as status,
             show_progress([f"seed {seed}" for seed in seeds]) as report,
             follow_progress(partial(_read_progress, status), seeds, report),
         ):

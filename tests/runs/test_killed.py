@@ -65,7 +65,7 @@ def files_of(root):
 @LINUX
 def test_terminated_demo_ends_its_workers_and_leaves_nothing(start, tmp_path):
     demo = start("demo", "--out", tmp_path / "demo", "--seeds", "2")
-    wait_until(lambda: list(tmp_path.glob(".demo.*/progress-*.json")))
+    wait_until(lambda: list(tmp_path.glob(".demo.*/*/*.json")))
     demo.terminate()
     out, err = demo.communicate(timeout=30)
     assert demo.returncode == 143
