@@ -104,7 +104,7 @@ def test_noise_is_known_if_its_interval_is_narrow():
     too_wide, too_far_apart = (0.3, 0.1, 0.35), (0.03, 0.01, 0.05)  # ends that differ by a factor of five
     for own, noise in ((0.69, too_wide), (0.95, too_far_apart)):
         found = findings(own=own, noise=noise)
-        assert "the bounds differ" in why_noise_is_unknown(found, found.noise, 10)
+        assert "the bounds are far apart" in why_noise_is_unknown(found, found.noise, 10)
     weak = findings(own=0.5, noise=(0.3, 0.0, 0.5))
     assert "predict about 70% of the right labels" in why_noise_is_unknown(weak, weak.noise, 10)
     assert said(weak).startswith("Between 0% and 50% of the labels are wrong")

@@ -107,7 +107,7 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
             f"the best layers agree with {findings.criterion.value:.0%} of the given labels only, and heavy "
             "noise looks like a weak decoder"
         )
-    return "the bounds differ by as much, and only verified labels can distinguish noise from ambiguity"
+    return "the bounds are far apart, and only verified labels can distinguish noise from ambiguity"
 
 
 def network_finding(findings: Findings) -> str:
