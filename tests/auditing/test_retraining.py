@@ -336,6 +336,24 @@ def test_the_head_of_named_classes_and_dicts_is_edited(trained):
     torch.testing.assert_close(edited(X[TEST]), plain(X[TEST]))
 
 
+def test_an_edited_head_is_fitted_on_verified_labels_without_rows_of_none_of_the_classes(held_out, trained):
+    from layerprobe import capture
+
+    rows, right = [*range(10), *range(20, 30)], (NOISY[TRAIN] + 1) % 3
+    labels = ["none of the classes" if i < 10 else held_out.classes[right[i]] for i in rows]
+    reviewed = held_out.apply(
+        [{"index": held_out.index[i], "label": label} for i, label in zip(rows, labels, strict=True)]
+    )
+    edited = reviewed.edit_head("ridge")
+    y = NOISY[TRAIN].clone()
+    y[20:30] = right[20:30]
+    hidden = capture(trained, X[TRAIN], "fc2").outputs["fc2"]
+    weight, bias = Ridge().fit(hidden[10:], y[10:]).linear_
+    torch.testing.assert_close(edited.head.weight, weight)
+    torch.testing.assert_close(edited.head.bias, bias)
+    assert not torch.allclose(edited.head.weight, held_out.edit_head("ridge").head.weight)
+
+
 def test_trusted_rows_are_the_verified_ones(held_out):
     with pytest.raises(InputError, match="no row is verified"):
         held_out.trusted_rows()

@@ -39,7 +39,7 @@ from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.baselines.confident_learning import confident_joint_rate
 from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
-from layerprobe.layers.batches import count_rows, named_tensors
+from layerprobe.layers.batches import Batch, count_rows, named_tensors
 from layerprobe.layerwise.classes import Classes
 from layerprobe.pages import render
 from layerprobe.probes.base import label_array
@@ -739,7 +739,8 @@ class Audit:
     def edit_head(self, probe: Any = "ridge", **options: Any) -> nn.Module:
         """Return a copy of the network whose last layer is a linear probe of the last hidden layer.
 
-        The probe is fitted on the given labels.
+        The probe is fitted on the given labels and, after a review, on the verified ones, without the rows
+        that reviewers found to belong to none of the classes.
 
         Parameters
         ----------
@@ -753,8 +754,14 @@ class Audit:
         y = self.y
         if self.reader is not None and self.reader.outputs is not None:
             y = torch.tensor(self.reader.outputs)[y]
-        batches = ((x, y[torch.from_numpy(positions)]) for x, positions in rows.batches())
-        return edit_head(model, batches, probe, **options)
+        inside = ~self.outside.numpy()
+        batches = (
+            Batch(x, y[torch.from_numpy(positions)], None, len(positions), x).take(
+                inside[positions].nonzero()[0]
+            )
+            for x, positions in rows.batches()
+        )
+        return edit_head(model, ((one.inputs, one.labels) for one in batches if one.size), probe, **options)
 
     @default_settings()
     def compare(
