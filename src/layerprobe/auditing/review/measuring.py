@@ -1,5 +1,6 @@
 """Measure noise, flags and relabelling by the decisions of reviewers."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
+    Z,
     correct_gain,
     correct_share,
     error_rate,
@@ -22,7 +24,7 @@ from layerprobe.auditing.review.sampling import ReviewSample
 
 Advice = Literal["relabel", "keep", "review"]
 PSEUDO_ROWS = 2.0  # weight of the announced share in the recalibration of a stratum
-NEGLIGIBLE = 0.01  # of all labels: less cannot repay the review of further rows
+NEGLIGIBLE = 0.005  # of all labels: an expected benefit that does not repay the review of further rows
 LEAST_DECIDED = 20  # changed rows for any advice: an interval of fewer rows is not valid
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
@@ -61,9 +63,9 @@ class Review:
     disagreements : DataFrame
         Rows with different decisions: position, reviewer, y, in the order of the decisions.
     advice : {"relabel", "keep", "review"}
-        "relabel" if the gain is above zero; "keep" if it is below, or if relabelling could correct at most
-        1 % of all labels; "review" if more rows are needed to tell, or if relabelling changes nothing
-        although labels are wrong.
+        "relabel" if the gain is above zero; "keep" if it is below, or if further review can be expected to
+        correct at most 0.5 % of all labels; else "review", also if relabelling changes nothing although
+        labels are wrong.
     why : str
     """
 
@@ -222,8 +224,7 @@ def _advise(noise: Interval, gain: Interval, changed: int, unseen: int, n: int) 
     """Return what to do with n labels, and why; of those that relabelling changes, `unseen` are undecided.
 
     The labels stay as they are unless relabelling is measured to help. More rows are to be reviewed only if
-    they can matter: not if all changes are verified, nor if relabelling could correct only a negligible share
-    of the labels, by the upper limit of its gain.
+    they can matter: not if all changes are verified, nor if the expected benefit is negligible.
     """
     if not changed:
         none = f"no suggestion is certain enough to change a label; {percent(noise)} of the labels are wrong"
@@ -239,10 +240,26 @@ def _advise(noise: Interval, gain: Interval, changed: int, unseen: int, n: int) 
         return "relabel", f"relabelling helps: {measured}; it changes {changed:,} labels"
     if gain.high <= 0:
         return "keep", f"relabelling harms: {measured}"
-    if gain.high * changed <= NEGLIGIBLE * n:
-        most = f"at most {gain.high * changed / n:.1%} of all labels"
-        return "keep", f"relabelling could correct {most}: {measured}; it changes {changed:,} labels"
+    benefit = _expected_benefit(gain) * changed / n
+    if benefit <= NEGLIGIBLE:
+        most = f"at most {100 * benefit:.1f} % of all labels"
+        return "keep", f"further review can be expected to correct {most}: {measured}"
     return "review", f"too few rows are reviewed to tell whether relabelling helps: {measured}"
+
+
+def _expected_benefit(gain: Interval) -> float:
+    """Return the expected gain per changed label of a person who learns whether the gain is above zero.
+
+    Relabelling or keeping is then the better choice, and the gain is max(gain, 0): the expected value of
+    perfect information (Raiffa and Schlaifer, Applied Statistical Decision Theory, 1961, chapter 4). The
+    distribution is taken as normal, with the upper limit as its 97.5 % quantile.
+    """
+    spread = (gain.high - gain.value) / Z
+    if not spread:
+        return max(gain.value, 0.0)
+    m = gain.value / spread
+    density, below = math.exp(-m * m / 2) / math.sqrt(2 * math.pi), (1 + math.erf(m / math.sqrt(2))) / 2
+    return spread * (density + m * below)
 
 
 def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
