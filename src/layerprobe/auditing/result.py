@@ -37,7 +37,7 @@ from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, 
 from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
 from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
-from layerprobe.baselines.confident_learning import confident_joint_rate
+from layerprobe.baselines.probabilities import confident_joint_rate
 from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
 from layerprobe.layers.batches import Batch, count_rows, named_tensors
 from layerprobe.layerwise.classes import Classes

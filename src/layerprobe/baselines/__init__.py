@@ -3,16 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from layerprobe.baselines.aum import AUM
 from layerprobe.baselines.base import Detection, Detector
-from layerprobe.baselines.confident_learning import NormalizedMargin, SelfConfidence
-from layerprobe.baselines.data_maps import DataMaps
-from layerprobe.baselines.deep_knn import DeepKNN
-from layerprobe.baselines.fine import FINE
-from layerprobe.baselines.hoc import HOC, NoiseRates
-from layerprobe.baselines.loss_gmm import LossGMM
-from layerprobe.baselines.mean_margin import MeanMargin
-from layerprobe.baselines.simifeat import SimiFeatRank, SimiFeatVote
+from layerprobe.baselines.features import FINE, HOC, DeepKNN, NoiseRates, SimiFeatRank, SimiFeatVote
+from layerprobe.baselines.history import AUM, DataMaps, MeanMargin
+from layerprobe.baselines.probabilities import LossGMM, NormalizedMargin, SelfConfidence
 from layerprobe.errors import InputError, unknown_name
 
 __all__ = [

@@ -1,15 +1,12 @@
 """Base of all detectors: the inputs that they read, and their common methods."""
 
 import warnings
-from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from layerprobe.errors import InputError
@@ -173,13 +170,6 @@ def are_probabilities(values: np.ndarray) -> bool:
     return bool(values.min() >= 0 and (abs(values.sum(-1) - 1) <= TOLERANCE).all())
 
 
-def log_probabilities(history: np.ndarray) -> np.ndarray:
-    """Return log probabilities from logits or class probabilities, (epochs, n, K)."""
-    if are_probabilities(history):
-        return np.log(np.maximum(history, np.finfo(np.float64).tiny))
-    return log_softmax(history, axis=-1)
-
-
 def own_and_best_other(values: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the value of the given class and the largest value of the other classes.
 
@@ -196,38 +186,6 @@ def own_and_best_other(values: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
     others = values.copy()
     others[..., rows, y] = -np.inf
     return values[..., rows, y], others.max(-1)
-
-
-def neighbours(X: np.ndarray, k: int, metric: str) -> np.ndarray:
-    """Return the indices of the k nearest other rows, nearest first, (n, min(k, n - 1)).
-
-    Parameters
-    ----------
-    X : ndarray (n, d)
-    k : int
-    metric : str
-        A metric of scikit-learn, "cosine" or "euclidean".
-    """
-    k = min(k, len(X) - 1)
-    search = NearestNeighbors(n_neighbors=k, metric=metric, algorithm="brute").fit(X)
-    return search.kneighbors(return_distance=False)
-
-
-def neighbour_shares(X: np.ndarray, y: np.ndarray, num_classes: int, k: int, metric: str) -> np.ndarray:
-    """Return the share of each class among the labels of the k nearest other rows, (n, K).
-
-    Parameters
-    ----------
-    X : ndarray (n, d)
-    y : ndarray (n,), int64
-    num_classes : int
-        K.
-    k : int
-    metric : str
-        As for `neighbours`.
-    """
-    labels = y[neighbours(X, k, metric)]  # (n, k)
-    return np.stack([(labels == c).mean(1) for c in range(num_classes)], axis=1)
 
 
 def upper_component(values: np.ndarray, *, iterations: int, tolerance: float, ridge: float) -> np.ndarray:
@@ -252,23 +210,6 @@ def upper_component(values: np.ndarray, *, iterations: int, tolerance: float, ri
         warnings.simplefilter("ignore", ConvergenceWarning)  # the publications stop after few iterations
         mixture.fit(column)
     return mixture.predict_proba(column)[:, mixture.means_.argmax()]
-
-
-def lowest_per_class(scores: np.ndarray, y: np.ndarray, shares: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Flag the rows of each given label with the lowest scores, (n,) bool.
-
-    Parameters
-    ----------
-    scores : ndarray (n,)
-    y : ndarray (n,), int64
-    shares : sequence of K float
-        Share of the rows with each given label to flag.
-    """
-    flags = np.zeros(len(y), dtype=bool)
-    for k, share in enumerate(shares):
-        rows = np.flatnonzero(y == k)
-        flags[rows[scores[rows].argsort(kind="stable")[: round(share * len(rows))]]] = True
-    return flags
 
 
 def _like(result: np.ndarray, values: Any) -> Any:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 from layerprobe.auditing.method.policies import Interval
-from layerprobe.baselines.hoc import label_triples, rates_of_triples
+from layerprobe.baselines.features import label_triples, rates_of_triples
 
 Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 LEAST_ACCURACY = 0.85  # of an ensemble on true labels, for an estimate of the noise

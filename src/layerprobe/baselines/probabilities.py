@@ -1,10 +1,10 @@
-"""Confident learning (Northcutt et al., 2021): self-confidence and the normalised margin."""
+"""Detectors that read class probabilities: confident learning, and a mixture model of the losses."""
 
 from typing import ClassVar
 
 import numpy as np
 
-from layerprobe.baselines.base import Detector, ScoresAndFlags, own_and_best_other
+from layerprobe.baselines.base import Detector, ScoresAndFlags, own_and_best_other, upper_component
 
 
 class SelfConfidence(Detector):
@@ -23,10 +23,11 @@ class SelfConfidence(Detector):
     reads: ClassVar[str] = "pred_probs"
 
     def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
-        return values[np.arange(len(y)), y], _off_diagonal(values, y)
+        confident, suggested = _confident_classes(values, y)
+        return values[np.arange(len(y)), y], confident & (suggested != y)
 
 
-class NormalizedMargin(Detector):
+class NormalizedMargin(SelfConfidence):
     """Probability of the given label minus that of the most probable other class.
 
     s_i = p_i[y_i] - max over k != y_i of p_i[k], in [-1, 1]; cleanlab scales it to [0, 1]. Flags are those of
@@ -38,11 +39,41 @@ class NormalizedMargin(Detector):
     Journal of Artificial Intelligence Research 70, 2021.
     """
 
-    reads: ClassVar[str] = "pred_probs"
-
     def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         own, best_other = own_and_best_other(values, y)
-        return own - best_other, _off_diagonal(values, y)
+        return own - best_other, super()._detect(values, y, num_classes)[1]
+
+
+class LossGMM(Detector):
+    """Probability that the loss of a row belongs to the component of small losses.
+
+    The cross entropy l_i = -log p_i[y_i], scaled to [0, 1] over the rows, is modelled by two Gaussians (Arazo
+    et al.: two Beta distributions). s_i is the probability of the component with the smaller mean; flagged
+    below `threshold`. The settings of the mixture are those of DivideMix. A network that has memorised the
+    labels gives no large losses: use probabilities of an early epoch, or out of sample.
+
+    Parameters
+    ----------
+    threshold : float, default 0.5
+
+    References
+    ----------
+    E. Arazo, D. Ortego, P. Albert, N. E. O'Connor, K. McGuinness, "Unsupervised label noise modeling and loss
+    correction", ICML 2019.
+    J. Li, R. Socher, S. C. H. Hoi, "DivideMix: learning with noisy labels as semi-supervised learning",
+    ICLR 2020.
+    """
+
+    reads: ClassVar[str] = "pred_probs"
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+
+    def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
+        losses = -np.log(np.maximum(values[np.arange(len(y)), y], np.finfo(np.float64).tiny))
+        scaled = (losses - losses.min()) / (np.ptp(losses) or 1.0)
+        scores = upper_component(-scaled, iterations=10, tolerance=1e-2, ridge=5e-4)
+        return scores, scores < self.threshold
 
 
 def confident_joint_rate(pred_probs: np.ndarray, y: np.ndarray) -> float:
@@ -59,12 +90,6 @@ def confident_joint_rate(pred_probs: np.ndarray, y: np.ndarray) -> float:
     given, counted = np.bincount(y, minlength=K), np.bincount(y[confident], minlength=K)
     wrong = np.bincount(y[confident & (suggested != y)], minlength=K)
     return float((given * wrong / np.maximum(counted, 1)).sum() / len(y))
-
-
-def _off_diagonal(pred_probs: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Flag the rows off the diagonal of the confident joint of probabilities (n, K): (n,) bool."""
-    confident, suggested = _confident_classes(pred_probs, y)
-    return confident & (suggested != y)
 
 
 def _confident_classes(pred_probs: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
