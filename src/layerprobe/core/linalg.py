@@ -1,22 +1,23 @@
-"""Second moments with float64 sums, their rounding errors, and float64 eigendecompositions."""
+"""Second moments with float64 sums, their rounding errors, float64 eigendecompositions, squared cosines."""
 
 import math
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import SAFE
+from layerprobe.core.checks import SAFE, check_finite
 from layerprobe.core.kernels import eigh_leading, eigh_nonzero, serves_eigh_leading
-from layerprobe.utils.settings import default_settings, full_precision
+from layerprobe.utils.settings import default_settings, full_precision, parallel
 
 Basis: TypeAlias = Callable[[int], Tensor]  # r -> the first r eigenvectors, (d, r)
 
 BLOCK = 2048  # rows of one product in the rows' precision; sums over blocks are float64
-FEATURES = 256  # of one float64 product of a Gram matrix: they stay in cache
 SPARSE, NONZERO = 256, 0.8  # features, and share of nonzero ones up to which `eigh_nonzero` gains 1.3 times
 WIDE = 1200  # features from which on `eigh_leading` gains 1.3 times
+CHUNK, FEWEST = 1024, 128  # query rows of one product: their projections stay in cache; and at least so many
+PROJECTIONS, GPU_PROJECTIONS = 2**25, 2**27  # held at a time per thread
 DEVIATIONS = 4  # standard deviations of rounding errors that are allowed for
 
 
@@ -182,24 +183,111 @@ def gram_eigenpairs(X: Tensor) -> tuple[Tensor, Basis, int]:
     U = X^T V / sqrt(eigenvalues) has errors U^T U - I of the size eps eigenvalue_1 / eigenvalue_r,
     eps = 2^-52. A QR decomposition removes them where the dtype of X resolves them.
     """
-    (n, d), blocks = X.shape, X.split(FEATURES, dim=1)
-    gram = X.new_zeros(n, n, dtype=torch.float64)
-    for block in blocks:
-        rows = block.double()
-        for start in range(0, n, 96):  # on and below the diagonal
-            stop = start + 96
-            gram[start:stop, :stop].addmm_(rows[start:stop], rows[:stop].T)
-    eigenvalues, inner = eigenpairs(gram.tril() + gram.tril(-1).T)
+    rows = X.double()
+    # NumPy has BLAS compute one half of a product A A^T only.
+    gram = torch.from_numpy(rows.numpy() @ rows.numpy().T) if rows.device.type == "cpu" else rows @ rows.T
+    eigenvalues, inner = eigenpairs(gram)
     resolved = 1e-12 if X.dtype == torch.float64 else torch.finfo(X.dtype).eps / 2
 
     def basis(r: int) -> Tensor:
-        left = (inner(r) / eigenvalues[:r].sqrt()).T  # (r, n)
+        U = (inner(r) / eigenvalues[:r].sqrt()).T @ rows  # (r, d)
         if r and torch.finfo(torch.float64).eps * eigenvalues[0] > resolved * eigenvalues[r - 1]:
-            Q, R = torch.linalg.qr((left @ X.double()).T)
-            return (Q * R.diagonal().sign()).to(X.dtype)
-        U = X.new_empty(r, d)
-        for block, out in zip(blocks, U.split(FEATURES, dim=1), strict=True):
-            out.copy_(left @ block.double())
-        return U.T
+            Q, R = torch.linalg.qr(U.T)
+            U = (Q * R.diagonal().sign()).T
+        return U.to(X.dtype).T
 
-    return eigenvalues, basis, int((eigenvalues > rounding_error(eigenvalues, d)).sum())
+    return eigenvalues, basis, int((eigenvalues > rounding_error(eigenvalues, X.shape[1])).sum())
+
+
+class Projection(NamedTuple):
+    """Eigenvectors of all classes in one matrix, whose product with rows gives their squared cosines.
+
+    A class scores by its first r eigenvectors U or, for r > d / 2, by its last d - r ones V:
+    |U^T x|^2 = |x|^2 - |V^T x|^2. That is less work, and exact for r = d.
+    """
+
+    matrix: Tensor  # (W, d), one eigenvector per row
+    sums: list[tuple[int, int, slice, bool]]  # stage, class, rows of the product, whether these are V
+    shape: tuple[int, int]  # (S, K)
+
+    @classmethod
+    def of(
+        cls, columns: Tensor, widths: Sequence[int], counts: Sequence[int], stages: Sequence[Sequence[int]]
+    ) -> "Projection":
+        """Choose the eigenvectors that the ranks of all stages need.
+
+        Parameters
+        ----------
+        columns, widths, counts
+            As of :class:`layerprobe.core.subspaces.Subspaces`.
+        stages : sequence of S sequences of K int
+            Ranks of each class.
+        """
+        d, rows = len(columns), columns.T
+        parts, sums, start = [rows[:0]], [], 0
+        for k, vectors in enumerate(rows.split(list(widths))):  # (r_k or d, d)
+            if not counts[k]:
+                continue
+            ranks = {stage[k] for stage in stages}
+            direct = {r for r in ranks if len(vectors) < d or 2 * r <= d}
+            low, high = max(direct, default=0), min(ranks - direct, default=len(vectors))
+            parts += [vectors[:low], vectors[high:]]
+            stop = start + low + len(vectors) - high
+            for s, stage in enumerate(stages):
+                r = stage[k]
+                of = slice(start, start + r) if r in direct else slice(stop - (d - r), stop)
+                sums.append((s, k, of, r not in direct))
+            start = stop
+        matrix = rows if start == len(rows) else torch.cat(parts)
+        return cls(matrix, sums, (len(stages), len(widths)))
+
+    def score(self, X: Tensor, use: Callable[[slice, Tensor], None]) -> None:
+        """Call a function with chunks of rows and their squared cosines; on the CPU in parallel.
+
+        Parameters
+        ----------
+        X : Tensor of shape (n, d)
+        use : callable
+            Takes the rows of a chunk of c rows, a slice, and a Tensor (S, K, c).
+        """
+        width, cpu = max(len(self.matrix), 1), X.device.type == "cpu"
+        share = -(-len(X) // torch.get_num_threads()) if cpu else len(X)
+        most = min(CHUNK, PROJECTIONS // width) if cpu else max(CHUNK, GPU_PROJECTIONS // width)
+        chunk = max(min(most, share), FEWEST)
+        chunks = [slice(start, start + chunk) for start in range(0, len(X), chunk)]
+        parallel(lambda rows: use(rows, self._squared_cosines(X[rows])), chunks, X.device)
+
+    def _squared_cosines(self, x: Tensor) -> Tensor:
+        """Score rows, (c, d), at each stage for each class, (S, K, c); -inf for classes without rows."""
+        x, squared_norms = rescaled(x)
+        squares = (self.matrix @ x.T).square_()  # (W, c)
+        scores = x.new_full((*self.shape, len(x)), -torch.inf)
+        for s, k, rows, complement in self.sums:
+            total = squares[rows].sum(0)
+            scores[s, k] = (squared_norms - total).clamp_(min=0) if complement else total
+        scores /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: an all-zero row has no angle
+        return scores.clamp_(max=1)
+
+
+def rescaled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows, (c, d), and their squared norms, (c,), scaled where squares would leave the range.
+
+    Angles do not change: the factors are powers of two.
+    """
+    squared_norms = x.square().sum(1)
+    numbers = torch.finfo(x.dtype)
+    # Squares below tiny / eps lose digits; sums of up to 1 / eps squares stay below max.
+    unsafe = ~((squared_norms > numbers.tiny / numbers.eps) & (squared_norms < numbers.max * numbers.eps))
+    if unsafe.any() and x.shape[1]:
+        check_finite(x)
+        largest = int(math.log2(numbers.max)) - 1  # powers of two that are normal numbers
+        exponent = torch.frexp(x.abs().amax(1, keepdim=True)).exponent.clamp(-largest, largest)
+        x = torch.where(unsafe[:, None], torch.ldexp(x, -exponent), x)
+        squared_norms = x.square().sum(1)
+    return x, squared_norms
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Return rows, (n, d), scaled to unit length; all-zero rows stay as they are."""
+    x, squared_norms = rescaled(x)
+    return x / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]

@@ -21,7 +21,7 @@ eigendecompositions are float64. Where float32 products cannot decide a rank or 
 
 import math
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -32,16 +32,22 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from layerprobe.core.checks import angle_error, check_finite, check_rows, check_strength, check_y, widen
-from layerprobe.core.linalg import SecondMoment, eigenpairs, gram_eigenpairs, rounding_error
+from layerprobe.core.checks import angle_error, check_rows, check_strength, check_y, widen
+from layerprobe.core.linalg import (
+    CHUNK,
+    Projection,
+    SecondMoment,
+    eigenpairs,
+    gram_eigenpairs,
+    rescaled,
+    rounding_error,
+)
 from layerprobe.errors import DataError, DegenerateWarning, InputError, warn
 from layerprobe.utils.files import read_tensors, write_tensors
 from layerprobe.utils.settings import default_settings, full_precision, parallel
 
 FORMAT = "layerprobe.subspaces.1"
 TIE = 1e-12  # shares this close to the variance are equal to it; sums of float64 eigenvalues are closer
-CHUNK, FEWEST = 1024, 128  # query rows of one product: their projections stay in cache; and at least so many
-PROJECTIONS, GPU_PROJECTIONS = 2**25, 2**27  # held at a time per thread
 
 
 # Algorithm 2: one subspace per class.
@@ -237,6 +243,11 @@ def choose_rank(
     return _rank(eigenvalues, variance, components, full)
 
 
+def _side_by_side(vectors: Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...]]:
+    """Return bases (d, r_k) as columns of one matrix, each contiguous in memory, and their widths."""
+    return torch.cat([part.T for part in vectors]).T, tuple(part.shape[1] for part in vectors)
+
+
 # Algorithms 1 and 3: angles and predictions.
 
 
@@ -280,6 +291,51 @@ class Subspaces:
         parts = self.columns.split(self.widths, dim=1)
         return tuple(part[:, :r] for part, r in zip(parts, self.ranks, strict=True))
 
+    @property
+    def saturated(self) -> bool:
+        """Whether every class fills the whole space, so that angles carry no information."""
+        return all(r == self.dim for r, n in zip(self.ranks, self.counts, strict=True) if n)
+
+    @classmethod
+    def build(
+        cls,
+        bases: Sequence[ClassBasis],
+        classes: Sequence[Hashable] | None = None,
+        components: int | None = None,
+    ) -> "Subspaces":
+        """Put the bases of the classes side by side; warn where they carry no information.
+
+        Parameters
+        ----------
+        bases : sequence of K ClassBasis
+        classes : sequence of K hashables, optional
+            Names of the classes, default 0..K-1.
+        components : int, optional
+            Requested number of components, which must be at most d.
+
+        Raises
+        ------
+        InputError
+            For no rows at all, or more components than features.
+        """
+        if not any(basis.n_rows for basis in bases):
+            raise InputError("Expected at least one row to fit subspaces on, found 0 sample(s).")
+        K, names = len(bases), tuple(range(len(bases)) if classes is None else classes)
+        if not len(names) == len(set(names)) == K:
+            raise InputError(f"classes must name {K} distinct classes, got {names!r:.200}.")
+        eigenvalues, vectors, ranks, full_ranks, counts = zip(*bases, strict=True)
+        fitted = cls(names, ranks, counts, eigenvalues, *_side_by_side(vectors), full_ranks)
+        fitted._check_components(components)
+        if missing := [repr(name) for name, n in zip(names, counts, strict=True) if n == 0]:
+            warn(f"No rows of class {', '.join(missing)}: no subspace, never predicted.", DegenerateWarning)
+        if fitted.saturated:
+            warn(
+                f"Saturated: every class fills all {fitted.dim} dimensions, so every angle is zero and the "
+                "first class always wins. Use a smaller variance=, or components=.",
+                DegenerateWarning,
+            )
+        return fitted
+
     @full_precision()
     @default_settings()
     def angles(self, X: Tensor) -> Tensor:
@@ -299,7 +355,7 @@ class Subspaces:
         X = check_rows(X, self.dim).to(self.columns)
         out = X.new_full((len(X), len(self.classes)), torch.inf)
         for rows, angles in zip(X.split(CHUNK), out.split(CHUNK), strict=True):
-            x, squared_norms = _rescale(rows)
+            x, squared_norms = rescaled(rows)
             for k, U in enumerate(self.bases):
                 if not self.counts[k]:
                     continue
@@ -362,7 +418,7 @@ class Subspaces:
             if X.dtype == torch.float32:
                 close[:, rows] = (scores > best[:, None] - error).sum(1) > 1
 
-        self._score_chunks(X, stages, predict)
+        self._projection(stages).score(X, predict)
         index = close.any(0).nonzero().squeeze(1)
         if len(index):
             exact = replace(self, columns=self.columns.double()).staged_predict(X[index].double(), stages)
@@ -389,24 +445,17 @@ class Subspaces:
         def store(rows: slice, scores: Tensor) -> None:
             out[:, rows] = scores.transpose(1, 2)
 
-        self._score_chunks(X, stages, store)
+        self._projection(stages).score(X, store)
         return out
 
-    def _score_chunks(
-        self, X: Tensor, stages: Sequence[Sequence[int]], use: Callable[[slice, Tensor], None]
-    ) -> None:
-        """Call `use` with chunks of rows and their squared cosines, (S, K, c); on the CPU in parallel."""
-        projection = self._own_projection if list(stages) == [self.ranks] else _Projection.of(self, stages)
-        width, cpu = max(len(projection.matrix), 1), X.device.type == "cpu"
-        share = -(-len(X) // torch.get_num_threads()) if cpu else len(X)
-        most = min(CHUNK, PROJECTIONS // width) if cpu else max(CHUNK, GPU_PROJECTIONS // width)
-        chunk = max(min(most, share), FEWEST)
-        chunks = [slice(start, start + chunk) for start in range(0, len(X), chunk)]
-        parallel(lambda rows: use(rows, projection.squared_cosines(X[rows])), chunks, X.device)
+    def _projection(self, stages: Sequence[Sequence[int]]) -> Projection:
+        if list(stages) == [self.ranks]:
+            return self._own_projection
+        return Projection.of(self.columns, self.widths, self.counts, stages)
 
     @cached_property
-    def _own_projection(self) -> "_Projection":
-        return _Projection.of(self, [self.ranks])
+    def _own_projection(self) -> Projection:
+        return Projection.of(self.columns, self.widths, self.counts, [self.ranks])
 
     def ranks_at(self, *, variance: float | None = None, components: int | None = None) -> tuple[int, ...]:
         """Return the components of each class at a smaller share or count than the fitted one.
@@ -436,6 +485,11 @@ class Subspaces:
                 f"components must be at most the number of features, {self.dim}, got {components}."
             )
 
+    def to(self, device: torch.device | str) -> "Subspaces":
+        """Return the same subspaces on another device."""
+        eigenvalues = tuple(values.to(device) for values in self.eigenvalues)
+        return replace(self, eigenvalues=eigenvalues, columns=self.columns.to(device))
+
     def __repr__(self) -> str:
         kept = f"{min(self.ranks)} to {max(self.ranks)} components"
         return f"Subspaces of {len(self.classes)} classes in {self.dim} dimensions, {kept} per class"
@@ -453,56 +507,6 @@ class Subspaces:
         shares = [float(values[:r].sum() / values.sum()) if r else math.nan for values, r in spectra]
         columns = {"class": self.classes, "rows": self.counts, "components": self.ranks, "share": shares}
         return pd.DataFrame(columns)
-
-    @property
-    def saturated(self) -> bool:
-        """Whether every class fills the whole space, so that angles carry no information."""
-        return all(r == self.dim for r, n in zip(self.ranks, self.counts, strict=True) if n)
-
-    @classmethod
-    def build(
-        cls,
-        bases: Sequence[ClassBasis],
-        classes: Sequence[Hashable] | None = None,
-        components: int | None = None,
-    ) -> "Subspaces":
-        """Put the bases of the classes side by side; warn where they carry no information.
-
-        Parameters
-        ----------
-        bases : sequence of K ClassBasis
-        classes : sequence of K hashables, optional
-            Names of the classes, default 0..K-1.
-        components : int, optional
-            Requested number of components, which must be at most d.
-
-        Raises
-        ------
-        InputError
-            For no rows at all, or more components than features.
-        """
-        if not any(basis.n_rows for basis in bases):
-            raise InputError("Expected at least one row to fit subspaces on, found 0 sample(s).")
-        K, names = len(bases), tuple(range(len(bases)) if classes is None else classes)
-        if not len(names) == len(set(names)) == K:
-            raise InputError(f"classes must name {K} distinct classes, got {names!r:.200}.")
-        eigenvalues, vectors, ranks, full_ranks, counts = zip(*bases, strict=True)
-        fitted = cls(names, ranks, counts, eigenvalues, *_side_by_side(vectors), full_ranks)
-        fitted._check_components(components)
-        if missing := [repr(name) for name, n in zip(names, counts, strict=True) if n == 0]:
-            warn(f"No rows of class {', '.join(missing)}: no subspace, never predicted.", DegenerateWarning)
-        if fitted.saturated:
-            warn(
-                f"Saturated: every class fills all {fitted.dim} dimensions, so every angle is zero and the "
-                "first class always wins. Use a smaller variance=, or components=.",
-                DegenerateWarning,
-            )
-        return fitted
-
-    def to(self, device: torch.device | str) -> "Subspaces":
-        """Return the same subspaces on another device."""
-        eigenvalues = tuple(values.to(device) for values in self.eigenvalues)
-        return replace(self, eigenvalues=eigenvalues, columns=self.columns.to(device))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file whose header holds the rest as JSON.
@@ -577,79 +581,3 @@ class Subspaces:
                 raise ValueError(
                     f"expected {rank} components, got {width} vectors and {len(values)} eigenvalues"
                 )
-
-
-# The squared cosines of all classes from one product.
-
-
-class _Projection(NamedTuple):
-    """Eigenvectors of all classes in one matrix, and the sums of squared products that give the scores.
-
-    A class scores by its first r eigenvectors U or, for r > d / 2, by its last d - r ones V:
-    |U^T x|^2 = |x|^2 - |V^T x|^2. That is less work, and exact for r = d.
-    """
-
-    matrix: Tensor  # (W, d), one eigenvector per row
-    sums: list[tuple[int, int, slice, bool]]  # stage, class, rows of the product, whether these are V
-    shape: tuple[int, int]  # (S, K)
-
-    @classmethod
-    def of(cls, subspaces: Subspaces, stages: Sequence[Sequence[int]]) -> "_Projection":
-        """Choose the eigenvectors that the ranks of all stages need."""
-        d, rows = subspaces.dim, subspaces.columns.T
-        parts, sums, start = [rows[:0]], [], 0
-        for k, vectors in enumerate(rows.split(subspaces.widths)):  # (r_k or d, d)
-            if not subspaces.counts[k]:
-                continue
-            ranks = {stage[k] for stage in stages}
-            direct = {r for r in ranks if len(vectors) < d or 2 * r <= d}
-            low, high = max(direct, default=0), min(ranks - direct, default=len(vectors))
-            parts += [vectors[:low], vectors[high:]]
-            stop = start + low + len(vectors) - high
-            for s, stage in enumerate(stages):
-                r = stage[k]
-                of = slice(start, start + r) if r in direct else slice(stop - (d - r), stop)
-                sums.append((s, k, of, r not in direct))
-            start = stop
-        matrix = rows if start == len(rows) else torch.cat(parts)
-        return cls(matrix, sums, (len(stages), len(subspaces.widths)))
-
-    def squared_cosines(self, x: Tensor) -> Tensor:
-        """Score a chunk of rows, (c, d), at each stage for each class, (S, K, c)."""
-        x, squared_norms = _rescale(x)
-        squares = (self.matrix @ x.T).square_()  # (W, c)
-        scores = x.new_full((*self.shape, len(x)), -torch.inf)
-        for s, k, rows, complement in self.sums:
-            total = squares[rows].sum(0)
-            scores[s, k] = (squared_norms - total).clamp_(min=0) if complement else total
-        scores /= torch.where(squared_norms > 0, squared_norms, 1)  # 0 / 1: an all-zero row has no angle
-        return scores.clamp_(max=1)
-
-
-def _rescale(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows, (c, d), and their squared norms, (c,), scaled where squares would leave the range.
-
-    Angles do not change: the factors are powers of two.
-    """
-    squared_norms = x.square().sum(1)
-    numbers = torch.finfo(x.dtype)
-    # Squares below tiny / eps lose digits; sums of up to 1 / eps squares stay below max.
-    unsafe = ~((squared_norms > numbers.tiny / numbers.eps) & (squared_norms < numbers.max * numbers.eps))
-    if unsafe.any() and x.shape[1]:
-        check_finite(x)
-        largest = int(math.log2(numbers.max)) - 1  # powers of two that are normal numbers
-        exponent = torch.frexp(x.abs().amax(1, keepdim=True)).exponent.clamp(-largest, largest)
-        x = torch.where(unsafe[:, None], torch.ldexp(x, -exponent), x)
-        squared_norms = x.square().sum(1)
-    return x, squared_norms
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """Return rows, (n, d), scaled to unit length; all-zero rows stay as they are."""
-    x, squared_norms = _rescale(x)
-    return x / torch.where(squared_norms > 0, squared_norms, 1).sqrt()[:, None]
-
-
-def _side_by_side(vectors: Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...]]:
-    """Return bases (d, r_k) as columns of one matrix, each contiguous in memory, and their widths."""
-    return torch.cat([part.T for part in vectors]).T, tuple(part.shape[1] for part in vectors)

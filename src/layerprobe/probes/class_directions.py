@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from layerprobe.core.linalg import unit_rows
 from layerprobe.core.statistics import Statistics
-from layerprobe.core.subspaces import unit_rows
 from layerprobe.errors import DegenerateWarning
 from layerprobe.probes.base import CalibratedProbe, LinearProbe
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from layerprobe.core.checks import check_count, check_number
+from layerprobe.core.linalg import unit_rows
 from layerprobe.core.statistics import centred_blocks, class_means, spectrum
-from layerprobe.core.subspaces import unit_rows
 from layerprobe.probes.base import ProbabilityProbe, StagedProbe, WeightedProbe, like
 from layerprobe.probes.knn import row_votes, voters
 from layerprobe.utils.settings import default_settings
