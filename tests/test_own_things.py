@@ -380,7 +380,7 @@ def test_page_runs_on_the_shell_in_worker_processes(own_study, capfd):
     ("options", "message"),
     [
         (["--pair", "own_study:Net"], "expected a layerprobe.paper.Pair as 'Net', got a Net"),
-        (["--pair", "own_study:STRIPE"], "has no 'STRIPE'; did you mean 'STRIPES'"),
+        (["--pair", "own_study:STRIPE"], "has no 'STRIPE'. Did you mean STRIPES?"),
         (["--pair", "no_such:PAIR"], "no module 'no_such'"),
         (["--pair", "own_study:STRIPES", "--noise", "own_study:STRIPES"], "expected a function of labels"),
     ],

@@ -1,7 +1,6 @@
 """Load objects that the user names as ``pkg.mod:name``; this runs the code of the user."""
 
 import ast
-import difflib
 import importlib
 import importlib.util
 import os
@@ -13,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from layerprobe.utils.registry import Registry
@@ -61,9 +60,8 @@ def load_object(reference: str, *, call: bool = False) -> Any:
         value: Any = importlib.import_module(module_name)
         for part in name.split("."):
             if not hasattr(value, part):
-                near = difflib.get_close_matches(part, dir(value), n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise InputError(f"{reference}: {module_name} has no {part!r}{hint}")
+                hint = did_you_mean(part, dir(value))
+                raise InputError(f"{reference}: {module_name} has no {part!r}.{hint}")
             value = getattr(value, part)
         is_function = callable(value) and not is_model(value)
         if given is not None and not is_function:

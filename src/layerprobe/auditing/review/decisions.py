@@ -1,6 +1,5 @@
 """Decisions of reviewers: read from a frame, a CSV or JSON file, or annotations of Label Studio."""
 
-import difflib
 import json
 import os
 import re
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, InputError, did_you_mean
 
 KIND = "layerprobe.decisions.1"  # of the JSON file that the review page exports
 UNDECIDED, OUTSIDE = -1, -2  # in the place of a class index: "cannot say", "none of the classes"
@@ -210,7 +209,7 @@ def _positions(names: pd.Series, index: np.ndarray) -> np.ndarray:
     texts = [_text(name) for name in names]
     for text in texts:
         if text not in places:
-            raise InputError(f"there is no training row {text!r}{_near(text, list(places))}")
+            raise InputError(f"there is no training row {text!r}.{did_you_mean(text, places)}")
     return np.array([places[text] for text in texts], dtype=np.int64)
 
 
@@ -226,8 +225,8 @@ def _classes(labels: pd.Series, names: pd.Series, classes: np.ndarray) -> np.nda
         text = _text(label)
         if text not in numbers:
             raise InputError(
-                f"the decision on row {_text(names.iloc[i])!r} has the unknown label {text!r}"
-                f"{_near(text, list(numbers))}"
+                f"the decision on row {_text(names.iloc[i])!r} has the unknown label {text!r}."
+                f"{did_you_mean(text, numbers)}"
             )
         y[i] = numbers[text]
     return y
@@ -241,8 +240,3 @@ def _text(value: Any) -> str:
 
 def _empty(value: Any) -> bool:
     return value is None or value is pd.NA or value != value or (isinstance(value, str) and not value.strip())
-
-
-def _near(text: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(text, names, n=1)
-    return f"; the nearest name is {near[0]!r}" if near else ""
