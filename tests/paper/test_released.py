@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from layerprobe.cli import main
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import CNN, load_published
-from layerprobe.networks.published import names_by_shape, without_prefix
+from layerprobe.networks.weights import names_by_shape, without_prefix
 from layerprobe.paper import RunSpec, execute, load_model, read_run, run_folder
 from layerprobe.paper.analysis import analyse, gather
 from layerprobe.paper.released import import_weights, released_files, released_spec

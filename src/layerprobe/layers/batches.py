@@ -580,8 +580,11 @@ def _cut(source: Any, batch_size: int) -> Iterator[Any]:
     if n > batch_size and (reason := pairs_of_rows(source)):
         raise InputError(reason)
     for start in range(0, n, batch_size):
-        rows = slice(start, start + batch_size)
-        yield _map(whole, lambda item, rows=rows: item[rows] if _is_column(item) else item)
+        yield _slice(whole, slice(start, start + batch_size))
+
+
+def _slice(whole: Any, rows: slice) -> Any:
+    return _map(whole, lambda item: item[rows] if _is_column(item) else item)
 
 
 def _as_columns(source: Any) -> Any:

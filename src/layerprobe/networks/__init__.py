@@ -14,9 +14,8 @@ from layerprobe.errors import InputError, unknown_name
 from layerprobe.networks.alexnet import AlexNet
 from layerprobe.networks.cnn import CNN
 from layerprobe.networks.mlp import MLP
-from layerprobe.networks.published import load_published
 from layerprobe.networks.resnet import ResNet18
-from layerprobe.networks.weights import load_state, read_state_dict
+from layerprobe.networks.weights import load_published, load_state, read_state_dict
 
 __all__ = [
     "CNN",

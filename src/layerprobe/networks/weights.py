@@ -1,4 +1,4 @@
-"""Weights of any network from the files that people have: a state dict, a checkpoint, or safetensors."""
+"""Weights of any network from the files that people have, also under other names of the layers."""
 
 import os
 from collections.abc import Mapping
@@ -119,32 +119,21 @@ def load_state(
     own = model.state_dict()
     tied = _tied(own)
     given |= {name: given[other] for name, other in tied.items() if name not in given and other in given}
-    faults = misfits(own, given)
+    faults = _misfits(own, given)
     if any(faults.values()):
-        found = "; ".join(
-            f"{fault}: {', '.join(names[:5])}" + f" and {len(names) - 5} more" * (len(names) > 5)
-            for fault, names in faults.items()
-            if names
-        )
         prefix = "" if strip_prefix else _fitting_prefix(given, own)
         advice = (
             f"all names begin with {prefix!r}: remove it by strip_prefix={prefix!r}"
             if prefix
             else "give weights of the same architecture"
         )
-        raise InputError(f"{place}the weights do not fit {type(model).__name__}; {found}; {advice}")
+        raise InputError(f"{place}the weights do not fit {type(model).__name__}; {_listed(faults)}; {advice}")
     model.load_state_dict(given)
     return model
 
 
-def misfits(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the names of weights that do not fit a network, by the kind of fault.
-
-    Parameters
-    ----------
-    own, given : mapping of str to Tensor
-        The state dict of the network, and the one to load.
-    """
+def _misfits(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Return the names of weights that do not fit the state dict of a network, by the kind of fault."""
     return {
         "missing": [name for name in own if name not in given],
         "unexpected": [name for name in given if name not in own],
@@ -154,6 +143,14 @@ def misfits(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> dict[str, li
             if name in given and isinstance(value, Tensor) and given[name].shape != value.shape
         ],
     }
+
+
+def _listed(faults: Mapping[str, list[str]]) -> str:
+    return "; ".join(
+        f"{fault}: {', '.join(names[:5])}" + f" and {len(names) - 5} more" * (len(names) > 5)
+        for fault, names in faults.items()
+        if names
+    )
 
 
 def _state_dict(saved: Any, depth: int = 2) -> dict[str, Tensor] | None:
@@ -184,3 +181,89 @@ def _tied(own: Mapping[str, Any]) -> dict[str, str]:
             other = first.setdefault(value.data_ptr(), name)
             tied |= {name: other, other: name} if other != name and own[other].shape == value.shape else {}
     return tied
+
+
+# Weights of networks whose layers have other names.
+
+
+def load_published(
+    model: nn.Module, state_dict: Mapping[str, Tensor], names: Mapping[str, str] | None = None
+) -> None:
+    """Copy weights into a network of the same architecture with other layer names.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Network to change in place. It stays as it is if an error is raised.
+    state_dict : mapping of str to Tensor
+        ``state_dict`` of the other network.
+    names : mapping of str to str, optional
+        Layer names of `model` to those of `state_dict`; layers that are not listed have equal names. Default:
+        ``model.published_names``, the names of the paper's published code. In a `CNN` they map ``linear1`` to
+        ``linear3`` to ``fcs.0`` to ``fcs.2``, and ``head`` to ``fc3``.
+
+    Raises
+    ------
+    InputError
+        If weights are missing, unexpected, of another shape or not finite.
+    """
+    if names is None:
+        names = getattr(model, "published_names", {})
+
+    def other_name(key: str) -> str:
+        layer, weight = key.rsplit(".", 1)
+        return f"{names.get(layer, layer)}.{weight}"
+
+    own = model.state_dict()
+    faults = _misfits({other_name(key): value for key, value in own.items()}, state_dict)
+    faults |= {"not finite": [key for key, value in state_dict.items() if not value.isfinite().all()]}
+    if any(faults.values()):
+        raise InputError(
+            f"these are not the weights of this {type(model).__name__}; {_listed(faults)}. Pass weights of "
+            "the same architecture, and names={layer of the model: layer of the weights} where names differ"
+        )
+    model.load_state_dict({key: state_dict[other_name(key)] for key in own})
+
+
+def without_prefix(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights without the prefixes that wrappers of networks put before all names, as "module.".
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network without a wrapper.
+    state_dict : mapping of str to Tensor
+    """
+    weights, own = dict(state_dict), set(model.state_dict())
+    while weights and not own <= weights.keys():
+        prefix = next((text for text in PREFIXES if all(key.startswith(text) for key in weights)), "")
+        if not prefix:
+            break
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    return weights
+
+
+def names_by_shape(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, str] | None:
+    """Return the layer names of a network to those of weights, or None where shapes do not decide.
+
+    Where two layers have equal shapes, as in a `CNN`, only names can tell them apart.
+
+    Parameters
+    ----------
+    model : nn.Module
+    state_dict : mapping of str to Tensor
+    """
+    own, others = _shapes(model.state_dict()), _shapes(state_dict)
+    by_shape = {shapes: layer for layer, shapes in others.items()}
+    if not len(own) == len(set(own.values())) == len(others) or set(own.values()) != by_shape.keys():
+        return None
+    return {layer: by_shape[shapes] for layer, shapes in own.items()}
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, frozenset]:
+    """Return the names and shapes of the tensors of each layer."""
+    layers: dict[str, frozenset] = {}
+    for key, value in weights.items():
+        layer, _, name = key.rpartition(".")
+        layers[layer] = layers.get(layer, frozenset()) | {(name, tuple(value.shape))}
+    return layers

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import load_published, read_state_dict
-from layerprobe.networks.published import names_by_shape, without_prefix
+from layerprobe.networks.weights import names_by_shape, without_prefix
 from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import (
     MODEL,
