@@ -261,3 +261,10 @@ def test_posterior_can_be_moved_to_a_share_of_wrong_labels(share):
     assert float(1 - own.mean()) == pytest.approx(share, abs=1e-9)
     assert torch.allclose(moved.sum(1), torch.ones(300).double())
     assert torch.equal(own.argsort(stable=True), before.argsort(stable=True))
+
+
+def test_very_small_probabilities_keep_their_order():
+    own = torch.tensor([1e-30, 1e-22, 1e-12, 1e-10, 1e-4, 0.6, 1.0]).double()
+    moved = with_wrong_share(torch.stack([own, 1 - own], 1), torch.zeros(7, dtype=torch.int64), 0.5)
+    assert (moved[:, 0].diff() > 0).all()
+    assert torch.allclose(moved.sum(1), torch.ones(7).double())

@@ -139,6 +139,19 @@ def test_class_without_labels_can_be_suggested():
     assert (found["suggested_label"][TRUE == 3] == "fox").mean() > 0.8
 
 
+def test_columns_in_another_order_than_the_names_are_refused():
+    names = NAMES[[3, 1, 0, 2]]  # of the columns; sorted names are NAMES
+    spare = np.hstack([PROBABILITIES, np.zeros((N, 1))])
+    with pytest.raises(InputError, match=r"agree with \d+% .* class_names=\['fox', 'dog', 'cat', 'eel'\]"):
+        audit_predictions(PROBABILITIES, names[GIVEN])
+    with pytest.raises(InputError, match=r"class_names=\[3, 1, 0, 2, 4\]"):
+        audit_predictions(spare, np.array([3, 1, 0, 2])[GIVEN])
+    found = audit_predictions(PROBABILITIES, names[GIVEN], class_names=names)
+    assert f1_score(TRUE != GIVEN, found.issue_mask()) > 0.9
+    kept = audit_predictions(PROBABILITIES, names[GIVEN], class_names=NAMES)  # the user's decision
+    assert f1_score(TRUE != GIVEN, kept.issue_mask()) < 0.6
+
+
 def test_two_classes_by_one_column():
     given = (GIVEN > 1).astype(int)
     p = PROBABILITIES[:, 2:].sum(1)

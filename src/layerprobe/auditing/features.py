@@ -407,7 +407,7 @@ class NetworkInputs:
         names, to_names = output_names(model, rows.labels, rows.class_names, options.class_names, heads)
         labels = to_names(rows.labels)
         head, every = _head(reader, heads, rows, labels, names)
-        classes, y, outputs = _present_classes(every, every.indices(labels, "labels"))
+        classes, y, outputs = present_classes(every, every.indices(labels, "labels"))
         classes.check_counts(y)
         with_classes = {
             what: (part, classes.indices(to_names(part.labels), f"labels of {what}="))
@@ -460,7 +460,7 @@ class NetworkInputs:
         train = _read_sorted(reader, self.rows, self.y, kept)
         others = {what: _read_sorted(reader, *part) for what, part in self.others.items()}
         if options.class_names is None:
-            _require_order(train, self.classes, self.every, reader.outputs)
+            require_order(train.features.predicted, train.y, self.classes, self.every)
         untrained = None
         if options.controls:
             reader = replace(reader, model=untrained_copy(self.model, options.seed))
@@ -520,8 +520,16 @@ def _head(
     return chosen, fitting[chosen][0]
 
 
-def _present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[int, ...] | None]:
-    """Return the classes that have training rows, the class indices among them, and their outputs."""
+def present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[int, ...] | None]:
+    """Return the classes that have training rows, the class indices among them, and their outputs.
+
+    Parameters
+    ----------
+    every : Classes
+        Of all outputs.
+    y : Tensor (n,), int64
+        Class indices among `every`.
+    """
     present, y = y.unique(return_inverse=True)
     if len(present) == len(every):
         return every, y, None
@@ -530,16 +538,24 @@ def _present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[
     return Classes(every.names[present.numpy()]), y, tuple(present.tolist())
 
 
-def _require_order(
-    train: LabelledFeatures, classes: Classes, every: Classes, outputs: tuple[int, ...] | None
-) -> None:
-    """Raise if the network agrees much better with the labels in another order of the classes."""
-    if train.features.predicted is None:
+def require_order(predicted: Tensor | None, y: Tensor, classes: Classes, every: Classes) -> None:
+    """Raise an InputError if predictions agree much better with the labels in another order of the classes.
+
+    Parameters
+    ----------
+    predicted : Tensor (n,), int64, or None
+        The predicted output of each row; None without a network.
+    y : Tensor (n,), int64
+        The class of each row.
+    classes, every : Classes
+        Those that have rows, and those of all outputs.
+    """
+    if predicted is None:
         return
-    of_class = np.arange(len(classes)) if outputs is None else np.array(outputs)
+    of_class = every.indices(classes.names, "classes")
     counts = HeadCounts(1, len(every))
-    counts.add({"": (len(every), train.features.predicted)}, torch.from_numpy(of_class)[train.y][None])
-    if message := counts.other_order("", of_class, classes.names.tolist(), every.names.tolist()):
+    counts.add({"": (len(every), predicted)}, of_class[y][None])
+    if message := counts.other_order("", of_class.numpy(), classes.names.tolist(), every.names.tolist()):
         raise InputError(message)
 
 
@@ -556,11 +572,11 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     given_labels, names = check_labels(next(iter(features.values())), labels, index, given.n)
     width = None if given.logits is None else given.logits.shape[1]
     every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
-    classes, y, outputs = _present_classes(every, every.indices(given_labels, "labels"))
+    classes, y, outputs = present_classes(every, every.indices(given_labels, "labels"))
     classes.check_counts(y)
     train, order = sort_by_content(given.of_outputs(outputs), y)
     if options.class_names is None:
-        _require_order(train, classes, every, outputs)
+        require_order(train.features.predicted, train.y, classes, every)
     rows = torch.from_numpy(order)
     views = ((name, view.of_outputs(outputs).take(rows)) for name, view in _views(options.views, given))
     averaged = train.features._with_views(views, evenly_spaced(given.n).numpy())

@@ -13,6 +13,8 @@ from layerprobe.auditing.features import (
     Features,
     check_labels,
     check_matrix,
+    present_classes,
+    require_order,
     sort_by_content,
 )
 from layerprobe.errors import InputError
@@ -53,8 +55,11 @@ def features_of_predictions(
     given, names = check_labels(pred_probs, labels, index, n)
     class_names = _column_names(pred_probs, options.class_names)
     classes = Classes.from_labels(given, K, class_names, class_order(labels))
-    features = Features.of({PREDICTIONS: scores}, None)
-    train, order = sort_by_content(features, classes.indices(given, "labels"))
+    y = classes.indices(given, "labels")
+    if class_names is None:
+        present, of_present, _ = present_classes(classes, y)
+        require_order(scores.argmax(1), of_present, present, classes)
+    train, order = sort_by_content(Features.of({PREDICTIONS: scores}, None), y)
     settings = {**options.settings(), "probes": [], "layers": {PREDICTIONS: K}}
     return AuditFeatures(train, {}, order, names, classes, settings)
 

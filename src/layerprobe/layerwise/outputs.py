@@ -568,9 +568,9 @@ class HeadCounts:
         spare = iter([one for one in every if one not in taken | set(by_output.values())])
         line = [by_output[i] if i in by_output else next(spare) for i in range(k)]
         return (
-            f"the network agrees with {before:.0%} of the training labels if the classes of its outputs are "
+            f"the predictions agree with {before:.0%} of the given labels if the classes of the outputs are "
             f"{', '.join(map(str, names[:5]))}{', ...' * (K > 5)}, but with {after:.0%} in another order. If "
-            f"that is the order of its outputs, give class_names={line!r}; class_names= in the first order "
+            f"that is the order of the outputs, give class_names={line!r}; class_names= in the first order "
             "keeps it"
         )
 

@@ -184,7 +184,8 @@ def with_wrong_share(posterior: Tensor, y: Tensor, share: float) -> Tensor:
     share : float
         In [0, 1].
     """
-    own = posterior.gather(1, y[:, None]).squeeze(1).double().clamp(1e-9, 1 - 1e-9)
+    # Small probabilities keep their order; those near 1 stay below it, as others are divided by 1 - own.
+    own = posterior.gather(1, y[:, None]).squeeze(1).double().clamp(1e-300, 1 - 1e-9)
     log_odds = own.logit()
     low, high = -60.0, 60.0
     for _ in range(60):
