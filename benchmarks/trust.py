@@ -29,7 +29,7 @@ from torch import nn
 
 from layerprobe import audit
 from layerprobe.auditing import Audit
-from layerprobe.auditing.method.rates import rate_by_trusted_rows
+from layerprobe.auditing.method.noise import rate_by_trusted_rows
 from layerprobe.data import human_labels, load, noise
 from layerprobe.networks import MLP
 from layerprobe.networks.resnet import BasicBlock

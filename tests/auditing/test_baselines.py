@@ -12,8 +12,7 @@ from layerprobe.auditing.features import Features
 from layerprobe.auditing.method.policies import (
     early_stopping,
     held_out_set,
-    network_and_input,
-    untrained_baseline,
+    measure_baselines,
     untrained_copy,
 )
 from layerprobe.errors import InputError
@@ -33,22 +32,32 @@ def test_head_averaged_head_and_input_baselines():
     right = nn.functional.one_hot(HY, 3).float()
     wrong = right.roll(1, 1)
     half = torch.where(torch.arange(30)[:, None] < 15, right, wrong)
-    found = network_and_input(held_out(half, right), torch.arange(30) < 3)
-    assert [control.name for control in found] == ["head", "head, averaged over views", "raw input"]
-    assert [control.criterion.value for control in found] == pytest.approx([0.5, 1.0, 0.1])
+    found = measure_baselines(held_out(half, right), Y, input_correct=torch.arange(30) < 3)
+    names = ["head", "head, averaged over views", "raw input", "most frequent label"]
+    assert [control.name for control in found] == names
+    frequent = float((Y.bincount().argmax() == HY).double().mean())
+    assert [control.criterion.value for control in found] == pytest.approx([0.5, 1.0, 0.1, frequent])
     assert found[0].correct.tolist() == [1.0] * 15 + [0.0] * 15
     assert all(low <= value <= high for value, low, high in (control.criterion for control in found))
-    assert network_and_input(held_out(), None) == []
+    assert [control.name for control in measure_baselines(held_out(), Y)] == ["most frequent label"]
     views = replace(held_out(half, right), of_training_rows=True)
-    assert [control.comparable for control in network_and_input(views, None)] == [True, False]
+    assert [control.comparable for control in measure_baselines(views, Y)] == [True, False, True]
 
 
 def test_untrained_baseline_is_the_best_ridge():
-    control = untrained_baseline(held_out(), Y)
+    control = measure_baselines(held_out(), Y, untrained=held_out())[-1]
     best = max(Ridge(strength).fit(X, Y).score(H, HY) for strength in (1e-3, 1e-2, 0.1, 1, 10, 100))
     assert control.name == "untrained copy"
     assert control.criterion.value >= best - 1e-6
     assert control.correct.mean() == pytest.approx(control.criterion.value)
+
+
+@pytest.mark.parametrize(("clean", "of_training_rows"), [(False, False), (True, False), (False, True)])
+def test_history_is_compared_only_on_a_noisy_holdout(clean, of_training_rows):
+    rows = replace(held_out(), clean=clean, of_training_rows=of_training_rows)
+    control = measure_baselines(rows, Y, history=[0.2, 0.6])[-1]
+    assert control.name == "early stopping"
+    assert control.comparable is not (clean or of_training_rows)
 
 
 class Odd(nn.Module):

@@ -9,8 +9,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import audit, capture
+from layerprobe.auditing.arrays import check_matrix
 from layerprobe.auditing.dataset.labelled import read_rows
-from layerprobe.auditing.features import NetworkReader, check_matrix, sort_order
+from layerprobe.auditing.features import NetworkReader, sort_order
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import CNN, MLP

@@ -17,11 +17,12 @@ from layerprobe.auditing.findings import (
     network_doubts,
     network_finding,
     relabel,
+    repaired_labels,
     score_text,
     why_noise_is_unknown,
 )
+from layerprobe.auditing.method.calibration import Calibration
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
-from layerprobe.auditing.method.noise import Calibration
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.errors import InputError
 
@@ -219,11 +220,12 @@ def test_order_of_rows_does_not_matter():
 GIVEN = torch.tensor([0, 0, 1, 2])
 POSTERIOR = torch.tensor([[0.9, 0.1, 0.0], [0.3, 0.6, 0.1], [0.8, 0.1, 0.1], [0.0, 0.0, 1.0]]).double()
 BLIND = torch.tensor([[0.2, 0.8, 0.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.4, 0.6]]).double()
-FLAGS = torch.tensor([False, False, True, False])
+NOTHING = torch.zeros(4, dtype=torch.bool)
 
 
-def repaired(policy, **options):
-    return relabel(policy, BLIND, POSTERIOR, GIVEN, FLAGS, CLASSES, **options)
+def repaired(policy, dropped=NOTHING, **options):
+    labels = relabel(policy, BLIND, POSTERIOR, GIVEN, **options)
+    return repaired_labels(policy, labels, dropped, GIVEN, POSTERIOR, CLASSES)
 
 
 @pytest.mark.parametrize(
@@ -246,14 +248,13 @@ def test_labels_and_expected_errors_by_policy(policy, labels, right):
     np.testing.assert_allclose(result.targets, expected)
 
 
-def test_prune_removes_flagged_rows_only():
-    result = repaired("prune")
+def test_dropped_rows_do_not_count_after_the_repair():
+    result = repaired("prune", torch.tensor([False, False, True, False]))
     assert result.kept.tolist() == [True, True, False, True]
     assert result.labels.tolist() == CLASSES[GIVEN].tolist()
     assert not result.changed.any()
     assert result.wrong_after == pytest.approx(1 - (0.9 + 0.3 + 1.0) / 3)
-    nothing = relabel("prune", BLIND, POSTERIOR, GIVEN, torch.ones(4, dtype=torch.bool), CLASSES)
-    assert np.isnan(nothing.wrong_after)
+    assert np.isnan(repaired("prune", ~NOTHING).wrong_after)
 
 
 @pytest.mark.parametrize(
@@ -266,15 +267,15 @@ def test_margin_is_a_difference_of_probabilities(margin, changed):
 def test_a_tie_keeps_the_label():
     even = torch.tensor([[0.5, 0.5, 0.0]]).double()
     for given in (0, 1):
-        result = relabel("confident", even, even, torch.tensor([given]), FLAGS[:1], CLASSES, margin=0)
-        assert result.wrong_after == pytest.approx(0.5)
-    assert not relabel("confident", even, even, torch.tensor([0]), FLAGS[:1], CLASSES).changed.any()
+        (label,) = relabel("confident", even, even, torch.tensor([given]), margin=0)
+        assert even[0, label] == 0.5
+    assert relabel("confident", even, even, torch.tensor([0])).tolist() == [0]
 
 
 @pytest.mark.parametrize("policy", RELABEL_POLICIES)
 def test_relabel_does_not_change_its_arguments(policy):
     given = GIVEN.clone()
-    relabel(policy, BLIND, POSTERIOR, given, FLAGS, CLASSES)
+    relabel(policy, BLIND, POSTERIOR, given)
     assert torch.equal(given, GIVEN)
 
 

@@ -52,7 +52,7 @@ def test_row_with_its_suggested_label_is_not_a_suspect():
 
 
 def test_negative_number_of_suspects_raises():
-    with pytest.raises(InputError, match="expected 0 or more, got -1"):
+    with pytest.raises(InputError, match="most must be a whole number of at least 0, got -1"):
         suspects(issues([0.1], [True]), -1)
 
 

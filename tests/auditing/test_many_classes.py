@@ -5,7 +5,7 @@ import torch
 
 from auditing.planted import noise_matrix, scored_rows
 from layerprobe import audit_features
-from layerprobe.auditing.method.noise import MANY, calibrate
+from layerprobe.auditing.method.calibration import MANY, calibrate
 
 
 @pytest.mark.parametrize("kind", ["uniform", "pair"])

@@ -5,14 +5,8 @@ import pytest
 import torch
 
 from auditing.planted import clusters, corrupted, noise_matrix, scored_rows
-from layerprobe.auditing.method.noise import (
-    Calibration,
-    LabelFreeScorer,
-    calibrate,
-    calibrate_clean,
-    estimate_noise,
-    with_wrong_share,
-)
+from layerprobe.auditing.method.calibration import Calibration, calibrate, calibrate_clean, with_wrong_share
+from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
 from layerprobe.auditing.method.policies import SelectionSet, interval
 from layerprobe.errors import InputError
 from layerprobe.probes import Ridge

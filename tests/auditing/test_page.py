@@ -189,7 +189,7 @@ def test_page_is_reproducible(tmp_path):
 def test_failed_write_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         write_page(make_audit(), tmp_path / "missing" / "report.html")
-    with pytest.raises(InputError, match="0 or more"):
+    with pytest.raises(InputError, match="of at least 0, got -1"):
         write_page(make_audit(), tmp_path / "report.html", most=-1)
     assert not list(tmp_path.iterdir())
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerprobe.auditing.method.rates import (
+from layerprobe.auditing.method.noise import (
     implied_accuracy,
     rate_by_neighbours,
     rate_by_trusted_rows,

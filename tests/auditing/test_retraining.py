@@ -8,7 +8,7 @@ from torch import nn
 
 from layerprobe import audit
 from layerprobe.auditing.dataset.labelled import dummy_input, read_rows
-from layerprobe.auditing.findings import relabel
+from layerprobe.auditing.findings import repaired_labels
 from layerprobe.auditing.retraining import InputStore
 from layerprobe.errors import InputError
 from layerprobe.networks import MLP
@@ -51,9 +51,12 @@ def by_views(trained):
 
 def truth(n=150):
     """Labels that are all right, as a repair of the first rows would have them."""
-    p = torch.nn.functional.one_hot(TRUE[:n], 3).double()
-    nothing = torch.zeros(n, dtype=torch.bool)
-    return relabel("all", p, p, NOISY[:n], nothing, np.arange(3))
+    return repair(TRUE[:n], NOISY[:n])
+
+
+def repair(labels, given):
+    p = torch.nn.functional.one_hot(labels, 3).double()
+    return repaired_labels("all", labels, torch.zeros_like(given, dtype=torch.bool), given, p, np.arange(3))
 
 
 def right(model):
@@ -118,13 +121,7 @@ def test_retraining_is_deterministic(held_out, fresh):
 def test_network_that_does_not_improve_keeps_its_weights(held_out, trained):
     good = memorised_truth()
     rows = replace(held_out.reader, model=good)
-    worse = relabel(
-        "all",
-        *(torch.nn.functional.one_hot((TRUE[TRAIN] + 2) % 3, 3).double(),) * 2,
-        NOISY[TRAIN],
-        torch.zeros(150, dtype=torch.bool),
-        np.arange(3),
-    )
+    worse = repair((TRUE[TRAIN] + 2) % 3, NOISY[TRAIN])
     repaired = replace(held_out, reader=rows).retrain(worse, fresh=False, recipe=FAST, max_epochs=6)
     assert repaired.best_epoch == 0
     assert torch.equal(weights(repaired.model), weights(good))

@@ -8,9 +8,9 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from layerprobe.auditing.features import FEATURES, Features, outputs_of_arrays
+from layerprobe.auditing.arrays import FEATURES, PREDICTIONS, outputs_of_arrays
+from layerprobe.auditing.features import Features
 from layerprobe.auditing.method.policies import OUT_OF_SAMPLE
-from layerprobe.auditing.predictions import PREDICTIONS
 from layerprobe.baselines import AUM, DataMaps, Detection, Detector, named_detectors
 from layerprobe.baselines.base import check_values
 from layerprobe.errors import InputError

@@ -1,4 +1,4 @@
-"""Layer outputs of an audit: check its arguments, run the network or check given features, sort the rows.
+"""Layer outputs of an audit of a network: check its arguments, run the network, sort the rows.
 
 Rows are sorted here by their content, once, so that no result depends on their order; `pipeline` restores the
 user's order once, in the result.
@@ -18,20 +18,19 @@ from layerprobe.auditing.dataset.labelled import (
     LabelledDataset,
     check_disjoint,
     dummy_input,
-    hash_inputs,
     hash_network,
     read_rows,
 )
+from layerprobe.auditing.method.calibration import evenly_spaced
 from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS, audit_probes
-from layerprobe.auditing.method.noise import evenly_spaced
 from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
-from layerprobe.core.checks import check_count, check_dense, check_type
-from layerprobe.errors import InputError
-from layerprobe.layers.batches import as_tensor, check_same_index, row_names
+from layerprobe.core.checks import check_count, check_type
+from layerprobe.errors import InputError, LayerError
+from layerprobe.layers.batches import count_rows, named_tensors
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.tracing import check_model
 from layerprobe.layers.views import View, apply_view
-from layerprobe.layerwise.classes import Classes, class_order, fitting_heads, label_column, output_names
+from layerprobe.layerwise.classes import Classes, fitting_heads, label_column, output_names
 from layerprobe.layerwise.outputs import (
     OUTPUT,
     Extractor,
@@ -44,9 +43,7 @@ from layerprobe.recording.history import History
 from layerprobe.utils.distributed import require_same, world_size
 from layerprobe.utils.memory_limit import require_memory
 
-FEATURES = "features"  # name of the layer of one array without a name
 HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
-LARGEST = 1e15  # of features in float32, whose squares are summed
 
 FlagRule: TypeAlias = str | float | int
 """How many labels are flagged: "balanced", a precision in (0, 1), or a number of labels."""
@@ -116,7 +113,8 @@ class AuditOptions:
     @property
     def selecting(self) -> str:
         """The argument with the rows of the policy: "holdout", "trusted" or "test"; "" without."""
-        return POLICIES.get(self.policy) or ""
+        needs = POLICIES[self.policy].needs
+        return needs if needs != "views" else ""
 
     @property
     def others(self) -> dict[str, Any]:
@@ -208,10 +206,18 @@ class Features:
         outputs = {layer: X[rows] for layer, X in self.own.items()}
         return replace(Features.of(outputs, logits), predicted=predicted)
 
-    def _with_views(
+    def with_views(
         self, views: "Iterable[tuple[str, Features]]", kept: np.ndarray | None = None
     ) -> "Features":
-        """Average over views of all rows, one view at a time; keep the single views of some rows."""
+        """Average over views of all rows, one view at a time; keep the single views of some rows.
+
+        Parameters
+        ----------
+        views : iterable of (str, Features)
+            Of the same rows, by name.
+        kept : ndarray of int64, optional
+            Positions of the rows whose single views are kept.
+        """
         kept = np.empty(0, np.int64) if kept is None else kept
         sums: dict[str, Tensor] = {}
         probabilities, parts, count = self.probabilities, {}, 1
@@ -297,7 +303,38 @@ class NetworkReader:
         """
         order = np.arange(rows.n) if order is None else order
         views = ((view, self._pass(rows, order, view, layers)) for view in self.views)
-        return self._pass(rows, order, None, layers)._with_views(views, kept)
+        return self._pass(rows, order, None, layers).with_views(views, kept)
+
+    def read_new(
+        self, x: Any, layers: Iterable[str], inputs: Callable[[Any], Any] | None
+    ) -> dict[str, Tensor]:
+        """Return the outputs (m, d) of layers for new rows, averaged over the views.
+
+        Parameters
+        ----------
+        x
+            Rows in the form of the training data, with or without labels.
+        layers : iterable of str
+        inputs : callable, optional
+            As for :func:`layerprobe.audit`.
+        """
+        model, labels, rows = self._network, None, x
+        if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
+            rows = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
+            labels = np.zeros(count_rows(rows) or 0, np.int64)
+        elif isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
+            labels = np.zeros(len(x), np.int64)
+        if not isinstance(x, LabelledDataset):
+            rows = read_rows(rows, labels, inputs=inputs, model=model)
+        try:
+            return self.read(rows, layers=layers).mean
+        except InputError:
+            raise
+        except (LayerError, RuntimeError, ValueError, TypeError, IndexError) as error:
+            expected, got = _shape(self.blank), _shape(next(rows.batches(1))[0])
+            raise InputError(
+                f"the network cannot take these rows: expected {expected} as in training, got {got} ({error})"
+            ) from error
 
     def dimensions(self, x: Any) -> tuple[dict[str, int], dict[str, int]]:
         """Return the number of features of each layer, and of outputs of each possible head.
@@ -330,11 +367,15 @@ class NetworkReader:
                 break
         return counts
 
-    def _extractor(self) -> Extractor:
+    @property
+    def _network(self) -> nn.Module:
         if self.model is None:
-            raise InputError("the audit was loaded without its network: pass it, Audit.load(path, model)")
+            raise InputError("this audit was loaded without its network: Audit.load(path, model) predicts")
+        return self.model
+
+    def _extractor(self) -> Extractor:
         return Extractor(
-            self.model, self.layers, self.pool, self.batch_size, self.device, "compact", head=self.head
+            self._network, self.layers, self.pool, self.batch_size, self.device, "compact", head=self.head
         )
 
     def _pass(
@@ -363,6 +404,12 @@ class NetworkReader:
                     "rows, repair the layer, or leave it out by layers="
                 )
         return features
+
+
+def _shape(x: Any) -> str:
+    """Describe the shape of one row of a batch of inputs."""
+    shapes = [f"{name or 'x'} {tuple(tensor.shape[1:])}" for name, tensor in named_tensors(x)]
+    return ", ".join(shapes) or "no tensor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -559,95 +606,6 @@ def require_order(predicted: Tensor | None, y: Tensor, classes: Classes, every: 
         raise InputError(message)
 
 
-def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOptions) -> AuditFeatures:
-    """Check layer outputs and sort their rows.
-
-    Parameters
-    ----------
-    features, labels, index
-        As for :func:`layerprobe.audit_features`.
-    options : AuditOptions
-    """
-    given = _check_layers(features, "features")
-    given_labels, names = check_labels(next(iter(features.values())), labels, index, given.n)
-    width = None if given.logits is None else given.logits.shape[1]
-    every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
-    classes, y, outputs = present_classes(every, every.indices(given_labels, "labels"))
-    classes.check_counts(y)
-    train, order = sort_by_content(given.of_outputs(outputs), y)
-    if options.class_names is None:
-        require_order(train.features.predicted, train.y, classes, every)
-    rows = torch.from_numpy(order)
-    views = ((name, view.of_outputs(outputs).take(rows)) for name, view in _views(options.views, given))
-    averaged = train.features._with_views(views, evenly_spaced(given.n).numpy())
-    train, others = replace(train, features=averaged), {}
-    for what, pair in options.others.items():
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
-        column = label_column(pair[1])
-        other = _check_layers(pair[0], what, given.own)
-        if other.logits is not None and width is not None and (got := other.logits.shape[1]) != width:
-            raise InputError(f"expected {width} outputs per row in {what}=, got {got}")
-        if len(column) != other.n:
-            raise InputError(f"expected a label for each of the {other.n} rows of {what}=, got {len(column)}")
-        y = classes.indices(column, f"labels of {what}=")
-        others[what], _ = sort_by_content(other.of_outputs(outputs), y)
-        if shared := int(np.isin(others[what].hashes, train.hashes).sum()):
-            raise InputError(
-                f"{shared} of the {len(y)} rows of {what}= are among the training rows; remove them"
-            )
-    dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
-    settings = {**options.settings(), "views": len(options.views), "layers": dimensions}
-    return AuditFeatures(train, others, order, names, classes, settings)
-
-
-def check_labels(source: Any, labels: Any, index: Any, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the labels (n,) and the names (n,) of the rows of an array; raise if they do not fit.
-
-    Names are the given ones, those of a data frame, or numbers.
-
-    Parameters
-    ----------
-    source : array, Tensor or DataFrame
-        With n rows.
-    labels : sequence of n labels
-    index : sequence of n names, optional
-    n : int
-    """
-    column = label_column(labels)
-    if len(column) != n:
-        raise InputError(f"expected a label for each of {n} rows, got {len(column)}")
-    check_same_index((source, labels))
-    own = row_names(source)
-    names = label_column(index) if index is not None else np.arange(n) if own is None else own
-    if len(names) != n or len(set(names.tolist())) < n:
-        raise InputError(
-            f"expected a different name for each of {n} rows as index=, got {len(names)} names, "
-            f"{len(set(names.tolist()))} different ones"
-        )
-    return column, names
-
-
-def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
-    """Check layer outputs and average them over views, in the order of the rows.
-
-    Parameters
-    ----------
-    features : mapping of str to array (n, d)
-    views : sequence of such mappings
-    """
-    given = _check_layers(features, "features")
-    return given._with_views(_views(views, given))
-
-
-def _views(views: Sequence[Any], given: Features) -> Iterator[tuple[str, Features]]:
-    for i, view in enumerate(views):
-        viewed = _check_layers(view, f"views[{i}]", given.own)
-        if viewed.n != given.n:
-            raise InputError(f"expected the same {given.n} rows in views[{i}] as in features, got {viewed.n}")
-        yield str(i), viewed
-
-
 def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
     """Return the order of rows by fingerprint, then by class, (n,) int64.
 
@@ -657,74 +615,3 @@ def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
     y : Tensor (n,), int64
     """
     return np.lexsort((y.numpy(), hashes))
-
-
-def sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np.ndarray]:
-    """Return the rows in an order that depends only on their content and labels, and this order.
-
-    Parameters
-    ----------
-    features : Features
-    y : Tensor (n,), int64
-    """
-    hashes = hash_inputs({layer: features.own[layer] for layer in sorted(features.own)}, features.n)
-    order = sort_order(hashes, y)
-    rows = torch.from_numpy(order)
-    return LabelledFeatures(features.take(rows), y[rows], hashes[order]), order
-
-
-def _check_layers(features: Any, what: str, like: Mapping[str, Tensor] | None = None) -> Features:
-    """Return checked features: layers (n, d), and the logits (n, K) if there are any."""
-    if not isinstance(features, Mapping) or not features:
-        raise InputError(
-            f"expected {what} as a mapping of layer to array (n, d), got {type(features).__name__}"
-        )
-    matrices = {str(k): check_matrix(values, f"{what} of layer {k!r}") for k, values in features.items()}
-    sizes = {layer: len(X) for layer, X in matrices.items()}
-    if len(set(sizes.values())) > 1:
-        raise InputError(f"expected the same number of rows for every layer in {what}, got {sizes}")
-    logits = matrices.pop(OUTPUT, None)
-    if like is not None:
-        wrong = [
-            f"{k} {tuple(v.shape)}"
-            for k, v in matrices.items()
-            if k not in like or v.shape[1] != like[k].shape[1]
-        ]
-        if wrong or len(matrices) < len(like):
-            raise InputError(
-                f"expected {what} of the layers {', '.join(like)} as in training, "
-                f"got {wrong or list(matrices)}"
-            )
-    if not matrices:
-        raise InputError(f"expected at least one layer in {what} besides the output")
-    return Features.of(matrices, None if logits is None else class_scores(logits))
-
-
-def check_matrix(values: Any, what: str, dim: int | None = None, *, exact: bool = False) -> Tensor:
-    """Return finite features as a float32 tensor (n, d) on the CPU.
-
-    Parameters
-    ----------
-    values : array or Tensor (n, d)
-    what : str
-        Description for error messages, as "features of layer 'fc1'".
-    dim : int, optional
-        The expected d.
-    exact : bool
-        Return float64.
-    """
-    try:
-        X = values if isinstance(values, Tensor) else as_tensor(np.asarray(values))
-    except (TypeError, ValueError, RuntimeError) as error:  # texts, objects, rows of different lengths
-        raise InputError(f"expected {what} as numbers (n, d): {error}") from error
-    X = check_dense(X, what)
-    largest = float(X.abs().nan_to_num(0, 0, 0).max()) if X.is_floating_point() and X.numel() else 0.0
-    if largest > LARGEST:
-        raise InputError(f"{what} hold {largest:.1e}, too large for float32: expected at most {LARGEST:.0e}")
-    X = (X.double() if exact else X.float()).cpu()
-    if X.ndim != 2 or not len(X) or dim not in (None, X.shape[1]):
-        raise InputError(f"expected {what} of shape (n, {'d' if dim is None else dim}), got {tuple(X.shape)}")
-    if not torch.isfinite(X).all():
-        row = int((~torch.isfinite(X).all(1)).nonzero()[0])
-        raise InputError(f"{what} contain NaN or infinity, first in row {row}: fix or remove it")
-    return X

@@ -1,16 +1,17 @@
 """Findings of an audit on the labels and on the network, flagged and repaired labels."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from layerprobe.auditing.method.calibration import Calibration
 from layerprobe.auditing.method.ensemble import ProbeEnsemble
-from layerprobe.auditing.method.noise import Calibration, NoiseEstimate
-from layerprobe.auditing.method.policies import FREQUENT, Interval
-from layerprobe.auditing.method.rates import LEAST_ACCURACY, LEAST_AGREEMENT, implied_accuracy
+from layerprobe.auditing.method.noise import LEAST_ACCURACY, LEAST_AGREEMENT, NoiseEstimate, implied_accuracy
+from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
@@ -23,38 +24,18 @@ MARGIN = 0.5  # a suggestion must be more likely than the given label by this mu
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """Results of the method.
-
-    Attributes
-    ----------
-    ensemble : ProbeEnsemble
-    scores : Tensor (n, K)
-        Score of each training row by the fit without it.
-    calibration : Calibration
-        Of these scores.
-    noise : NoiseEstimate
-    criterion : Interval
-        Accuracy of the ensemble on the measurement rows.
-    gain : Interval or None
-        Its gain over the head there; None without a head.
-    head_fit : float
-        Share of the training rows whose given label the head predicts; NaN without a head.
-    frequent : float
-        Share of the training rows with the most frequent label.
-    layers, controls : DataFrame
-        See `candidate_table` and `baseline_table`.
-    """
+    """Results of the method."""
 
     ensemble: ProbeEnsemble
-    scores: Tensor
-    calibration: Calibration
+    scores: Tensor  # (n, K): of each training row by the fit without it
+    calibration: Calibration  # of these scores
     noise: NoiseEstimate
-    criterion: Interval
-    gain: Interval | None
-    head_fit: float
-    frequent: float
-    layers: pd.DataFrame
-    controls: pd.DataFrame
+    criterion: Interval  # accuracy of the ensemble on the measurement rows
+    gain: Interval | None  # over the head there; None without a head
+    head_fit: float  # share of the training rows whose given label the head predicts; NaN without a head
+    frequent: float  # share of the training rows with the most frequent label
+    layers: pd.DataFrame  # see `candidate_table`
+    controls: pd.DataFrame  # see `baseline_table`
 
 
 def network_doubts(findings: Findings) -> list[str]:
@@ -149,40 +130,126 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
     )
 
 
+class CandidateTable(pd.DataFrame):
+    """The rows of `Audit.layers`; prints its main columns."""
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame  # a part of the rows is a plain frame
+
+    def __repr__(self) -> str:
+        main = ["layer", "probe", "strength", "criterion", "chosen", "why"]
+        if not set(main) <= set(self.columns):
+            return repr(pd.DataFrame(self))
+        text = pd.DataFrame(self[main]).to_string(index=False, max_rows=20, float_format="{:.4f}".format)
+        others = ", ".join(name for name in self.columns if name not in main)
+        return f"{text}\n{len(self)} candidates; further columns: {others}"
+
+
+def recommendation_table(audit: Any) -> pd.DataFrame:
+    """Return the table `Audit.recommendations` of an audit."""
+    rows = [("labels", audit.advice, audit.why)]
+    if audit.policy != OUT_OF_SAMPLE:
+        gain = audit.findings.gain
+        better = gain is None or gain.low > 0
+        rows.append(("predictions", "decoder" if better else "head", audit.network_finding))
+    retrain = audit.advice == "relabel"
+    measured = "relabelling is measured to help" if retrain else "relabelling is not measured to help"
+    rows.append(("network", "retrain" if retrain else "keep", measured))
+    return pd.DataFrame(rows, columns=["subject", "advice", "why"])
+
+
+def evidence_table(audit: Any) -> pd.DataFrame:
+    """Return the table `Audit.evidence` of an audit."""
+    nan = float("nan")
+    review, findings, noise = audit.review, audit.findings, audit.noise
+    rows: list[tuple[Any, ...]] = []
+    if review is not None and review.reviewed:
+        basis = f"{review.reviewed:,} reviewed rows"
+        measured = {
+            "wrong labels": review.noise,
+            "rows of none of the classes": review.outside,
+            "wrong labels that are left": audit.noise_interval,
+            "flagged labels that are wrong, before the review": review.precision,
+            "wrong labels that are flagged, before the review": review.recall,
+            "gain per changed label": review.gain,
+        }
+        rows += [(name, *interval, "measured", basis) for name, interval in measured.items()]
+        rows.append(
+            ("errors of the reviewers", *review.errors, "measured", f"{review.pairs:,} repeated rows")
+        )
+    else:
+        reason = why_noise_is_unknown(findings, noise, len(audit.classes))
+        assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
+        rate, *ends = audit.noise_interval
+        estimated = {
+            "wrong labels": (nan if reason else rate, *ends),
+            "flagged labels that are wrong": audit.precision_interval,
+            "wrong labels that are flagged": audit.recall_interval,
+        }
+        for name, interval in estimated.items():
+            kind = "unknown" if np.isnan(interval[0]) else "estimated"
+            rows.append((name, *interval, kind, reason or f"{noise.source}; {assumed}"))
+        rows.append(("gain per changed label", nan, nan, nan, "unknown", "needs a review"))
+        rows += [
+            (f"wrong labels by {name}", value, nan, nan, "estimated", "one estimator alone")
+            for name, value in noise.estimates.items()
+            if np.isfinite(value)
+        ]
+    held = POLICIES[audit.policy].rows
+    rows.append(("accuracy of the decoder", *findings.criterion, "measured", held))
+    if findings.gain is not None:
+        rows.append(("gain of the decoder over the head", *findings.gain, "measured", held))
+    return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "kind", "basis"])
+
+
+def suggest(posterior: Tensor, y: Tensor, flags: Tensor) -> Tensor:
+    """Return the suggested classes (n,): the most likely one, or the most likely other one if flagged.
+
+    Parameters
+    ----------
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    y : Tensor (n,), int64
+        Given labels.
+    flags : Tensor (n,), bool
+    """
+    other = posterior.scatter(1, y[:, None], -1.0).argmax(1)
+    return torch.where(flags, other, posterior.argmax(1))
+
+
 def find_issues(
     scores: Tensor, posterior: Tensor, y: Tensor, index: np.ndarray, classes: np.ndarray, flags: Tensor
 ) -> pd.DataFrame:
     """Return the table `Audit.issues`.
 
-    A flagged row suggests the most likely other label, any other row the most likely label.
-
     Parameters
     ----------
     scores : Tensor (n, K)
         Of each row by the fit without it.
-    posterior : Tensor (n, K)
-        P(true = k | row, given label).
-    y : Tensor (n,), int64
-        Given labels.
-    index : ndarray (n,)
-    classes : ndarray (K,)
-    flags : Tensor (n,), bool
+    posterior, y, flags
+        As for `suggest`.
+    index, classes : ndarray (n,), (K,)
+        Names of the rows and classes.
     """
     own = posterior.gather(1, y[:, None]).squeeze(1)
-    other = posterior.scatter(1, y[:, None], -1.0).argmax(1)
-    suggested = torch.where(flags, other, posterior.argmax(1))
     best_other = scores.scatter(1, y[:, None], -torch.inf).amax(1)
     margin = scores.gather(1, y[:, None]).squeeze(1) - best_other
     return pd.DataFrame(
         {
             "index": index,
             "given_label": classes[y.numpy()],
-            "suggested_label": classes[suggested.numpy()],
+            "suggested_label": classes[suggest(posterior, y, flags).numpy()],
             "label_score": own.clamp(0, 1).numpy(),
             "is_label_issue": flags.numpy(),
             "margin": margin.numpy(),
         }
     )
+
+
+def by_suspicion(issues: pd.DataFrame) -> np.ndarray:
+    """Return the positions of the rows of `Audit.issues`: flagged rows first, low scores first, (n,)."""
+    return np.lexsort((issues["label_score"], ~issues["is_label_issue"]))  # ties keep their order
 
 
 def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
@@ -246,16 +313,9 @@ class RepairedLabels:
 
 
 def relabel(
-    policy: str,
-    probabilities: Tensor,
-    posterior: Tensor,
-    y: Tensor,
-    flags: Tensor,
-    classes: np.ndarray,
-    *,
-    margin: float = MARGIN,
-) -> RepairedLabels:
-    """Return a repaired label set, see `Audit.relabel`.
+    policy: str, probabilities: Tensor, posterior: Tensor, y: Tensor, *, margin: float = MARGIN
+) -> Tensor:
+    """Return the classes of repaired labels (n,), see `Audit.relabel`.
 
     Parameters
     ----------
@@ -264,8 +324,6 @@ def relabel(
         Class probabilities without and with use of the given label.
     y : Tensor (n,), int64
         Given labels.
-    flags : Tensor (n,), bool
-    classes : ndarray (K,)
     margin : float
         In [0, 1].
     """
@@ -274,17 +332,15 @@ def relabel(
     check_number("margin", margin, least=0, most=1)
     highest, likeliest = posterior.max(1)
     own = posterior.gather(1, y[:, None]).squeeze(1)
-    labels = {
+    return {
         "all": probabilities.argmax(1),
         "confident": torch.where(highest - own >= margin, likeliest, y),
         "soft": likeliest,
     }.get(policy, y)
-    kept = ~flags if policy == "prune" else torch.ones(len(y), dtype=torch.bool)
-    return repaired_labels(policy, labels, kept, y, posterior, classes)
 
 
 def repaired_labels(
-    policy: str, labels: Tensor, kept: Tensor, y: Tensor, posterior: Tensor, classes: np.ndarray
+    policy: str, labels: Tensor, dropped: Tensor, y: Tensor, posterior: Tensor, classes: np.ndarray
 ) -> RepairedLabels:
     """Return a repaired label set with its expected shares of wrong labels.
 
@@ -293,8 +349,8 @@ def repaired_labels(
     policy : str
     labels, y : Tensor (n,), int64
         The repaired and the given labels.
-    kept : Tensor (n,), bool
-        Rows to train on.
+    dropped : Tensor (n,), bool
+        Rows that are not trained on.
     posterior : Tensor (n, K)
         P(true = k | row, given label).
     classes : ndarray (K,)
@@ -305,8 +361,8 @@ def repaired_labels(
         policy,
         classes[labels.numpy()],
         targets.double().numpy(),
-        kept.numpy(),
+        ~dropped.numpy(),
         (labels != y).numpy(),
         float(1 - own.mean()),
-        float(1 - right[kept].mean()) if kept.any() else float("nan"),
+        float("nan") if dropped.all() else float(1 - right[~dropped].mean()),
     )

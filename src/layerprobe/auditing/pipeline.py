@@ -1,9 +1,12 @@
 """The audit from labels to flags: START HERE.
 
-`audit` reads the rows and extracts the layer outputs; `audit_features` takes them as they are. Both continue
-with `_find`. It scores candidates on the rows of the policy, selects the members of an ensemble, and scores
-each training row by the fit without it. Then it calibrates these scores and estimates the noise. `Audit`
-flags the labels.
+1. `audit` reads the rows and runs the network: the layer outputs of each row. `audit_features` takes them as
+   given, and `audit_predictions` takes class scores.
+2. `_find` selects an ensemble of probes by the rows of the policy. It scores each training row by the fit
+   without this row, converts the scores to probabilities, and estimates the noise of the labels.
+3. `Audit` flags the labels that are most likely wrong, as many as are expected to be wrong.
+
+The functions of step 2 come first, and then the entry points.
 """
 
 import time
@@ -16,18 +19,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layerprobe.auditing.arrays import (
+    FEATURES,
+    PREDICTIONS,
+    GivenScores,
+    features_of_arrays,
+    features_of_predictions,
+)
 from layerprobe.auditing.dataset.conflicts import find_conflicts
 from layerprobe.auditing.dataset.labelled import LabelledDataset, rows_to_show
 from layerprobe.auditing.features import (
-    FEATURES,
     AuditFeatures,
     AuditOptions,
     AuditPlan,
     FlagRule,
     NetworkInputs,
-    features_of_arrays,
 )
 from layerprobe.auditing.findings import Findings
+from layerprobe.auditing.method.calibration import evenly_spaced
 from layerprobe.auditing.method.ensemble import (
     DEFAULT_PROBES,
     Candidate,
@@ -38,28 +47,17 @@ from layerprobe.auditing.method.ensemble import (
     score_candidates,
     select_members,
 )
-from layerprobe.auditing.method.noise import (
-    Calibration,
-    LabelFreeScorer,
-    NoiseEstimate,
-    estimate_noise,
-    evenly_spaced,
-)
+from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
 from layerprobe.auditing.method.policies import (
     LABEL_FREE,
     OUT_OF_SAMPLE,
-    Baseline,
     SelectionSet,
     baseline_table,
     candidate_table,
-    early_stopping,
     interval,
-    most_frequent_label,
-    network_and_input,
+    measure_baselines,
     selection_sets,
-    untrained_baseline,
 )
-from layerprobe.auditing.predictions import PREDICTIONS, GivenScores, features_of_predictions
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.saving import check_sendable, receive_audit, send_audit
 from layerprobe.errors import LayerprobeWarning, warn
@@ -71,6 +69,202 @@ from layerprobe.utils.progress import report_step, shows_progress
 from layerprobe.utils.settings import default_settings
 
 LIKE_TRAINING = 0.99  # share of given labels that a model predicts for the rows that it was trained on
+
+# From layer outputs to findings -------------------------------------------------------------------------
+
+
+def _find(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -> Findings:
+    """Apply the method to layer outputs of n rows with K classes; y (n,) are the given labels."""
+    train, y, hashes = features.train.features, features.train.y, features.train.hashes
+    # Two sets of rows: one selects the candidates, one measures the selection.
+    held_out = features.others.get(options.selecting)
+    selection, measurement = selection_sets(options.policy, features.train, held_out)
+    untrained = None
+    if features.untrained is not None:
+        _, untrained = selection_sets(options.policy, *features.untrained)
+
+    timer.start("label-free layers")
+    label_free = LabelFreeScorer.select(_label_free_layers(features), y, seed=options.seed)
+    if selection.of_training_rows and label_free is not None:
+        posterior = label_free.posterior[torch.from_numpy(train.kept)]
+        views = selection.least_memorised_views(posterior)
+        selection = measurement = selection.corrected_for_memorisation(views, posterior)
+        if untrained is not None:
+            untrained = untrained.corrected_for_memorisation(views, posterior)
+
+    timer.start("candidates")  # every probe on every layer at every value of its hyperparameter
+    fitted_on, fitted_y = selection.fitted_on, selection.fitted(y)
+    scored = score_candidates(options.probes, fitted_on, fitted_y, selection.views, selection.correct)
+
+    timer.start("selection")  # of the members of an ensemble, the decoder
+    members = select_members(scored, selection.correct)
+    candidates = [member.candidate for member in members]
+
+    timer.start("decoder")  # out_of_fit (n, K): the scores of each training row by the fit without it
+    ensemble, out_of_fit = ProbeEnsemble.fit(candidates, options.probes, train.mean, y, hashes)
+    measured = ensemble
+    if train.mean is not fitted_on:  # its means contain the views that measure: fit without them
+        fitted_hashes = selection.fitted(hashes)
+        measured, _ = ProbeEnsemble.fit(candidates, options.probes, fitted_on, fitted_y, fitted_hashes)
+    scores = [measured.scores(view) for view in measurement.views]
+    correct = measurement.correct(scores)
+
+    timer.start("controls")  # cheaper predictors that the ensemble must beat
+    baselines = measure_baselines(
+        measurement,
+        y,
+        input_correct=_input_correct(measurement, scored, y, options),
+        untrained=untrained,
+        history=options.history,
+    )
+
+    timer.start("noise")  # and the calibration, from scores to probabilities
+    best = candidates[0].layer
+    noisy, near = measurement, None if label_free is None else (label_free.X, y)
+    if options.policy == LABEL_FREE:  # the scores of all training rows are out of sample
+        (scores, noisy), near = _own_rows(out_of_fit, y), (train.mean[best], y)
+    elif measurement.noisy_and_new:
+        near = measurement.views[0][best], measurement.y
+    right = None
+    if options.selecting == "holdout" and (trusted := features.others.get("trusted")) is not None:
+        right = measured.scores(trusted.features.mean).argmax(1) == trusted.y
+    calibration, noise = estimate_noise(
+        scores, noisy, out_of_fit, y, label_free, neighbours=near, trusted=right, seed=options.seed
+    )
+    head = measurement.head_correct
+    return Findings(
+        ensemble,
+        out_of_fit,
+        calibration,
+        noise,
+        criterion=interval(correct),
+        gain=None if head is None else interval(correct - head),
+        head_fit=float("nan") if train.logits is None else _share(train.logits.argmax(1) == y),
+        frequent=float(y.bincount().max() / len(y)),
+        layers=candidate_table(scored, members, selection.head_correct),
+        controls=baseline_table(baselines, correct),
+    )
+
+
+def _label_free_layers(features: AuditFeatures) -> dict[str, Tensor]:
+    """Return the outputs (n, d) of layers that do not depend on the labels: the input, an untrained copy."""
+    own = features.train.features.mean
+    layers = {"the raw input": own["input"]} if "input" in own else {}
+    if features.untrained is not None:
+        outputs = features.untrained[0].features.mean
+        layers |= {f"layer {k} of an untrained copy": X for k, X in outputs.items() if k != "input"}
+    return layers
+
+
+def _input_correct(
+    measurement: SelectionSet, scored: Sequence[CandidateScore], y: Tensor, options: AuditOptions
+) -> Tensor | None:
+    """Return the correctness (m,) of the best candidate on the raw input; None without this layer."""
+    on_input = [one for one in scored if one.candidate.layer == "input"]
+    if not on_input:
+        return None
+    best = max(on_input, key=lambda one: one.criterion).candidate
+    X = measurement.fitted_on["input"]
+    probe = fit_candidate(best, options.probes[best.probe], X, measurement.fitted(y))
+    return measurement.correct([probe.class_scores(view["input"]) for view in measurement.views])
+
+
+def _find_in_predictions(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -> Findings:
+    """Calibrate given predictions, and estimate the noise; there are no candidates."""
+    timer.start("noise")
+    given, y = features.train.features.own[PREDICTIONS], features.train.y
+    probe = GivenScores().fit_indices(given, y, np.arange(len(features.classes)))
+    member = EnsembleMember(Candidate(PREDICTIONS, "given", None), probe)
+    ensemble = ProbeEnsemble((member,))
+    scores = ensemble.scores({PREDICTIONS: given})
+    some, noisy = _own_rows(scores, y)
+    calibration, noise = estimate_noise(some, noisy, scores, y, None, seed=options.seed)
+    measurement = SelectionSet({}, [], y)
+    correct = measurement.correct([scores])
+    scored = [CandidateScore(member.candidate, correct, None)]
+    return Findings(
+        ensemble,
+        scores,
+        calibration,
+        noise,
+        criterion=interval(correct),
+        gain=None,
+        head_fit=float("nan"),
+        frequent=float(y.bincount().max() / len(y)),
+        layers=candidate_table(scored, scored, None),
+        controls=baseline_table(measure_baselines(measurement, y), correct),
+    )
+
+
+def _own_rows(scores: Tensor, y: Tensor) -> tuple[list[Tensor], SelectionSet]:
+    """Return out-of-sample scores (n, K) of training rows, and these rows in the place of held-out rows."""
+    some = evenly_spaced(len(y))
+    source = "out-of-sample scores of the rows themselves"
+    return [scores[some]], SelectionSet({}, [], y[some], source=source)
+
+
+def _result(
+    features: AuditFeatures,
+    options: AuditOptions,
+    timer: "_StepTimer",
+    rows: LabelledDataset | None = None,
+) -> Audit:
+    """Return the audit of layer outputs or predictions in the user's order of rows."""
+    find = _find_in_predictions if options.policy == OUT_OF_SAMPLE else _find
+    findings = find(features, options, timer)
+    timer.stop()
+    place = torch.from_numpy(features.order.argsort())
+    return Audit(
+        replace(findings, scores=findings.scores[place]),
+        features.train.y[place],
+        features.index,
+        features.classes,
+        options.policy,
+        settings=features.settings,
+        cost=timer.seconds,
+        flag_rule=options.flags,
+        rows=rows,
+    )
+
+
+def _warn_of_training_rows(audit: Audit, what: str) -> None:
+    """Warn if predictions agree with the given labels as often as predictions for training rows do."""
+    agreement = _share(audit.scores.argmax(1) == audit.y)
+    if agreement >= LIKE_TRAINING:
+        warn(
+            f"{what} agree with {agreement:.1%} of the given labels. Either almost no label is wrong, or the "
+            "model was trained on these rows and repeats their labels. Use out-of-sample predictions, for "
+            "example by cross-validation: each row predicted by a model that was trained without it",
+            LayerprobeWarning,
+        )
+
+
+def _share(rows: Tensor) -> float:
+    return float(rows.double().mean())
+
+
+class _StepTimer:
+    """Measures the seconds of each step, from "reading" on, and reports when one starts."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._step = ""
+        self.start("reading")
+
+    def start(self, step: str) -> None:
+        """End the current step and start another one."""
+        self.stop()
+        self._step, self._since = step, time.perf_counter()
+        report_step(step)
+
+    def stop(self) -> None:
+        """End the current step."""
+        if self._step:
+            self.seconds[self._step] = time.perf_counter() - self._since
+        self._step = ""
+
+
+# Entry points -------------------------------------------------------------------------------------------
 
 
 @shows_progress
@@ -125,7 +319,7 @@ def audit(
     holdout, trusted, test : as `data`, optional
         The labelled rows that the policy needs. The policy "noisy_holdout" takes `trusted` as well: with some
         verified rows beside the hold-out the noise rate is closer, see
-        :func:`layerprobe.auditing.method.rates.rate_by_trusted_rows`.
+        :func:`layerprobe.auditing.method.noise.rate_by_trusted_rows`.
     views : names, callables or mapping, optional
         Transforms that keep the label: "flip", "left", "right", "up", "down" (by two pixels) for images
         (n, c, h, w), or callables of a batch of inputs. Outputs are averaged over them.
@@ -169,7 +363,7 @@ def audit(
         holdout=holdout,
         trusted=trusted,
         test=test,
-        views={} if isinstance(views, tuple) and not views else resolve_views(views),
+        views=resolve_views(views) if views != () else {},
         layers=layers,
         pool=pool,
         probes=probes,
@@ -185,25 +379,21 @@ def audit(
     if world_size() > 1:
         check_sendable(options.probes)
     timer = _StepTimer()
-    timer.start("reading")
     network = NetworkInputs.read(model, data, labels, options)
     network.require_resources()
-    held_out, held_out_y = network.selecting
-    own: dict[str, Any] = {
-        "reader": network.reader,
-        "rows": network.rows,
-        "held_out_rows": held_out,
-        "held_out_y": held_out_y,
-    }
     timer.start("layer outputs")
     features = network.extract()
     if rank():
         result = Audit(**receive_audit())
-        return replace(result, settings={**result.settings, "inputs": inputs}, **own)
-    result = replace(_audit(features, _find(features, options, timer), options, timer), **own)
-    if world_size() > 1:
-        send_audit(result)
-    return result
+        result = replace(result, settings={**result.settings, "inputs": inputs})
+    else:
+        result = _result(features, options, timer)
+        if world_size() > 1:
+            send_audit(result)
+    held_out, held_out_y = network.selecting
+    return replace(
+        result, reader=network.reader, rows=network.rows, held_out_rows=held_out, held_out_y=held_out_y
+    )
 
 
 @shows_progress
@@ -282,10 +472,9 @@ def audit_features(
         seed=seed,
     )
     timer = _StepTimer()
-    timer.start("reading")
     read = features_of_arrays(features, labels, index, options)
     rows = rows_to_show(data, len(read.index))
-    result = _audit(read, _find(read, options, timer), options, timer, rows)
+    result = _result(read, options, timer, rows)
     timer.start("conflicts")
     own = read.train.features.own
     X = own["input"] if "input" in own else next(iter(own.values()))
@@ -301,18 +490,6 @@ def _with_layer(pair: Any) -> Any:
     if not isinstance(pair, tuple | list) or len(pair) != 2 or isinstance(pair[0], Mapping):
         return pair
     return {FEATURES: pair[0]}, pair[1]
-
-
-def _warn_of_training_rows(audit: Audit, what: str) -> None:
-    """Warn if predictions agree with the given labels as often as predictions for training rows do."""
-    agreement = float((audit.scores.argmax(1) == audit.y).double().mean())
-    if agreement >= LIKE_TRAINING:
-        warn(
-            f"{what} agree with {agreement:.1%} of the given labels. Either almost no label is wrong, or the "
-            "model was trained on these rows and repeats their labels. Use out-of-sample predictions, for "
-            "example by cross-validation: each row predicted by a model that was trained without it",
-            LayerprobeWarning,
-        )
 
 
 @shows_progress
@@ -376,10 +553,9 @@ def audit_predictions(
         policy=OUT_OF_SAMPLE, own_policy=OUT_OF_SAMPLE, class_names=class_names, flags=flags, seed=seed
     )
     timer = _StepTimer()
-    timer.start("reading")
     read = features_of_predictions(pred_probs, labels, index, options, logits=logits)
     rows = rows_to_show(data, len(read.index))
-    result = _audit(read, _findings_of_predictions(read, options, timer), options, timer, rows)
+    result = _result(read, options, timer, rows)
     _warn_of_training_rows(result, "the predictions")
     return result
 
@@ -400,194 +576,3 @@ def plan_audit(model: nn.Module, data: Any, labels: Any = None, **options: Any) 
     """
     options["views"] = resolve_views(options.get("views", ()))
     return NetworkInputs.read(model, data, labels, AuditOptions(**options)).plan
-
-
-def _audit(
-    features: AuditFeatures,
-    findings: Findings,
-    options: AuditOptions,
-    timer: "_StepTimer",
-    rows: LabelledDataset | None = None,
-) -> Audit:
-    """Return the result in the user's order of rows."""
-    place = torch.from_numpy(features.order.argsort())
-    timer.stop()
-    return Audit(
-        replace(findings, scores=findings.scores[place]),
-        features.train.y[place],
-        features.index,
-        features.classes,
-        options.policy,
-        settings=features.settings,
-        cost=timer.seconds,
-        flag_rule=options.flags,
-        rows=rows,
-    )
-
-
-def _find(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -> Findings:
-    """Apply the method to layer outputs: select an ensemble, score the rows, estimate the noise."""
-    train, y, probes = features.train.features, features.train.y, options.probes
-    selection, measurement = selection_sets(
-        options.policy, features.train, features.others.get(options.selecting)
-    )
-
-    timer.start("label-free layers")
-    layers, untrained = {}, None
-    if "input" in train.mean:
-        layers["the raw input"] = train.mean["input"]
-    if features.untrained is not None:
-        _, untrained = selection_sets(options.policy, *features.untrained)
-        outputs = features.untrained[0].features.mean
-        layers |= {f"layer {k} of an untrained copy": X for k, X in outputs.items() if k != "input"}
-    label_free = LabelFreeScorer.select(layers, y, seed=options.seed)
-    if selection.of_training_rows and label_free is not None:
-        posterior = label_free.posterior[torch.from_numpy(train.kept)]
-        views = selection.least_memorised_views(posterior)
-        selection = measurement = selection.corrected_for_memorisation(views, posterior)
-        if untrained is not None:
-            untrained = untrained.corrected_for_memorisation(views, posterior)
-
-    timer.start("candidates")
-    fitted_y = selection.fitted(y)
-    scored = score_candidates(probes, selection.fitted_on, fitted_y, selection.views, selection.correct)
-    timer.start("selection")
-    members = select_members(scored, selection.correct)
-    candidates = [member.candidate for member in members]
-
-    timer.start("decoder")
-    ensemble, out_of_fit = ProbeEnsemble.fit(candidates, probes, train.mean, y, features.train.hashes)
-    measured = ensemble
-    if train.mean is not selection.fitted_on:  # its means contain the views that measure: fit without them
-        hashes = selection.fitted(features.train.hashes)
-        measured, _ = ProbeEnsemble.fit(candidates, probes, selection.fitted_on, fitted_y, hashes)
-    scores = [measured.scores(view) for view in measurement.views]
-    correct = measurement.correct(scores)
-
-    timer.start("controls")
-    baselines = _baselines(measurement, untrained, scored, y, options)
-    timer.start("noise")
-    layer = candidates[0].layer
-    if options.policy == LABEL_FREE:  # the scores of all training rows are out of sample
-        same = train.mean[layer], y
-        calibration, noise = _noise_of_own_rows(out_of_fit, y, label_free, options, same)
-    else:
-        neighbours = None if label_free is None else (label_free.X, y)
-        if not (measurement.of_training_rows or measurement.clean):
-            neighbours = measurement.views[0][layer], measurement.y
-        trusted = features.others.get("trusted") if options.selecting == "holdout" else None
-        right = None
-        if trusted is not None:
-            right = measured.scores(trusted.features.mean).argmax(1) == trusted.y
-        calibration, noise = estimate_noise(
-            *(scores, measurement, out_of_fit, y, label_free),
-            neighbours=neighbours,
-            trusted=right,
-            seed=options.seed,
-        )
-    head = measurement.correct(measurement.logits) if measurement.logits else None
-    selection_head = selection.correct(selection.logits) if selection.logits else None
-    head_fit = float("nan") if train.logits is None else float((train.logits.argmax(1) == y).double().mean())
-    return Findings(
-        ensemble,
-        out_of_fit,
-        calibration,
-        noise,
-        criterion=interval(correct),
-        gain=None if head is None else interval(correct - head),
-        head_fit=head_fit,
-        frequent=float(y.bincount().max() / len(y)),
-        layers=candidate_table(scored, members, selection_head),
-        controls=baseline_table(baselines, correct),
-    )
-
-
-def _findings_of_predictions(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -> Findings:
-    """Calibrate given predictions and estimate the noise."""
-    scores, y = features.train.features.own[PREDICTIONS], features.train.y
-    probe = GivenScores().fit_indices(scores, y, np.arange(len(features.classes)))
-    member = EnsembleMember(Candidate(PREDICTIONS, "given", None), probe)
-    ensemble = ProbeEnsemble((member,))
-    centred = ensemble.scores({PREDICTIONS: scores})
-    measurement = _own_rows(y)
-    correct = measurement.correct([centred])
-    timer.start("noise")
-    calibration, noise = _noise_of_own_rows(centred, y, None, options)
-    scored = [CandidateScore(member.candidate, correct, None)]
-    return Findings(
-        ensemble,
-        centred,
-        calibration,
-        noise,
-        criterion=interval(correct),
-        gain=None,
-        head_fit=float("nan"),
-        frequent=float(y.bincount().max() / len(y)),
-        layers=candidate_table(scored, scored, None),
-        controls=baseline_table([most_frequent_label(measurement, y)], correct),
-    )
-
-
-def _own_rows(y: Tensor) -> SelectionSet:
-    """Return the training rows with their given labels y (n,), as rows whose scores are out of sample."""
-    return SelectionSet({}, [], y, False, [], None)
-
-
-def _noise_of_own_rows(
-    scores: Tensor,
-    y: Tensor,
-    label_free: LabelFreeScorer | None,
-    options: AuditOptions,
-    neighbours: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Calibration, NoiseEstimate]:
-    """Calibrate out-of-sample scores (n, K) of the training rows, and estimate the noise of their labels."""
-    some = evenly_spaced(len(y))
-    own = _own_rows(y[some])
-    calibration, noise = estimate_noise(
-        [scores[some]], own, scores, y, label_free, neighbours=neighbours, seed=options.seed
-    )
-    return calibration, replace(noise, source="out-of-sample scores of the rows themselves")
-
-
-def _baselines(
-    measurement: SelectionSet,
-    untrained: SelectionSet | None,
-    scored: Sequence[CandidateScore],
-    y: Tensor,
-    options: AuditOptions,
-) -> list[Baseline]:
-    on_input = [one for one in scored if one.candidate.layer == "input"]
-    input_correct = None
-    if on_input:
-        best = max(on_input, key=lambda one: one.criterion).candidate
-        own, own_y = measurement.fitted_on["input"], measurement.fitted(y)
-        probe = fit_candidate(best, options.probes[best.probe], own, own_y)
-        input_correct = measurement.correct([probe.class_scores(view["input"]) for view in measurement.views])
-    baselines = [*network_and_input(measurement, input_correct), most_frequent_label(measurement, y)]
-    if untrained is not None:
-        baselines.append(untrained_baseline(untrained, y))
-    if options.history is not None:
-        # The history is of a noisy hold-out.
-        same_rows = not (measurement.of_training_rows or measurement.clean)
-        baselines.append(early_stopping(options.history, len(measurement.y), comparable=same_rows))
-    return baselines
-
-
-class _StepTimer:
-    """Measures the seconds of each step and reports when one starts."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._step, self._since = "", 0.0
-
-    def start(self, step: str) -> None:
-        """End the current step and start another one."""
-        self.stop()
-        self._step, self._since = step, time.perf_counter()
-        report_step(step)
-
-    def stop(self) -> None:
-        """End the current step."""
-        if self._step:
-            self.seconds[self._step] = time.perf_counter() - self._since
-        self._step = ""

@@ -12,34 +12,40 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from layerprobe.auditing.arrays import PREDICTIONS, new_outputs, read_predictions
 from layerprobe.auditing.dataset.conflicts import NO_CONFLICTS, Conflicts, find_conflicts
-from layerprobe.auditing.dataset.labelled import LabelledDataset, numbers_of_rows, read_rows
-from layerprobe.auditing.features import FEATURES, FlagRule, NetworkReader, check_flag_rule, check_matrix
+from layerprobe.auditing.dataset.labelled import LabelledDataset, numbers_of_rows
+from layerprobe.auditing.features import FlagRule, NetworkReader, check_flag_rule
 from layerprobe.auditing.findings import (
     KNOWN_PRECISION,
     MARGIN,
+    CandidateTable,
     Findings,
     RepairedLabels,
+    by_suspicion,
+    evidence_table,
     find_issues,
     flag,
     label_finding,
     network_doubts,
     network_finding,
+    recommendation_table,
     relabel,
     repaired_labels,
+    suggest,
     why_noise_is_unknown,
 )
-from layerprobe.auditing.method.noise import NoiseEstimate, with_wrong_share
-from layerprobe.auditing.method.policies import LABEL_FREE, OUT_OF_SAMPLE, Interval
-from layerprobe.auditing.predictions import read_predictions
+from layerprobe.auditing.method.calibration import with_wrong_share
+from layerprobe.auditing.method.noise import NoiseEstimate
+from layerprobe.auditing.method.policies import OUT_OF_SAMPLE, Interval
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, read_decisions
 from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
 from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.baselines.probabilities import confident_joint_rate
-from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
-from layerprobe.layers.batches import Batch, count_rows, named_tensors
+from layerprobe.errors import InputError, LayerprobeWarning, warn
+from layerprobe.layers.batches import Batch
 from layerprobe.layerwise.classes import Classes
 from layerprobe.pages import render
 from layerprobe.probes.base import label_array
@@ -47,22 +53,6 @@ from layerprobe.utils.files import as_path
 from layerprobe.utils.settings import default_settings
 
 REVIEW_PAGE = "review.html"
-
-
-class CandidateTable(pd.DataFrame):
-    """The rows of `Audit.layers`; prints its main columns."""
-
-    @property
-    def _constructor(self) -> type[pd.DataFrame]:
-        return pd.DataFrame  # a part of the rows is a plain frame
-
-    def __repr__(self) -> str:
-        main = ["layer", "probe", "strength", "criterion", "chosen", "why"]
-        if not set(main) <= set(self.columns):
-            return repr(pd.DataFrame(self))
-        text = pd.DataFrame(self[main]).to_string(index=False, max_rows=20, float_format="{:.4f}".format)
-        others = ", ".join(name for name in self.columns if name not in main)
-        return f"{text}\n{len(self)} candidates; further columns: {others}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,8 +146,7 @@ class Audit:
         """The share of wrong labels in one sentence: estimated, or measured by a review."""
         if self.review is not None and self.review.reviewed:
             return self.review.finding
-        flagged = int(self.issue_mask().sum())
-        return label_finding(self.findings, self.noise, len(self.classes), flagged)
+        return label_finding(self.findings, self.noise, len(self.classes), int(self._flags.sum()))
 
     @property
     def network_finding(self) -> str:
@@ -191,14 +180,7 @@ class Audit:
         "labels": the advice. "predictions": whether to predict with the "decoder" or the "head". "network":
         whether to "retrain" it, which needs labels that relabelling makes better.
         """
-        gain, retrain = self.findings.gain, self.advice == "relabel"
-        rows = [("labels", self.advice, self.why)]
-        if self.policy != OUT_OF_SAMPLE:
-            better = gain is None or gain.low > 0
-            rows.append(("predictions", "decoder" if better else "head", self.network_finding))
-        measured = "relabelling is measured to help" if retrain else "relabelling is not measured to help"
-        rows.append(("network", "retrain" if retrain else "keep", measured))
-        return pd.DataFrame(rows, columns=["subject", "advice", "why"])
+        return recommendation_table(self)
 
     @property
     def evidence(self) -> pd.DataFrame:
@@ -206,50 +188,7 @@ class Audit:
 
         The kind is "measured", "estimated" or "unknown"; the basis names the rows or the assumption.
         """
-        nan = float("nan")
-        review, findings = self.review, self.findings
-        rows: list[tuple[Any, ...]] = []
-        if review is not None and review.reviewed:
-            basis = f"{review.reviewed:,} reviewed rows"
-            flags = "flagged labels that are wrong, before the review"
-            rows += [
-                ("wrong labels", *review.noise, "measured", basis),
-                ("rows of none of the classes", *review.outside, "measured", basis),
-                ("wrong labels that are left", *self.noise_interval, "measured", basis),
-                (flags, *review.precision, "measured", basis),
-                ("wrong labels that are flagged, before the review", *review.recall, "measured", basis),
-                ("gain per changed label", *review.gain, "measured", basis),
-                ("errors of the reviewers", *review.errors, "measured", f"{review.pairs:,} repeated rows"),
-            ]
-        else:
-            reason = self._noise_is_unknown
-            assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
-            basis = reason or f"{self.noise.source}; {assumed}"
-            rate, *ends = self.noise_interval
-            for name, (value, low, high) in (
-                ("wrong labels", (nan if reason else rate, *ends)),
-                ("flagged labels that are wrong", self.precision_interval),
-                ("wrong labels that are flagged", self.recall_interval),
-            ):
-                kind = "unknown" if np.isnan(value) else "estimated"
-                rows.append((name, value, low, high, kind, basis))
-            rows.append(("gain per changed label", nan, nan, nan, "unknown", "needs a review"))
-            rows += [
-                (f"wrong labels by {name}", value, nan, nan, "estimated", "one estimator alone")
-                for name, value in self.noise.estimates.items()
-                if np.isfinite(value)
-            ]
-        held = f"rows of the policy {self.policy!r} with their given labels"
-        if self.policy in ("trusted", "test_split"):
-            held = f"rows of the policy {self.policy!r} with right labels"
-        elif self.policy == LABEL_FREE:
-            held = "a fifth of the rows with their given labels, predicted without them"
-        elif self.policy == OUT_OF_SAMPLE:
-            held = "all rows with their given labels"
-        rows.append(("accuracy of the decoder", *findings.criterion, "measured", held))
-        if findings.gain is not None:
-            rows.append(("gain of the decoder over the head", *findings.gain, "measured", held))
-        return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "kind", "basis"])
+        return evidence_table(self)
 
     @property
     def noise_interval(self) -> tuple[float, float, float]:
@@ -265,7 +204,7 @@ class Audit:
         return "keep" if network_doubts(self.findings) else "repair"
 
     @property
-    def layers(self) -> "CandidateTable":
+    def layers(self) -> CandidateTable:
         """One row per candidate, best first.
 
         Columns: layer, probe, strength (the hyperparameter); criterion, the accuracy on the rows of the
@@ -318,18 +257,17 @@ class Audit:
     @cached_property
     def verified(self) -> Tensor:
         """Whether reviewers decided on the label of each training row, (n,) bool."""
-        return self._decided(lambda k: k != UNDECIDED)
+        return self._decided != UNDECIDED
 
     @cached_property
     def outside(self) -> Tensor:
         """Whether reviewers decided that each training row belongs to none of the classes, (n,) bool."""
-        return self._decided(lambda k: k == OUTSIDE)
+        return self._decided == OUTSIDE
 
-    def _decided(self, condition: Callable[[int], bool]) -> Tensor:
-        decided = torch.zeros(self.n, dtype=torch.bool)
-        if self.review is not None:
-            decided[[i for i, k in resolve(self.review.decisions).items() if condition(k)]] = True
-        return decided
+    @cached_property
+    def _decided(self) -> Tensor:
+        """The class that reviewers decided on for each training row, `OUTSIDE` or `UNDECIDED`, (n,)."""
+        return _decided_classes(None if self.review is None else self.review.decisions, self.n)
 
     @cached_property
     @default_settings()
@@ -339,12 +277,17 @@ class Audit:
 
     @cached_property
     @default_settings()
-    def _issues(self) -> pd.DataFrame:
+    def _flags(self) -> Tensor:
+        """Flags of the given labels, (n,) bool."""
         share = self.noise.rate
         if self.policy == OUT_OF_SAMPLE and self.review is None and self._noise_is_unknown:
             share = confident_joint_rate(self.scores.softmax(1).numpy(), self.y.numpy())
-        flags = flag(self._wrong, self.flag_rule, share)
-        return find_issues(self.scores, self.posterior, self.y, self.index, self.classes, flags)
+        return flag(self._wrong, self.flag_rule, share)
+
+    @cached_property
+    @default_settings()
+    def _issues(self) -> pd.DataFrame:
+        return find_issues(self.scores, self.posterior, self.y, self.index, self.classes, self._flags)
 
     @cached_property
     def _wrong(self) -> Tensor:
@@ -359,6 +302,11 @@ class Audit:
         right; is_label_issue; margin, the score of the given label minus the best other score.
         """
         return self._issues.copy()
+
+    @property
+    def suggested(self) -> Tensor:
+        """Class indices of the suggested labels, (n,)."""
+        return suggest(self.posterior, self.y, self._flags)
 
     @property
     def conflicts(self) -> pd.DataFrame:
@@ -434,10 +382,6 @@ class Audit:
         """Why the noise rate is unknown; empty if it is known."""
         return why_noise_is_unknown(self.findings, self.noise, len(self.classes))
 
-    @property
-    def _flags(self) -> Tensor:
-        return torch.from_numpy(self.issue_mask().copy())
-
     @cached_property
     def _wrong_at_interval(self) -> tuple[Tensor, Tensor, Tensor]:
         """Probability that each label is wrong, at the noise rate and at the ends of its interval."""
@@ -466,7 +410,7 @@ class Audit:
             return replace(self.original, flag_rule=rule).apply(self.review.decisions)
         found = replace(self, flag_rule=rule)
         value, low, high = found.precision_interval
-        if isinstance(rule, float) and np.isnan(value) and found.issue_mask().any():
+        if isinstance(rule, float) and np.isnan(value) and found._flags.any():
             warn(
                 f"the precision of the flags is {rule:.0%} by one estimate only; it is between {low:.0%} and "
                 f"{high:.0%}. Decide on the rows of review_sample() to measure it",
@@ -476,12 +420,11 @@ class Audit:
 
     def issue_mask(self) -> np.ndarray:
         """Return the flags in row order, (n,) bool."""
-        return self.issues["is_label_issue"].to_numpy()
+        return self._flags.numpy().copy()
 
     def issue_indices(self) -> np.ndarray:
         """Return the names of the flagged rows, lowest label score first."""
-        flagged = self.issues[self.issues["is_label_issue"]]
-        return flagged.sort_values("label_score", kind="stable")["index"].to_numpy()
+        return self.index[by_suspicion(self._issues)[: int(self._flags.sum())]]
 
     def example(self, i: int) -> np.ndarray | str | None:
         """Return row i for display: an image, a text, or None for other data."""
@@ -509,32 +452,12 @@ class Audit:
         """
         ensemble = self.findings.ensemble
         if self.policy == OUT_OF_SAMPLE:
-            (layer,) = ensemble.layers
-            return ensemble.scores({layer: read_predictions(x, num_classes=len(self.classes))}).numpy()
-        if self.reader is None:
-            dims = {m.candidate.layer: m.probe.n_features_in_ for m in ensemble.members}
-            if not isinstance(x, Mapping) and [*self.settings["layers"]] == [FEATURES]:
-                x = {FEATURES: x}
-            missing = [layer for layer in dims if not isinstance(x, Mapping) or layer not in x]
-            if missing:
-                raise InputError(
-                    f"expected a mapping of layer to outputs with the layers {', '.join(dims)}; "
-                    f"{', '.join(missing)} missing"
-                )
-            outputs = {k: check_matrix(x[k], f"outputs of layer {k!r}", d) for k, d in dims.items()}
-            return ensemble.scores(outputs).numpy()
-        if self.reader.model is None:
-            raise InputError("this audit was loaded without its network: Audit.load(path, model) predicts")
-        rows = self._unlabelled(x, self.reader.model)
-        try:
-            outputs = self.reader.read(rows, layers=ensemble.layers).mean
-        except InputError:
-            raise
-        except (LayerError, RuntimeError, ValueError, TypeError, IndexError) as error:
-            expected, got = _shape(self.reader.blank), _shape(next(rows.batches(1))[0])
-            raise InputError(
-                f"the network cannot take these rows: expected {expected} as in training, got {got} ({error})"
-            ) from error
+            outputs = {PREDICTIONS: read_predictions(x, num_classes=len(self.classes))}
+        elif self.reader is None:
+            dimensions = {m.candidate.layer: m.probe.n_features_in_ for m in ensemble.members}
+            outputs = new_outputs(x, dimensions)
+        else:
+            outputs = self.reader.read_new(x, ensemble.layers, self.settings.get("inputs"))
         return ensemble.scores(outputs).numpy()
 
     def predict_proba(self, x: Any) -> np.ndarray:
@@ -570,7 +493,7 @@ class Audit:
         sample = self._sample(n, seed)
         rows = np.concatenate([sample.positions, sample.repeated])
         columns = ["index", "given_label", "suggested_label", "label_score"]
-        frame = self._before_review.issues[columns].iloc[rows]
+        frame = self._before_review._issues[columns].iloc[rows]
         stratum = sample.stratum[rows]
         weights = sample.sizes / np.bincount(sample.stratum[sample.positions], minlength=len(sample.names))
         repeat = np.arange(len(rows)) >= len(sample.positions)
@@ -580,10 +503,10 @@ class Audit:
     def _sample(self, n: int, seed: int) -> ReviewSample:
         """Return the sample of `review_sample` as positions of rows."""
         audit = self._before_review
-        changed = audit.relabel("confident").changed
+        changed = audit._relabelled("confident") != audit.y
         if not changed.any():
-            changed = flag(audit._wrong, "balanced", audit.noise.rate).numpy()
-        return draw_sample(audit.issues["label_score"].to_numpy(), changed, n, seed)
+            changed = flag(audit._wrong, "balanced", audit.noise.rate)
+        return draw_sample(audit._issues["label_score"].to_numpy(), changed.numpy(), n, seed)
 
     @property
     def _before_review(self) -> "Audit":
@@ -624,14 +547,10 @@ class Audit:
         if self.review is not None:
             decisions = self.review.decisions.followed_by(decisions)
         sample = self._sample(decisions.sample_size, decisions.sample_seed)
-        proposed = base.class_set.indices(base.relabel("confident").labels, "proposed labels")
-        score = base.issues["label_score"].to_numpy()
-        review = measure(decisions, sample, base.y, proposed, base.issue_mask(), score)
-        y = base.y.clone()
-        for i, k in resolve(decisions).items():
-            if k >= 0:
-                y[i] = k
-        return replace(base, y=y, original=base, review=review)
+        score = base._issues["label_score"].to_numpy()
+        review = measure(decisions, sample, base.y, base._relabelled("confident"), base.issue_mask(), score)
+        decided = _decided_classes(decisions, self.n)
+        return replace(base, y=torch.where(decided >= 0, decided, base.y), original=base, review=review)
 
     def trusted_rows(self) -> tuple[Any, np.ndarray]:
         """Return the inputs and the right labels of the verified rows that belong to a class.
@@ -682,14 +601,19 @@ class Audit:
         """
         if force is not None:
             warnings.warn("relabel() needs no force=: it always repairs.", DeprecationWarning, stacklevel=2)
+        return self._repaired(policy, self._relabelled(policy, margin))
+
+    def _relabelled(self, policy: str, margin: float = MARGIN) -> Tensor:
+        """Return the classes of repaired labels, (n,)."""
         # A review measures the gain of these changes; the scores that it recalibrates would choose others.
-        base = self.original if policy == "confident" and self.original is not None else self
-        probabilities = torch.from_numpy(self.pred_probs)
-        made = relabel(
-            policy, probabilities, base.posterior, base.y, self._flags, self.classes, margin=margin
-        )
-        y = torch.where(self.verified, self.y, self.class_set.indices(made.labels, "repaired labels"))
-        return self._repaired(policy, y, torch.from_numpy(made.kept))
+        base = self._before_review if policy == "confident" else self
+        made = relabel(policy, torch.from_numpy(self.pred_probs), base.posterior, base.y, margin=margin)
+        return torch.where(self.verified, self.y, made)
+
+    def _repaired(self, policy: str, y: Tensor) -> RepairedLabels:
+        """Return a label set without the rows of none of the classes."""
+        dropped = self.outside | self._flags if policy == "prune" else self.outside
+        return repaired_labels(policy, y, dropped, self.y, self.posterior, self.classes)
 
     @default_settings()
     def retrain(self, labels: Any = None, **options: Any) -> RetrainedNetwork:
@@ -717,8 +641,7 @@ class Audit:
                 raise InputError(
                     f"expected one label per row, {self.n}, got labels of the shape {names.shape}"
                 )
-            y = self.class_set.indices(names, "labels")
-            labels = self._repaired("given", y, torch.ones(self.n, dtype=torch.bool))
+            labels = self._repaired("given", self.class_set.indices(names, "labels"))
         if labels.targets.shape != (self.n, len(self.classes)):
             raise InputError(
                 f"expected labels of the {self.n} rows and {len(self.classes)} classes of the audit, got "
@@ -730,10 +653,6 @@ class Audit:
         if self.reader is not None:
             options = {"head": self.reader.head, "outputs": self.reader.outputs, **options}
         return retrain(model, rows, labels, validation, **options)
-
-    def _repaired(self, policy: str, y: Tensor, kept: Tensor) -> RepairedLabels:
-        """Return a label set without the rows of none of the classes."""
-        return repaired_labels(policy, y, kept & ~self.outside, self.y, self.posterior, self.classes)
 
     @default_settings()
     def edit_head(self, probe: Any = "ridge", **options: Any) -> nn.Module:
@@ -884,7 +803,7 @@ class Audit:
         DataError
             If the folder does not exist.
         """
-        from layerprobe.auditing.review.label_studio import write_tasks
+        from layerprobe.auditing.review.page import write_tasks
 
         write_tasks(self._before_review, as_path(path), self._sample(n, seed))
 
@@ -938,20 +857,11 @@ class Audit:
             )
         return self.reader.model, self.rows
 
-    def _unlabelled(self, x: Any, model: nn.Module) -> LabelledDataset:
-        """Return new rows as a dataset, with labels that are not used."""
-        if isinstance(x, LabelledDataset):
-            return x
-        labels = None
-        if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
-            x = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
-            labels = np.zeros(count_rows(x) or 0, np.int64)
-        elif isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
-            labels = np.zeros(len(x), np.int64)
-        return read_rows(x, labels, inputs=self.settings.get("inputs"), model=model)
 
-
-def _shape(x: Any) -> str:
-    """Describe the shape of one row of a batch of inputs."""
-    shapes = [f"{name or 'x'} {tuple(tensor.shape[1:])}" for name, tensor in named_tensors(x)]
-    return ", ".join(shapes) or "no tensor"
+def _decided_classes(decisions: Decisions | None, n: int) -> Tensor:
+    """Return the decided class of each of n rows, `OUTSIDE` or `UNDECIDED`, (n,) int64."""
+    classes = torch.full((n,), UNDECIDED)
+    if decisions is not None:
+        for i, k in resolve(decisions).items():
+            classes[i] = k
+    return classes

@@ -23,21 +23,20 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticD
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
 
+from layerprobe.auditing.arrays import GivenScores
 from layerprobe.auditing.dataset.conflicts import Conflicts
 from layerprobe.auditing.dataset.labelled import hash_network
 from layerprobe.auditing.features import NetworkReader, check_flag_rule
 from layerprobe.auditing.findings import Findings
+from layerprobe.auditing.method.calibration import Calibration, RankScale
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
-from layerprobe.auditing.method.noise import Calibration, NoiseEstimate, RankScale
+from layerprobe.auditing.method.noise import NoiseEstimate
 from layerprobe.auditing.method.policies import (
     BASELINE_COLUMNS,
     CANDIDATE_COLUMNS,
-    LABEL_FREE,
-    OUT_OF_SAMPLE,
     POLICIES,
     Interval,
 )
-from layerprobe.auditing.predictions import GivenScores
 from layerprobe.auditing.review.decisions import OUTSIDE, Decisions
 from layerprobe.core import Subspaces
 from layerprobe.errors import DataError, InputError, LayerError
@@ -281,7 +280,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     n, K = len(y), len(names)
     require(y.ndim == 1 and y.dtype == torch.int64 and n > 0 and 0 <= y.min() <= y.max() < K, "given", y)
     require(arguments["index"].shape == (n,), "index", arguments["index"])
-    require(arguments["policy"] in (*POLICIES, LABEL_FREE, OUT_OF_SAMPLE), "policy", arguments["policy"])
+    require(arguments["policy"] in POLICIES, "policy", arguments["policy"])
     check_flag_rule(arguments["flag_rule"])
     if (conflicts := arguments["conflict_set"]) is not None:
         for rows in (conflicts.positions, conflicts.others, conflicts.group):

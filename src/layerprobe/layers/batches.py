@@ -327,39 +327,17 @@ def row_names(source: Any) -> np.ndarray | None:
     return index.to_numpy() if index.dtype.kind in "iu" else index.astype(str).to_numpy(dtype=str)
 
 
-def leaves(value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors inside a value with the names of their places, as ".key.0", and "" for a tensor."""
-    if isinstance(value, Tensor):
-        yield "", value
-        return
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):  # among them the ModelOutput of transformers
-        items = value.items()
-    elif hasattr(value, "_asdict"):  # a named tuple
-        items = value._asdict().items()
-    elif isinstance(value, tuple | list):
-        items = enumerate(value)
-    elif is_dataclass(value):
-        items = ((field.name, getattr(value, field.name)) for field in fields(value))
-    elif not isinstance(value, type | nn.Module):  # an object's public attributes
-        attributes = {**vars(type(value)), **getattr(value, "__dict__", {})}
-        kinds = Tensor | Mapping | tuple | list
-        items = ((k, v) for k, v in attributes.items() if not k.startswith("_") and isinstance(v, kinds))
-    for key, item in items:
-        yield from ((f".{key}{name}", tensor) for name, tensor in leaves(item))
-
-
 def named_tensors(value: Any) -> list[tuple[str, Tensor]]:
     """Return the tensors of a value by name: ``""`` for the main one and, if nested, ``".key"`` for each."""
     if isinstance(value, Tensor):
         return [("", value)]
-    named = list(leaves(value))
-    candidates = [tensor for _, tensor in named if tensor.ndim]
+    leaves = list(_leaves(value, ""))
+    candidates = [tensor for _, tensor in leaves if tensor.ndim]
     if not candidates:
-        return named
+        return leaves
     floating = [tensor for tensor in candidates if tensor.is_floating_point()]
-    main = dict(named).get(".logits", (floating or candidates)[0])
-    return [("", main), *named]
+    main = dict(leaves).get(".logits", (floating or candidates)[0])
+    return [("", main), *leaves]
 
 
 def scaled_pixels(pixels: Tensor) -> Tensor:
@@ -846,3 +824,23 @@ def _index(values: Any, size: int) -> Column | None:
     column = None if _is_nested(values) and not is_texts(values) else _column(values, size, "indices")
     is_index = column is not None and column.ndim == 1 and np.asarray(column[:1]).dtype.kind in "iuU"
     return column if is_index else None
+
+
+def _leaves(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, Mapping):  # among them the ModelOutput of transformers
+        for key, item in value.items():
+            yield from _leaves(item, f"{name}.{key}")
+    elif hasattr(value, "_asdict"):  # a named tuple
+        yield from _leaves(value._asdict(), name)
+    elif isinstance(value, tuple | list):
+        for place, item in enumerate(value):
+            yield from _leaves(item, f"{name}.{place}")
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _leaves(getattr(value, field.name), f"{name}.{field.name}")
+    elif not isinstance(value, type | nn.Module):  # an object's public attributes
+        for key, item in {**vars(type(value)), **getattr(value, "__dict__", {})}.items():
+            if not key.startswith("_") and isinstance(item, Tensor | Mapping | tuple | list):
+                yield from _leaves(item, f"{name}.{key}")

@@ -22,7 +22,7 @@ from layerprobe.layers.batches import (
     count_rows,
     forward_signature,
     join,
-    leaves,
+    named_tensors,
     read_batches,
 )
 from layerprobe.layers.tracing import LayerSite, Trace, Tracer, device_and_dtype, unchanged
@@ -221,7 +221,9 @@ class _Padding:
         if isinstance(inputs, tuple):
             signature = forward_signature(tracer.model)
             inputs = dict(zip([] if signature is None else signature.parameters, inputs, strict=False))
-        by_row = {key[1:].lower(): x for key, x in leaves(inputs) if x.shape[:1] == (batch.size,)}
+        named = named_tensors(inputs)
+        named = named[1:] if len(named) > 1 else named  # the main one is listed again by its name
+        by_row = {key[1:].lower(): x for key, x in named if x.shape[:1] == (batch.size,)}
         columns = {name: x for name, x in by_row.items() if x.ndim == 1}
         tables = {name: x for name, x in by_row.items() if x.ndim > 1}
         masks = {name: x for name, x in tables.items() if "mask" in name.rpartition(".")[2]}

@@ -23,7 +23,6 @@ from layerprobe.errors import InputError, LayerError, LayerprobeWarning, warn
 from layerprobe.layers.batches import (
     Batch,
     forward_signature,
-    leaves,
     named_tensors,
     squares_of,
     with_pixels_scaled,
@@ -706,12 +705,12 @@ class _Recorder(TorchFunctionMode):
         known = self.lists is None or name in self.lists
         if type(value) not in (list, tuple) or len(value) != self.size or not known:
             return value
-        records = [dict(leaves(item)) for item in value]
+        records = [dict(named_tensors(item)) for item in value]
         if not records[0] or any(record.keys() != records[0].keys() for record in records):
             return value
         self.stacked.add(name)
         stacked, ragged = {}, {}
-        for key in records[0]:
+        for key in records[0] if len(records[0]) == 1 else [*records[0]][1:]:
             column = [record[key] for record in records]
             if len({tensor.shape for tensor in column}) == 1:
                 stacked[key[1:]] = torch.stack(column)

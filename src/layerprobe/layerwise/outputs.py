@@ -25,7 +25,7 @@ from layerprobe.layers.batches import (
     count_rows,
     is_whole,
     keeps_order,
-    leaves,
+    named_tensors,
     pairs_of_rows,
     read_batches,
 )
@@ -405,9 +405,11 @@ def possible_heads(result: Any) -> dict[str, Tensor]:
     """
     if isinstance(getattr(result, "logits", None), Tensor) and not isinstance(result, Mapping):
         result = {"logits": result.logits}
+    named = named_tensors(result)
+    named = named[1:] if len(named) > 1 else named  # the first is listed again by its name
     heads = {
         name: tensor.reshape(len(tensor), -1)  # (b,) becomes (b, 1)
-        for name, tensor in leaves(result)
+        for name, tensor in named
         if tensor.ndim in (1, 2) and tensor.is_floating_point() and tensor.layout is torch.strided
     }
     called = {name: head for name, head in heads.items() if CALLED.search(name)}

@@ -26,27 +26,16 @@ class RowMeans:
         Given labels as class indices.
     full : bool
         Keep margins and probabilities of all epochs, too.
-
-    Attributes
-    ----------
-    seen : Tensor (n,), int64
-        Number of epochs in which a row was recorded.
-    means : Tensor (3, n)
-        Means of the `QUANTITIES`.
-    squares : Tensor (n,)
-        Sum of squared deviations of the probability.
-    record : list of Tensor (2, n), float32
-        Margins and probabilities of each epoch, NaN for rows that were not recorded; empty unless `full`.
     """
 
     def __init__(self, y: Tensor, *, full: bool) -> None:
         self.y, self.full = y, full
-        n = len(y)
-        self.seen = torch.zeros(n, dtype=torch.int64)
-        self.means = torch.zeros(len(QUANTITIES), n, dtype=torch.float64)
-        self.squares = torch.zeros(n, dtype=torch.float64)
-        self.record: list[Tensor] = []
-        self._sums = torch.zeros(1 + len(QUANTITIES), n, dtype=torch.float64)  # of this epoch; row 0 counts
+        n, k = len(y), len(QUANTITIES)
+        self.seen = torch.zeros(n, dtype=torch.int64)  # number of epochs in which a row was recorded
+        self.means = torch.zeros(k, n, dtype=torch.float64)  # of the QUANTITIES
+        self.squares = torch.zeros(n, dtype=torch.float64)  # sum of squared deviations of the probability
+        self.record: list[Tensor] = []  # (2, n), float32: margins and probabilities of each epoch, if `full`
+        self._sums = torch.zeros(1 + k, n, dtype=torch.float64)  # of this epoch; row 0 counts
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._waiting = 0
 

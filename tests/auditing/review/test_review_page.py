@@ -209,7 +209,7 @@ def test_number_of_rows_is_limited(audit, tmp_path):
     page = (tmp_path / "review.html").read_text("utf-8")
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
     assert (len(data["rows"]), len(data["queue"])) == (35, 38)
-    with pytest.raises(InputError, match="0 or more"):
+    with pytest.raises(InputError, match="of at least 0, got -1"):
         audit.review_page(tmp_path / "review.html", most=-1)
 
 

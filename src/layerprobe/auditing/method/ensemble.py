@@ -39,20 +39,11 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class CandidateScore:
-    """Score of one candidate on the selection set.
-
-    Attributes
-    ----------
-    candidate : Candidate
-    correct : Tensor (m,), float32
-        Each row's share of correct predictions over its views, corrected for memorisation.
-    scores : list of Tensor (m, K), or None
-        Class scores of each view of the rows. Kept only for the best hyperparameter of each layer and probe.
-    """
+    """Score of one candidate on the selection set."""
 
     candidate: Candidate
-    correct: Tensor
-    scores: list[Tensor] | None
+    correct: Tensor  # (m,), float32: share of correct predictions over the views, corrected for memorisation
+    scores: list[Tensor] | None  # (m, K) of each view; only of the best hyperparameter of a layer and probe
 
     @property
     def criterion(self) -> float:
@@ -165,29 +156,16 @@ MAX_MEMBERS = 8
 
 @dataclass(frozen=True, eq=False)
 class EnsembleMember:
-    """A fitted probe of one layer.
-
-    Attributes
-    ----------
-    candidate : Candidate
-    probe : Probe
-    scale : float
-        Standard deviation of its out-of-fit scores, centred per row.
-    """
+    """A fitted probe of one layer."""
 
     candidate: Candidate
     probe: Probe
-    scale: float = 1.0
+    scale: float = 1.0  # standard deviation of its out-of-fit scores, centred per row
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeEnsemble:
-    """Several probes as one: the mean of their scores, each divided by its standard deviation.
-
-    Attributes
-    ----------
-    members : tuple of EnsembleMember
-    """
+    """Several probes as one: the mean of their scores, each divided by its standard deviation."""
 
     members: tuple[EnsembleMember, ...]
 

@@ -39,65 +39,150 @@ from layerprobe.utils.settings import seeded
 if TYPE_CHECKING:
     from layerprobe.auditing.features import Features, LabelledFeatures
 
-POLICIES = {
-    "noisy_holdout": "holdout",
-    "unseen_views": None,
-    "trusted": "trusted",
-    "test_split": "test",
-}
-"""The policies, and the argument that each needs."""
-LABEL_FREE = "label_free"
-"""Policy of features that do not depend on the labels: a fifth of the rows selects."""
-OUT_OF_SAMPLE = "out_of_sample"
-"""Policy of given predictions: there is nothing to select."""
-ALSO_TAKEN = {"noisy_holdout": "trusted"}
-"""Arguments that a policy can use beside the one that it needs."""
-_MEMORISED = (
-    "the features of a row that the network was trained on already contain its label, so that such a score "
-    "is highest at the most memorised layer"
-)
-REFUSED = dict.fromkeys(
-    ("in_sample", "training", "leave_one_out", "loo", "cross_validation", "out_of_fold", "cv"), _MEMORISED
-)
+Z = 1.96  # 97.5 % quantile of the normal distribution
+MAX_SHARE = 0.5  # with a larger memorised share the remaining rows are too few to estimate an accuracy
+VIEW_TOLERANCE = 0.15  # views whose memorised shares differ by less count as equally memorised
 MIN_ROWS = 20  # fewer held-out rows cannot separate candidates
+FREQUENT = "most frequent label"
+AVERAGED_HEAD = "head, averaged over views"
+LABEL_FREE, OUT_OF_SAMPLE = "label_free", "out_of_sample"
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+def interval(values: Tensor) -> Interval:
+    """Return the mean of independent values (m,) and its normal-approximation interval.
+
+    The interval of a share stays in [0, 1], and that of a difference of shares in [-1, 1].
+    """
+    values = values.double()
+    mean, m = float(values.mean()), len(values)
+    half = Z * float(values.std()) / m**0.5 if m > 1 else 1.0
+    least = -1.0 if float(values.min()) < 0 else 0.0
+    return Interval(mean, max(least, mean - half), min(1.0, mean + half))
+
+
+# Policies -----------------------------------------------------------------------------------------------
+
+
+class Policy(NamedTuple):
+    """A selection policy: the rows that measure accuracies."""
+
+    needs: str  # the argument with these rows, or "views"; empty for rows that are always there
+    rows: str  # the rows and their labels in words
+    clean: bool = False  # whether these labels are assumed to be right
+    also: str = ""  # another argument that the policy can use
+
+
+POLICIES = {
+    "noisy_holdout": Policy(
+        "holdout",
+        "held-out rows that the network was not trained on, with their noisy labels",
+        also="trusted",
+    ),
+    "unseen_views": Policy(
+        "views",
+        "views of the training rows that the network was not trained on, with their noisy labels, corrected "
+        "for memorisation",
+    ),
+    "trusted": Policy("trusted", "the trusted rows, whose labels are assumed to be right", clean=True),
+    "test_split": Policy(
+        "test",
+        "a part of the test data, whose labels are assumed to be right, as in the paper",
+        clean=True,
+    ),
+    LABEL_FREE: Policy("", "a fifth of the rows with their given labels, predicted without them"),
+    OUT_OF_SAMPLE: Policy("", "all rows with their given labels, by predictions that are out of sample"),
+}
+"""The first four choose among the layers of a network. `LABEL_FREE` is for features that do not depend on the
+labels, and `OUT_OF_SAMPLE` for predictions, where there is nothing to choose."""
+REFUSED = ("in_sample", "training", "leave_one_out", "loo", "cross_validation", "out_of_fold", "cv")
+
+
+def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: str = "") -> None:
+    """Raise unless the policy exists, has the argument that it needs, and no argument that it cannot use.
+
+    Parameters
+    ----------
+    policy : str
+    given : mapping of str to object
+        The arguments "holdout", "trusted" and "test"; None for those that are missing.
+    views : bool
+        Whether there are views.
+    more : str
+        `LABEL_FREE` or `OUT_OF_SAMPLE`, if it is valid, too.
+
+    Raises
+    ------
+    InputError
+        If the policy is unknown or refused, its argument is missing, or another argument is given.
+    """
+    names = [name for name, one in POLICIES.items() if one.needs or name == more]
+    own = "features that do not depend on the labels"
+    offered = "; ".join(
+        f"{name} needs {f'{needs}=' if (needs := POLICIES[name].needs) else own}" for name in names
+    )
+    if policy in REFUSED:
+        raise InputError(
+            f"{policy!r} cannot choose a layer: the features of a row that the network was trained on "
+            "already contain its label, so that such a score is highest at the most memorised layer. Valid "
+            f"policies: {offered}"
+        )
+    if policy not in names:
+        raise InputError(f"expected the name of a selection policy, got {policy!r}: {offered}")
+    needs = POLICIES[policy].needs
+    if needs == "views" and not views:
+        raise InputError(
+            f"the policy {policy!r} needs views of the training rows that the network was not trained on; "
+            "name views which keep the label, as in views=('flip', 'right', 'down')"
+        )
+    if needs in given and given[needs] is None:
+        raise InputError(f"the policy {policy!r} needs held-out rows; pass {needs}=")
+    usable = (needs, POLICIES[policy].also)
+    if extra := [name for name, value in given.items() if value is not None and name not in usable]:
+        raise InputError(f"the policy {policy!r} does not use {extra[0]}=; leave it out")
+
+
+# The rows of a policy -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class SelectionSet:
-    """Rows and labels that candidates are scored on.
+    """Rows and labels that candidates are scored on: m rows, or views of them."""
 
-    Attributes
-    ----------
-    fitted_on : mapping of str to Tensor (n, d)
-        Outputs of the training rows that candidates are fitted on.
-    views : sequence of mapping of str to Tensor (m, d)
-        Outputs of the rows to score: one entry, or one per view.
-    y : Tensor (m,), int64
-        The labels of the policy: noisy or true.
-    clean : bool
-        Whether these labels are true.
-    logits : sequence of Tensor (m, K)
-        Logits of the network for each view; empty without a network.
-    averaged : Tensor (m, K) or None
-        Class probabilities of the network, averaged over the views.
-    of_training_rows : bool
-        Whether these are views of the training rows, some of whose labels the network has memorised.
-    posterior : Tensor (m, K) or None
-        For views: probabilities of the true classes from a layer that does not depend on the labels. They
-        correct the accuracy for memorisation.
-    fitted_rows : Tensor (n,), int64, or None
-        Positions of the rows in `fitted_on` among the training rows; None for all of them.
-    """
-
-    fitted_on: Mapping[str, Tensor]
-    views: Sequence[Mapping[str, Tensor]]
-    y: Tensor
-    clean: bool
-    logits: Sequence[Tensor]
-    averaged: Tensor | None
-    of_training_rows: bool = False
+    fitted_on: Mapping[
+        str, Tensor
+    ]  # (n, d) by layer: outputs of the training rows that candidates are fitted on
+    views: Sequence[Mapping[str, Tensor]]  # (m, d) by layer: outputs of the rows, one entry or one per view
+    y: Tensor  # (m,), int64: the labels of the policy
+    clean: bool = False  # whether these labels are true
+    logits: Sequence[Tensor] = ()  # (m, K) of the network for each view; empty without a network
+    averaged: Tensor | None = None  # (m, K): class probabilities of the network, averaged over the views
+    of_training_rows: bool = False  # whether the network has memorised some of the labels
+    # (m, K), float64: class probabilities from a layer that does not depend on the labels. They correct the
+    # accuracies on views of training rows for memorisation.
     posterior: Tensor | None = None
-    fitted_rows: Tensor | None = None
+    fitted_rows: Tensor | None = None  # (n,), int64: the rows of `fitted_on`; None for all training rows
+    source: str = "the held-out rows"  # name of new rows with noisy labels
+
+    @property
+    def noisy_and_new(self) -> bool:
+        """Whether these are rows that the network was not trained on, with noisy labels."""
+        return not (self.of_training_rows or self.clean)
+
+    @property
+    def head_correct(self) -> Tensor | None:
+        """Each row's share of correct predictions by the network, as `correct`; None without a network."""
+        return self.correct(self.logits) if self.logits else None
 
     def fitted(self, values: Any) -> Any:
         """Return the values, one per training row, of the rows that candidates are fitted on."""
@@ -161,45 +246,6 @@ class SelectionSet:
         )
 
 
-def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: str = "") -> None:
-    """Raise unless the policy exists, has the argument that it needs, and no argument that it cannot use.
-
-    Parameters
-    ----------
-    policy : str
-    given : mapping of str to object
-        The arguments "holdout", "trusted" and "test"; None for those that are missing.
-    views : bool
-        Whether there are views.
-    more : str
-        A policy without an argument that is valid, too.
-
-    Raises
-    ------
-    InputError
-        If the policy is unknown or refused, its argument is missing, or another argument is given.
-    """
-    offered = "; ".join(
-        f"{name} needs {'views=' if needs is None else needs + '='}" for name, needs in POLICIES.items()
-    )
-    offered += f"; {more} needs features that do not depend on the labels" if more == LABEL_FREE else ""
-    if policy in REFUSED:
-        raise InputError(f"{policy!r} cannot choose a layer: {REFUSED[policy]}. Valid policies: {offered}")
-    if policy not in (*POLICIES, more or None):
-        raise InputError(f"expected the name of a selection policy, got {policy!r}: {offered}")
-    needs = POLICIES.get(policy)
-    if policy == "unseen_views" and not views:
-        raise InputError(
-            "the policy 'unseen_views' needs views of the training rows that the network was not trained on; "
-            "name views which keep the label, as in views=('flip', 'right', 'down')"
-        )
-    if needs is not None and given[needs] is None:
-        raise InputError(f"the policy {policy!r} needs held-out rows; pass {needs}=")
-    usable = (needs, ALSO_TAKEN.get(policy))
-    if extra := [name for name, value in given.items() if value is not None and name not in usable]:
-        raise InputError(f"the policy {policy!r} does not use {extra[0]}=; leave it out")
-
-
 def selection_sets(
     policy: str, train: "LabelledFeatures", held_out: "LabelledFeatures | None"
 ) -> tuple[SelectionSet, SelectionSet]:
@@ -210,7 +256,7 @@ def selection_sets(
     Parameters
     ----------
     policy : str
-        A name in `POLICIES`, or `LABEL_FREE`.
+        A name in `POLICIES`.
     train : LabelledFeatures
         Of the training rows.
     held_out : LabelledFeatures or None
@@ -229,10 +275,10 @@ def selection_sets(
         return views, views
     if len(held_out.y) < MIN_ROWS:
         raise InputError(
-            f"expected at least {MIN_ROWS} rows as {POLICIES[policy]}=, better 1,000, got {len(held_out.y)}: "
-            "so few rows cannot tell which layer is best"
+            f"expected at least {MIN_ROWS} rows as {POLICIES[policy].needs}=, better 1,000, got "
+            f"{len(held_out.y)}: so few rows cannot tell which layer is best"
         )
-    clean = policy != "noisy_holdout"
+    clean = POLICIES[policy].clean
     whole = held_out_set(train.features, held_out.features, held_out.y, clean=clean)
     if policy != "test_split":
         return whole, whole
@@ -256,9 +302,7 @@ def _fold_set(train: "LabelledFeatures") -> SelectionSet:
         {layer: X[fitted] for layer, X in features.mean.items()},
         [{layer: X[held] for layer, X in features.mean.items()}],
         train.y[held],
-        False,
-        [] if features.logits is None else [features.logits[held]],
-        None,
+        logits=[] if features.logits is None else [features.logits[held]],
         fitted_rows=fitted,
     )
 
@@ -292,9 +336,13 @@ def view_set(train: "Features", y: Tensor) -> SelectionSet:
     views = list(train.views.values())
     logits = [view.logits for view in views if view.logits is not None]
     averaged = torch.stack([each.softmax(1) for each in logits]).mean(0) if logits else None
-    own = y[torch.from_numpy(train.kept)]
     return SelectionSet(
-        train.own, [view.own for view in views], own, False, logits, averaged, of_training_rows=True
+        train.own,
+        [view.own for view in views],
+        y[torch.from_numpy(train.kept)],
+        logits=logits,
+        averaged=averaged,
+        of_training_rows=True,
     )
 
 
@@ -313,8 +361,7 @@ def split_test_rows(y: Tensor, hashes: np.ndarray) -> tuple[Tensor, Tensor]:
     return torch.where(folds == 0)[0], torch.where(folds != 0)[0]
 
 
-MAX_SHARE = 0.5  # with a larger memorised share the remaining rows are too few to estimate an accuracy
-VIEW_TOLERANCE = 0.15  # views whose memorised shares differ by less count as equally memorised
+# Correction for memorisation ----------------------------------------------------------------------------
 
 
 def memorised_share(predicted: Tensor, y: Tensor, posterior: Tensor) -> float:
@@ -380,106 +427,67 @@ def _solve(predicted: Tensor, y: Tensor, posterior: Tensor) -> tuple[float, floa
     return not_memorised, accuracy, (by_agreement, by_posterior)
 
 
-Z = 1.96
-FREQUENT = "most frequent label"
-
-
-class Interval(NamedTuple):
-    """A mean and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-def interval(values: Tensor) -> Interval:
-    """Return the mean of independent values (m,) and its normal-approximation interval.
-
-    The interval of a share stays in [0, 1], and that of a difference of shares in [-1, 1].
-    """
-    values = values.double()
-    mean, m = float(values.mean()), len(values)
-    half = Z * float(values.std()) / m**0.5 if m > 1 else 1.0
-    least = -1.0 if float(values.min()) < 0 else 0.0
-    return Interval(mean, max(least, mean - half), min(1.0, mean + half))
+# Baselines ----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """A cheap predictor that the ensemble must beat.
-
-    Attributes
-    ----------
-    name : str
-    criterion : Interval
-        Accuracy on the measurement rows; for early stopping, on the rows of its history.
-    correct : Tensor (m,) or None
-        Correctness per row, for a paired comparison; None where only the accuracy is known.
-    comparable : bool
-        False where the accuracy is inflated: the network, averaged over views of a training row, has
-        memorised its label.
-    """
+    """A cheap predictor that the ensemble must beat."""
 
     name: str
-    criterion: Interval
-    correct: Tensor | None
+    criterion: Interval  # accuracy on the measurement rows; for early stopping on the rows of its history
+    correct: Tensor | None  # (m,), for a paired comparison; None where only the accuracy is known
+    # False where the accuracy is inflated: the network, averaged over views of a training row, has memorised
+    # its label.
     comparable: bool = True
 
 
-def _baseline(name: str, correct: Tensor, *, comparable: bool = True) -> Baseline:
-    return Baseline(name, interval(correct), correct.double(), comparable)
+def measure_baselines(
+    measurement: SelectionSet,
+    y: Tensor,
+    *,
+    input_correct: Tensor | None = None,
+    untrained: SelectionSet | None = None,
+    history: Sequence[float] | History | None = None,
+) -> list[Baseline]:
+    """Measure the head, the head averaged over the views, the raw input, and further baselines.
 
-
-def network_and_input(measurement: SelectionSet, input_correct: Tensor | None) -> list[Baseline]:
-    """Return the head, the head averaged over the views, and the raw input, where available.
+    These are the most frequent given label for every row, the best ridge probe on the layers of an untrained
+    network, and early stopping.
 
     Parameters
     ----------
     measurement : SelectionSet
-    input_correct : Tensor (m,) or None
+    y : Tensor (n,), int64
+        Given labels of the training rows.
+    input_correct : Tensor (m,), optional
         Correctness per row of the best candidate on the layer "input".
+    untrained : SelectionSet, optional
+        The same rows, with the outputs of an untrained network.
+    history : sequence of float or History, optional
+        As for `early_stopping`.
     """
-    baselines = []
-    if measurement.logits:
-        baselines.append(_baseline("head", measurement.correct(measurement.logits)))
+    correct = {}
+    if (head := measurement.head_correct) is not None:
+        correct["head"] = head
     if measurement.averaged is not None:
-        correct, fair = measurement.correct([measurement.averaged]), not measurement.of_training_rows
-        baselines.append(_baseline("head, averaged over views", correct, comparable=fair))
+        correct[AVERAGED_HEAD] = measurement.correct([measurement.averaged])
     if input_correct is not None:
-        baselines.append(_baseline("raw input", input_correct))
+        correct["raw input"] = input_correct
+    correct[FREQUENT] = measurement.correct([y.bincount().double().expand(len(measurement.y), -1)])
+    if untrained is not None:
+        scored = score_candidates(
+            audit_probes(["ridge"]), untrained.fitted_on, y, untrained.views, untrained.correct
+        )
+        correct["untrained copy"] = max(scored, key=lambda one: one.criterion).correct
+    inflated = AVERAGED_HEAD if measurement.of_training_rows else ""
+    baselines = [
+        Baseline(name, interval(right), right.double(), comparable=name != inflated)
+        for name, right in correct.items()
+    ]
+    if history is not None:  # of a noisy hold-out
+        baselines.append(early_stopping(history, len(measurement.y), comparable=measurement.noisy_and_new))
     return baselines
-
-
-def most_frequent_label(measurement: SelectionSet, y: Tensor) -> Baseline:
-    """Return the baseline that predicts the most frequent given label for every row.
-
-    Parameters
-    ----------
-    measurement : SelectionSet
-    y : Tensor (n,), int64
-        Given labels of the training rows.
-    """
-    counts = y.bincount().double()
-    return _baseline(FREQUENT, measurement.correct([counts.expand(len(measurement.y), -1)]))
-
-
-def untrained_baseline(measurement: SelectionSet, y: Tensor) -> Baseline:
-    """Return the best ridge probe on the layers of an untrained network.
-
-    Parameters
-    ----------
-    measurement : SelectionSet
-        With the outputs of the untrained network.
-    y : Tensor (n,), int64
-        Given labels of the training rows.
-    """
-    scored = score_candidates(
-        audit_probes(["ridge"]), measurement.fitted_on, y, measurement.views, measurement.correct
-    )
-    return _baseline("untrained copy", max(scored, key=lambda one: one.criterion).correct)
 
 
 def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
@@ -537,6 +545,8 @@ def early_stopping(history: Sequence[float] | History, rows: int, *, comparable:
     criterion = Interval(best, max(0.0, best - half), min(1.0, best + half))
     return Baseline("early stopping", criterion, None, comparable)
 
+
+# Tables -------------------------------------------------------------------------------------------------
 
 CANDIDATE_COLUMNS = ["layer", "probe", "strength", "criterion", "low", "high"]
 CANDIDATE_COLUMNS += ["gain", "gain_low", "gain_high", "chosen", "why"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from layerprobe.auditing.method.policies import POLICIES
 from layerprobe.figures import DASHED, PROBE_TITLES, RC, STYLES, blank_figure, styled
 
 if TYPE_CHECKING:
@@ -13,15 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-# The data on which each policy measures accuracy.
-CRITERIA = {
-    "noisy_holdout": "held-out rows, against their noisy labels",
-    "unseen_views": "unseen views of the training rows, against noisy labels, corrected for memorisation",
-    "trusted": "the trusted rows",
-    "test_split": "the part of the test data that is used for selection",
-    "label_free": "a fifth of the rows, against their given labels",
-    "out_of_sample": "the rows, against their given labels",
-}
 MANY = 40  # largest number of layers in a chart
 LEGIBLE = 20  # largest number of classes that leaves room for numbers
 CLASS_LETTERS, LAYER_LETTERS = 20, 48
@@ -59,7 +51,7 @@ def layer_chart(audit: Any) -> "Figure":
         right = ax.get_yaxis_transform()
         ax.text(1.015, height, note, transform=right, va="center", fontsize=9, parse_math=False)
     _rows(ax, y, names)
-    ax.set_xlabel(f"accuracy on {CRITERIA[audit.policy]}")
+    ax.set_xlabel(f"accuracy on {POLICIES[audit.policy].rows}")
     figure.legend(loc="outside lower center", ncols=5, frameon=False, handlelength=1.6, columnspacing=1.3)
     return figure
 

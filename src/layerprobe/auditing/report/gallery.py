@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerprobe.auditing.findings import score_text
-from layerprobe.errors import InputError
+from layerprobe.auditing.findings import by_suspicion, score_text
+from layerprobe.core.checks import check_count
 
 CHARACTERS = 300  # of a text that a card shows
 SIDE = 128  # pixels of a picture on the page: two of them fit side by side on a narrow screen
@@ -97,9 +97,6 @@ def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
     most : int
         Maximal number of rows. Rows whose given label equals the suggested label are left out.
     """
-    if most < 0:
-        raise InputError(f"most is the number of rows on the page: expected 0 or more, got {most}")
-    placed = issues.assign(position=np.arange(len(issues)))
-    placed = placed[placed["given_label"] != placed["suggested_label"]]
-    ranks = ["is_label_issue", "label_score", "position"]
-    return placed.sort_values(ranks, ascending=[False, True, True])[:most]
+    check_count("most", most, 0)
+    placed = issues.assign(position=np.arange(len(issues))).iloc[by_suspicion(issues)]
+    return placed[placed["given_label"] != placed["suggested_label"]][:most]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from layerprobe.auditing.report.charts import CRITERIA, MANY, layer_chart, noise_chart, percent
+from layerprobe.auditing.method.policies import POLICIES
+from layerprobe.auditing.report.charts import MANY, layer_chart, noise_chart, percent
 from layerprobe.auditing.report.gallery import cards_and_filters, suspects
 from layerprobe.figures import PROBE_TITLES
 from layerprobe.pages import write_html
@@ -16,16 +17,6 @@ from layerprobe.pages import write_html
 SIGNED = "{:+.1f}"
 PAIRS = 200  # largest number of pairs of classes in the table of flagged labels
 DASH = "\u2013"
-CHOICES = {
-    "noisy_holdout": "held-out rows that the network was not trained on, measured with their noisy labels",
-    "unseen_views": "views of the training rows that the network was not trained on, measured with their "
-    "noisy labels; the estimated memorisation bias is subtracted",
-    "trusted": "the trusted rows, whose labels are assumed to be right",
-    "test_split": "a part of the test data, whose labels are assumed to be right, as in the paper",
-    "label_free": "a fifth of the rows, measured with their given labels; the features are assumed not to "
-    "depend on the labels",
-    "out_of_sample": "the rows themselves: the predictions are assumed to be out of sample",
-}
 ADVICE = {
     "review": "Review 100 rows before you change labels.",
     "relabel": "Relabel.",
@@ -56,8 +47,7 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
         review_page=review_page,
         evidence=_evidence(audit),
         tiles=_tiles(audit),
-        criterion=CRITERIA[audit.policy],
-        choice=CHOICES[audit.policy],
+        measured_on=POLICIES[audit.policy].rows,
         has_head="head" in audit.controls["control"].tolist(),
         layers_left_out=audit.layers["layer"].nunique() > MANY,
         layer_chart=layer_chart(audit),

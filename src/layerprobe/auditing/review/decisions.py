@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from layerprobe.core.checks import check_count
 from layerprobe.errors import DataError, InputError, did_you_mean
 
 KIND = "layerprobe.decisions.1"  # of the JSON file that the review page exports
@@ -118,7 +119,8 @@ def read_decisions(
         raise InputError("there are no decisions: expected one row per decision")
     design = {}
     for name, value, usual in (("n", sample_size, 100), ("seed", sample_seed, 0)):
-        design[name] = _whole(stated.get(name, usual if value is None else value), name)
+        design[name] = stated.get(name, usual if value is None else value)
+        check_count(f"the sample's {name}", design[name], 0)
         if value not in (None, design[name]):
             raise InputError(
                 f"the decisions are on the sample with {name}={design[name]}, not {name}={value}"
@@ -128,15 +130,9 @@ def read_decisions(
         _positions(frame["index"], index),
         _classes(frame["label"], frame["index"], classes),
         np.array(["" if _empty(one) else str(one) for one in reviewers], dtype=str),
-        design["n"],
-        design["seed"],
+        int(design["n"]),
+        int(design["seed"]),
     )
-
-
-def _whole(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise InputError(f"the sample's {name} must be a whole number, got {value!r}")
-    return int(value)
 
 
 def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""The review page: one offline HTML file on which a person decides which labels are right."""
+"""The rows to review as an offline HTML page, or as tasks for Label Studio."""
 
 import base64
 import hashlib
@@ -10,15 +10,19 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from layerprobe.auditing.findings import by_suspicion
 from layerprobe.auditing.report.gallery import Picture
 from layerprobe.auditing.review.decisions import NONE
 from layerprobe.auditing.review.sampling import ReviewSample
-from layerprobe.errors import InputError
+from layerprobe.core.checks import check_count
 from layerprobe.pages import write_html
+from layerprobe.utils.files import replace_file
 
 CHARACTERS = 5000  # of a text that the page shows
 VALUES = 60  # numbers of a row of a table that the page shows, the first ones
 SIDE = 256  # pixels of a picture
+MODEL_VERSION = "layerprobe"  # of the suggestions in Label Studio
+CONTROL, SUBJECT = "label", "item"  # names of the tags in its labelling interface
 
 
 def write_review_page(
@@ -42,14 +46,13 @@ def write_review_page(
     Raises
     ------
     InputError
-        If `most` is negative.
+        If `most` is no number of rows.
     DataError
         If the folder does not exist.
     """
-    if most < 0:
-        raise InputError(f"most is a number of rows: expected 0 or more, got {most}")
+    check_count("most", most, 0)
     issues, y = audit.issues, audit.y.numpy()
-    suspicious = np.lexsort((np.arange(len(y)), issues["label_score"], ~issues["is_label_issue"]))
+    suspicious = by_suspicion(issues)
     more = suspicious[~np.isin(suspicious, sample.positions)][:most]
     conflicts = audit.open_conflicts()
     twins = dict(zip(conflicts.positions.tolist(), conflicts.others.tolist(), strict=True))
@@ -57,7 +60,7 @@ def write_review_page(
     kept = np.concatenate([sample.positions, more])
     more = np.concatenate([more, conflicts.positions[~np.isin(conflicts.positions, kept)][:most]])
     positions = np.concatenate([sample.positions, more])
-    suggested = audit.class_set.indices(issues["suggested_label"].to_numpy()[positions], "suggested labels")
+    suggested = audit.suggested.numpy()[positions]
     near = [i for i in positions.tolist() if similarity.get(i, 1) < 1]  # equal content is not shown twice
     shown = np.array([twins[i] for i in near], np.int64)
     contents = row_contents(audit, np.concatenate([positions, shown]))
@@ -159,3 +162,50 @@ def _values(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
                 shown = [[names[i] if names else str(i), f"{value:.4g}"] for i, value in enumerate(row)]
                 contents[places[number]] = {"values": shown}
     return contents
+
+
+def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
+    """Write the rows of a sample as tasks of Label Studio.
+
+    A task has the data `index`, `given_label`, and `text` or `image` (as a data URI). The labelling interface
+    needs `<Choices name="label" toName="item">` with one choice per class, and one "none of the classes".
+
+    Parameters
+    ----------
+    audit : Audit
+    path : path
+        JSON file, replaced as a whole or not at all.
+    sample : ReviewSample
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist.
+    """
+    rows = audit.issues.iloc[sample.positions]
+    tasks = []
+    row: Any
+    contents = row_contents(audit, sample.positions)
+    for row, content in zip(rows.itertuples(index=False), contents, strict=True):
+        data: dict[str, Any] = {"index": str(row.index), "given_label": str(row.given_label)}
+        if "image" in content:
+            data["image"] = f"data:image/png;base64,{content['image']}"
+        elif "text" in content:
+            data["text"] = content["text"]
+        elif "values" in content:
+            data["text"] = ", ".join(f"{name}: {value}" for name, value in content["values"])
+        else:
+            data["text"] = str(row.index)
+        choice = {
+            "from_name": CONTROL,
+            "to_name": SUBJECT,
+            "type": "choices",
+            "value": {"choices": [str(row.suggested_label)]},
+        }
+        prediction = {
+            "model_version": MODEL_VERSION,
+            "score": round(1 - float(row.label_score), 4),
+            "result": [choice],
+        }
+        tasks.append({"data": data, "predictions": [prediction]})
+    replace_file(path, (json.dumps(tasks, indent=1) + "\n").encode())
