@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from auditing.planted import clusters, prints
 from layerprobe.auditing.features import Features, LabelledFeatures
@@ -223,3 +224,23 @@ def test_uninformative_posterior_does_not_change_the_accuracy():
     nothing = torch.full((N, K), 0.4 / (K - 1), dtype=torch.float64)
     nothing[torch.arange(N), given] = 0.6
     assert torch.equal(memorisation_corrected(predicted, given, nothing), (predicted == given).double())
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.98, 1.0])
+def test_intervals_of_shares_hold(share):
+    """Coverage over all samples of 80 rows, by the binomial distribution."""
+    counts = np.arange(81)
+    limits = [interval((torch.arange(80) < k).double()) for k in counts]
+    holds = np.array([one.low <= share <= one.high for one in limits])
+    assert (holds * binom.pmf(counts, 80, share)).sum() > 0.93
+    assert all(one.low <= one.value <= one.high and one.high - one.low > 0.03 for one in limits)
+
+
+def test_intervals_of_paired_differences_hold():
+    """Coverage over samples of 60 rows: 5 % are right by the first predictor only, 2 % by the second."""
+    random = np.random.default_rng(0)
+    values = torch.from_numpy(random.choice([-1.0, 0.0, 1.0], (4000, 60), p=[0.02, 0.93, 0.05]))
+    found = [interval(one, difference=True) for one in values]
+    assert np.mean([one.low <= 0.03 <= one.high for one in found]) > 0.93
+    equal = interval(torch.zeros(60), difference=True)
+    assert equal == pytest.approx((0, -0.0316, 0.0316), abs=1e-4)

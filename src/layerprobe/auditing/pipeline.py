@@ -138,7 +138,7 @@ def _find(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -
         calibration,
         noise,
         criterion=interval(correct),
-        gain=None if head is None else interval(correct - head),
+        gain=None if head is None else interval(correct - head, difference=True),
         head_fit=float("nan") if train.logits is None else _share(train.logits.argmax(1) == y),
         frequent=float(y.bincount().max() / len(y)),
         layers=candidate_table(scored, members, selection.head_correct),
@@ -338,7 +338,8 @@ def audit(
     flags : "balanced", float in (0, 1) or int
         How many labels to flag, see :meth:`Audit.with_flags`.
     controls : bool
-        Whether to compare with an untrained copy of the network, which doubles the passes.
+        Whether to compare with an untrained copy of the network, which doubles the passes. Without a noisy
+        hold-out the noise is estimated from its layers, and without them from the raw input alone.
     seed : int
         Of the untrained copy and of the bootstrap.
     progress : bool or callable

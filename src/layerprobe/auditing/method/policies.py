@@ -59,16 +59,26 @@ class Interval(NamedTuple):
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
-def interval(values: Tensor) -> Interval:
-    """Return the mean of independent values (m,) and its normal-approximation interval.
+def interval(values: Tensor, *, difference: bool = False) -> Interval:
+    """Return the mean of independent values (m,) and its 95 % interval.
 
-    The interval of a share stays in [0, 1], and that of a difference of shares in [-1, 1].
+    The interval is the normal approximation with two rows added, so that it is valid if all values are equal:
+    one 0 and one 1 for a share (Agresti and Coull, 1998); half a row of -1, half of 1 and one of 0 for the
+    paired difference of two shares (Agresti and Min, 2005).
+
+    Parameters
+    ----------
+    values : Tensor (m,)
+        Correctness per row, or the difference of two.
+    difference : bool
+        Whether the values are differences. Their interval stays in [-1, 1], that of a share in [0, 1].
     """
     values = values.double()
-    mean, m = float(values.mean()), len(values)
-    half = Z * float(values.std()) / m**0.5 if m > 1 else 1.0
-    least = -1.0 if float(values.min()) < 0 else 0.0
-    return Interval(mean, max(least, mean - half), min(1.0, mean + half))
+    m, added = len(values) + 2, 0.0 if difference else 1.0  # the sum of the added rows; of their squares: 1
+    mean = (float(values.sum()) + added) / m
+    half = Z * ((float(values.square().sum()) + 1) / m - mean**2) ** 0.5 / m**0.5
+    least = -1.0 if difference or float(values.min()) < 0 else 0.0
+    return Interval(float(values.mean()), max(least, mean - half), min(1.0, mean + half))
 
 
 # Policies -----------------------------------------------------------------------------------------------
@@ -579,7 +589,7 @@ def candidate_table(
     }
     rows = []
     for one in scored:
-        gain = (float("nan"),) * 3 if head is None else interval(one.correct.double() - head)
+        gain = (float("nan"),) * 3 if head is None else interval(one.correct.double() - head, difference=True)
         c, chosen = one.candidate, id(one) in reasons
         why = reasons.get(id(one), f"{best - one.criterion:.3f} below the best")
         rows.append((c.layer, c.probe, c.hyperparameter, *interval(one.correct), *gain, chosen, why))
@@ -610,7 +620,7 @@ def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFra
             return None
         if one.correct is None:
             return own.value > one.criterion.value
-        return interval(correct - one.correct).low > 0
+        return interval(correct - one.correct, difference=True).low > 0
 
     rows = [(one.name, *one.criterion, beaten(one)) for one in baselines]
     return pd.DataFrame([*rows, ("decoder", *own, False)], columns=BASELINE_COLUMNS)
