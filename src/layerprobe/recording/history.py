@@ -206,7 +206,7 @@ class History:
         device = None if model is None else device_and_dtype(model)[0]
         self._rows.gather(device)
         if model is not None:
-            with preserved_state(model), seeded(self.seed):
+            with preserved_state(), seeded(self.seed):
                 if self.data is not None and not self._rows.counts.any():
                     self._read_rows(model)
                 if self.holdout is not None:

@@ -17,17 +17,12 @@ from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
 
 
 @contextmanager
-def preserved_state(model: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a network, and the random generators of Python and NumPy, afterwards.
+def preserved_state() -> Iterator[None]:
+    """Restore the random generators of Python and NumPy afterwards; `capture` restores the network itself.
 
     The cache of autocast is not used meanwhile: weights that it casts without gradient must not reach the
     next training step.
     """
-    buffers = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
     cache, python = torch.is_autocast_cache_enabled(), random.getstate()
     legacy = np.random.get_state()  # noqa: NPY002 (transforms of users draw from this generator)
     torch.set_autocast_cache_enabled(False)
@@ -37,12 +32,6 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
         torch.set_autocast_cache_enabled(cache)
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
-        for module, name, buffer, value in buffers:
-            if getattr(module, name) is not buffer:
-                setattr(module, name, buffer)
-            if not torch.equal(buffer, value):
-                with torch.no_grad():
-                    buffer.copy_(value)
 
 
 def run_network(
