@@ -74,6 +74,7 @@ def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, advice="r
         }
     )
     pictures = generator.integers(0, 256, (n, 28, 28), dtype=np.uint8)
+    example = example or (lambda i: pictures[i])
     return SimpleNamespace(
         label_finding="About 38 % of the labels are wrong, an estimate.",
         network_finding="The decoder is right on 68.0 % of held-out rows, the head on 45.0 %.",
@@ -105,5 +106,5 @@ def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, advice="r
             "seed": 0,
             "versions": {"layerprobe": "0.1.0", "torch": "2.13.0"},
         },
-        example=example or (lambda i: pictures[i]),
+        examples=lambda positions: [example(i) for i in positions],
     )

@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from torch.utils.data import Dataset
 
 from auditing.synthetic import make_audit
+from layerprobe.auditing import audit_predictions
 from layerprobe.auditing.report.gallery import cards_and_filters, suspects
 from layerprobe.errors import InputError
 from layerprobe.pages import render
@@ -59,6 +61,31 @@ def test_negative_number_of_suspects_raises():
 def test_positions_do_not_depend_on_the_index():
     frame = issues([0.2, 0.1], [True, True]).set_axis([7, 9])
     assert suspects(frame, 60)["position"].tolist() == [1, 0]
+
+
+class CountedImages(Dataset):
+    """Images that count how often one is read."""
+
+    def __init__(self, n):
+        self.images, self.reads = np.random.default_rng(0).random((n, 1, 4, 4), dtype=np.float32), 0
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        self.reads += 1
+        return self.images[i], 0
+
+
+def test_data_are_read_once_for_all_cards():
+    rng = np.random.default_rng(1)
+    y, images = rng.integers(3, size=300), CountedImages(300)
+    audit = audit_predictions(rng.dirichlet(np.ones(3), 300), y, data=images)
+    frame, before = suspects(audit.issues, 20), images.reads
+    cards = cards_and_filters(audit, frame)["cards"]
+    assert len(cards) == 20
+    assert all(card["picture"] for card in cards)
+    assert images.reads - before <= 2 * 300  # once for the rows, once for the range of their values
 
 
 def test_card_shows_the_example_of_its_row():

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
@@ -428,7 +428,11 @@ class Audit:
 
     def example(self, i: int) -> np.ndarray | str | None:
         """Return row i for display: an image, a text, or None for other data."""
-        return None if self.rows is None else self.rows.example(i)
+        return self.examples([i])[0]
+
+    def examples(self, positions: Iterable[int]) -> list[np.ndarray | str | None]:
+        """Return rows for display, as `example`; the data are read once for all of them."""
+        return [None for _ in positions] if self.rows is None else self.rows.examples(positions)
 
     @default_settings()
     def predict_scores(self, x: Any) -> np.ndarray:

@@ -237,7 +237,7 @@ def _show(audit: "Audit", out: Path) -> None:
     flagged = int(audit.issues["is_label_issue"].sum())
     if flagged:
         rows = _most_suspicious(audit)
-        examples = [audit.example(int(i)) for i in rows.index]
+        examples = audit.examples(rows.index)
         texts = [" ".join(text.split()) if isinstance(text, str) else "" for text in examples]
         columns = ("index", "given", "suggested", "score", "text")[: 5 if any(texts) else 4]
         scores = map(score_text, rows["label_score"])

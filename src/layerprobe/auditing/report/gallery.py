@@ -64,8 +64,8 @@ def cards_and_filters(audit: Any, rows: pd.DataFrame) -> dict[str, Any]:
     numbers = {side: {label: i for i, (label, _) in enumerate(filters[side])} for side in sides}
     cards = []
     row: Any
-    for row in rows.itertuples(index=False):
-        example = audit.example(row.position)
+    examples = audit.examples(rows["position"])
+    for row, example in zip(rows.itertuples(index=False), examples, strict=True):
         text = example if isinstance(example, str) else None
         if text is not None and len(text) > CHARACTERS:
             text = f"{text[: CHARACTERS - 1]}\u2026"
