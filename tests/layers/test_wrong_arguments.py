@@ -81,21 +81,21 @@ def test_wrong_dtypes(dtype):
 @pytest.mark.parametrize(
     ("convert", "message"),
     [
-        (lambda x: x.to("meta"), "tensor on the meta device, which has no values"),
-        (torch.Tensor.to_sparse, r"sparse tensor, convert it by to_dense\(\)"),
-        (torch.Tensor.to_sparse_csr, "sparse tensor"),
+        (lambda x: x.to("meta"), "on the meta device, which has no values"),
+        (torch.Tensor.to_sparse, r"sparse: convert it by to_dense\(\)"),
+        (torch.Tensor.to_sparse_csr, "sparse"),
         (
             lambda x: torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
-            r"quantised tensor, convert it by dequantize\(\)",
+            r"quantised: convert it by dequantize\(\)",
         ),
-        (lambda x: torch.nested.nested_tensor(list(x)), "nested tensor, pad it by"),
-        (lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged), "nested tensor, pad it by"),
+        (lambda x: torch.nested.nested_tensor(list(x)), "nested: pad it by"),
+        (lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged), "nested: pad it by"),
     ],
     ids=["meta", "sparse", "csr", "quantised", "nested", "jagged"],
 )
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 def test_inputs_that_are_no_dense_tensors(entry, convert, message):
-    with pytest.raises(InputError, match=f"expected dense tensors of numbers, got a {message}"):
+    with pytest.raises(InputError, match=f"must be a dense tensor of numbers, got one that is {message}"):
         ENTRIES[entry](MODEL, convert(X))
 
 

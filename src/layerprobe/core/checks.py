@@ -56,18 +56,28 @@ def check_dense(values: Tensor, name: str) -> Tensor:
     """
     if values.is_complex():
         raise InputError(f"Complex data not supported: {name} must be real.")
+    require_dense(values, name)
+    return values.detach()
+
+
+def require_dense(values: Tensor, name: str) -> None:
+    """Raise for a tensor that does not have one number in each place.
+
+    Parameters
+    ----------
+    values : Tensor
+    name : str
+        Name of the argument, for the message.
+    """
     kinds = {
-        "on the device meta, without numbers": values.is_meta,
-        "nested": values.is_nested,
-        "quantised": values.is_quantized,
-        "sparse": values.layout != torch.strided,
+        "on the meta device, which has no values": values.is_meta,
+        "nested: pad it by torch.nested.to_padded_tensor": values.is_nested,
+        "quantised: convert it by dequantize()": values.is_quantized,
+        "sparse: convert it by to_dense()": values.layout != torch.strided,
     }
     for kind, found in kinds.items():
         if found:
-            raise InputError(
-                f"{name} must be a dense tensor of numbers, got one that is {kind}: convert it first."
-            )
-    return values.detach()
+            raise InputError(f"{name} must be a dense tensor of numbers, got one that is {kind}.")
 
 
 def check_rows(X: Tensor, dim: int | None = None) -> Tensor:

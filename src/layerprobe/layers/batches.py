@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, SequentialSampler
 
+from layerprobe.core.checks import require_dense
 from layerprobe.errors import InputError, LayerprobeError
 
 Column = Tensor | np.ndarray
@@ -439,16 +440,9 @@ def is_texts(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    """Return whether this is an array; InputError for tensors without one value in each place."""
+    """Return whether this is an array; InputError for tensors that are not dense."""
     if isinstance(value, Tensor):
-        kinds = {
-            "nested tensor, pad it by torch.nested.to_padded_tensor": value.is_nested,
-            "sparse tensor, convert it by to_dense()": value.layout is not torch.strided,
-            "quantised tensor, convert it by dequantize()": value.is_quantized,
-            "tensor on the meta device, which has no values": value.is_meta,
-        }
-        if (kind := next((kind for kind, holds in kinds.items() if holds), None)) is not None:
-            raise InputError(f"expected dense tensors of numbers, got a {kind}")
+        require_dense(value, "each array")
         return True
     return hasattr(value, "__array__") and not _is_image(value)
 
