@@ -264,6 +264,19 @@ def test_one_embedding_needs_no_other_rows(tmp_path):
     assert held.layers["layer"].unique().tolist() == ["features"]
 
 
+def test_rows_to_show_in_another_order_are_refused():
+    names = [f"r{i}" for i in range(N)]
+    rows = pd.DataFrame({"text": [f"row {i}" for i in range(N)]}, index=names)
+    found = audit_predictions(PROBABILITIES, GIVEN, index=names, data=rows)
+    assert found.example(7) == "text: row 7"
+    with pytest.raises(InputError, match="in another order: its row 0 is 'r239', that of the audit is 'r0'"):
+        audit_predictions(PROBABILITIES, GIVEN, index=names, data=rows[::-1])
+    with pytest.raises(InputError, match="in another order"):
+        audit_features(pd.DataFrame(LOGITS, index=names), GIVEN, data=rows[::-1])
+    unnamed = audit_predictions(PROBABILITIES, GIVEN, data=rows[::-1].reset_index(drop=True))
+    assert unnamed.example(0) == "text: row 239"
+
+
 def test_policies_belong_to_their_entry():
     with pytest.raises(InputError, match="label_free needs features"):
         audit_features({"layer": LOGITS}, GIVEN)
@@ -297,6 +310,16 @@ def test_predictions_on_the_shell(tmp_path, capsys):
     issues = pd.read_csv(tmp_path / "out" / "issues.csv")
     assert issues["index"].tolist() == [f"r{i}" for i in range(N)]
     assert (tmp_path / "out" / "review.html").exists()
+    tasks = json.loads((tmp_path / "out" / "tasks.json").read_text())
+    assert len(tasks) == 100
+    assert tasks[0]["data"]["index"] in set(frame["index"])
+    shuffled = pd.DataFrame({"label": NAMES[GIVEN], "index": frame["index"]}).sample(frac=1, random_state=0)
+    shuffled.to_csv(labels, index=False)
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["issues"] == summary["issues"]
+    shuffled.assign(index=range(N)).to_csv(labels, index=False)
+    assert main(arguments) == 2
+    assert "got other names" in capsys.readouterr().err
     np.save(tmp_path / "logits.npy", LOGITS)
     np.save(tmp_path / "labels.npy", GIVEN)
     arguments[2], arguments[4] = str(tmp_path / "logits.npy"), str(tmp_path / "labels.npy")

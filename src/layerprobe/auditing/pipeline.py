@@ -474,7 +474,7 @@ def audit_features(
     )
     timer = _StepTimer()
     read = features_of_arrays(features, labels, index, options)
-    rows = rows_to_show(data, len(read.index))
+    rows = rows_to_show(data, read.index)
     result = _result(read, options, timer, rows)
     timer.start("conflicts")
     own = read.train.features.own
@@ -555,7 +555,7 @@ def audit_predictions(
     )
     timer = _StepTimer()
     read = features_of_predictions(pred_probs, labels, index, options, logits=logits)
-    rows = rows_to_show(data, len(read.index))
+    rows = rows_to_show(data, read.index)
     result = _result(read, options, timer, rows)
     _warn_of_training_rows(result, "the predictions")
     return result

@@ -54,9 +54,10 @@ def add_audit(app: Commands) -> None:
 
         Needs no clean labels. Chooses the layers and probes that predict best, compares their predictions
         with the given labels and flags the labels that are probably wrong. Writes report.html, review.html
-        (the page for the command review), issues.csv, conflicts.csv (duplicates with other labels),
-        layers.csv, controls.csv, noise.json and audit.safetensors. A view is a copy of an image, mirrored or
-        shifted by two pixels; with --views, the outputs of the network are averaged over the views.
+        (the page for the command review), tasks.json (its sample for Label Studio), issues.csv, conflicts.csv
+        (duplicates with other labels), layers.csv, controls.csv, noise.json and audit.safetensors. A view is
+        a copy of an image, mirrored or shifted by two pixels; with --views, the outputs of the network are
+        averaged over the views.
 
         This command runs your code: it imports the modules that --model and --inputs name, first from the
         current directory. Files given by --weights and --data cannot run code.
@@ -71,7 +72,8 @@ def add_audit(app: Commands) -> None:
             predictions: Class probabilities or logits of each row by a model that was trained without the
                 row: an .npy file (n, classes), or a .csv file with one column per class, named as the labels
                 are, and possibly a column index with the names of the rows.
-            labels: The given labels of these rows: an .npy file, or a .csv file with the column label.
+            labels: The given labels of these rows: an .npy file, or a .csv file with the column label. If
+                both files have the column index, its names match the rows, in any order.
             logits: Read the predictions as logits. Without it they are logits if one of them is negative.
             holdout: The rows for the policy noisy_holdout.
             trusted: The rows for the policy trusted.
@@ -123,7 +125,7 @@ def add_audit(app: Commands) -> None:
                 table, index = read_predictions(predictions)
                 result = auditing.audit_predictions(
                     table,
-                    read_labels(labels, options.label_column or "label"),
+                    read_labels(labels, options.label_column or "label", index),
                     logits=logits or None,
                     data=None if data is None else options.load_rows(data, None),
                     index=index,
@@ -226,6 +228,7 @@ def _write(audit: "Audit", out: Path) -> None:
     for name in ("issues", "conflicts", "layers", "controls"):
         write_csv(getattr(audit, name), out / f"{name}.csv")
     replace_file(out / "noise.json", (as_json(_noise(audit)) + "\n").encode())
+    audit.label_studio_tasks(out / "tasks.json")
     audit.report(out / "report.html")
 
 

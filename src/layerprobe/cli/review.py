@@ -42,7 +42,8 @@ def add_review(app: Commands) -> None:
                 index and label, or annotations of Label Studio.
             labels_out: CSV file for the labels: verified ones, suggestions where relabelling is measured to
                 help, and otherwise the given ones. A row that belongs to none of the classes has no label.
-            tasks_out: JSON file for the tasks of the random sample for Label Studio, for a review there.
+            tasks_out: JSON file for the tasks of a random sample for Label Studio, without images and texts;
+                tasks.json in the folder has them, for the sample of n=100 and seed=0.
             n: Rows of the random sample; 100 if the files do not say.
             seed: Seed of the random sample; 0 if the files do not say.
             json: Print the results as JSON on stdout, and nothing else.
@@ -116,7 +117,7 @@ def _show(review: "Review", why: str) -> None:
     title = f"Measured on {review.reviewed:,} reviewed rows"
     print_table(("measurement", "value and 95 % interval"), rows, title=title)
     if review.undecided:
-        say(f"{review.undecided:,} more rows of the sample are undecided.")
+        say(f"Undecided rows of the sample: {review.undecided:,}.")
     if review.different:
         say(f"{review.different:,} of {review.pairs:,} rows with several decisions have different ones.")
     say(f"Advice: {review.advice}. {why}")

@@ -120,7 +120,7 @@ def read_rows(
     return data if labels is None else data.with_labels(labels)
 
 
-def rows_to_show(data: Any, n: int) -> "LabelledDataset | None":
+def rows_to_show(data: Any, names: np.ndarray) -> "LabelledDataset | None":
     """Return the rows behind given features or predictions, to show and to compare them; None without data.
 
     Parameters
@@ -128,11 +128,17 @@ def rows_to_show(data: Any, n: int) -> "LabelledDataset | None":
     data : optional
         As for :func:`read_rows`; labels are not needed. A frame with columns that are no numbers becomes
         texts, one line per column.
-    n : int
-        The expected number of rows.
+    names : ndarray (n,)
+        Names of the expected rows.
+
+    Raises
+    ------
+    InputError
+        If the number of rows or, where both have names, their order differs.
     """
     if data is None:
         return None
+    n, own_names = len(names), row_names(data)
     if isinstance(data, pd.DataFrame) and not all(map(pd.api.types.is_numeric_dtype, data.dtypes)):
         texts = pd.Series("", index=data.index, dtype=object)
         for name in data:
@@ -145,6 +151,14 @@ def rows_to_show(data: Any, n: int) -> "LabelledDataset | None":
         rows = read_rows(data, None if own else np.zeros(n, np.int64), inputs=without_model)
     if (got := rows.n if isinstance(rows, LabelledDataset) else count) != n:
         raise InputError(f"expected data= with the {n} rows of the audit, got {got} rows")
+    own_names = (rows.index if own_names is None else own_names).astype(str)
+    given = names.astype(str)
+    if (own_names != given).any() and (names != np.arange(n)).any() and set(own_names) == set(given):
+        i = int((own_names != given).argmax())
+        raise InputError(
+            f"data= has the rows of the audit in another order: its row {i} is {str(own_names[i])!r}, that "
+            f"of the audit is {str(given[i])!r}. Give both in one order"
+        )
     return rows
 
 

@@ -60,13 +60,15 @@ def read_raw(data: Any, options: Mapping[str, Any]) -> RawDataset:
     return read(data, **options)
 
 
-def read_labels(path: Path, column: str = "label") -> np.ndarray:
+def read_labels(path: Path, column: str = "label", names: np.ndarray | None = None) -> np.ndarray:
     """Read labels, integers or texts (n,), from an .npy file or from a column of a .csv file.
 
     Parameters
     ----------
     path : Path
     column : str
+    names : ndarray (n,), optional
+        Names of the rows, in whose order the labels are returned if the .csv file has the column "index".
     """
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
@@ -74,6 +76,14 @@ def read_labels(path: Path, column: str = "label") -> np.ndarray:
     if path.suffix.lower() == ".csv":
         table = _read_table(path)
         _require_columns(path, table, column)
+        if names is not None and "index" in table:
+            table = table.set_index("index")
+            if not table.index.is_unique or sorted(table.index) != sorted(names.astype(str)):
+                raise DataError(
+                    f"{path}: expected one row for each of the {len(names)} names in the column 'index' of "
+                    "the predictions, got other names. Name the rows alike, or remove the column 'index'."
+                )
+            table = table.loc[names.astype(str)]
         return _labels(table[column])
     if path.suffix.lower() != ".npy":
         raise InputError(f"{path}: expected an .npy or a .csv file of labels, got {path.suffix!r}.")
