@@ -75,8 +75,8 @@ class FakeAudit:
         self.expected_precision = 0.87
         self.cost, self.settings = {"capture": 1.5}, {"layers": ("1", "input"), "seed": np.int64(0)}
 
-    def example(self, i):
-        return self.rows.example(i)
+    def examples(self, positions):
+        return self.rows.examples(positions)
 
     def report(self, path):
         path.write_text("report")
