@@ -103,7 +103,7 @@ def _find(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -
     timer.start("decoder")  # out_of_fit (n, K): the scores of each training row by the fit without it
     ensemble, out_of_fit = ProbeEnsemble.fit(candidates, options.probes, train.mean, y, hashes)
     measured = ensemble
-    if train.mean is not fitted_on:  # its means contain the views that measure: fit without them
+    if train.mean is not fitted_on:  # its means contain views that measure: fit again without these
         fitted_hashes = selection.fitted(hashes)
         measured, _ = ProbeEnsemble.fit(candidates, options.probes, fitted_on, fitted_y, fitted_hashes)
     scores = [measured.scores(view) for view in measurement.views]
@@ -197,7 +197,7 @@ def _find_in_predictions(features: AuditFeatures, options: AuditOptions, timer: 
 
 
 def _own_rows(scores: Tensor, y: Tensor) -> tuple[list[Tensor], SelectionSet]:
-    """Return out-of-sample scores (n, K) of training rows, and these rows in the place of held-out rows."""
+    """Return the scores (m, K) of evenly spaced training rows, and these rows as a selection set."""
     some = evenly_spaced(len(y))
     source = "out-of-sample scores of the rows themselves"
     return [scores[some]], SelectionSet({}, [], y[some], source=source)
@@ -311,11 +311,11 @@ def audit(
     labels : sequence of n labels, optional
         Labels that are not part of the data, or that replace them.
     policy : {"noisy_holdout", "unseen_views", "trusted", "test_split"}
-        The rows that choose layer, probe and hyperparameter. "noisy_holdout": rows with labels as noisy as
-        the rest that were set aside before training, `holdout`. "unseen_views": views of the training rows
-        with their own noisy labels; needs only `views`. "trusted": rows with right labels, `trusted`.
-        "test_split": the split of the paper; a fifth of a test set with right labels, `test`, chooses and the
-        rest measures.
+        The rows that choose layer, probe and hyperparameter. "noisy_holdout": `holdout`, rows set aside
+        before training, with labels as noisy as those of the training rows. "unseen_views": views of the
+        training rows with their own noisy labels; needs only `views`. "trusted": rows with right labels,
+        `trusted`. "test_split": the split of the paper; a fifth of a test set with right labels, `test`,
+        chooses and the rest measures.
     holdout, trusted, test : as `data`, optional
         The labelled rows that the policy needs. The policy "noisy_holdout" takes `trusted` as well: with some
         verified rows beside the hold-out the noise rate is closer, see
@@ -339,7 +339,8 @@ def audit(
         How many labels to flag, see :meth:`Audit.with_flags`.
     controls : bool
         Whether to compare with an untrained copy of the network, which doubles the passes. Without a noisy
-        hold-out the noise is estimated from its layers, and without them from the raw input alone.
+        hold-out the noise is estimated from the best label-free layer: the raw input or, with `controls`, a
+        layer of the untrained copy.
     seed : int
         Of the untrained copy and of the bootstrap.
     progress : bool or callable

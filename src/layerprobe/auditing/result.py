@@ -192,7 +192,10 @@ class Audit:
 
     @property
     def noise_interval(self) -> tuple[float, float, float]:
-        """The share of wrong labels with its 95 % interval: value, low, high."""
+        """The share of wrong labels with its interval: value, low, high.
+
+        After a review it is a 95 % interval; before it see :class:`NoiseEstimate`.
+        """
         return self.noise.rate, self.noise.low, self.noise.high
 
     @property
@@ -222,8 +225,9 @@ class Audit:
     def noise(self) -> NoiseEstimate:
         """Label noise of the training rows: estimated, or after a review measured.
 
-        The estimated rate is the mean probability that a training label is wrong. The measured rate leaves
-        out the labels that the review corrected.
+        The estimated rate is the mean probability that a training label is wrong; with trusted rows beside a
+        hold-out it follows from the accuracies on both. The measured rate leaves out the labels that the
+        review corrected. The matrix stays an estimate.
         """
         noise = self.findings.noise
         if self.review is None or self.original is None or not self.review.reviewed:
@@ -310,7 +314,7 @@ class Audit:
 
     @property
     def conflicts(self) -> pd.DataFrame:
-        """Rows with the same or nearly the same features as a row with another label, one row per row.
+        """One line per row whose features equal, or nearly equal, those of a row with another label.
 
         Columns: index, given_label; other_index, other_label, the most similar row with another label;
         similarity, 1 for equal rows, else one minus their distance over the distances to other neighbours;
@@ -358,7 +362,7 @@ class Audit:
 
     @property
     def precision_interval(self) -> Interval:
-        """Expected precision of the flags, and what it would be at the ends of the interval of the noise.
+        """Expected precision of the flags; the limits are that at the lowest and at the highest noise rate.
 
         The value is NaN where only the range is known: the noise rate is unknown, or the range is wider
         than .1.
@@ -396,8 +400,8 @@ class Audit:
         Parameters
         ----------
         rule : "balanced", float in (0, 1) or int
-            "balanced": as many labels as are expected to be wrong, the most suspicious first; of given
-            predictions as many as the confident joint has, if the expected number is unknown. A float: as
+            "balanced": as many labels as are expected to be wrong, the most suspicious first; for
+            given predictions with unknown noise, as many as confident learning counts. A float: as
             many as have this expected precision; a warning says so if it is unknown. An int: this many.
 
         Raises
@@ -615,7 +619,7 @@ class Audit:
         return torch.where(self.verified, self.y, made)
 
     def _repaired(self, policy: str, y: Tensor) -> RepairedLabels:
-        """Return a label set without the rows of none of the classes."""
+        """Return a label set in which rows of none of the classes are not kept."""
         dropped = self.outside | self._flags if policy == "prune" else self.outside
         return repaired_labels(policy, y, dropped, self.y, self.posterior, self.classes)
 
@@ -838,7 +842,7 @@ class Audit:
         Returns
         -------
         Audit
-            With equal numbers, but without rows: it cannot show or repair them.
+            With equal numbers, but without rows: it cannot show rows, `retrain` or `edit_head`.
 
         Raises
         ------

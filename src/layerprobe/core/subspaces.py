@@ -124,7 +124,7 @@ def fit_subspaces(
 
 
 class ClassBasis(NamedTuple):
-    """Subspace of one class: its spectrum and eigenvectors, all d of them where rank > d / 2."""
+    """Subspace of one class: its spectrum and eigenvectors, all d of them if rank > d / 2 and n_k >= d."""
 
     eigenvalues: Tensor  # (min(n_k, d),) float64, descending
     vectors: Tensor  # (d, rank) or (d, d)
@@ -184,7 +184,8 @@ def basis_from_moment(
     dtype : torch.dtype
         Precision of the products, and of the basis.
     diagonal : Tensor of shape (d,), optional
-        Diagonal of the sums whose rounding the moment has, by default its own.
+        Diagonal for the estimate of the rounding error, if the moment is a difference of moments. Default:
+        that of the moment.
     """
     eigenvalues, basis = eigenpairs(moment)
     error = rounding_error(moment.diagonal() if diagonal is None else diagonal, n_rows, dtype)
@@ -211,7 +212,7 @@ def choose_rank(
         Keep the smallest number of components whose cumulative share is strictly above this. 1.0 keeps every
         direction above the rounding error.
     components : int
-        Keep exactly this many, fewer only where the class has fewer dimensions.
+        Keep this many, or all directions above the rounding error if there are fewer.
     full : int, optional
         Number of eigenvalues above the rounding error. Default: that of an m x m matrix in float64.
 
@@ -260,8 +261,8 @@ class Subspaces:
     eigenvalues : tuple of K Tensors of shape (min(n_k, d),)
         Spectrum of each X_k^T X_k, descending, float64.
     columns : Tensor of shape (d, sum of widths)
-        Eigenvectors of all classes side by side: r_k per class, or all d where r_k > d / 2, since the other
-        d - r_k give the same angle for less work.
+        Eigenvectors of all classes side by side: r_k per class, or all d if r_k > d / 2 and n_k >= d, since
+        the other d - r_k give the same angle for less work.
     widths : tuple of K int
     full_ranks : tuple of K int
         Directions of each class above the rounding error, which ``variance=1.0`` keeps.

@@ -1,4 +1,4 @@
-"""Weights of any network from the files that people have, also under other names of the layers."""
+"""Read weights from safetensors files and torch checkpoints, also if layer names differ."""
 
 import os
 from collections.abc import Mapping
