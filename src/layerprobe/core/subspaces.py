@@ -146,7 +146,7 @@ def basis_from_rows(X: Tensor, *, variance: float | None = None, components: int
     n, d = X.shape
     if n < d:
         eigenvalues, basis, full = gram_eigenpairs(X)
-        rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+        rank = _rank(eigenvalues, variance, components, full)
         return ClassBasis(eigenvalues, basis(rank), rank, full, n)
     moment = SecondMoment(d, X.device).add(X).matrix()
     found = basis_from_moment(moment, n, variance=variance, components=components, dtype=X.dtype)
@@ -190,15 +190,25 @@ def basis_from_moment(
     eigenvalues, basis = eigenpairs(moment)
     error = rounding_error(moment.diagonal() if diagonal is None else diagonal, n_rows, dtype)
     full = int((eigenvalues > error).sum())
-    rank = choose_rank(eigenvalues, variance=variance, components=components, full=full)
+    rank = _rank(eigenvalues, variance, components, full)
     kept = len(moment) if 2 * rank > len(moment) else rank
     return ClassBasis(eigenvalues, basis(kept).to(dtype), rank, full, n_rows)
+
+
+def _rank(eigenvalues: Tensor, variance: float | None, components: int | None, full: int) -> int:
+    """Return r_k: the fewest components whose share of the variance is strictly above `variance`."""
+    if variance is None:
+        return min(int(components or 0), full)
+    if variance == 1.0 or full == 0:
+        return full
+    cumulative = eigenvalues.double().cumsum(0)
+    return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
 
 
 def choose_rank(
     eigenvalues: Tensor,
     *,
-    variance: Any = None,
+    variance: float | Sequence[float] | None = None,
     components: int | None = None,
     full: int | None = None,
 ) -> Any:
@@ -231,12 +241,7 @@ def choose_rank(
     check_strength(variance, components)
     if full is None:
         full = int((eigenvalues > rounding_error(eigenvalues, len(eigenvalues))).sum())
-    if components is not None:
-        return min(components, full)
-    if variance == 1.0 or full == 0:
-        return full
-    cumulative = eigenvalues.double().cumsum(0)
-    return min(int((cumulative / cumulative[-1] <= variance + TIE).sum()) + 1, full)
+    return _rank(eigenvalues, variance, components, full)
 
 
 def _side_by_side(vectors: Sequence[Tensor]) -> tuple[Tensor, tuple[int, ...]]:
@@ -469,10 +474,7 @@ class Subspaces:
         check_strength(variance, components)
         self._check_components(components)
         spectra = zip(self.eigenvalues, self.full_ranks, strict=True)
-        ranks = tuple(
-            choose_rank(values, variance=variance, components=components, full=full)
-            for values, full in spectra
-        )
+        ranks = tuple(_rank(values, variance, components, full) for values, full in spectra)
         if any(r > kept for r, kept in zip(ranks, self.widths, strict=True)):
             given = f"components={components}" if variance is None else f"variance={variance}"
             raise InputError(f"{given} needs more components than were fitted: fit with the largest one.")
