@@ -211,7 +211,7 @@ def test_evidence_states_kind_and_basis_of_every_number(found):
 
 
 def test_other_rules_flag_other_numbers_of_labels(found):
-    assert found.with_flags(17).issue_mask().sum() == 17
+    assert found.with_flags(17).issue_mask().sum() == found.with_flags(np.int64(17)).issue_mask().sum() == 17
     with pytest.warns(LayerprobeWarning, match="by one estimate only; it is between .* and .*%"):
         sure = found.with_flags(0.97)  # the noise is unknown
     assert np.isnan(sure.expected_precision)

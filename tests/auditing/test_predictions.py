@@ -328,3 +328,13 @@ def test_predictions_on_the_shell(tmp_path, capsys):
     for wrong in (arguments[:3], [*arguments, "--policy", "trusted"], ["audit", "--data", "x"]):
         assert main(wrong) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_arrays_in_any_memory_order_give_equal_audits():
+    y = np.arange(60) % 3
+    p = np.random.default_rng(0).dirichlet([1, 1, 1], 60) + 2 * np.eye(3)[y]
+    p /= p.sum(1, keepdims=True)
+    y[:12] = (y[:12] + 1) % 3
+    reversed_memory = p[::-1, ::-1].copy()[::-1, ::-1]  # equal numbers, negative strides
+    one, other = (audit_predictions(values, y) for values in (p, reversed_memory))
+    pd.testing.assert_frame_equal(one.issues, other.issues)

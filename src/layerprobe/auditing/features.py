@@ -49,8 +49,9 @@ FlagRule: TypeAlias = str | float | int
 """How many labels are flagged: "balanced", a precision in (0, 1), or a number of labels."""
 
 
-def check_flag_rule(rule: Any) -> None:
-    """Raise an InputError if a value is no rule for flags."""
+def check_flag_rule(rule: Any) -> FlagRule:
+    """Return a rule for flags, NumPy's numbers as Python's; raise an InputError for any other value."""
+    rule = rule.item() if isinstance(rule, np.number) else rule
     known = rule == "balanced" if isinstance(rule, str) else False
     count = isinstance(rule, int) and not isinstance(rule, bool) and rule >= 0
     precision = isinstance(rule, float) and 0 < rule < 1
@@ -59,6 +60,7 @@ def check_flag_rule(rule: Any) -> None:
             "flags is 'balanced', an expected precision between 0 and 1, or a whole number of labels, got "
             f"{rule!r}"
         )
+    return rule
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -105,7 +107,7 @@ class AuditOptions:
             early_stopping(self.history, 1)
         if isinstance(self.layers, Iterator | list | set):  # an iterator would be used up by the first pass
             object.__setattr__(self, "layers", tuple(self.layers))
-        check_flag_rule(self.flags)
+        object.__setattr__(self, "flags", check_flag_rule(self.flags))
         given = {"holdout": self.holdout, "trusted": self.trusted, "test": self.test}
         check_policy(self.policy, given, views=len(self.views) > 0, more=self.own_policy)
         object.__setattr__(self, "probes", audit_probes(self.probes))

@@ -409,7 +409,7 @@ class Audit:
         InputError
             For any other rule.
         """
-        check_flag_rule(rule)
+        rule = check_flag_rule(rule)
         if self.original is not None and self.review is not None:
             return replace(self.original, flag_rule=rule).apply(self.review.decisions)
         found = replace(self, flag_rule=rule)

@@ -428,7 +428,7 @@ def join(columns: list[Column | None]) -> Column | None:
 
 def as_tensor(array: np.ndarray) -> Tensor:
     """Return a copy of an array of any byte order as a tensor."""
-    return torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
 
 
 def is_texts(value: Any) -> bool:

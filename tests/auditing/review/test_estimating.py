@@ -37,6 +37,13 @@ def test_stratum_without_decisions_is_unknown():
     assert mean == pytest.approx((0.25, 0.0, 0.5))
 
 
+def test_strata_without_decisions_give_every_share_that_is_possible():
+    values = np.zeros(10)
+    mean = stratified_mean(shares(values, np.zeros(10, int), np.array([10, 30, 30, 30])))
+    assert mean.low == pytest.approx(0, abs=1e-12)
+    assert mean.high == pytest.approx(0.9, abs=1e-12)
+
+
 def test_share_of_sum_is_monotone_in_both_parts():
     value, low, high = share_of_sum(Interval(0.2, 0.1, 0.3), Interval(0.2, 0.1, 0.3))
     assert value == 0.5

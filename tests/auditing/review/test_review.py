@@ -287,6 +287,30 @@ def test_reviewers_who_disagree_are_shown_and_widen_the_intervals(audit):
     assert review.noise.high - review.noise.low > alone.noise.high - alone.noise.low
 
 
+def test_report_shows_the_measured_precision_of_the_flags(audit, tmp_path):
+    reviewed = audit.apply(decisions_on(audit.review_sample()))
+    reviewed.report(tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    shown = re.search(r"<dt>flags that are right, before the review</dt><dd>(.*?) %<small>measured", page)[1]
+    assert float(shown) == pytest.approx(100 * reviewed.review.precision.value, abs=0.06)
+
+
+def test_export_that_repeats_earlier_decisions_counts_them_once(audit):
+    decisions = decisions_on(audit.review_sample())
+    once = audit.apply(decisions).review
+    for part in (decisions[:40], decisions):
+        twice = audit.apply(part).apply(decisions).review
+        assert (twice.pairs, twice.noise, twice.errors) == (once.pairs, once.noise, once.errors)
+
+
+def test_later_decision_of_a_named_reviewer_replaces_the_earlier_one(audit):
+    first = pd.DataFrame({"index": ["row 5"], "label": ["ant"], "reviewer": ["ann"]})
+    changed = audit.apply(first).apply(first.assign(label="bee, big"))
+    assert changed.issues["given_label"][5] == "bee, big"
+    other = audit.apply(first).apply(first.assign(label="bee, big", reviewer="bob"))
+    assert not other.verified[5]
+
+
 def test_majority_of_three_reviewers_decides(audit):
     rows = pd.DataFrame(
         {"index": ["row 5"] * 3, "label": ["ant", "bee, big", "bee, big"], "reviewer": ["a", "b", "c"]}

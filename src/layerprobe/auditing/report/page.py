@@ -68,13 +68,15 @@ def _tiles(audit: Any) -> dict[str, tuple[str, str]]:
     flagged = int(audit.issues["is_label_issue"].sum())
     evidence = audit.evidence
     rate, low, high, kind = evidence.iloc[0][["value", "low", "high", "kind"]]
-    precision, least, most, precision_kind = evidence.iloc[1][["value", "low", "high", "kind"]]
+    flags = evidence[evidence["quantity"].str.startswith("flagged labels that are wrong")].iloc[0]
+    precision, least, most, precision_kind = flags[["value", "low", "high", "kind"]]
+    when = ", before the review" if flags["quantity"].endswith("before the review") else ""
     note = precision_kind if pd.isna(least) else f"{precision_kind}, {_interval(least, most)}"
     return {
         "rows": (f"{audit.n:,}", f"{len(audit.classes):,} classes"),
         f"wrong labels, {kind}": (percent(rate), _interval(low, high)),
         "flagged labels": (f"{flagged:,}", f"{percent(flagged / audit.n)} of the rows"),
-        "flags that are right": (percent(precision), note),
+        f"flags that are right{when}": (percent(precision), note),
     }
 
 

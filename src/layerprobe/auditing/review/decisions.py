@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,14 +46,27 @@ class Decisions:
         return len(self.positions)
 
     def followed_by(self, later: "Decisions") -> "Decisions":
-        """Return these decisions and later ones on the same sample."""
+        """Return these decisions and later ones on the same sample.
+
+        Decisions that the later ones repeat, as a second export of one review does, count once. Other later
+        decisions of a named reviewer replace those of the same name on the same rows.
+        """
         if (self.sample_size, self.sample_seed) != (later.sample_size, later.sample_seed):
             raise InputError(
                 f"earlier decisions are on the sample n={self.sample_size}, seed={self.sample_seed}, these "
                 f"are on n={later.sample_size}, seed={later.sample_seed}: give decisions on one sample only"
             )
+        kept = np.ones(len(self), bool)
+        for name in np.unique(later.reviewers):
+            mine, theirs = self.reviewers == name, later.reviewers == name
+            ours, others = (
+                Counter(zip(one.positions[rows].tolist(), one.y[rows].tolist(), strict=True))
+                for one, rows in ((self, mine), (later, theirs))
+            )
+            replaced = ours <= others if not name else np.isin(self.positions, later.positions[theirs])
+            kept &= ~(mine & replaced)
         own = ("positions", "y", "reviewers")
-        joined = {name: np.concatenate([getattr(self, name), getattr(later, name)]) for name in own}
+        joined = {name: np.concatenate([getattr(self, name)[kept], getattr(later, name)]) for name in own}
         return Decisions(**joined, sample_size=self.sample_size, sample_seed=self.sample_seed)
 
     def to_frame(self, index: np.ndarray, classes: np.ndarray) -> pd.DataFrame:

@@ -82,10 +82,16 @@ def stratified_mean(sums: Shares) -> Interval:
     weights = sums.sizes / sums.sizes.sum()
     value, low, high = (np.array(column) for column in zip(*parts, strict=True))
     mean = float(weights @ value)
+
+    def distance(to_limit: np.ndarray) -> float:
+        # A stratum without decisions has no sampling error that others could balance: its whole range counts.
+        part, sampled = weights * to_limit, sums.counts > 0
+        return float(np.linalg.norm(part[sampled]) + part[~sampled].sum())
+
     return Interval(
         mean,
-        max(-1.0 if signed else 0.0, mean - float(np.sqrt(((weights * (value - low)) ** 2).sum()))),
-        min(1.0, mean + float(np.sqrt(((weights * (high - value)) ** 2).sum()))),
+        max(-1.0 if signed else 0.0, mean - distance(value - low)),
+        min(1.0, mean + distance(high - value)),
     )
 
 
