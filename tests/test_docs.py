@@ -63,10 +63,10 @@ def test_related_work_shows_the_measured_auroc():
     means = best.pivot_table("auroc", ["dataset", "noise"], "detector", sort=False)
     (_, *names), _, *shown = table_rows("related.md", "data, noise")
     expected = [
-        [f"{dataset}, {noise}", *(f"{value:.3f}".removeprefix("0") for value in values)]
+        [f"{dataset}, {noise}".lower(), *(f"{value:.3f}".removeprefix("0") for value in values)]
         for (dataset, noise), values in zip(means.index, means[names].to_numpy(), strict=True)
     ]
-    assert [[row[0].lower().replace("cifar-10n", "cifar-10"), *row[1:]] for row in shown] == expected
+    assert sorted([row[0].lower(), *row[1:]] for row in shown) == sorted(expected)
 
 
 def test_audit_page_shows_how_the_reviews_were_measured():
