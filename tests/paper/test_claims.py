@@ -72,6 +72,10 @@ def test_few_cells_leave_a_caveat_and_no_cell_is_not_tested(rows):
     assert line(three, "The same holds for another optimiser")["verdict"] == "not tested"
 
 
+def test_runs_on_fewer_images_than_others_of_their_pair_do_not_count(rows):
+    pd.testing.assert_frame_equal(claims_table(synthetic.with_subset(rows)), claims_table(rows))
+
+
 def test_latent_memorisation_is_measured_against_the_unchanged_labels(rows):
     latent = rows["experiment"] == "latent_memorisation"
     kept = 1 - 0.9 * rows["degree"]  # of ten classes

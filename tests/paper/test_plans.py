@@ -49,6 +49,16 @@ def test_full_scale_uses_the_recipe_of_the_paper():
         assert spec == RunSpec.of(spec.pair, spec.corruption, spec.seed)
 
 
+def test_figure_of_training_images_takes_runs_on_fewer_images_than_the_scale():
+    for scale, sizes in (("medium", (1000, 3000)), ("full", (1000, 3000, 10_000)), ("small", ())):
+        made = plan(["training_images"], SCALES[scale], PAPER_PAIRS)
+        own = plan(["table1"], SCALES[scale], PAPER_PAIRS).work.keys()
+        cells = {(s.pair, s.corruption, s.subset) for s in made.work.keys() - own}
+        pairs = ("mlp-mnist", "cnn-fashion-mnist")
+        assert cells == {(pair, p, n) for pair in pairs for p in (0.4, 0.8) for n in sizes}
+        assert {*made.work.values()} == {("noisy_subspaces", "controls")}
+
+
 def test_small_scale_uses_subsets_in_every_spec():
     assert all(spec.subset and spec.test_subset for spec in plan(["all"], SMALL, PAPER_PAIRS).work)
 

@@ -24,6 +24,7 @@ from layerprobe.paper.selection import (
     network_retraining,
     optimizers,
     select,
+    training_images,
     words,
 )
 
@@ -47,7 +48,8 @@ def claims_table(rows: Frame) -> Frame:
     Parameters
     ----------
     rows : DataFrame
-        Tidy rows (`layerprobe.paper.rows.COLUMNS`) of one scale; human labels are left out.
+        Tidy rows (`layerprobe.paper.rows.COLUMNS`) of one scale. Human labels are left out, and runs on fewer
+        training images than others of their pair.
 
     Returns
     -------
@@ -55,6 +57,8 @@ def claims_table(rows: Frame) -> Frame:
         claim, where, rule, verdict (one of `VERDICTS`), evidence, controls; all texts.
     """
     rows = rows[rows["corruption"].notna() & rows["pair"].isin(PAIRS)]
+    images = training_images(rows)
+    rows = rows[images == images.groupby(rows["pair"]).transform("max")]
     return pd.DataFrame([_line(claim, rows) for claim in CLAIMS])
 
 

@@ -50,6 +50,12 @@ def pair_places(rows: pd.DataFrame) -> pd.Series:
     return rows["pair"].map(places).fillna(len(places))
 
 
+def training_images(rows: pd.DataFrame) -> pd.Series:
+    """Return the number of training images of the run of each row."""
+    whole = rows["pair"].map({name: pair.train_size for name, pair in PAIRS.items()})
+    return rows["subset"].astype(float).fillna(whole.astype(float))
+
+
 def hidden_layers(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows without those of the input layer."""
     return rows[rows["layer"] != "input"]

@@ -17,7 +17,6 @@ from layerprobe.paper.figures.lines import (
     subspace_rows,
 )
 from layerprobe.paper.figures.spec import Panels, register_figure
-from layerprobe.paper.pairs import PAIRS
 from layerprobe.paper.selection import (
     DEGREES,
     LABELS,
@@ -26,6 +25,7 @@ from layerprobe.paper.selection import (
     at_best_layer,
     hidden_layers,
     optimizers,
+    training_images,
     words,
 )
 
@@ -98,8 +98,7 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
 def _training_images(rows: pd.DataFrame) -> Panels:
     changed = rows["variant"].map(lambda variant: bool({"optimizer", "edit"} & set(words(variant))))
     rows = rows[~changed & rows["corruption"].notna()]
-    sizes = rows["subset"].astype(float).fillna(rows["pair"].map({n: p.train_size for n, p in PAIRS.items()}))
-    rows = rows.assign(images=sizes)
+    rows = rows.assign(images=training_images(rows))
     axis = Axis("images", options={"xlabel": "training images", "xscale": "log"})
     styles = dict(zip(("MASC, best layer", "MASC, raw input", UNTRAINED), STYLES[:5:2], strict=True))
     cells = rows.groupby(["pair", "condition"], sort=False)
