@@ -456,8 +456,9 @@ def reviewed(found: Audit, true: np.ndarray, size: int, error: float) -> dict[st
         review = found.apply(frame, n=size, seed=seed).review
         for name in names:
             value, low, high = getattr(review, name)
-            if np.isfinite(real[name]) and np.isfinite(value):
+            if np.isfinite(real[name]) and np.isfinite(low):
                 held[name].append(low - 1e-9 <= real[name] <= high + 1e-9)
+            if np.isfinite(real[name]) and np.isfinite(value):
                 errors[name].append(abs(value - real[name]))
         advice.append(review.advice)
     best = "relabel" if real["gain"] > 0 else "keep"

@@ -90,6 +90,7 @@ def make_audit(classes=CLASSES, n=400, *, layers=LAYERS, example=None, advice="r
                 "basis": ["the held-out rows", "the held-out rows"],
             }
         ),
+        review=None,
         policy="noisy_holdout",
         classes=np.array(classes, dtype=object),
         n=n,

@@ -106,6 +106,10 @@ def test_noise_is_known_if_its_interval_is_narrow():
     for own, noise in ((0.69, too_wide), (0.95, too_far_apart)):
         found = findings(own=own, noise=noise)
         assert "the bounds are far apart" in why_noise_is_unknown(found, found.noise, 10)
+    certain = findings(own=0.99, noise=(0.0002, 0.0, 0.0004))
+    assert "far apart" not in why_noise_is_unknown(certain, certain.noise, 10)
+    assert said(certain).startswith("Between 0.0% and 0.0% of the labels are wrong, a closer estimate is not")
+    assert "few labels are wrong" in said(certain)
     weak = findings(own=0.5, noise=(0.3, 0.0, 0.5))
     assert "predict about 70% of the right labels" in why_noise_is_unknown(weak, weak.noise, 10)
     assert said(weak).startswith("Between 0% and 50% of the labels are wrong")
@@ -130,6 +134,9 @@ def test_issue_table_equals_the_hand_computed_one():
     assert frame["suggested_label"].tolist() == ["cat", "dog", "dog", "owl"]
     assert frame["label_score"].tolist() == pytest.approx([0.9, 0.1, 1.0, 1.0])
     assert frame["is_label_issue"].tolist() == [False, True, False, False]
+    chances[3] = 0  # reviewers found that the row belongs to none of the classes
+    stranger = find_issues(scores, chances, given, index, CLASSES, torch.tensor([False, True, False, True]))
+    assert stranger["suggested_label"].tolist() == ["cat", "dog", "dog", "none of the classes"]
     assert frame["margin"].tolist() == [2, -2, 4, 0]
 
 

@@ -12,11 +12,13 @@ from layerprobe.auditing.method.calibration import Calibration
 from layerprobe.auditing.method.ensemble import ProbeEnsemble
 from layerprobe.auditing.method.noise import LEAST_ACCURACY, LEAST_AGREEMENT, NoiseEstimate, implied_accuracy
 from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval
+from layerprobe.auditing.review.decisions import NONE, OUTSIDE
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
 KNOWN_WIDTH = 0.15  # of an interval of the noise rate; a wider one is a range and not an estimate
 KNOWN_RATIO = 3.0  # of its ends; beyond it the number of labels to flag is open as well
+FEW = 0.02  # wrong labels; their interval is narrow, although its ends differ by a large factor
 KNOWN_PRECISION = 0.1  # the same of the precision of the flags
 RELABEL_POLICIES = ("all", "confident", "soft", "prune", "verified")
 MARGIN = 0.5  # a suggestion must be more likely than the given label by this much
@@ -88,6 +90,8 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
             f"the best layers agree with {findings.criterion.value:.0%} of the given labels only, and heavy "
             "noise looks like a weak decoder"
         )
+    if noise.high <= FEW:
+        return "few labels are wrong, and only verified labels can distinguish them from ambiguous rows"
     return "the bounds are far apart, and only verified labels can distinguish noise from ambiguity"
 
 
@@ -121,7 +125,8 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
         Numbers of classes and of flagged labels.
     """
     if reason := why_noise_is_unknown(findings, noise, K):
-        between = f"Between {noise.low:.0%} and {noise.high:.0%} of the labels are wrong"
+        digits = 0 if noise.high >= 0.1 else 1
+        between = f"Between {noise.low:.{digits}%} and {noise.high:.{digits}%} of the labels are wrong"
         return f"{between}, a closer estimate is not possible: {reason}."
     return (
         f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%}), an estimate "
@@ -170,14 +175,19 @@ def evidence_table(audit: Any) -> pd.DataFrame:
             "wrong labels": review.noise,
             "rows of none of the classes": review.outside,
             "wrong labels that are left": audit.noise_interval,
+            "flagged labels that are wrong": audit.precision_interval,
+            "wrong labels that are flagged": audit.recall_interval,
             "flagged labels that are wrong, before the review": review.precision,
             "wrong labels that are flagged, before the review": review.recall,
             "gain per changed label": review.gain,
         }
-        rows += [(name, *interval, "measured", basis) for name, interval in measured.items()]
-        rows.append(
-            ("errors of the reviewers", *review.errors, "measured", f"{review.pairs:,} repeated rows")
-        )
+        for name, (value, *ends) in measured.items():
+            kind, few = ("unknown", ", too few for a value") if np.isnan(value) else ("measured", "")
+            rows.append((name, value, *ends, kind, "" if np.isnan(ends[0]) else basis + few))
+        kind, basis = "measured", f"{review.pairs:,} rows with several labels"
+        if not review.pairs:
+            kind, basis = "unknown", "no row has several labels; this range is assumed"
+        rows.append(("errors of the reviewers", *review.errors, kind, basis))
     else:
         reason = why_noise_is_unknown(findings, noise, len(audit.classes))
         assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
@@ -206,6 +216,8 @@ def evidence_table(audit: Any) -> pd.DataFrame:
 def suggest(posterior: Tensor, y: Tensor, flags: Tensor) -> Tensor:
     """Return the suggested classes (n,): the most likely one, or the most likely other one if flagged.
 
+    `OUTSIDE` for a row of none of the classes, whose probabilities are all zero.
+
     Parameters
     ----------
     posterior : Tensor (n, K)
@@ -215,7 +227,8 @@ def suggest(posterior: Tensor, y: Tensor, flags: Tensor) -> Tensor:
     flags : Tensor (n,), bool
     """
     other = posterior.scatter(1, y[:, None], -1.0).argmax(1)
-    return torch.where(flags, other, posterior.argmax(1))
+    inside = torch.where(flags, other, posterior.argmax(1))
+    return torch.where(posterior.any(1), inside, OUTSIDE)
 
 
 def find_issues(
@@ -233,13 +246,17 @@ def find_issues(
         Names of the rows and classes.
     """
     own = posterior.gather(1, y[:, None]).squeeze(1)
+    suggested = suggest(posterior, y, flags).numpy()
+    names = classes[suggested.clip(min=0)]
+    if (suggested == OUTSIDE).any():
+        names = np.where(suggested == OUTSIDE, NONE, names.astype(object))
     best_other = scores.scatter(1, y[:, None], -torch.inf).amax(1)
     margin = scores.gather(1, y[:, None]).squeeze(1) - best_other
     return pd.DataFrame(
         {
             "index": index,
             "given_label": classes[y.numpy()],
-            "suggested_label": classes[suggest(posterior, y, flags).numpy()],
+            "suggested_label": names,
             "label_score": own.clamp(0, 1).numpy(),
             "is_label_issue": flags.numpy(),
             "margin": margin.numpy(),

@@ -40,7 +40,14 @@ from layerprobe.auditing.method.noise import NoiseEstimate
 from layerprobe.auditing.method.policies import OUT_OF_SAMPLE, Interval
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, read_decisions
-from layerprobe.auditing.review.measuring import Review, measure, recalibrate, resolve
+from layerprobe.auditing.review.measuring import (
+    Review,
+    ReviewedRows,
+    measure,
+    measure_flags,
+    recalibrate,
+    resolve,
+)
 from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.baselines.probabilities import confident_joint_rate
@@ -221,21 +228,38 @@ class Audit:
         """One row per baseline, the decoder last: control, criterion, low, high, beaten."""
         return self.findings.controls
 
-    @property
+    @cached_property
+    @default_settings()
     def noise(self) -> NoiseEstimate:
         """Label noise of the training rows: estimated, or after a review measured.
 
         The estimated rate is the mean probability that a training label is wrong; with trusted rows beside a
         hold-out it follows from the accuracies on both. The measured rate leaves out the labels that the
-        review corrected. The matrix stays an estimate.
+        review corrected; it is NaN where the review measures only the interval. The matrix and the prior
+        then follow from `posterior`, whose shares of wrong labels are measured; the limits of the matrix are
+        NaN.
         """
         noise = self.findings.noise
         if self.review is None or self.original is None or not self.review.reviewed:
             return noise
         corrected = float((self.y != self.original.y).double().mean())
-        rate, low, high = (max(0.0, limit - corrected) for limit in self.review.noise)
-        source = f"{self.review.reviewed:,} reviewed rows"
-        return replace(noise, rate=rate, low=low, high=high, source=source)
+        rate, low, high = (float(np.maximum(limit - corrected, 0.0)) for limit in self.review.noise)
+        joint = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
+        joint.index_add_(1, self.y, self.posterior.T)
+        prior = joint.sum(1, keepdim=True)
+        matrix = torch.where(prior > 0, joint / prior, torch.eye(len(joint), dtype=torch.float64)).numpy()
+        unknown = np.full_like(matrix, np.nan)
+        return replace(
+            noise,
+            rate=rate,
+            low=low,
+            high=high,
+            matrix=matrix,
+            matrix_low=unknown,
+            matrix_high=unknown,
+            prior=(prior / prior.sum()).flatten().numpy(),
+            source=f"{self.review.reviewed:,} reviewed rows",
+        )
 
     @property
     def scores(self) -> Tensor:
@@ -253,10 +277,16 @@ class Audit:
             posterior = self.findings.calibration.posterior(self.scores, self.y)
             # Scores of memorised rows look right too often; and the estimate may be that of other rows.
             return with_wrong_share(posterior, self.y, max(self.findings.noise.rate, 0.5 / self.n))
-        posterior = recalibrate(self.original.posterior, self.original.y, self.review)
+        posterior = self._recalibrated.clone()
         posterior[self.verified] = nn.functional.one_hot(self.y[self.verified], len(self.classes)).double()
         posterior[self.outside] = 0
         return posterior
+
+    @cached_property
+    def _recalibrated(self) -> Tensor:
+        """The probabilities before the review, recalibrated by it; of verified rows, too, (n, K)."""
+        base = self._before_review
+        return base.posterior if self.review is None else recalibrate(base.posterior, base.y, self.review)
 
     @cached_property
     def verified(self) -> Tensor:
@@ -284,6 +314,8 @@ class Audit:
     def _flags(self) -> Tensor:
         """Flags of the given labels, (n,) bool."""
         share = self.noise.rate
+        if np.isnan(share):  # a review measures only its interval
+            share = float(self._wrong.mean())
         if self.policy == OUT_OF_SAMPLE and self.review is None and self._noise_is_unknown:
             share = confident_joint_rate(self.scores.softmax(1).numpy(), self.y.numpy())
         return flag(self._wrong, self.flag_rule, share)
@@ -302,14 +334,15 @@ class Audit:
     def issues(self) -> pd.DataFrame:
         """One row per training row, in their order.
 
-        Columns: index; given_label; suggested_label; label_score, the probability that the given label is
-        right; is_label_issue; margin, the score of the given label minus the best other score.
+        Columns: index; given_label; suggested_label, "none of the classes" where reviewers found so;
+        label_score, the probability that the given label is right; is_label_issue; margin, the score of the
+        given label minus the best other score.
         """
         return self._issues.copy()
 
     @property
     def suggested(self) -> Tensor:
-        """Class indices of the suggested labels, (n,)."""
+        """Class indices of the suggested labels, -2 for none of the classes, (n,)."""
         return suggest(self.posterior, self.y, self._flags)
 
     @property
@@ -365,14 +398,28 @@ class Audit:
         """Expected precision of the flags; the limits are that at the lowest and at the highest noise rate.
 
         The value is NaN where only the range is known: the noise rate is unknown, or the range is wider
-        than .1.
+        than .1. After a review it is measured, with its 95 % interval.
         """
+        if self._measured_flags is not None:
+            return self._measured_flags[0]
         return self._announced(lambda wrong, flags: wrong[flags].mean())
 
     @property
     def recall_interval(self) -> Interval:
         """Expected recall of the flags, as `precision_interval`."""
+        if self._measured_flags is not None:
+            return self._measured_flags[1]
         return self._announced(lambda wrong, flags: wrong[flags].sum() / wrong.sum())
+
+    @cached_property
+    @default_settings()
+    def _measured_flags(self) -> tuple[Interval, Interval] | None:
+        """Precision and recall of the flags, as a review measures them; None without its decisions."""
+        if self.review is None or self.original is None or not self.review.reviewed:
+            return None
+        rows = ReviewedRows(self.review.decisions, self.review.sample, self.original.y.numpy())
+        own = self._recalibrated.gather(1, self.original.y[:, None]).squeeze(1)
+        return measure_flags(rows, self._decided.numpy(), 1 - own.numpy(), self.issue_mask())
 
     def _announced(self, share: Callable[[Tensor, Tensor], Tensor]) -> Interval:
         """Return a share of probabilities (n,) and flags (n,) with its interval; the value NaN if unknown."""

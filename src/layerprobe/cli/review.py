@@ -54,10 +54,10 @@ def add_review(app: Commands) -> None:
             raise InputError("there is nothing to do: pass --decisions FILE, or --tasks-out FILE")
         audit = Audit.load(folder / "audit.safetensors" if folder.is_dir() else folder)
         design = {"n": n, "seed": seed}
-        if tasks_out is not None:
-            audit.label_studio_tasks(tasks_out, **{k: v for k, v in design.items() if v is not None})
         for path in decisions:
             audit = audit.apply(path, **design)
+        if tasks_out is not None:
+            audit.label_studio_tasks(tasks_out, **{k: v for k, v in design.items() if v is not None})
         if labels_out is not None:
             write_csv(_labels(audit), labels_out)
         if json:
@@ -110,14 +110,15 @@ def _show(review: "Review", why: str) -> None:
     rows = [
         ("wrong labels", percent(review.noise)),
         ("rows of none of the classes", percent(review.outside)),
-        ("flagged labels that are wrong", percent(review.precision)),
-        ("wrong labels that are flagged", percent(review.recall)),
-        ("errors of the reviewer", percent(review.errors)),
+        ("flagged labels that are wrong, before the review", percent(review.precision)),
+        ("wrong labels that are flagged, before the review", percent(review.recall)),
+        ("errors of the reviewer", percent(review.errors) + ("" if review.pairs else ", assumed")),
     ]
-    title = f"Measured on {review.reviewed:,} reviewed rows"
-    print_table(("measurement", "value and 95 % interval"), rows, title=title)
+    if review.reviewed:
+        title = f"Measured on {review.reviewed:,} reviewed {'row' if review.reviewed == 1 else 'rows'}"
+        print_table(("measurement", "value and 95 % interval"), rows, title=title)
     if review.undecided:
         say(f"Undecided rows of the sample: {review.undecided:,}.")
     if review.different:
-        say(f"{review.different:,} of {review.pairs:,} rows with several decisions have different ones.")
+        say(f"{review.different:,} of {review.pairs:,} rows with several labels have different ones.")
     say(f"Advice: {review.advice}. {why}")

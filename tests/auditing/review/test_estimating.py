@@ -34,7 +34,12 @@ def test_fully_reviewed_strata_are_exact():
 
 def test_stratum_without_decisions_is_unknown():
     mean = stratified_mean(shares(np.zeros(4), np.zeros(4, int), np.array([4, 4])))
-    assert mean == pytest.approx((0.25, 0.0, 0.5))
+    assert mean == pytest.approx((0.0, 0.0, 0.5))  # the value is that of the decided stratum
+
+
+def test_gain_of_a_stratum_without_decisions_may_be_negative():
+    sums = shares(np.ones(4), np.zeros(4, int), np.array([4, 4]))
+    assert stratified_mean(sums, -1.0) == pytest.approx((1.0, 0.0, 1.0))
 
 
 def test_strata_without_decisions_give_every_share_that_is_possible():

@@ -11,7 +11,7 @@ import torch
 from auditing.planted import clusters, corrupted
 from layerprobe import Audit, audit_features, audit_predictions
 from layerprobe.auditing.review.decisions import KIND, NONE, OUTSIDE, Decisions
-from layerprobe.auditing.review.measuring import measure
+from layerprobe.auditing.review.measuring import measure, percent
 from layerprobe.auditing.review.sampling import draw_sample
 from layerprobe.cli import main
 from layerprobe.errors import DataError, InputError
@@ -232,7 +232,7 @@ def test_no_further_review_is_advised_where_all_changes_are_verified(better, adv
     review = reviewed_changes(400, 7, better, 100)
     assert review.gain.low < 0 < review.gain.high
     assert review.advice == advice
-    assert "all 7 labels that relabelling would change are verified" in review.why
+    assert "all 7 labels that relabelling would change have a decision" in review.why
 
 
 @pytest.mark.parametrize(
@@ -291,8 +291,144 @@ def test_report_shows_the_measured_precision_of_the_flags(audit, tmp_path):
     reviewed = audit.apply(decisions_on(audit.review_sample()))
     reviewed.report(tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    shown = re.search(r"<dt>flags that are right, before the review</dt><dd>(.*?) %<small>measured", page)[1]
-    assert float(shown) == pytest.approx(100 * reviewed.review.precision.value, abs=0.06)
+    shown = re.search(r"<dt>flags that are right</dt><dd>(.*?) %<small>measured", page)[1]
+    assert float(shown) == pytest.approx(100 * reviewed.expected_precision, abs=0.06)
+
+
+def test_precision_and_recall_of_the_flags_that_are_left_are_measured(audit):
+    """95 % intervals for the flags after the review hold in at least 90 % of 40 samples."""
+    held, widths, values = [], [], []
+    for seed in range(40):
+        sample = audit.review_sample(100, seed)
+        reviewed = audit.apply(decisions_on(sample), n=100, seed=seed)
+        flags, wrong = reviewed.issue_mask(), (reviewed.y != TRUE).numpy()
+        truths = wrong[flags].mean(), wrong[flags].sum() / wrong.sum()
+        intervals = reviewed.precision_interval, reviewed.recall_interval
+        held += [low <= truth <= high for (_, low, high), truth in zip(intervals, truths, strict=True)]
+        widths.append(intervals[0].high - intervals[0].low)
+        values += [abs(one.value - truth) for one, truth in zip(intervals, truths, strict=True)]
+    assert np.nanmean(values) < 0.12
+    assert np.isnan(values).mean() < 0.2
+    assert np.mean(held) >= 0.9
+    assert np.mean(widths) < 0.4
+    evidence = reviewed.evidence.set_index("quantity")
+    assert tuple(evidence.loc["flagged labels that are wrong", ["low", "high"]]) == intervals[0][1:]
+    known = not np.isnan(reviewed.expected_precision)
+    assert evidence["kind"]["flagged labels that are wrong"] == ("measured" if known else "unknown")
+
+
+def test_precision_after_a_review_of_everything_is_exact(audit):
+    """A tenth of the rows belongs to none of the classes: only they remain flagged."""
+    strange = np.random.default_rng(0).random(900) < 0.1
+    label = np.where(strange, NONE, NAMES[TRUE])
+    reviewed = audit.apply(pd.DataFrame({"index": INDEX, "label": label}), n=900)
+    assert reviewed.precision_interval == pytest.approx((1, 1, 1))
+    assert reviewed.recall_interval == pytest.approx((1, 1, 1))
+    issues = reviewed.issues
+    assert ((issues["suggested_label"] == NONE) == strange).all()
+    joint = pd.crosstab(TRUE.numpy()[~strange], TRUE.numpy()[~strange]).to_numpy()
+    assert reviewed.noise.matrix == pytest.approx(np.eye(3))  # all labels are corrected
+    assert reviewed.noise.prior == pytest.approx(joint.sum(1) / joint.sum())
+
+
+def test_transition_matrix_follows_the_decisions():
+    """The scores know nothing: half of the labels 0 are wrong, and only the review shows it."""
+    generator = np.random.default_rng(0)
+    true = generator.integers(0, 2, 2000)
+    given = np.where((true == 1) & (generator.random(2000) < 0.5), 0, true)
+    scores = np.full((2000, 2), 0.5)
+    scores[np.arange(2000), true] += generator.uniform(0, 0.2, 2000)
+    audit = audit_predictions(scores / scores.sum(1, keepdims=True), given)
+    sample = audit.review_sample(400)
+    places = sample["index"].to_numpy()
+    reviewed = audit.apply(pd.DataFrame({"index": places, "label": true[places]}), n=400)
+    left = reviewed.y.numpy()
+    truth = np.array([[(left[true == k] == j).mean() for j in (0, 1)] for k in (0, 1)])
+    assert reviewed.noise.matrix.sum(1) == pytest.approx([1, 1])
+    assert abs(reviewed.noise.matrix - truth).max() < 0.1
+    off_diagonal = reviewed.noise.prior @ (1 - np.diagonal(reviewed.noise.matrix))
+    assert off_diagonal == pytest.approx(reviewed.noise.rate, abs=0.02)
+    assert np.isnan(reviewed.noise.matrix_low).all()
+
+
+def two_reviewers(first, second, given, n=200):
+    """Measure a review in which two people decide on all rows of one stratum."""
+    sample = draw_sample(np.linspace(0.2, 0.8, n), np.zeros(n, bool), n, 0)
+    y = np.concatenate([first[sample.positions], second[sample.positions]])
+    names = np.repeat(["ann", "bob"], n)
+    decisions = Decisions(np.tile(sample.positions, 2), y, names, n, 0)
+    given = torch.from_numpy(given)
+    return measure(decisions, sample, given, given, np.zeros(n, bool), np.linspace(0.2, 0.8, n))
+
+
+def test_share_of_none_of_the_classes_does_not_depend_on_errors_elsewhere():
+    """Reviewers agree on the strangers, and disagree on the class of a fifth of the other rows."""
+    n = 200
+    given = np.arange(n) % 3
+    first = given.copy()
+    first[:20] = OUTSIDE
+    second = first.copy()
+    second[100:140] = (given[100:140] + 1) % 3
+    review = two_reviewers(first, second, given)
+    assert review.outside.value == pytest.approx(0.1)
+    assert review.outside.low <= 0.1 <= review.outside.high < 0.13
+    assert review.errors.value == pytest.approx((1 - np.sqrt(1 - 2 * 0.2)) / 2)
+
+
+def test_disagreement_about_the_right_class_of_a_wrong_label_is_no_error_of_the_noise():
+    n = 200
+    given = np.zeros(n, np.int64)
+    first, second = given.copy(), given.copy()
+    first[:30], second[:30] = 1, 2
+    review = two_reviewers(first, second, given)
+    assert review.noise.value == pytest.approx(0.15)
+    assert review.different == 30
+
+
+def test_cannot_say_is_no_error():
+    n = 200
+    given = np.arange(n) % 3
+    second = given.copy()
+    second[:100] = -1
+    review = two_reviewers(given, second, given)
+    assert (review.pairs, review.different, review.errors.value) == (100, 0, 0)
+    assert review.disagreements.empty
+
+
+def test_strata_without_decisions_leave_the_interval_only(audit):
+    """The reviewer can say nothing on the rows that relabelling does not change."""
+    sample = audit.review_sample()
+    decisions = decisions_on(sample)
+    decisions.loc[~sample["stratum"].str.startswith("changed"), "label"] = None
+    reviewed = audit.apply(decisions)
+    review, wrong = reviewed.review, (GIVEN != TRUE).double().mean()
+    assert np.isnan(review.noise.value)
+    assert review.noise.low <= wrong <= review.noise.high
+    assert review.gain.value > 0.5
+    text = percent(review.noise)
+    assert text.startswith("between ")
+    assert reviewed.label_finding.startswith(f"B{text[1:]} of the labels are wrong")
+    evidence = reviewed.evidence.set_index("quantity")
+    assert evidence["kind"][["wrong labels", "gain per changed label"]].tolist() == ["unknown", "measured"]
+    assert "too few" in evidence["basis"]["wrong labels"]
+    assert np.isnan(reviewed.noise.rate)
+    assert reviewed.issue_mask().sum() == round(float((1 - reviewed.issues["label_score"]).sum()))
+
+
+def test_errors_are_unknown_where_no_row_has_several_labels(audit):
+    sample = audit.review_sample()
+    reviewed = audit.apply(decisions_on(sample[~sample["repeat"]]))
+    errors = reviewed.evidence.set_index("quantity").loc["errors of the reviewers"]
+    assert np.isnan(errors["value"])
+    assert (errors["low"], errors["kind"]) == (0, "unknown")
+    assert "assumed" in errors["basis"]
+    both = audit.apply(decisions_on(sample)).evidence.set_index("quantity").loc["errors of the reviewers"]
+    assert (both["value"], both["kind"], both["basis"]) == (0, "measured", "10 rows with several labels")
+
+
+def test_advice_counts_the_labels_that_are_still_to_change(audit):
+    reviewed = audit.apply(decisions_on(audit.review_sample()))
+    assert f"changes {reviewed.relabel('confident').changed.sum():,} labels that are not" in reviewed.why
 
 
 def test_export_that_repeats_earlier_decisions_counts_them_once(audit):
@@ -397,6 +533,46 @@ def test_damaged_file_of_decisions_is_a_data_error(audit, tmp_path, content):
     (tmp_path / "d.json").write_text(content)
     with pytest.raises(DataError, match=r"decisions|export"):
         audit.apply(tmp_path / "d.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("missing.json", None, "missing.json does not exist: expected a .csv or .json file of decisions"),
+        ("folder.json", "", "folder.json is a folder: expected a .csv or .json file of decisions"),
+        ("d.json", b"", "cannot be read: Expecting value"),
+        ("d.csv", b"", "cannot be read: No columns to parse"),
+        ("d.json", b'[{"index": "row 5", "lab', "cannot be read: Unterminated string"),
+        ("d.csv", b"row,answer\nrow 5,ant\n", "'index' is missing, there are 'row', 'answer'"),
+        ("d.csv", b"index,label\n900,ant\n", "no training row '900'"),
+        ("d.csv", b"index,label\nrow 5,ants\n", "unknown label 'ants'"),
+        ("d.csv", b"index,label\nrow 5,\xff\n", "cannot be read: 'utf-8' codec"),
+        ("d.txt", b"row 5 ant", "a .csv or .json file, got 'd.txt'"),
+    ],
+)
+def test_wrong_file_of_decisions_is_one_line_and_nothing_is_written(
+    audit, tmp_path, capsys, name, content, message
+):
+    audit.save(tmp_path / "audit.safetensors")
+    path = tmp_path / name
+    if content:
+        path.write_bytes(content)
+    elif content is not None:
+        path.mkdir() if name.startswith("folder") else path.touch()
+    before = set(tmp_path.rglob("*"))
+    outputs = ["--labels-out", str(tmp_path / "labels.csv"), "--tasks-out", str(tmp_path / "tasks.json")]
+    assert main(["review", str(tmp_path), "--decisions", str(path), *outputs]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_decisions_in_another_order_of_rows_measure_the_same(audit):
+    decisions = decisions_on(audit.review_sample())
+    shuffled = decisions.sample(frac=1, random_state=0)
+    expected, review = audit.apply(decisions).review, audit.apply(shuffled).review
+    assert (review.noise, review.gain, review.errors) == (expected.noise, expected.gain, expected.errors)
 
 
 def test_reviewed_audit_is_saved_and_loaded(audit, tmp_path):

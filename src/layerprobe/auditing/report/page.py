@@ -52,6 +52,7 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
         layers_left_out=audit.layers["layer"].nunique() > MANY,
         layer_chart=layer_chart(audit),
         noise_chart=noise_chart(audit),
+        reviewed=audit.review is not None and audit.review.reviewed,
         baselines=_baselines(audit),
         pairs=_pairs(audit),
         conflicts=_conflicts(audit),
@@ -68,15 +69,14 @@ def _tiles(audit: Any) -> dict[str, tuple[str, str]]:
     flagged = int(audit.issues["is_label_issue"].sum())
     evidence = audit.evidence
     rate, low, high, kind = evidence.iloc[0][["value", "low", "high", "kind"]]
-    flags = evidence[evidence["quantity"].str.startswith("flagged labels that are wrong")].iloc[0]
+    flags = evidence.set_index("quantity").loc["flagged labels that are wrong"]
     precision, least, most, precision_kind = flags[["value", "low", "high", "kind"]]
-    when = ", before the review" if flags["quantity"].endswith("before the review") else ""
     note = precision_kind if pd.isna(least) else f"{precision_kind}, {_interval(least, most)}"
     return {
         "rows": (f"{audit.n:,}", f"{len(audit.classes):,} classes"),
         f"wrong labels, {kind}": (percent(rate), _interval(low, high)),
         "flagged labels": (f"{flagged:,}", f"{percent(flagged / audit.n)} of the rows"),
-        f"flags that are right{when}": (percent(precision), note),
+        "flags that are right": (percent(precision), note),
     }
 
 

@@ -151,13 +151,16 @@ def read_decisions(
 
 def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
     """Return the records of a file, and the arguments of the sample that it states."""
+    if not path.is_file():
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise DataError(f"{path} {state}: expected a .csv or .json file of decisions")
     try:
         if path.suffix.lower() == ".csv":
             frame = pd.read_csv(path, dtype=str, keep_default_na=False)
             return frame.map(lambda cell: cell[1:] if MARKED.match(cell) else cell), {}
         if path.suffix.lower() != ".json":
             raise InputError(f"decisions are a .csv or .json file, got {path.name!r}")
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DataError(f"the decisions in {path} cannot be read: {error}") from error
     if isinstance(data, Mapping):

@@ -20,7 +20,6 @@ Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 # Density of the reviewer's error rate e before any repeated decision: proportional to (1 - e)^(PRIOR - 1),
 # with a mean of 1 / (PRIOR + 1) = 3 %. Without it ten repeated rows could not exclude a rate of 15 %.
 PRIOR = 30
-UNKNOWN = Interval(0.5, 0.0, 1.0)  # of a share in a stratum without decisions
 
 
 class Shares(NamedTuple):
@@ -63,35 +62,40 @@ def shares(values: np.ndarray, stratum: np.ndarray, sizes: np.ndarray) -> Shares
     )
 
 
-def stratified_mean(sums: Shares) -> Interval:
+def stratified_mean(sums: Shares, least: float = 0.0) -> Interval:
     """Return the mean value over all rows, by strata.
 
     Parameters
     ----------
     sums : Shares
+    least : float
+        Smallest possible value, 0 or -1: the lower limit of strata without decisions.
 
     Returns
     -------
     Interval
-        In [-1, 1]; in [0, 1] for values that are not negative.
+        In [least, 1]. The value is that of the strata with decisions, as if the others were like them. The
+        limits hold for all strata.
     """
     if not sums.sizes.sum():
         return Interval(float("nan"), float("nan"), float("nan"))
     signed = bool(sums.negative.any())
-    parts = [_mean_of_stratum(*one, signed=signed) for one in zip(*sums, strict=True)]
+    least = -1.0 if signed else least
+    nothing = Interval((least + 1) / 2, least, 1.0)
+    parts = [_mean_of_stratum(*one, signed=signed) if one[0] else nothing for one in zip(*sums, strict=True)]
     weights = sums.sizes / sums.sizes.sum()
     value, low, high = (np.array(column) for column in zip(*parts, strict=True))
-    mean = float(weights @ value)
+    centre, sampled = float(weights @ value), sums.counts > 0
 
     def distance(to_limit: np.ndarray) -> float:
         # A stratum without decisions has no sampling error that others could balance: its whole range counts.
-        part, sampled = weights * to_limit, sums.counts > 0
+        part = weights * to_limit
         return float(np.linalg.norm(part[sampled]) + part[~sampled].sum())
 
     return Interval(
-        mean,
-        max(-1.0 if signed else 0.0, mean - distance(value - low)),
-        min(1.0, mean + distance(high - value)),
+        float(np.average(value[sampled], weights=weights[sampled])) if weights[sampled].any() else centre,
+        max(least, centre - distance(value - low)),
+        min(1.0, centre + distance(high - value)),
     )
 
 
@@ -99,8 +103,6 @@ def _mean_of_stratum(
     count: float, positive: float, negative: float, size: float, *, signed: bool
 ) -> Interval:
     """Return the mean of one stratum; of signed values as a difference of two shares of the same rows."""
-    if not count:
-        return Interval(0.0, -1.0, 1.0) if signed else UNKNOWN
     shrink = np.sqrt(max(size - count, 0) / max(size - 1, 1))
     p, p_low, p_high = wilson(positive, count)
     if not signed:

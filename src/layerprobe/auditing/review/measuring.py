@@ -1,7 +1,9 @@
 """Measure noise, flags and relabelling by the decisions of reviewers."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -25,6 +27,7 @@ from layerprobe.auditing.review.sampling import ReviewSample
 Advice = Literal["relabel", "keep", "review"]
 PSEUDO_ROWS = 2.0  # weight of the announced share in the recalibration of a stratum
 NEGLIGIBLE = 0.005  # of all labels: an expected benefit that does not repay the review of further rows
+MOST_UNDECIDED = 0.1  # of the rows in strata without decisions, for a share that has a value
 LEAST_DECIDED = 20  # changed rows for any advice: an interval of fewer rows is not valid
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
@@ -33,6 +36,9 @@ NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 class Review:
     """Measurements on reviewed rows. Shares have 95 % intervals that assume nothing about the scores.
 
+    The value of an interval is NaN, and only the interval is known, if more than 10 % of its rows are in
+    strata without decisions. Up to this share, these rows count as if they were like the others.
+
     Attributes
     ----------
     decisions : Decisions
@@ -40,8 +46,8 @@ class Review:
     reviewed : int
         Rows of the sample with a decision.
     undecided : int
-        Rows of the sample without a label: the reviewers chose "cannot say", or equally many chose different
-        labels. They are left out, as if they were like the other rows of their stratum.
+        Rows of the sample for which the reviewers chose "cannot say". They are left out, as if they were like
+        the other rows of their stratum.
     noise : Interval
         Share of wrong labels before any correction. Every label of a row of none of the classes is wrong.
     outside : Interval
@@ -54,14 +60,16 @@ class Review:
         Labels that become right minus labels that become wrong, per label that relabelling changes
         (`relabel("confident")`); NaN if it changes none.
     errors : Interval
-        Error rate of the reviewers, from rows with several decisions. The other intervals include it.
+        Error rate of the reviewers, from rows with several labels. Without such rows its value is NaN, and
+        the limits are assumed. The other intervals include the errors: `gain` these, shares those errors by
+        which a row changes sides, for example from a right to a wrong label.
     pairs, different : int
-        Rows with several decisions, and how many of them have different ones.
+        Rows with several labels, and how many of them have different ones.
     strata : DataFrame
         Columns: stratum, rows, reviewed, wrong (share that the reviewers call wrong), announced (the same
         share by the scores).
     disagreements : DataFrame
-        Rows with different decisions: position, reviewer, y, in the order of the decisions.
+        Rows with different labels: position, reviewer, y, in the order of the decisions.
     advice : {"relabel", "keep", "review"}
         "relabel" if the gain is above zero; "keep" if it is below, or if further review can be expected to
         correct at most 0.5 % of all labels; else "review", also if relabelling changes nothing although
@@ -89,24 +97,26 @@ class Review:
     @property
     def finding(self) -> str:
         """The measurements in one sentence."""
-        found = f"{percent(self.noise)} of the labels are wrong, measured on {self.reviewed:,} reviewed rows"
+        noise = percent(self.noise)
+        found = f"{noise[0].upper()}{noise[1:]} of the labels are wrong, measured on "
+        found += f"{self.reviewed:,} reviewed {'row' if self.reviewed == 1 else 'rows'}"
         if (self.decisions.y == OUTSIDE).any():
             found += f", {percent(self.outside)} of the rows belong to none of the classes"
-        if not (np.isfinite(self.precision.value) and np.isfinite(self.recall.value)):
+        if not (np.isfinite(self.precision.low) and np.isfinite(self.recall.low)):
             return f"{found}."
         return (
-            f"{found}; {percent(self.precision)} of the flagged labels are wrong, and the flags find "
-            f"{percent(self.recall)} of the wrong labels."
+            f"{found}; {percent(self.precision)} of the labels flagged before the review are wrong, and "
+            f"these flags find {percent(self.recall)} of the wrong labels."
         )
 
 
 def percent(interval: Interval) -> str:
-    """Format a share with its interval, as "12 % (8 to 17 %)"."""
-    if not np.isfinite(interval.value):
+    """Format a share with its interval, as "12 % (8 to 17 %)", or "between 8 and 17 %" without a value."""
+    if not np.isfinite(interval.low):
         return "an unknown share"
     digits = 0 if interval.high >= 0.1 else 1
     value, low, high = (f"{100 * limit:.{digits}f}" for limit in interval)
-    return f"{value} % ({low} to {high} %)"
+    return f"between {low} and {high} %" if np.isnan(interval.value) else f"{value} % ({low} to {high} %)"
 
 
 def resolve(decisions: Decisions) -> dict[int, int]:
@@ -128,6 +138,97 @@ def resolve(decisions: Decisions) -> dict[int, int]:
     return resolved
 
 
+@dataclass(frozen=True, eq=False)
+class ReviewedRows:
+    """The rows of a sample on which reviewers decided, and the shares that they measure.
+
+    Attributes
+    ----------
+    decisions : Decisions
+        On rows of the sample, and possibly on other rows. The latter measure no share: they were not drawn.
+    sample : ReviewSample
+    given : ndarray of shape (n,), int64
+        Class indices of the given labels.
+    """
+
+    decisions: Decisions
+    sample: ReviewSample
+    given: np.ndarray
+
+    @cached_property
+    def labels(self) -> dict[int, np.ndarray]:
+        """The labels of each row that has one, without "cannot say"."""
+        return {i: y[y != UNDECIDED] for i, y in _by_row(self.decisions).items() if (y != UNDECIDED).any()}
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """The rows of the sample that have a label, (m,)."""
+        return np.array([i for i in self.sample.positions.tolist() if i in self.labels], np.int64)
+
+    @cached_property
+    def wrong(self) -> np.ndarray:
+        """Shares of the decisions by which the given labels of `used` are wrong, (m,)."""
+        return np.array([(self.labels[i] != self.given[i]).mean() for i in self.used.tolist()])
+
+    @cached_property
+    def wrong_errors(self) -> Interval:
+        """Probability that a decision takes a right label for wrong, or a wrong one for right."""
+        return disagreement(y != self.given[i] for i, y in self.labels.items())
+
+    def mean(self, values: np.ndarray, domain: np.ndarray, least: float = 0.0) -> Interval:
+        """Return the mean of a value over the rows of a domain, without correction of errors.
+
+        Parameters
+        ----------
+        values : ndarray of shape (m,)
+            In [least, 1], of the rows `used`.
+        domain : ndarray of shape (n,), bool
+        least : float
+            0 or -1.
+        """
+        within, stratum = domain[self.used], self.sample.stratum
+        sizes = np.bincount(stratum[domain], minlength=len(self.sample.names))
+        return stratified_mean(shares(values[within], stratum[self.used[within]], sizes), least)
+
+    def wrong_share(self, domain: np.ndarray) -> Interval:
+        """Return the share of wrong labels in a domain, (n,) bool; NaN if it is empty."""
+        if not domain.any():
+            return NOTHING
+        return correct_share(self.mean(self.wrong, domain), self.wrong_errors, domain.sum())
+
+    def stated(self, interval: Interval, *domains: np.ndarray) -> Interval:
+        """Return an interval, without its value if many rows of a domain are in strata without decisions.
+
+        Parameters
+        ----------
+        interval : Interval
+        *domains : ndarray of shape (n,), bool
+            The rows that it is about.
+        """
+        stratum, H = self.sample.stratum, len(self.sample.names)
+        for domain in domains:
+            decided = np.bincount(stratum[self.used[domain[self.used]]], minlength=H) > 0
+            if (domain & ~decided[stratum]).sum() > MOST_UNDECIDED * domain.sum():
+                return interval._replace(value=float("nan"))
+        return interval
+
+
+def disagreement(labels: Iterable[np.ndarray]) -> Interval:
+    """Return the error rate by the share of different pairs among the decisions on each row.
+
+    Parameters
+    ----------
+    labels : iterable of ndarray
+        Decisions on each row. Rows with one decision are not used.
+    """
+    shares_of_pairs = []
+    for one in labels:
+        if (m := len(one)) > 1:
+            counts = np.unique(one, return_counts=True)[1]
+            shares_of_pairs.append(1 - float((counts * (counts - 1)).sum()) / (m * (m - 1)))
+    return error_rate(len(shares_of_pairs), sum(shares_of_pairs))
+
+
 def measure(
     decisions: Decisions,
     sample: ReviewSample,
@@ -141,7 +242,6 @@ def measure(
     Parameters
     ----------
     decisions : Decisions
-        On rows of the sample, and possibly on other rows. The latter are not used: they were not drawn.
     sample : ReviewSample
     given, proposed : Tensor (n,), int64
         Class indices of the labels before and after relabelling.
@@ -154,41 +254,33 @@ def measure(
     Review
     """
     g, new = given.numpy(), proposed.numpy()
-    rows = _by_row(decisions)
-    drawn = [int(i) for i in sample.positions if int(i) in rows]
-    decided = {i: rows[i][rows[i] != UNDECIDED] for i in drawn}
-    used = np.array([i for i in drawn if len(decided[i])], dtype=np.int64)
-    wrong = np.array([(decided[int(i)] != g[i]).mean() for i in used])
-    outside = np.array([(decided[int(i)] == OUTSIDE).mean() for i in used])
-    gained = np.array([(decided[int(i)] == new[i]).mean() - (decided[int(i)] == g[i]).mean() for i in used])
-    repeated = [labels for labels in rows.values() if len(labels) > 1]
-    different = sum(len(set(labels.tolist())) > 1 for labels in repeated)
-    errors = error_rate(len(repeated), different)
-
-    def observed(values: np.ndarray, domain: np.ndarray) -> Interval:
-        sizes = np.bincount(sample.stratum[domain], minlength=len(sample.names))
-        within = domain[used]
-        sums = shares(values[within], sample.stratum[used[within]], sizes)
-        return stratified_mean(sums)
-
-    def share(values: np.ndarray, domain: np.ndarray) -> Interval:
-        return correct_share(observed(values, domain), errors, domain.sum()) if domain.any() else NOTHING
-
+    rows = ReviewedRows(decisions, sample, g)
+    used, wrong, decided = rows.used, rows.wrong, [rows.labels[i] for i in rows.used.tolist()]
+    outside = np.array([(y == OUTSIDE).mean() for y in decided])
+    gained = np.array([(y == new[i]).mean() - (y == g[i]).mean() for i, y in zip(used, decided, strict=True)])
+    repeated = [y for y in rows.labels.values() if len(y) > 1]
+    errors = disagreement(repeated)
     everything, changed = np.ones(len(g), bool), new != g
-    noise, precision, missed = (share(wrong, domain) for domain in (everything, flags, ~flags))
+    noise, precision = (rows.wrong_share(domain) for domain in (everything, flags))
+    strangers = correct_share(
+        rows.mean(outside, everything), disagreement(y == OUTSIDE for y in repeated), len(g)
+    )
     gain = NOTHING
     if changed.any():
-        gain = correct_gain(observed(gained, changed), errors, changed.sum())
+        gain = correct_gain(rows.mean(gained, changed, -1.0), errors, changed.sum())
     recall = NOTHING
     if flags.any() and not flags.all():
+        missed = rows.wrong_share(~flags)
         found = Interval(*(flags.mean() * limit for limit in precision))
         recall = share_of_sum(found, Interval(*((1 - flags.mean()) * limit for limit in missed)))
+    noise, gain = rows.stated(noise, everything), rows.stated(gain, changed)
     advice: Advice = "review"
     why = "no row of the random sample is decided, so that nothing is measured"
     if len(used):
-        unseen = changed.copy()
-        unseen[used] = False
-        advice, why = _advise(noise, gain, int(changed.sum()), int(unseen.sum()), len(g))
+        verified = [i for i, k in resolve(decisions).items() if k != UNDECIDED]
+        seen, fixed = (np.isin(np.arange(len(g)), one) for one in (list(rows.labels), verified))
+        numbers = [int(one.sum()) for one in (changed, changed[used], changed & ~seen, changed & ~fixed)]
+        advice, why = _advise(noise, gain, *numbers, n=len(g))
     counts = np.bincount(sample.stratum[used], minlength=len(sample.names))
     sums = np.bincount(sample.stratum[used], wrong, minlength=len(sample.names))
     strata = pd.DataFrame(
@@ -204,15 +296,15 @@ def measure(
         decisions,
         sample,
         len(used),
-        len(drawn) - len(used),
+        int(np.isin(sample.positions, decisions.positions).sum()) - len(used),
         noise,
-        share(outside, everything),
-        precision,
-        recall,
+        rows.stated(strangers, everything),
+        rows.stated(precision, flags),
+        rows.stated(recall, flags, ~flags),
         gain,
-        errors,
+        errors if repeated else errors._replace(value=float("nan")),
         len(repeated),
-        different,
+        sum(len(np.unique(y)) > 1 for y in repeated),
         strata,
         _disagreements(decisions),
         advice,
@@ -220,24 +312,66 @@ def measure(
     )
 
 
-def _advise(noise: Interval, gain: Interval, changed: int, unseen: int, n: int) -> tuple[Advice, str]:
-    """Return what to do with n labels, and why; of those that relabelling changes, `unseen` are undecided.
+def measure_flags(
+    rows: ReviewedRows, decided: np.ndarray, wrong: np.ndarray, flags: np.ndarray
+) -> tuple[Interval, Interval]:
+    """Measure precision and recall of flags after a review, which verified rows do not have.
 
-    The labels stay as they are unless relabelling is measured to help. More rows are to be reviewed only if
-    they can matter: not if all changes are verified, nor if the expected benefit is negligible.
+    The reviewed rows that would be flagged represent those that are: among both together the share of wrong
+    labels is measured, and the wrong labels that the reviewers corrected are subtracted.
+
+    Parameters
+    ----------
+    rows : ReviewedRows
+    decided : ndarray of shape (n,), int64
+        The verified class of each row, `OUTSIDE` or `UNDECIDED`.
+    wrong : ndarray of shape (n,)
+        Probability that each given label is wrong, as if no row were verified.
+    flags : ndarray of shape (n,), bool
+        The most likely wrong labels that are not verified, and rows of none of the classes.
+    """
+    verified, outside = decided != UNDECIDED, decided == OUTSIDE
+    flagged = flags & ~verified
+    threshold = wrong[flagged].min() if flagged.any() else np.inf
+    found, missed = flagged | (verified & (wrong >= threshold)), ~flagged & ~(verified & (wrong >= threshold))
+
+    def left(domain: np.ndarray, strangers: int) -> Interval:
+        known = (verified & domain & (decided != rows.given)).sum()
+        most = (domain & ~verified).sum()
+        share = rows.wrong_share(domain) if domain.any() else Interval(0.0, 0.0, 0.0)
+        return Interval(*(strangers + min(max(limit * domain.sum() - known, 0.0), most) for limit in share))
+
+    flagged_wrong, others = left(found, (outside & flags).sum()), left(missed, (outside & ~flags).sum())
+    if not flags.any():
+        return NOTHING, NOTHING
+    precision = Interval(*(float(count / flags.sum()) for count in flagged_wrong))
+    return rows.stated(precision, found), rows.stated(share_of_sum(flagged_wrong, others), found, missed)
+
+
+def _advise(
+    noise: Interval, gain: Interval, changed: int, decided: int, unseen: int, left: int, *, n: int
+) -> tuple[Advice, str]:
+    """Return what to do with n labels, and why.
+
+    Of those that relabelling changes, `decided` rows of the sample have a decision, `unseen` rows have none,
+    and `left` labels are not verified. The labels stay as they are unless relabelling is measured to help.
+    More rows are to be reviewed only if they can matter: not if all changes have a decision, nor if the
+    expected benefit is negligible.
     """
     if not changed:
         none = f"no suggestion is certain enough to change a label; {percent(noise)} of the labels are wrong"
         return ("review", f"{none}: decide on the most suspicious rows") if noise.low > 0 else ("keep", none)
     if not unseen:
-        seen = f"all {changed:,} labels that relabelling would change are verified"
+        seen = f"all {changed:,} labels that relabelling would change have a decision"
         return ("relabel", f"relabelling helps: {seen}") if gain.value > 0 else ("keep", seen)
-    per_hundred = "{:+.0f} ({:+.0f} to {:+.0f})".format(*(100 * limit for limit in gain))
+    if decided < LEAST_DECIDED:
+        few = f"only {decided} of the {changed:,} labels that relabelling changes are decided in the sample"
+        return "review", few
+    value, low, high = (f"{100 * limit:+.0f}" for limit in gain)
+    per_hundred = f"between {low} and {high}" if np.isnan(gain.value) else f"{value} ({low} to {high})"
     measured = f"of 100 changed labels {per_hundred} more become right than wrong, measured"
-    if changed - unseen < LEAST_DECIDED:
-        return "review", f"only {changed - unseen} of the {changed:,} labels to change are decided"
     if gain.low > 0:
-        return "relabel", f"relabelling helps: {measured}; it changes {changed:,} labels"
+        return "relabel", f"relabelling helps: {measured}; it changes {left:,} labels that are not verified"
     if gain.high <= 0:
         return "keep", f"relabelling harms: {measured}"
     benefit = _expected_benefit(gain) * changed / n
@@ -252,8 +386,11 @@ def _expected_benefit(gain: Interval) -> float:
 
     Relabelling or keeping is then the better choice, and the gain is max(gain, 0): the expected value of
     perfect information (Raiffa and Schlaifer, Applied Statistical Decision Theory, 1961, chapter 4). The
-    distribution is taken as normal, with the upper limit as its 97.5 % quantile.
+    distribution is taken as normal, with the upper limit as its 97.5 % quantile; where the value is unknown,
+    the largest possible gain is returned.
     """
+    if np.isnan(gain.value):
+        return max(gain.high, 0.0)
     spread = (gain.high - gain.value) / Z
     if not spread:
         return max(gain.value, 0.0)
@@ -305,5 +442,6 @@ def _by_row(decisions: Decisions) -> dict[int, np.ndarray]:
 
 def _disagreements(decisions: Decisions) -> pd.DataFrame:
     frame = pd.DataFrame({"position": decisions.positions, "reviewer": decisions.reviewers, "y": decisions.y})
+    frame = frame[frame["y"] != UNDECIDED]
     different = frame.groupby("position")["y"].transform("nunique") > 1
     return frame[different].reset_index(drop=True)
