@@ -182,7 +182,7 @@ def evidence_table(audit: Any) -> pd.DataFrame:
             "gain per changed label": review.gain,
         }
         for name, (value, *ends) in measured.items():
-            kind, few = ("unknown", ", too few for a value") if np.isnan(value) else ("measured", "")
+            kind, few = ("unknown", ", none in some strata") if np.isnan(value) else ("measured", "")
             rows.append((name, value, *ends, kind, "" if np.isnan(ends[0]) else basis + few))
         kind, basis = "measured", f"{review.pairs:,} rows with several labels"
         if not review.pairs:

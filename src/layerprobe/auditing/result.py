@@ -234,16 +234,18 @@ class Audit:
         """Label noise of the training rows: estimated, or after a review measured.
 
         The estimated rate is the mean probability that a training label is wrong; with trusted rows beside a
-        hold-out it follows from the accuracies on both. The measured rate leaves out the labels that the
-        review corrected; it is NaN where the review measures only the interval. The matrix and the prior
-        then follow from `posterior`, whose shares of wrong labels are measured; the limits of the matrix are
-        NaN.
+        hold-out it follows from the accuracies on both. The labels that a review corrected are left out. The
+        rate is NaN where the review measures only the interval. The matrix and the prior then follow from
+        `posterior`, whose shares of wrong labels are measured; the limits of the matrix are NaN.
         """
         noise = self.findings.noise
-        if self.review is None or self.original is None or not self.review.reviewed:
+        if self.review is None or self.original is None:
             return noise
+        total, source = Interval(noise.rate, noise.low, noise.high), noise.source
+        if self.review.reviewed:
+            total, source = self.review.noise, f"{self.review.reviewed:,} reviewed rows"
         corrected = float((self.y != self.original.y).double().mean())
-        rate, low, high = (float(np.maximum(limit - corrected, 0.0)) for limit in self.review.noise)
+        rate, low, high = (float(np.maximum(limit - corrected, 0.0)) for limit in total)
         joint = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
         joint.index_add_(1, self.y, self.posterior.T)
         prior = joint.sum(1, keepdim=True)
@@ -258,7 +260,7 @@ class Audit:
             matrix_low=unknown,
             matrix_high=unknown,
             prior=(prior / prior.sum()).flatten().numpy(),
-            source=f"{self.review.reviewed:,} reviewed rows",
+            source=source,
         )
 
     @property

@@ -91,6 +91,7 @@ def _summary(audit: "Audit") -> dict[str, Any]:
     names = ("noise", "outside", "precision", "recall", "gain", "errors")
     return {
         "finding": audit.finding,
+        "evidence": audit.evidence.to_dict("records"),
         "advice": review.advice,
         "why": review.why,
         "reviewed": review.reviewed,

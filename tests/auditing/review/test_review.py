@@ -264,6 +264,10 @@ def test_decisions_outside_the_sample_change_labels_but_no_estimate(audit):
     alone = audit.apply(decisions_on(outside))
     assert alone.review.reviewed == 0
     assert alone.review.advice == "review"
+    corrected = (alone.y != audit.y).double().mean().item()
+    assert corrected > 0
+    assert alone.noise_interval == pytest.approx([max(0, one - corrected) for one in audit.noise_interval])
+    assert alone.issue_mask().sum() == round(900 * alone.noise.rate)
     assert (
         alone.issues.set_index("index").loc[outside["index"], "given_label"] == right(outside["index"])
     ).all()
@@ -410,7 +414,7 @@ def test_strata_without_decisions_leave_the_interval_only(audit):
     assert reviewed.label_finding.startswith(f"B{text[1:]} of the labels are wrong")
     evidence = reviewed.evidence.set_index("quantity")
     assert evidence["kind"][["wrong labels", "gain per changed label"]].tolist() == ["unknown", "measured"]
-    assert "too few" in evidence["basis"]["wrong labels"]
+    assert "none in some strata" in evidence["basis"]["wrong labels"]
     assert np.isnan(reviewed.noise.rate)
     assert reviewed.issue_mask().sum() == round(float((1 - reviewed.issues["label_score"]).sum()))
 
@@ -515,6 +519,7 @@ def test_label_studio_tasks_hold_the_sample_and_the_suggestions(audit, tmp_path)
     [
         (pd.DataFrame({"index": ["row 5"]}), "'label' is missing"),
         (pd.DataFrame({"index": [], "label": []}), "no decisions"),
+        (pd.DataFrame([["row 5", "ant", "ant"]], columns=["index", "label", "label"]), "two columns of one"),
         ([{"index": "row 5000", "label": "ant"}], r"no training row 'row 5000'\. Did you mean row \d+\?"),
         ([{"index": "row 5", "label": "ants"}], r"unknown label 'ants'\. Did you mean ant\?"),
         ([{"index": ["row 5"], "label": "ant"}], "simple values"),

@@ -129,6 +129,8 @@ def read_decisions(
             "decisions need the columns 'index' and 'label', and may have 'reviewer'; "
             f"{sorted(missing)[0]!r} is missing, there are {', '.join(map(repr, frame.columns)) or 'none'}"
         )
+    if not frame.columns.is_unique:
+        raise InputError(f"decisions have two columns of one name: {', '.join(map(repr, frame.columns))}")
     if frame.empty:
         raise InputError("there are no decisions: expected one row per decision")
     design = {}
@@ -162,7 +164,7 @@ def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
             raise InputError(f"decisions are a .csv or .json file, got {path.name!r}")
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise DataError(f"the decisions in {path} cannot be read: {error}") from error
+        raise DataError(f"the decisions in {path} cannot be read: {str(error).strip()}") from error
     if isinstance(data, Mapping):
         if data.get("kind") != KIND or not isinstance(data.get("decisions"), list):
             raise DataError(f"{path} is not an export of the review page: expected the kind {KIND!r}")
