@@ -598,9 +598,18 @@ class Audit:
         DataError
             If the file cannot be read.
         """
+        from layerprobe.auditing.review.page import sample_id
+
         base = self._before_review
         if not isinstance(decisions, Decisions):
-            decisions = read_decisions(decisions, base.index, base.classes, sample_size=n, sample_seed=seed)
+            decisions = read_decisions(
+                decisions,
+                base.index,
+                base.classes,
+                sample_size=n,
+                sample_seed=seed,
+                sample_id=lambda *design: sample_id(base, base._sample(*design)),
+            )
         if self.review is not None:
             decisions = self.review.decisions.followed_by(decisions)
         sample = self._sample(decisions.sample_size, decisions.sample_seed)

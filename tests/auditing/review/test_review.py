@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from layerprobe.auditing.review.decisions import KIND, NONE, OUTSIDE, Decisions
 from layerprobe.auditing.review.measuring import measure, percent
 from layerprobe.auditing.review.sampling import draw_sample
 from layerprobe.cli import main
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, InputError, LayerprobeWarning
 
 NAMES = np.array(["ant", "bee, big", "=cat"])
 X, TRUE = clusters(900, apart=2.2)
@@ -571,6 +572,22 @@ def test_wrong_file_of_decisions_is_one_line_and_nothing_is_written(
     assert message in printed.err
     assert (printed.out, printed.err.count("\n")) == ("", 1)
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_decisions_on_the_page_of_another_audit_raise_a_warning(audit, tmp_path):
+    audit.review_page(tmp_path / "review.html", most=0)
+    page = (tmp_path / "review.html").read_text(encoding="utf-8")
+    export = {
+        "kind": KIND,
+        "audit": re.search(r'"id": "(\w+)"', page)[1],
+        "sample": {"n": 100, "seed": 0},
+        "decisions": decisions_on(audit.review_sample()).to_dict("records"),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert audit.apply(export).review.reviewed == 100
+    with pytest.warns(LayerprobeWarning, match="page of another audit"):
+        audit.apply({**export, "audit": "0" * 16})
 
 
 def test_decisions_in_another_order_of_rows_measure_the_same(audit):

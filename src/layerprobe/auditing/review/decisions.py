@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.core.checks import check_count
-from layerprobe.errors import DataError, InputError, did_you_mean
+from layerprobe.errors import DataError, InputError, LayerprobeWarning, did_you_mean, warn
 
 KIND = "layerprobe.decisions.1"  # of the JSON file that the review page exports
 UNDECIDED, OUTSIDE = -1, -2  # in the place of a class index: "cannot say", "none of the classes"
@@ -91,6 +91,7 @@ def read_decisions(
     *,
     sample_size: int | None = None,
     sample_seed: int | None = None,
+    sample_id: Callable[[int, int], str] | None = None,
 ) -> Decisions:
     """Read the decisions of reviewers.
 
@@ -106,6 +107,9 @@ def read_decisions(
         Names of the classes.
     sample_size, sample_seed : int, optional
         Of the sample. By default those that the file states, or else 100 and 0.
+    sample_id : callable, optional
+        From size and seed of the sample to its name in exports of the review page. A warning says if
+        decisions were made on another sample.
 
     Returns
     -------
@@ -122,7 +126,7 @@ def read_decisions(
     if isinstance(source, str | os.PathLike):
         source, stated = _read_file(Path(source))
     if isinstance(source, Mapping) and "decisions" in source:
-        source, stated = source["decisions"], source.get("sample") or {}
+        source, stated = _of_page(source)
     frame = _to_frame(source)
     if missing := {"index", "label"} - set(frame.columns):
         raise InputError(
@@ -141,6 +145,13 @@ def read_decisions(
             raise InputError(
                 f"the decisions are on the sample with {name}={design[name]}, not {name}={value}"
             )
+    named = stated.get("audit")
+    if named and sample_id is not None and named != sample_id(int(design["n"]), int(design["seed"])):
+        warn(
+            "the decisions were made on the review page of another audit: the labels are used, but what they "
+            "measure is not that of a random sample. Decide on the page of this audit",
+            LayerprobeWarning,
+        )
     reviewers = frame.get("reviewer", pd.Series("", index=frame.index))
     return Decisions(
         _positions(frame["index"], index),
@@ -168,9 +179,15 @@ def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
     if isinstance(data, Mapping):
         if data.get("kind") != KIND or not isinstance(data.get("decisions"), list):
             raise DataError(f"{path} is not an export of the review page: expected the kind {KIND!r}")
-        sample = data.get("sample")
-        return data["decisions"], sample if isinstance(sample, Mapping) else {}
+        return _of_page(data)
     return data, {}
+
+
+def _of_page(data: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    """Return the records of an export of the review page, and n, seed and audit, as far as it states them."""
+    sample = data.get("sample")
+    stated = sample if isinstance(sample, Mapping) else {}
+    return data["decisions"], {**stated, "audit": data.get("audit")}
 
 
 def _to_frame(source: Any) -> pd.DataFrame:

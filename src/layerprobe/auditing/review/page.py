@@ -88,7 +88,7 @@ def write_review_page(
     queue += [{"row": place[int(i)], "repeat": True, "sample": True} for i in sample.repeated]
     queue += [{"row": place[int(i)], "repeat": False, "sample": False} for i in more]
     data = {
-        "id": _identity(audit, sample),
+        "id": sample_id(audit, sample),
         "sample": design,
         "classes": [str(name) for name in audit.classes],
         "none": NONE,
@@ -109,8 +109,14 @@ def write_review_page(
     )
 
 
-def _identity(audit: Any, sample: ReviewSample) -> str:
-    """Return a name for the decisions that the browser keeps: equal for equal rows, labels and sample."""
+def sample_id(audit: Any, sample: ReviewSample) -> str:
+    """Return a name for the decisions on a sample of an audit: equal for equal rows, labels and sample.
+
+    Parameters
+    ----------
+    audit : Audit
+    sample : ReviewSample
+    """
     digest = hashlib.sha256(repr([str(name) for name in audit.index]).encode("utf-8", "replace"))
     for array in (audit.y.numpy(), sample.positions, sample.repeated):
         digest.update(np.ascontiguousarray(array, np.int64).tobytes())
