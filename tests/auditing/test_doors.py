@@ -19,7 +19,6 @@ NESTED = torch.nested.nested_tensor([torch.ones(2, 3), torch.ones(3, 3)])
 QUANTISED = torch.quantize_per_tensor(X, 0.1, 0, torch.qint8)
 
 BOTH = {
-    "policy None": {"policy": None},
     "policy list": {"policy": ["noisy_holdout"]},
     "seed float": {"seed": 0.5},
     "seed text": {"seed": "0"},
@@ -54,6 +53,7 @@ BOTH = {
     "one class": {"labels": torch.zeros(60, dtype=torch.int64)},
 }
 ONLY_FEATURES = {
+    "policy None without rows": {"policy": None, "holdout": None},
     "features None": {"features": None},
     "features empty": {"features": {}},
     "features tensor": {"features": X},
@@ -87,6 +87,7 @@ ONLY_FEATURES = {
     "index unhashable": {"index": [[]] * 60},
 }
 ONLY_NETWORKS = {
+    "policy None": {"policy": None},
     "model None": {"model": None},
     "model class": {"model": nn.Linear},
     "model function": {"model": torch.relu},

@@ -164,14 +164,6 @@ def test_a_posterior_is_bayes_rule():
     torch.testing.assert_close(known.probabilities(scores), scores.exp())
 
 
-def test_grouped_views_do_not_narrow_the_interval():
-    scores, _, given = scored_rows(200, 2, 6.0, noise_matrix(2, 0.2), seed=3)
-    four, labels, groups = scores.repeat(4, 1), given.repeat(4), torch.arange(200).repeat(4) + 7
-    together = calibrate(four, labels, groups=groups).rates
-    apart = calibrate(four, labels).rates
-    assert float(together.std()) > 1.5 * float(apart.std())
-
-
 def test_class_order_does_not_change_the_result():
     scores, _, given = scored_rows(600, 3, 5.0, noise_matrix(3, 0.2, "pair"), seed=2)
     order = torch.tensor([2, 0, 1])  # new class k is old class order[k]

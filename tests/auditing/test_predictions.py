@@ -13,6 +13,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
 from layerprobe import Audit, audit, audit_features, audit_predictions
+from layerprobe.auditing.findings import depends_on_labels
 from layerprobe.cli import main
 from layerprobe.errors import InputError, LayerprobeWarning
 
@@ -178,6 +179,48 @@ def test_invalid_predictions_are_refused(values, message):
         audit_predictions(values, GIVEN)
 
 
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        (PROBABILITIES.astype(np.float16), GIVEN),
+        (1e4 * LOGITS, GIVEN),
+        ((10 * LOGITS).astype(int), GIVEN),
+        (PROBABILITIES, pd.Series(NAMES[GIVEN], dtype="string")),
+        (PROBABILITIES, GIVEN.astype(np.int8)),
+        (PROBABILITIES, torch.tensor(GIVEN).to(torch.uint8)),
+        (np.eye(K, dtype=bool)[LOGITS.argmax(1)], GIVEN),
+    ],
+    ids=["float16", "large logits", "whole logits", "strings", "int8", "uint8", "one-hot"],
+)
+def test_unusual_numbers_and_labels_give_the_flags_of_usual_ones(values, labels):
+    found = audit_predictions(values, labels)
+    assert f1_score(TRUE != GIVEN, found.issue_mask()) > 0.93
+    assert found.noise.low <= (TRUE != GIVEN).mean() <= found.noise.high
+
+
+@pytest.mark.parametrize(
+    "given",
+    [GIVEN, np.where(np.random.default_rng(0).random(N) < 0.9, 0, GIVEN)],
+    ids=["even", "one frequent"],
+)
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_predictions_that_do_not_depend_on_the_labels_flag_nothing(given, noise):
+    found = audit_predictions(noise * np.random.default_rng(1).normal(size=(N, K)), given, logits=True)
+    assert found.evidence["kind"][0] == "unknown"
+    assert found.issue_mask().sum() == 0
+    assert found.with_flags(5).issue_mask().sum() == 5
+
+
+def test_predictions_of_a_rare_class_depend_on_the_labels():
+    """They need not be better than the most frequent label."""
+    random = np.random.default_rng(0)
+    y = torch.tensor(random.random(2000) < 0.05).long()
+    p = torch.tensor(2 * y.numpy() - 1 + random.normal(size=2000)).sigmoid()
+    assert float(((p > 0.5) == y).double().mean()) < 0.9 < float((y == 0).double().mean())
+    assert depends_on_labels(torch.stack([1 - p, p], 1), y)
+    assert not depends_on_labels(torch.stack([1 - p, p], 1), y[torch.from_numpy(random.permutation(2000))])
+
+
 def test_zeros_keep_the_order_of_the_scores():
     hard = np.eye(K)[TRUE]
     found = audit_predictions(hard, GIVEN)
@@ -278,7 +321,7 @@ def test_rows_to_show_in_another_order_are_refused():
 
 
 def test_policies_belong_to_their_entry():
-    with pytest.raises(InputError, match="label_free needs features"):
+    with pytest.raises(InputError, match=r"got none, and no rows that select .*label_free needs features"):
         audit_features({"layer": LOGITS}, GIVEN)
     with pytest.raises(InputError, match="out_of_sample"):
         audit_features(LOGITS, GIVEN, policy="out_of_sample")
@@ -286,6 +329,37 @@ def test_policies_belong_to_their_entry():
         audit(torch.nn.Linear(2, 2), (torch.zeros(4, 2), [0, 1, 0, 1]), policy="label_free")
     with pytest.raises(InputError, match="expected at least 20 rows in the fifth that selects the probe"):
         audit_features(LOGITS[:50], GIVEN[:50])
+
+
+@pytest.mark.parametrize(
+    ("argument", "policy"),
+    [("holdout", "noisy_holdout"), ("trusted", "trusted"), ("test", "test_split"), ("views", "unseen_views")],
+)
+def test_other_rows_choose_the_policy(argument, policy):
+    rows, held = {"layer": LOGITS[60:]}, ({"layer": LOGITS[:60]}, TRUE[:60])
+    given = {argument: [{"layer": LOGITS[60:] + 0.1}] if argument == "views" else held, "probes": "ncm"}
+    found, named = (audit_features(rows, GIVEN[60:], **given, **more) for more in ({}, {"policy": policy}))
+    assert found.policy == policy
+    assert found.issues.equals(named.issues)
+
+
+def permuted(values, order):
+    """Columns in another order, and the labels that belong to it."""
+    return values[:, order], np.argsort(order)[GIVEN]
+
+
+@pytest.mark.parametrize("values", [LOGITS / 2, PROBABILITIES**0.5 / (PROBABILITIES**0.5).sum(1)[:, None]])
+def test_order_of_the_classes_does_not_matter(values):
+    order = np.array([2, 0, 3, 1])
+    one = audit_predictions(values, GIVEN)
+    columns, given = permuted(values, order)
+    other = audit_predictions(columns, given, class_names=range(K))
+    assert np.allclose(other.issues["label_score"], one.issues["label_score"], rtol=1e-9)
+    assert np.allclose(other.noise_interval, one.noise_interval, rtol=1e-9)
+    assert np.allclose(other.noise.matrix_low, one.noise.matrix_low[order][:, order], atol=1e-9)
+    assert np.array_equal(order[other.suggested], one.suggested)
+    one, other = (audit_features(X, y, class_names=range(K)) for X, y in ((values, GIVEN), (values, given)))
+    assert np.allclose(other.issues["label_score"], one.issues["label_score"], rtol=1e-6)
 
 
 def test_predictions_on_the_shell(tmp_path, capsys):

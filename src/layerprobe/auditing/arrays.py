@@ -184,7 +184,7 @@ def features_of_predictions(
     if class_names is None:
         present, of_present, _ = present_classes(classes, y)
         require_order(scores.argmax(1), of_present, present, classes)
-    train, order = _sort_by_content(Features.of({PREDICTIONS: scores}, None), y)
+    train, order = _sort_by_content(Features.of({PREDICTIONS: scores}, None), y, _class_order(scores, y))
     settings = {**options.settings(), "probes": [], "layers": {PREDICTIONS: K}}
     return AuditFeatures(train, {}, order, names, classes, settings)
 
@@ -213,14 +213,14 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
         X = torch.cat([torch.zeros_like(X), X], 1)
         if logits is None and float(X.min()) >= 0:
             raise InputError(
-                f"expected probabilities of the second class, between 0 and 1, got values up to "
-                f"{float(X.max()):.4g}: pass logits=True if they are logits"
+                "expected predictions (n, K), or (n,) probabilities of the second of two classes, got values "
+                f"(n,) up to {float(X.max()):.4g}: pass logits=True if they are logits of two classes"
             )
         logits = logits is None or logits
     if num_classes is not None and X.shape[1] != num_classes:
         raise InputError(f"expected predictions of {num_classes} classes per row, got {X.shape[1]}")
     if float(X.min()) < -tolerance if logits is None else logits:
-        return X.log_softmax(1)
+        return X - X.sort(1)[0].logsumexp(1, keepdim=True)  # sorted, as the order of classes is free
     sums, low, high = X.sum(1), float(X.min()), float(X.max())
     far = (sums - 1).abs() > tolerance
     if low < -tolerance or high > 1 + tolerance or far.any():
@@ -232,7 +232,13 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
         )
     zero = (X[X > 0].min() / 2).clamp(max=ZERO)
     X = torch.where(X > 0, X, zero).clamp(min=SMALLEST)
-    return (X / X.sum(1, keepdim=True)).log()
+    return (X / X.sort(1)[0].sum(1, keepdim=True)).log()
+
+
+def _class_order(scores: Tensor, y: Tensor) -> Tensor:
+    """Return an order of the classes, (K,) int64, that depends only on the contents of their columns."""
+    sums, counts = scores.sort(0)[0].sum(0), y.bincount(minlength=scores.shape[1])
+    return torch.from_numpy(np.lexsort((sums.numpy(), counts.numpy())))
 
 
 def _column_names(pred_probs: Any, class_names: Any) -> Any:
@@ -274,10 +280,19 @@ def _check_labels(source: Any, labels: Any, index: Any, n: int) -> tuple[np.ndar
     return column, names
 
 
-def _sort_by_content(features: Features, y: Tensor) -> tuple[LabelledFeatures, np.ndarray]:
-    """Return the rows in an order that depends only on their content and labels, and this order."""
-    hashes = hash_inputs({layer: features.own[layer] for layer in sorted(features.own)}, features.n)
-    order = sort_order(hashes, y)
+def _sort_by_content(
+    features: Features, y: Tensor, columns: Tensor | None = None
+) -> tuple[LabelledFeatures, np.ndarray]:
+    """Return the rows in an order that depends only on their content and labels, and this order.
+
+    `columns` (K,) is an order of the classes, if the features have one column per class.
+    """
+    outputs = {layer: features.own[layer] for layer in sorted(features.own)}
+    place = y
+    if columns is not None:
+        outputs, place = {layer: X[:, columns] for layer, X in outputs.items()}, columns.argsort()[y]
+    hashes = hash_inputs(outputs, features.n)
+    order = sort_order(hashes, place)
     rows = torch.from_numpy(order)
     return LabelledFeatures(features.take(rows), y[rows], hashes[order]), order
 

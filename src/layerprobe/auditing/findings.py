@@ -11,7 +11,7 @@ from torch import Tensor
 from layerprobe.auditing.method.calibration import Calibration
 from layerprobe.auditing.method.ensemble import ProbeEnsemble
 from layerprobe.auditing.method.noise import LEAST_ACCURACY, LEAST_AGREEMENT, NoiseEstimate, implied_accuracy
-from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval
+from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval, interval
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
@@ -293,6 +293,20 @@ def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
     flags = torch.zeros(n, dtype=torch.bool)
     flags[order[:count]] = True
     return flags
+
+
+def depends_on_labels(p: Tensor, y: Tensor) -> bool:
+    """Return whether given labels are more probable than labels that are drawn by their frequencies.
+
+    Parameters
+    ----------
+    p : Tensor (n, K)
+        Class probabilities.
+    y : Tensor (n,), int64
+        Given labels.
+    """
+    frequencies = y.bincount(minlength=p.shape[1]).to(p.dtype) / len(y)
+    return interval(p.gather(1, y[:, None]).squeeze(1) - p @ frequencies, difference=True).low > 0
 
 
 def score_text(score: float) -> str:

@@ -51,6 +51,7 @@ from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
 from layerprobe.auditing.method.policies import (
     LABEL_FREE,
     OUT_OF_SAMPLE,
+    POLICIES,
     SelectionSet,
     baseline_table,
     candidate_table,
@@ -427,9 +428,10 @@ def audit_features(
         "output" the logits of the network, which are its head.
     labels : sequence of n labels
     policy : str, optional
-        As for :func:`audit`; or "label_free", the default for one array without other rows, for features that
-        do not depend on the labels, such as embeddings of a network that was not trained on them. A random
-        fifth of the rows then selects the probe, and all rows are scored by fits without them.
+        As for :func:`audit`; the default is that of the other rows or views. Or "label_free", the default for
+        one array without other rows, for features that do not depend on the labels, such as embeddings of a
+        network that was not trained on them. A random fifth of the rows then selects the probe, and all rows
+        are scored by fits without them.
     history, flags, probes, class_names, seed, progress
         As for :func:`audit`.
     holdout, trusted, test : (features, labels), optional
@@ -462,8 +464,11 @@ def audit_features(
         given = {name: _with_layer(pair) for name, pair in given.items()}
         if policy is None and all(pair is None for pair in given.values()):
             policy = LABEL_FREE
+    if policy is None:
+        selecting = {**given, "views": views or None}
+        policy = next((name for name, one in POLICIES.items() if selecting.get(one.needs) is not None), "")
     options = AuditOptions(
-        policy=str(policy),
+        policy=policy,
         own_policy=LABEL_FREE,
         **given,
         views=views,

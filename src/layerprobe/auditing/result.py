@@ -23,6 +23,7 @@ from layerprobe.auditing.findings import (
     Findings,
     RepairedLabels,
     by_suspicion,
+    depends_on_labels,
     evidence_table,
     find_issues,
     flag,
@@ -37,7 +38,7 @@ from layerprobe.auditing.findings import (
 )
 from layerprobe.auditing.method.calibration import with_wrong_share
 from layerprobe.auditing.method.noise import NoiseEstimate
-from layerprobe.auditing.method.policies import OUT_OF_SAMPLE, Interval
+from layerprobe.auditing.method.policies import OUT_OF_SAMPLE, POLICIES, Interval
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, read_decisions
 from layerprobe.auditing.review.measuring import (
@@ -318,8 +319,13 @@ class Audit:
         share = self.noise.rate
         if np.isnan(share):  # a review measures only its interval
             share = float(self._wrong.mean())
-        if self.policy == OUT_OF_SAMPLE and self.review is None and self._noise_is_unknown:
-            share = confident_joint_rate(self.scores.softmax(1).numpy(), self.y.numpy())
+        if self.review is None and self._noise_is_unknown:
+            given = self.policy == OUT_OF_SAMPLE  # uncalibrated, as the calibration is open as well
+            p = self.scores.softmax(1).double() if given else torch.from_numpy(self.pred_probs)
+            if not depends_on_labels(p, self.y):
+                share = 0.0
+            elif POLICIES[self.policy].needs != "holdout":
+                share = confident_joint_rate(p.numpy(), self.y.numpy())
         return flag(self._wrong, self.flag_rule, share)
 
     @cached_property
@@ -449,9 +455,10 @@ class Audit:
         Parameters
         ----------
         rule : "balanced", float in (0, 1) or int
-            "balanced": as many labels as are expected to be wrong, the most suspicious first; for
-            given predictions with unknown noise, as many as confident learning counts. A float: as
-            many as have this expected precision; a warning says so if it is unknown. An int: this many.
+            "balanced": as many labels as are expected to be wrong, the most suspicious first. Where the noise
+            is unknown and there is no noisy hold-out, as many as confident learning counts in the
+            out-of-sample probabilities; none, if these do not depend on the labels. A float: as many as have
+            this expected precision; a warning says so if it is unknown. An int: this many.
 
         Raises
         ------
@@ -871,7 +878,7 @@ class Audit:
         """
         from layerprobe.auditing.review.page import write_tasks
 
-        write_tasks(self._before_review, as_path(path), self._sample(n, seed))
+        write_tasks(self._before_review, as_path(path), self._sample(n, seed), {"n": n, "seed": seed})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the audit, without the network and the rows, as one safetensors file.

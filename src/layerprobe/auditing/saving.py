@@ -310,6 +310,11 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     for name, columns in (("layers", CANDIDATE_COLUMNS), ("controls", BASELINE_COLUMNS)):
         value = getattr(findings, name)
         require(list(value.columns) == columns, name, value)
+    controls = findings.controls
+    named = all(isinstance(name, str) for name in controls["control"]) and controls["control"].is_unique
+    require(
+        named and all(one is None or np.isscalar(one) for one in controls["beaten"]), "controls", controls
+    )
     require(bool(findings.ensemble.members), "members", findings.ensemble)
     for member in findings.ensemble.members:
         d = _of_type(member.probe.n_features_in_, int, "n_features_in_")

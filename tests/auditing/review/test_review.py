@@ -515,6 +515,117 @@ def test_label_studio_tasks_hold_the_sample_and_the_suggestions(audit, tmp_path)
     assert chosen == sample["suggested_label"][:30].tolist()
 
 
+def exported(tasks, decisions):
+    """Annotated tasks, as Label Studio exports them as JSON; a decision None is a skipped task."""
+    records = []
+    for number, task in enumerate(tasks, start=1):
+        annotations = []
+        for person, label in decisions(task["data"]["index"]):
+            choice = {"choices": [label]}
+            tags = {"id": "k2", "from_name": "label", "to_name": "item", "type": "choices"}
+            other = {**tags, "from_name": "quality", "value": {"choices": ["blurred"]}}
+            annotations.append(
+                {
+                    "id": 40 + number,
+                    "completed_by": person,
+                    "result": [] if label is None else [other, {**tags, "value": choice}],
+                    "was_cancelled": label is None,
+                    "ground_truth": False,
+                    "created_at": "2026-01-05T10:03:22.211Z",
+                    "updated_at": "2026-01-05T10:03:25.800Z",
+                    "draft_created_at": None,
+                    "lead_time": 4.2,
+                    "prediction": {},
+                    "result_count": 2,
+                    "task": number,
+                    "project": 3,
+                    "parent_prediction": None,
+                    "parent_annotation": None,
+                }
+            )
+        cancelled = sum(one["was_cancelled"] for one in annotations)
+        meta = {"inner_id": number, "total_annotations": len(annotations) - cancelled, "project": 3}
+        records.append(
+            {
+                "id": number,
+                "annotations": annotations,
+                "file_upload": "tasks.json",
+                "drafts": [],
+                "predictions": [number],
+                "data": task["data"],
+                "meta": {},
+                "created_at": "2026-01-05T10:00:00.000Z",
+                "cancelled_annotations": cancelled,
+                **meta,
+            }
+        )
+    return records
+
+
+def test_annotations_of_label_studio_by_several_people(audit, tmp_path, capsys):
+    audit.label_studio_tasks(tmp_path / "tasks.json", n=60, seed=4)
+    tasks = json.loads((tmp_path / "tasks.json").read_text())
+    sample = audit.review_sample(60, seed=4)[:60]
+    names = sample["index"].tolist()
+    answer = dict(zip(names, right(names).tolist(), strict=True))
+    skipped, disputed = names[0], names[1]
+    other = next(name for name in NAMES.tolist() if name != answer[disputed])
+
+    def decisions(row):
+        if row == skipped:
+            return [(1, None), ({"id": 2, "email": "b@example.org"}, None)]
+        second = other if row == disputed else answer[row]
+        return [(1, answer[row]), ({"id": 2, "email": "b@example.org", "first_name": ""}, second)]
+
+    records = exported(tasks, decisions)
+    (tmp_path / "export.json").write_text(json.dumps(records))
+    found = audit.apply(tmp_path / "export.json").review  # the tasks state n=60 and seed=4
+    frame = pd.DataFrame(
+        [
+            {"index": row, "label": label, "reviewer": person if person == 1 else "b@example.org"}
+            for row in names
+            for person, label in decisions(row)
+            if label is not None
+        ]
+    )
+    expected = audit.apply(frame, n=60, seed=4).review
+    assert (found.reviewed, found.noise, found.gain) == (expected.reviewed, expected.noise, expected.gain)
+    assert INDEX[found.disagreements["position"].unique()].tolist() == [disputed]
+    # JSON-MIN and CSV have one line per annotation, without skipped ones
+    minimal = [
+        {
+            **record["data"],
+            "id": record["id"],
+            "annotator": one["completed_by"] if one["completed_by"] == 1 else 2,
+            "annotation_id": one["id"],
+            "lead_time": one["lead_time"],
+            "label": one["result"][1]["value"]["choices"][0],
+        }
+        for record in records
+        for one in record["annotations"]
+        if one["result"]
+    ]
+    (tmp_path / "minimal.json").write_text(json.dumps(minimal))
+    pd.DataFrame(minimal).to_csv(tmp_path / "minimal.csv", index=False)
+    for name in ("minimal.json", "minimal.csv"):
+        again = audit.apply(tmp_path / name).review
+        assert (again.reviewed, again.noise, again.gain) == (found.reviewed, found.noise, found.gain)
+        assert INDEX[again.disagreements["position"].unique()].tolist() == [disputed]
+    audit.save(tmp_path / "audit.safetensors")
+    command = ["review", str(tmp_path), "--decisions", str(tmp_path / "export.json"), "--json"]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["noise"]["value"] == pytest.approx(found.noise.value)
+    with pytest.raises(InputError, match="n=60, not n=100"):
+        audit.apply(tmp_path / "export.json", n=100)
+    other_audit = [{**one, "data": {**one["data"], "sample_audit": "0" * 16}} for one in records]
+    with pytest.warns(LayerprobeWarning, match="another audit"):
+        audit.apply(other_audit)
+    records[0]["data"] = {**records[0]["data"], "sample_n": 90}
+    records[0]["annotations"] = records[1]["annotations"]
+    with pytest.raises(InputError, match="n=60 and 90"):
+        audit.apply(records)
+
+
 @pytest.mark.parametrize(
     ("decisions", "message"),
     [

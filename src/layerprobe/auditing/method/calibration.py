@@ -194,7 +194,6 @@ def calibrate(
     scores: Tensor,
     y: Tensor,
     *,
-    groups: Tensor | None = None,
     known: tuple[float, float] | None = None,
     ranks: bool = True,
     draws: int | None = None,
@@ -208,8 +207,6 @@ def calibrate(
         Class scores of rows that the network was not trained on, comparable between rows.
     y : Tensor of shape (m,), int64
         Their given labels, 0..K-1.
-    groups : Tensor of shape (m,), int64, optional
-        Views of one row share a number; the bootstrap draws them together.
     known : (float, float), optional
         Inverse temperature and gap, if they are known, see :func:`calibrate_clean`.
     ranks : bool
@@ -241,13 +238,12 @@ def calibrate(
         if gap and likelihood <= best:
             break
         best, scale, rows, fitted = likelihood, candidate, candidates, point
-    groups = torch.arange(len(scores)) if groups is None else groups.unique(return_inverse=True)[1]
-    count = int(groups.max()) + 1
+    count = len(scores)
     generator = np.random.default_rng(seed)
     betas, matrices, rates = [], [], []
     for _ in range(draws):
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)
-        weights = torch.from_numpy(drawn).double()[groups]
+        weights = torch.from_numpy(drawn).double()
         log_beta, logits = maximise(rows, y, weights, fitted, fixed, iterations=8)
         T = logits.softmax(1)
         if isinstance(rows, _Truncated):

@@ -193,8 +193,8 @@ def estimate_noise(
     y : Tensor (n,), int64
         Given labels of the training rows.
     label_free : LabelFreeScorer or None
-        Without it and without noisy held-out rows, the noise is estimated from views and comes out too low,
-        because the network has memorised some of their labels.
+        Without it and without noisy held-out rows, the noise is estimated from `out_of_fit` and comes out too
+        low, because the network has memorised some of the labels.
     neighbours : (Tensor (p, d), Tensor (p,)), optional
         Features that do not depend on their labels, and these given labels, for HOC.
     trusted : Tensor (t,), bool, optional
@@ -224,16 +224,17 @@ def estimate_noise(
             source = f"{measurement.source} and {len(trusted):,} trusted rows"
             noise = replace(noise, rate=rate, low=low, high=high, source=source)
         return calibration, noise
-    if label_free is None and measurement.clean:
-        beta, scale = calibrate_clean(stacked, labels)
-        calibration = calibrate(out_of_fit, y, known=(beta, scale.gap), seed=seed)
-        source = f"the training rows, an underestimate: {NO_LABEL_FREE_LAYER}"
-        return calibration, _estimate(calibration, out_of_fit, y, source)
     if label_free is None:
-        groups = torch.arange(len(measurement.y)).repeat(len(scores))
-        calibration = calibrate(stacked, labels, groups=groups, seed=seed)
-        source = f"views of the training rows, uncertain: {NO_LABEL_FREE_LAYER}"
-        return calibration, _estimate(calibration, stacked, labels, source)
+        known = None
+        if measurement.clean:
+            beta, scale = calibrate_clean(stacked, labels)
+            known = beta, scale.gap
+        calibration = calibrate(out_of_fit, y, known=known, seed=seed)
+        source = f"the training rows, an underestimate: {NO_LABEL_FREE_LAYER}"
+        noise = _estimate(calibration, out_of_fit, y, source)
+        estimates = {"mixture, training rows": noise.rate}
+        noise = _spanned(noise, estimates, "mixture, training rows", out_of_fit.argmax(1) == y, K)
+        return calibration, replace(noise, high=1.0)  # any share of the labels may be memorised
     calibration, bias = label_free.bias_corrected(y, seed=seed)
     noise = _estimate(calibration, label_free.scores, y, label_free.source)
     noise = replace(noise, low=max(0.0, noise.low - bias))

@@ -148,7 +148,8 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: st
             f"policies: {offered}"
         )
     if policy not in names:
-        raise InputError(f"expected the name of a selection policy, got {policy!r}: {offered}")
+        got = repr(policy) if policy else "none, and no rows that select a layer"
+        raise InputError(f"expected the name of a selection policy, got {got}: {offered}")
     needs = POLICIES[policy].needs
     if needs == "views" and not views:
         raise InputError(

@@ -18,6 +18,8 @@ from layerprobe.errors import DataError, InputError, LayerprobeWarning, did_you_
 KIND = "layerprobe.decisions.1"  # of the JSON file that the review page exports
 UNDECIDED, OUTSIDE = -1, -2  # in the place of a class index: "cannot say", "none of the classes"
 NONE = "none of the classes"  # as a label in files; a class of this name goes first
+FROM_TASKS = ("sample_n", "sample_seed", "sample_audit")  # data of the tasks of Label Studio
+CONTROL = "label"  # name of the choices in the labelling interface of Label Studio
 MARKED = re.compile(r"'[=+\-@\t\r]")  # the apostrophe keeps a spreadsheet from evaluating the cell
 
 
@@ -100,7 +102,8 @@ def read_decisions(
     source : DataFrame, sequence of mappings, or path
         Columns "index" and "label", and possibly "reviewer". An empty label means "cannot say"; the label
         "none of the classes" is a decision, too. A path ends in .csv or .json; JSON is a list of such
-        records, the export of the review page, or the annotations of Label Studio (its JSON export).
+        records, the export of the review page, or annotations of Label Studio, whose exports as JSON,
+        JSON-MIN and CSV are read.
     index : ndarray of shape (n,)
         Names of the training rows.
     classes : ndarray of shape (K,)
@@ -137,6 +140,13 @@ def read_decisions(
         raise InputError(f"decisions have two columns of one name: {', '.join(map(repr, frame.columns))}")
     if frame.empty:
         raise InputError("there are no decisions: expected one row per decision")
+    for column in FROM_TASKS:
+        name = column.removeprefix("sample_")
+        tasks = {_text(one) for one in frame.get(column, ()) if not _empty(one)}
+        if len(tasks) > 1:
+            raise InputError(f"the decisions are on samples with {name}={' and '.join(sorted(tasks))}")
+        for one in tasks:
+            stated = {**stated, name: int(one) if name != "audit" and one.isdecimal() else one}
     design = {}
     for name, value, usual in (("n", sample_size, 100), ("seed", sample_seed, 0)):
         design[name] = stated.get(name, usual if value is None else value)
@@ -152,7 +162,8 @@ def read_decisions(
             "measure is not that of a random sample. Decide on the page of this audit",
             LayerprobeWarning,
         )
-    reviewers = frame.get("reviewer", pd.Series("", index=frame.index))
+    anonymous = frame.get("annotator", pd.Series("", index=frame.index))  # of Label Studio's JSON-MIN and CSV
+    reviewers = frame.get("reviewer", anonymous)
     return Decisions(
         _positions(frame["index"], index),
         _classes(frame["label"], frame["index"], classes),
@@ -210,21 +221,19 @@ def _of_label_studio(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
         return [record]
     decisions: list[Mapping[str, Any]] = []
     try:
+        data = {name: value for name, value in record["data"].items() if name in FROM_TASKS}
         for annotation in record["annotations"]:
             if annotation.get("was_cancelled"):
                 continue
-            chosen = [
-                choice
-                for result in annotation["result"]
-                if result.get("type") == "choices"
-                for choice in result["value"]["choices"]
-            ]
+            choices = [result for result in annotation["result"] if result.get("type") == "choices"]
+            named = [result for result in choices if result.get("from_name") == CONTROL]
+            chosen = [choice for result in named or choices for choice in result["value"]["choices"]]
             if len(chosen) > 1:
                 raise InputError(f"expected one choice per annotation, got {chosen}")
             person = annotation.get("completed_by", "")
-            person = person.get("email", "") if isinstance(person, Mapping) else person
+            person = person.get("email", person.get("id", "")) if isinstance(person, Mapping) else person
             decisions.append(
-                {"index": record["data"]["index"], "label": chosen[0] if chosen else None, "reviewer": person}
+                {**data, "index": record["data"]["index"], "label": (chosen or [None])[0], "reviewer": person}
             )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from markupsafe import Markup
 
 from layerprobe.auditing.findings import by_suspicion
 from layerprobe.auditing.report.gallery import Picture
-from layerprobe.auditing.review.decisions import NONE
+from layerprobe.auditing.review.decisions import CONTROL, NONE
 from layerprobe.auditing.review.sampling import ReviewSample
 from layerprobe.core.checks import check_count
 from layerprobe.pages import write_html
@@ -22,7 +23,7 @@ CHARACTERS = 5000  # of a text that the page shows
 VALUES = 60  # numbers of a row of a table that the page shows, the first ones
 SIDE = 256  # pixels of a picture
 MODEL_VERSION = "layerprobe"  # of the suggestions in Label Studio
-CONTROL, SUBJECT = "label", "item"  # names of the tags in its labelling interface
+SUBJECT = "item"  # name of the row in its labelling interface
 
 
 def write_review_page(
@@ -170,11 +171,12 @@ def _values(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
     return contents
 
 
-def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
+def write_tasks(audit: Any, path: str | Path, sample: ReviewSample, design: Mapping[str, int]) -> None:
     """Write the rows of a sample as tasks of Label Studio.
 
-    A task has the data `index`, `given_label`, and `text` or `image` (as a data URI). The labelling interface
-    needs `<Choices name="label" toName="item">` with one choice per class, and one "none of the classes".
+    A task has the data `index`, `given_label`, `sample_n`, `sample_seed`, `sample_audit`, and `text` or
+    `image` (as a data URI). The labelling interface needs `<Choices name="label" toName="item">` with one
+    choice per class, and one "none of the classes".
 
     Parameters
     ----------
@@ -182,18 +184,22 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
     path : path
         JSON file, replaced as a whole or not at all.
     sample : ReviewSample
+    design : mapping of str to int
+        The arguments `n` and `seed` of the sample, which the annotations then state.
 
     Raises
     ------
     DataError
         If the folder does not exist.
     """
-    rows = audit.issues.iloc[sample.positions]
+    rows, identity = audit.issues.iloc[sample.positions], sample_id(audit, sample)
     tasks = []
     row: Any
     contents = row_contents(audit, sample.positions)
     for row, content in zip(rows.itertuples(index=False), contents, strict=True):
         data: dict[str, Any] = {"index": str(row.index), "given_label": str(row.given_label)}
+        data |= {f"sample_{name}": int(value) for name, value in design.items()}
+        data["sample_audit"] = identity
         if "image" in content:
             data["image"] = f"data:image/png;base64,{content['image']}"
         elif "text" in content:
