@@ -182,8 +182,8 @@ def evidence_table(audit: Any) -> pd.DataFrame:
             "gain per changed label": review.gain,
         }
         for name, (value, *ends) in measured.items():
-            kind, few = ("unknown", ", none in some strata") if np.isnan(value) else ("measured", "")
-            rows.append((name, value, *ends, kind, "" if np.isnan(ends[0]) else basis + few))
+            kind, few = ("unknown", ", not enough for a value") if np.isnan(value) else ("measured", "")
+            rows.append((name, value, *ends, kind, "no such labels" if np.isnan(ends[0]) else basis + few))
         kind, basis = "measured", f"{review.pairs:,} rows with several labels"
         if not review.pairs:
             kind, basis = "unknown", "no row has several labels; this range is assumed"

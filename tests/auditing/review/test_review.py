@@ -116,6 +116,8 @@ def test_labels_that_relabelling_would_harm_are_kept(audit):
     assert reviewed.advice == "keep"
     assert (reviewed.relabel("verified").labels == NAMES[GIVEN]).all()
     assert reviewed.review.noise.value == 0
+    assert np.isnan(reviewed.review.recall.value)
+    assert reviewed.label_finding.endswith("these flags find an unknown share of the wrong labels.")
     harmful = reviewed.relabel()
     assert harmful.wrong_after > harmful.wrong_before
 
@@ -415,7 +417,7 @@ def test_strata_without_decisions_leave_the_interval_only(audit):
     assert reviewed.label_finding.startswith(f"B{text[1:]} of the labels are wrong")
     evidence = reviewed.evidence.set_index("quantity")
     assert evidence["kind"][["wrong labels", "gain per changed label"]].tolist() == ["unknown", "measured"]
-    assert "none in some strata" in evidence["basis"]["wrong labels"]
+    assert "not enough for a value" in evidence["basis"]["wrong labels"]
     assert np.isnan(reviewed.noise.rate)
     assert reviewed.issue_mask().sum() == round(float((1 - reviewed.issues["label_score"]).sum()))
 

@@ -112,7 +112,7 @@ class Review:
 
 def percent(interval: Interval) -> str:
     """Format a share with its interval, as "12 % (8 to 17 %)", or "between 8 and 17 %" without a value."""
-    if not np.isfinite(interval.low):
+    if np.isnan(interval.value) and not interval.high - interval.low < 1:
         return "an unknown share"
     digits = 0 if interval.high >= 0.1 else 1
     value, low, high = (f"{100 * limit:.{digits}f}" for limit in interval)
