@@ -105,7 +105,7 @@ def measured(what: str, values: np.ndarray, y: np.ndarray, true: np.ndarray, K: 
         "wrong": wrong.mean(),
         "accuracy": (p.argmax(1) == true).mean(),
         "kind": noise["kind"],
-        "noise": found.noise.rate,
+        "noise_rate": found.noise.rate,
         "noise_low": noise["low"],
         "noise_high": noise["high"],
         "noise_holds": noise["low"] - 1e-9 <= wrong.mean() <= noise["high"] + 1e-9,
@@ -208,8 +208,8 @@ def done() -> set[tuple[str, str, int]]:
 
 def add(name: str, kind: str, seed: int, found: list[dict], record: dict) -> None:
     """Append the rows of a case and its record."""
-    case = {"dataset": name, "labels": kind, "seed": seed}
-    table = pd.DataFrame([{"dataset": name, "noise": kind, "seed": seed, **one} for one in found])
+    case = {"dataset": name, "noise": kind, "seed": seed}
+    table = pd.DataFrame([{**case, **one} for one in found])
     print(case, table.drop(columns=["dataset", "noise", "seed"]).round(3).to_string(), sep="\n", flush=True)
     table.round(4).to_csv(ROWS, mode="a", header=not ROWS.exists(), index=False)
     runs = json.loads(RUNS.read_text()) if RUNS.exists() else []
@@ -223,7 +223,7 @@ def means() -> pd.DataFrame:
     rows["lead"] = rows["f1"] - rows[["f1_argmax", "f1_confident"]].max(axis=1)
     rows["short"] = rows["f1_true_number"] - rows["f1"]
     groups = rows.groupby(["dataset", "noise", "predictions"], sort=False)
-    return groups.mean(numeric_only=True).drop(columns=["seed", "rows"])
+    return groups.mean(numeric_only=True).drop(columns=["seed", "rows"]).reset_index()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Findings of an audit on the labels and on the network, flagged and repaired labels."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,12 @@ from torch import Tensor
 from layerprobe.auditing.method.calibration import Calibration
 from layerprobe.auditing.method.ensemble import ProbeEnsemble
 from layerprobe.auditing.method.noise import LEAST_ACCURACY, LEAST_AGREEMENT, NoiseEstimate, implied_accuracy
-from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval, interval
+from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
+ONE_SIDED = 1.644853626951472  # 95 % quantile of the normal distribution
 KNOWN_WIDTH = 0.15  # of an interval of the noise rate; a wider one is a range and not an estimate
 KNOWN_RATIO = 3.0  # of its ends; beyond it the number of labels to flag is open as well
 FEW = 0.02  # wrong labels; their interval is narrow, although its ends differ by a large factor
@@ -296,7 +298,7 @@ def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
 
 
 def depends_on_labels(p: Tensor, y: Tensor) -> bool:
-    """Return whether given labels are more probable than labels that are drawn by their frequencies.
+    """Return whether given labels are more probable than labels drawn by their frequencies, by a test at 5 %.
 
     Parameters
     ----------
@@ -306,7 +308,8 @@ def depends_on_labels(p: Tensor, y: Tensor) -> bool:
         Given labels.
     """
     frequencies = y.bincount(minlength=p.shape[1]).to(p.dtype) / len(y)
-    return interval(p.gather(1, y[:, None]).squeeze(1) - p @ frequencies, difference=True).low > 0
+    gain = p.gather(1, y[:, None]).squeeze(1) - p @ frequencies
+    return float(gain.mean()) > ONE_SIDED * float(gain.std()) / math.sqrt(len(y))
 
 
 def score_text(score: float) -> str:
