@@ -6,8 +6,7 @@ python results/collect.py small --root RUNS --rows-only
 
 Writes rows.csv.gz, history.csv and provenance.json from the runs in RUNS that are of the scale, and from
 them tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims and Table 1 in
-docs/results.md. Cells without a run are "not run". The figure of the number of training images also shows
-the rows on all images in results/full.
+docs/results.md. Cells without a run are "not run".
 """
 
 import argparse
@@ -75,8 +74,6 @@ def write(scale: str) -> None:
             (folder / "tables" / f"{name}.tex").unlink(missing_ok=True)
             report(made.left_out)
         if name in FIGURES:
-            if name == "training_images" and scale != "full":
-                own = Results(pd.concat([own.rows, read("full").rows], ignore_index=True), own.history)
             draw(name, own, folder / "figures" / f"{name}.png")
     table = claims_table(results.rows)
     table.to_csv(folder / "claims.csv", index=False)
