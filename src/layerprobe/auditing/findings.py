@@ -172,7 +172,7 @@ def evidence_table(audit: Any) -> pd.DataFrame:
     review, findings, noise = audit.review, audit.findings, audit.noise
     rows: list[tuple[Any, ...]] = []
     if review is not None and review.reviewed:
-        basis = f"{review.reviewed:,} reviewed rows"
+        basis = review.source
         measured = {
             "wrong labels": review.noise,
             "rows of none of the classes": review.outside,

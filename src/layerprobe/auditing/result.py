@@ -244,7 +244,7 @@ class Audit:
             return noise
         total, source = Interval(noise.rate, noise.low, noise.high), noise.source
         if self.review.reviewed:
-            total, source = self.review.noise, f"{self.review.reviewed:,} reviewed rows"
+            total, source = self.review.noise, self.review.source
         corrected = float((self.y != self.original.y).double().mean())
         rate, low, high = (float(np.maximum(limit - corrected, 0.0)) for limit in total)
         joint = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)

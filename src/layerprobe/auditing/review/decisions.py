@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +49,8 @@ class Decisions:
     def followed_by(self, later: "Decisions") -> "Decisions":
         """Return these decisions and later ones on the same sample.
 
-        Decisions that the later ones repeat, as a second export of one review does, count once. Other later
-        decisions of a named reviewer replace those of the same name on the same rows.
+        Later decisions replace those of the same reviewer on the same rows, so that a second export of one
+        review counts once. Decisions without a name count as those of one reviewer.
         """
         if (self.sample_size, self.sample_seed) != (later.sample_size, later.sample_seed):
             raise InputError(
@@ -60,13 +59,8 @@ class Decisions:
             )
         kept = np.ones(len(self), bool)
         for name in np.unique(later.reviewers):
-            mine, theirs = self.reviewers == name, later.reviewers == name
-            ours, others = (
-                Counter(zip(one.positions[rows].tolist(), one.y[rows].tolist(), strict=True))
-                for one, rows in ((self, mine), (later, theirs))
-            )
-            replaced = ours <= others if not name else np.isin(self.positions, later.positions[theirs])
-            kept &= ~(mine & replaced)
+            replaced = np.isin(self.positions, later.positions[later.reviewers == name])
+            kept &= ~((self.reviewers == name) & replaced)
         own = ("positions", "y", "reviewers")
         joined = {name: np.concatenate([getattr(self, name)[kept], getattr(later, name)]) for name in own}
         return Decisions(**joined, sample_size=self.sample_size, sample_seed=self.sample_seed)

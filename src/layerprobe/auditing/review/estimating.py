@@ -165,7 +165,8 @@ def error_rate(pairs: int, different: float) -> Interval:
     Returns
     -------
     Interval
-        The estimate is 0 where all pairs agree. The limits are quantiles of the posterior distribution.
+        The value is the mode of the posterior distribution, 0 where all pairs agree and always below .5. The
+        limits are its quantiles.
     """
     e = np.linspace(0, 0.5, 5001)[1:-1]
     differs = 2 * e * (1 - e)
@@ -174,9 +175,10 @@ def error_rate(pairs: int, different: float) -> Interval:
     )
     cumulative = np.cumsum(np.exp(log_density - log_density.max()))
     low, high = np.interp([0.025, 0.975], cumulative / cumulative[-1], e)
-    share = min(different / pairs, 0.5) if pairs else 0.0
-    value = (1 - np.sqrt(1 - 2 * share)) / 2
-    return Interval(float(value), float(min(low, value)) if different else 0.0, float(max(high, value)))
+    if not different:
+        return Interval(0.0, 0.0, float(high))
+    value = e[log_density.argmax()]
+    return Interval(float(value), float(min(low, value)), float(high))
 
 
 def correct_share(observed: Interval, errors: Interval, rows: int) -> Interval:
@@ -187,7 +189,7 @@ def correct_share(observed: Interval, errors: Interval, rows: int) -> Interval:
     observed : Interval
         Share of rows that the reviewer called wrong.
     errors : Interval
-        Probability that a decision is the opposite of the right one.
+        Probability that a decision is the opposite of the right one; below .5.
     rows : int
         Number N of all rows, decided or not. The finite population correction of `observed` also shrinks the
         variance e (1 - e) / n of the errors in n decisions, although they are no part of the population: it
@@ -195,7 +197,7 @@ def correct_share(observed: Interval, errors: Interval, rows: int) -> Interval:
     """
 
     def corrected(share: float, error: float) -> float:
-        return min(max((share - error) / (1 - 2 * error), 0.0), 1.0) if error < 0.5 else 0.5
+        return min(max((share - error) / (1 - 2 * error), 0.0), 1.0)
 
     value = corrected(observed.value, errors.value)
     likely = max(errors.value, 1 / (PRIOR + 1))

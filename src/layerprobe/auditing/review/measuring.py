@@ -61,8 +61,8 @@ class Review:
         (`relabel("confident")`); NaN if it changes none.
     errors : Interval
         Error rate of the reviewers, from rows with several labels. Without such rows its value is NaN, and
-        the limits are assumed. The other intervals include the errors: `gain` these, shares those errors by
-        which a row changes sides, for example from a right to a wrong label.
+        the limits are assumed. The other intervals include the errors: `gain` all of them, each share those
+        that matter to it. Noise is such a share: a wrong class for a wrong label is no error of the noise.
     pairs, different : int
         Rows with several labels, and how many of them have different ones.
     strata : DataFrame
@@ -73,7 +73,8 @@ class Review:
     advice : {"relabel", "keep", "review"}
         "relabel" if the gain is above zero; "keep" if it is below, or if further review can be expected to
         correct at most 0.5 % of all labels; else "review", also if relabelling changes nothing although
-        labels are wrong.
+        labels are wrong, or if more than 0.5 % of the rows belong to none of the classes and not
+        all rows are decided.
     why : str
     """
 
@@ -95,28 +96,35 @@ class Review:
     why: str
 
     @property
+    def source(self) -> str:
+        """The source of the measurements, such as "100 reviewed rows"."""
+        return f"{self.reviewed:,} reviewed {'row' if self.reviewed == 1 else 'rows'}"
+
+    @property
     def finding(self) -> str:
         """The measurements in one sentence."""
         noise = percent(self.noise)
-        found = f"{noise[0].upper()}{noise[1:]} of the labels are wrong, measured on "
-        found += f"{self.reviewed:,} reviewed {'row' if self.reviewed == 1 else 'rows'}"
+        found = f"{noise[0].upper()}{noise[1:]} of the labels are wrong, measured on {self.source}"
         if (self.decisions.y == OUTSIDE).any():
             found += f", {percent(self.outside)} of the rows belong to none of the classes"
-        if not (np.isfinite(self.precision.low) and np.isfinite(self.recall.low)):
-            return f"{found}."
-        return (
-            f"{found}; {percent(self.precision)} of the labels flagged before the review are wrong, and "
-            f"these flags find {percent(self.recall)} of the wrong labels."
-        )
+        if _is_known(self.precision):
+            found += f"; {percent(self.precision)} of the labels flagged before the review are wrong"
+            if _is_known(self.recall):
+                found += f", and these flags find {percent(self.recall)} of the wrong labels"
+        return f"{found}."
 
 
 def percent(interval: Interval) -> str:
     """Format a share with its interval, as "12 % (8 to 17 %)", or "between 8 and 17 %" without a value."""
-    if np.isnan(interval.value) and not interval.high - interval.low < 1:
+    if not _is_known(interval):
         return "an unknown share"
     digits = 0 if interval.high >= 0.1 else 1
     value, low, high = (f"{100 * limit:.{digits}f}" for limit in interval)
     return f"between {low} and {high} %" if np.isnan(interval.value) else f"{value} % ({low} to {high} %)"
+
+
+def _is_known(interval: Interval) -> bool:
+    return bool(np.isfinite(interval.value) or interval.high - interval.low < 1)
 
 
 def resolve(decisions: Decisions) -> dict[int, int]:
@@ -265,6 +273,7 @@ def measure(
     strangers = correct_share(
         rows.mean(outside, everything), disagreement(y == OUTSIDE for y in repeated), len(g)
     )
+    strangers = Interval(*(min(part, whole) for part, whole in zip(strangers, noise, strict=True)))
     gain = NOTHING
     if changed.any():
         gain = correct_gain(rows.mean(gained, changed, -1.0), errors, changed.sum())
@@ -281,6 +290,9 @@ def measure(
         seen, fixed = (np.isin(np.arange(len(g)), one) for one in (list(rows.labels), verified))
         numbers = [int(one.sum()) for one in (changed, changed[used], changed & ~seen, changed & ~fixed)]
         advice, why = _advise(noise, gain, *numbers, n=len(g))
+        if strangers.low > NEGLIGIBLE and advice == "keep":
+            advice = "keep" if seen.all() else "review"
+            why = f"{percent(strangers)} of the rows belong to none of the classes: leave them out; {why}"
     counts = np.bincount(sample.stratum[used], minlength=len(sample.names))
     sums = np.bincount(sample.stratum[used], wrong, minlength=len(sample.names))
     strata = pd.DataFrame(
@@ -365,11 +377,15 @@ def _advise(
         seen = f"all {changed:,} labels that relabelling would change have a decision"
         return ("relabel", f"relabelling helps: {seen}") if gain.value > 0 else ("keep", seen)
     if decided < LEAST_DECIDED:
-        few = f"only {decided} of the {changed:,} labels that relabelling changes are decided in the sample"
-        return "review", few
-    value, low, high = (f"{100 * limit:+.0f}" for limit in gain)
+        few, verb = f"only {decided}" if decided else "none", "are" if decided > 1 else "is"
+        return (
+            "review",
+            f"{few} of the {changed:,} labels that relabelling changes {verb} decided in the sample",
+        )
+    more, limits = ("more", gain) if gain.high > 0 else ("fewer", (-gain.value, -gain.high, -gain.low))
+    value, low, high = (f"{100 * limit:z.0f}" for limit in limits)
     per_hundred = f"between {low} and {high}" if np.isnan(gain.value) else f"{value} ({low} to {high})"
-    measured = f"of 100 changed labels {per_hundred} more become right than wrong, measured"
+    measured = f"relabelling 100 labels gives {per_hundred} {more} right labels, as measured"
     if gain.low > 0:
         return "relabel", f"relabelling helps: {measured}; it changes {left:,} labels that are not verified"
     if gain.high <= 0:
