@@ -23,6 +23,7 @@ from layerprobe.auditing.findings import (
 )
 from layerprobe.auditing.method.calibration import Calibration
 from layerprobe.auditing.method.ensemble import Candidate, EnsembleMember, ProbeEnsemble
+from layerprobe.auditing.method.noise import NO_LABEL_FREE_LAYER
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.errors import InputError
 
@@ -31,14 +32,20 @@ CONTROLS = {"head": 0.5, "head, averaged over views": 0.55, "raw input": 0.6, "e
 
 
 def findings(
-    controls=CONTROLS, own=0.7, noise=(0.3, 0.25, 0.35), gain=(0.2, 0.1, 0.3), incomparable=(), head_fit=0.9
+    controls=CONTROLS,
+    own=0.7,
+    noise=(0.3, 0.25, 0.35),
+    gain=(0.2, 0.1, 0.3),
+    incomparable=(),
+    head_fit=0.9,
+    source="the held-out rows",
 ):
     members = [EnsembleMember(Candidate(f"fc{i}", "ridge", 0.1), None) for i in (1, 2)]
     table = pd.DataFrame({"control": [*controls, "decoder"], "criterion": [*controls.values(), own]})
     table["beaten"] = [*(None if name in incomparable else own > c for name, c in controls.items()), False]
     return SimpleNamespace(
         ensemble=ProbeEnsemble(tuple(members)),
-        noise=SimpleNamespace(rate=noise[0], low=noise[1], high=noise[2]),
+        noise=SimpleNamespace(rate=noise[0], low=noise[1], high=noise[2], source=source),
         criterion=Interval(own, own - 0.02, own + 0.02),
         gain=None if gain is None else Interval(*gain),
         head_fit=head_fit,
@@ -108,11 +115,16 @@ def test_noise_is_known_if_its_interval_is_narrow():
         assert "the bounds are far apart" in why_noise_is_unknown(found, found.noise, 10)
     certain = findings(own=0.99, noise=(0.0002, 0.0, 0.0004))
     assert "far apart" not in why_noise_is_unknown(certain, certain.noise, 10)
-    assert said(certain).startswith("Between 0.0% and 0.0% of the labels are wrong, a closer estimate is not")
-    assert "few labels are wrong" in said(certain)
+    assert said(certain).startswith("Fewer than 0.05% of the labels are wrong, a closer estimate is not")
+    assert "distinguish few wrong labels from ambiguous rows" in said(certain)
     weak = findings(own=0.5, noise=(0.3, 0.0, 0.5))
     assert "predict about 70% of the right labels" in why_noise_is_unknown(weak, weak.noise, 10)
     assert said(weak).startswith("Between 0% and 50% of the labels are wrong")
+    open_above = findings(noise=(0.2, 0.14, 1.0), source=f"the training rows: {NO_LABEL_FREE_LAYER}")
+    assert said(open_above) == (
+        "At least 14% of the labels are wrong, a closer estimate is not possible: no layer is known to be "
+        "independent of the labels."
+    )
 
 
 def posterior(scores, given, beta, T):

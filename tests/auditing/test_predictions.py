@@ -221,6 +221,15 @@ def test_predictions_of_a_rare_class_depend_on_the_labels():
     assert not depends_on_labels(torch.stack([1 - p, p], 1), y[torch.from_numpy(random.permutation(2000))])
 
 
+def test_dependence_on_the_labels_is_one_sided():
+    """Of two classes with more than half of the labels wrong, right predictions contradict the labels."""
+    true = np.random.default_rng(0).integers(0, 2, 2000)
+    p = torch.nn.functional.one_hot(torch.from_numpy(true), 2).double()
+    wrong = np.random.default_rng(1).random(2000)
+    assert depends_on_labels(p, torch.from_numpy(np.where(wrong < 0.35, 1 - true, true)))
+    assert not depends_on_labels(p, torch.from_numpy(np.where(wrong < 0.65, 1 - true, true)))
+
+
 def test_zeros_keep_the_order_of_the_scores():
     hard = np.eye(K)[TRUE]
     found = audit_predictions(hard, GIVEN)

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from layerprobe.auditing.method.calibration import Calibration
 from layerprobe.auditing.method.ensemble import ProbeEnsemble
-from layerprobe.auditing.method.noise import LEAST_ACCURACY, LEAST_AGREEMENT, NoiseEstimate, implied_accuracy
+from layerprobe.auditing.method.noise import (
+    LEAST_ACCURACY,
+    LEAST_AGREEMENT,
+    NO_LABEL_FREE_LAYER,
+    NoiseEstimate,
+    implied_accuracy,
+)
 from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE
 from layerprobe.core.checks import check_number
@@ -81,6 +87,8 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
         return "the features do not separate the classes"
     if noise.high - noise.low <= KNOWN_WIDTH and noise.high <= KNOWN_RATIO * noise.low:
         return ""
+    if NO_LABEL_FREE_LAYER in noise.source:
+        return "no layer is known to be independent of the labels"
     accuracy = implied_accuracy(findings.criterion.value, noise.rate, K)
     if accuracy < LEAST_ACCURACY:
         return (
@@ -93,7 +101,7 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
             "noise looks like a weak decoder"
         )
     if noise.high <= FEW:
-        return "few labels are wrong, and only verified labels can distinguish them from ambiguous rows"
+        return "only verified labels can distinguish few wrong labels from ambiguous rows"
     return "the bounds are far apart, and only verified labels can distinguish noise from ambiguity"
 
 
@@ -128,8 +136,12 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
     """
     if reason := why_noise_is_unknown(findings, noise, K):
         digits = 0 if noise.high >= 0.1 else 1
-        between = f"Between {noise.low:.{digits}%} and {noise.high:.{digits}%} of the labels are wrong"
-        return f"{between}, a closer estimate is not possible: {reason}."
+        share = f"Between {noise.low:.{digits}%} and {noise.high:.{digits}%}"
+        if noise.high < 0.0005:
+            share = "Fewer than 0.05%"
+        elif noise.high == 1:
+            share = f"At least {noise.low:.0%}"
+        return f"{share} of the labels are wrong, a closer estimate is not possible: {reason}."
     return (
         f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%}), an estimate "
         f"that takes ambiguous rows for wrong labels; {flagged:,} "
@@ -186,7 +198,8 @@ def evidence_table(audit: Any) -> pd.DataFrame:
         for name, (value, *ends) in measured.items():
             kind, few = ("unknown", ", not enough for a value") if np.isnan(value) else ("measured", "")
             rows.append((name, value, *ends, kind, "no such labels" if np.isnan(ends[0]) else basis + few))
-        kind, basis = "measured", f"{review.pairs:,} rows with several labels"
+        rows_are = "row" if review.pairs == 1 else "rows"
+        kind, basis = "measured", f"{review.pairs:,} {rows_are} with several labels"
         if not review.pairs:
             kind, basis = "unknown", "no row has several labels; this range is assumed"
         rows.append(("errors of the reviewers", *review.errors, kind, basis))
@@ -299,6 +312,9 @@ def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
 
 def depends_on_labels(p: Tensor, y: Tensor) -> bool:
     """Return whether given labels are more probable than labels drawn by their frequencies, by a test at 5 %.
+
+    The test is one-sided: labels that are less probable, as those of two classes of which more than half are
+    wrong, count as not dependent.
 
     Parameters
     ----------

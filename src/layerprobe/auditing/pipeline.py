@@ -425,7 +425,8 @@ def audit_features(
     ----------
     features : array (n, d), or mapping of str to array (n, d)
         One embedding, or the outputs of each layer. "input" is the raw input, which is a baseline, and
-        "output" the logits of the network, which are its head.
+        "output" the logits of the network, which are its head. With `trusted`, the noise can be estimated
+        only from "input": an embedding that does not depend on the labels may be given under this name.
     labels : sequence of n labels
     policy : str, optional
         As for :func:`audit`; the default is that of the other rows or views. Or "label_free", the default for

@@ -316,16 +316,19 @@ class Audit:
     @default_settings()
     def _flags(self) -> Tensor:
         """Flags of the given labels, (n,) bool."""
-        share = self.noise.rate
+        base, share = self._before_review, self.noise.rate
         if np.isnan(share):  # a review measures only its interval
             share = float(self._wrong.mean())
-        if self.review is None and self._noise_is_unknown:
+        measured = self.review is not None and not np.isnan(self.review.noise.value)
+        if not measured and base._noise_is_unknown:
             given = self.policy == OUT_OF_SAMPLE  # uncalibrated, as the calibration is open as well
             p = self.scores.softmax(1).double() if given else torch.from_numpy(self.pred_probs)
-            if not depends_on_labels(p, self.y):
-                share = 0.0
+            known = float(self.outside.double().mean())  # wrong labels that no correction removes
+            corrected = float((self.y != base.y).double().mean())
+            if not depends_on_labels(p, base.y):
+                share = known
             elif POLICIES[self.policy].needs != "holdout":
-                share = confident_joint_rate(p.numpy(), self.y.numpy())
+                share = max(confident_joint_rate(p.numpy(), base.y.numpy()) - corrected, known)
         return flag(self._wrong, self.flag_rule, share)
 
     @cached_property

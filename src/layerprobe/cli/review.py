@@ -56,6 +56,9 @@ def add_review(app: Commands) -> None:
         design = {"n": n, "seed": seed}
         for path in decisions:
             audit = audit.apply(path, **design)
+        if audit.review is not None:
+            made = audit.review.decisions
+            design = {"n": made.sample_size, "seed": made.sample_seed}
         if tasks_out is not None:
             audit.label_studio_tasks(tasks_out, **{k: v for k, v in design.items() if v is not None})
         if labels_out is not None:

@@ -270,8 +270,11 @@
       const text = value === null ? "" : String(value);
       return `"${(FORMULA.test(text) ? "'" : "") + text.replaceAll('"', '""')}"`;
     };
-    const lines = exported().map((one) => [one.index, one.label, one.reviewer, one.repeat].map(cell).join(","));
-    download("decisions.csv", ["index,label,reviewer,repeat", ...lines, ""].join("\n"), "text/csv");
+    const sample = [data.sample.n, data.sample.seed, data.id];
+    const lines = exported().map(
+      (one) => [one.index, one.label, one.reviewer, one.repeat, ...sample].map(cell).join(","));
+    const header = "index,label,reviewer,repeat,sample_n,sample_seed,sample_audit";
+    download("decisions.csv", [header, ...lines, ""].join("\n"), "text/csv");
   }
   function parseCsv(text) {
     const lines = [];

@@ -11,6 +11,7 @@ import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import Audit, audit_features, audit_predictions
+from layerprobe.auditing.report.page import _tiles
 from layerprobe.auditing.review.decisions import KIND, NONE, OUTSIDE, Decisions
 from layerprobe.auditing.review.measuring import measure, percent
 from layerprobe.auditing.review.sampling import draw_sample
@@ -279,6 +280,39 @@ def test_labels_are_kept_where_relabelling_is_expected_to_correct_a_negligible_s
         assert stated == pytest.approx(100 * expected, abs=0.06)
 
 
+@pytest.mark.parametrize("decided", ["cannot say", "three rows", "outside the sample"])
+def test_review_without_a_value_of_the_noise_flags_no_unrelated_labels(decided):
+    """Predictions that do not depend on the labels flag nothing, whatever the decisions."""
+    random = np.random.default_rng(0)
+    given = random.integers(0, 3, 600)
+    found = audit_predictions(random.dirichlet(np.full(3, 2.0), 600), given)
+    sample = found.review_sample()
+    decisions = sample.assign(label=sample["given_label"])
+    if decided == "cannot say":
+        decisions["label"] = ""
+    elif decided == "three rows":
+        decisions = decisions[:3]
+    else:
+        others = found.issues[~found.issues["index"].isin(sample["index"])][:5]
+        decisions = others.assign(label=others["given_label"])
+    reviewed = found.apply(decisions[["index", "label"]])
+    assert found.issue_mask().sum() == reviewed.issue_mask().sum() == 0
+    assert np.isnan(reviewed.review.noise.value)
+    none = found.apply(decisions[["index"]][:2].assign(label=NONE))
+    assert none.issue_mask().sum() == 2
+
+
+def test_report_after_a_review_shows_the_share_that_is_left(audit):
+    reviewed = audit.apply(decisions_on(audit.review_sample()))
+    value, low, high = reviewed.noise_interval
+    before = reviewed.review.noise.value
+    assert value < before
+    assert _tiles(reviewed)["wrong labels that are left, measured"] == (
+        f"{100 * value:.1f} %",
+        f"{100 * low:.1f} to {100 * high:.1f}; {100 * before:.1f} % before the review",
+    )
+
+
 def test_few_decisions_give_the_advice_to_review(audit):
     sample = audit.review_sample()[:3]
     review = audit.apply(decisions_on(sample)).review
@@ -300,7 +334,7 @@ def test_decisions_outside_the_sample_change_labels_but_no_estimate(audit):
     corrected = (alone.y != audit.y).double().mean().item()
     assert corrected > 0
     assert alone.noise_interval == pytest.approx([max(0, one - corrected) for one in audit.noise_interval])
-    assert alone.issue_mask().sum() == round(900 * alone.noise.rate)
+    assert alone.issue_mask().sum() == pytest.approx(audit.issue_mask().sum() - 900 * corrected, abs=1)
     assert (
         alone.issues.set_index("index").loc[outside["index"], "given_label"] == right(outside["index"])
     ).all()
@@ -753,6 +787,10 @@ def test_reviewed_audit_is_saved_and_loaded(audit, tmp_path):
     reviewed = audit.apply(decisions_on(audit.review_sample(50, seed=3)), n=50, seed=3)
     reviewed.save(tmp_path / "a.safetensors")
     loaded = Audit.load(tmp_path / "a.safetensors")
+    tasks = tmp_path / "tasks.json"
+    assert main(["review", str(tmp_path / "a.safetensors"), "--tasks-out", str(tasks)]) == 0
+    stated = json.loads(tasks.read_text())[0]["data"]
+    assert (stated["sample_n"], stated["sample_seed"]) == (50, 3)
     assert loaded.review.noise == reviewed.review.noise
     pd.testing.assert_frame_equal(loaded.issues, reviewed.issues)
     with pytest.raises(InputError, match="decisions on one sample only"):

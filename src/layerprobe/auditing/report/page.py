@@ -67,14 +67,20 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
 def _tiles(audit: Any) -> dict[str, tuple[str, str]]:
     """Return the main numbers: name, value and note."""
     flagged = int(audit.issues["is_label_issue"].sum())
-    evidence = audit.evidence
-    rate, low, high, kind = evidence.iloc[0][["value", "low", "high", "kind"]]
-    flags = evidence.set_index("quantity").loc["flagged labels that are wrong"]
+    evidence = audit.evidence.set_index("quantity")
+    name, before = "wrong labels", ""
+    if "wrong labels that are left" in evidence.index:  # the labels that the other tiles are about
+        name, before = (
+            "wrong labels that are left",
+            f"; {percent(audit.review.noise.value)} before the review",
+        )
+    rate, low, high, kind = evidence.loc[name, ["value", "low", "high", "kind"]]
+    flags = evidence.loc["flagged labels that are wrong"]
     precision, least, most, precision_kind = flags[["value", "low", "high", "kind"]]
     note = precision_kind if pd.isna(least) else f"{precision_kind}, {_interval(least, most)}"
     return {
         "rows": (f"{audit.n:,}", f"{len(audit.classes):,} classes"),
-        f"wrong labels, {kind}": (percent(rate), _interval(low, high)),
+        f"{name}, {kind}": (percent(rate), _interval(low, high) + before),
         "flagged labels": (f"{flagged:,}", f"{percent(flagged / audit.n)} of the rows"),
         "flags that are right": (percent(precision), note),
     }
