@@ -11,7 +11,6 @@ import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import Audit, audit_features, audit_predictions
-from layerprobe.auditing.report.page import _tiles
 from layerprobe.auditing.review.decisions import KIND, NONE, OUTSIDE, Decisions
 from layerprobe.auditing.review.measuring import measure, percent
 from layerprobe.auditing.review.sampling import draw_sample
@@ -302,15 +301,17 @@ def test_review_without_a_value_of_the_noise_flags_no_unrelated_labels(decided):
     assert none.issue_mask().sum() == 2
 
 
-def test_report_after_a_review_shows_the_share_that_is_left(audit):
+def test_report_after_a_review_shows_the_share_that_is_left(audit, tmp_path):
     reviewed = audit.apply(decisions_on(audit.review_sample()))
     value, low, high = reviewed.noise_interval
     before = reviewed.review.noise.value
     assert value < before
-    assert _tiles(reviewed)["wrong labels that are left, measured"] == (
-        f"{100 * value:.1f} %",
-        f"{100 * low:.1f} to {100 * high:.1f}; {100 * before:.1f} % before the review",
+    reviewed.report(tmp_path / "audit.html")
+    tile = (
+        f"<dt>wrong labels that are left, measured</dt><dd>{100 * value:.1f} %<small>{100 * low:.1f} to "
+        f"{100 * high:.1f}; {100 * before:.1f} % before the review</small>"
     )
+    assert tile in (tmp_path / "audit.html").read_text("utf-8")
 
 
 def test_few_decisions_give_the_advice_to_review(audit):

@@ -70,10 +70,9 @@ def _tiles(audit: Any) -> dict[str, tuple[str, str]]:
     evidence = audit.evidence.set_index("quantity")
     name, before = "wrong labels", ""
     if "wrong labels that are left" in evidence.index:  # the labels that the other tiles are about
-        name, before = (
-            "wrong labels that are left",
-            f"; {percent(audit.review.noise.value)} before the review",
-        )
+        name = "wrong labels that are left"
+        if pd.notna(known := audit.review.noise.value):
+            before = f"; {percent(known)} before the review"
     rate, low, high, kind = evidence.loc[name, ["value", "low", "high", "kind"]]
     flags = evidence.loc["flagged labels that are wrong"]
     precision, least, most, precision_kind = flags[["value", "low", "high", "kind"]]
