@@ -222,7 +222,7 @@ def test_predictions_of_a_rare_class_depend_on_the_labels():
 
 
 def test_dependence_on_the_labels_is_one_sided():
-    """Of two classes with more than half of the labels wrong, right predictions contradict the labels."""
+    """With two classes and 65 % wrong labels, correct predictions disagree with most of the labels."""
     true = np.random.default_rng(0).integers(0, 2, 2000)
     p = torch.nn.functional.one_hot(torch.from_numpy(true), 2).double()
     wrong = np.random.default_rng(1).random(2000)

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
 from scipy.stats import norm
 
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.estimating import (
+    PRIOR,
     correct_gain,
     correct_share,
     error_rate,
@@ -57,10 +59,15 @@ def test_share_of_sum_is_monotone_in_both_parts():
 
 
 def test_error_rate_follows_from_repeated_decisions():
-    none, some = error_rate(10, 0), error_rate(1000, 2 * 1000 * 0.1 * 0.9)
+    def log_density(e):  # of 180 different pairs among 1,000, and of the prior
+        return 180 * np.log(2 * e * (1 - e)) + 820 * np.log(1 - 2 * e * (1 - e)) + (PRIOR - 1) * np.log(1 - e)
+
+    none, some = error_rate(10, 0), error_rate(1000, 180)
     assert none.value == none.low == 0
     assert 0.02 < none.high < 0.1
-    assert some.value == pytest.approx(0.1, abs=0.003)  # the prior has the weight of about 30 rows
+    mode = minimize_scalar(lambda e: -log_density(e), bounds=(0.01, 0.49), method="bounded").x
+    assert some.value == pytest.approx(mode, abs=1e-4)
+    assert some.value == pytest.approx(0.1, abs=0.003)
     assert some.low < 0.1 < some.high < 0.13
     assert error_rate(0, 0).high < 0.15
 

@@ -12,6 +12,7 @@ import torch
 from auditing.planted import clusters, corrupted
 from layerprobe import Audit, audit_features, audit_predictions
 from layerprobe.auditing.review.decisions import KIND, NONE, OUTSIDE, Decisions
+from layerprobe.auditing.review.estimating import error_rate
 from layerprobe.auditing.review.measuring import measure, percent
 from layerprobe.auditing.review.sampling import draw_sample
 from layerprobe.cli import main
@@ -184,7 +185,7 @@ def test_rows_of_none_of_the_classes_are_not_advised_to_be_kept(audit):
 
 
 def test_share_of_none_of_the_classes_is_at_most_the_noise(audit):
-    """Of three rows with two labels one is disputed, but not whether it belongs to a class."""
+    """Three rows are decided twice. For one of them the two decisions are different classes."""
     sample = audit.review_sample()
     decisions = decisions_on(sample[~sample["repeat"]])
     decisions.loc[40:, "label"] = NONE
@@ -444,7 +445,7 @@ def test_share_of_none_of_the_classes_does_not_depend_on_errors_elsewhere():
     review = two_reviewers(first, second, given)
     assert review.outside.value == pytest.approx(0.1)
     assert review.outside.low <= 0.1 <= review.outside.high < 0.13
-    assert review.errors.value == pytest.approx((1 - np.sqrt(1 - 2 * 0.2)) / 2, abs=0.012)  # the prior
+    assert review.errors == error_rate(200, 40)
 
 
 def test_disagreement_about_the_right_class_of_a_wrong_label_is_no_error_of_the_noise():
