@@ -282,12 +282,18 @@ def arguments(function, owner):
     return [arg.arg for arg in every][1 if owner and not static else 0 :]
 
 
+def is_command(function):
+    """Return whether a function is a command of the shell: its arguments are options."""
+    return "readable_options" in map(ast.unparse, function.decorator_list)
+
+
 def many_arguments():
     return [
         at(path, function, f"{function.name}: {len(names)} arguments")
         for path, function, owner in functions()
         if len(names := arguments(function, owner)) > 8
         and function.name not in MANY_ARGUMENTS
+        and not is_command(function)
         and not (function.name == "__init__" and path.parent.name == "probes")
     ]
 
@@ -298,7 +304,8 @@ def many_arguments():
 def without_parameters():
     """Return the public functions of two or more arguments whose docstring does not describe them.
 
-    A method that overrides one of a base class in the package inherits its description.
+    A method that overrides one of a base class in the package inherits its description. A command of the
+    shell describes its options below "Args:".
     """
     described = defaultdict(set)  # class: methods described there
     bases = {node.name: [ast.unparse(base) for base in node.bases] for _, node in public_classes()}
@@ -306,7 +313,8 @@ def without_parameters():
     for path, function, owner in functions():
         if function.name.startswith("_") or (owner and owner.name.startswith("_")):
             continue
-        if "Parameters\n" in (ast.get_docstring(function) or ""):
+        heading = "Args:\n" if is_command(function) else "Parameters\n"
+        if heading in (ast.get_docstring(function) or ""):
             described[owner.name if owner else None].add(function.name)
         elif len(arguments(function, owner)) > 1 and "overload" not in map(
             ast.unparse, function.decorator_list

@@ -12,8 +12,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, arg
 
-from layerprobe.cli.audit import add_audit
-from layerprobe.cli.commands import COMPLETION, Commands, wrapped
+from layerprobe.cli import paper
+from layerprobe.cli.audit import audit_labels
+from layerprobe.cli.commands import COMPLETION, Commands, readable_options, wrapped
 from layerprobe.cli.jobs import refuse_alone
 from layerprobe.cli.output import (
     Termination,
@@ -23,10 +24,9 @@ from layerprobe.cli.output import (
     sigterm_ends,
     warnings_in_one_line,
 )
-from layerprobe.cli.paper import add_paper
-from layerprobe.cli.probe import add_probe
-from layerprobe.cli.reproduce import add_reproduce
-from layerprobe.cli.review import add_review
+from layerprobe.cli.probe import probe_layers
+from layerprobe.cli.reproduce import reproduce_results
+from layerprobe.cli.review import measure_review
 from layerprobe.cli.user_code import user_error, user_line
 from layerprobe.errors import LayerprobeError
 from layerprobe.utils.terminal import say
@@ -113,67 +113,70 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
+@readable_options
+def demo(
+    *,
+    corruption: float = 0.6,
+    seeds: int = 3,
+    variance: float = 0.99,
+    out: Path = Path("demo"),
+    json: bool = False,
+) -> None:
+    """Train networks on noisy labels and probe every layer.
+
+    MLPs memorise handwritten digits, a part of whose training labels is redrawn at random. Then MASC and all
+    other probes are fitted on each layer, with the noisy and with the true labels. Needs no download and less
+    than a minute on two cores. The labels of the first network are also audited, without the true ones.
+    Writes rows.csv, history.csv, figure.png, figure.svg, report.html and run.json, and audit.html and
+    review.html of the audit.
+
+    Args:
+        corruption: Probability in [0, 1] that a training label is redrawn from all ten classes.
+        seeds: Number of networks. Each has its own noise, initial weights and batch order.
+        variance: Share in (0, 1] of the variance of each class that the subspaces of MASC keep.
+        out: Folder for the results. Only the files named above are replaced in it.
+        json: Print the results as JSON on stdout, and nothing else there.
+    """
+    from layerprobe.demo import Spec, run_demo
+
+    result = run_demo(Spec(corruption, seeds, variance), out)
+    if json:
+        say(jsonlib.dumps(result.summary(), indent=2))
+    else:
+        result.show(out)
+
+
+@readable_options
+def fetch_data(
+    name: Annotated[str, Positional, arg(metavar="NAME")],
+    root: Annotated[Path | None, arg(metavar="FOLDER")] = None,
+) -> None:
+    """Download a data set and verify its checksums.
+
+    Verified files are not downloaded again.
+
+    Args:
+        name: mnist, fashion-mnist, cifar-10, cifar-100 or tiny-imagenet.
+        root: Folder of all data sets. Without it: LAYERPROBE_DATA, or else the cache folder of the user.
+    """
+    from layerprobe.data import fetch
+    from layerprobe.utils.files import require_folder
+
+    if root is not None:
+        require_folder(root)
+    say(fetch(name, root, progress=True))
+
+
 def _commands(*, brief: bool = False) -> Commands:
-    """Return every command; their signatures and docstrings are their help."""
+    """Return every command; the signature and docstring of its function are its help."""
     app = Commands(brief=brief)
-
-    @app.command
-    def demo(
-        *,
-        corruption: float = 0.6,
-        seeds: int = 3,
-        variance: float = 0.99,
-        out: Path = Path("demo"),
-        json: bool = False,
-    ) -> None:
-        """Train networks on noisy labels and probe every layer.
-
-        MLPs memorise handwritten digits, a part of whose training labels is redrawn at random. Then MASC and
-        all other probes are fitted on each layer, with the noisy and with the true labels. Needs no download
-        and less than a minute on two cores. The labels of the first network are also audited, without the
-        true ones. Writes rows.csv, history.csv, figure.png, figure.svg, report.html and run.json, and
-        audit.html and review.html of the audit.
-
-        Args:
-            corruption: Probability in [0, 1] that a training label is redrawn from all ten classes.
-            seeds: Number of networks. Each has its own noise, initial weights and batch order.
-            variance: Share in (0, 1] of the variance of each class that the subspaces of MASC keep.
-            out: Folder for the results. Only the files named above are replaced in it.
-            json: Print the results as JSON on stdout, and nothing else there.
-        """
-        from layerprobe.demo import Spec, run_demo
-
-        result = run_demo(Spec(corruption, seeds, variance), out)
-        if json:
-            say(jsonlib.dumps(result.summary(), indent=2))
-        else:
-            result.show(out)
-
-    add_audit(app)
-    add_review(app)
-    add_probe(app)
-    data = app.group("data", "Download data sets.")
-
-    @data.command
-    def fetch(
-        name: Annotated[str, Positional, arg(metavar="NAME")],
-        root: Annotated[Path | None, arg(metavar="FOLDER")] = None,
-    ) -> None:
-        """Download a data set and verify its checksums.
-
-        Verified files are not downloaded again.
-
-        Args:
-            name: mnist, fashion-mnist, cifar-10, cifar-100 or tiny-imagenet.
-            root: Folder of all data sets. Without it: LAYERPROBE_DATA, or else the cache folder of the user.
-        """
-        from layerprobe.data import fetch
-        from layerprobe.utils.files import require_folder
-
-        if root is not None:
-            require_folder(root)
-        say(fetch(name, root, progress=True))
-
-    add_paper(app)
-    add_reproduce(app)
+    app.add("demo", demo)
+    app.add("audit", audit_labels)
+    app.add("review", measure_review)
+    app.add("probe", probe_layers)
+    app.group("data", "Download data sets.").add("fetch", fetch_data)
+    group = app.group("paper", "Networks, tables and figures of the paper.")
+    for function in (paper.train, paper.status, paper.analyse, paper.tables, paper.figures):
+        group.add(function.__name__, function)
+    app.add("reproduce", reproduce_results)
     return app

@@ -46,21 +46,29 @@ class Commands(SubcommandApp):
         """
         inner = Commands(brief=self.brief)
         self.entries[name] = inner
-        super().command(inner, name=name, help=purpose)
+        self.command(inner, name=name, help=purpose)
         return inner
 
-    def command(self, func: Any) -> Any:  # type: ignore[override]
-        """Add a function; its signature and docstring are the help of the command."""
-        self.entries[func.__name__.replace("_", "-")] = readable_options(func)
+    def add(self, name: str, func: Callable[..., None]) -> None:
+        """Add a command, a function of `readable_options`; its signature and docstring are the help.
+
+        Parameters
+        ----------
+        name : str
+        func : callable
+        """
+        self.entries[name] = func
 
         @functools.wraps(func)
         def later(*args: Any, **kwargs: Any) -> Callable[[], None]:
             return functools.partial(func, *args, **kwargs)
 
-        later.__doc__ = re.sub(r"\n {8,}", " ", inspect.cleandoc(func.__doc__))  # tyro keeps some line breaks
+        later.__doc__ = re.sub(
+            r"\n {8,}", " ", inspect.cleandoc(func.__doc__ or "")
+        )  # tyro keeps some line breaks
         later.__signature__ = inspect.signature(func)  # type: ignore[attr-defined]
         del later.__wrapped__  # its docstring has the line breaks
-        return super().command(help=later.__doc__.partition("\n")[0] if self.brief else None)(later)
+        self.command(name=name, help=later.__doc__.partition("\n")[0] if self.brief else None)(later)
 
     def named(self, words: Sequence[str]) -> "tuple[list[str], Callable[..., None] | Commands]":
         """Return the words of a call that name a command or a group, and this command or group."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from layerprobe.cli.commands import Commands, readable_options
+from layerprobe.cli.commands import readable_options
 from layerprobe.cli.jobs import Workers, one_job
 from layerprobe.cli.output import print_error
 from layerprobe.errors import InputError
@@ -98,231 +98,228 @@ class Grid:
         return list(dict.fromkeys(RunSpec.of(*cell, **changes) for cell in every))
 
 
-def add_paper(app: Commands) -> None:
-    """Add the commands to the application; signatures and docstrings are the help texts."""
-    paper = app.group("paper", "Networks, tables and figures of the paper.")
+@readable_options
+def train(
+    grid: Annotated[Grid, arg(name="")],
+    workers: Annotated[Workers, arg(name="")],
+    *,
+    stacked: bool = False,
+    separate: bool = False,
+    checkpoints: bool = False,
+    dry_run: bool = False,
+    json: bool = False,
+) -> None:
+    """Train networks on corrupted labels, several at a time.
 
-    @paper.command
-    def train(
-        grid: Annotated[Grid, arg(name="")],
-        workers: Annotated[Workers, arg(name="")],
-        *,
-        stacked: bool = False,
-        separate: bool = False,
-        checkpoints: bool = False,
-        dry_run: bool = False,
-        json: bool = False,
-    ) -> None:
-        """Train networks on corrupted labels, several at a time.
+    A run that is done is not repeated. A run that was interrupted resumes after its last complete epoch:
+    after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1 if a run failed or
+    another process holds it; the others are finished nevertheless.
 
-        A run that is done is not repeated. A run that was interrupted resumes after its last complete epoch:
-        after Ctrl-C, a crash or a failure, the same command finishes the grid. Exit code 1 if a run failed
-        or another process holds it; the others are finished nevertheless.
+    Started by torchrun, its processes train one run after another together, each with its share of every
+    batch: torchrun --standalone --nproc-per-node 2 -m layerprobe paper train ... There the first failure ends
+    the command.
 
-        Started by torchrun, its processes train one run after another together, each with its share of every
-        batch: torchrun --standalone --nproc-per-node 2 -m layerprobe paper train ... There the first failure
-        ends the command.
-
-        Args:
-            grid: The runs.
-            workers: Where they are trained.
-            stacked: Train all runs of a pair as one batched model, the default on a GPU.
-            separate: Train each run by itself, also on a GPU.
-            checkpoints: Keep the weights of epochs 0, 1, every 2nd below 20 and every 5th from 20 on.
-            dry_run: Train nothing; print the runs, their states, and the disk space that the rest needs.
-            json: Print the outcome as JSON on stdout, and nothing else there.
-        """
-        if stacked and separate:
-            raise InputError("runs are trained either stacked or separate; leave out one of the two")
-        with one_job(workers.device):
-            from layerprobe.report.run_tables import (
-                counts,
-                disk,
-                failures,
-                run_progress,
-                show_grid,
-                unfinished,
-            )
-            from layerprobe.runs.grid import remove_all_left, train_grid
-            from layerprobe.runs.scheduler import Cluster
-            from layerprobe.runs.states import disk_needed, status
-            from layerprobe.utils.distributed import world_size
-            from layerprobe.utils.files import require_folder
-
-            require_folder(grid.root)
-            root, specs, several = grid.root, grid.specs(), world_size() > 1
-            if not specs:
-                raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
-            given = {"--stacked": stacked, "--backend": workers.address, "--jobs": workers.jobs is not None}
-            if several and any(given.values()):
-                raise InputError(
-                    f"the {world_size()} processes that torchrun started train one run at a time; leave out "
-                    f"{next(name for name in given if given[name])}, or start the command without torchrun"
-                )
-            jobs = 1 if several else workers.resolve()
-            stacked = stacked or (workers.device == "cuda" and not separate and not several)
-            rows = status(root, specs)
-            left = [spec for spec, state in zip(specs, rows["state"], strict=True) if state != "done"]
-            if isinstance(jobs, Cluster):
-                at_once, number = len(left), f"as many at a time as {jobs} has workers"
-            else:
-                at_once, number = jobs, f"{jobs} at a time"
-            needed = disk_needed(left, jobs=len(left) if stacked else at_once, checkpoints=checkpoints)
-            number = f"Those of a pair as one, {number}" if stacked else number[0].upper() + number[1:]
-            shared = f" on {world_size()} processes" if several else ""
-            say(f"{counts(rows)}. {number}{shared}, {disk(needed, root)}.", error=True)
-            if dry_run:
-                show_grid(root, rows, json=json)
-                return
-            if not several:
-                remove_all_left(specs, root)
-            # A torchrun job gets all runs: another process may see a run end later than the first.
-            todo = specs if several else left
-            with run_progress(todo, root, training=True) as report:
-                outcomes = train_grid(
-                    todo,
-                    root,
-                    jobs=jobs,
-                    device=workers.device,
-                    data_root=workers.data,
-                    checkpoints=checkpoints,
-                    stacked=stacked,
-                    report=report,
-                )
-            rows = status(root, specs)
-            show_grid(root, rows, outcomes, json=json)
-            for line in filter(None, [unfinished(rows), *failures(outcomes)]):
-                print_error(line)
-            if unfinished(rows):
-                raise SystemExit(1)
-
-    @paper.command
-    def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
-        """Show the states, accuracies and durations of runs.
-
-        A run is done, running, resumable or missing. Without --pair: every run in the folder, and those that
-        are missing among each pair's corruption degrees and seeds. Train accuracies refer to the corrupted
-        labels, test accuracies to true ones.
-
-        Args:
-            grid: The runs.
-            json: Print JSON on stdout, and nothing else there.
-        """
-        from layerprobe.report.run_tables import show_grid
-        from layerprobe.runs.states import status
-
-        if not grid.pair and grid != replace(type(grid)(), root=grid.root):
-            raise InputError(
-                "options choose runs of named pairs only; add --pair, or leave out all but --root"
-            )
-        show_grid(grid.root, status(grid.root, grid.specs() or None), json=json)
-
-    @paper.command
-    def analyse(
-        names: Annotated[tuple[str, ...], Positional, arg(metavar="EXPERIMENT")],
-        workers: Annotated[Workers, arg(name="")],
-        *,
-        pair: tuple[str, ...] = (),
-        probes: tuple[str, ...] = (),
-        root: Path = Path("runs"),
-    ) -> None:
-        """Measure experiments on the finished runs in a folder.
-
-        What was measured is kept, and an experiment is left out on runs that it does not apply to. The rows
-        are written into the folders of the runs; `paper tables` and `paper figures` show them. Exit code 1 if
-        a run failed; the others are measured nevertheless.
-
-        Args:
-            names: noisy_subspaces, true_subspaces, latent_memorisation, controls, probes, retraining,
-                flipped_rows, weight_edit, similarity, dynamics or cost; one of an installed package; or
-                PKG.MOD:NAME of your own.
-            workers: Where the runs are measured.
-            pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own
-                known.
-            probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes:
-                names of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic,
-                which it always fits. Every other experiment has fixed probes.
-            root: Folder of all runs.
-        """
-        from layerprobe.cli.user_code import names_in
-        from layerprobe.paper import PAIRS
-        from layerprobe.paper.analysis import analyse_grid, missing
-        from layerprobe.paper.experiments import EXPERIMENTS, further
-        from layerprobe.probes import REGISTRY
-        from layerprobe.report.reproduction import check_data
-        from layerprobe.report.run_tables import failures, run_progress
-        from layerprobe.runs.folders import is_done, run_folder
+    Args:
+        grid: The runs.
+        workers: Where they are trained.
+        stacked: Train all runs of a pair as one batched model, the default on a GPU.
+        separate: Train each run by itself, also on a GPU.
+        checkpoints: Keep the weights of epochs 0, 1, every 2nd below 20 and every 5th from 20 on.
+        dry_run: Train nothing; print the runs, their states, and the disk space that the rest needs.
+        json: Print the outcome as JSON on stdout, and nothing else there.
+    """
+    if stacked and separate:
+        raise InputError("runs are trained either stacked or separate; leave out one of the two")
+    with one_job(workers.device):
+        from layerprobe.report.run_tables import (
+            counts,
+            disk,
+            failures,
+            run_progress,
+            show_grid,
+            unfinished,
+        )
+        from layerprobe.runs.grid import remove_all_left, train_grid
         from layerprobe.runs.scheduler import Cluster
-        from layerprobe.runs.states import runs_in
+        from layerprobe.runs.states import disk_needed, status
+        from layerprobe.utils.distributed import world_size
+        from layerprobe.utils.files import require_folder
 
-        pair = names_in(PAIRS, pair, call=True)
-        names = names_in(EXPERIMENTS, names)
-        names += further(names_in(REGISTRY, probes), names)
-        specs, unreadable = runs_in(root)
-        done = [spec for spec in specs if (not pair or spec.pair in pair) and is_done(run_folder(root, spec))]
-        if not done:
-            of_pair = f" of {', '.join(pair)}" if pair else ""
-            raise InputError(f"no finished run{of_pair} in {root}; train one, or name another --root")
-        work = {spec: left for spec in done if (left := missing(spec, root, names))}
-        jobs = workers.resolve()
-        if not isinstance(jobs, Cluster):
-            check_data(work, workers.data)
-        with run_progress(list(work), root, training=False) as report:
-            outcomes = analyse_grid(
-                work, root, jobs=jobs, data_root=workers.data, device=workers.device, report=report
+        require_folder(grid.root)
+        root, specs, several = grid.root, grid.specs(), world_size() > 1
+        if not specs:
+            raise InputError("no pair is named; name at least one, as in --pair mlp-mnist cnn-mnist")
+        given = {"--stacked": stacked, "--backend": workers.address, "--jobs": workers.jobs is not None}
+        if several and any(given.values()):
+            raise InputError(
+                f"the {world_size()} processes that torchrun started train one run at a time; leave out "
+                f"{next(name for name in given if given[name])}, or start the command without torchrun"
             )
-        failed = failures(outcomes)
-        say(f"{len(work) - sum(bool(one.error) for one in outcomes)} of {len(done)} finished runs measured.")
-        for line in [*unreadable.values(), *failed]:
+        jobs = 1 if several else workers.resolve()
+        stacked = stacked or (workers.device == "cuda" and not separate and not several)
+        rows = status(root, specs)
+        left = [spec for spec, state in zip(specs, rows["state"], strict=True) if state != "done"]
+        if isinstance(jobs, Cluster):
+            at_once, number = len(left), f"as many at a time as {jobs} has workers"
+        else:
+            at_once, number = jobs, f"{jobs} at a time"
+        needed = disk_needed(left, jobs=len(left) if stacked else at_once, checkpoints=checkpoints)
+        number = f"Those of a pair as one, {number}" if stacked else number[0].upper() + number[1:]
+        shared = f" on {world_size()} processes" if several else ""
+        say(f"{counts(rows)}. {number}{shared}, {disk(needed, root)}.", error=True)
+        if dry_run:
+            show_grid(root, rows, json=json)
+            return
+        if not several:
+            remove_all_left(specs, root)
+        # A torchrun job gets all runs: another process may see a run end later than the first.
+        todo = specs if several else left
+        with run_progress(todo, root, training=True) as report:
+            outcomes = train_grid(
+                todo,
+                root,
+                jobs=jobs,
+                device=workers.device,
+                data_root=workers.data,
+                checkpoints=checkpoints,
+                stacked=stacked,
+                report=report,
+            )
+        rows = status(root, specs)
+        show_grid(root, rows, outcomes, json=json)
+        for line in filter(None, [unfinished(rows), *failures(outcomes)]):
             print_error(line)
-        if unreadable or failed:
+        if unfinished(rows):
             raise SystemExit(1)
 
-    @paper.command
-    def tables(
-        names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
-        *,
-        root: Path = Path("runs"),
-        out: Path = Path("tables"),
-    ) -> None:
-        """Write the tables, as CSV, Markdown and LaTeX.
 
-        Tables are made from the rows in the folders of the runs; nothing is trained or measured. A table
-        without the rows of its experiments is left out, and named on stderr.
+@readable_options
+def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
+    """Show the states, accuracies and durations of runs.
 
-        Args:
-            names: table1, table2, ...; by default all.
-            root: Folder of all runs.
-            out: Folder for the tables.
-        """
-        from layerprobe.paper.tables import TABLES
-        from layerprobe.report.reproduction import known, write_tables
+    A run is done, running, resumable or missing. Without --pair: every run in the folder, and those that are
+    missing among each pair's corruption degrees and seeds. Train accuracies refer to the corrupted labels,
+    test accuracies to true ones.
 
-        known(names, TABLES, "table")
-        _write_from_rows(write_tables, names, root, out)
+    Args:
+        grid: The runs.
+        json: Print JSON on stdout, and nothing else there.
+    """
+    from layerprobe.report.run_tables import show_grid
+    from layerprobe.runs.states import status
 
-    @paper.command
-    def figures(
-        names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
-        *,
-        root: Path = Path("runs"),
-        out: Path = Path("figures"),
-    ) -> None:
-        """Draw the figures, as PNG, SVG and PDF.
+    if not grid.pair and grid != replace(type(grid)(), root=grid.root):
+        raise InputError("options choose runs of named pairs only; add --pair, or leave out all but --root")
+    show_grid(grid.root, status(grid.root, grid.specs() or None), json=json)
 
-        Figures are made from the rows in the folders of the runs; nothing is trained or measured. A figure
-        without the rows of its experiments is left out, and named on stderr.
 
-        Args:
-            names: figure2, figure3, ...; by default all.
-            root: Folder of all runs.
-            out: Folder for the figures.
-        """
-        from layerprobe.paper.figures import FIGURES
-        from layerprobe.report.reproduction import known, write_figures
+@readable_options
+def analyse(
+    names: Annotated[tuple[str, ...], Positional, arg(metavar="EXPERIMENT")],
+    workers: Annotated[Workers, arg(name="")],
+    *,
+    pair: tuple[str, ...] = (),
+    probes: tuple[str, ...] = (),
+    root: Path = Path("runs"),
+) -> None:
+    """Measure experiments on the finished runs in a folder.
 
-        known(names, FIGURES, "figure")
-        _write_from_rows(write_figures, names, root, out)
+    What was measured is kept, and an experiment is left out on runs that it does not apply to. The rows are
+    written into the folders of the runs; `paper tables` and `paper figures` show them. Exit code 1 if a run
+    failed; the others are measured nevertheless.
+
+    Args:
+        names: noisy_subspaces, true_subspaces, latent_memorisation, controls, probes, retraining,
+            flipped_rows, weight_edit, similarity, dynamics or cost; one of an installed package; or
+            PKG.MOD:NAME of your own.
+        workers: Where the runs are measured.
+        pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
+        probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes: names
+            of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic, which it
+            always fits. Every other experiment has fixed probes.
+        root: Folder of all runs.
+    """
+    from layerprobe.cli.user_code import names_in
+    from layerprobe.paper import PAIRS
+    from layerprobe.paper.analysis import analyse_grid, missing
+    from layerprobe.paper.experiments import EXPERIMENTS, further
+    from layerprobe.probes import REGISTRY
+    from layerprobe.report.reproduction import check_data
+    from layerprobe.report.run_tables import failures, run_progress
+    from layerprobe.runs.folders import is_done, run_folder
+    from layerprobe.runs.scheduler import Cluster
+    from layerprobe.runs.states import runs_in
+
+    pair = names_in(PAIRS, pair, call=True)
+    names = names_in(EXPERIMENTS, names)
+    names += further(names_in(REGISTRY, probes), names)
+    specs, unreadable = runs_in(root)
+    done = [spec for spec in specs if (not pair or spec.pair in pair) and is_done(run_folder(root, spec))]
+    if not done:
+        of_pair = f" of {', '.join(pair)}" if pair else ""
+        raise InputError(f"no finished run{of_pair} in {root}; train one, or name another --root")
+    work = {spec: left for spec in done if (left := missing(spec, root, names))}
+    jobs = workers.resolve()
+    if not isinstance(jobs, Cluster):
+        check_data(work, workers.data)
+    with run_progress(list(work), root, training=False) as report:
+        outcomes = analyse_grid(
+            work, root, jobs=jobs, data_root=workers.data, device=workers.device, report=report
+        )
+    failed = failures(outcomes)
+    say(f"{len(work) - sum(bool(one.error) for one in outcomes)} of {len(done)} finished runs measured.")
+    for line in [*unreadable.values(), *failed]:
+        print_error(line)
+    if unreadable or failed:
+        raise SystemExit(1)
+
+
+@readable_options
+def tables(
+    names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
+    *,
+    root: Path = Path("runs"),
+    out: Path = Path("tables"),
+) -> None:
+    """Write the tables, as CSV, Markdown and LaTeX.
+
+    Tables are made from the rows in the folders of the runs; nothing is trained or measured. A table without
+    the rows of its experiments is left out, and named on stderr.
+
+    Args:
+        names: table1, table2, ...; by default all.
+        root: Folder of all runs.
+        out: Folder for the tables.
+    """
+    from layerprobe.paper.tables import TABLES
+    from layerprobe.report.reproduction import known, write_tables
+
+    known(names, TABLES, "table")
+    _write_from_rows(write_tables, names, root, out)
+
+
+@readable_options
+def figures(
+    names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
+    *,
+    root: Path = Path("runs"),
+    out: Path = Path("figures"),
+) -> None:
+    """Draw the figures, as PNG, SVG and PDF.
+
+    Figures are made from the rows in the folders of the runs; nothing is trained or measured. A figure
+    without the rows of its experiments is left out, and named on stderr.
+
+    Args:
+        names: figure2, figure3, ...; by default all.
+        root: Folder of all runs.
+        out: Folder for the figures.
+    """
+    from layerprobe.paper.figures import FIGURES
+    from layerprobe.report.reproduction import known, write_figures
+
+    known(names, FIGURES, "figure")
+    _write_from_rows(write_figures, names, root, out)
 
 
 def _write_from_rows(

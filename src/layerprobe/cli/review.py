@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from layerprobe.cli.commands import Commands
+from layerprobe.cli.commands import readable_options
 from layerprobe.cli.output import as_json
 from layerprobe.errors import InputError
 from layerprobe.utils.files import write_csv
@@ -16,60 +16,57 @@ if TYPE_CHECKING:
     from layerprobe.auditing.review.measuring import Review
 
 
-def add_review(app: Commands) -> None:
-    """Add the command to the application; its signature and docstring are its help."""
+@readable_options
+def measure_review(
+    folder: Annotated[Path, Positional, arg(metavar="FOLDER")],
+    *,
+    decisions: tuple[Path, ...] = (),
+    labels_out: Path | None = None,
+    tasks_out: Path | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    json: bool = False,
+) -> None:
+    """Measure the labels of an audit by a reviewer's decisions.
 
-    @app.command
-    def review(
-        folder: Annotated[Path, Positional, arg(metavar="FOLDER")],
-        *,
-        decisions: tuple[Path, ...] = (),
-        labels_out: Path | None = None,
-        tasks_out: Path | None = None,
-        n: int | None = None,
-        seed: int | None = None,
-        json: bool = False,
-    ) -> None:
-        """Measure the labels of an audit by a reviewer's decisions.
+    `layerprobe audit` writes review.html. Decide there on the rows of the random sample, export the
+    decisions, and pass the file here. The command prints how many labels are wrong, how many of the flagged
+    labels are, and whether relabelling helps, each with its 95 % interval.
 
-        `layerprobe audit` writes review.html. Decide there on the rows of the random sample, export the
-        decisions, and pass the file here. The command prints how many labels are wrong, how many of the
-        flagged labels are, and whether relabelling helps, each with its 95 % interval.
+    Args:
+        folder: Folder that `layerprobe audit --out` wrote.
+        decisions: Files of decisions, .json or .csv: exports of review.html, tables with the columns index
+            and label, or annotations of Label Studio.
+        labels_out: CSV file for the labels: verified ones, suggestions where relabelling is measured to help,
+            and otherwise the given ones. A row that belongs to none of the classes has no label.
+        tasks_out: JSON file for the tasks of a random sample for Label Studio, without images and texts;
+            tasks.json in the folder has them, for the sample of n=100 and seed=0.
+        n: Rows of the random sample; 100 if the files do not say.
+        seed: Seed of the random sample; 0 if the files do not say.
+        json: Print the results as JSON on stdout, and nothing else.
+    """
+    from layerprobe.auditing import Audit
 
-        Args:
-            folder: Folder that `layerprobe audit --out` wrote.
-            decisions: Files of decisions, .json or .csv: exports of review.html, tables with the columns
-                index and label, or annotations of Label Studio.
-            labels_out: CSV file for the labels: verified ones, suggestions where relabelling is measured to
-                help, and otherwise the given ones. A row that belongs to none of the classes has no label.
-            tasks_out: JSON file for the tasks of a random sample for Label Studio, without images and texts;
-                tasks.json in the folder has them, for the sample of n=100 and seed=0.
-            n: Rows of the random sample; 100 if the files do not say.
-            seed: Seed of the random sample; 0 if the files do not say.
-            json: Print the results as JSON on stdout, and nothing else.
-        """
-        from layerprobe.auditing import Audit
-
-        if not decisions and tasks_out is None:
-            raise InputError("there is nothing to do: pass --decisions FILE, or --tasks-out FILE")
-        audit = Audit.load(folder / "audit.safetensors" if folder.is_dir() else folder)
-        design = {"n": n, "seed": seed}
-        for path in decisions:
-            audit = audit.apply(path, **design)
-        if audit.review is not None:
-            made = audit.review.decisions
-            design = {"n": made.sample_size, "seed": made.sample_seed}
-        if tasks_out is not None:
-            audit.label_studio_tasks(tasks_out, **{k: v for k, v in design.items() if v is not None})
-        if labels_out is not None:
-            write_csv(_labels(audit), labels_out)
-        if json:
-            say(as_json(_summary(audit)))
-        elif audit.review is not None:
-            _show(audit.review, audit.why)
-        for file, what in ((tasks_out, "tasks"), (labels_out, "labels")):
-            if file is not None and not json:
-                say(f"The {what} are in {file}.")
+    if not decisions and tasks_out is None:
+        raise InputError("there is nothing to do: pass --decisions FILE, or --tasks-out FILE")
+    audit = Audit.load(folder / "audit.safetensors" if folder.is_dir() else folder)
+    design = {"n": n, "seed": seed}
+    for path in decisions:
+        audit = audit.apply(path, **design)
+    if audit.review is not None:
+        made = audit.review.decisions
+        design = {"n": made.sample_size, "seed": made.sample_seed}
+    if tasks_out is not None:
+        audit.label_studio_tasks(tasks_out, **{k: v for k, v in design.items() if v is not None})
+    if labels_out is not None:
+        write_csv(_labels(audit), labels_out)
+    if json:
+        say(as_json(_summary(audit)))
+    elif audit.review is not None:
+        _show(audit.review, audit.why)
+    for file, what in ((tasks_out, "tasks"), (labels_out, "labels")):
+        if file is not None and not json:
+            say(f"The {what} are in {file}.")
 
 
 def _labels(audit: "Audit") -> Any:
