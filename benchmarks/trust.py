@@ -32,7 +32,7 @@ from layerprobe.auditing import Audit
 from layerprobe.auditing.method.noise import rate_by_trusted_rows
 from layerprobe.data import human_labels, load, noise
 from layerprobe.networks import MLP
-from layerprobe.networks.resnet import BasicBlock
+from layerprobe.networks.architectures import BasicBlock
 from layerprobe.training import Recipe, Seeds, accuracy, load_weights, provenance, save_weights, seeded, train
 from layerprobe.utils.files import replace_file
 

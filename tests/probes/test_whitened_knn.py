@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from layerprobe.errors import InputError
-from layerprobe.probes import WhitenedKNN, whitened_knn
+from layerprobe.probes import WhitenedKNN, nearest_neighbours
 
 rng = np.random.default_rng(8)
 
@@ -109,7 +109,7 @@ def test_chunks_batches_and_order_of_rows_do_not_change_the_scores(monkeypatch):
     whole, left_out = knn.decision_function(query), knn.loo_scores(X, codes)
     by_batch = np.concatenate([knn.decision_function(query[a : a + 17]) for a in range(0, 101, 17)])
     np.testing.assert_allclose(by_batch, whole, atol=1e-6)
-    monkeypatch.setattr(whitened_knn, "SIMILARITIES", 300 * 7)  # seven queries at a time
+    monkeypatch.setattr(nearest_neighbours, "SIMILARITIES", 300 * 7)  # seven queries at a time
     np.testing.assert_allclose(knn.decision_function(query), whole, atol=1e-6)
     np.testing.assert_allclose(knn.loo_scores(X, codes), left_out, atol=1e-6)
     order = rng.permutation(300)

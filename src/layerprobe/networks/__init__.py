@@ -11,10 +11,7 @@ from typing import Any
 from torch import nn
 
 from layerprobe.errors import InputError, unknown_name
-from layerprobe.networks.alexnet import AlexNet
-from layerprobe.networks.cnn import CNN
-from layerprobe.networks.mlp import MLP
-from layerprobe.networks.resnet import ResNet18
+from layerprobe.networks.architectures import CNN, MLP, AlexNet, ResNet18
 from layerprobe.networks.weights import load_published, load_state, read_state_dict
 
 __all__ = [

@@ -9,14 +9,11 @@ from layerprobe.core.checks import check_strength
 from layerprobe.errors import InputError
 from layerprobe.probes.base import LinearProbe, MomentProbe, Probe, StagedProbe
 from layerprobe.probes.class_directions import NearestClassMean, VeLPIC
-from layerprobe.probes.knn import KNN
-from layerprobe.probes.lda import LDA
+from layerprobe.probes.discriminant_analysis import LDA, QDA, ShrinkageLDA
 from layerprobe.probes.logistic import AdamLogisticRegression, LogisticRegression
 from layerprobe.probes.masc import MASC
-from layerprobe.probes.qda import QDA
+from layerprobe.probes.nearest_neighbours import KNN, WhitenedKNN
 from layerprobe.probes.ridge import Ridge
-from layerprobe.probes.shrinkage_lda import ShrinkageLDA
-from layerprobe.probes.whitened_knn import WhitenedKNN
 from layerprobe.utils.registry import Registry, calling_module
 
 __all__ = [
