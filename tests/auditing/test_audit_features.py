@@ -207,7 +207,8 @@ def test_evidence_states_kind_and_basis_of_every_number(found):
     assert low <= 1 - found.issues["label_score"][found.issue_mask()].mean() <= high
     assert np.isnan(found.expected_precision)
     assert float(1 - found.issues["label_score"].mean()) == pytest.approx(found.noise.rate, abs=1e-6)
-    assert found.relabel().wrong_before == pytest.approx(found.noise.rate, abs=1e-6)
+    repaired = found.relabel()
+    assert np.isnan([repaired.wrong_before, repaired.wrong_after]).all()
 
 
 def test_other_rules_flag_other_numbers_of_labels(found):
@@ -252,8 +253,6 @@ def test_repair_corrects_more_than_it_breaks(found):
         repaired = found.relabel(policy)
         after = (repaired.labels != true).mean()
         assert after < 0.5 * before
-        assert repaired.wrong_after - 0.1 < after < repaired.wrong_after + 0.03  # cautious, if anything
-        assert repaired.wrong_before == pytest.approx(before, abs=0.06)
         assert repaired.targets.sum(1) == pytest.approx(np.ones(N))
     pruned = found.relabel("prune")
     assert (~pruned.kept == found.issue_mask()).all()
@@ -293,6 +292,7 @@ def test_policy_unseen_views():
     fresh = [views_of(ROWS, i, clusters(N, K, seed=50 + i, apart=4.0)[0]) for i in range(2)]
     found = run(policy="unseen_views", holdout=None, views=fresh)
     assert found.layers["layer"][0] == "middle"
+    assert "predicts better than the head on the views, " in found.network_finding
     head = found.controls.set_index("control")["criterion"]["head"]
     expected = [(v["output"].argmax(1) == GIVEN).double().mean() for v in fresh]
     assert head == pytest.approx(float(sum(expected)) / 2)
@@ -309,6 +309,23 @@ def test_policy_unseen_views():
     expected = found.issues["label_score"].to_numpy()[order]
     assert shuffled.issues["label_score"].to_numpy() == pytest.approx(expected, abs=1e-4)
     assert (shuffled.noise.low, shuffled.noise.high) == pytest.approx((found.noise.low, found.noise.high))
+
+
+def test_accuracy_of_a_head_that_has_memorised_the_view_is_unknown():
+    """The layer "last" and the head repeat the given labels on the view, as on the rows themselves."""
+    rows = {**ROWS, "input": ROWS["middle"]}
+    found = audit_features(rows, GIVEN, views=[{**rows, "middle": rows["middle"] + 0.1}], probes=PROBES)
+    head = found.controls.iloc[0]
+    assert np.isnan(head["criterion"])
+    assert head[["low", "high", "beaten"]].tolist() == [0, 1, None]
+    layers = found.layers.set_index("layer")
+    assert layers.loc["last", "criterion"].isna().all()
+    assert set(layers.loc["last", "why"]) == {"unknown: more than half of the labels are memorised on a view"}
+    gain = found.evidence.set_index("quantity").loc["gain of the decoder over the head"]
+    assert np.isnan(gain["value"])
+    assert gain[["low", "high", "kind"]].tolist() == [-1, 1, "unknown"]
+    assert "its accuracy is unknown" in found.network_finding
+    assert found.recommendations["advice"][1] == "head"
 
 
 def test_views_are_not_part_of_the_fitted_rows():

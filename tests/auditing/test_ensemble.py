@@ -18,6 +18,7 @@ from layerprobe.auditing.method.ensemble import (
     select_members,
     standardise,
 )
+from layerprobe.errors import InputError
 from layerprobe.probes import Ridge, VeLPIC, WhitenedKNN, create
 
 K = 3
@@ -176,6 +177,14 @@ def test_selection_stops(monkeypatch):
     assert select_members([*pool, perfect], right) == [perfect]  # nothing can raise it
     hidden = CandidateScore(Candidate("q", "ncm", None), torch.ones(4), None)
     assert select_members([hidden, *pool], right) == pool[:2]  # of its probe and layer another one is better
+
+
+def test_candidates_of_unknown_accuracy_are_not_selected():
+    unknown, scores = torch.full((4,), torch.nan), [torch.eye(4)]
+    pool = [CandidateScore(RIDGE, unknown, scores), CandidateScore(VELPIC, torch.zeros(4), scores)]
+    assert select_members(pool, lambda _: unknown) == pool[1:]
+    with pytest.raises(InputError, match="choose views that change the rows more"):
+        select_members(pool[:1], lambda _: unknown)
 
 
 def test_order_of_rows_does_not_change_the_scores():

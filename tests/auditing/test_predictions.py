@@ -71,6 +71,28 @@ def test_planted_noise_is_found_better_than_by_disagreement(digits, rate, kind):
     assert f1_score(wrong, found.issue_mask()) >= f1_score(wrong, flags) - 0.05
 
 
+def test_wrong_labels_before_and_after_a_repair_are_those_expected(digits):
+    pred_probs, given, wrong = digits(0.2, "uniform")
+    true, found = load_digits(return_X_y=True)[1], audit_predictions(pred_probs, given)
+    for policy in ("confident", "all", "soft", "prune", "verified"):
+        repaired = found.relabel(policy)
+        after = (repaired.labels != true)[repaired.kept].mean()
+        assert repaired.wrong_before == pytest.approx(wrong.mean(), abs=0.03)
+        assert repaired.wrong_after == pytest.approx(after, abs=0.03)
+
+
+def test_expected_shares_of_right_but_ambiguous_labels_are_unknown():
+    """Whether any label is wrong is unknown, so that possibly no flag is right."""
+    random = np.random.default_rng(0)
+    logits = 1.5 * random.normal(size=(800, K)) + np.eye(K)[true := random.integers(K, size=800)]
+    found = audit_predictions(logits, true)
+    assert found.noise.low == 0
+    assert found.issue_mask().any()
+    assert found.precision_interval.low == 0
+    repaired = found.relabel()
+    assert np.isnan([repaired.wrong_before, repaired.wrong_after]).all()
+
+
 @pytest.mark.parametrize(("rate", "kind"), [(0.4, "pair"), (0.5, "one class")])
 def test_flags_are_better_than_disagreement_where_the_noise_is_unknown(digits, rate, kind):
     pred_probs, given, wrong = digits(rate, kind)

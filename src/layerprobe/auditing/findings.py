@@ -62,7 +62,11 @@ def network_doubts(findings: Findings) -> list[str]:
         reasons.append(
             "the features do not separate the classes: the decoder is no better than the most frequent label"
         )
-    if gain is not None and gain.low <= 0:
+    if gain is not None and math.isnan(gain.value):
+        reasons.append(
+            "the head has memorised more than half of the labels on a view, so that its accuracy is unknown"
+        )
+    elif gain is not None and gain.low <= 0:
         reasons.append(f"the decoder's gain over the head is {_points(gain)}, not significant")
     for name, value, beaten in controls.iloc[:-1][["control", "criterion", "beaten"]].itertuples(index=False):
         if name not in ("head", FREQUENT) and beaten is not None and not beaten:  # None: not comparable
@@ -105,14 +109,21 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
     return "the bounds are far apart, and only verified labels can distinguish noise from ambiguity"
 
 
-def network_finding(findings: Findings) -> str:
-    """Return in one sentence whether a layer predicts better than the head and the baselines."""
+def network_finding(findings: Findings, rows: str = "") -> str:
+    """Return in one sentence whether a layer predicts better than the head and the baselines.
+
+    Parameters
+    ----------
+    findings : Findings
+    rows : str
+        Where the accuracies are measured, as " on the views".
+    """
     first, *more = (member.candidate for member in findings.ensemble.members)
     where = f"The best layer, {first.probe} on {first.layer}"
     where += f" (and {len(more)} more {'probe' if len(more) == 1 else 'probes'})," if more else ","
     doubts = network_doubts(findings)
     if findings.gain is not None and findings.gain.low > 0:
-        better = f"{where} predicts better than the head, {_points(findings.gain)}"
+        better = f"{where} predicts better than the head{rows}, {_points(findings.gain)}"
         return f"{better}, but {doubts[0]}." if doubts else f"{better}, and than every baseline."
     if doubts:
         return f"{where} is not certainly better: {doubts[0]}."
@@ -224,7 +235,8 @@ def evidence_table(audit: Any) -> pd.DataFrame:
     held = POLICIES[audit.policy].rows
     rows.append(("accuracy of the decoder", *findings.criterion, "measured", held))
     if findings.gain is not None:
-        rows.append(("gain of the decoder over the head", *findings.gain, "measured", held))
+        kind = "unknown" if np.isnan(findings.gain.value) else "measured"
+        rows.append(("gain of the decoder over the head", *findings.gain, kind, held))
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "kind", "basis"])
 
 
@@ -350,7 +362,8 @@ class RepairedLabels:
         to belong to none of the classes. Their labels stay as they were given.
     changed : ndarray of shape (n,), bool
     wrong_before, wrong_after : float
-        Expected share of wrong labels before, and afterwards among the rows to train on.
+        Expected share of wrong labels before, and afterwards among the rows to train on; NaN where the share
+        of wrong labels is unknown, see `Audit.evidence`.
     """
 
     policy: str

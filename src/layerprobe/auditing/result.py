@@ -161,7 +161,7 @@ class Audit:
         """Whether a layer predicts better than the head and the baselines, in one sentence."""
         if self.policy == OUT_OF_SAMPLE:
             return f"The predictions agree with {self.findings.criterion.value:.1%} of the given labels."
-        return network_finding(self.findings)
+        return network_finding(self.findings, " on the views" if self.policy == "unseen_views" else "")
 
     @property
     def advice(self) -> str:
@@ -319,8 +319,7 @@ class Audit:
         base, share = self._before_review, self.noise.rate
         if np.isnan(share):  # a review measures only its interval
             share = float(self._wrong.mean())
-        measured = self.review is not None and not np.isnan(self.review.noise.value)
-        if not measured and base._noise_is_unknown:
+        if self._wrong_share_is_unknown:
             given = self.policy == OUT_OF_SAMPLE  # uncalibrated, as the calibration is open as well
             p = self.scores.softmax(1).double() if given else torch.from_numpy(self.pred_probs)
             known = float(self.outside.double().mean())  # wrong labels that no correction removes
@@ -413,7 +412,8 @@ class Audit:
         """
         if self._measured_flags is not None:
             return self._measured_flags[0]
-        return self._announced(lambda wrong, flags: wrong[flags].mean())
+        value, low, high = self._announced(lambda wrong, flags: wrong[flags].mean())
+        return Interval(value, low * (self.noise.low > 0), high)  # zero, if possibly no label is wrong
 
     @property
     def recall_interval(self) -> Interval:
@@ -443,6 +443,12 @@ class Audit:
     def _noise_is_unknown(self) -> str:
         """Why the noise rate is unknown; empty if it is known."""
         return why_noise_is_unknown(self.findings, self.noise, len(self.classes))
+
+    @property
+    def _wrong_share_is_unknown(self) -> bool:
+        """Whether the share of wrong labels is neither measured nor estimated."""
+        measured = self.review is not None and not np.isnan(self.review.noise.value)
+        return not measured and bool(self._before_review._noise_is_unknown)
 
     @cached_property
     def _wrong_at_interval(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -673,7 +679,7 @@ class Audit:
         Returns
         -------
         RepairedLabels
-            With the expected shares of wrong labels before and after, which are estimates; see `advice`.
+            With the expected shares of wrong labels before and after, NaN where the noise is unknown.
         """
         if force is not None:
             warnings.warn("relabel() needs no force=: it always repairs.", DeprecationWarning, stacklevel=2)
@@ -689,7 +695,10 @@ class Audit:
     def _repaired(self, policy: str, y: Tensor) -> RepairedLabels:
         """Return a label set in which rows of none of the classes are not kept."""
         dropped = self.outside | self._flags if policy == "prune" else self.outside
-        return repaired_labels(policy, y, dropped, self.y, self.posterior, self.classes)
+        made = repaired_labels(policy, y, dropped, self.y, self.posterior, self.classes)
+        if self._wrong_share_is_unknown:
+            return replace(made, wrong_before=float("nan"), wrong_after=float("nan"))
+        return made
 
     @default_settings()
     def retrain(self, labels: Any = None, **options: Any) -> RetrainedNetwork:

@@ -47,8 +47,12 @@ class CandidateScore:
 
     @property
     def criterion(self) -> float:
-        """Accuracy on the selection set."""
-        return float(self.correct.double().mean())
+        """Accuracy on the selection set; minus infinity if it is unknown."""
+        return _accuracy(self.correct)
+
+
+def _accuracy(correct: Tensor) -> float:
+    return float(correct.double().mean().nan_to_num(-torch.inf))
 
 
 def audit_probes(probes: Any) -> dict[str, Probe]:
@@ -257,18 +261,29 @@ def select_members(
     scored : sequence of CandidateScore
     correct : callable
         As for :func:`score_candidates`.
+
+    Raises
+    ------
+    InputError
+        If the accuracy of every candidate is unknown.
     """
     pool = [one for one in scored if one.scores is not None]
     standardised = {id(one): [standardise(s, _spread(s)) for s in one.scores or ()] for one in pool}
     selected = [max(pool, key=lambda one: one.criterion)]
     best, total = selected[0].criterion, standardised[id(selected[0])]
+    if best == -torch.inf:
+        raise InputError(
+            "on these views every layer has memorised more than half of the labels, so that none can be "
+            "selected: choose views that change the rows more, add the layer 'input', or set rows aside for "
+            "the policy 'noisy_holdout'"
+        )
     while len(selected) < MAX_MEMBERS:
         sums = [
             (one, [a + b for a, b in zip(total, standardised[id(one)], strict=True)])
             for one in pool
             if one not in selected
         ]
-        criteria = [float(correct(scores).mean()) for _, scores in sums]
+        criteria = [_accuracy(correct(scores)) for _, scores in sums]
         if not criteria or max(criteria) <= best:
             break
         best = max(criteria)

@@ -64,7 +64,7 @@ def interval(values: Tensor, *, difference: bool = False) -> Interval:
 
     The interval is the normal approximation with two rows added, so that it is valid if all values are equal:
     one 0 and one 1 for a share (Agresti and Coull, 1998); half a row of -1, half of 1 and one of 0 for the
-    paired difference of two shares (Agresti and Min, 2005).
+    paired difference of two shares (Agresti and Min, 2005). Unknown values, NaN, give the whole range.
 
     Parameters
     ----------
@@ -201,6 +201,8 @@ class SelectionSet:
 
     def correct(self, scores: Sequence[Tensor]) -> Tensor:
         """Return each row's share of correct predictions over its views, corrected for memorisation.
+
+        It is NaN, if more than half of the rows of a view are memorised.
 
         Parameters
         ----------
@@ -395,7 +397,7 @@ def memorisation_corrected(predicted: Tensor, y: Tensor, posterior: Tensor) -> T
     The mean is the agreement P(prediction = given) that the same accuracy a would give without memorisation.
     A row's value is its linearised share of that estimate, so that intervals and paired comparisons work as
     for any mean; single values may lie outside [0, 1]. Without memorisation the result is plain agreement.
-    With more than half of the rows memorised it is the chance level 1 / K.
+    With more than half of the rows memorised it is unknown, NaN.
 
     Parameters
     ----------
@@ -410,12 +412,11 @@ def memorisation_corrected(predicted: Tensor, y: Tensor, posterior: Tensor) -> T
     not_memorised, accuracy, (by_agreement, by_posterior) = _solve(predicted, y, posterior)
     if not_memorised >= 1:
         return agree
-    K = posterior.shape[1]
     if not_memorised < 1 - MAX_SHARE:
-        return torch.full_like(agree, 1 / K)
+        return torch.full_like(agree, torch.nan)
     support = posterior.gather(1, predicted[:, None]).squeeze(1)
     right = posterior.gather(1, y[:, None]).mean()
-    error = (1 - right) / (K - 1)
+    error = (1 - right) / (posterior.shape[1] - 1)
     deviation = by_agreement * (agree - agree.mean()) + by_posterior * (support - support.mean())
     return error + (right - error) * (accuracy + deviation / not_memorised)
 
@@ -584,6 +585,7 @@ def candidate_table(
         gain_low, gain_high; chosen; why.
     """
     best = max(one.criterion for one in scored)
+    unknown = "unknown: more than half of the labels are memorised on a view"
     reasons = {
         id(member): f"member {i + 1}: it raises the accuracy of the sum" if i else "the best candidate"
         for i, member in enumerate(members)
@@ -592,7 +594,8 @@ def candidate_table(
     for one in scored:
         gain = (float("nan"),) * 3 if head is None else interval(one.correct.double() - head, difference=True)
         c, chosen = one.candidate, id(one) in reasons
-        why = reasons.get(id(one), f"{best - one.criterion:.3f} below the best")
+        below = f"{best - one.criterion:.3f} below the best" if one.criterion > -math.inf else unknown
+        why = reasons.get(id(one), below)
         rows.append((c.layer, c.probe, c.hyperparameter, *interval(one.correct), *gain, chosen, why))
     frame = pd.DataFrame(rows, columns=CANDIDATE_COLUMNS)
     frame["strength"] = frame["strength"].astype(float)
@@ -612,12 +615,12 @@ def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFra
     -------
     DataFrame
         Columns: control, criterion, low, high; beaten, beyond the 95 % interval of the paired difference
-        where it is known, None for an accuracy that is not comparable.
+        where it is known, None for an accuracy that is unknown or not comparable.
     """
     own = interval(correct)
 
     def beaten(one: Baseline) -> bool | None:
-        if not one.comparable:
+        if not one.comparable or math.isnan(one.criterion.value):
             return None
         if one.correct is None:
             return own.value > one.criterion.value
