@@ -13,7 +13,7 @@ from layerprobe.networks import CNN, load_published
 from layerprobe.networks.weights import names_by_shape, without_prefix
 from layerprobe.paper import RunSpec, execute, load_model, read_run, run_folder
 from layerprobe.paper.analysis import analyse, gather
-from layerprobe.paper.released import import_weights, released_files, released_spec
+from layerprobe.paper.released import import_weights, released_files
 from layerprobe.paper.rows import MEASURE
 from layerprobe.paper.tables import TABLES
 
@@ -43,6 +43,10 @@ def trained(tmp_path_factory):
         else:
             save_file(theirs, folder / "0_run1.safetensors")
     return root, folder
+
+
+def released_spec(pair, degree, run):
+    return RunSpec.of(pair, degree, run, protocol="published", weights="published")
 
 
 def specs_of(pair="mlp-digits", run=1, degrees=DEGREES):

@@ -188,14 +188,14 @@ def own_and_best_other(values: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, n
     return values[..., rows, y], others.max(-1)
 
 
-def upper_component(values: np.ndarray, *, iterations: int, tolerance: float, ridge: float) -> np.ndarray:
+def upper_component(values: np.ndarray, *, tolerance: float, ridge: float) -> np.ndarray:
     """Fit a mixture of two Gaussians, and return the probability of the one with the larger mean, (n,).
 
     Parameters
     ----------
     values : ndarray (n,)
-    iterations, tolerance, ridge
-        `max_iter`, `tol` and `reg_covar` of scikit-learn's GaussianMixture.
+    tolerance, ridge
+        `tol` and `reg_covar` of scikit-learn's GaussianMixture.
 
     Returns
     -------
@@ -205,9 +205,9 @@ def upper_component(values: np.ndarray, *, iterations: int, tolerance: float, ri
     if len(values) < 2 or np.ptp(values) == 0:
         return np.ones(len(values))
     column = values[:, None]
-    mixture = GaussianMixture(2, max_iter=iterations, tol=tolerance, reg_covar=ridge, random_state=0)
+    mixture = GaussianMixture(2, max_iter=10, tol=tolerance, reg_covar=ridge, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the publications stop after few iterations
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the publications stop after ten iterations
         mixture.fit(column)
     return mixture.predict_proba(column)[:, mixture.means_.argmax()]
 

@@ -291,7 +291,7 @@ class FINE(Detector):
             X = values[rows].astype(np.float64)
             u = _first_eigenvector(X)
             alignment[rows] = (X @ u) ** 2 / np.maximum((X**2).sum(1), np.finfo(np.float64).tiny)
-            clean[rows] = upper_component(alignment[rows], iterations=10, tolerance=1e-6, ridge=1e-6)
+            clean[rows] = upper_component(alignment[rows], tolerance=1e-6, ridge=1e-6)
         return (clean if self.mixture else alignment), clean < self.threshold
 
 

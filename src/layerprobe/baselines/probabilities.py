@@ -72,7 +72,7 @@ class LossGMM(Detector):
     def _detect(self, values: np.ndarray, y: np.ndarray, num_classes: int) -> ScoresAndFlags:
         losses = -np.log(np.maximum(values[np.arange(len(y)), y], np.finfo(np.float64).tiny))
         scaled = (losses - losses.min()) / (np.ptp(losses) or 1.0)
-        scores = upper_component(-scaled, iterations=10, tolerance=1e-2, ridge=5e-4)
+        scores = upper_component(-scaled, tolerance=1e-2, ridge=5e-4)
         return scores, scores < self.threshold
 
 

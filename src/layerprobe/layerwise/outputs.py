@@ -279,8 +279,8 @@ class Extractor:
                 report_count("layer outputs", seen, total)
 
         model = getattr(self.model, "_orig_mod", self.model)  # of torch.compile, whose graph takes no hook
-        takes_hooks = isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule)
-        hook = model.register_forward_hook(see) if takes_hooks else None
+        is_script = isinstance(model, torch.jit.ScriptModule)  # which takes no hook
+        hook = None if is_script else model.register_forward_hook(see)
         try:
             capture(
                 self.model,

@@ -55,17 +55,6 @@ def released_files(folder: Location) -> dict[tuple[float, int], Path]:
     return found
 
 
-def released_spec(pair_name: str, degree: float, run: int) -> RunSpec:
-    """Return the spec of a released run: all images of the pair, with the published noise draw.
-
-    Parameters
-    ----------
-    pair_name, degree, run
-        The number of the run is its seed; the seeds that were used are unknown.
-    """
-    return RunSpec.of(pair_name, degree, run, protocol="published", weights="published")
-
-
 def import_weights(
     folder: Location, specs: Collection[RunSpec], root: Location, *, data_root: Location | None = None
 ) -> None:
@@ -78,7 +67,8 @@ def import_weights(
     Parameters
     ----------
     folder, specs, root, data_root
-        Files as for `released_files`, and specs of `released_spec`.
+        Files as for `released_files`, and specs with the protocol and the weights "published"; their seed is
+        the number of the run.
 
     Raises
     ------

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,16 +91,15 @@ def score_candidates(
             report_count("candidates", i * len(probes) + j, total)
             values = _hyperparameters(name, probe)
             fitted = _fit((layer, name), probe, X, y, staged=bool(values))
-            best: CandidateScore | None = None
+            staged: list[CandidateScore] = []  # of which the first best one keeps its class scores
             for value, scores in _staged_scores(values, fitted, [view[layer] for view in views]):
                 one = CandidateScore(Candidate(layer, name, value), correct(scores).float(), scores)
-                if best is None or one.criterion > best.criterion:
-                    if best is not None:
-                        scored[scored.index(best)] = CandidateScore(best.candidate, best.correct, None)
-                    best = one
-                    scored.append(one)
+                if all(one.criterion > other.criterion for other in staged):
+                    staged = [replace(other, scores=None) for other in staged]
                 else:
-                    scored.append(CandidateScore(one.candidate, one.correct, None))
+                    one = replace(one, scores=None)
+                staged.append(one)
+            scored += staged
     return scored
 
 
