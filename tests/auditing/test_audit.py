@@ -75,6 +75,14 @@ def test_decoder_beats_the_head(memorised, digits, audited):
     assert table["criterion"]["early stopping"] == 0.35
 
 
+def test_new_rows_need_no_labels(digits, audited):
+    x, y = digits.test
+    expected = audited.predict(x).tolist()
+    loader = DataLoader(TensorDataset(x), batch_size=7)
+    for rows in ((x,), TensorDataset(x), loader, [x[:5], x[5:]], (x, torch.full_like(y, -100)), x.tolist()):
+        assert audited.predict(rows).tolist() == expected
+
+
 def test_wrong_labels_are_flagged(digits, audited):
     wrong = (digits.given != digits.true).numpy()
     assert roc_auc_score(wrong, 1 - audited.issues["label_score"]) > 0.95

@@ -26,7 +26,7 @@ from layerprobe.auditing.method.ensemble import DEFAULT_PROBES, HYPERPARAMETERS,
 from layerprobe.auditing.method.policies import POLICIES, check_policy, early_stopping, untrained_copy
 from layerprobe.core.checks import check_count, check_type
 from layerprobe.errors import InputError, LayerError
-from layerprobe.layers.batches import count_rows, named_tensors
+from layerprobe.layers.batches import named_tensors
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.tracing import check_model
 from layerprobe.layers.views import View, apply_view
@@ -320,14 +320,11 @@ class NetworkReader:
         inputs : callable, optional
             As for :func:`layerprobe.audit`.
         """
-        model, labels, rows = self._network, None, x
+        model, rows = self._network, x
         if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
             rows = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
-            labels = np.zeros(count_rows(rows) or 0, np.int64)
-        elif isinstance(x, np.ndarray | Tensor) or (isinstance(x, list) and x and isinstance(x[0], str)):
-            labels = np.zeros(len(x), np.int64)
         if not isinstance(x, LabelledDataset):
-            rows = read_rows(rows, labels, inputs=inputs, model=model)
+            rows = read_rows(rows, inputs=inputs, model=model, need_labels=False)
         try:
             return self.read(rows, layers=layers).mean
         except InputError:

@@ -49,6 +49,7 @@ def read_rows(
     inputs: Callable[[Any], Any] | None = None,
     batch_size: int = 512,
     model: nn.Module | None = None,
+    need_labels: bool = True,
     **columns: Any,
 ) -> "LabelledDataset":
     """Read any supported dataset.
@@ -81,6 +82,8 @@ def read_rows(
         Rows per batch in the first pass.
     model : nn.Module, optional
         Its ``forward`` shows how many inputs an item has, and their names.
+    need_labels : bool
+        If false, labels may be missing and are ignored: all are 0.
     **columns
         For files and Hugging Face datasets: ``path_column``, ``text_column``, ``label_column``, the names of
         columns that have other names or are not clear, and ``resize``, one or two integers: resize image
@@ -103,6 +106,7 @@ def read_rows(
     if unknown := options.keys() - {"path_column", "text_column", "label_column", "resize"}:
         raise InputError(f"read_rows has no argument {unknown.pop()!r}")
     common: dict[str, Any] = {"inputs": inputs, "batch_size": batch_size, "model": model}
+    common["need_labels"] = need_labels
     if isinstance(data, str | os.PathLike) or hasattr(data, "features") or _has_splits(data):
         from layerprobe.auditing.dataset.readers import read_raw
 
@@ -147,8 +151,7 @@ def rows_to_show(data: Any, names: np.ndarray) -> "LabelledDataset | None":
     count = None if isinstance(data, str | os.PathLike) else count_rows(data)
     rows = data
     if count in (None, n) and not isinstance(data, LabelledDataset):
-        own = count is None or hasattr(data, "features")
-        rows = read_rows(data, None if own else np.zeros(n, np.int64), inputs=without_model)
+        rows = read_rows(data, inputs=without_model, need_labels=False)
     if (got := rows.n if isinstance(rows, LabelledDataset) else count) != n:
         raise InputError(f"expected data= with the {n} rows of the audit, got {got} rows")
     own_names = (rows.index if own_names is None else own_names).astype(str)
@@ -199,6 +202,8 @@ class LabelledDataset:
         Names of the classes in their order.
     images : bool
         Whether uint8 pixels are decoded images, which become floats for every model.
+    need_labels : bool
+        As for `read_rows`.
 
     Attributes
     ----------
@@ -223,6 +228,7 @@ class LabelledDataset:
         batch_size: int = 512,
         model: nn.Module | None = None,
         images: bool = False,
+        need_labels: bool = True,
     ) -> None:
         if isinstance(source, Iterator):
             raise InputError(
@@ -235,7 +241,10 @@ class LabelledDataset:
         self._class_names = class_names
         self._first_pass(batch_size)
         self.index = escape_surrogates(self._names if self._indexed or index is None else index)
-        self._set_labels(self._given if labels is None else labels)
+        if need_labels:
+            self._set_labels(self._given if labels is None else labels)
+        else:
+            self.labels, self.class_names = np.zeros(self.n, np.int64), None
         for _ in self._read(_COMPARED):  # a second time: random operations change rows
             break
 
