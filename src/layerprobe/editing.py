@@ -41,7 +41,8 @@ def edit_head(
     Parameters
     ----------
     model : nn.Module
-        A network whose output (n, K) is that of an ``nn.Linear``; it is not changed.
+        A network whose output (n, K) is that of an ``nn.Linear``; it is not changed. One output is the logit
+        of the second of two classes.
     train : (x, y), DataLoader, Dataset or iterable of batches
         As for :func:`layerprobe.capture`, with labels 0..K-1, each at least once, since a class without rows
         has no direction.
@@ -92,7 +93,7 @@ def edit_head(
     if captured.labels is None:
         raise InputError("the training data have no labels; give (x, y), or a loader of (x, y)")
     labels = label_array(captured.labels)
-    _check_labels(labels, head.out_features)
+    _check_labels(labels, max(head.out_features, 2))
     set_head(head, fitted.fit(captured.outputs[name], labels), bias)
     return edited
 
@@ -153,7 +154,7 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
     Parameters
     ----------
     head : nn.Linear
-        From d features to K classes.
+        From d features to K classes, or to the logit of the second of two.
     fitted : LinearProbe
         Fitted on d features and K classes.
     bias : {"probe", "keep", "zero"}
@@ -166,6 +167,8 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
     """
     check_bias(bias)
     weight, own_bias = fitted.linear_
+    if head.out_features == 1 and len(weight) == 2:
+        weight, own_bias = weight[1:] - weight[:1], own_bias[1:] - own_bias[:1]
     if weight.shape != head.weight.shape:
         raise InputError(
             f"expected a probe of weights {tuple(head.weight.shape)}, as in the last linear layer; "

@@ -52,6 +52,17 @@ def test_edited_network_predicts_as_the_probe(model, probe):
     assert len(set(edited(HELD_OUT).argmax(1).tolist())) == K
 
 
+@pytest.mark.parametrize("probe", ["velpic", "ncm", "ridge"])
+def test_one_output_is_the_logit_of_the_second_class(probe):
+    y = LABELS % 2
+    with seeded(3):
+        network = nn.Sequential(nn.Linear(9, 12), nn.ReLU(), nn.Linear(12, 1))
+    edited = edit_head(network, (X, y), probe)
+    fitted = create(probe).fit(network[:2](X).detach(), y)
+    predicted = fitted.predict(network[:2](HELD_OUT).detach())
+    assert torch.equal((edited(HELD_OUT).squeeze(1) > 0).long(), predicted)
+
+
 def test_weights_are_the_directions_and_bias_is_the_chosen_one(model):
     directions = VeLPIC().fit(hidden(model, X), LABELS).directions_
     kept, zero, own = (edit_head(model, (X, LABELS), bias=bias) for bias in ("keep", "zero", "probe"))

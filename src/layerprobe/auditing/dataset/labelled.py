@@ -241,10 +241,10 @@ class LabelledDataset:
         self._class_names = class_names
         self._first_pass(batch_size)
         self.index = escape_surrogates(self._names if self._indexed or index is None else index)
+        self.labels = np.zeros(self.n, np.int64)
+        self.class_names: tuple[Any, ...] | None = None
         if need_labels:
             self._set_labels(self._given if labels is None else labels)
-        else:
-            self.labels, self.class_names = np.zeros(self.n, np.int64), None
         for _ in self._read(_COMPARED):  # a second time: random operations change rows
             break
 
