@@ -73,6 +73,9 @@ def test_buffers_are_copied():
             lambda weights: weights.update({"linear1.bias": weights.pop("fcs.0.bias")}),
             "missing: .*unexpected: ",
         ),
+        # copying them would round them towards zero, or drop their imaginary parts
+        (lambda weights: weights.update({"fc3.weight": weights["fc3.weight"].to(torch.int64)}), "int64"),
+        (lambda weights: weights.update({"fcs.0.bias": weights["fcs.0.bias"] * 1j}), "complex64"),
     ],
 )
 def test_weights_that_do_not_match_raise_and_change_nothing(published, spoil, message):
@@ -82,3 +85,9 @@ def test_weights_that_do_not_match_raise_and_change_nothing(published, spoil, me
     with pytest.raises(InputError, match=message):
         load_published(model, weights)
     assert torch.equal(model.conv1.weight, before)
+
+
+def test_name_of_no_layer_raises(published):
+    model = CNN(1, 28)
+    with pytest.raises(InputError, match="no layer of the model: lineer1"):
+        load_published(model, published.state_dict(), {**model.published_names, "lineer1": "fcs.0"})

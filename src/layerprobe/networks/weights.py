@@ -142,6 +142,12 @@ def _misfits(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> dict[str, l
             for name, value in own.items()
             if name in given and isinstance(value, Tensor) and given[name].shape != value.shape
         ],
+        "not real numbers": [
+            f"{name} {given[name].dtype}"
+            for name, value in own.items()
+            if name in given and isinstance(value, Tensor) and value.is_floating_point()
+            if not given[name].is_floating_point()
+        ],
     }
 
 
@@ -205,7 +211,8 @@ def load_published(
     Raises
     ------
     InputError
-        If weights are missing, unexpected, of another shape or not finite.
+        If weights are missing, unexpected, of another shape, integer, complex or not finite, or `names` has a
+        layer that the network has not.
     """
     if names is None:
         names = getattr(model, "published_names", {})
@@ -215,7 +222,9 @@ def load_published(
         return f"{names.get(layer, layer)}.{weight}"
 
     own = model.state_dict()
+    layers = {key.rpartition(".")[0] for key in own}
     faults = _misfits({other_name(key): value for key, value in own.items()}, state_dict)
+    faults |= {"no layer of the model": [layer for layer in names if layer not in layers]}
     faults |= {"not finite": [key for key, value in state_dict.items() if not value.isfinite().all()]}
     if any(faults.values()):
         raise InputError(

@@ -24,7 +24,6 @@ from layerprobe.runs.folders import (
     write_record,
 )
 from layerprobe.runs.leases import acquire
-from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import provenance, save_weights
 
@@ -126,7 +125,7 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
     except InputError as error:
         raise InputError(
             f"{path.name}: {error}; or write {NAMES} beside the file, with our layer names ("
-            f"{', '.join(dict(pair(spec.pair).network().named_children()))}) to those of the file"
+            f"{', '.join(_layers(model.state_dict()))}) to those of the file"
         ) from error
     with path.open("rb") as stream:
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -135,10 +134,14 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
 
 def _fitting(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the layer names by which the weights fit; those of the published code where none do."""
-    layers = {key.rpartition(".")[0] for key in model.state_dict()}
-    there = {key.rpartition(".")[0] for key in weights}
+    layers, there = _layers(model.state_dict()), _layers(weights)
     published: dict[str, str] = getattr(model, "published_names", {})
     for names in ({}, published):
-        if {names.get(layer, layer) for layer in layers} == there:
+        if {names.get(layer, layer) for layer in layers} == there.keys():
             return names
     return names_by_shape(model, weights) or published
+
+
+def _layers(weights: Mapping[str, Tensor]) -> dict[str, None]:
+    """Return the names of the layers with weights, in order."""
+    return dict.fromkeys(key.rpartition(".")[0] for key in weights)
