@@ -6,6 +6,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import EllipsisType
@@ -235,23 +236,10 @@ class Extractor:
             As for :func:`layerprobe.capture`.
         """
         share = _Share(data, self.batch_size, self.model) if shared else None
-        aliases = self.aliases or {}
-        patterns: Any = (list(aliases) or [...]) if self.layers is None else self.layers
+        patterns: Any = (list(self.aliases or {}) or [...]) if self.layers is None else self.layers
         wants_output = any(isinstance(one, str) and matches(OUTPUT, one) for one in patterns)
-        shape: tuple[int, ...] | None = None
-        heads: dict[str, Tensor] = {}
+        own = _OwnOutput(self.model)
         seen = 0
-
-        def see(module: nn.Module, inputs: Any, result: Any) -> None:
-            heads.clear()
-            with torch.inference_mode(False), torch.no_grad():
-                copies = {name: X.to(torch.float32, copy=True) for name, X in possible_heads(result).items()}
-            heads.update(copies)
-
-        def flatten(output: Tensor) -> Tensor:
-            nonlocal shape
-            shape = tuple(output.shape)
-            return flatten_output(output)
 
         @default_settings()
         def take(rows: dict[str, Tensor], labels: Column | None, indices: Column | None) -> None:
@@ -261,39 +249,30 @@ class Extractor:
             kept = slice(0) if share is not None and share.is_dummy else slice(None)
             rows = {layer: X[kept] for layer, X in rows.items()}
             size = len(next(iter(rows.values())))
-            parts = heads
-            if not heads and OUTPUT in rows and shape and len(shape) <= 2:  # of a script, which takes no hook
-                parts = {"": rows[OUTPUT]}
-            own = {name: X[kept] for name, X in parts.items() if self.head in (None, name)}
-            own = {name: X for name, X in own.items() if len(X) == size}
+            heads = {name: X[kept] for name, X in own.heads(rows).items() if self.head in (None, name)}
+            heads = {name: X for name, X in heads.items() if len(X) == size}
             labels, indices = (None if one is None else one[kept] for one in (labels, indices))
             positions = torch.arange(seen, seen + size)
             if share is not None:
                 positions = rank() + world_size() * positions
             seen += size
-            outputs = {aliases.get(name, name): X for name, X in rows.items() if name != OUTPUT}
+            outputs = {(self.aliases or {}).get(name, name): X for name, X in rows.items() if name != OUTPUT}
             if wants_output and OUTPUT in rows:
                 outputs[OUTPUT] = rows[OUTPUT]
-            consume(LayerBatch(outputs, own, labels, indices, positions, shape))
+            consume(LayerBatch(outputs, heads, labels, indices, positions, own.shape))
             if total is not None:
                 report_count("layer outputs", seen, total)
 
-        model = getattr(self.model, "_orig_mod", self.model)  # of torch.compile, whose graph takes no hook
-        is_script = isinstance(model, torch.jit.ScriptModule)  # which takes no hook
-        hook = None if is_script else model.register_forward_hook(see)
-        try:
+        with own.observed():
             capture(
                 self.model,
                 data if share is None else share.batches,
                 [*patterns, OptionalPattern(OUTPUT)],
-                pool=self._pool_by_layer(flatten),
+                pool=self._pool_by_layer(own.flatten),
                 batch_size=self.batch_size,
                 device=self.device,
                 consume=take,
             )
-        finally:
-            if hook is not None:
-                hook.remove()
 
     def dimensions(self, data: Any) -> Dimensions:
         """Return the sizes of one row, found by running the network on the first rows of the data."""
@@ -380,6 +359,42 @@ class Extractor:
             return own if "*" in own else own | {OptionalPattern("*"): self.default_pool}
         own[OptionalPattern("input")] = self.default_pool  # pooling a layer does not pool the raw input
         return own | {OptionalPattern("*"): self.default_pool if self.pool is None else self.pool}
+
+
+class _OwnOutput:
+    """The network's own output for the batch that runs: its shape, and its parts that may be class scores."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = getattr(model, "_orig_mod", model)  # of torch.compile, whose graph takes no hook
+        self.shape: tuple[int, ...] | None = None
+        self._parts: dict[str, Tensor] = {}
+
+    @contextmanager
+    def observed(self) -> Iterator[None]:
+        """Observe the network while the block runs."""
+        is_script = isinstance(self.model, torch.jit.ScriptModule)  # which takes no hook
+        hook = None if is_script else self.model.register_forward_hook(self._see)
+        try:
+            yield
+        finally:
+            if hook is not None:
+                hook.remove()
+
+    def _see(self, module: nn.Module, inputs: Any, result: Any) -> None:
+        with torch.inference_mode(False), torch.no_grad():
+            parts = possible_heads(result).items()
+            self._parts = {name: X.to(torch.float32, copy=True) for name, X in parts}
+
+    def flatten(self, output: Tensor) -> Tensor:
+        """Flatten the output as a layer, and note its shape."""
+        self.shape = tuple(output.shape)
+        return flatten_output(output)
+
+    def heads(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the possible heads; of a script the output among the layers' rows, if it is (n, k)."""
+        if not self._parts and OUTPUT in rows and self.shape and len(self.shape) <= 2:
+            return {"": rows[OUTPUT]}
+        return self._parts
 
 
 def _with_logits(batch: LayerBatch) -> dict[str, Tensor]:
