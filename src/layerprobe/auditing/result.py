@@ -44,10 +44,11 @@ from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, 
 from layerprobe.auditing.review.measuring import (
     Review,
     ReviewedRows,
+    majorities,
     measure,
     measure_flags,
     recalibrate,
-    resolve,
+    scale_wrong_share,
 )
 from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
@@ -235,18 +236,19 @@ class Audit:
         """Label noise of the training rows: estimated, or after a review measured.
 
         The estimated rate is the mean probability that a training label is wrong; with trusted rows beside a
-        hold-out it follows from the accuracies on both. The labels that a review corrected are left out. The
-        rate is NaN where the review measures only the interval. The matrix and the prior then follow from
-        `posterior`, whose shares of wrong labels are measured; the limits of the matrix are NaN.
+        hold-out it follows from the accuracies on both. After a review the rate is that of the labels that
+        are left wrong, see :class:`layerprobe.auditing.Review`; it is NaN where only its interval is
+        measured. The matrix and the prior then follow from `posterior`, whose shares of wrong labels are
+        measured; the limits of the matrix are NaN.
         """
         noise = self.findings.noise
         if self.review is None or self.original is None:
             return noise
-        total, source = Interval(noise.rate, noise.low, noise.high), noise.source
         if self.review.reviewed:
-            total, source = self.review.noise, self.review.source
-        corrected = float((self.y != self.original.y).double().mean())
-        rate, low, high = (float(np.maximum(limit - corrected, 0.0)) for limit in total)
+            (rate, low, high), source = self.review.left, self.review.source
+        else:
+            corrected, source = float((self.y != self.original.y).double().mean()), noise.source
+            rate, low, high = (max(one - corrected, 0.0) for one in (noise.rate, noise.low, noise.high))
         joint = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
         joint.index_add_(1, self.y, self.posterior.T)
         prior = joint.sum(1, keepdim=True)
@@ -281,6 +283,11 @@ class Audit:
             # Scores of memorised rows look right too often; and the estimate may be that of other rows.
             return with_wrong_share(posterior, self.y, max(self.findings.noise.rate, 0.5 / self.n))
         posterior = self._recalibrated.clone()
+        open_rows, left = ~self.verified, self.review.left.value
+        if not np.isnan(left) and open_rows.any():
+            share = left - self.review.wrong_decisions.value - float(self.outside.double().mean())
+            share *= self.n / float(open_rows.sum())
+            posterior[open_rows] = scale_wrong_share(posterior[open_rows], self.y[open_rows], share)
         posterior[self.verified] = nn.functional.one_hot(self.y[self.verified], len(self.classes)).double()
         posterior[self.outside] = 0
         return posterior
@@ -304,7 +311,9 @@ class Audit:
     @cached_property
     def _decided(self) -> Tensor:
         """The class that reviewers decided on for each training row, `OUTSIDE` or `UNDECIDED`, (n,)."""
-        return _decided_classes(None if self.review is None else self.review.decisions, self.n)
+        if self.review is None:
+            return torch.full((self.n,), UNDECIDED)
+        return torch.from_numpy(majorities(self.review.decisions, self.n)[0])
 
     @cached_property
     @default_settings()
@@ -319,6 +328,8 @@ class Audit:
         base, share = self._before_review, self.noise.rate
         if np.isnan(share):  # a review measures only its interval
             share = float(self._wrong.mean())
+        elif self.review is not None:
+            share -= self.review.wrong_decisions.value  # of verified labels, which no score finds
         if self._wrong_share_is_unknown:
             given = self.policy == OUT_OF_SAMPLE  # uncalibrated, as the calibration is open as well
             p = self.scores.softmax(1).double() if given else torch.from_numpy(self.pred_probs)
@@ -430,7 +441,7 @@ class Audit:
             return None
         rows = ReviewedRows(self.review.decisions, self.review.sample, self.original.y.numpy())
         own = self._recalibrated.gather(1, self.original.y[:, None]).squeeze(1)
-        return measure_flags(rows, self._decided.numpy(), 1 - own.numpy(), self.issue_mask())
+        return measure_flags(rows, 1 - own.numpy(), self.issue_mask())
 
     def _announced(self, share: Callable[[Tensor, Tensor], Tensor]) -> Interval:
         """Return a share of probabilities (n,) and flags (n,) with its interval; the value NaN if unknown."""
@@ -631,7 +642,7 @@ class Audit:
         sample = self._sample(decisions.sample_size, decisions.sample_seed)
         score = base._issues["label_score"].to_numpy()
         review = measure(decisions, sample, base.y, base._relabelled("confident"), base.issue_mask(), score)
-        decided = _decided_classes(decisions, self.n)
+        decided = torch.from_numpy(majorities(decisions, self.n)[0])
         return replace(base, y=torch.where(decided >= 0, decided, base.y), original=base, review=review)
 
     def trusted_rows(self) -> tuple[Any, np.ndarray]:
@@ -941,12 +952,3 @@ class Audit:
                 "predictions; audit the network to repair it"
             )
         return self.reader.model, self.rows
-
-
-def _decided_classes(decisions: Decisions | None, n: int) -> Tensor:
-    """Return the decided class of each of n rows, `OUTSIDE` or `UNDECIDED`, (n,) int64."""
-    classes = torch.full((n,), UNDECIDED)
-    if decisions is not None:
-        for i, k in resolve(decisions).items():
-            classes[i] = k
-    return classes

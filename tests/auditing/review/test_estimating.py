@@ -8,6 +8,7 @@ from layerprobe.auditing.review.estimating import (
     PRIOR,
     correct_gain,
     correct_share,
+    error_of_majority,
     error_rate,
     share_of_sum,
     shares,
@@ -80,12 +81,27 @@ def test_error_rate_of_few_repeated_decisions_is_inside_its_interval(pairs, diff
 
 
 def test_correction_inverts_the_errors_of_a_reviewer():
+    """Its limits are the shares behind errors that all fall on right labels, or all on wrong ones."""
     exact = Interval(0.05, 0.05, 0.05)
     observed = 0.3 * 0.95 + 0.7 * 0.05
-    corrected = correct_share(Interval(observed, observed, observed), exact, 10**9)
-    assert corrected == pytest.approx((0.3, 0.3, 0.3), abs=1e-4)
+    value, low, high = correct_share(Interval(observed, observed, observed), exact, 10**9)
+    assert value == pytest.approx(0.3)
+    assert low + (1 - low) * 0.05 == pytest.approx(observed, abs=1e-4)
+    assert high * 0.95 == pytest.approx(observed, abs=1e-4)
     gain = correct_gain(Interval(0.45, 0.45, 0.45), exact, 10**9)
-    assert gain == pytest.approx((0.5, 0.5, 0.5), abs=1e-4)
+    assert gain.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("margin", [1, 2, 3])
+def test_error_rate_of_a_majority_is_that_of_simulated_votes(margin):
+    """Of two equally frequent classes; three or four independent votes with 20 % errors."""
+    generator = np.random.default_rng(margin)
+    votes = 4 if margin == 2 else 3
+    wrong = (generator.random((200_000, votes)) < 0.2).sum(1)
+    chosen = np.abs(votes - 2 * wrong) == margin
+    simulated = (2 * wrong > votes)[chosen].mean()
+    assert error_of_majority(0.2, np.array([margin]))[0] == pytest.approx(simulated, abs=0.003)
+    assert error_of_majority(0.0, np.array([margin]))[0] == 0
 
 
 def population(kind, noise, generator, n=1500):

@@ -391,12 +391,15 @@ def test_precision_and_recall_of_the_flags_that_are_left_are_measured(audit):
 
 
 def test_precision_after_a_review_of_everything_is_exact(audit):
-    """A tenth of the rows belongs to none of the classes: only they remain flagged."""
+    """A tenth of the rows belongs to none of the classes: only they remain flagged, and wrong decisions."""
     strange = np.random.default_rng(0).random(900) < 0.1
     label = np.where(strange, NONE, NAMES[TRUE])
     reviewed = audit.apply(pd.DataFrame({"index": INDEX, "label": label}), n=900)
     assert reviewed.precision_interval == pytest.approx((1, 1, 1))
-    assert reviewed.recall_interval == pytest.approx((1, 1, 1))
+    value, low, high = reviewed.recall_interval
+    flagged, missed = strange.sum(), 900 * reviewed.review.wrong_decisions.high
+    assert (value, high) == pytest.approx((1, 1))
+    assert low == pytest.approx(flagged / (flagged + missed))
     issues = reviewed.issues
     assert ((issues["suggested_label"] == NONE) == strange).all()
     joint = pd.crosstab(TRUE.numpy()[~strange], TRUE.numpy()[~strange]).to_numpy()
@@ -456,6 +459,67 @@ def test_disagreement_about_the_right_class_of_a_wrong_label_is_no_error_of_the_
     review = two_reviewers(first, second, given)
     assert review.noise.value == pytest.approx(0.15)
     assert review.different == 30
+
+
+def test_disagreement_about_wrong_labels_widens_the_interval_of_the_noise():
+    """Who confuses the classes of wrong labels may call right labels wrong as often."""
+    n = 200
+    given = np.zeros(n, np.int64)
+    first = given.copy()
+    first[:30] = 1
+    second = first.copy()
+    agreeing = two_reviewers(first, second, given).noise
+    second[:30] = 2
+    review = two_reviewers(first, second, given)
+    most = review.errors.high
+    assert agreeing.value == review.noise.value == pytest.approx(0.15)
+    assert review.noise.low <= (0.15 - most) / (1 - most) < agreeing.low
+
+
+def confused(rows, error, generator):
+    """Return the classes that a reviewer names, who confuses classes evenly at an error rate."""
+    other = (TRUE.numpy()[rows] + generator.integers(1, 3, len(rows))) % 3
+    return np.where(generator.random(len(rows)) < error, other, TRUE.numpy()[rows])
+
+
+@pytest.mark.parametrize("further", [0, 150, 800])
+def test_share_that_is_left_holds_although_reviewers_make_errors(audit, further):
+    """Fifty rows are decided twice, and further ones once, with 5 % errors in 40 reviews."""
+    held, excess = [], []
+    suspicious = audit.issues["label_score"].to_numpy().argsort()
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        sample = np.array([int(name.split()[1]) for name in audit.review_sample(100, seed)["index"]])
+        more = suspicious[~np.isin(suspicious, sample)][:further]
+        rows = np.concatenate([sample, more, sample[:50]])
+        decisions = pd.DataFrame({"index": INDEX[rows], "label": NAMES[confused(rows, 0.05, generator)]})
+        reviewed = audit.apply(decisions, n=100, seed=seed)
+        left = (reviewed.y != TRUE).double().mean().item()
+        value, low, high = reviewed.noise_interval
+        held.append(low <= left <= high)
+        excess.append(value - left)
+    assert np.mean(held) >= 0.9
+    assert abs(np.mean(excess)) < 0.025
+
+
+def test_decisions_on_all_rows_leave_their_errors(audit):
+    """With 10 % errors nothing else is left, and nothing is flagged; a tenth of the rows is decided twice."""
+    rows = np.concatenate([np.arange(900), np.arange(0, 900, 10)])
+    named = confused(rows, 0.1, np.random.default_rng(0))
+    reviewed = audit.apply(pd.DataFrame({"index": INDEX[rows], "label": NAMES[named]}), n=900)
+    left = (reviewed.y != TRUE).double().mean().item()
+    value, low, high = reviewed.noise_interval
+    assert low <= left <= high
+    assert value == pytest.approx(left, abs=0.04)
+    undecided = ~reviewed.verified.numpy()
+    assert reviewed.issue_mask().sum() <= undecided.sum()
+    assert not reviewed.issue_mask()[~undecided].any()
+
+
+def test_repaired_labels_state_the_measured_share_of_wrong_labels(audit):
+    reviewed = audit.apply(decisions_on(audit.review_sample()))
+    assert reviewed.relabel("verified").wrong_before == pytest.approx(reviewed.noise.rate, abs=1e-6)
+    assert reviewed.relabel("verified").wrong_after == pytest.approx(reviewed.noise.rate, abs=1e-6)
 
 
 def test_cannot_say_is_no_error():

@@ -5,10 +5,11 @@ the normal approximation fails. MOVER combines them: the distances from the esti
 squares (Zou and Donner, Statistics in Medicine 2008). Distances shrink by the finite population correction,
 since a stratum that was reviewed as a whole has no sampling error. Nothing is assumed about the scores.
 
-A reviewer makes errors as well. Their rate is estimated from rows that were decided twice, and the limits of
-this rate widen the intervals (the correction of Rogan and Gladen, American Journal of Epidemiology 1978).
+A reviewer makes errors as well. Their rate is estimated from rows that were decided twice, and its upper
+limit widens the intervals (the correction of Rogan and Gladen, American Journal of Epidemiology 1978).
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -182,34 +183,72 @@ def error_rate(pairs: int, different: float) -> Interval:
 
 
 def correct_share(observed: Interval, errors: Interval, rows: int) -> Interval:
-    """Correct a share of wrong labels for the reviewer's errors, and widen its interval by their limits.
+    """Correct a share of wrong labels for the reviewer's errors, and widen its interval by their upper limit.
 
     Parameters
     ----------
     observed : Interval
         Share of rows that the reviewer called wrong.
     errors : Interval
-        Probability that a decision is the opposite of the right one; below .5.
+        Error rate of a decision, below .5. The value is the probability that a right label is called wrong,
+        and also that a wrong one is called right. At the upper limit all errors fall on right labels, or all
+        on wrong ones.
     rows : int
         Number N of all rows, decided or not. The finite population correction of `observed` also shrinks the
         variance e (1 - e) / n of the errors in n decisions, although they are no part of the population: it
         leaves out the fraction n / N, which is e (1 - e) / N in every stratification.
     """
+    return correct_by(share_without_errors, observed, errors, rows)
 
-    def corrected(share: float, error: float) -> float:
-        return min(max((share - error) / (1 - 2 * error), 0.0), 1.0)
 
-    value = corrected(observed.value, errors.value)
-    likely = max(errors.value, 1 / (PRIOR + 1))
+def correct_by(
+    corrected: Callable[[float, float, float], float], observed: Interval, errors: Interval, rows: int
+) -> Interval:
+    """Return a function of an observed share with an interval for sampling and for errors, by MOVER.
+
+    Parameters
+    ----------
+    corrected : callable
+        With the parameters of `share_without_errors`.
+    observed, errors, rows
+        As for `correct_share`.
+    """
+    e, most = errors.value, errors.high
+    value, *limits = (corrected(limit, e, e) for limit in observed)
+    by_errors = corrected(observed.value, most, 0.0), corrected(observed.value, 0.0, most)
+    likely = max(e, 1 / (PRIOR + 1))
     chance = Z * np.sqrt(likely * (1 - likely) / rows)
-    by_errors = [corrected(observed.value, limit) for limit in (errors.low, errors.high)]
-    below = [value - corrected(observed.low, errors.value), value - min(by_errors), chance]
-    above = [corrected(observed.high, errors.value) - value, max(by_errors) - value, chance]
-    return Interval(
-        value,
-        max(0.0, value - float(np.linalg.norm(np.clip(below, 0, None)))),
-        min(1.0, value + float(np.linalg.norm(np.clip(above, 0, None)))),
+    low, high = (
+        float(np.linalg.norm(np.clip([*(sign * (one - value) for one in ends), chance], 0, None)))
+        for sign, ends in ((-1, (limits[0], *by_errors)), (1, (limits[1], *by_errors)))
     )
+    return Interval(value, max(0.0, value - low), min(1.0, value + high))
+
+
+def share_without_errors(share: float, false: float, missed: float) -> float:
+    """Return the share of wrong labels behind the share that a reviewer calls wrong.
+
+    Parameters
+    ----------
+    share : float
+    false, missed : float
+        Probability that a right label is called wrong, and that a wrong one is called right.
+    """
+    return min(max((share - false) / (1 - false - missed), 0.0), 1.0)
+
+
+def error_of_majority(error: float, margins: np.ndarray) -> np.ndarray:
+    """Return the error rates of labels that a majority of independent decisions chose.
+
+    Parameters
+    ----------
+    error : float
+        Of one decision.
+    margins : ndarray of int
+        How many more decisions name the label than the next one.
+    """
+    wrong = error**margins
+    return wrong / (wrong + (1 - error) ** margins)
 
 
 def correct_gain(observed: Interval, errors: Interval, rows: int) -> Interval:

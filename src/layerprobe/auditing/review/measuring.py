@@ -15,10 +15,13 @@ from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
     Z,
+    correct_by,
     correct_gain,
     correct_share,
+    error_of_majority,
     error_rate,
     share_of_sum,
+    share_without_errors,
     shares,
     stratified_mean,
 )
@@ -50,6 +53,11 @@ class Review:
         the other rows of their stratum.
     noise : Interval
         Share of wrong labels before any correction. Every label of a row of none of the classes is wrong.
+    left : Interval
+        Share of wrong labels after the decisions: in rows without decision, in rows of none of the classes,
+        and by wrong decisions.
+    wrong_decisions : Interval
+        Share of all rows that have a wrong label by a decision.
     outside : Interval
         Share of the rows that belong to none of the classes; relabelling cannot correct them.
     precision : Interval
@@ -61,8 +69,8 @@ class Review:
         (`relabel("confident")`); NaN if it changes none.
     errors : Interval
         Error rate of the reviewers, from rows with several labels. Without such rows its value is NaN, and
-        the limits are assumed. The other intervals include the errors: `gain` all of them, each share those
-        that matter to it. Noise is such a share: a wrong class for a wrong label is no error of the noise.
+        the limits are assumed. The other intervals include its upper limit. Only errors that matter to a
+        share change its value: a wrong class for a wrong label is no error of the noise.
     pairs, different : int
         Rows with several labels, and how many of them have different ones.
     strata : DataFrame
@@ -83,6 +91,8 @@ class Review:
     reviewed: int
     undecided: int
     noise: Interval
+    left: Interval
+    wrong_decisions: Interval
     outside: Interval
     precision: Interval
     recall: Interval
@@ -127,23 +137,29 @@ def _is_known(interval: Interval) -> bool:
     return bool(np.isfinite(interval.value) or interval.high - interval.low < 1)
 
 
-def resolve(decisions: Decisions) -> dict[int, int]:
-    """Return the class of each decided row, or -2: what more decisions name than anything else, or -1.
+def majorities(decisions: Decisions, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class that most decisions on each row name, and by how many more than the next one.
 
     Parameters
     ----------
     decisions : Decisions
+    n : int
+        Number of rows.
 
     Returns
     -------
-    dict of position to class index
+    classes : ndarray of shape (n,), int64
+        `OUTSIDE` for none of the classes; `UNDECIDED` without decisions, or if two classes have as many.
+    margins : ndarray of shape (n,), int64
     """
-    resolved = {}
+    classes, margins = np.full(n, UNDECIDED, np.int64), np.zeros(n, np.int64)
     for position, labels in _by_row(decisions).items():
         values, counts = np.unique(labels, return_counts=True)
-        best = values[counts == counts.max()]
-        resolved[position] = int(best[0]) if len(best) == 1 else UNDECIDED
-    return resolved
+        *_, second, first = sorted([0, *counts])
+        margins[position] = first - second
+        if first > second:
+            classes[position] = values[counts.argmax()]
+    return classes, margins
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,9 +195,39 @@ class ReviewedRows:
         return np.array([(self.labels[i] != self.given[i]).mean() for i in self.used.tolist()])
 
     @cached_property
+    def errors(self) -> Interval:
+        """Probability that a decision names a wrong class."""
+        return disagreement(self.labels.values())
+
+    @cached_property
     def wrong_errors(self) -> Interval:
-        """Probability that a decision takes a right label for wrong, or a wrong one for right."""
-        return disagreement(y != self.given[i] for i, y in self.labels.items())
+        """Probability that a decision takes a right label for wrong, or a wrong one for right.
+
+        Repeated rows with wrong labels do not show how often right labels are called wrong, but decisions for
+        different classes show that the reviewer makes errors: they count in the upper limit.
+        """
+        return disagreement(y != self.given[i] for i, y in self.labels.items())._replace(
+            high=self.errors.high
+        )
+
+    @cached_property
+    def decided(self) -> np.ndarray:
+        """The class that most decisions on each row name, `OUTSIDE` or `UNDECIDED`, (n,)."""
+        return self._majorities[0]
+
+    @property
+    def verified(self) -> np.ndarray:
+        """Whether the decisions on each row agree on a class or on none of them, (n,) bool."""
+        return self.decided != UNDECIDED
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Number of decisions for this class minus that for the next one, (n,)."""
+        return self._majorities[1]
+
+    @cached_property
+    def _majorities(self) -> tuple[np.ndarray, np.ndarray]:
+        return majorities(self.decisions, len(self.given))
 
     def mean(self, values: np.ndarray, domain: np.ndarray, least: float = 0.0) -> Interval:
         """Return the mean of a value over the rows of a domain, without correction of errors.
@@ -203,6 +249,32 @@ class ReviewedRows:
         if not domain.any():
             return NOTHING
         return correct_share(self.mean(self.wrong, domain), self.wrong_errors, domain.sum())
+
+    def wrong_left(self, domain: np.ndarray) -> Interval:
+        """Return the share of rows in a domain, (n,) bool, that have a wrong label and no decision.
+
+        The wrong labels of decided rows are subtracted from all. If reviewers with the error rate e correct c
+        of v labels, then (c - e v) / (1 - 2 e) of them are expected to be wrong.
+        """
+        inside, outside = domain & (self.decided >= 0), (domain & (self.decided == OUTSIDE)).sum()
+        N, open_rows = domain.sum(), (domain & ~self.verified).sum()
+        if not open_rows:
+            return Interval(0.0, 0.0, 0.0)
+        corrected, margins = (self.decided != self.given)[inside], self.margins[inside]
+
+        def left(share: float, false: float, missed: float) -> float:
+            f, m = error_of_majority(false, margins), error_of_majority(missed, margins)
+            known = outside + ((corrected - f) / (1 - f - m)).sum()
+            wrong = N * share_without_errors(share, false, missed) - known
+            return float(min(max(wrong, 0), open_rows) / N)
+
+        return correct_by(left, self.mean(self.wrong, domain), self.wrong_errors, N)
+
+    @cached_property
+    def wrong_decisions(self) -> Interval:
+        """Share of all rows that are expected to have a wrong label by a decision."""
+        margins = self.margins[self.decided >= 0]
+        return Interval(*(float(error_of_majority(e, margins).sum() / len(self.given)) for e in self.errors))
 
     def stated(self, interval: Interval, *domains: np.ndarray) -> Interval:
         """Return an interval, without its value if many rows of a domain are in strata without decisions.
@@ -267,16 +339,19 @@ def measure(
     outside = np.array([(y == OUTSIDE).mean() for y in decided])
     gained = np.array([(y == new[i]).mean() - (y == g[i]).mean() for i, y in zip(used, decided, strict=True)])
     repeated = [y for y in rows.labels.values() if len(y) > 1]
-    errors = disagreement(repeated)
     everything, changed = np.ones(len(g), bool), new != g
     noise, precision = (rows.wrong_share(domain) for domain in (everything, flags))
     strangers = correct_share(
         rows.mean(outside, everything), disagreement(y == OUTSIDE for y in repeated), len(g)
     )
+    uncorrected = rows.wrong_left(everything), rows.wrong_decisions
+    left = Interval(
+        *(sum(limits) + float((rows.decided == OUTSIDE).mean()) for limits in zip(*uncorrected, strict=True))
+    )
     strangers = Interval(*(min(part, whole) for part, whole in zip(strangers, noise, strict=True)))
     gain = NOTHING
     if changed.any():
-        gain = correct_gain(rows.mean(gained, changed, -1.0), errors, changed.sum())
+        gain = correct_gain(rows.mean(gained, changed, -1.0), rows.errors, changed.sum())
     recall = NOTHING
     if flags.any() and not flags.all():
         missed = rows.wrong_share(~flags)
@@ -286,8 +361,7 @@ def measure(
     advice: Advice = "review"
     why = "no row of the random sample is decided, so that nothing is measured"
     if len(used):
-        verified = [i for i, k in resolve(decisions).items() if k != UNDECIDED]
-        seen, fixed = (np.isin(np.arange(len(g)), one) for one in (list(rows.labels), verified))
+        seen, fixed = np.isin(np.arange(len(g)), list(rows.labels)), rows.verified
         numbers = [int(one.sum()) for one in (changed, changed[used], changed & ~seen, changed & ~fixed)]
         advice, why = _advise(noise, gain, *numbers, n=len(g))
         if strangers.low > NEGLIGIBLE and advice == "keep":
@@ -310,11 +384,13 @@ def measure(
         len(used),
         int(np.isin(sample.positions, decisions.positions).sum()) - len(used),
         noise,
+        rows.stated(left, everything),
+        rows.wrong_decisions,
         rows.stated(strangers, everything),
         rows.stated(precision, flags),
         rows.stated(recall, flags, ~flags),
         gain,
-        errors if repeated else errors._replace(value=float("nan")),
+        rows.errors if repeated else rows.errors._replace(value=float("nan")),
         len(repeated),
         sum(len(np.unique(y)) > 1 for y in repeated),
         strata,
@@ -324,9 +400,7 @@ def measure(
     )
 
 
-def measure_flags(
-    rows: ReviewedRows, decided: np.ndarray, wrong: np.ndarray, flags: np.ndarray
-) -> tuple[Interval, Interval]:
+def measure_flags(rows: ReviewedRows, wrong: np.ndarray, flags: np.ndarray) -> tuple[Interval, Interval]:
     """Measure precision and recall of flags after a review, which verified rows do not have.
 
     The reviewed rows that would be flagged represent those that are: among both together the share of wrong
@@ -335,29 +409,24 @@ def measure_flags(
     Parameters
     ----------
     rows : ReviewedRows
-    decided : ndarray of shape (n,), int64
-        The verified class of each row, `OUTSIDE` or `UNDECIDED`.
     wrong : ndarray of shape (n,)
         Probability that each given label is wrong, as if no row were verified.
     flags : ndarray of shape (n,), bool
         The most likely wrong labels that are not verified, and rows of none of the classes.
     """
-    verified, outside = decided != UNDECIDED, decided == OUTSIDE
-    flagged = flags & ~verified
-    threshold = wrong[flagged].min() if flagged.any() else np.inf
-    found, missed = flagged | (verified & (wrong >= threshold)), ~flagged & ~(verified & (wrong >= threshold))
-
-    def left(domain: np.ndarray, strangers: int) -> Interval:
-        known = (verified & domain & (decided != rows.given)).sum()
-        most = (domain & ~verified).sum()
-        share = rows.wrong_share(domain) if domain.any() else Interval(0.0, 0.0, 0.0)
-        return Interval(*(strangers + min(max(limit * domain.sum() - known, 0.0), most) for limit in share))
-
-    flagged_wrong, others = left(found, (outside & flags).sum()), left(missed, (outside & ~flags).sum())
     if not flags.any():
         return NOTHING, NOTHING
+    n, outside = len(flags), rows.decided == OUTSIDE
+    flagged = flags & ~rows.verified
+    threshold = wrong[flagged].min() if flagged.any() else np.inf
+    found = flagged | (rows.verified & (wrong >= threshold))
+    flagged_wrong, others = (
+        Interval(*(float(one.sum() * limit + (outside & own).sum()) for limit in rows.wrong_left(one)))
+        for one, own in ((found, flags), (~found, ~flags))
+    )
+    missed = Interval(*(a + n * b for a, b in zip(others, rows.wrong_decisions, strict=True)))
     precision = Interval(*(float(count / flags.sum()) for count in flagged_wrong))
-    return rows.stated(precision, found), rows.stated(share_of_sum(flagged_wrong, others), found, missed)
+    return rows.stated(precision, found), rows.stated(share_of_sum(flagged_wrong, missed), found, ~found)
 
 
 def _advise(
@@ -431,15 +500,22 @@ def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
         rows = stratum == h
         weight = reviewed / (reviewed + PSEUDO_ROWS)
         target = weight * wrong + (1 - weight) * announced if reviewed else announced
-        result[rows] = _scaled(posterior[rows], given[rows], target)
+        result[rows] = scale_wrong_share(posterior[rows], given[rows], target)
     return result
 
 
-def _scaled(posterior: Tensor, given: Tensor, share: float) -> Tensor:
-    """Return probabilities (n, K) whose mean share of wrong labels is as given.
+def scale_wrong_share(posterior: Tensor, given: Tensor, share: float) -> Tensor:
+    """Return probabilities whose mean share of wrong labels is as given.
 
     The probabilities that labels are wrong, or that they are right, shrink in proportion. A shift of the log
     odds would keep the most extreme rows as they are, although the review contradicts them.
+
+    Parameters
+    ----------
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    given : Tensor (n,), int64
+    share : float
     """
     own = posterior.gather(1, given[:, None]).squeeze(1).double().clamp(1e-9, 1 - 1e-9)
     announced = float(1 - own.mean())
