@@ -83,7 +83,7 @@ def write(scale: str) -> None:
 
 
 def draw(name: str, results: Results, path: Path) -> None:
-    """Write a figure as PNG with 64 colours, which keeps the repository small."""
+    """Write a figure as PNG with 256 colours, which keeps the repository small and the colours of lines."""
     beside = published.table1() if FIGURES[name].published else None
     try:
         if reason := results.lacks(FIGURES[name]):
@@ -94,7 +94,7 @@ def draw(name: str, results: Results, path: Path) -> None:
         return
     path.parent.mkdir(exist_ok=True)
     image = Image.open(io.BytesIO(encode(figure, "png", dpi=100))).convert("RGB")
-    image.quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
+    image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def report(left_out: dict[str, str]) -> None:

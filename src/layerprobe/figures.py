@@ -6,7 +6,7 @@ grey too. The network itself is dashed and hollow, published numbers are grey an
 
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from io import BytesIO
 from itertools import cycle, pairwise
@@ -139,7 +139,7 @@ class Line:
         Indexed by the horizontal position; columns mean, min and max.
     kind : {"probe", "network", "published", "marker", "bar"}
         Solid with a shaded range; dashed and hollow with error bars; hollow grey markers without a line;
-        markers without a line; bars, side by side at each position.
+        markers without a line, or bars, side by side at each position.
     at_end : bool
         Whether the last point alone has a marker.
     """
@@ -269,8 +269,8 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
 def training_history(rows: pd.DataFrame, *, title: str = "") -> "Figure":
     """Draw accuracy over the epochs of training: on noisy labels, on true labels and on test data.
 
-    There is one panel per pair and corruption degree. With several seeds, lines are means and the shade is
-    the range over seeds; a network that has stopped keeps its last accuracies.
+    There is one panel per pair and corruption degree, in the order of the rows. With several seeds, lines
+    are means and the shade is the range over seeds; a network that has stopped keeps its last accuracies.
 
     Parameters
     ----------
@@ -292,7 +292,7 @@ def training_history(rows: pd.DataFrame, *, title: str = "") -> "Figure":
         )
     keys = [name for name in ("pair", "corruption") if name in rows]
     panels = []
-    for values, of_panel in rows.groupby(keys, sort=True) if keys else [((), rows)]:
+    for values, of_panel in rows.groupby(keys, sort=False) if keys else [((), rows)]:
         lines = []
         for (column, which), style in zip(HISTORY.items(), STYLES, strict=False):
             by_seed = of_panel.pivot_table(column, "epoch", "seed" if "seed" in rows else None, dropna=False)
@@ -411,10 +411,15 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
     ax.set_title(textwrap.fill(panel.title, max(34, room)))
     step = panel.ticks[1] - panel.ticks[0] if panel.ticks else 1.0
     bars = [line for line in panel.lines if line.kind == "bar"]
-    for i, line in enumerate(bars):
-        width = 0.8 * step / len(bars)
-        _draw_bars(ax, line, width, (i - (len(bars) - 1) / 2) * width)
-    for line in (line for line in panel.lines if line.kind != "bar"):
+    beside = [line for line in panel.lines if line.kind in ("bar", "marker")]
+    for i, line in enumerate(beside):
+        width = 0.8 * step / len(beside)
+        span = line.span.set_axis(line.span.index + (i - (len(beside) - 1) / 2) * width)
+        if line.kind == "bar":
+            _draw_bars(ax, replace(line, span=span), width)
+        else:
+            _draw_line(ax, replace(line, span=span))
+    for line in (line for line in panel.lines if line.kind not in ("bar", "marker")):
         _draw_line(ax, line)
     if panel.yscale == "percent":
         ax.set_ylim(-0.02 * top, 1.03 * top)
@@ -456,10 +461,10 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _draw_bars(ax: "Axes", line: Line, width: float, shift: float) -> None:
+def _draw_bars(ax: "Axes", line: Line, width: float) -> None:
     """Draw one bar per position with its range."""
     span = line.span
-    x = span.index.to_numpy(float) + shift
+    x = span.index.to_numpy(float)
     ax.bar(x, span["mean"], width, label=line.label, zorder=2, **_bar_look(line.style))
     ax.vlines(x, span["min"], span["max"], color="#222222", linewidth=1.2, zorder=3)
     for place in x[(span["max"] == 0).to_numpy()]:  # a bar without height would look like a missing one

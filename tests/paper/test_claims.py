@@ -63,6 +63,24 @@ def test_the_verdict_follows_the_share_of_the_cells(rows, weak, verdict):
     assert line(rows.assign(value=rows["value"].mask(network, 0.99)), MASC_BEATS)["verdict"] == verdict
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.5, 0.52), (0.68, 0.7)])  # above and below 0.02 as floats
+def test_a_difference_of_two_points_is_none_whatever_floats_make_of_it(rows, low, high):
+    best = rows["setting"].eq("best_epoch") & rows["experiment"].eq("controls")
+    last = rows["setting"].eq("last_epoch") & rows["experiment"].eq("controls")
+    equal = rows.assign(value=rows["value"].mask(best, high).mask(last, low))
+    said = line(equal, "Memorising corrupted labels")
+    assert said["verdict"] == "does not hold"
+    assert said["evidence"].startswith("0 of 8 cells, mean +2.0 points")
+
+
+def test_a_claim_that_does_not_hold_at_small_scale_is_too_small_to_tell(rows):
+    network = (rows["probe"] == "network") & (rows["experiment"] == "noisy_subspaces")
+    worse = rows.assign(value=rows["value"].mask(network, 0.99))
+    for images, verdict in ((1000, "too small to tell"), (10_000, "does not hold")):
+        assert line(worse.assign(variant=f"subset {images}"), MASC_BEATS)["verdict"] == verdict
+    assert line(rows.assign(variant="subset 1000"), MASC_BEATS)["verdict"] == "holds"
+
+
 def test_few_cells_leave_a_caveat_and_no_cell_is_not_tested(rows):
     three = rows[(rows["pair"] == "mlp-mnist") & rows["corruption"].isin([0.2, 0.4, 0.6])]
     assert line(three, MASC_BEATS)["verdict"] == "holds with a caveat"

@@ -116,10 +116,10 @@ def test_history_shows_means_and_keeps_the_last_accuracy_of_stopped_runs(history
     assert np.allclose(shade, [0.48, 0.5])
 
 
-def test_history_has_one_panel_per_pair_and_degree(history):
+def test_history_has_one_panel_per_pair_and_degree_in_the_order_of_the_rows(history):
     figure = training_history(history(pairs=("mlp-mnist", "cnn-mnist"), degrees=(0.8, 0.0)))
     titles = [ax.get_title(loc="left") for ax in figure.axes if ax.axison]
-    assert titles == ["cnn-mnist, p = 0", "cnn-mnist, p = 0.8", "mlp-mnist, p = 0", "mlp-mnist, p = 0.8"]
+    assert titles == ["mlp-mnist, p = 0.8", "mlp-mnist, p = 0", "cnn-mnist, p = 0.8", "cnn-mnist, p = 0"]
 
 
 def test_history_of_one_unnamed_run(history):

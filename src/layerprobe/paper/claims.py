@@ -1,7 +1,7 @@
 """The claims of the paper and its follow-up against tidy rows: a table by stated rules.
 
 A cell is a pair and a corruption degree of one variant, as in Table 1. Every claim is a difference of two
-shares per cell that must be above `MARGIN`. `VERDICT_RULE` states how cells make a verdict.
+shares per cell that must be above 2 points. `VERDICT_RULE` states how cells make a verdict.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from layerprobe.paper.selection import (
     TEST,
     accuracies,
     at_best_layer,
+    direction,
     hidden_layers,
     masc_at_best_layer,
     means,
@@ -27,13 +28,14 @@ from layerprobe.paper.selection import (
     training_images,
     words,
 )
+from layerprobe.paper.tables.compared import TOO_SMALL
+from layerprobe.paper.tables.joining import scale
 
 Frame = pd.DataFrame
 Selection = Callable[[Frame], Frame]
-MARGIN = 0.02  # a difference of shares up to this counts as none, as in the verdicts of the tables
 MOST = 0.9  # share of the cells that a claim must hold in
 FEWEST = 4  # cells, below which a verdict has a caveat
-VERDICTS = ("holds", "holds with a caveat", "does not hold", "not tested")
+VERDICTS = ("holds", "holds with a caveat", "does not hold", TOO_SMALL, "not tested")
 VERDICT_RULE = (
     "A claim holds in a cell if its difference is above 2 points. It holds if that is so in at least 90 % of "
     "the measured cells and no control contradicts it; it holds with a caveat if it is so in more than half "
@@ -54,7 +56,8 @@ def claims_table(rows: Frame) -> Frame:
     Returns
     -------
     DataFrame
-        claim, where, rule, verdict (one of `VERDICTS`), evidence, controls; all texts.
+        claim, where, rule, verdict (one of `VERDICTS`), evidence, controls; all texts. At small scale, where
+        effects of the paper do not appear, a claim that does not hold is "too small to tell".
     """
     rows = rows[rows["corruption"].notna() & rows["pair"].isin(PAIRS)]
     images = training_images(rows)
@@ -100,16 +103,16 @@ def _line(claim: Claim, rows: Frame) -> dict[str, str]:
     texts = {"claim": claim.text, "where": claim.where, "rule": claim.rule}
     if cells.empty:
         return {**texts, "verdict": "not tested", "evidence": "", "controls": ""}
-    share = (cells["claimed"] - cells["other"] > MARGIN).mean()
+    share = (direction(cells["claimed"] - cells["other"]) > 0).mean()
     said, contradicted = [], False
     for name in claim.controls:
         both = cells.merge(_shares(CONTROLS[name](of), "control"), on=GROUP)
         if len(both):
-            differences = both["control"] - both["claimed"]
-            better, equal = (differences > MARGIN).sum(), (differences.abs() <= MARGIN).sum()
+            compared = direction(both["control"] - both["claimed"])
+            better, equal = (compared > 0).sum(), (compared == 0).sum()
             said.append(f"{name}: better in {better}, equal in {equal} of {len(both)}")
             contradicted |= better + equal > len(both) / 2
-    verdict = "does not hold"
+    verdict = TOO_SMALL if set(cells["variant"].map(scale)) == {"small"} else "does not hold"
     if share > 0.5:
         caveat = contradicted or share < MOST or len(cells) < FEWEST
         verdict = "holds with a caveat" if caveat else "holds"
@@ -122,8 +125,9 @@ def _shares(rows: Frame, name: str) -> Frame:
 
 def _evidence(cells: Frame) -> str:
     """Return the number of cells that agree, and the mean difference, overall and per pair."""
-    cells = cells.assign(difference=100 * (cells["claimed"] - cells["other"]))
-    agree = (cells["difference"] > 100 * MARGIN).sum()
+    difference = cells["claimed"] - cells["other"]
+    agree = (direction(difference) > 0).sum()
+    cells = cells.assign(difference=100 * difference)
     pairs = cells.groupby("pair", sort=False)["difference"].agg(["mean", "size"])
     parts = [f"{pair} {mean:+.1f} ({size:.0f})" for pair, mean, size in pairs.itertuples()]
     return (

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from layerprobe.paper.pairs import PAIRS
@@ -10,6 +12,8 @@ from layerprobe.paper.rows import independent
 
 GROUP = ["pair", "corruption", "variant"]  # runs that differ in their seeds only
 TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
+MARGIN = 0.02  # a difference of shares up to this counts as none
+ROUNDING = 1e-11  # 0.52 and 0.50 are 2 points apart, whatever floats make of them
 MEDIUM = 5000  # training images from which a run is of medium scale and not small
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
 LABELS = ("noisy", "true")  # that probes are fitted on
@@ -59,6 +63,11 @@ def training_images(rows: pd.DataFrame) -> pd.Series:
 def hidden_layers(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows without those of the input layer."""
     return rows[rows["layer"] != "input"]
+
+
+def direction(difference: Any) -> Any:
+    """Return the sign of a difference of shares, or of a Series of them: 0 up to `MARGIN`."""
+    return np.sign(difference) * (abs(difference) > MARGIN + ROUNDING)
 
 
 def both_labels(rows: pd.DataFrame) -> pd.DataFrame:

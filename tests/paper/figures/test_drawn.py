@@ -278,6 +278,9 @@ def test_cost_of_all_layers_together(drawn):
     assert line(axes[2], STYLES[1])[1][0] == pytest.approx(3e6 * (1 + 2 + 3 + 4))
     assert line(axes[3], STYLES[5])[1][0] == pytest.approx(3**5 * 1e5 * 10)
     assert len(axes[2].lines) == 6  # kNN does nothing when it is fitted
+    of_pair = [one.get_xdata()[0] for one in axes[3].lines]
+    assert np.diff(of_pair).min() > 0.1  # side by side, so that no range covers another
+    assert np.mean(of_pair) == pytest.approx(0)
 
 
 def test_a_probe_that_was_left_out_on_a_layer_has_no_cost_of_all_layers(rows):
@@ -320,11 +323,9 @@ def test_dynamics_follow_the_layer_that_is_best_at_the_last_epoch(drawn):
 
 def test_histories_have_a_panel_for_every_condition_with_human_labels_by_name(drawn):
     figure = drawn("history")
-    assert sorted(titles(figure)) == sorted(
-        f"{pair}{condition}"
-        for pair in (MLP, "cnn-cifar10")
-        for condition in (", p = 0", ", p = 0.4", ", human labels, cifar-10n:worst")
-    )
+    conditions = (", p = 0", ", p = 0.4", ", human labels, cifar-10n:worst")
+    # pairs in the order of the paper, and not of the alphabet
+    assert titles(figure) == [f"{pair}{what}" for pair in (MLP, "cnn-cifar10") for what in conditions]
     ax = panel(figure, f"{MLP}, p = 0.4")
     _, y = line(ax, STYLES[0])
     assert np.allclose(y, 0.07 * np.array([1, 2, 3, 4, 5, (5 + 6 + 6) / 3, 6]))

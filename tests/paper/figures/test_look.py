@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pandas as pd
 import pytest
 
 from layerprobe.errors import InputError
@@ -142,3 +143,19 @@ def test_no_panel_is_empty(rows):
     of = rows[(rows["experiment"] == "noisy_subspaces") & (rows["pair"] == "mlp-mnist")]
     figure = FIGURES["thresholds"].draw(of)
     assert [ax.get_title(loc="left") for ax in panels(figure)] == ["mlp-mnist: noisy subspaces"]
+
+
+def test_the_footer_describes_the_shown_pairs_only():
+    few, more = (synthetic.frame(degrees=(0.4,), seeds=1, subset=n) for n in (1000, 3000))
+    other = synthetic.frame(("cnn-mnist",), degrees=(0.4,), seeds=1, subset=5000)
+    more = more.assign(variant="subset 3000", key="more" + more["key"])
+    rows = pd.concat([few, more, other[other["experiment"] != "probes"]], ignore_index=True)
+    for name in ("training_images", "probes"):
+        assert "subsets of the training images (1,000, 3,000)." in footer(FIGURES[name].draw(rows))
+
+
+@pytest.mark.parametrize("name", ["thresholds", "probes", "untrained", "flipped"])
+def test_missing_cells_of_own_figures_are_named(name):
+    rows = synthetic.frame(degrees=(0.2, 0.4, 0.8), seeds=1)
+    assert "Not run: mlp-mnist at p = 0.6" in footer(FIGURES[name].draw(rows)).replace("0, 0.6", "0.6")
+    assert "resnet18-cifar10" in footer(FIGURES[name].draw(rows))

@@ -95,6 +95,7 @@ def test_verdicts_are_counted_per_quantity():
         "0 reproduced, 1 too small to tell at small scale, 1 not run (masc)"
     )
     assert verdict_counts(table.drop(columns="verdict")) == ""
+    assert verdict_counts(table.assign(verdict="not published")) == ""  # a pair that is not the paper's
 
 
 @pytest.mark.parametrize(

@@ -88,24 +88,29 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
         yield axis.panel(title, lines)
 
 
+def _at_several_sizes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of pairs and degrees with runs on at least two numbers of images."""
+    changed = rows["variant"].map(lambda variant: bool({"optimizer", "edit"} & set(words(variant))))
+    rows = rows[~changed & rows["corruption"].notna()]
+    rows = rows.assign(images=training_images(rows))
+    several = rows.groupby(["pair", "corruption"])["images"].transform("nunique") > 1
+    if not several.any():
+        raise MissingRowsError("training_images needs runs of a pair and degree at two numbers of images")
+    return rows[several]
+
+
 @register_figure(
     "training_images",
     "MASC and the network over the number of training images",
     f"Fitted on noisy labels. {BEST} {EPOCHS} The untrained network is without its input.",
     "noisy_subspaces",
     "controls",
+    only=_at_several_sizes,
 )
 def _training_images(rows: pd.DataFrame) -> Panels:
-    changed = rows["variant"].map(lambda variant: bool({"optimizer", "edit"} & set(words(variant))))
-    rows = rows[~changed & rows["corruption"].notna()]
-    rows = rows.assign(images=training_images(rows))
     axis = Axis("images", options={"xlabel": "training images", "xscale": "log"})
     styles = dict(zip(("MASC, best layer", "MASC, raw input", UNTRAINED), STYLES[:5:2], strict=True))
-    cells = rows.groupby(["pair", "condition"], sort=False)
-    compared = [(cell, of) for cell, of in cells if len(set(of["images"])) > 1]
-    if not compared:
-        raise MissingRowsError("training_images needs runs of a pair and degree at two numbers of images")
-    for (pair, condition), of in compared:
+    for (pair, condition), of in rows.groupby(["pair", "condition"], sort=False):
         tests = accuracies(of)
         masc = tests[(tests["probe"] == "masc") & (tests["fitted_on"] == "noisy")]
         trained = masc[(masc["experiment"] == "noisy_subspaces") & (masc["setting"] == PAPER["setting"])]
@@ -124,6 +129,7 @@ def _training_images(rows: pd.DataFrame) -> Panels:
     "noisy_subspaces",
     also=("true_subspaces",),
     layout=draw_pairs,
+    degrees=DEGREES,
 )
 def _thresholds(rows: pd.DataFrame) -> Panels:
     names = sorted(SETTINGS, key=lambda name: SETTINGS[name] or 0)  # one component first
@@ -144,6 +150,7 @@ def _thresholds(rows: pd.DataFrame) -> Panels:
     "probes",
     "controls",
     layout=draw_pairs,
+    degrees=DEGREES,
 )
 def _probes(rows: pd.DataFrame) -> Panels:
     for title, of in families(hidden_layers(accuracies(rows[rows["experiment"] == "probes"]))):

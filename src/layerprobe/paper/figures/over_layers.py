@@ -140,6 +140,7 @@ _register_grids(
     "controls",
     also=("true_subspaces",),
     layout=draw_pairs,
+    degrees=EVERY_DEGREE,
 )
 def _untrained(rows: pd.DataFrame) -> Panels:
     for title, of in families(rows):
@@ -169,6 +170,7 @@ def _untrained(rows: pd.DataFrame) -> Panels:
     "flipped_rows",
     layout=THREE_COLUMNS,
     options={"measured": FLIPPED},
+    degrees=EVERY_DEGREE[1:],  # no label is flipped at p = 0
 )
 def _by_condition(rows: pd.DataFrame, *, measured: Measured) -> Panels:
     """Draw one panel per family and accuracy, MASC with noisy subspaces and the network itself."""

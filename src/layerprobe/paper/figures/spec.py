@@ -39,6 +39,7 @@ class FigureSpec:
     pairs: tuple[str, ...] = ()  # the pairs that the paper shows under this number; empty: every pair
     but: tuple[str, ...] = ()  # pairs that it leaves out, since numbered figures show them
     degrees: tuple[float, ...] = ()  # corruption degrees of the paper; cells without rows are named
+    only: Callable[[Frame], Frame] = lambda rows: rows  # from rows to those that it shows
 
     def draw(
         self,
@@ -77,6 +78,8 @@ class FigureSpec:
                     f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
                 )
             frame = frame[frame["experiment"].isin([*self.needs, *self.also])]
+            measured = frame.loc[frame["experiment"] == self.needs[0], "pair"]
+            frame = self.only(frame[frame["pair"].isin(measured)])
         figure = self.plot(with_names(frame), *([published] if self.published else []))
         footer = " ".join(filter(None, (_scale(frame), self._missing(frame))))
         return add_headline_and_footer(figure, self.title, footer)

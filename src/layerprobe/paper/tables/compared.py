@@ -16,10 +16,13 @@ from layerprobe.paper.rows import independent
 from layerprobe.paper.selection import (
     GROUP,
     LABELS,
+    MARGIN,
     PAPER,
+    ROUNDING,
     TEST,
     at_best_layer,
     both_labels,
+    direction,
     hidden_layers,
     masc_at_best_layer,
     means,
@@ -38,7 +41,6 @@ from layerprobe.paper.tables.joining import (
 )
 
 Frame = pd.DataFrame
-POINTS = 2.0  # a difference up to this counts as reproduced at any spread
 # Of a difference at small scale, where the effects of the paper do not appear.
 TOO_SMALL = "too small to tell"
 SAME = "same direction"  # of a gain whose accuracies differ, but that has the sign of the published one
@@ -122,14 +124,9 @@ def _cell_verdict(row: Mapping[Any, Any]) -> str:
     if each == {"reproduced"}:
         return "reproduced"
     ours, theirs = (row[f"{part}masc"] - row[f"{part}network"] for part in ("", "published_"))
-    if _direction(ours) == _direction(theirs):
+    if direction(ours) == direction(theirs):
         return SAME
     return TOO_SMALL if row["scale"] == "small" else "differs"
-
-
-def _direction(difference: float) -> int:
-    """Return the sign of a difference of shares, 0 up to `POINTS`."""
-    return 0 if abs(100 * difference) <= POINTS else 1 if difference > 0 else -1
 
 
 def _side_by_side(ours: Frame, published: Frame, keys: Sequence[str]) -> Frame:
@@ -161,9 +158,8 @@ def verdict(published: float, ours: float, spread: float) -> str:
         return "not run"
     if math.isnan(published):
         return "not published"
-    bound = POINTS if math.isnan(spread) else max(POINTS, 200 * spread)
-    rounding = 1e-9  # 0.52 and 0.50 are 2 points apart
-    return "reproduced" if abs(100 * (ours - published)) <= bound + rounding else "differs"
+    bound = MARGIN if math.isnan(spread) else max(MARGIN, 2 * spread)
+    return "reproduced" if abs(ours - published) <= bound + ROUNDING else "differs"
 
 
 def verdict_counts(table: Frame) -> str:
@@ -172,9 +168,9 @@ def verdict_counts(table: Frame) -> str:
     Scales other than full are named. Quantities are counted separately, each with its name in parentheses.
     Empty for a table without comparisons.
     """
-    if "verdict" not in table:
+    table = table[table["verdict"] != "not published"] if "verdict" in table else table[:0]
+    if table.empty:
         return ""
-    table = table[table["verdict"] != "not published"]
     if "quantity" not in table:
         return _counts(table)
     return "; ".join(
