@@ -402,7 +402,10 @@ def with_trusted_rows(found: Audit, rows: Rows, noise_rate: float) -> dict[str, 
     agrees = torch.from_numpy(found.predict(rows.held_x)) == rows.held_y
     drawn = [
         rate_by_trusted_rows(
-            right[np.random.default_rng(draw).permutation(len(right))[:TRUSTED]], agrees, rows.num_classes
+            right[np.random.default_rng(draw).permutation(len(right))[:TRUSTED]],
+            agrees,
+            rows.num_classes,
+            found.n,
         )
         for draw in range(DRAWS)
     ]

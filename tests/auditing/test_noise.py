@@ -77,7 +77,9 @@ def test_interval_of_the_held_out_rows_spans_all_estimators():
     assert found[0].rate == found[1].rate == found[0].estimates["mixture, training rows"]
     assert found[0].rate == pytest.approx(0.2, abs=0.03)
     assert found[1].estimates["neighbours, HOC"] > 0.4
-    assert found[0].high == pytest.approx(1 - interval(scores.argmax(1) == labels).low, abs=0.001)
+    agreement = interval(scores.argmax(1) == labels)  # of 3,000 rows; the rate is that of 1,500 others
+    margin = (agreement.value - agreement.low) * (1 + 3000 / 1500) ** 0.5
+    assert found[0].high == pytest.approx(1 - agreement.value + margin, abs=0.001)
     assert found[0].high < found[1].high == found[1].estimates["neighbours, HOC"]
     assert found[0].low == found[1].low
 

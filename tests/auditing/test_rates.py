@@ -107,3 +107,18 @@ def test_disagreement_bounds_the_rate_where_the_decoder_learns_the_noise(share):
     low, high = span(0.0, 0.01, [0.005], torch.from_numpy(~differ), 4)
     assert low <= (given != true).mean() <= high
     assert high == pytest.approx(differ.mean() + 1.96 * differ.std() / 4000**0.5, abs=0.001)
+
+
+@pytest.mark.parametrize("rows", [200, 2000])
+def test_intervals_hold_for_the_share_among_other_rows(rows):
+    """The rate is .5 everywhere; its share among the training rows and the held-out ones varies."""
+    rng = np.random.default_rng(0)
+    by_bound, by_trusted = [], []
+    for _ in range(400):
+        share = rng.binomial(rows, 0.5) / rows  # of wrong labels among the training rows
+        agrees = torch.from_numpy(rng.random(500) >= 0.5)  # a decoder without errors
+        by_bound.append(share <= span(0.3, 0.4, [0.35], agrees, 10, rows)[1])
+        _, low, high = rate_by_trusted_rows(torch.ones(10_000).bool(), agrees, 10, rows)
+        by_trusted.append(low <= share <= high)
+    assert np.mean(by_bound) >= 0.96
+    assert 0.93 <= np.mean(by_trusted) <= 0.99

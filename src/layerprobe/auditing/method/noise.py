@@ -214,10 +214,10 @@ def estimate_noise(
             "mixture, held-out rows": noise.rate,
             "neighbours, HOC": by_neighbours,
         }
-        noise = _spanned(noise, estimates, "mixture, training rows", agrees, K)
+        noise = _spanned(noise, estimates, "mixture, training rows", agrees, K, len(y))
         if trusted is None:
             return calibration, noise
-        measured = rate_by_trusted_rows(trusted, agrees, K)
+        measured = rate_by_trusted_rows(trusted, agrees, K, len(y))
         noise = replace(noise, estimates={**noise.estimates, "trusted rows": measured.value})
         if np.isfinite(measured.value):
             rate, low, high = measured
@@ -250,10 +250,15 @@ def estimate_noise(
 
 
 def _spanned(
-    noise: NoiseEstimate, estimates: dict[str, float], chosen: str, agrees: Tensor, K: int
+    noise: NoiseEstimate,
+    estimates: dict[str, float],
+    chosen: str,
+    agrees: Tensor,
+    K: int,
+    rows: float = math.inf,
 ) -> NoiseEstimate:
     """Return the chosen estimate with the interval that all estimates span."""
-    low, high = span(noise.low, noise.high, estimates.values(), agrees, K)
+    low, high = span(noise.low, noise.high, estimates.values(), agrees, K, rows)
     low = low if low * len(agrees) >= 0.5 else 0.0  # less than half a label
     return replace(noise, rate=estimates[chosen], low=low, high=high, estimates=estimates)
 
@@ -298,7 +303,12 @@ def implied_accuracy(agreement: float, rate: float, num_classes: int) -> float:
 
 
 def span(
-    low: float, high: float, rates: Iterable[float], agrees: Tensor, num_classes: int
+    low: float,
+    high: float,
+    rates: Iterable[float],
+    agrees: Tensor,
+    num_classes: int,
+    rows: float = math.inf,
 ) -> tuple[float, float]:
     """Return the interval of the noise rate by all estimators and the upper bound.
 
@@ -312,6 +322,9 @@ def span(
         Whether the ensemble predicts the given label of each measurement row.
     num_classes : int
         K.
+    rows : float
+        Number of training rows, if the measurement rows are others. The share of wrong labels in each varies
+        around one rate.
 
     Returns
     -------
@@ -320,14 +333,14 @@ def span(
     """
     known, agreement = [rate for rate in rates if np.isfinite(rate)], float(agrees.double().mean())
     accuracies = [implied_accuracy(agreement, rate, num_classes) for rate in known]
-    c, variance = _mean_and_variance(agrees)
+    c, variance = _mean_and_variance(agrees, rows)
     most = min(1.0, max(high, *known, 1 - c + Z * math.sqrt(variance)))
     if min(accuracies) < LEAST_ACCURACY or agreement < LEAST_AGREEMENT:
         return 0.0, most
     return max(0.0, min(low, *known) - WEAKNESS * (1 - accuracies[0])), most
 
 
-def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int) -> Interval:
+def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int, rows: float = math.inf) -> Interval:
     """Return the noise rate by the accuracy on trusted rows and the agreement with noisy labels.
 
     Parameters
@@ -338,13 +351,15 @@ def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int) -> Int
         Whether the prediction for each other row is its noisy label.
     num_classes : int
         K.
+    rows : float
+        As for `span`.
 
     Returns
     -------
     Interval
         The value is NaN if the predictions are no better than chance.
     """
-    (a, variance_a), (c, variance_c) = _mean_and_variance(right), _mean_and_variance(agrees)
+    (a, variance_a), (c, variance_c) = _mean_and_variance(right), _mean_and_variance(agrees, rows)
     low = max(0.0, a - c - Z * math.sqrt(variance_a + variance_c))
     high = min(1.0, 1 - c + Z * math.sqrt(variance_c))
     if a - (1 - a) / (num_classes - 1) <= 2 * math.sqrt(variance_a):
@@ -353,11 +368,14 @@ def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int) -> Int
     return Interval(min(max((a - c) / (a - (1 - a) / (num_classes - 1)), low), high), low, high)
 
 
-def _mean_and_variance(rows: Tensor) -> tuple[float, float]:
-    """Return a share and its variance, with one row of each kind added (Agresti and Coull, 1998)."""
-    n = len(rows) + 2
-    share = float(rows.double().sum() + 1) / n
-    return share, share * (1 - share) / n
+def _mean_and_variance(values: Tensor, rows: float = math.inf) -> tuple[float, float]:
+    """Return a share and its variance as that of `rows` others.
+
+    One value of each kind is added (Agresti and Coull, 1998).
+    """
+    n = len(values) + 2
+    share = float(values.double().sum() + 1) / n
+    return share, share * (1 - share) * (1 / n + 1 / rows)
 
 
 def rate_by_neighbours(X: Tensor, y: Tensor, num_classes: int) -> float:
