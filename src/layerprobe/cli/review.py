@@ -88,7 +88,7 @@ def _summary(audit: "Audit") -> dict[str, Any]:
     review = audit.review
     if review is None:
         return {}
-    names = ("noise", "outside", "precision", "recall", "gain", "errors")
+    names = ("noise", "left", "wrong_decisions", "outside", "precision", "recall", "gain", "errors")
     return {
         "finding": audit.finding,
         "evidence": audit.evidence.to_dict("records"),
@@ -110,6 +110,7 @@ def _show(review: "Review", why: str) -> None:
 
     rows = [
         ("wrong labels", percent(review.noise)),
+        ("wrong labels that are left", percent(review.left)),
         ("rows of none of the classes", percent(review.outside)),
         ("flagged labels that are wrong, before the review", percent(review.precision)),
         ("wrong labels that are flagged, before the review", percent(review.recall)),

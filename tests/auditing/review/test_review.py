@@ -872,7 +872,9 @@ def test_command_measures_and_writes_labels(audit, tmp_path, capsys):
     labels = tmp_path / "labels.csv"
     command = ["review", str(tmp_path), "--decisions", str(tmp_path / "d.csv")]
     assert main([*command, "--labels-out", str(labels)]) == 0
-    assert "Advice: relabel" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Advice: relabel" in printed
+    assert "wrong labels that are left" in printed
     frame = pd.read_csv(labels)
     assert (frame["label"].str.removeprefix("'").to_numpy() == NAMES[TRUE]).mean() > 0.85
     assert set(frame["source"]) == {"verified", "suggested", "given", NONE}
@@ -880,5 +882,7 @@ def test_command_measures_and_writes_labels(audit, tmp_path, capsys):
     assert main([*command, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
     assert summary["noise"]["low"] <= (GIVEN != TRUE).double().mean() <= summary["noise"]["high"]
+    assert summary["left"]["value"] < summary["noise"]["value"]
+    assert summary["wrong_decisions"]["value"] == 0 < summary["wrong_decisions"]["high"]
     assert main(["review", str(tmp_path)]) == 2
     assert "--decisions" in capsys.readouterr().err
