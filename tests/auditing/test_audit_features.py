@@ -4,11 +4,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from auditing.planted import clusters, corrupted
 from layerprobe import audit_features
+from layerprobe.auditing import read_rows
 from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.probes import VeLPIC
 
@@ -267,6 +269,31 @@ def test_index_names_the_rows(found):
     scores = named.issues.set_index("index")["label_score"][named.issue_indices()]
     assert scores.is_monotonic_increasing
     assert named.issue_mask().sum() == len(scores)
+
+
+FRAMES = [
+    pd.DataFrame(part["middle"].numpy()).add_prefix("c").rename(lambda i: f"r{i}") for part in (ROWS, HELD)
+]
+SERIES = [pd.Series(y.numpy(), x.index) for y, x in zip((GIVEN, HELD_GIVEN), FRAMES, strict=True)]
+(FRAME, HELD_FRAME), (LABELS, HELD_LABELS) = FRAMES, SERIES
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: audit_features(FRAME, LABELS[::-1]),
+        lambda: audit_features(FRAME, LABELS, holdout=(HELD_FRAME, HELD_LABELS[::-1])),
+        lambda: audit_features(FRAME, LABELS, views=[FRAME[::-1] + 0.1]),
+        lambda: audit_features(FRAME, LABELS).compare(features=FRAME, true_labels=LABELS[::-1]),
+        lambda: audit_features(FRAME, LABELS).compare(features=FRAME[::-1]),
+        lambda: read_rows(FRAME, LABELS[::-1]),
+        lambda: read_rows((FRAME, HELD_LABELS), LABELS[::-1]),
+    ],
+    ids=["labels", "held-out labels", "view", "true labels", "compared features", "rows", "replaced labels"],
+)
+def test_labels_and_rows_of_pandas_in_different_orders_are_refused(call):
+    with pytest.raises(InputError, match="same index in different orders"):
+        call()
 
 
 def test_policies_with_clean_labels():

@@ -56,14 +56,17 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     if options.class_names is None:
         require_order(train.features.predicted, train.y, classes, every)
     rows = torch.from_numpy(order)
-    views = ((name, view.of_outputs(outputs).take(rows)) for name, view in _views(options.views, given))
+    views = (
+        (name, view.of_outputs(outputs).take(rows)) for name, view in _views(options.views, given, features)
+    )
     averaged = train.features.with_views(views, evenly_spaced(given.n).numpy())
     train, others = replace(train, features=averaged), {}
     for what, pair in options.others.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"expected {what}= as (features, labels), got {type(pair).__name__}")
-        column = label_column(pair[1])
         other = _check_layers(pair[0], what, given.own)
+        check_same_index((*pair[0].values(), pair[1]))
+        column = label_column(pair[1])
         if other.logits is not None and width is not None and (got := other.logits.shape[1]) != width:
             raise InputError(f"expected {width} outputs per row in {what}=, got {got}")
         if len(column) != other.n:
@@ -88,7 +91,7 @@ def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
     views : sequence of such mappings
     """
     given = _check_layers(features, "features")
-    return given.with_views(_views(views, given))
+    return given.with_views(_views(views, given, features))
 
 
 def new_outputs(x: Any, dimensions: Mapping[str, int]) -> dict[str, Tensor]:
@@ -114,9 +117,10 @@ def new_outputs(x: Any, dimensions: Mapping[str, int]) -> dict[str, Tensor]:
     }
 
 
-def _views(views: Sequence[Any], given: Features) -> Iterator[tuple[str, Features]]:
+def _views(views: Sequence[Any], given: Features, named: Mapping[str, Any]) -> Iterator[tuple[str, Features]]:
     for i, view in enumerate(views):
         viewed = _check_layers(view, f"views[{i}]", given.own)
+        check_same_index((*named.values(), *view.values()))
         if viewed.n != given.n:
             raise InputError(f"expected the same {given.n} rows in views[{i}] as in features, got {viewed.n}")
         yield str(i), viewed

@@ -41,6 +41,8 @@ def compare_with(
     detectors, true_labels, features, views, pred_probs, history
         As for :meth:`layerprobe.auditing.Audit.compare`.
     """
+    for values in (true_labels, *_named(features, "").values(), *_named(pred_probs, "").values()):
+        audit.require_order(values)
     layers, probabilities = _outputs(audit, features, views)
     inputs = {
         "features": layers,

@@ -54,7 +54,7 @@ from layerprobe.auditing.review.sampling import ReviewSample, draw_sample
 from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.baselines.probabilities import confident_joint_rate
 from layerprobe.errors import InputError, LayerprobeWarning, warn
-from layerprobe.layers.batches import Batch
+from layerprobe.layers.batches import Batch, check_same_index
 from layerprobe.layerwise.classes import Classes
 from layerprobe.pages import render
 from layerprobe.probes.base import label_array
@@ -732,6 +732,7 @@ class Audit:
         if labels is None:
             labels = self.relabel("soft")
         elif not isinstance(labels, RepairedLabels):
+            self.require_order(labels)
             names = label_array(labels)
             if names.shape != (self.n,):
                 raise InputError(
@@ -943,6 +944,11 @@ class Audit:
         decisions = arguments.pop("decisions")
         audit = cls(**arguments)
         return audit if decisions is None else audit.apply(decisions)  # type: ignore[return-value]
+
+    def require_order(self, values: Any) -> None:
+        """Raise an InputError if values of pandas have the names of the rows in another order."""
+        if not np.array_equal(self.index, np.arange(self.n)):  # names, and not positions
+            check_same_index((pd.Series(self.index, self.index), values))
 
     def training_rows(self) -> tuple[nn.Module, LabelledDataset]:
         """Return the network and its training rows; raise if the audit holds none."""

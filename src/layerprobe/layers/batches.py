@@ -651,7 +651,7 @@ def check_same_index(parts: tuple) -> None:
         one = indices[0]
         if len(one) == len(other) and not one.equals(other) and one.is_unique and set(one) == set(other):
             raise InputError(
-                "x and y have the same index in different orders: give y.loc[x.index], or y.to_numpy() if "
+                "frames have the same index in different orders: give y.loc[x.index], or y.to_numpy() if "
                 "their rows are in one order"
             )
 

@@ -22,6 +22,7 @@ from layerprobe.layers.batches import (
     LABEL_KEYS,
     Batch,
     as_tensor,
+    check_same_index,
     count_rows,
     is_texts,
     join,
@@ -235,6 +236,7 @@ class LabelledDataset:
                 f"the data must be readable more than once, got a {type(source).__name__}, which is used up "
                 "after one pass: give a list, arrays, a Dataset or a DataLoader"
             )
+        check_same_index((*source, labels) if isinstance(source, tuple) else (source, labels))
         self._source = source
         self._prepare = _input_function(inputs, None if images else model)
         self._model = model if inputs is None else None
