@@ -5,8 +5,8 @@ python results/collect.py medium                 # tables and figures again, fro
 python results/collect.py small --root RUNS --rows-only
 
 Writes rows.csv.gz, history.csv and provenance.json from the runs in RUNS that are of the scale, and from
-them tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims and Table 1 in
-docs/results.md. Cells without a run are "not run".
+them tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims, Table 1 and the
+table of relabelling in docs/results.md. Cells without a run are "not run".
 """
 
 import argparse
@@ -26,6 +26,7 @@ from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.plans import SCALES, plan
 from layerprobe.paper.rows import COLUMNS, RUN, typed
+from layerprobe.paper.selection import DEGREES, GROUP, LABELS
 from layerprobe.paper.tables import TABLES, readable
 from layerprobe.report.reproduction import Results, record, write_tables
 from layerprobe.runs.folders import is_done, read_run, run_folder
@@ -109,12 +110,41 @@ def page(text: str, results: Results) -> str:
     parts = {
         "claims": markdown(claims_table(results.rows).drop(columns="rule")),
         "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
+        "relabelling": markdown(relabelling(results)),
     }
     for name, table in parts.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, rest = text.split(start)
         text = f"{before}{start}\n{table}{end}{rest.split(end)[1]}"
     return text
+
+
+def relabelling(results: Results) -> pd.DataFrame:
+    """Return Tables 7 and 8 and retraining with early stopping side by side, in percent."""
+    keys = [*GROUP, "fitted_on"]
+    tables = {
+        name: TABLES[name].build(results.rows, results.history) for name in ("table7", "table8", "retraining")
+    }
+    shares = [
+        tables[table].rename(columns={f"{what}_{labels}": what}).assign(fitted_on=labels)[[*keys, what]]
+        for table, what in (("table7", "corrected"), ("table8", "broken"))
+        for labels in LABELS
+    ]
+    retrained = tables["retraining"]
+    retrained = retrained[(retrained["setting"] == "early_stopping") & retrained["corruption"].isin(DEGREES)]
+    corrected, broken = pd.concat(shares[:2]), pd.concat(shares[2:])
+    both = retrained.merge(corrected, on=keys).merge(broken, on=keys)
+    numbers = {
+        "wrong labels corrected (%)": "corrected",
+        "right labels broken (%)": "broken",
+        "network before (%)": "before",
+        "after retraining (%)": "last_epoch",
+        "MASC (%)": "masc",
+    }
+    shown = both[["pair", "corruption", "fitted_on"]].rename(
+        columns={"corruption": "p", "fitted_on": "subspaces"}
+    )
+    return shown.assign(**{title: (100 * both[name]).map("{:.1f}".format) for title, name in numbers.items()})
 
 
 def markdown(table: pd.DataFrame) -> str:

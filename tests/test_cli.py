@@ -104,7 +104,7 @@ def test_train_finishes_the_grid_and_reports_failed_runs(capsys, tmp_path):
     printed = capsys.readouterr()
     document = json.loads(printed.out)
     assert document["root"] == str(tmp_path)
-    assert [run["state"] for run in document["runs"]] == ["done", "done", "damaged", "done"]
+    assert [run["state"] for run in document["runs"]] == ["done", "done", "unreadable", "done"]
     errors = [run.get("error") for run in document["runs"]]
     assert [error is None for error in errors] == [True, True, False, True]
     assert "files are damaged" in errors[2]

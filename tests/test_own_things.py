@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -243,10 +244,12 @@ def test_run_records_origins_and_is_not_called_damaged_without_them(tmp_path, ca
     with pytest.raises(DataError, match=r"not damaged.*There is no pair 'small-digits'.*was made with"):
         read_run(run.folder)
     assert main(["paper", "status", "--root", str(tmp_path), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert any(
-        "not damaged" in (row.get("reason") or "") for row in rows["runs"] if row["pair"] == "small-digits"
-    )
+    (row,) = [one for one in json.loads(capsys.readouterr().out)["runs"] if one["pair"] == "small-digits"]
+    assert row["state"] == "unreadable"
+    assert "not damaged" in row["reason"]
+    shutil.rmtree(tmp_path / "mlp-digits")
+    assert main(["paper", "analyse", "controls", "--root", str(tmp_path)]) == 2
+    assert "There is no pair 'small-digits'" in capsys.readouterr().err
 
 
 def test_experiments_refuse_data_that_changed(tmp_path):

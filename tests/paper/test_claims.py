@@ -117,6 +117,14 @@ def test_the_page_of_results_shows_the_committed_rows():
     text = (ROOT / "docs" / "results.md").read_text("utf-8")
     results = collect.read("medium")
     assert collect.page(text, results) == text, "run python results/collect.py medium"
+    relabelled = results.rows[results.rows["experiment"] == "retraining"]
+    keys = ["pair", "corruption", "fitted_on", "metric"]
+    shares = (100 * relabelled.groupby(keys)["value"].mean()).round(1)
+    table = collect.relabelling(results).set_index(["pair", "p", "subspaces"])
+    assert len(table)
+    for cell, line in table.iterrows():
+        assert float(line["wrong labels corrected (%)"]) == shares[(*cell, "corrected")]
+        assert float(line["right labels broken (%)"]) == shares[(*cell, "broken")]
     table = pd.read_csv(ROOT / "results" / "medium" / "claims.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(table, claims_table(results.rows), check_dtype=False)
     assert (ROOT / "results" / "medium" / "claims.md").read_text("utf-8").startswith(VERDICT_RULE)

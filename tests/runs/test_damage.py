@@ -45,13 +45,13 @@ def root(base, tmp_path):
     return shutil.copytree(base, tmp_path / "runs")
 
 
-def assert_others_are_shown(root, *, state="damaged"):
+def assert_others_are_shown(root, *, state="unreadable"):
     """The good run is done and has its rows; the bad one is in `state`, in every command."""
     for rows in (status(root), status(root, [GOOD, BAD])):
         states = dict(zip(rows["seed"], rows["state"], strict=True))
         assert states[0] == "done"
         assert state in set(rows["state"])
-        assert (rows["reason"] != "").sum() == (state == "damaged")
+        assert (rows["reason"] != "").sum() == (state == "unreadable")
     results = Results.of_root(root)
     assert GOOD.key[:12] in set(results.rows["key"])
     assert GOOD.key[:12] in set(results.history["key"])
@@ -71,7 +71,7 @@ def test_record_with_any_value_in_any_field(root, field):
         changed = replaced(record, field.split(), value)
         path.write_text(json.dumps(changed))
         if changed != record and not (field == "spec options" and not value):
-            assert "damaged" in set(status(root)["state"]), value
+            assert "unreadable" in set(status(root)["state"]), value
         assert "done" in set(status(root)["state"])
         assert len(Results.of_root(root).rows)
 
@@ -181,7 +181,7 @@ def test_cut_model_without_the_marker_is_trained_again(root):
 def test_record_in_the_folder_of_another_run(root):
     shutil.copytree(run_folder(root, GOOD), run_folder(root, GOOD).with_name("elsewhere"))
     rows = status(root)
-    assert sorted(rows["state"]) == ["damaged", "done", "done"]
+    assert sorted(rows["state"]) == ["done", "done", "unreadable"]
 
 
 def test_files_are_on_the_disk_before_the_marker(tmp_path, monkeypatch):

@@ -24,13 +24,13 @@ def train(spec, root, *, stop_after=None):
 
 
 def test_status_of_every_state(tmp_path):
-    done, begun, damaged, missing = specs = [spec_of(seed=seed) for seed in range(4)]
+    done, begun, unreadable, missing = specs = [spec_of(seed=seed) for seed in range(4)]
     run = train(done, tmp_path)
     train(begun, tmp_path, stop_after=1)
-    train(damaged, tmp_path, stop_after=1)
-    (run_folder(tmp_path, damaged) / "run.json").write_text("{")
+    train(unreadable, tmp_path, stop_after=1)
+    (run_folder(tmp_path, unreadable) / "run.json").write_text("{")
     rows = status(tmp_path, specs)
-    assert list(rows["state"]) == ["done", "resumable", "damaged", "missing"]
+    assert list(rows["state"]) == ["done", "resumable", "unreadable", "missing"]
     assert list(rows["epochs"]) == [2, 1, 0, 0]
     assert list(rows["seed"]) == [0, 1, 2, 3]
     last = run.history.iloc[-1]
@@ -53,7 +53,7 @@ def test_status_without_specs_shows_damaged_runs(tmp_path):
     folder = run_folder(tmp_path, spec_of(seed=1))
     (folder / "run.json").write_text("[1]")
     rows = status(tmp_path)
-    assert rows["state"].tolist() == ["resumable", "damaged"]
+    assert rows["state"].tolist() == ["resumable", "unreadable"]
     assert rows["pair"].tolist() == ["mlp-digits"] * 2
     assert tmp_path / rows["folder"].iloc[1] == folder
 

@@ -257,7 +257,8 @@ def analyse(
     done = [spec for spec in specs if (not pair or spec.pair in pair) and is_done(run_folder(root, spec))]
     if not done:
         of_pair = f" of {', '.join(pair)}" if pair else ""
-        raise InputError(f"no finished run{of_pair} in {root}; train one, or name another --root")
+        why = next(iter(unreadable.values()), "train one, or name another --root")
+        raise InputError(f"no finished run{of_pair} in {root}; {why}")
     work = {spec: left for spec in done if (left := missing(spec, root, names))}
     jobs = workers.resolve()
     if not isinstance(jobs, Cluster):

@@ -77,7 +77,7 @@ def print_states(rows: pd.DataFrame) -> None:
         lines = [_line(row) for row in of_variant.itertuples(index=False)]
         print_table((*columns, *numbers), lines, right=numbers, title=variant, **look)
     for reason in rows["reason"][rows["reason"] != ""]:
-        say(f"damaged: {reason}")
+        say(f"unreadable: {reason}")
 
 
 def _line(row: Any) -> list[str]:

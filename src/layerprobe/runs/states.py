@@ -36,23 +36,28 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
     -------
     DataFrame
         One row per run: pair, corruption, seed; variant, the differences from the pair's own recipe and data
-        in words; state ("done", "running", "resumable", "missing", or "damaged" if its folder cannot be
+        in words; state ("done", "running", "resumable", "missing", or "unreadable" if its folder cannot be
         read); epochs; memorised, whether the target was reached; train_accuracy (on the labels trained on),
         true_accuracy and test_accuracy of the last epoch; seconds, the time of all epochs; folder, in
-        `root`; reason, what is damaged.
+        `root`; reason, why it cannot be read.
 
     Raises
     ------
     InputError
         If `root` is not a folder.
     """
-    root, damaged = Path(root), dict[Path, str]()
+    root, unreadable = Path(root), dict[Path, str]()
     if specs is None:
-        specs, damaged = _full_grids(root)
+        specs, unreadable = _full_grids(root)
     rows = [_row(root, spec) for spec in specs]
     rows += [
-        {"pair": folder.parent.name, "epochs": 0, "folder": str(folder.relative_to(root)), **_damaged(reason)}
-        for folder, reason in damaged.items()
+        {
+            "pair": folder.parent.name,
+            "epochs": 0,
+            "folder": str(folder.relative_to(root)),
+            **_unreadable(reason),
+        }
+        for folder, reason in unreadable.items()
     ]
     names = ["pair", "corruption", "seed", "variant", "state", "epochs", "memorised", *ACCURACIES]
     types = dict.fromkeys(["corruption", *ACCURACIES, "seconds"], "float64")
@@ -70,7 +75,7 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
         run = read_run(folder)
         check_weights(folder)
     except DataError as error:
-        return row | _damaged(str(error))
+        return row | _unreadable(str(error))
     row |= {
         "state": "done" if run.done else "running" if run.running else "resumable",
         "epochs": len(run.history),
@@ -82,8 +87,8 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
     return row
 
 
-def _damaged(reason: str) -> dict[str, str]:
-    return {"state": "damaged", "reason": reason}
+def _unreadable(reason: str) -> dict[str, str]:
+    return {"state": "unreadable", "reason": reason}
 
 
 def variant(spec: RunSpec) -> str:
@@ -108,7 +113,7 @@ def runs_in(root: Location) -> tuple[list[RunSpec], dict[Path, str]]:
     if root.exists() and not root.is_dir():
         raise InputError(f"expected a folder of runs, got the file {root}; name another by --root")
     specs: list[RunSpec] = []
-    damaged: dict[Path, str] = {}
+    unreadable: dict[Path, str] = {}
     for folder in sorted(root.glob("*/*")):
         if not os.path.lexists(folder / RECORD):
             continue
@@ -118,13 +123,13 @@ def runs_in(root: Location) -> tuple[list[RunSpec], dict[Path, str]]:
                 raise DataError(f"{folder}: {RECORD} is of {run_folder('', spec)}. Move the folder there.")
             specs.append(spec)
         except DataError as error:
-            damaged[folder] = str(error)
-    return specs, damaged
+            unreadable[folder] = str(error)
+    return specs, unreadable
 
 
 def _full_grids(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
-    """Return the spec of every run under `root` and of those missing in its grid, and damaged folders."""
-    specs, damaged = runs_in(root)
+    """Return the spec of every run under `root` and of those missing in its grid, and unreadable folders."""
+    specs, unreadable = runs_in(root)
     grid = dict.fromkeys(specs)
     families: dict[RunSpec, list[RunSpec]] = {}
     for spec in specs:
@@ -138,7 +143,7 @@ def _full_grids(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
         numbers = (inf if number is None else number for number in (spec.corruption, spec.seed))
         return (spec.pair, spec.noise, *numbers)
 
-    return sorted(grid, key=place), damaged
+    return sorted(grid, key=place), unreadable
 
 
 def _with(spec: RunSpec, corruption: float | None, seed: int | None) -> RunSpec:
