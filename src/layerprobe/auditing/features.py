@@ -324,7 +324,7 @@ class NetworkReader:
         if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
             rows = {key: value for key, value in x.items() if key not in ("labels", "label", "index")}
         if not isinstance(x, LabelledDataset):
-            rows = read_rows(rows, inputs=inputs, model=model, need_labels=False)
+            rows = read_rows(rows, ..., inputs=inputs, model=model)
         try:
             return self.read(rows, layers=layers).mean
         except InputError:

@@ -50,7 +50,6 @@ def read_rows(
     inputs: Callable[[Any], Any] | None = None,
     batch_size: int = 512,
     model: nn.Module | None = None,
-    need_labels: bool = True,
     **columns: Any,
 ) -> "LabelledDataset":
     """Read any supported dataset.
@@ -72,7 +71,7 @@ def read_rows(
     labels : sequence of n labels, optional
         They replace the labels of the data: in the order of the rows or, if the data have indices, the label
         of row i is ``labels[index[i]]``. Categories of pandas keep their order as classes, and enumerations
-        that of their definition.
+        that of their definition. ``...``: the rows need no labels, and all of them become 0.
     inputs : callable, optional
         Converts a batch's content to the model's inputs, a tensor, tuple or dict. The content is a list of
         texts, pixels (b, h, w) or (b, h, w, 3) as a uint8 tensor, or else the data's own x. The function must
@@ -83,8 +82,6 @@ def read_rows(
         Rows per batch in the first pass.
     model : nn.Module, optional
         Its ``forward`` shows how many inputs an item has, and their names.
-    need_labels : bool
-        If false, labels may be missing and are ignored: all are 0.
     **columns
         For files and Hugging Face datasets: ``path_column``, ``text_column``, ``label_column``, the names of
         columns that have other names or are not clear, and ``resize``, one or two integers: resize image
@@ -107,7 +104,6 @@ def read_rows(
     if unknown := options.keys() - {"path_column", "text_column", "label_column", "resize"}:
         raise InputError(f"read_rows has no argument {unknown.pop()!r}")
     common: dict[str, Any] = {"inputs": inputs, "batch_size": batch_size, "model": model}
-    common["need_labels"] = need_labels
     if isinstance(data, str | os.PathLike) or hasattr(data, "features") or _has_splits(data):
         from layerprobe.auditing.dataset.readers import read_raw
 
@@ -122,7 +118,7 @@ def read_rows(
         return LabelledDataset(data, labels, index=row_names(data), class_names=names, **common)
     if inputs is not None:
         raise InputError("this dataset was read before: give inputs= to the first call of read_rows")
-    return data if labels is None else data.with_labels(labels)
+    return data if labels is None or labels is ... else data.with_labels(labels)
 
 
 def rows_to_show(data: Any, names: np.ndarray) -> "LabelledDataset | None":
@@ -152,7 +148,7 @@ def rows_to_show(data: Any, names: np.ndarray) -> "LabelledDataset | None":
     count = None if isinstance(data, str | os.PathLike) else count_rows(data)
     rows = data
     if count in (None, n) and not isinstance(data, LabelledDataset):
-        rows = read_rows(data, inputs=without_model, need_labels=False)
+        rows = read_rows(data, ..., inputs=without_model)
     if (got := rows.n if isinstance(rows, LabelledDataset) else count) != n:
         raise InputError(f"expected data= with the {n} rows of the audit, got {got} rows")
     own_names = (rows.index if own_names is None else own_names).astype(str)
@@ -203,8 +199,6 @@ class LabelledDataset:
         Names of the classes in their order.
     images : bool
         Whether uint8 pixels are decoded images, which become floats for every model.
-    need_labels : bool
-        As for `read_rows`.
 
     Attributes
     ----------
@@ -229,7 +223,6 @@ class LabelledDataset:
         batch_size: int = 512,
         model: nn.Module | None = None,
         images: bool = False,
-        need_labels: bool = True,
     ) -> None:
         if isinstance(source, Iterator):
             raise InputError(
@@ -245,7 +238,7 @@ class LabelledDataset:
         self.index = escape_surrogates(self._names if self._indexed or index is None else index)
         self.labels = np.zeros(self.n, np.int64)
         self.class_names: tuple[Any, ...] | None = None
-        if need_labels:
+        if labels is not ...:
             self._set_labels(self._given if labels is None else labels)
         for _ in self._read(_COMPARED):  # a second time: random operations change rows
             break
