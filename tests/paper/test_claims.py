@@ -1,12 +1,15 @@
 """The table of claims: verdicts by the stated rules, and the page that shows them."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from layerprobe.paper import PAIRS as REGISTERED
+from layerprobe.paper import register_pair
 from layerprobe.paper.claims import CLAIMS, VERDICT_RULE, VERDICTS, claims_table
 from paper.figures import synthetic
 
@@ -100,6 +103,18 @@ def test_latent_memorisation_is_measured_against_the_unchanged_labels(rows):
     for extra, verdict in ((0.03, "holds"), (0.01, "does not hold")):
         changed = rows.assign(value=rows["value"].mask(latent, kept + extra))
         assert line(changed, "Networks trained on true labels")["verdict"] == verdict
+
+
+def test_unknown_numbers_of_classes_and_other_noise_are_left_out_of_latent_memorisation(rows):
+    start = "Networks trained on true labels"
+    paper = line(rows, start)["evidence"]
+    other_noise = rows.assign(noise="pairs", variant="noise pairs", key="other" + rows["key"])
+    assert line(pd.concat([rows, other_noise], ignore_index=True), start)["evidence"] == paper
+    register_pair(replace(REGISTERED["mlp-digits"], name="own-pair"))  # of any number of classes
+    try:
+        assert line(rows.assign(pair="own-pair"), start)["verdict"] == "not tested"
+    finally:
+        del REGISTERED["own-pair"]
 
 
 def test_every_claim_is_tested_by_rows_of_every_experiment(rows):

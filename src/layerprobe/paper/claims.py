@@ -10,7 +10,7 @@ from functools import partial
 
 import pandas as pd
 
-from layerprobe.paper.pairs import PAIRS
+from layerprobe.paper.pairs import PAIRS, PAPER_PAIRS
 from layerprobe.paper.selection import (
     GROUP,
     PAPER,
@@ -99,7 +99,7 @@ class Claim:
 
 def _line(claim: Claim, rows: Frame) -> dict[str, str]:
     of = claim.cells(rows)
-    cells = _shares(claim.claimed(of), "claimed").merge(_shares(claim.other(of), "other"), on=GROUP)
+    cells = _shares(claim.claimed(of), "claimed").merge(_shares(claim.other(of), "other").dropna(), on=GROUP)
     texts = {"claim": claim.text, "where": claim.where, "rule": claim.rule}
     if cells.empty:
         return {**texts, "verdict": "not tested", "evidence": "", "controls": ""}
@@ -185,11 +185,15 @@ def _latent(cells: Frame) -> Frame:
 
 
 def _unchanged(cells: Frame) -> Frame:
-    """Return the accuracy of the true labels on those that `_latent` is measured against."""
+    """Return the accuracy of the true labels on those that `_latent` is measured against.
+
+    It is NaN for noise other than the paper's, and for pairs whose number of classes is not known here.
+    """
     latent = _latent(cells)
     named = latent["variant"].map(lambda variant: words(variant).get("num_classes")).astype(float)
     classes = named.fillna(latent["pair"].map(CLASSES))
-    return latent.assign(value=1 - latent["degree"] * (1 - 1 / classes))
+    share = 1 - latent["degree"] * (1 - 1 / classes)
+    return latent.assign(value=share.where(latent["noise"].isin(["uniform", "published"])))
 
 
 def _retrained(cells: Frame, fitted_on: str, when: str) -> Frame:
@@ -197,7 +201,8 @@ def _retrained(cells: Frame, fitted_on: str, when: str) -> Frame:
 
 
 THRESHOLDS = ("0.25", "0.5", "0.75", "0.99", "1pc")  # published
-CLASSES = dict.fromkeys(PAIRS, 10) | {"alexnet-cifar100": 100, "alexnet-tiny-imagenet": 200}
+CLASSES = dict.fromkeys((*PAPER_PAIRS, "mlp-digits"), 10) | {"alexnet-cifar100": 100}
+CLASSES |= {"alexnet-tiny-imagenet": 200}
 CLAIMS = (
     Claim(
         "Memorising corrupted labels costs test accuracy",
