@@ -13,7 +13,7 @@ from layerprobe.paper.rows import independent
 GROUP = ["pair", "corruption", "variant"]  # runs that differ in their seeds only
 TEST = {"split": "test", "labels": "true", "metric": "accuracy"}
 MARGIN = 0.02  # a difference of shares up to this counts as none
-ROUNDING = 1e-11  # 0.52 and 0.50 are 2 points apart, whatever floats make of them
+ROUNDING = 1e-11  # 0.52 and 0.50 are 2 points apart, although their floats are not
 MEDIUM = 5000  # training images from which a run is of medium scale and not small
 PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main results
 LABELS = ("noisy", "true")  # that probes are fitted on
