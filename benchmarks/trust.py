@@ -64,6 +64,7 @@ NETWORKS = {  # data sets and kinds of noise of each network
 }
 MEMORISED, STOPPED = 60, 6  # epochs, at most
 OUTSIDE = -1  # true class of a row of none of the classes
+NEGLIGIBLE = 0.005  # share of such rows
 WORDS, LENGTH = 2000, 40  # of the texts of the embedding network
 DRAWS = 20  # reviews per audit, size and error rate
 REVIEWS = [(n, error) for n in (100, 200) for error in (0.0, 0.03)]
@@ -464,7 +465,9 @@ def reviewed(found: Audit, true: np.ndarray, size: int, error: float) -> dict[st
             if np.isfinite(real[name]) and np.isfinite(value):
                 errors[name].append(abs(value - real[name]))
         advice.append(review.advice)
-    best = "relabel" if real["gain"] > 0 else "keep"
+    # Rows of none of the classes have to be found and left out, which relabelling cannot do.
+    otherwise = "review" if (true == OUTSIDE).mean() > NEGLIGIBLE else "keep"
+    best = "relabel" if real["gain"] > 0 else otherwise
     return {
         **{f"{name}_held": np.mean(values) if values else np.nan for name, values in held.items()},
         **{f"{name}_error": np.mean(values) if values else np.nan for name, values in errors.items()},
