@@ -38,6 +38,8 @@ def test_baselines_beside_published_numbers(rows_of, subspace_rows, no_history):
     assert sgd.loc["masc_noisy", ["layer", "ours", "published"]].tolist() == ["input", 0.9, 0.9693]
     adam = here[here["optimizer"] == "adam"].set_index("quantity")
     assert adam.loc["best_epoch", ["ours", "scale"]].tolist() == [0.5, "other recipe"]
+    assert set(adam["verdict"]) == {"not published"}  # the published network is that of SGD
+    assert adam["published"].isna().all()
     assert (here["verdict"] == "not run").sum() == 1  # MASC with true subspaces
 
 

@@ -381,4 +381,7 @@ def _controls(rows: Frame) -> Frame:
         _published_quantities({"last_epoch": last["test"]}, last),
         _published_quantities({f"masc_{name}": best[f"masc_{name}_best_layer"] for name in LABELS}, best),
     ]
-    return beside_published(ours.assign(optimizer=optimizers(ours)), pd.concat(theirs), QUANTITY)
+    # Published networks are those of the pair's own optimiser.
+    frames = ours, pd.concat(theirs).assign(variant="")
+    own, other = (frame.assign(optimizer=optimizers(frame)) for frame in frames)
+    return beside_published(own, other.drop(columns="variant"), [*QUANTITY, "optimizer"])
