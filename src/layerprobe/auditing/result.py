@@ -248,7 +248,8 @@ class Audit:
             (rate, low, high), source = self.review.left, self.review.source
         else:
             corrected, source = float((self.y != self.original.y).double().mean()), noise.source
-            rate, low, high = (max(one - corrected, 0.0) for one in (noise.rate, noise.low, noise.high))
+            outside = float(self.outside.double().mean())  # wrong labels that no correction removes
+            rate, low, high = (max(one - corrected, outside) for one in (noise.rate, noise.low, noise.high))
         joint = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
         joint.index_add_(1, self.y, self.posterior.T)
         prior = joint.sum(1, keepdim=True)
@@ -313,7 +314,7 @@ class Audit:
         """The class that reviewers decided on for each training row, `OUTSIDE` or `UNDECIDED`, (n,)."""
         if self.review is None:
             return torch.full((self.n,), UNDECIDED)
-        return torch.from_numpy(majorities(self.review.decisions, self.n)[0])
+        return torch.from_numpy(majorities(self.review.decisions, self.n))
 
     @cached_property
     @default_settings()
@@ -642,7 +643,7 @@ class Audit:
         sample = self._sample(decisions.sample_size, decisions.sample_seed)
         score = base._issues["label_score"].to_numpy()
         review = measure(decisions, sample, base.y, base._relabelled("confident"), base.issue_mask(), score)
-        decided = torch.from_numpy(majorities(decisions, self.n)[0])
+        decided = torch.from_numpy(majorities(decisions, self.n))
         return replace(base, y=torch.where(decided >= 0, decided, base.y), original=base, review=review)
 
     def trusted_rows(self) -> tuple[Any, np.ndarray]:
@@ -709,7 +710,14 @@ class Audit:
         made = repaired_labels(policy, y, dropped, self.y, self.posterior, self.classes)
         if self._wrong_share_is_unknown:
             return replace(made, wrong_before=float("nan"), wrong_after=float("nan"))
-        return made
+        if self.review is None or not made.kept.any():
+            return made
+        by_decisions = self.review.wrong_decisions.value
+        return replace(
+            made,
+            wrong_before=made.wrong_before + by_decisions,
+            wrong_after=made.wrong_after + by_decisions / made.kept.mean(),
+        )
 
     @default_settings()
     def retrain(self, labels: Any = None, **options: Any) -> RetrainedNetwork:

@@ -109,8 +109,8 @@ def _show(review: "Review", why: str) -> None:
     from layerprobe.auditing.review.measuring import percent
 
     rows = [
-        ("wrong labels", percent(review.noise)),
-        ("wrong labels that are left", percent(review.left)),
+        ("wrong labels before the review", percent(review.noise)),
+        ("wrong labels that are left after the review", percent(review.left)),
         ("rows of none of the classes", percent(review.outside)),
         ("flagged labels that are wrong, before the review", percent(review.precision)),
         ("wrong labels that are flagged, before the review", percent(review.recall)),

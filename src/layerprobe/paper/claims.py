@@ -39,8 +39,9 @@ VERDICTS = ("holds", "holds with a caveat", "does not hold", TOO_SMALL, "not tes
 VERDICT_RULE = (
     "A claim holds in a cell if its difference is above 2 points. It holds if that is so in at least 90 % of "
     "the measured cells and no control contradicts it; it holds with a caveat if it is so in more than half "
-    "of the cells; else it does not hold. A control contradicts a claim if it is better than the claimed "
-    "number, or equal within 2 points, in more than half of the cells. Fewer than four cells leave a caveat."
+    "of the cells; else it does not hold, or is too small to tell if all cells are of small scale. A "
+    "control contradicts a claim if it is better than the claimed number, or equal within 2 points, in more "
+    "than half of the cells. Fewer than four cells leave a caveat."
 )
 
 

@@ -92,16 +92,18 @@ def test_correction_inverts_the_errors_of_a_reviewer():
     assert gain.value == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("margin", [1, 2, 3])
-def test_error_rate_of_a_majority_is_that_of_simulated_votes(margin):
-    """Of two equally frequent classes; three or four independent votes with 20 % errors."""
-    generator = np.random.default_rng(margin)
-    votes = 4 if margin == 2 else 3
-    wrong = (generator.random((200_000, votes)) < 0.2).sum(1)
-    chosen = np.abs(votes - 2 * wrong) == margin
-    simulated = (2 * wrong > votes)[chosen].mean()
-    assert error_of_majority(0.2, np.array([margin]))[0] == pytest.approx(simulated, abs=0.003)
-    assert error_of_majority(0.0, np.array([margin]))[0] == 0
+@pytest.mark.parametrize(("K", "m"), [(2, 1), (2, 3), (10, 1), (10, 2), (10, 3)])
+def test_error_rate_of_a_majority_is_that_of_simulated_decisions(K, m):
+    """Of m independent decisions with 10 % errors, spread evenly over the other classes."""
+    generator = np.random.default_rng(K * m)
+    other = generator.integers(1, K, (200_000, m))
+    named = np.where(generator.random((200_000, m)) < 0.1, other, 0)  # 0 is right
+    votes = np.stack([(named == k).sum(1) for k in range(K)], 1)
+    decided = (votes == votes.max(1, keepdims=True)).sum(1) == 1
+    simulated = (votes.argmax(1) != 0)[decided].mean()
+    ordered = np.sort(votes[decided], 1)[:, ::-1]
+    assert error_of_majority(0.1, ordered, K).mean() == pytest.approx(simulated, rel=0.15)
+    assert not error_of_majority(0.0, ordered, K).any()
 
 
 def population(kind, noise, generator, n=1500):

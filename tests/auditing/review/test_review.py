@@ -13,7 +13,7 @@ from auditing.planted import clusters, corrupted
 from layerprobe import Audit, audit_features, audit_predictions
 from layerprobe.auditing.review.decisions import KIND, NONE, OUTSIDE, Decisions
 from layerprobe.auditing.review.estimating import error_rate
-from layerprobe.auditing.review.measuring import measure, percent
+from layerprobe.auditing.review.measuring import ReviewedRows, measure, percent
 from layerprobe.auditing.review.sampling import draw_sample
 from layerprobe.cli import main
 from layerprobe.errors import DataError, InputError, LayerprobeWarning
@@ -516,10 +516,61 @@ def test_decisions_on_all_rows_leave_their_errors(audit):
     assert not reviewed.issue_mask()[~undecided].any()
 
 
-def test_repaired_labels_state_the_measured_share_of_wrong_labels(audit):
-    reviewed = audit.apply(decisions_on(audit.review_sample()))
-    assert reviewed.relabel("verified").wrong_before == pytest.approx(reviewed.noise.rate, abs=1e-6)
-    assert reviewed.relabel("verified").wrong_after == pytest.approx(reviewed.noise.rate, abs=1e-6)
+@pytest.mark.parametrize("people", [2, 3])
+def test_errors_of_several_reviewers_spread_over_ten_classes(people):
+    """All of 1,000 rows are decided by each, with 10 % errors; majorities are right far more often."""
+    held, values, truths = [], [], []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        true = generator.integers(0, 10, 1000)
+        given = np.where(generator.random(1000) < 0.2, (true + 1) % 10, true)
+        sample = draw_sample(generator.random(1000), given != true, 1000, 0)
+        other = (true + generator.integers(1, 10, (people, 1000))) % 10
+        named = np.where(generator.random((people, 1000)) < 0.1, other, true)
+        who = np.repeat([f"reviewer {i}" for i in range(people)], 1000)
+        decisions = Decisions(np.tile(np.arange(1000), people), named.ravel(), who, 1000, 0)
+        y = torch.from_numpy(given)
+        review = measure(decisions, sample, y, y, given != true, generator.random(1000))
+        rows = ReviewedRows(decisions, sample, given)
+        truth = ((rows.decided >= 0) & (rows.decided != true)).mean()
+        value, low, high = review.wrong_decisions
+        held.append(low <= truth <= high)
+        values.append(value)
+        truths.append(truth)
+    assert np.mean(held) >= 0.9
+    assert np.mean(values) == pytest.approx(np.mean(truths), abs=0.002)
+
+
+def test_no_share_after_a_review_is_above_one(audit):
+    """Reviewers find that all rows of the sample belong to none of the classes, and correct 300 others."""
+    sample = audit.review_sample()
+    others = audit.issues[~audit.issues["index"].isin(sample["index"])].sort_values("label_score")[:300]
+    frames = [sample[["index"]].assign(label=NONE), decisions_on(others)]
+    for decisions in (frames[0], pd.concat(frames)):
+        reviewed = audit.apply(decisions)
+        shares = [*reviewed.noise_interval, *reviewed.precision_interval, *reviewed.recall_interval]
+        assert np.nanmax(shares) <= 1
+        assert reviewed.review.left.high <= 1
+
+
+def test_rows_of_none_of_the_classes_stay_wrong_without_a_measurement(audit):
+    sample = audit.review_sample()
+    others = audit.issues[~audit.issues["index"].isin(sample["index"])][:300]
+    reviewed = audit.apply(others[["index"]].assign(label=NONE))
+    assert reviewed.review.reviewed == 0
+    assert min(reviewed.noise_interval) >= 300 / 900
+
+
+@pytest.mark.parametrize("error", [0, 0.1])
+def test_repaired_labels_state_the_measured_share_of_wrong_labels(audit, error):
+    rows = np.array([int(name.split()[1]) for name in audit.review_sample()["index"]])
+    rows = np.concatenate([rows, rows[:50]])
+    named = confused(rows, error, np.random.default_rng(0))
+    reviewed = audit.apply(pd.DataFrame({"index": INDEX[rows], "label": NAMES[named]}))
+    assert (reviewed.review.wrong_decisions.value > 0) == (error > 0)
+    repaired = reviewed.relabel("verified")
+    assert repaired.wrong_before == pytest.approx(reviewed.noise.rate, abs=1e-6)
+    assert repaired.wrong_after == pytest.approx(reviewed.noise.rate, abs=1e-6)
 
 
 def test_cannot_say_is_no_error():
@@ -874,7 +925,7 @@ def test_command_measures_and_writes_labels(audit, tmp_path, capsys):
     assert main([*command, "--labels-out", str(labels)]) == 0
     printed = capsys.readouterr().out
     assert "Advice: relabel" in printed
-    assert "wrong labels that are left" in printed
+    assert "wrong labels that are left after the review" in printed
     frame = pd.read_csv(labels)
     assert (frame["label"].str.removeprefix("'").to_numpy() == NAMES[TRUE]).mean() > 0.85
     assert set(frame["source"]) == {"verified", "suggested", "given", NONE}

@@ -71,7 +71,7 @@ def read_rows(
     labels : sequence of n labels, optional
         They replace the labels of the data: in the order of the rows or, if the data have indices, the label
         of row i is ``labels[index[i]]``. Categories of pandas keep their order as classes, and enumerations
-        that of their definition. ``...``: the rows need no labels, and all of them become 0.
+        that of their definition. ``...``: the rows need no labels, and every label is 0.
     inputs : callable, optional
         Converts a batch's content to the model's inputs, a tensor, tuple or dict. The content is a list of
         texts, pixels (b, h, w) or (b, h, w, 3) as a uint8 tensor, or else the data's own x. The function must

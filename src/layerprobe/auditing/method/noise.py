@@ -369,7 +369,7 @@ def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int, rows: 
 
 
 def _mean_and_variance(values: Tensor, rows: float = math.inf) -> tuple[float, float]:
-    """Return a share and its variance as that of `rows` others.
+    """Return a share and its variance as a prediction for `rows` other rows.
 
     One value of each kind is added (Agresti and Coull, 1998).
     """

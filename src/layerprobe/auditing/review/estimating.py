@@ -237,18 +237,24 @@ def share_without_errors(share: float, false: float, missed: float) -> float:
     return min(max((share - false) / (1 - false - missed), 0.0), 1.0)
 
 
-def error_of_majority(error: float, margins: np.ndarray) -> np.ndarray:
-    """Return the error rates of labels that a majority of independent decisions chose.
+def error_of_majority(error: float, votes: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return the probability that the class named by most decisions on a row is wrong, (v,).
+
+    Decisions are independent, errors are spread evenly over the other classes, and so are right classes.
 
     Parameters
     ----------
     error : float
         Of one decision.
-    margins : ndarray of int
-        How many more decisions name the label than the next one.
+    votes : ndarray of shape (v, w), int
+        Numbers of decisions for each class that is named, the most frequent one first; filled with zeros.
+    num_classes : int
+        K.
     """
-    wrong = error**margins
-    return wrong / (wrong + (1 - error) ** margins)
+    ratio = error / ((num_classes - 1) * (1 - error))
+    named = np.where(votes > 0, ratio ** (votes[:, :1] - votes), 0.0)
+    others = np.maximum(num_classes - (votes > 0).sum(1), 0) * ratio ** votes[:, 0]
+    return 1 - 1 / (named.sum(1) + others)
 
 
 def correct_gain(observed: Interval, errors: Interval, rows: int) -> Interval:

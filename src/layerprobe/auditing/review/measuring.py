@@ -14,6 +14,7 @@ from torch import Tensor
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
+    PRIOR,
     Z,
     correct_by,
     correct_gain,
@@ -31,6 +32,7 @@ Advice = Literal["relabel", "keep", "review"]
 PSEUDO_ROWS = 2.0  # weight of the announced share in the recalibration of a stratum
 NEGLIGIBLE = 0.005  # of all labels: an expected benefit that does not repay the review of further rows
 MOST_UNDECIDED = 0.1  # of the rows in strata without decisions, for a share that has a value
+SAYS_NOTHING = 0.9  # width of an interval of precision or recall, for no value
 LEAST_DECIDED = 20  # changed rows for any advice: an interval of fewer rows is not valid
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
@@ -137,29 +139,23 @@ def _is_known(interval: Interval) -> bool:
     return bool(np.isfinite(interval.value) or interval.high - interval.low < 1)
 
 
-def majorities(decisions: Decisions, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class that most decisions on each row name, and by how many more than the next one.
+def majorities(decisions: Decisions, n: int) -> np.ndarray:
+    """Return the class that most decisions on each row name, (n,) int64.
+
+    `OUTSIDE` for none of the classes; `UNDECIDED` without decisions, or if two classes have as many.
 
     Parameters
     ----------
     decisions : Decisions
     n : int
         Number of rows.
-
-    Returns
-    -------
-    classes : ndarray of shape (n,), int64
-        `OUTSIDE` for none of the classes; `UNDECIDED` without decisions, or if two classes have as many.
-    margins : ndarray of shape (n,), int64
     """
-    classes, margins = np.full(n, UNDECIDED, np.int64), np.zeros(n, np.int64)
+    classes = np.full(n, UNDECIDED, np.int64)
     for position, labels in _by_row(decisions).items():
         values, counts = np.unique(labels, return_counts=True)
-        *_, second, first = sorted([0, *counts])
-        margins[position] = first - second
-        if first > second:
+        if (counts == counts.max()).sum() == 1:
             classes[position] = values[counts.argmax()]
-    return classes, margins
+    return classes
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,21 +209,29 @@ class ReviewedRows:
     @cached_property
     def decided(self) -> np.ndarray:
         """The class that most decisions on each row name, `OUTSIDE` or `UNDECIDED`, (n,)."""
-        return self._majorities[0]
+        return majorities(self.decisions, len(self.given))
 
     @property
     def verified(self) -> np.ndarray:
         """Whether the decisions on each row agree on a class or on none of them, (n,) bool."""
         return self.decided != UNDECIDED
 
-    @property
-    def margins(self) -> np.ndarray:
-        """Number of decisions for this class minus that for the next one, (n,)."""
-        return self._majorities[1]
+    def votes(self, rows: np.ndarray, *, wrong_or_right: bool = False) -> np.ndarray:
+        """Return the numbers of decisions for each class that is named, see `error_of_majority`.
 
-    @cached_property
-    def _majorities(self) -> tuple[np.ndarray, np.ndarray]:
-        return majorities(self.decisions, len(self.given))
+        Parameters
+        ----------
+        rows : ndarray of shape (v,), int
+            Rows with a decided class.
+        wrong_or_right : bool
+            Whether to count decisions by which the given label is wrong or right, instead of classes.
+        """
+        named = [self.labels[i] != self.given[i] if wrong_or_right else self.labels[i] for i in rows.tolist()]
+        counts = [np.sort(np.unique(one, return_counts=True)[1])[::-1] for one in named]
+        votes = np.zeros((len(counts), max(map(len, counts), default=1)), np.int64)
+        for row, one in zip(votes, counts, strict=True):
+            row[: len(one)] = one
+        return votes
 
     def mean(self, values: np.ndarray, domain: np.ndarray, least: float = 0.0) -> Interval:
         """Return the mean of a value over the rows of a domain, without correction of errors.
@@ -253,28 +257,43 @@ class ReviewedRows:
     def wrong_left(self, domain: np.ndarray) -> Interval:
         """Return the share of rows in a domain, (n,) bool, that have a wrong label and no decision.
 
-        The wrong labels of decided rows are subtracted from all. If reviewers with the error rate e correct c
-        of v labels, then (c - e v) / (1 - 2 e) of them are expected to be wrong.
+        The wrong labels of decided rows are subtracted from all. If reviewers with the error rate e change c
+        of the v labels that they decided on, (c - e v) / (1 - 2 e) of these are expected to be wrong.
         """
         inside, outside = domain & (self.decided >= 0), (domain & (self.decided == OUTSIDE)).sum()
         N, open_rows = domain.sum(), (domain & ~self.verified).sum()
         if not open_rows:
             return Interval(0.0, 0.0, 0.0)
-        corrected, margins = (self.decided != self.given)[inside], self.margins[inside]
+        corrected = (self.decided != self.given)[inside]
+        votes = self.votes(inside.nonzero()[0], wrong_or_right=True)
+        # As many for a right label as for wrong ones, whose classes differ: as certain as one decision.
+        votes[votes[:, 0] == votes[:, 1:].sum(1)] = np.eye(1, votes.shape[1], dtype=np.int64)
 
         def left(share: float, false: float, missed: float) -> float:
-            f, m = error_of_majority(false, margins), error_of_majority(missed, margins)
+            f, m = (error_of_majority(error, votes, 2) for error in (false, missed))
             known = outside + ((corrected - f) / (1 - f - m)).sum()
             wrong = N * share_without_errors(share, false, missed) - known
             return float(min(max(wrong, 0), open_rows) / N)
 
-        return correct_by(left, self.mean(self.wrong, domain), self.wrong_errors, N)
+        limits = correct_by(left, self.mean(self.wrong, domain), self.wrong_errors, N)
+        return Interval(*(float(min(limit, open_rows / N)) for limit in limits))
 
     @cached_property
     def wrong_decisions(self) -> Interval:
-        """Share of all rows that are expected to have a wrong label by a decision."""
-        margins = self.margins[self.decided >= 0]
-        return Interval(*(float(error_of_majority(e, margins).sum() / len(self.given)) for e in self.errors))
+        """Share of all rows that are expected to have a wrong label by a decision.
+
+        Errors are spread over all classes; at the upper limit they are all of one class.
+        """
+        n, votes = len(self.given), self.votes((self.decided >= 0).nonzero()[0])
+        K = int(max(self.given.max(), self.decisions.y.max())) + 1
+        value, low, high = (
+            float(error_of_majority(error, votes, classes).sum() / n)
+            for error, classes in zip(self.errors, (max(K, 2), max(K, 2), 2), strict=True)
+        )
+        likely = error_of_majority(max(self.errors.value, 1 / (PRIOR + 1)), votes, 2)
+        chance = Z * float(np.sqrt((likely * (1 - likely)).sum())) / n
+        lowest, highest = value - np.hypot(value - low, chance), value + np.hypot(high - value, chance)
+        return Interval(value, max(0.0, float(lowest)), min(1.0, float(highest)))
 
     def stated(self, interval: Interval, *domains: np.ndarray) -> Interval:
         """Return an interval, without its value if many rows of a domain are in strata without decisions.
@@ -346,7 +365,10 @@ def measure(
     )
     uncorrected = rows.wrong_left(everything), rows.wrong_decisions
     left = Interval(
-        *(sum(limits) + float((rows.decided == OUTSIDE).mean()) for limits in zip(*uncorrected, strict=True))
+        *(
+            min(sum(limits) + float((rows.decided == OUTSIDE).mean()), 1.0)
+            for limits in zip(*uncorrected, strict=True)
+        )
     )
     strangers = Interval(*(min(part, whole) for part, whole in zip(strangers, noise, strict=True)))
     gain = NOTHING
@@ -425,8 +447,13 @@ def measure_flags(rows: ReviewedRows, wrong: np.ndarray, flags: np.ndarray) -> t
         for one, own in ((found, flags), (~found, ~flags))
     )
     missed = Interval(*(a + n * b for a, b in zip(others, rows.wrong_decisions, strict=True)))
-    precision = Interval(*(float(count / flags.sum()) for count in flagged_wrong))
-    return rows.stated(precision, found), rows.stated(share_of_sum(flagged_wrong, missed), found, ~found)
+    precision = Interval(*(float(min(count / flags.sum(), 1)) for count in flagged_wrong))
+    recall = share_of_sum(flagged_wrong, missed)
+    precision, recall = (
+        one._replace(value=float("nan")) if one.high - one.low > SAYS_NOTHING else one
+        for one in (precision, recall)
+    )
+    return rows.stated(precision, found), rows.stated(recall, found, ~found)
 
 
 def _advise(
