@@ -106,6 +106,13 @@ def test_noise_is_unknown_if_the_features_do_not_separate_the_classes():
     assert "30%" not in said(weak)
 
 
+def test_the_printed_range_of_the_noise_contains_its_interval():
+    wide = findings(own=0.5, noise=(0.5, 0.399, 0.5545))
+    assert said(wide).startswith("Between 39% and 56% of the labels are wrong")
+    narrow = findings(own=0.5, noise=(0.02, 0.0, 0.0641))
+    assert said(narrow).startswith("Between 0.0% and 6.5% of the labels are wrong")
+
+
 def test_noise_is_known_if_its_interval_is_narrow():
     found = findings(own=0.69)
     assert why_noise_is_unknown(found, found.noise, 10) == ""

@@ -146,8 +146,10 @@ def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int
         Numbers of classes and of flagged labels.
     """
     if reason := why_noise_is_unknown(findings, noise, K):
-        digits = 0 if noise.high >= 0.1 else 1
-        share = f"Between {noise.low:.{digits}%} and {noise.high:.{digits}%}"
+        digits, scale = (0, 100) if noise.high >= 0.1 else (1, 1000)
+        # Rounded outwards, so that the printed range contains the interval.
+        low, high = math.floor(scale * noise.low + 1e-6) / scale, math.ceil(scale * noise.high - 1e-6) / scale
+        share = f"Between {low:.{digits}%} and {high:.{digits}%}"
         if noise.high < 0.0005:
             share = "Fewer than 0.05%"
         elif noise.high == 1:
