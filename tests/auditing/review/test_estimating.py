@@ -94,7 +94,7 @@ def test_correction_inverts_the_errors_of_a_reviewer():
 
 @pytest.mark.parametrize(("K", "m"), [(2, 1), (2, 3), (10, 1), (10, 2), (10, 3)])
 def test_error_rate_of_a_majority_is_that_of_simulated_decisions(K, m):
-    """Of m independent decisions with 10 % errors, spread evenly over the other classes."""
+    """Each row has m independent decisions; 10 % are errors, which name all other classes equally often."""
     generator = np.random.default_rng(K * m)
     other = generator.integers(1, K, (200_000, m))
     named = np.where(generator.random((200_000, m)) < 0.1, other, 0)  # 0 is right

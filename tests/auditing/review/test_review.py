@@ -462,7 +462,7 @@ def test_disagreement_about_the_right_class_of_a_wrong_label_is_no_error_of_the_
 
 
 def test_disagreement_about_wrong_labels_widens_the_interval_of_the_noise():
-    """Who confuses the classes of wrong labels may call right labels wrong as often."""
+    """A reviewer who confuses the classes of wrong labels may also call right labels wrong."""
     n = 200
     given = np.zeros(n, np.int64)
     first = given.copy()

@@ -204,12 +204,12 @@ def correct_share(observed: Interval, errors: Interval, rows: int) -> Interval:
 def correct_by(
     corrected: Callable[[float, float, float], float], observed: Interval, errors: Interval, rows: int
 ) -> Interval:
-    """Return a function of an observed share with an interval for sampling and for errors, by MOVER.
+    """Return a corrected share, with an interval for the errors of sampling and of the reviewer, by MOVER.
 
     Parameters
     ----------
     corrected : callable
-        With the parameters of `share_without_errors`.
+        From the observed share and the two error rates of `share_without_errors` to the corrected share.
     observed, errors, rows
         As for `correct_share`.
     """
@@ -226,7 +226,7 @@ def correct_by(
 
 
 def share_without_errors(share: float, false: float, missed: float) -> float:
-    """Return the share of wrong labels behind the share that a reviewer calls wrong.
+    """Return the share of wrong labels, given the share that a reviewer with errors calls wrong.
 
     Parameters
     ----------
@@ -240,14 +240,15 @@ def share_without_errors(share: float, false: float, missed: float) -> float:
 def error_of_majority(error: float, votes: np.ndarray, num_classes: int) -> np.ndarray:
     """Return the probability that the class named by most decisions on a row is wrong, (v,).
 
-    Decisions are independent, errors are spread evenly over the other classes, and so are right classes.
+    Bayes' rule for independent decisions whose errors are spread evenly over the other classes; before any
+    decision, all classes are equally likely to be right.
 
     Parameters
     ----------
     error : float
         Of one decision.
     votes : ndarray of shape (v, w), int
-        Numbers of decisions for each class that is named, the most frequent one first; filled with zeros.
+        Per row, the numbers of decisions for each class, in descending order; zeros fill the line.
     num_classes : int
         K.
     """

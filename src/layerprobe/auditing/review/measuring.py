@@ -213,11 +213,11 @@ class ReviewedRows:
 
     @property
     def verified(self) -> np.ndarray:
-        """Whether the decisions on each row agree on a class or on none of them, (n,) bool."""
+        """Whether most decisions on each row name one class, or none of the classes, (n,) bool."""
         return self.decided != UNDECIDED
 
     def votes(self, rows: np.ndarray, *, wrong_or_right: bool = False) -> np.ndarray:
-        """Return the numbers of decisions for each class that is named, see `error_of_majority`.
+        """Return the numbers of decisions for each class, (v, w), the argument of `error_of_majority`.
 
         Parameters
         ----------
@@ -266,7 +266,8 @@ class ReviewedRows:
             return Interval(0.0, 0.0, 0.0)
         corrected = (self.decided != self.given)[inside]
         votes = self.votes(inside.nonzero()[0], wrong_or_right=True)
-        # As many for a right label as for wrong ones, whose classes differ: as certain as one decision.
+        # As many decisions call the label right as call it wrong, but these name different classes. The
+        # decided class then counts as one decision.
         votes[votes[:, 0] == votes[:, 1:].sum(1)] = np.eye(1, votes.shape[1], dtype=np.int64)
 
         def left(share: float, false: float, missed: float) -> float:
@@ -282,7 +283,7 @@ class ReviewedRows:
     def wrong_decisions(self) -> Interval:
         """Share of all rows that are expected to have a wrong label by a decision.
 
-        Errors are spread over all classes; at the upper limit they are all of one class.
+        The errors are spread over all classes; for the upper limit all of them name one class.
         """
         n, votes = len(self.given), self.votes((self.decided >= 0).nonzero()[0])
         K = int(max(self.given.max(), self.decisions.y.max())) + 1
@@ -363,14 +364,10 @@ def measure(
     strangers = correct_share(
         rows.mean(outside, everything), disagreement(y == OUTSIDE for y in repeated), len(g)
     )
-    uncorrected = rows.wrong_left(everything), rows.wrong_decisions
-    left = Interval(
-        *(
-            min(sum(limits) + float((rows.decided == OUTSIDE).mean()), 1.0)
-            for limits in zip(*uncorrected, strict=True)
-        )
-    )
     strangers = Interval(*(min(part, whole) for part, whole in zip(strangers, noise, strict=True)))
+    wrong_left = zip(rows.wrong_left(everything), rows.wrong_decisions, strict=True)
+    decided_outside = float((rows.decided == OUTSIDE).mean())
+    left = Interval(*(min(a + b + decided_outside, 1.0) for a, b in wrong_left))
     gain = NOTHING
     if changed.any():
         gain = correct_gain(rows.mean(gained, changed, -1.0), rows.errors, changed.sum())
