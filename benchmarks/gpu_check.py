@@ -163,7 +163,6 @@ def stacked(name: str, device: str, n: int) -> dict[str, Any]:
 
 def epoch(name: str, device: str, n: int) -> dict[str, Any]:
     x, y = images_of(name, n, device)
-    recipe = Recipe("sgd", 1e-3, pair(name).recipe.batch_size, max_epochs=2, target=2.0)
     recipe = replace(pair(name).recipe, max_epochs=2, target=NEVER)
     measured = train(network(name, 0, device), x, y, recipe, order_seed=0, inputs=pair(name).scale())
     return {"images": n, "seconds": round(measured[-1].seconds, 4)}  # the first epoch warms up

@@ -72,6 +72,20 @@ def test_rows_equal_those_of_the_ordinary_runs(trained, tmp_path):
     assert lines["masc"].iloc[0] == lines["masc"].iloc[1]
 
 
+def test_names_may_have_the_prefix_of_the_file(trained, tmp_path):
+    _, folder = trained
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    layers = ("linear1", "linear2", "linear3", "head")
+    names = {name: f"module.layers.{name.replace('linear', 'dense')}" for name in layers}
+    (tmp_path / "names.json").write_text(json.dumps(names))
+    import_weights(tmp_path, specs_of(), tmp_path / "runs")
+    spec = specs_of()[1]
+    theirs = torch.load(folder / "0.6_run1.pth", weights_only=True)
+    ours = load_model(run_folder(tmp_path / "runs", spec)).state_dict()
+    assert torch.equal(ours["linear2.weight"], theirs["module.layers.dense2.weight"])
+
+
 def test_command_imports_measures_and_writes(trained, tmp_path, monkeypatch, capsys):
     _, folder = trained
     monkeypatch.chdir(tmp_path)

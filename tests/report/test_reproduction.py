@@ -10,10 +10,18 @@ from layerprobe.errors import DataError, InputError
 from layerprobe.figures import save
 from layerprobe.paper import execute
 from layerprobe.paper.figures import FIGURES
-from layerprobe.paper.plans import SCALES, StudyScale, plan
+from layerprobe.paper.plans import SCALES, StudyScale, plan, released_scale
 from layerprobe.paper.tables import TABLES
 from layerprobe.report import reproduction
-from layerprobe.report.reproduction import Results, announce, finding, reproduce, write_figures, write_tables
+from layerprobe.report.reproduction import (
+    Results,
+    announce,
+    finding,
+    reproduce,
+    write_all,
+    write_figures,
+    write_tables,
+)
 
 TINY = StudyScale("small", 1, {"mlp-digits": {"subset": 64, "test_subset": 50, "max_epochs": 2}})
 
@@ -172,6 +180,20 @@ def test_announcement_states_work_time_and_disk_space(done, tmp_path):
     assert "experiments to do" in said
     assert "need --scale medium or full" in said
     assert "nothing to train" in announce(wanted, place / "runs", 2)
+
+
+def test_a_pair_without_settings_at_a_scale_is_not_called_a_part(tmp_path):
+    whole = StudyScale("small", 1, {})
+    assert "need --scale" not in announce(plan(["table1"], whole, ["mlp-digits"]), tmp_path, 1)
+    write_all(plan(["supplementary_table1"], whole, ["mlp-digits"]), tmp_path / "runs", tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "memorization, full scale" in page
+    assert "fixed subsets" not in page
+
+
+def test_published_weights_are_not_trained(tmp_path):
+    wanted = plan(["table1"], released_scale("mlp-digits", [1]), ["mlp-digits"])
+    assert "nothing to train" in announce(wanted, tmp_path, 1)
 
 
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):

@@ -117,9 +117,12 @@ def _names(folder: Path) -> dict[str, str] | None:
 def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[nn.Module, dict[str, Any]]:
     """Return the network with the weights of a file, and the record of how they were read."""
     model = build_network(spec)
-    weights = without_prefix(model, read_state_dict(path))
+    given = read_state_dict(path)
+    weights = without_prefix(model, given)
     if names is None:
         names = _fitting(model, weights)
+    prefix = next(iter(given), "").removesuffix(next(iter(weights), ""))
+    names = {layer: other.removeprefix(prefix) for layer, other in names.items()}
     try:
         load_published(model, weights, names)
     except InputError as error:

@@ -205,12 +205,12 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
         specs = [spec for spec in left if (spec in plan.checkpoints) == checkpoints]
         needed += disk_needed(specs, jobs=at_once, checkpoints=checkpoints)
     training = "nothing to train"
-    if left:
+    if left and not plan.scale.released:
         seconds = seconds_left(left, root) / shared
         guess = f"about {in_words(seconds)}" if math.isfinite(seconds) else "an unknown time"
         training = f"{guess} of training {where} (a rough guess), experiments not included"
     state = f"Scale {plan.scale.name}. {counts(status(root, list(plan.work)))}."
-    if plan.scale.name == "small":
+    if _scale(plan) == "small":
         state += " The effects of the paper need --scale medium or full."
     return f"{state} {to_measure} experiments to do. {number}: {training}, {disk(needed, root)}."
 
@@ -309,14 +309,14 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         write_csv(frame, out / f"{name}.csv")
     how = record(plan, root, results.rows) | {"seconds_of_this_call": round(seconds)}
     replace_file(out / "provenance.json", (jsonlib.dumps(how, indent=1) + "\n").encode())
-    scale = plan.scale.name
+    scale = _scale(plan)
     note = "" if scale == "full" else f"{scale.capitalize()} scale: {SUBSETS}"
     note += TOO_FEW if scale == "small" else ""
     shown = {caption(name, frame): readable(frame, name) for name, frame in tables.made.items()}
     first = [text for text in shown if text.startswith("Table 1:")]
     write_report(
         out / "report.html",
-        title=f"Decoding generalization from memorization, {plan.scale.name} scale",
+        title=f"Decoding generalization from memorization, {scale} scale",
         finding=note + finding(tables.made),
         figures={
             f"{FIGURES[name].title}. {FIGURES[name].caption}": figures.made[name]
@@ -372,6 +372,11 @@ def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, 
         "experiment_seconds": round(float(seconds.sum())),
         **provenance(),
     }
+
+
+def _scale(plan: ReproductionPlan) -> str:
+    """Return the scale of the runs: full if no pair has settings at the scale of the plan."""
+    return plan.scale.name if plan.scale.settings.keys() & set(plan.pairs) else "full"
 
 
 def _untrained(plan: ReproductionPlan, root: Path) -> list[RunSpec]:

@@ -250,6 +250,18 @@ def test_the_best_layer_is_that_of_the_best_mean(rows):
     assert np.isclose(y[6], masc(0.4, 1, 0, extra=0.04) + SEED)
 
 
+def test_a_further_probe_is_drawn_and_fits_without_noise_stand_for_true_labels(rows):
+    of = rows[rows["experiment"].isin(["probes", "controls"]) & (rows["pair"] == MLP)]
+    of = of[(of["corruption"] > 0) | (of["fitted_on"] != "true")]
+    lda = of[of["probe"] == "lda"]
+    figure = FIGURES["probes"].draw(pd.concat([of, lda.assign(probe="bayes")]))
+    assert "bayes" in legend(figure)
+    for labels in ("noisy", "true"):
+        x, y = line(panel(figure, f"{MLP}: fitted on {labels} labels"), (STYLES[-1][0], "p"))
+        assert list(x) == list(DEGREES)
+        assert np.allclose(y, line(panel(figure, f"{MLP}: fitted on {labels} labels"), STYLES[3])[1])
+
+
 @pytest.mark.parametrize("fitted_on", ["noisy", "true"])
 def test_probes_at_their_best_layers_beside_both_epochs_of_the_network(drawn, fitted_on):
     figure = drawn("probes")

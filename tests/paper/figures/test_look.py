@@ -90,6 +90,8 @@ def test_the_scale_is_written_below():
     )
     tested = small.assign(variant="subset 2000, test_subset 500")
     assert "(2,000) and of the test images." in footer(draw(tested))
+    tested = full.assign(variant="test_subset 500")
+    assert footer(draw(tested)).startswith("small scale: all training images, subsets of the test images.")
     few = small[(small["corruption"] != 0.4) | (small["seed"] == 0)]
     assert footer(draw(few)).endswith(f"Runs behind each point: 1 to 2. {rest}")
 
@@ -141,6 +143,7 @@ def test_rows_that_hold_no_point_of_a_figure(rows):
 
 def test_no_panel_is_empty(rows):
     of = rows[(rows["experiment"] == "noisy_subspaces") & (rows["pair"] == "mlp-mnist")]
+    of = of[of["corruption"] > 0]  # at p = 0 noisy subspaces are also the true ones
     figure = FIGURES["thresholds"].draw(of)
     assert [ax.get_title(loc="left") for ax in panels(figure)] == ["mlp-mnist: noisy subspaces"]
 
@@ -154,8 +157,10 @@ def test_the_footer_describes_the_shown_pairs_only():
         assert "subsets of the training images (1,000, 3,000)." in footer(FIGURES[name].draw(rows))
 
 
-@pytest.mark.parametrize("name", ["thresholds", "probes", "untrained", "flipped"])
+@pytest.mark.parametrize("name", ["thresholds", "probes", "untrained", "flipped", "similarity"])
 def test_missing_cells_of_own_figures_are_named(name):
     rows = synthetic.frame(degrees=(0.2, 0.4, 0.8), seeds=1)
     assert "Not run: mlp-mnist at p = 0.6" in footer(FIGURES[name].draw(rows)).replace("0, 0.6", "0.6")
     assert "resnet18-cifar10" in footer(FIGURES[name].draw(rows))
+    latent = FIGURES["latent"].draw(synthetic.frame(degrees=(0.0, 0.4), seeds=1))
+    assert "Not run: mlp-cifar10; cnn-mnist;" in footer(latent)

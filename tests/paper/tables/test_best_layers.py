@@ -3,7 +3,7 @@ import math
 import pandas as pd
 import pytest
 
-from layerprobe.paper.tables import TABLES
+from layerprobe.paper.tables import TABLES, readable
 
 
 def line_of(table, **equal):
@@ -87,3 +87,6 @@ def test_human_labels_have_a_table_of_their_own(subspace_rows, no_history):
     assert (line["train_noisy"], line["train_true"], line["network"]) == (1, 0.25, 0.6)
     assert (line["layer_noisy"], line["masc_noisy"]) == ("fc1", 0.7)
     assert (line["layer_true"], line["masc_true"]) == ("input", 0.8)
+    cells = readable(TABLES["table1"].build(rows, no_history), "table1")
+    assert list(cells)[3:] == ["", "p = 0.2", "p = 0.4", "p = 0.6", "p = 0.8", "human labels"]
+    assert "70.0 (fc1)" in set(cells["human labels"])

@@ -1,6 +1,7 @@
 """Figures of best layers: thresholds, probes, gains over the network, optimisers, training images, cost."""
 
 from functools import partial
+from itertools import cycle
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from layerprobe.paper.selection import (
     PAPER,
     accuracies,
     at_best_layer,
+    both_labels,
     hidden_layers,
     optimizers,
     training_images,
@@ -137,7 +139,7 @@ def _thresholds(rows: pd.DataFrame) -> Panels:
     label = "share of variance; one: a single component"
     axis = Axis("setting", names, {"names": shown, "xlabel": label})
     masc = rows[rows["experiment"].isin(["noisy_subspaces", "true_subspaces"]) & rows["probe"].eq("masc")]
-    for title, of in families(accuracies(masc)):
+    for title, of in families(both_labels(accuracies(masc))):
         for fitted_on in LABELS:
             best = at_best_layer(of[of["fitted_on"] == fitted_on], ["condition", "setting"])
             yield axis.panel(f"{title}: {fitted_on} subspaces", axis.by_condition(best))
@@ -153,11 +155,15 @@ def _thresholds(rows: pd.DataFrame) -> Panels:
     degrees=DEGREES,
 )
 def _probes(rows: pd.DataFrame) -> Panels:
-    for title, of in families(hidden_layers(accuracies(rows[rows["experiment"] == "probes"]))):
+    tests = hidden_layers(accuracies(rows[rows["experiment"] == "probes"]))
+    further = [name for name in tests["probe"].unique() if name not in {*PROBE_STYLES, "network"}]
+    colors = cycle(color for color, _ in reversed(STYLES))
+    styles = {**PROBE_STYLES, **{name: (color, "p") for name, color in zip(further, colors, strict=False)}}
+    for title, of in families(both_labels(tests)):
         axis = Axis.of_conditions(of)
         for fitted_on in LABELS:
             best = at_best_layer(of[of["fitted_on"] == fitted_on], ["probe", "condition"])
-            lines = axis.lines(best, "probe", PROBE_STYLES, PROBE_TITLES)
+            lines = axis.lines(best, "probe", styles, PROBE_TITLES)
             lines += _network(rows[rows["family"] == title], axis)
             yield axis.panel(f"{title}: fitted on {fitted_on} labels", lines)
 

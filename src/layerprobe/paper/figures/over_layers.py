@@ -22,7 +22,7 @@ from layerprobe.paper.figures.lines import (
     subspace_rows,
 )
 from layerprobe.paper.figures.spec import Panels, register_figure
-from layerprobe.paper.selection import EVERY_DEGREE, LABELS, PAPER, accuracies
+from layerprobe.paper.selection import DEGREES, EVERY_DEGREE, LABELS, PAPER, accuracies
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,6 +161,7 @@ def _untrained(rows: pd.DataFrame) -> Panels:
     "latent_memorisation",
     layout=THREE_COLUMNS,
     options={"measured": ACCURACIES},
+    degrees=(0.0,),  # of the networks
 )
 @register_figure(
     "flipped",
@@ -204,6 +205,7 @@ def _accuracy_panel(title: str, rows: pd.DataFrame, split: str = "test", labels:
     "cosine of the principal angles between class subspaces. Dashed, hollow: by chance.",
     "similarity",
     layout=partial(THREE_COLUMNS, spread="range over runs and classes"),
+    degrees=DEGREES,
 )
 def _similarity(rows: pd.DataFrame) -> Panels:
     for title, of in families(rows):

@@ -186,15 +186,17 @@ def _scale(frame: Frame) -> str:
     """Return the scale of the runs as text, and the number of runs per point."""
     runs = frame[RUN].drop_duplicates("key")
     small = runs["subset"].notna()
+    tested = runs["variant"].str.contains("test_subset").any()
     if small.any():
-        test = " and of the test images" if runs["variant"].str.contains("test_subset").any() else ""
+        test = " and of the test images" if tested else ""
         sizes = ", ".join(f"{int(size):,}" for size in sorted(runs["subset"].dropna().unique()))
         under = runs["subset"].dropna() < MEDIUM
         name = "small" if under.all() else "small and medium" if under.any() else "medium"
         part = f"{name} scale" if small.all() else f"in part {name} scale"
         words = f"{part}: subsets of the training images ({sizes}){test}"
     else:
-        words = "full scale: all training images"
+        part = "small scale: all training images, subsets of the test images"
+        words = part if tested else "full scale: all training images"
     counts = runs.groupby(["pair", "variant", "noise", "corruption"], dropna=False).size()
     few, many = counts.min(), counts.max()
     number = f"{few}" if few == many else f"{few} to {many}"

@@ -210,6 +210,10 @@ CELL_LINES: dict[str, Callable[[Any], str]] = {
 }
 
 
+def _degree(corruption: float) -> str:
+    return "human labels" if pd.isna(corruption) else f"p = {corruption:g}"
+
+
 def _pairs_by_corruption(table: Frame) -> Frame:
     """Return Table 1 or 5 for reading: lines of a pair below each other, a column per corruption degree."""
     keys = ["pair", "variant", "scale"]
@@ -221,9 +225,9 @@ def _pairs_by_corruption(table: Frame) -> Frame:
         own = pd.Series([one == key for one in table[keys].itertuples(index=False, name=None)], table.index)
         cells = table[own | (missing & table["pair"].eq(key[0]))].drop_duplicates("corruption")
         for line, write in CELL_LINES.items():
-            texts = {f"p = {cell['corruption']:g}": write(cell) for cell in cells.to_dict("records")}
+            texts = {_degree(cell["corruption"]): write(cell) for cell in cells.to_dict("records")}
             records.append({**dict(zip(keys, key, strict=True)), "": line, **texts})
-    columns = sorted({name for record in records for name in record if name.startswith("p = ")})
+    columns = map(_degree, table["corruption"].drop_duplicates().sort_values())  # human labels are last
     return pd.DataFrame(records, columns=[*keys, "", *columns]).fillna("")
 
 
