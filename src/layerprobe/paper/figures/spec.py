@@ -12,7 +12,7 @@ from layerprobe.figures import Panel, add_headline_and_footer, draw_panels
 from layerprobe.paper.figures.lines import with_names
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
-from layerprobe.paper.selection import MEDIUM, pair_places
+from layerprobe.paper.selection import MEDIUM, pair_places, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -193,11 +193,14 @@ def _scale(frame: Frame) -> str:
         under = runs["subset"].dropna() < MEDIUM
         name = "small" if under.all() else "small and medium" if under.any() else "medium"
         part = f"{name} scale" if small.all() else f"in part {name} scale"
-        words = f"{part}: subsets of the training images ({sizes}){test}"
+        text = f"{part}: subsets of the training images ({sizes}){test}"
     else:
         part = "small scale: all training images, subsets of the test images"
-        words = part if tested else "full scale: all training images"
+        text = part if tested else "full scale: all training images"
+    classes = runs["variant"].map(lambda variant: words(variant).get("num_classes"))
+    for pair, K in dict.fromkeys(zip(runs["pair"], classes, strict=True)):
+        text += f"; {pair}: {K} classes" if K else ""
     counts = runs.groupby(["pair", "variant", "noise", "corruption"], dropna=False).size()
     few, many = counts.min(), counts.max()
     number = f"{few}" if few == many else f"{few} to {many}"
-    return f"{words}. Runs behind each point: {number}."
+    return f"{text}. Runs behind each point: {number}."
