@@ -145,6 +145,25 @@ def test_a_label_of_no_class_counts_as_wrong():
     assert found.compare("hoc", features=LAYERS, true_labels=true)["auroc"].between(0.5, 1).all()
 
 
+def test_true_labels_may_be_texts_or_floats(of_features):
+    expected = of_features.compare("fine", features=LAYERS, true_labels=TRUE)["auroc"]
+    for true in (TRUE.numpy().astype(str), TRUE.double().numpy()):
+        np.testing.assert_array_equal(
+            of_features.compare("fine", features=LAYERS, true_labels=true)["auroc"], expected
+        )
+    with pytest.raises(InputError, match="true_labels hold 'ant', and none of the classes 0, 1, 2"):
+        of_features.compare("fine", features=LAYERS, true_labels=["ant"] * 300)
+
+
+def test_labels_of_rows_of_none_of_the_classes_are_wrong(of_features):
+    named = [int(k) for k in TRUE[:120]]
+    for i in range(5):
+        named[i] = "none of the classes"
+    reviewed = of_features.apply([{"index": i, "label": one} for i, one in enumerate(named)])
+    expected = of_features.compare("fine", features=LAYERS, true_labels=named + [None] * 180)
+    np.testing.assert_array_equal(reviewed.compare("fine", features=LAYERS)["auroc"], expected["auroc"])
+
+
 def test_a_named_detector_needs_its_input(of_features):
     with pytest.raises(InputError, match="holds no history for the detectors aum: pass them to compare"):
         of_features.compare(["fine", "aum"], features=LAYERS)

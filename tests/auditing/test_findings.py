@@ -176,6 +176,7 @@ WRONG = torch.tensor([0.1, 0.9, 0.6, 0.9, 0.3]).double()
 )
 def test_flags_are_the_labels_most_likely_wrong(rule, flagged):
     assert flag(WRONG, rule, rate=0.4).nonzero().squeeze(1).tolist() == flagged
+    assert not flag(WRONG, "balanced", rate=-0.4).any()  # more labels are corrected than were expected
 
 
 @pytest.mark.parametrize("rule", ["all", -1, 1.0, 0.0, True, None, [3], float("nan")])

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from auditing.planted import clusters, corrupted
 from layerprobe import audit, audit_features, probe
@@ -149,6 +151,47 @@ def test_class_between_others_may_be_absent(tmp_path):
     audited.save(tmp_path / "audit")
     again = type(audited).load(tmp_path / "audit", model)
     np.testing.assert_array_equal(again.predict_scores(X), audited.predict_scores(X))
+
+
+def test_numbers_are_outputs_where_an_output_has_no_rows(tmp_path):
+    names, outputs = np.array([f"class {k}" for k in range(7)]), torch.tensor([0, 2, 5])
+    y, true = outputs[GIVEN], outputs[TRUE]
+    model = trained(7, y)
+    with torch.no_grad():
+        p = model(X).softmax(1)
+    train, held = (X[:N], y[:N]), (X[N:], y[N:])
+    measured, audited = head_of(model, train, held, class_names=names)
+    assert measured == pytest.approx(accuracy(p[N:, outputs].argmax(1), GIVEN[N:]))
+    by_number, by_name = (audited.retrain(one[:N], max_epochs=1) for one in (true, names[true]))
+    assert by_number.accuracy == by_name.accuracy
+    table = audited.compare("self_confidence", pred_probs={"all": p[:N]}, true_labels=true[:N])
+    own = p[:N].gather(1, y[:N, None]).squeeze(1)
+    found = table.set_index("layer")["auroc"]["all"]
+    assert found == pytest.approx(roc_auc_score(y[:N] != true[:N], -own))
+    with pytest.raises(InputError, match=r"a column for each of the 3 classes .* got 6 columns"):
+        audited.compare("self_confidence", pred_probs=p[:N, :6].softmax(1))
+    audited.save(tmp_path / "audit")
+    again = type(audited).load(tmp_path / "audit")
+    assert torch.equal(again.class_set.indices(true.numpy(), "labels"), TRUE)
+
+
+def test_held_out_classes_of_a_shorter_list_are_found_by_name(net):
+    rows = GIVEN[N:] != 1
+    x, y = X[N:][rows], GIVEN[N:][rows]
+    train, held = TensorDataset(X[:N], GIVEN[:N]), TensorDataset(x, (y > 0).long())
+    train.classes, held.classes = ["ant", "bee", "cat"], ["ant", "cat"]
+    with torch.no_grad():
+        expected = accuracy(net(x).argmax(1), y)
+    assert head_of(net, train, held)[0] == pytest.approx(expected)
+
+
+def test_numbers_of_texts_are_outputs_where_an_output_has_no_rows():
+    y = torch.tensor([0, 2, 5])[GIVEN]
+    model = trained(7, y)
+    with torch.no_grad():
+        expected = accuracy(model(X[N:])[:, [0, 2, 5]].argmax(1), GIVEN[N:])
+    measured, _ = head_of(model, (X[:N], np.array(list("0123456"))[y[:N]]), (X[N:], y[N:]))
+    assert measured == pytest.approx(expected)
 
 
 def test_retraining_uses_the_outputs_of_the_classes():

@@ -175,6 +175,31 @@ def test_columns_in_another_order_than_the_names_are_refused():
     assert f1_score(TRUE != GIVEN, kept.issue_mask()) < 0.6
 
 
+def test_columns_of_frames_have_names():
+    polars = pytest.importorskip("polars")
+    order = NAMES[[3, 1, 0, 2]].tolist()
+    named = pd.DataFrame(PROBABILITIES, columns=NAMES)
+    expected = audit_predictions(named, NAMES[GIVEN])
+    other = polars.DataFrame({name: named[name].to_numpy() for name in order})
+    found = audit_predictions(other, NAMES[GIVEN])
+    assert found.classes.tolist() == order
+    np.testing.assert_allclose(found.issues["label_score"], expected.issues["label_score"])
+    for frame in (named[order], other):
+        np.testing.assert_array_equal(expected.predict(frame), expected.predict(named))
+        table = expected.compare("self_confidence", pred_probs=frame, true_labels=NAMES[TRUE])
+        assert table["auroc"].iloc[2] == pytest.approx(table["auroc"].iloc[1])
+    unnamed = polars.DataFrame(PROBABILITIES)
+    assert audit_predictions(unnamed, NAMES[GIVEN]).classes.tolist() == NAMES.tolist()
+
+
+def test_trusted_rows_of_texts_are_texts():
+    texts = [f"text {i}" for i in range(N)]
+    decisions = [{"index": i, "label": int(TRUE[i])} for i in (5, 2)]
+    rows, labels = audit_predictions(PROBABILITIES, GIVEN, data=texts).apply(decisions).trusted_rows()
+    assert rows == ["text 2", "text 5"]
+    assert labels.tolist() == TRUE[[2, 5]].tolist()
+
+
 def test_two_classes_by_one_column():
     given = (GIVEN > 1).astype(int)
     p = PROBABILITIES[:, 2:].sum(1)

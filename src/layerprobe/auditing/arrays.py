@@ -193,7 +193,9 @@ def features_of_predictions(
     return AuditFeatures(train, {}, order, names, classes, settings)
 
 
-def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: int | None = None) -> Tensor:
+def read_predictions(
+    pred_probs: Any, logits: bool | None = None, classes: np.ndarray | None = None
+) -> Tensor:
     """Return the logarithms of class probabilities, (n, K) float64.
 
     A probability of zero counts as half of the smallest other one, at most `ZERO`; none is below `SMALLEST`.
@@ -202,9 +204,11 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
     ----------
     pred_probs, logits
         As for :func:`layerprobe.audit_predictions`.
-    num_classes : int, optional
-        The expected K.
+    classes : ndarray (K,), optional
+        Names of the expected classes. The columns of a frame with these names may have another order.
     """
+    if classes is not None and set(named_columns(pred_probs) or ()) == set(classes.tolist()):
+        pred_probs = pred_probs[classes.tolist()]
     values = pred_probs.to_numpy() if isinstance(pred_probs, pd.DataFrame | pd.Series) else pred_probs
     values = values if isinstance(values, Tensor) else np.asarray(values)
     is_coarse = isinstance(values, Tensor) and values.dtype == torch.bfloat16
@@ -221,8 +225,8 @@ def read_predictions(pred_probs: Any, logits: bool | None = None, num_classes: i
                 f"(n,) up to {float(X.max()):.4g}: pass logits=True if they are logits of two classes"
             )
         logits = logits is None or logits
-    if num_classes is not None and X.shape[1] != num_classes:
-        raise InputError(f"expected predictions of {num_classes} classes per row, got {X.shape[1]}")
+    if classes is not None and X.shape[1] != len(classes):
+        raise InputError(f"expected predictions of {len(classes)} classes per row, got {X.shape[1]}")
     if float(X.min()) < -tolerance if logits is None else logits:
         return X - X.sort(1)[0].logsumexp(1, keepdim=True)  # sorted, as the order of classes is free
     sums, low, high = X.sum(1), float(X.min()), float(X.max())
@@ -247,10 +251,8 @@ def _class_order(scores: Tensor, y: Tensor) -> Tensor:
 
 def _column_names(pred_probs: Any, class_names: Any) -> Any:
     """Return the names of the columns: of a frame with named columns its own, else those of the user."""
-    if not isinstance(pred_probs, pd.DataFrame):
-        return class_names
-    columns = pred_probs.columns.tolist()
-    if columns == list(range(len(columns))) or not pred_probs.columns.is_unique:
+    columns = named_columns(pred_probs)
+    if columns is None:
         return class_names
     if class_names is None or set(class_names) == set(columns):
         return columns
@@ -260,6 +262,16 @@ def _column_names(pred_probs: Any, class_names: Any) -> Any:
             "rename the columns, or leave out class_names"
         )
     return class_names
+
+
+def named_columns(frame: Any) -> list[Any] | None:
+    """Return the names of the columns of a data frame of pandas or polars; None for other arrays.
+
+    Names that only count the columns, or that are not different, are no names.
+    """
+    columns = list(getattr(frame, "columns", ()))
+    counted = columns in ([*range(len(columns))], [f"column_{i}" for i in range(len(columns))])
+    return None if counted or len(set(columns)) < len(columns) else columns
 
 
 # Rows ---------------------------------------------------------------------------------------------------

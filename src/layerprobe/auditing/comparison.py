@@ -8,12 +8,13 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from layerprobe.auditing.arrays import FEATURES, PREDICTIONS, outputs_of_arrays
+from layerprobe.auditing.arrays import FEATURES, PREDICTIONS, named_columns, outputs_of_arrays
 from layerprobe.auditing.features import Features
 from layerprobe.auditing.method.policies import OUT_OF_SAMPLE
 from layerprobe.baselines import AUM, DataMaps, Detection, Detector, named_detectors
 from layerprobe.baselines.base import check_values
 from layerprobe.errors import InputError
+from layerprobe.layerwise.classes import label_column
 from layerprobe.layerwise.outputs import OUTPUT
 from layerprobe.recording.history import History
 from layerprobe.utils.distributed import world_size
@@ -58,13 +59,15 @@ def compare_with(
             f"this audit holds no {reads} for the detectors {', '.join(missing)}: pass them to compare, or "
             "leave out these detectors"
         )
-    y = audit.y.numpy()
-    wrong = None if true_labels is None else _wrong_labels(audit.classes[y], true_labels)
+    wrong = None if true_labels is None else _wrong_labels(audit, true_labels)
     own = Detection(audit.issues["label_score"].to_numpy(), audit.issue_mask())
     rows = [("audit", "decoder", *_measures(own, own.flags, wrong))]
     for name, detector in named.items():
         for layer, values in read[name].items():
-            detected = detector.detect(check_values(values, detector.reads), y)
+            array = check_values(values, detector.reads)
+            of_classes = array.ndim == 3 or detector.reads == "pred_probs"
+            y = _columns_of_labels(audit, values, array.shape[-1]) if of_classes else audit.y.numpy()
+            detected = detector.detect(array, y)
             rows.append((name, layer, *_measures(detected, own.flags, wrong)))
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -109,6 +112,22 @@ def _given_outputs(audit: Any, features: Any, views: Sequence[Mapping[str, Any]]
     return outputs
 
 
+def _columns_of_labels(audit: Any, values: Any, width: int) -> np.ndarray:
+    """Return the column of each given label in class scores (..., width), (n,)."""
+    y, K, names = audit.y.numpy(), len(audit.classes), audit.classes.tolist()
+    columns = named_columns(values) or []
+    if set(names) <= set(columns):
+        return np.array([columns.index(name) for name in names])[y]
+    if width == K:
+        return y
+    outputs = None if audit.reader is None else audit.reader.outputs
+    if outputs is None or width != audit.settings["outputs"]:
+        raise InputError(
+            f"expected a column for each of the {K} classes of the audit, {names[:5]}, got {width} columns"
+        )
+    return np.array(outputs)[y]
+
+
 def _named(values: Any, default: str) -> dict[str, Any]:
     if values is None:
         return {}
@@ -139,16 +158,23 @@ def _measures(detected: Detection, flags: np.ndarray, wrong: np.ndarray | None) 
     return overlap, flagged, agreement, auroc
 
 
-def _wrong_labels(given: np.ndarray, true_labels: Any) -> np.ndarray:
+def _wrong_labels(audit: Any, true_labels: Any) -> np.ndarray:
     """Return 1 for each wrong label, 0 for each right one, and NaN where the right label is unknown, (n,)."""
     values = list(true_labels.cpu().numpy() if isinstance(true_labels, Tensor) else true_labels)
-    if len(values) != len(given):
-        raise InputError(
-            f"expected true_labels with one entry for each of {len(given)} rows, got {len(values)}"
-        )
+    if len(values) != audit.n:
+        raise InputError(f"expected true_labels with one entry for each of {audit.n} rows, got {len(values)}")
     true = np.empty(len(values), dtype=object)
     true[:] = values
     known = ~pd.isna(true) & (true != "")
     if not known.any():
         raise InputError("expected true_labels with at least one known label, got none")
-    return np.where(known, true != given.astype(object), np.nan)
+    labels = label_column(true[known].tolist(), "true_labels")
+    y = audit.class_set.find(labels).numpy()
+    if (y < 0).all():
+        raise InputError(
+            f"true_labels hold {labels[0]!r}, and none of the classes "
+            f"{', '.join(map(repr, audit.classes[:5].tolist()))}: give labels of the same kind"
+        )
+    wrong = np.full(audit.n, np.nan)
+    wrong[known] = y != audit.y.numpy()[known]
+    return wrong

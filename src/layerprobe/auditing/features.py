@@ -456,7 +456,7 @@ class NetworkInputs:
         classes, y, outputs = present_classes(every, every.indices(labels, "labels"))
         classes.check_counts(y)
         with_classes = {
-            what: (part, classes.indices(to_names(part.labels), f"labels of {what}="))
+            what: (part, classes.indices(to_names(_named_labels(part, rows)), f"labels of {what}="))
             for what, part in others.items()
         }
         reader, width = replace(reader, head=head, outputs=outputs), max(heads[head], 2)
@@ -535,6 +535,19 @@ def _read_sorted(
     return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
 
 
+def _named_labels(part: LabelledDataset, rows: LabelledDataset) -> np.ndarray:
+    """Return the labels of held-out rows, as names where they are indices of another list of such names.
+
+    A folder of images with fewer classes than that of the training rows has another list.
+    """
+    own, names = part.class_names, rows.class_names
+    if own is None or names is None or own == names or not set(own) & set(names):
+        return part.labels
+    of_index = label_column(list(own))
+    are_indices = part.labels.dtype.kind in "iu" and of_index.dtype.kind not in "iu"
+    return of_index[part.labels] if are_indices else part.labels
+
+
 def _head(
     reader: NetworkReader,
     heads: Mapping[str, int],
@@ -581,7 +594,7 @@ def present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[i
         return every, y, None
     if len(present) < 2:
         raise InputError(f"expected labels of at least two classes, got {every.names[present].tolist()}")
-    return Classes(every.names[present.numpy()]), y, tuple(present.tolist())
+    return every.take(present.numpy()), y, tuple(present.tolist())
 
 
 def require_order(predicted: Tensor | None, y: Tensor, classes: Classes, every: Classes) -> None:

@@ -313,7 +313,7 @@ def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
     n = len(wrong)
     order = wrong.argsort(descending=True, stable=True)
     if rule == "balanced":
-        count = round(rate * n)
+        count = max(round(rate * n), 0)
     elif isinstance(rule, int):
         count = min(rule, n)
     else:

@@ -40,7 +40,7 @@ from layerprobe.auditing.method.calibration import with_wrong_share
 from layerprobe.auditing.method.noise import NoiseEstimate
 from layerprobe.auditing.method.policies import OUT_OF_SAMPLE, POLICIES, Interval
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
-from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions, read_decisions
+from layerprobe.auditing.review.decisions import NONE, OUTSIDE, UNDECIDED, Decisions, read_decisions
 from layerprobe.auditing.review.measuring import (
     Review,
     ReviewedRows,
@@ -55,9 +55,8 @@ from layerprobe.auditing.saving import read_audit, write_audit
 from layerprobe.baselines.probabilities import confident_joint_rate
 from layerprobe.errors import InputError, LayerprobeWarning, warn
 from layerprobe.layers.batches import Batch, check_same_index
-from layerprobe.layerwise.classes import Classes
+from layerprobe.layerwise.classes import Classes, label_column
 from layerprobe.pages import render
-from layerprobe.probes.base import label_array
 from layerprobe.utils.files import as_path
 from layerprobe.utils.settings import default_settings
 
@@ -537,7 +536,7 @@ class Audit:
         """
         ensemble = self.findings.ensemble
         if self.policy == OUT_OF_SAMPLE:
-            outputs = {PREDICTIONS: read_predictions(x, num_classes=len(self.classes))}
+            outputs = {PREDICTIONS: read_predictions(x, classes=self.classes)}
         elif self.reader is None:
             dimensions = {m.candidate.layer: m.probe.n_features_in_ for m in ensemble.members}
             outputs = new_outputs(x, dimensions)
@@ -568,7 +567,8 @@ class Audit:
         -------
         DataFrame
             One row per decision, in random order. Columns: index, given_label, suggested_label, label_score,
-            stratum, weight (training rows per drawn row of the stratum), repeat.
+            stratum, weight (training rows per drawn row of the stratum), repeat; sample_n and sample_seed,
+            by which `apply` knows the sample.
 
         Raises
         ------
@@ -583,7 +583,9 @@ class Audit:
         weights = sample.sizes / np.bincount(sample.stratum[sample.positions], minlength=len(sample.names))
         repeat = np.arange(len(rows)) >= len(sample.positions)
         names = np.array(sample.names)[stratum]
-        return frame.assign(stratum=names, weight=weights[stratum], repeat=repeat).reset_index(drop=True)
+        design = {"sample_n": int(n), "sample_seed": int(seed)}
+        frame = frame.assign(stratum=names, weight=weights[stratum], repeat=repeat, **design)
+        return frame.reset_index(drop=True)
 
     def _sample(self, n: int, seed: int) -> ReviewSample:
         """Return the sample of `review_sample` as positions of rows."""
@@ -609,10 +611,10 @@ class Audit:
         ----------
         decisions : DataFrame, list of records, or path to .json or .csv
             Columns "index" and "label" (empty: cannot say; "none of the classes"), and possibly "reviewer";
-            several decisions on one row are counted. The export of the review page or annotations of Label
-            Studio are read too.
+            several decisions on one row are counted. The frame of `review_sample` with a column "label", the
+            export of the review page and annotations of Label Studio state their sample.
         n, seed : int, optional
-            Arguments of `review_sample`. By default those that the file states, or else 100 and 0.
+            Arguments of `review_sample`. By default those that the decisions state, or else 100 and 0.
 
         Returns
         -------
@@ -649,7 +651,8 @@ class Audit:
     def trusted_rows(self) -> tuple[Any, np.ndarray]:
         """Return the inputs and the right labels of the verified rows that belong to a class.
 
-        They serve as `trusted=` for a network that is trained without them.
+        Texts are returned as a list of texts, and other rows as inputs of the network. They serve as
+        `trusted=` for a network that is trained without them.
 
         Raises
         ------
@@ -664,7 +667,11 @@ class Audit:
                 "this audit holds no rows: it was loaded from a file, or made of features or predictions "
                 "without data="
             )
-        inputs = InputStore(self.rows).take(right.nonzero().squeeze(1))
+        positions = right.nonzero().squeeze(1)
+        if isinstance(self.example(int(positions[0])), str):
+            inputs: Any = self.examples(positions.tolist())
+        else:
+            inputs = InputStore(self.rows).take(positions)
         return inputs, self.classes[self.y[right].numpy()]
 
     @default_settings()
@@ -741,7 +748,7 @@ class Audit:
             labels = self.relabel("soft")
         elif not isinstance(labels, RepairedLabels):
             self.require_order(labels)
-            names = label_array(labels)
+            names = label_column(labels, "labels")
             if names.shape != (self.n,):
                 raise InputError(
                     f"expected one label per row, {self.n}, got labels of the shape {names.shape}"
@@ -838,7 +845,8 @@ class Audit:
 
         audit = self._before_review
         if true_labels is None and self.verified.any():
-            true_labels = np.where(self.verified.numpy(), self.classes[self.y.numpy()].astype(object), None)
+            names = np.where(self.outside.numpy(), NONE, self.classes[self.y.numpy()].astype(object))
+            true_labels = np.where(self.verified.numpy(), names, None)
         inputs = {"features": features, "views": views, "pred_probs": pred_probs, "history": history}
         return compare_with(audit, baselines, true_labels, **inputs)
 

@@ -275,9 +275,10 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
         fits = array.dtype.kind == "f" and array.ndim == len(shape) and bool(np.isfinite(array).all())
         require(fits and all(n in (None, m) for n, m in zip(shape, array.shape, strict=True)), name, value)
 
-    y, findings, names = arguments["y"], arguments["findings"], arguments["class_set"].names
-    require(isinstance(names, np.ndarray) and names.ndim == 1, "names", names)
-    n, K = len(y), len(names)
+    y, findings, classes = arguments["y"], arguments["findings"], arguments["class_set"]
+    require(isinstance(classes.names, np.ndarray) and classes.names.ndim == 1, "names", classes.names)
+    n, K = len(y), len(classes)
+    require(classes.numbers.dtype.kind == "i" and classes.numbers.shape == (K,), "numbers", classes.numbers)
     require(y.ndim == 1 and y.dtype == torch.int64 and n > 0 and 0 <= y.min() <= y.max() < K, "given", y)
     require(arguments["index"].shape == (n,), "index", arguments["index"])
     require(arguments["policy"] in POLICIES, "policy", arguments["policy"])
@@ -480,7 +481,7 @@ def _pack_array(array: np.ndarray, tensors: dict[str, Tensor]) -> dict[str, Any]
 
 def _attributes(value: Any) -> dict[str, Any]:
     if isinstance(value, Classes):
-        return {"names": value.names}
+        return {"names": value.names, "numbers": value.numbers}
     if isinstance(value, tuple):
         return value._asdict()  # type: ignore[attr-defined]
     stored = {attribute: name for name, attribute in ATTRIBUTES.get(type(value), {}).items()}

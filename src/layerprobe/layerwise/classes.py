@@ -299,11 +299,13 @@ class Classes:
     ----------
     names : ndarray of shape (K,)
         The users' labels.
+    numbers : ndarray of shape (K,), int64
+        The integers that stand for the classes where names are no integers: by default their positions.
     """
 
-    def __init__(self, names: np.ndarray) -> None:
+    def __init__(self, names: np.ndarray, numbers: np.ndarray | None = None) -> None:
         self.names = names
-        self._numbers: np.ndarray | None = None  # of names that are texts of whole numbers, as labels are
+        self.numbers = np.arange(len(names)) if numbers is None else numbers
 
     def __len__(self) -> int:
         return len(self.names)
@@ -356,10 +358,13 @@ class Classes:
             names = _ordered(labels, outputs)
         if len(names) < 2 or len(set(names.tolist())) < len(names):
             raise InputError(f"expected at least two different classes, got {names.tolist()[:5]}")
-        classes = cls(names)
-        if not is_number and whole_numbers(labels) is not None:
-            classes._numbers = whole_numbers(names)
-        return classes
+        # Labels that are texts of whole numbers: other labels may be these numbers.
+        are_texts = not is_number and whole_numbers(labels) is not None
+        return cls(names, whole_numbers(names) if are_texts else None)
+
+    def take(self, classes: np.ndarray) -> "Classes":
+        """Return some of the classes, given by their indices (k,)."""
+        return Classes(self.names[classes], self.numbers[classes])
 
     def indices(self, labels: np.ndarray, what: str) -> Tensor:
         """Return the class indices of labels, (n,) int64; raise if a label is none of the classes.
@@ -373,7 +378,7 @@ class Classes:
         y = self.find(labels)
         if not (y < 0).any():
             return y
-        if self._are_indices(labels):
+        if self._are_numbers(labels) and np.array_equal(self.numbers, np.arange(len(self))):
             raise InputError(
                 f"{what} must lie in 0..{len(self) - 1}, got {int(labels.min())}..{int(labels.max())}"
             )
@@ -387,17 +392,14 @@ class Classes:
             f"{what} hold {shown!r}, which is none of the {len(self)} classes {first}{more}{hint}"
         )
 
-    def _are_indices(self, labels: np.ndarray) -> bool:
-        """Return whether labels are numbers and classes are names, so that labels are class indices."""
-        return labels.dtype.kind in "iu" and self.names.dtype.kind not in "iu" and self._numbers is None
+    def _are_numbers(self, labels: np.ndarray) -> bool:
+        """Return whether labels are integers and names are not, so that labels are `numbers`."""
+        return labels.dtype.kind in "iu" and self.names.dtype.kind not in "iu"
 
     def find(self, labels: np.ndarray) -> Tensor:
         """Return the class indices of labels (n,), int64; -1 for labels that are none of the classes."""
-        if self._are_indices(labels):
-            y = torch.from_numpy(labels.astype(np.int64))
-            return torch.where((y >= 0) & (y < len(self)), y, -1)
-        if labels.dtype.kind in "iu" and self._numbers is not None:
-            return class_indices(self._numbers, labels)
+        if self._are_numbers(labels):
+            return class_indices(self.numbers, labels)
         numbers = whole_numbers(labels) if self.names.dtype.kind in "iu" else None
         return class_indices(self.names, escape_surrogates(labels) if numbers is None else numbers)
 

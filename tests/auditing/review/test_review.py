@@ -58,6 +58,8 @@ def test_sample_is_a_frame_with_weights_that_sum_to_all_rows(audit):
         "stratum",
         "weight",
         "repeat",
+        "sample_n",
+        "sample_seed",
     ]
     assert sample[~sample["repeat"]]["weight"].sum() == pytest.approx(900)
     assert sample["repeat"].sum() == 6
@@ -696,6 +698,28 @@ def test_decisions_are_read_from_csv_json_and_label_studio(audit, tmp_path):
         assert review.gain == expected.gain
     with pytest.raises(InputError, match="n=80, not n=100"):
         audit.apply(tmp_path / "d.json", n=100)
+
+
+def test_table_of_a_spreadsheet_is_read(tmp_path):
+    p = np.eye(3)[TRUE] * 0.7 + 0.1
+    found = audit_predictions(p, GIVEN, progress=False)
+    sample = found.review_sample()
+    made = pd.DataFrame({"index": sample["index"], "label": TRUE.numpy()[sample["index"]].astype(float)})
+    made.loc[0, "label"] = np.nan  # so that pandas writes 2.0 for 2
+    made.assign(reviewer=7.0).to_csv(tmp_path / "d.csv", sep=";", index=False)
+    read, expected = found.apply(tmp_path / "d.csv").review, found.apply(made.assign(reviewer=7)).review
+    assert read.noise == expected.noise
+    assert set(read.decisions.reviewers) == set(expected.decisions.reviewers) == {"7"}
+
+
+def test_frame_of_the_sample_states_its_size_and_seed(audit, tmp_path):
+    sample = audit.review_sample(n=150, seed=3)
+    decided = sample.assign(label=right(sample["index"]))
+    decided.to_csv(tmp_path / "d.csv", index=False)
+    for source in (decided, tmp_path / "d.csv"):
+        assert audit.apply(source).review.reviewed == 150
+    with pytest.raises(InputError, match="n=150, not n=100"):
+        audit.apply(decided, n=100)
 
 
 def test_label_studio_tasks_hold_the_sample_and_the_suggestions(audit, tmp_path):

@@ -161,7 +161,7 @@ def read_decisions(
     return Decisions(
         _positions(frame["index"], index),
         _classes(frame["label"], frame["index"], classes),
-        np.array(["" if _empty(one) else str(one) for one in reviewers], dtype=str),
+        np.array(["" if _empty(one) else _text(one) for one in reviewers], dtype=str),
         int(design["n"]),
         int(design["seed"]),
     )
@@ -174,7 +174,10 @@ def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
         raise DataError(f"{path} {state}: expected a .csv or .json file of decisions")
     try:
         if path.suffix.lower() == ".csv":
-            frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+            with path.open(encoding="utf-8-sig") as file:
+                header = file.readline()
+            separator = max(",;", key=header.count)  # spreadsheets of many countries write semicolons
+            frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
             return frame.map(lambda cell: cell[1:] if MARKED.match(cell) else cell), {}
         if path.suffix.lower() != ".json":
             raise InputError(f"decisions are a .csv or .json file, got {path.name!r}")
@@ -241,7 +244,7 @@ def _positions(names: pd.Series, index: np.ndarray) -> np.ndarray:
     places = {_text(name): i for i, name in enumerate(index)}
     if len(places) < len(index):
         raise InputError("two training rows have the same name, so that decisions cannot be assigned")
-    texts = [_text(name) for name in names]
+    texts = [_known_text(name, places) for name in names]
     for text in texts:
         if text not in places:
             raise InputError(f"there is no training row {text!r}.{did_you_mean(text, places)}")
@@ -257,7 +260,7 @@ def _classes(labels: pd.Series, names: pd.Series, classes: np.ndarray) -> np.nda
     for i, label in enumerate(labels):
         if _empty(label):
             continue
-        text = _text(label)
+        text = _known_text(label, numbers)
         if text not in numbers:
             raise InputError(
                 f"the decision on row {_text(names.iloc[i])!r} has the unknown label {text!r}."
@@ -271,6 +274,13 @@ def _text(value: Any) -> str:
     """Return a name as text; a whole number that a frame holds as a float has no decimals."""
     whole = isinstance(value, float | np.floating) and float(value).is_integer()
     return str(int(value)) if whole else str(value)
+
+
+def _known_text(value: Any, known: Mapping[str, int]) -> str:
+    """Return a name as text; "3.0", as a file of a column with empty cells has it, becomes a known "3"."""
+    text = _text(value)
+    whole = text.removesuffix(".0")
+    return whole if text not in known and whole in known else text
 
 
 def _empty(value: Any) -> bool:
