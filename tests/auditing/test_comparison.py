@@ -120,6 +120,9 @@ def test_a_recorded_training_has_the_means_of_its_epochs(of_features):
     np.testing.assert_allclose(found["auroc"], expected["auroc"][:2], atol=1e-4)
     with pytest.raises(InputError, match="holds no history for the detectors mean_margin"):
         of_features.compare("mean_margin", features=LAYERS, history=recorded)
+    other_order = History(GIVEN.flip(0), progress=False)
+    with pytest.raises(InputError, match="in their order, got one of 300 labels that are others"):
+        of_features.compare("aum", features=LAYERS, history=other_order)
 
 
 def test_true_labels_may_be_known_for_some_rows(of_features):

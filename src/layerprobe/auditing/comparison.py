@@ -50,6 +50,9 @@ def compare_with(
         "pred_probs": probabilities | _named(pred_probs, "pred_probs"),
         "history": _named(history, "history"),
     }
+    for recorded in inputs["history"].values():
+        if isinstance(recorded, History):
+            _require_same_labels(recorded, audit)
     named = named_detectors(detectors)
     read = {name: _readable(detector, inputs[detector.reads]) for name, detector in named.items()}
     missing = [name for name in named if not read[name]]
@@ -144,6 +147,19 @@ def _readable(detector: Detector, inputs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _require_same_labels(history: History, audit: Any) -> None:
+    """Raise an InputError if a history was recorded with other labels, or with its rows in another order.
+
+    Its labels are outputs of the network and may have other numbers than the classes of the audit.
+    """
+    recorded, y = history.labels, audit.y.numpy()
+    if len(recorded) != len(y) or len(np.unique([recorded, y], axis=1).T) > len(np.unique(y)):
+        raise InputError(
+            f"expected a history of the {audit.n} audited labels in their order, got one of "
+            f"{len(recorded)} labels that are others: record it with the labels and the order of the audit"
+        )
+
+
 def _measures(detected: Detection, flags: np.ndarray, wrong: np.ndarray | None) -> tuple[float, ...]:
     """Return overlap, flagged, agreement and auroc."""
     overlap = flagged = agreement = auroc = float("nan")
@@ -172,7 +188,7 @@ def _wrong_labels(audit: Any, true_labels: Any) -> np.ndarray:
     y = audit.class_set.find(labels).numpy()
     if (y < 0).all():
         raise InputError(
-            f"true_labels hold {labels[0]!r}, and none of the classes "
+            f"true_labels hold {labels.tolist()[0]!r}, and none of the classes "
             f"{', '.join(map(repr, audit.classes[:5].tolist()))}: give labels of the same kind"
         )
     wrong = np.full(audit.n, np.nan)

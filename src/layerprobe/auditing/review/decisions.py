@@ -186,7 +186,10 @@ def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
         raise DataError(f"the decisions in {path} cannot be read: {str(error).strip()}") from error
     if isinstance(data, Mapping):
         if data.get("kind") != KIND or not isinstance(data.get("decisions"), list):
-            raise DataError(f"{path} is not an export of the review page: expected the kind {KIND!r}")
+            raise DataError(
+                f"{path} holds no decisions: expected a list of records with the keys 'index' and 'label', "
+                f"or an export of the review page, of the kind {KIND!r}"
+            )
         return _of_page(data)
     return data, {}
 
