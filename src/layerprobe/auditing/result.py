@@ -331,7 +331,7 @@ class Audit:
         elif self.review is not None:
             share -= self.review.wrong_decisions.value  # of verified labels, which no score finds
         if self._wrong_share_is_unknown:
-            given = self.policy == OUT_OF_SAMPLE  # uncalibrated, as the calibration is open as well
+            given = self.policy == OUT_OF_SAMPLE  # uncalibrated, since the calibration is unknown, too
             p = self.scores.softmax(1).double() if given else torch.from_numpy(self.pred_probs)
             known = float(self.outside.double().mean())  # wrong labels that no correction removes
             corrected = float((self.y != base.y).double().mean())

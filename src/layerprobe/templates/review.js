@@ -310,7 +310,7 @@
     const numbers = new Map([[data.none, OUTSIDE], ...classes.map((name, k) => [name, k])]);
     let unknown = 0;
     for (const one of records) {
-      const entry = entries.get(String(one.index) + (String(one.repeat) === "true" ? "\n" : ""));
+      const entry = entries.get(String(one.index) + (String(one.repeat).toLowerCase() === "true" ? "\n" : ""));
       const label = one.label === null || one.label === "" ? CANNOT_SAY : numbers.get(String(one.label));
       if (entry === undefined || label === undefined) { unknown += 1; continue; }
       decisions.set(entry, label);

@@ -138,7 +138,10 @@ def read_decisions(
         name = column.removeprefix("sample_")
         tasks = {_text(one) for one in frame.get(column, ()) if not _empty(one)}
         if len(tasks) > 1:
-            raise InputError(f"the decisions are on samples with {name}={' and '.join(sorted(tasks))}")
+            raise InputError(
+                f"the decisions are on samples with {name}={' and '.join(sorted(tasks))}: give decisions on "
+                "one sample only"
+            )
         for one in tasks:
             stated = {**stated, name: int(one) if name != "audit" and one.isdecimal() else one}
     design = {}
