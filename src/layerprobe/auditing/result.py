@@ -845,8 +845,9 @@ class Audit:
 
         audit = self._before_review
         if true_labels is None and self.verified.any():
-            names = np.where(self.outside.numpy(), NONE, self.classes[self.y.numpy()].astype(object))
-            true_labels = np.where(self.verified.numpy(), names, None)
+            true_labels = self.classes[self.y.numpy()].astype(object)
+            true_labels[self.outside.numpy()] = NONE
+            true_labels[~self.verified.numpy()] = None
         inputs = {"features": features, "views": views, "pred_probs": pred_probs, "history": history}
         return compare_with(audit, baselines, true_labels, **inputs)
 
