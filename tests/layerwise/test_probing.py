@@ -274,6 +274,20 @@ def test_test_labels_of_other_classes_are_refused():
         probe(net, (x, y), (x, torch.where(y == 3, 7, y)), probes="ncm", layers="input")
 
 
+def test_test_labels_of_a_shorter_list_of_classes_are_found_by_name():
+    x, y = planted()
+    net = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4))
+    there = y != 1
+    train, test = TensorDataset(x, y), TensorDataset(x[there], torch.tensor([0, -1, 1, 2])[y[there]])
+    train.classes, test.classes = ["ant", "bee", "cat", "dog"], ["ant", "cat", "dog"]
+    expected = probe(net, (x, y), (x[there], y[there]), probes="ncm", layers="input").accuracy
+    for data in (test, DataLoader(test, batch_size=7)):
+        assert probe(net, train, data, probes="ncm", layers="input").accuracy.equals(expected)
+    test.classes = ["ant", "cow", "dog"]
+    with pytest.raises(InputError, match="test labels hold the class 'cow', which the training data lack"):
+        probe(net, train, test, probes="ncm", layers="input")
+
+
 def test_html_of_the_table_shows_layers_and_probes_with_names_escaped(model):
     sets = {"<noisy>": NOISY, "true": TRUE}
     table = probe(model, (X, NOISY), (TEST_X, TEST_TRUE), train_labels=sets)

@@ -30,7 +30,7 @@ from layerprobe.layers.batches import named_tensors
 from layerprobe.layers.capturing import Pool
 from layerprobe.layers.tracing import check_model
 from layerprobe.layers.views import View, apply_view
-from layerprobe.layerwise.classes import Classes, fitting_heads, label_column, output_names
+from layerprobe.layerwise.classes import Classes, fitting_heads, label_column, output_names, renumbered
 from layerprobe.layerwise.outputs import (
     OUTPUT,
     Extractor,
@@ -455,10 +455,10 @@ class NetworkInputs:
         head, every = _head(reader, heads, rows, labels, names)
         classes, y, outputs = present_classes(every, every.indices(labels, "labels"))
         classes.check_counts(y)
-        with_classes = {
-            what: (part, classes.indices(to_names(_named_labels(part, rows)), f"labels of {what}="))
-            for what, part in others.items()
-        }
+        with_classes = {}
+        for what, part in others.items():
+            given = renumbered(part.labels, part.class_names, rows.class_names, f"labels of {what}=")
+            with_classes[what] = part, classes.indices(to_names(given), f"labels of {what}=")
         reader, width = replace(reader, head=head, outputs=outputs), max(heads[head], 2)
         return cls(options, model, reader, rows, y, with_classes, classes, every, dimensions, width)
 
@@ -533,19 +533,6 @@ def _read_sorted(
     hashes = rows.fingerprints()
     order = sort_order(hashes, y)
     return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
-
-
-def _named_labels(part: LabelledDataset, rows: LabelledDataset) -> np.ndarray:
-    """Return the labels of held-out rows, as names where they are indices of another list of such names.
-
-    A folder of images with fewer classes than that of the training rows has another list.
-    """
-    own, names = part.class_names, rows.class_names
-    if own is None or names is None or own == names or not set(own) & set(names):
-        return part.labels
-    of_index = label_column(list(own))
-    are_indices = part.labels.dtype.kind in "iu" and of_index.dtype.kind not in "iu"
-    return of_index[part.labels] if are_indices else part.labels
 
 
 def _head(

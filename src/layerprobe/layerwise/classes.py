@@ -292,6 +292,38 @@ def fitting_names(labels: np.ndarray, names: Sequence[Any] | None) -> tuple[Any,
     return tuple(array.tolist()) if fits else None
 
 
+def renumbered(
+    labels: np.ndarray, own: Sequence[Any] | None, names: Sequence[Any] | None, what: str
+) -> np.ndarray:
+    """Return labels that are indices of one list of class names as indices of another list, (n,).
+
+    Data of fewer classes, such as a folder of images, have a list of their own. Labels are returned as they
+    are if they are no indices, or if the lists are missing, equal or of other names.
+
+    Raises
+    ------
+    InputError
+        If the other list lacks the name of a label.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n,)
+    own, names : sequence, optional
+        The list of `labels`, and the other list.
+    what : str
+        Description of `labels`, for error messages.
+    """
+    if own is None or names is None or labels.dtype.kind not in "iu" or fitting_names(labels, own) is None:
+        return labels
+    here, there = _name_array(own).tolist(), _name_array(names).tolist()
+    if here == there or not set(here) & set(there) or isinstance(there[0], int):
+        return labels
+    places = {name: i for i, name in enumerate(there)}
+    if missing := [here[i] for i in np.unique(labels) if here[i] not in places]:
+        raise InputError(f"{what} hold the class {missing[0]!r}, which the training data lack: {there[:5]}")
+    return np.array([places.get(name, -1) for name in here])[labels]
+
+
 class Classes:
     """The classes in the order of the network's outputs.
 

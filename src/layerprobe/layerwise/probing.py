@@ -42,6 +42,7 @@ from layerprobe.layerwise.classes import (
     given_labels,
     output_names,
     read_label_sets,
+    renumbered,
 )
 from layerprobe.layerwise.engine import (
     Accuracies,
@@ -252,11 +253,13 @@ def probe(
         labels, fitted, split = _fit_held(task, labels, groups)
     splits = {"train": split}
     if test is not None:
+        order = _known_order(test, None)
         splits["test"] = _Split(["true" if "true" in labels.names else "given"], fitted, split.truth)
         seen: list[np.ndarray] = []
 
         def score(batch: LayerBatch) -> None:
-            given = as_kind(given_labels(batch.labels, "test"), labels.classes, "the test labels")
+            given = renumbered(given_labels(batch.labels, "test"), order, task.known, "the test labels")
+            given = as_kind(given, labels.classes, "the test labels")
             seen.append(np.unique(given) if given.dtype != object else given)
             splits["test"].add(batch, class_indices(labels.classes, given)[None], [given])
 
