@@ -92,8 +92,9 @@ def test_the_scale_is_written_below():
     assert "(2,000) and of the test images." in footer(draw(tested))
     tested = full.assign(variant="test_subset 500")
     assert footer(draw(tested)).startswith("small scale: all training images, subsets of the test images.")
-    part = draw(small.assign(variant="subset 2000, num_classes 5"))
-    assert "images (2,000); mlp-mnist: 5 classes. Runs" in footer(part)
+    two = synthetic.frame(("mlp-mnist", "cnn-fashion-mnist"), degrees=(0.2,), subset=2000)
+    fewer = two.assign(variant=two["variant"].mask(two["pair"] == "mlp-mnist", "subset 2000, num_classes 5"))
+    assert "images (2,000); mlp-mnist: 5 classes. Runs" in footer(draw(fewer))
     few = small[(small["corruption"] != 0.4) | (small["seed"] == 0)]
     assert footer(draw(few)).endswith(f"Runs behind each point: 1 to 2. {rest}")
 

@@ -197,7 +197,7 @@ def _scale(frame: Frame) -> str:
     else:
         part = "small scale: all training images, subsets of the test images"
         text = part if tested else "full scale: all training images"
-    classes = runs["variant"].map(lambda variant: words(variant).get("num_classes"))
+    classes = [words(variant).get("num_classes") for variant in runs["variant"]]
     for pair, K in dict.fromkeys(zip(runs["pair"], classes, strict=True)):
         text += f"; {pair}: {K} classes" if K else ""
     counts = runs.groupby(["pair", "variant", "noise", "corruption"], dropna=False).size()
