@@ -297,13 +297,8 @@ def renumbered(
 ) -> np.ndarray:
     """Return labels that are indices of one list of class names as indices of another list, (n,).
 
-    Data of fewer classes, such as a folder of images, have a list of their own. Labels are returned as they
-    are if they are no indices, or if the lists are missing, equal or of other names.
-
-    Raises
-    ------
-    InputError
-        If the other list lacks the name of a label.
+    A data set with fewer classes, such as a folder of images, has its own list. Labels are returned as they
+    are if they are no indices, if a list is missing, or if the lists are equal or have no name in common.
 
     Parameters
     ----------
@@ -312,6 +307,11 @@ def renumbered(
         The list of `labels`, and the other list.
     what : str
         Description of `labels`, for error messages.
+
+    Raises
+    ------
+    InputError
+        If the other list lacks the name of a label.
     """
     if own is None or names is None or labels.dtype.kind not in "iu" or fitting_names(labels, own) is None:
         return labels
