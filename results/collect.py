@@ -4,7 +4,7 @@ python results/collect.py medium --root RUNS     # after `layerprobe reproduce` 
 python results/collect.py medium                 # tables and figures again, from the rows that are committed
 python results/collect.py small --root RUNS --rows-only
 
-Writes rows.csv.gz, history.csv and provenance.json from the runs in RUNS that are of the scale, and from
+Adds the runs in RUNS that are of the scale to rows.csv.gz, history.csv and provenance.json, and makes of
 them tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims, Table 1 and the
 table of relabelling in docs/results.md. Cells without a run are "not run".
 """
@@ -15,6 +15,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -22,6 +23,7 @@ from layerprobe.errors import MissingRowsError
 from layerprobe.figures import encode
 from layerprobe.paper import published
 from layerprobe.paper.claims import VERDICT_RULE, claims_table
+from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.plans import SCALES, plan
@@ -32,35 +34,63 @@ from layerprobe.report.reproduction import Results, record, write_tables
 from layerprobe.runs.folders import is_done, read_run, run_folder
 
 HERE = Path(__file__).parent
+HISTORY = [*RUN, "epoch"]
 PAGE = HERE.parent / "docs" / "results.md"
 
 
 def collect(scale: str, root: Path) -> None:
-    """Write the rows, histories and provenance of the runs of a scale."""
-    wanted = plan(["all"], SCALES[scale], PAPER_PAIRS)
-    results = Results.of_runs(list(wanted.work), root)
-    for problem in results.problems:
+    """Add the rows, histories and provenance of the runs of a scale to those that are committed."""
+    wanted, folder = plan(["all"], SCALES[scale], PAPER_PAIRS), HERE / scale
+    found = Results.of_runs(list(wanted.work), root)
+    for problem in found.problems:
         print(problem)
-    folder = HERE / scale
-    rows = results.rows.to_csv(index=False).encode()
-    (folder / "rows.csv.gz").write_bytes(gzip.compress(rows, mtime=0))
-    results.history.to_csv(folder / "history.csv", index=False)
-    how = record(wanted, root, results.rows)
+    rows, history = combined(read(scale), found, [spec.key[:12] for spec in wanted.work])
+    folder.mkdir(exist_ok=True)
+    (folder / "rows.csv.gz").write_bytes(gzip.compress(rows.to_csv(index=False).encode(), mtime=0))
+    history.to_csv(folder / "history.csv", index=False)
+    path = folder / "provenance.json"
+    runs = json.loads(path.read_text("utf-8"))["runs"] if path.exists() else {}
     done = [spec for spec in wanted.work if is_done(run_folder(root, spec))]
-    how["runs"] = {str(run_folder("", spec)): read_run(run_folder(root, spec)).record for spec in done}
-    (folder / "provenance.json").write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
+    runs |= {str(run_folder("", spec)): read_run(run_folder(root, spec)).record for spec in done}
+    how = record(wanted, root, rows) | {"training_seconds": round(history["seconds"].sum()), "runs": runs}
+    path.write_text(json.dumps(how, indent=1) + "\n", encoding="utf-8")
+
+
+def combined(before: Results, found: Results, keys: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows and histories of two results, in the order of the keys of their runs.
+
+    A network that was trained again with the same history keeps the rows of experiments that were not
+    repeated. With another history, as on another kind of processor, it is another network and keeps none.
+    """
+    numbers = ["epoch", "loss", "train_accuracy", "test_accuracy"]
+    old, new = (
+        {key: run[numbers].to_numpy(float) for key, run in results.history.groupby("key")}
+        for results in (before, found)
+    )
+    other = [key for key, run in new.items() if key not in old or not np.array_equal(run, old[key])]
+    repeated, measured = (pd.MultiIndex.from_frame(r.rows[["key", "experiment"]]) for r in (found, before))
+    kept = before.rows[~(measured.isin(repeated) | before.rows["key"].isin(other))]
+    history = pd.concat([before.history[~before.history["key"].isin(list(new))], found.history])
+    orders = {"key": keys, "experiment": list(EXPERIMENTS)}
+    return tuple(
+        frame.sort_values(
+            [name for name in orders if name in frame],
+            key=lambda column: column.map(orders[column.name].index),
+            kind="stable",
+            ignore_index=True,
+        )
+        for frame in (pd.concat([kept, found.rows]), history)
+    )
 
 
 def read(scale: str) -> Results:
     """Return the results that are committed."""
-    rows = pd.read_csv(HERE / scale / "rows.csv.gz", dtype=str, keep_default_na=False)
-    path = HERE / scale / "history.csv"
-    history = pd.DataFrame(columns=RUN)
-    if path.exists():
-        texts = pd.read_csv(path, dtype=str, keep_default_na=False)
-        numbers = texts.drop(columns=RUN).apply(pd.to_numeric)
-        history = pd.concat([typed(texts[RUN]), numbers], axis=1)
-    return Results(typed(rows[COLUMNS]), history)
+    rows, history = (
+        pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else pd.DataFrame(columns=empty)
+        for path, empty in ((HERE / scale / "rows.csv.gz", COLUMNS), (HERE / scale / "history.csv", HISTORY))
+    )
+    numbers = history.drop(columns=RUN).astype(float).astype({"epoch": int})
+    return Results(typed(rows[COLUMNS]), pd.concat([typed(history[RUN]), numbers], axis=1))
 
 
 def write(scale: str) -> None:

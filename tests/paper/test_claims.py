@@ -128,10 +128,44 @@ def test_every_claim_is_tested_by_rows_of_every_experiment(rows):
     assert set(table["verdict"]) <= set(VERDICTS)
 
 
-def test_the_page_of_results_shows_the_committed_rows():
+@pytest.fixture(scope="module")
+def collect():
     spec = importlib.util.spec_from_file_location("collect", ROOT / "results" / "collect.py")
-    collect = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(collect)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_new_runs_are_added_to_the_committed_ones(collect):
+    committed = collect.read("medium")
+    keys = list(committed.rows["key"].unique())
+    rows, history = collect.combined(committed, replace(committed, rows=committed.rows.iloc[:0]), keys)
+    pd.testing.assert_frame_equal(rows, committed.rows)
+    pd.testing.assert_frame_equal(history, committed.history)
+    # The last run again: its controls only, of the same network, then of another one.
+    run = committed.rows[committed.rows["key"] == keys[-1]]
+    again = replace(
+        committed,
+        rows=run[run["experiment"] == "controls"].assign(value=0.5),
+        history=committed.history[committed.history["key"] == keys[-1]],
+    )
+    rows, _ = collect.combined(committed, again, keys)
+    changed = rows["value"].to_numpy() != committed.rows["value"].to_numpy()
+    assert set(rows.loc[changed, "experiment"]) == {"controls"}
+    assert set(rows.loc[changed, "key"]) == {keys[-1]}
+    other = replace(again, history=again.history.assign(loss=2 * again.history["loss"]))
+    rows, history = collect.combined(committed, other, keys)
+    assert len(rows) == len(committed.rows) - len(run) + len(again.rows)
+    assert len(history) == len(committed.history)
+    # First results in any order end up in the order of the keys.
+    backwards = replace(committed, rows=committed.rows.sort_values("key", ascending=False, kind="stable"))
+    rows, _ = collect.combined(
+        replace(committed, rows=run.iloc[:0], history=history.iloc[:0]), backwards, keys
+    )
+    assert list(rows["key"].unique()) == keys
+
+
+def test_the_page_of_results_shows_the_committed_rows(collect):
     text = (ROOT / "docs" / "results.md").read_text("utf-8")
     results = collect.read("medium")
     assert collect.page(text, results) == text, "run python results/collect.py medium"
