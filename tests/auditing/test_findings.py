@@ -179,6 +179,17 @@ def test_flags_are_the_labels_most_likely_wrong(rule, flagged):
     assert not flag(WRONG, "balanced", rate=-0.4).any()  # more labels are corrected than were expected
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_balanced_flags_have_the_highest_expected_f1(seed):
+    wrong = torch.rand(8, generator=torch.Generator().manual_seed(seed)).double() ** 3
+
+    def expected_f1(flags):
+        return 2 * wrong[flags].sum() / (flags.sum() + wrong.sum())
+
+    sets = [torch.tensor([bool(i >> j & 1) for j in range(8)]) for i in range(1, 256)]
+    assert torch.equal(flag(wrong, "balanced"), max(sets, key=expected_f1))
+
+
 @pytest.mark.parametrize("rule", ["all", -1, 1.0, 0.0, True, None, [3], float("nan")])
 def test_wrong_rule_for_flags_is_an_input_error(rule):
     with pytest.raises(InputError, match="'balanced', an expected precision between 0 and 1"):

@@ -298,7 +298,7 @@ def by_suspicion(issues: pd.DataFrame) -> np.ndarray:
     return np.lexsort((issues["label_score"], ~issues["is_label_issue"]))  # ties keep their order
 
 
-def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
+def flag(wrong: Tensor, rule: str | float, rate: float | None = None) -> Tensor:
     """Flag the labels that are most likely wrong, (n,) bool.
 
     Parameters
@@ -307,18 +307,19 @@ def flag(wrong: Tensor, rule: str | float, rate: float) -> Tensor:
         Probability that each label is wrong.
     rule : "balanced", float in (0, 1) or int
         As for `Audit.with_flags`.
-    rate : float
-        Share of wrong labels, for "balanced".
+    rate : float, optional
+        Share of labels that "balanced" flags. By default the share with the highest expected F1, the expected
+        number of wrong flags over the mean of the numbers of flags and of wrong labels (Lipton et al., 2014).
     """
     n = len(wrong)
     order = wrong.argsort(descending=True, stable=True)
+    found, flagged = wrong[order].double().cumsum(0), torch.arange(1, n + 1)
     if rule == "balanced":
-        count = max(round(rate * n), 0)
+        count = int((found / (flagged + found[-1])).argmax()) + 1 if rate is None else max(round(rate * n), 0)
     elif isinstance(rule, int):
         count = min(rule, n)
     else:
-        means = wrong[order].double().cumsum(0) / torch.arange(1, n + 1)
-        count = int((means >= float(rule)).sum())  # the means descend
+        count = int((found / flagged >= float(rule)).sum())  # the means descend
     flags = torch.zeros(n, dtype=torch.bool)
     flags[order[:count]] = True
     return flags

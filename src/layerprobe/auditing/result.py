@@ -325,6 +325,8 @@ class Audit:
     @default_settings()
     def _flags(self) -> Tensor:
         """Flags of the given labels, (n,) bool."""
+        if not self._wrong_share_is_measured and not self._wrong_share_is_unknown:
+            return flag(self._wrong, self.flag_rule)
         base, share = self._before_review, self.noise.rate
         if np.isnan(share):  # a review measures only its interval
             share = float(self._wrong.mean())
@@ -458,8 +460,11 @@ class Audit:
     @property
     def _wrong_share_is_unknown(self) -> bool:
         """Whether the share of wrong labels is neither measured nor estimated."""
-        measured = self.review is not None and not np.isnan(self.review.noise.value)
-        return not measured and bool(self._before_review._noise_is_unknown)
+        return not self._wrong_share_is_measured and bool(self._before_review._noise_is_unknown)
+
+    @property
+    def _wrong_share_is_measured(self) -> bool:
+        return self.review is not None and not np.isnan(self.review.noise.value)
 
     @cached_property
     def _wrong_at_interval(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -475,10 +480,11 @@ class Audit:
         Parameters
         ----------
         rule : "balanced", float in (0, 1) or int
-            "balanced": as many labels as are expected to be wrong, the most suspicious first. Where the noise
-            is unknown and there is no noisy hold-out, as many as confident learning counts in the
-            out-of-sample probabilities; none, if these do not depend on the labels. A float: as many as have
-            this expected precision; a warning says so if it is unknown. An int: this many.
+            "balanced": the most suspicious labels, so many that the expected F1 is highest, about as many as
+            are wrong. Where the noise is unknown and there is no noisy hold-out, as many as confident
+            learning counts in the out-of-sample probabilities; none, if these do not depend on the labels. A
+            float: as many as have this expected precision; a warning says so if it is unknown. An int: this
+            many.
 
         Raises
         ------
