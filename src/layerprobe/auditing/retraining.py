@@ -21,9 +21,9 @@ from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.layerwise.outputs import class_scores, possible_heads
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
 from layerprobe.training.loop import predict
+from layerprobe.training.recipe import NEVER
 
 DEFAULT_RECIPE = Recipe("adam", 1e-3, 128)
-UNREACHABLE = 2.0  # a target accuracy that never ends training
 MASK = ".attention_mask"
 SHARE = 10  # one in ten training rows validates where there are no held-out rows
 
@@ -127,7 +127,7 @@ def retrain(
     ``fresh=False`` and "unseen_views" it does not count: it has been trained on the validation rows.
     """
     seeds = Seeds.derive(seed)
-    recipe = replace(DEFAULT_RECIPE if recipe is None else recipe, max_epochs=max_epochs, target=UNREACHABLE)
+    recipe = replace(DEFAULT_RECIPE if recipe is None else recipe, max_epochs=max_epochs, target=NEVER)
     stop = None if patience is None else early_stopping(patience)
     split = _split(rows, labels, held_out)
     batch_size = recipe.batch_size

@@ -27,6 +27,7 @@ from layerprobe.runs.scheduler import Location
 from layerprobe.runs.specs import Edit, RunSpec
 from layerprobe.runs.states import so_far
 from layerprobe.training import Seeds
+from layerprobe.training.recipe import NEVER
 from layerprobe.utils.settings import one_thread
 
 ONE_DEGREE = 0.4  # of experiments at a single degree
@@ -180,7 +181,7 @@ def _checkpointed(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
 def _midway(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
     """Return runs whose last layer is edited midway, and one without an edit, all to the same last epoch."""
     pair = EDITED_PAIR if EDITED_PAIR in pairs else pairs[0]
-    unreachable = {"target": 2.0, "max_epochs": LAST_EPOCH}
+    unreachable = {"target": NEVER, "max_epochs": LAST_EPOCH}
     edits = [scale.spec(pair, ONE_DEGREE, 0, **unreachable, edit=Edit(epoch)) for epoch in EDIT_EPOCHS]
     return [scale.spec(pair, ONE_DEGREE, 0, **unreachable), *edits]
 
