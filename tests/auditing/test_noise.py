@@ -53,7 +53,7 @@ def test_bias_correction_reduces_the_error():
             scorer,
             seed=0,
         )
-        plain = scorer.noise_rate(given)
+        plain = scorer.calibration.noise_rate(scorer.scores, given)
         plain_errors.append(plain - truth)
         errors.append(found.rate - truth)
         covered += found.low <= truth <= found.high

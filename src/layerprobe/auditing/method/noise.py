@@ -132,10 +132,6 @@ class LabelFreeScorer:
         source = f"{layer}, which does not depend on the labels"
         return cls(source, scores, calibration, calibration.posterior(scores, y), ridge, X)
 
-    def noise_rate(self, y: Tensor) -> float:
-        """Return the noise rate without correction of the bias; `y` are the given labels (n,)."""
-        return float(1 - self.posterior.gather(1, y[:, None]).mean())
-
     def bias_corrected(self, y: Tensor, *, seed: int) -> tuple[Calibration, float]:
         """Return the calibration corrected for the bias of the noise rate, and this bias.
 
@@ -156,7 +152,7 @@ class LabelFreeScorer:
             scores = self.ridge.relabelled(self.X, given).loo_scores(self.X, given)
             again = calibrate(standardise(scores[rows], 1.0), given[rows], ranks=False, draws=1, seed=seed)
             excess += again.noise_rate(scores, given) - float((true != given).double().mean())
-        rate = self.noise_rate(y)
+        rate = float(1 - self.posterior.gather(1, y[:, None]).mean())
         bias = min(max(excess / BIAS_DRAWS, 0.0), rate)
         share = 1 - bias / max(rate, 1e-12)
         identity = torch.eye(p.shape[1], dtype=torch.float64)
@@ -214,7 +210,7 @@ def estimate_noise(
             "mixture, held-out rows": noise.rate,
             "neighbours, HOC": by_neighbours,
         }
-        noise = _spanned(noise, estimates, "mixture, training rows", agrees, K, len(y))
+        noise = _spanned(noise, estimates, agrees, K, len(y))
         if trusted is None:
             return calibration, noise
         measured = rate_by_trusted_rows(trusted, agrees, K, len(y))
@@ -233,14 +229,14 @@ def estimate_noise(
         source = f"the training rows, an underestimate: {NO_LABEL_FREE_LAYER}"
         noise = _estimate(calibration, out_of_fit, y, source)
         estimates = {"mixture, training rows": noise.rate}
-        noise = _spanned(noise, estimates, "mixture, training rows", out_of_fit.argmax(1) == y, K)
+        noise = _spanned(noise, estimates, out_of_fit.argmax(1) == y, K)
         return calibration, replace(noise, high=1.0)  # any share of the labels may be memorised
     calibration, bias = label_free.bias_corrected(y, seed=seed)
     noise = _estimate(calibration, label_free.scores, y, label_free.source)
     noise = replace(noise, low=max(0.0, noise.low - bias))
     estimates = {"mixture, label-free layer": noise.rate, "neighbours, HOC": by_neighbours}
     agrees = label_free.scores.argmax(1) == y
-    noise = _spanned(noise, estimates, "mixture, label-free layer", agrees, K)
+    noise = _spanned(noise, estimates, agrees, K)
     if measurement.clean:
         beta, scale = calibrate_clean(stacked, labels)
         betas = calibration.betas.new_full(calibration.betas.shape, beta)
@@ -250,17 +246,12 @@ def estimate_noise(
 
 
 def _spanned(
-    noise: NoiseEstimate,
-    estimates: dict[str, float],
-    chosen: str,
-    agrees: Tensor,
-    K: int,
-    rows: float = math.inf,
+    noise: NoiseEstimate, estimates: dict[str, float], agrees: Tensor, K: int, rows: float = math.inf
 ) -> NoiseEstimate:
-    """Return the chosen estimate with the interval that all estimates span."""
+    """Return the first estimate with the interval that all estimates span."""
     low, high = span(noise.low, noise.high, estimates.values(), agrees, K, rows)
     low = low if low * len(agrees) >= 0.5 else 0.0  # less than half a label
-    return replace(noise, rate=estimates[chosen], low=low, high=high, estimates=estimates)
+    return replace(noise, rate=next(iter(estimates.values())), low=low, high=high, estimates=estimates)
 
 
 def _estimate(calibration: Calibration, scores: Tensor, y: Tensor, source: str) -> NoiseEstimate:
