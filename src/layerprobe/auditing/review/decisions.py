@@ -108,10 +108,6 @@ def read_decisions(
         From size and seed of the sample to its name in exports of the review page. A warning says if
         decisions were made on another sample.
 
-    Returns
-    -------
-    Decisions
-
     Raises
     ------
     InputError

@@ -348,10 +348,6 @@ def measure(
     flags : ndarray of shape (n,), bool
     label_score : ndarray of shape (n,)
         Announced probability that the given label is right.
-
-    Returns
-    -------
-    Review
     """
     g, new = given.numpy(), proposed.numpy()
     rows = ReviewedRows(decisions, sample, g)

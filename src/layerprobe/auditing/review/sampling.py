@@ -57,10 +57,6 @@ def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: i
         Number of distinct rows to draw, at least 1. All rows are drawn if there are no more.
     seed : int
 
-    Returns
-    -------
-    ReviewSample
-
     Raises
     ------
     InputError
