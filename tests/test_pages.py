@@ -6,7 +6,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from browsing import complaints, sent_requests
-from layerprobe.pages import write_report
+from layerprobe.pages import write_html
 
 EVIL = '</td><script>alert("x")</script>'
 
@@ -16,8 +16,9 @@ def report(tmp_path):
     figure = Figure()
     figure.subplots().plot([0, 1], [1, 2])
     path = tmp_path / "report.html"
-    write_report(
+    write_html(
         path,
+        "report.html.j2",
         title="A <b>title</b> & more",
         finding=f"A finding {EVIL}",
         figures={'A "caption"': figure},
@@ -26,6 +27,7 @@ def report(tmp_path):
                 {"name": ["a", EVIL], EVIL: [1, 20], "share": [0.5, None], "rate": [1.0, 0.125]}
             )
         },
+        leading={},
         appendix={"Long": pd.DataFrame({"number": range(50)})},
         provenance={"seeds": {"noise": 3, "init": 4}, EVIL: EVIL},
     )

@@ -19,7 +19,7 @@ from layerprobe.errors import InputError
 from layerprobe.figures import accuracy_over_layers, save
 from layerprobe.layerwise import probe
 from layerprobe.networks import MLP
-from layerprobe.pages import write_report
+from layerprobe.pages import write_html
 from layerprobe.probes import available, create
 from layerprobe.report import accuracies, by_layer, by_probe, finding
 from layerprobe.report.progress import show_progress
@@ -258,8 +258,9 @@ def _write_files(demo: Demo, folder: Path) -> None:
     percent = networks.columns[networks.columns.str.endswith("accuracy")]
     networks[percent] = (100 * networks[percent]).round(1)
     networks.columns = networks.columns.str.replace("_", " ")
-    write_report(
+    write_html(
         folder / "report.html",
+        "report.html.j2",
         title="Accuracy of probes on every layer of a network that memorised noisy labels",
         finding=finding(demo.rows),
         figures={
@@ -273,6 +274,7 @@ def _write_files(demo: Demo, folder: Path) -> None:
             "Test accuracy in % per probe: mean over seeds": by_probe(demo.rows),
             "The networks: accuracies in %, last epoch and best epoch on the test data": networks,
         },
+        leading={},
         appendix={"All rows": demo.rows},
         provenance=demo.provenance(),
     )

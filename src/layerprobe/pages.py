@@ -1,7 +1,6 @@
 """Self-contained HTML pages from templates: no script, no external resource, every text escaped."""
 
 import base64
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,58 +14,8 @@ from layerprobe.utils.files import replace_file
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from matplotlib.figure import Figure
 
 LONG = 60  # characters of a cell that stay on one line
-
-
-def write_report(
-    path: str | Path,
-    *,
-    title: str,
-    finding: str,
-    figures: Mapping[str, "Figure"],
-    tables: Mapping[str, pd.DataFrame],
-    provenance: Mapping[str, object],
-    appendix: Mapping[str, pd.DataFrame] | None = None,
-    leading: Mapping[str, pd.DataFrame] | None = None,
-) -> None:
-    """Write figures and tables as one self-contained HTML file.
-
-    Parameters
-    ----------
-    path : path
-    title : str
-        Title and heading of the page.
-    finding : str
-        One plain sentence, shown at the top.
-    figures : mapping of caption to Figure
-        Embedded as vector graphics.
-    tables : mapping of heading to DataFrame
-        Shown in full, without their index; a missing number is a dash.
-    provenance : mapping of name to value
-        How the results were made, shown at the end; values may be mappings themselves.
-    appendix : mapping of heading to DataFrame, optional
-        Long tables, folded until the reader opens them.
-    leading : mapping of heading to DataFrame, optional
-        Tables above the figures.
-
-    Raises
-    ------
-    DataError
-        If the folder does not exist.
-    """
-    write_html(
-        path,
-        "report.html.j2",
-        title=title,
-        finding=finding,
-        figures=figures,
-        tables=tables,
-        appendix=appendix or {},
-        leading=leading or {},
-        provenance=provenance,
-    )
 
 
 def write_html(path: str | Path, template: str, **values: Any) -> None:

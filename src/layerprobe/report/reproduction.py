@@ -12,7 +12,7 @@ import pandas as pd
 
 from layerprobe.errors import DataError, InputError, MissingRowsError, unknown_name
 from layerprobe.figures import save
-from layerprobe.pages import write_report
+from layerprobe.pages import write_html
 from layerprobe.paper import published
 from layerprobe.paper.analysis import analyse_grid, gather, histories, missing
 from layerprobe.paper.claims import VERDICT_RULE, claims_table
@@ -314,8 +314,9 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     note += TOO_FEW if scale == "small" else ""
     shown = {caption(name, frame): readable(frame, name) for name, frame in tables.made.items()}
     first = [text for text in shown if text.startswith("Table 1:")]
-    write_report(
+    write_html(
         out / "report.html",
+        "report.html.j2",
         title=f"Decoding generalization from memorization, {scale} scale",
         finding=note + finding(tables.made),
         figures={
