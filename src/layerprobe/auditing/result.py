@@ -589,7 +589,7 @@ class Audit:
         weights = sample.sizes / np.bincount(sample.stratum[sample.positions], minlength=len(sample.names))
         repeat = np.arange(len(rows)) >= len(sample.positions)
         names = np.array(sample.names)[stratum]
-        design = {"sample_n": int(n), "sample_seed": int(seed)}
+        design = {f"sample_{name}": value for name, value in sample.design.items()}
         frame = frame.assign(stratum=names, weight=weights[stratum], repeat=repeat, **design)
         return frame.reset_index(drop=True)
 
@@ -904,8 +904,7 @@ class Audit:
         """
         from layerprobe.auditing.review.page import write_review_page
 
-        design = {"n": n, "seed": seed}
-        write_review_page(self._before_review, as_path(path), self._sample(n, seed), design, most)
+        write_review_page(self._before_review, as_path(path), self._sample(n, seed), most)
 
     def label_studio_tasks(self, path: str | os.PathLike[str], *, n: int = 100, seed: int = 0) -> None:
         """Write the rows of `review_sample` as tasks of Label Studio, a JSON file.
@@ -925,7 +924,7 @@ class Audit:
         """
         from layerprobe.auditing.review.page import write_tasks
 
-        write_tasks(self._before_review, as_path(path), self._sample(n, seed), {"n": n, "seed": seed})
+        write_tasks(self._before_review, as_path(path), self._sample(n, seed))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the audit, without the network and the rows, as one safetensors file.

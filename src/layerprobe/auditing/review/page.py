@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -26,9 +25,7 @@ MODEL_VERSION = "layerprobe"  # of the suggestions in Label Studio
 SUBJECT = "item"  # name of the row in its labelling interface
 
 
-def write_review_page(
-    audit: Any, path: str | Path, sample: ReviewSample, design: dict[str, int], most: int
-) -> None:
+def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: int) -> None:
     """Write the page: the random sample, the rows whose labels are most likely wrong, other conflicts.
 
     A row with a duplicate of another label is shown with it.
@@ -39,8 +36,6 @@ def write_review_page(
     path : path
         The file to write, all or nothing.
     sample : ReviewSample
-    design : dict
-        The arguments "n" and "seed" that drew the sample; the export repeats them.
     most : int
         Maximal number of rows beside the sample.
 
@@ -90,7 +85,7 @@ def write_review_page(
     queue += [{"row": place[int(i)], "repeat": False, "sample": False} for i in more]
     data = {
         "id": sample_id(audit, sample),
-        "sample": design,
+        "sample": sample.design,
         "classes": [str(name) for name in audit.classes],
         "none": NONE,
         "rows": rows,
@@ -171,7 +166,7 @@ def _values(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
     return contents
 
 
-def write_tasks(audit: Any, path: str | Path, sample: ReviewSample, design: Mapping[str, int]) -> None:
+def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
     """Write the rows of a sample as tasks of Label Studio.
 
     A task has the data `index`, `given_label`, `sample_n`, `sample_seed`, `sample_audit`, and `text` or
@@ -184,8 +179,6 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample, design: Mapp
     path : path
         JSON file, replaced as a whole or not at all.
     sample : ReviewSample
-    design : mapping of str to int
-        The arguments `n` and `seed` of the sample, which the annotations then state.
 
     Raises
     ------
@@ -198,7 +191,7 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample, design: Mapp
     contents = row_contents(audit, sample.positions)
     for row, content in zip(rows.itertuples(index=False), contents, strict=True):
         data: dict[str, Any] = {"index": str(row.index), "given_label": str(row.given_label)}
-        data |= {f"sample_{name}": int(value) for name, value in design.items()}
+        data |= {f"sample_{name}": value for name, value in sample.design.items()}
         data["sample_audit"] = identity
         if "image" in content:
             data["image"] = f"data:image/png;base64,{content['image']}"

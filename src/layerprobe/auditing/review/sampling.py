@@ -31,12 +31,15 @@ class ReviewSample:
         The drawn rows, distinct, in random order.
     repeated : ndarray of shape (r,), int64
         Rows of `positions` to show a second time.
+    design : dict of str to int
+        The arguments "n" and "seed" of `Audit.review_sample`, which drew it; exports repeat them.
     """
 
     names: tuple[str, ...]
     stratum: np.ndarray
     positions: np.ndarray
     repeated: np.ndarray
+    design: dict[str, int]
 
     @property
     def sizes(self) -> np.ndarray:
@@ -74,7 +77,8 @@ def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: i
     positions = generator.permutation(np.concatenate(drawn))
     # The first half of the sample is repeated after the second, long enough for a reviewer to forget.
     repeated = generator.permutation(positions[: (len(positions) + 1) // 2])
-    return ReviewSample(names, stratum, positions, repeated[: round(REPEATED_SHARE * len(positions))])
+    repeated = repeated[: round(REPEATED_SHARE * len(positions))]
+    return ReviewSample(names, stratum, positions, repeated, {"n": int(size), "seed": int(seed)})
 
 
 def stratify(label_score: np.ndarray, changed: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
