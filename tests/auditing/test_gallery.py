@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 from auditing.synthetic import make_audit
 from layerprobe.auditing import audit_predictions
 from layerprobe.auditing.report.gallery import cards_and_filters, suspects
-from layerprobe.errors import InputError
 from layerprobe.pages import render
 
 
@@ -51,11 +50,6 @@ def test_suspects_are_flagged_rows_then_low_scores_then_early_rows():
 def test_row_with_its_suggested_label_is_not_a_suspect():
     frame = issues([0.1, 0.2], [False, False], suggested=["a", "b"])
     assert suspects(frame, 60)["position"].tolist() == [1]
-
-
-def test_negative_number_of_suspects_raises():
-    with pytest.raises(InputError, match="most must be a whole number of at least 0, got -1"):
-        suspects(issues([0.1], [True]), -1)
 
 
 def test_positions_do_not_depend_on_the_index():

@@ -11,14 +11,14 @@ from auditing.synthetic import CLASSES, make_audit
 from browsing import complaints, sent_requests
 from layerprobe.auditing.report.gallery import suspects
 from layerprobe.auditing.report.page import write_page
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError
 
 EVIL = '</td></style><script>alert("x")</script>'
 NAMES = ["cat", "<b>dog</b>", EVIL, '"quoted\' & more"', "{} *", "x" * 80]
 
 
-def show(audit, path, **options):
-    write_page(audit, path / "report.html", **options)
+def show(audit, path):
+    write_page(audit, path / "report.html")
     return (path / "report.html").read_text("utf-8")
 
 
@@ -146,12 +146,8 @@ def test_page_sums_the_cost_and_lists_the_settings(tmp_path):
     assert "<dt>versions</dt><dd>layerprobe 0.1.0, torch 2.13.0</dd>" in page
 
 
-def test_most_limits_the_number_of_cards(tmp_path):
+def test_number_of_cards_is_limited(tmp_path):
     assert show(make_audit(), tmp_path).count('<li class="card') == 60
-    assert show(make_audit(), tmp_path, most=5).count('<li class="card') == 5
-    page = show(make_audit(), tmp_path, most=0)
-    assert "image/png" not in page
-    assert "No rows are shown." in page
 
 
 def test_text_from_the_data_is_escaped(tmp_path):
@@ -189,8 +185,6 @@ def test_page_is_reproducible(tmp_path):
 def test_failed_write_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         write_page(make_audit(), tmp_path / "missing" / "report.html")
-    with pytest.raises(InputError, match="of at least 0, got -1"):
-        write_page(make_audit(), tmp_path / "report.html", most=-1)
     assert not list(tmp_path.iterdir())
 
 

@@ -60,8 +60,6 @@ from layerprobe.pages import render
 from layerprobe.utils.files import as_path
 from layerprobe.utils.settings import default_settings
 
-REVIEW_PAGE = "review.html"
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Audit:
@@ -871,12 +869,12 @@ class Audit:
         DataError
             If the folder does not exist.
         """
-        from layerprobe.auditing.report.page import write_page
+        from layerprobe.auditing.report.page import REVIEW_PAGE, write_page
 
         path = as_path(path)
         if path.name == REVIEW_PAGE:
             raise InputError(f"{REVIEW_PAGE} is the name of the review page: give the report another name")
-        write_page(self, path, review_page=REVIEW_PAGE)
+        write_page(self, path)
         self.review_page(path.with_name(REVIEW_PAGE))
 
     def review_page(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 
 from layerprobe.auditing.findings import by_suspicion, score_text
-from layerprobe.core.checks import check_count
 
 CHARACTERS = 300  # of a text that a card shows
 SIDE = 128  # pixels of a picture on the page: two of them fit side by side on a narrow screen
@@ -97,6 +96,5 @@ def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
     most : int
         Maximal number of rows. Rows whose given label equals the suggested label are left out.
     """
-    check_count("most", most, 0)
     placed = issues.assign(position=np.arange(len(issues))).iloc[by_suspicion(issues)]
     return placed[placed["given_label"] != placed["suggested_label"]][:most]

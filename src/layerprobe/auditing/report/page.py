@@ -14,6 +14,8 @@ from layerprobe.auditing.report.gallery import cards_and_filters, suspects
 from layerprobe.figures import PROBE_TITLES
 from layerprobe.pages import write_html
 
+REVIEW_PAGE = "review.html"  # in the folder of the report, which links to it
+CARDS = 60  # most suspicious rows that are shown
 SIGNED = "{:+.1f}"
 PAIRS = 200  # largest number of pairs of classes in the table of flagged labels
 DASH = "\u2013"
@@ -24,7 +26,7 @@ ADVICE = {
 }
 
 
-def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str = "") -> None:
+def write_page(audit: Any, path: str | Path) -> None:
     """Write an audit as one self-contained HTML file.
 
     Parameters
@@ -32,19 +34,14 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
     audit : Audit
     path : path
         The file to write, all or nothing.
-    most : int
-        Number of the most suspicious rows to show; with 0 the file contains no data rows.
-    review_page : str
-        Name of the review page in the same folder, to link to.
     """
-    rows = suspects(audit.issues, most)
     write_html(
         path,
         "audit.html.j2",
         title="Label audit",
         audit=audit,
         advice=ADVICE[audit.advice],
-        review_page=review_page,
+        review_page=REVIEW_PAGE,
         evidence=_evidence(audit),
         tiles=_tiles(audit),
         measured_on=POLICIES[audit.policy].rows,
@@ -56,7 +53,7 @@ def write_page(audit: Any, path: str | Path, *, most: int = 60, review_page: str
         baselines=_baselines(audit),
         pairs=_pairs(audit),
         conflicts=_conflicts(audit),
-        gallery=cards_and_filters(audit, rows),
+        gallery=cards_and_filters(audit, suspects(audit.issues, CARDS)),
         candidates=_candidates(audit),
         classes=_classes(audit),
         cost=_cost(audit),
