@@ -54,8 +54,9 @@ def test_without_a_terminal_each_run_gets_one_line_when_it_ends(capsys):
     assert printed.out == ""
 
 
-def test_without_a_terminal_a_long_run_gets_lines_at_intervals(capsys):
-    with show_progress(["first", "second"], last_epochs=[4, 4], training_share=1, every=0) as report:
+def test_without_a_terminal_a_long_run_gets_lines_at_intervals(capsys, monkeypatch):
+    monkeypatch.setattr("layerprobe.report.progress.INTERVAL", 0)
+    with show_progress(["first", "second"], last_epochs=[4, 4], training_share=1) as report:
         report(0, Progress("training", 1, 0.1))
         time.sleep(0.01)
         report(0, Progress("training", 3, 0.1))

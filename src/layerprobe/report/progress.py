@@ -8,6 +8,7 @@ from layerprobe.runs.progress import Progress, ProgressCallback
 from layerprobe.utils.terminal import say
 
 TRAINING_SHARE = 0.4  # rough share of a run's time that training takes in the demo; it only moves the bars
+INTERVAL = 60  # seconds after which a run that goes on gets another line, where there is no terminal
 
 
 def describe(progress: Progress) -> str:
@@ -71,7 +72,6 @@ def show_progress(
     *,
     last_epochs: Sequence[int] | None = None,
     training_share: float = TRAINING_SHARE,
-    every: float = 60,
 ) -> Iterator[ProgressCallback]:
     """Show the progress of runs on stderr: bars on a terminal, otherwise a line when a run ends.
 
@@ -84,8 +84,6 @@ def show_progress(
         The maximum number of epochs of each run.
     training_share : float
         Share of a run's time that training takes, roughly.
-    every : float
-        Without a terminal: seconds after which a run that goes on gets another line.
     """
     from rich.console import Console
     from rich.progress import BarColumn, TextColumn
@@ -110,7 +108,7 @@ def show_progress(
         bars.update(tasks[run], completed=shares[run], state=state, visible=all_fit or running)
         mean = sum(shares) / len(shares)
         bars.update(total, completed=sum(shares), state=left[-1].in_words(mean, now))
-        due = running and progress.step and now >= last_line[run] + every
+        due = running and progress.step and now >= last_line[run] + INTERVAL
         if (progress.ended or due) and not (console.is_terminal and all_fit):
             last_line[run] = now
             say(f"{names[run]}: {state}", error=True)

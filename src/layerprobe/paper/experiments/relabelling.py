@@ -79,7 +79,7 @@ def retraining(finished: FinishedRun) -> Records:
         yield from each(records, layer=chosen.layer, fitted_on=fitted_on)
 
 
-def split_test(labels: np.ndarray, seed: int = SPLIT_SEED) -> RetrainingSplit:
+def split_test(labels: np.ndarray) -> RetrainingSplit:
     """Split the test data into 20 % of every class for validation and the rest for evaluation.
 
     The split is the same for every run with this test data, so corruption degrees and seeds are compared on
@@ -89,10 +89,8 @@ def split_test(labels: np.ndarray, seed: int = SPLIT_SEED) -> RetrainingSplit:
     ----------
     labels : ndarray of shape (m,)
         True test labels. The 20 % of a class are rounded to a whole number, half to even.
-    seed : int
-        Seed of NumPy's default generator.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(labels))
     chosen = np.zeros(len(labels), dtype=bool)  # (m,)
     for label in np.unique(labels):
         of_class = order[labels[order] == label]
