@@ -16,17 +16,18 @@ import pandas as pd
 import torch
 from sklearn.base import ClassifierMixin, clone
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from layerprobe.core.checks import check_count
 from layerprobe.errors import DataError, InputError
 from layerprobe.figures import RANGE, STYLES, Line, Panel, draw_panels, headline
-from layerprobe.layers.batches import count_rows
+from layerprobe.layers.batches import count_rows, is_whole, read_batches, row_index
 from layerprobe.layers.tracing import device_and_dtype
-from layerprobe.layerwise.outputs import LayerBatch
+from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
 from layerprobe.probes import named_probes
 from layerprobe.probes.base import label_array
 from layerprobe.recording.memorisation import Onset, memorisation_onset
-from layerprobe.recording.passes import in_order, layer_outputs, preserved_state, run_network
+from layerprobe.recording.passes import in_order, preserved_state
 from layerprobe.recording.rows import QUANTITIES, RowMeans
 from layerprobe.utils.distributed import rank, sum_over_processes
 from layerprobe.utils.files import read_tensors, write_tensors
@@ -225,8 +226,52 @@ class History:
                 sys.stderr.write(f"{line}\n")
         return ended
 
-    def _run(self, model: nn.Module, data: Any, consume: Callable, **options: Any) -> None:
-        run_network(model, data, consume, inputs=self.inputs, batch_size=self.batch_size, **options)
+    def _run(
+        self,
+        model: nn.Module,
+        data: Any,
+        consume: Callable[[LayerBatch, Tensor], object],
+        *,
+        layer: str | None = None,
+        shared: bool = True,
+        named: bool = True,
+    ) -> None:
+        """Run the network over data in eval mode, and call a function with each batch and its logits (b, K).
+
+        The indices of a batch are the positions of its rows in the data; for an iterable of batches
+        (x, y, index) they are the given ones, if `named`. Batches hold the outputs of a layer, see
+        `_features`. If `shared`, each process of a job runs a part of the rows.
+        """
+
+        def take(batch: LayerBatch) -> None:
+            if batch.logits is None:
+                raise InputError(
+                    f"expected one output for each of K classes, (n, K), got the shape {batch.output_shape}"
+                )
+            if len(batch):
+                consume(batch, batch.logits)
+
+        def batches() -> Iterator[tuple[Any, Any, np.ndarray]]:
+            by_position = is_whole(data) or isinstance(data, DataLoader) or hasattr(data, "__getitem__")
+            by_position = not named or (by_position and not isinstance(data, list))  # a list may be shuffled
+            start = 0
+            for batch in read_batches(data, self.batch_size, prepare=self.inputs, model=model):
+                given = None if by_position else row_index(batch.indices)
+                positions = np.arange(start, start + batch.size) if given is None else given
+                yield batch.inputs, batch.labels, positions
+                start += batch.size
+
+        extractor = Extractor(model, batch_size=self.batch_size, default_pool="compact")
+        extractor.of_layers([layer or OUTPUT]).run(batches(), take, shared=shared)
+
+    def _features(self, batch: LayerBatch) -> Tensor:
+        """Return the outputs (b, d) of the layer, float32 on the CPU; raise if a pattern matches several."""
+        if len(batch.outputs) != 1:
+            raise InputError(
+                f"expected layer= to match one layer, {self.layer!r} matches "
+                f"{', '.join(batch.outputs) or 'none'}"
+            )
+        return next(iter(batch.outputs.values())).float().cpu()
 
     def _read_rows(self, model: nn.Module) -> None:
         """Record all training rows by one pass of the network."""
@@ -261,9 +306,8 @@ class History:
             if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point():
                 raise InputError("expected holdout= with whole numbers as labels, as in (x, y)")
             by_probe = torch.zeros(len(y), dtype=torch.bool)
-            if probe is not None and self.layer is not None:
-                X = layer_outputs(batch, self.layer).nan_to_num()
-                by_probe = torch.as_tensor(probe.predict(X)) == y
+            if probe is not None:
+                by_probe = torch.as_tensor(probe.predict(self._features(batch).nan_to_num())) == y
             by_network = logits.argmax(1).cpu() == y
             parts.append(torch.stack([torch.as_tensor(batch.indices), y, by_network, by_probe]))
 
@@ -288,9 +332,9 @@ class History:
 
     def _fit_probe(self, model: nn.Module) -> ClassifierMixin | None:
         """Fit the probe to the fixed part of the training rows; None if their outputs are not finite."""
-        layer, n = self.layer or "", len(self.labels)
+        n = len(self.labels)
         if self.data is None:
-            raise InputError(f"layer={layer!r} needs data=, the training inputs in the order of labels")
+            raise InputError(f"layer={self.layer!r} needs data=, the training inputs in the order of labels")
         if (known := count_rows(in_order(self.data, n=n))) not in (None, n):
             raise InputError(f"expected data= to have the {n} rows of labels, got {known}")
         chosen = np.sort(np.random.default_rng(self.seed).permutation(n)[: self.probe_rows])
@@ -298,11 +342,11 @@ class History:
         rows: list[np.ndarray] = []
 
         def collect(batch: LayerBatch, logits: Tensor) -> None:
-            features.append(layer_outputs(batch, layer))
+            features.append(self._features(batch))
             rows.append(chosen[np.asarray(batch.indices)])
 
         part = in_order(self.data, chosen.tolist(), n=n)
-        self._run(model, part, collect, layer=layer, shared=False)
+        self._run(model, part, collect, layer=self.layer, shared=False)
         X, y = torch.cat(features), torch.from_numpy(self.labels[np.concatenate(rows)])
         return clone(self.probe).fit(X, y) if torch.isfinite(X).all() else None
 

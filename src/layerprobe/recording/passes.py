@@ -1,19 +1,17 @@
-"""Passes of a network in training over data, which leave everything as it was."""
+"""Passes over data during a training: in the order of the data set, with random generators as they were."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import is_whole, read_batches, row_index
-from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
+from layerprobe.layers.batches import is_whole
 
 
 @contextmanager
@@ -32,85 +30,6 @@ def preserved_state() -> Iterator[None]:
         torch.set_autocast_cache_enabled(cache)
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
-
-
-def run_network(
-    model: nn.Module,
-    data: Any,
-    consume: Callable[[LayerBatch, Tensor], object],
-    *,
-    layer: str | None = None,
-    inputs: Callable[[Any], Any] | None = None,
-    batch_size: int = 512,
-    shared: bool = True,
-    named: bool = True,
-) -> None:
-    """Run a network over data in eval mode.
-
-    Parameters
-    ----------
-    model : nn.Module
-    data : as for :func:`layerprobe.capture`
-    consume : callable
-        Takes each batch and its logits (b, K). The indices of the batch are the positions of its rows: those
-        in the data, or for an iterable of batches (x, y, index) the given ones.
-    layer : str, optional
-        Layer whose outputs are part of the batches; see `layer_outputs`.
-    inputs : callable, optional
-        From a batch of inputs as stored to inputs of the network.
-    batch_size : int
-        Rows of a batch cut from whole arrays.
-    shared : bool
-        Whether each process of a job runs a part of the rows.
-    named : bool
-        Whether the indices of an iterable of batches are the given ones; else they are positions, too.
-
-    Raises
-    ------
-    InputError
-        If the network does not return one score per class, (n, K).
-    """
-
-    def take(batch: LayerBatch) -> None:
-        if batch.logits is None:
-            raise InputError(
-                f"expected one output for each of K classes, (n, K), got the shape {batch.output_shape}"
-            )
-        if len(batch):
-            consume(batch, batch.logits)
-
-    def batches() -> Iterator[tuple[Any, Any, np.ndarray]]:
-        by_position = is_whole(data) or isinstance(data, DataLoader) or hasattr(data, "__getitem__")
-        by_position = not named or (by_position and not isinstance(data, list))  # a list may be shuffled
-        start = 0
-        for batch in read_batches(data, batch_size, prepare=inputs, model=model):
-            given = None if by_position else row_index(batch.indices)
-            yield batch.inputs, batch.labels, np.arange(start, start + batch.size) if given is None else given
-            start += batch.size
-
-    extractor = Extractor(model, batch_size=batch_size, default_pool="compact").of_layers([layer or OUTPUT])
-    extractor.run(batches(), take, shared=shared)
-
-
-def layer_outputs(batch: LayerBatch, layer: str) -> Tensor:
-    """Return the outputs (b, d) of a layer, float32 on the CPU.
-
-    Parameters
-    ----------
-    batch : LayerBatch
-    layer : str
-        Name or pattern.
-
-    Raises
-    ------
-    InputError
-        If the pattern matches several layers.
-    """
-    if len(batch.outputs) != 1:
-        raise InputError(
-            f"expected layer= to match one layer, {layer!r} matches {', '.join(batch.outputs) or 'none'}"
-        )
-    return next(iter(batch.outputs.values())).float().cpu()
 
 
 def in_order(data: Any, rows: list[int] | None = None, *, n: int) -> Any:
