@@ -117,33 +117,23 @@ def failures(outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
-def document(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return a grid as a dictionary for JSON; a failed run also has an error and a traceback.
-
-    Parameters
-    ----------
-    root, rows, outcomes
-        Rows of `layerprobe.runs.states.status`, and the outcomes of some of the runs.
-    """
-    runs = rows.astype(object).where(rows.notna(), None).to_dict("records")
-    errors = {str(run_folder("", outcome.spec)): outcome for outcome in outcomes if outcome.error}
-    for run in runs:
-        if run["state"] != "done" and (outcome := errors.get(run["folder"])):
-            run |= {"error": outcome.error, "traceback": outcome.traceback}
-    return {"root": str(root), "runs": runs}
-
-
 def show_grid(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome] = (), *, json: bool) -> None:
     """Print the states of a grid's runs, as a table or as JSON.
 
     Parameters
     ----------
     root, rows, outcomes
-        As for `document`.
+        Rows of `layerprobe.runs.states.status`, and the outcomes of some of the runs.
     json : bool
+        A failed run then has an error and a traceback.
     """
     if json:
-        say(jsonlib.dumps(document(root, rows, outcomes), indent=2))
+        runs = rows.astype(object).where(rows.notna(), None).to_dict("records")
+        errors = {str(run_folder("", outcome.spec)): outcome for outcome in outcomes if outcome.error}
+        for run in runs:
+            if run["state"] != "done" and (outcome := errors.get(run["folder"])):
+                run |= {"error": outcome.error, "traceback": outcome.traceback}
+        say(jsonlib.dumps({"root": str(root), "runs": runs}, indent=2))
     elif rows.empty:
         say(f"No runs in {root}.")
     else:
