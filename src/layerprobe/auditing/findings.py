@@ -18,7 +18,7 @@ from layerprobe.auditing.method.noise import (
     NoiseEstimate,
     implied_accuracy,
 )
-from layerprobe.auditing.method.policies import FREQUENT, OUT_OF_SAMPLE, POLICIES, Interval
+from layerprobe.auditing.method.policies import FREQUENT, POLICIES, Interval
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
@@ -176,19 +176,6 @@ class CandidateTable(pd.DataFrame):
         text = pd.DataFrame(self[main]).to_string(index=False, max_rows=20, float_format="{:.4f}".format)
         others = ", ".join(name for name in self.columns if name not in main)
         return f"{text}\n{len(self)} candidates; further columns: {others}"
-
-
-def recommendation_table(audit: Any) -> pd.DataFrame:
-    """Return the table `Audit.recommendations` of an audit."""
-    rows = [("labels", audit.advice, audit.why)]
-    if audit.policy != OUT_OF_SAMPLE:
-        gain = audit.findings.gain
-        better = gain is None or gain.low > 0
-        rows.append(("predictions", "decoder" if better else "head", audit.network_finding))
-    retrain = audit.advice == "relabel"
-    measured = "relabelling is measured to help" if retrain else "relabelling is not measured to help"
-    rows.append(("network", "retrain" if retrain else "keep", measured))
-    return pd.DataFrame(rows, columns=["subject", "advice", "why"])
 
 
 def evidence_table(audit: Any) -> pd.DataFrame:

@@ -30,7 +30,6 @@ from layerprobe.auditing.findings import (
     label_finding,
     network_doubts,
     network_finding,
-    recommendation_table,
     relabel,
     repaired_labels,
     suggest,
@@ -186,7 +185,15 @@ class Audit:
         "labels": the advice. "predictions": whether to predict with the "decoder" or the "head". "network":
         whether to "retrain" it, which needs labels that relabelling makes better.
         """
-        return recommendation_table(self)
+        rows = [("labels", self.advice, self.why)]
+        if self.policy != OUT_OF_SAMPLE:
+            gain = self.findings.gain
+            better = gain is None or gain.low > 0
+            rows.append(("predictions", "decoder" if better else "head", self.network_finding))
+        retrain = self.advice == "relabel"
+        measured = f"relabelling is {'' if retrain else 'not '}measured to help"
+        rows.append(("network", "retrain" if retrain else "keep", measured))
+        return pd.DataFrame(rows, columns=["subject", "advice", "why"])
 
     @property
     def evidence(self) -> pd.DataFrame:
