@@ -17,26 +17,14 @@ from layerprobe.probes.sklearn_probe import SklearnProbe
 from layerprobe.utils.settings import default_settings
 
 
-def voters(weights: Tensor, k: float) -> int:
-    """Return a number of nearest rows that is enough for k votes, whichever rows they are.
-
-    Parameters
-    ----------
-    weights, k : Tensor of shape (n,) and float
-        Votes of each training row.
-    """
+def _voters(weights: Tensor, k: float) -> int:
+    """Return a number of nearest rows that is enough for k votes, whichever rows of weights (n,) they are."""
     least = weights.sort().values.cumsum(0)
     return min(int((least < k).sum()) + 1, len(weights))
 
 
-def row_votes(weights: Tensor, k: float) -> Tensor:
-    """Return the votes of the nearest rows, (m, j), k in each line.
-
-    Parameters
-    ----------
-    weights, k : Tensor of shape (m, j) and float
-        Weights of the nearest rows, nearest first.
-    """
+def _row_votes(weights: Tensor, k: float) -> Tensor:
+    """Return the votes of the nearest rows, (m, j), k in each line; `weights` are theirs, nearest first."""
     before = weights.cumsum(1) - weights
     return torch.minimum((k - before).clamp(min=0), weights)
 
@@ -84,9 +72,9 @@ class KNN(SklearnProbe, WeightedProbe, ProbabilityProbe):
     def _scores(self, X: Tensor) -> Tensor:
         if self.weights_ is None:
             return super()._scores(X)
-        j = voters(self.weights_, self.n_neighbors)
+        j = _voters(self.weights_, self.n_neighbors)
         nearest = torch.from_numpy(self.estimator_.kneighbors(self._numbers(X), j, return_distance=False))
-        shares = row_votes(self.weights_[nearest], self.n_neighbors) / self.n_neighbors
+        shares = _row_votes(self.weights_[nearest], self.n_neighbors) / self.n_neighbors
         scores = shares.new_zeros(len(X), len(self.classes_))
         return scores.scatter_add_(1, self.codes_[nearest], shares).to(X.device)
 
@@ -195,7 +183,7 @@ class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
         weights = self.weights_
         total = len(self.rows_) - leave_out if weights is None else float(weights.sum())
         numbers = [min(k, total) for k in numbers]
-        searched = [int(k) if weights is None else voters(weights, k) for k in numbers]
+        searched = [int(k) if weights is None else _voters(weights, k) for k in numbers]
         scores = self.rows_.new_zeros((len(numbers), len(X), len(self.classes_)), dtype=torch.float64)
         chunk = max(1, SIMILARITIES // len(self.rows_))
         for start in range(0, len(X), chunk):
@@ -208,6 +196,6 @@ class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
             for of_stage, k, j in zip(scores, numbers, searched, strict=True):
                 votes = (1 + TIE_BREAK / k * nearest.values[:, :j].double()) / k
                 if weights is not None:
-                    votes *= row_votes(weights[nearest.indices[:, :j]], k)
+                    votes *= _row_votes(weights[nearest.indices[:, :j]], k)
                 of_stage[start : start + chunk].scatter_add_(1, y[:, :j], votes)
         return scores

@@ -59,7 +59,7 @@ def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: 
     suggested = audit.suggested.numpy()[positions]
     near = [i for i in positions.tolist() if similarity.get(i, 1) < 1]  # equal content is not shown twice
     shown = np.array([twins[i] for i in near], np.int64)
-    contents = row_contents(audit, np.concatenate([positions, shown]))
+    contents = _row_contents(audit, np.concatenate([positions, shown]))
     others = dict(zip(shown.tolist(), contents[len(positions) :], strict=True))
     rows = [
         {
@@ -119,20 +119,11 @@ def sample_id(audit: Any, sample: ReviewSample) -> str:
     return digest.hexdigest()[:16]
 
 
-def row_contents(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
-    """Return the content to show of each row: a picture, a text, the values of a table, or nothing.
+def _row_contents(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
+    """Return the content to show of each training row: a picture, a text, the values of a table, or nothing.
 
-    Parameters
-    ----------
-    audit : Audit
-    positions : ndarray of shape (m,)
-        Of training rows.
-
-    Returns
-    -------
-    list of dict
-        With the keys "image" (PNG in base64) and "small" (whether its pixels are enlarged), "text", "values"
-        (pairs of column and number), or none.
+    The keys are "image" (PNG in base64) and "small" (whether its pixels are enlarged), "text", "values"
+    (pairs of column and number), or none.
     """
     if audit.rows is None:
         return [{} for _ in positions]
@@ -188,7 +179,7 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
     rows, identity = audit.issues.iloc[sample.positions], sample_id(audit, sample)
     tasks = []
     row: Any
-    contents = row_contents(audit, sample.positions)
+    contents = _row_contents(audit, sample.positions)
     for row, content in zip(rows.itertuples(index=False), contents, strict=True):
         data: dict[str, Any] = {"index": str(row.index), "given_label": str(row.given_label)}
         data |= {f"sample_{name}": value for name, value in sample.design.items()}
