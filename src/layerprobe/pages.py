@@ -19,7 +19,7 @@ LONG = 60  # characters of a cell that stay on one line
 
 
 def write_html(path: str | Path, template: str, **values: Any) -> None:
-    """Render a template of this package into one HTML file, all or nothing.
+    """Render a template of this package into one HTML file, all or nothing; raise as `replace_file`.
 
     Parameters
     ----------
@@ -27,11 +27,6 @@ def write_html(path: str | Path, template: str, **values: Any) -> None:
         The file to write.
     template, **values
         As for `render`.
-
-    Raises
-    ------
-    DataError
-        If the folder does not exist.
     """
     # A file name that is not UTF-8 holds half a surrogate pair, which becomes a question mark.
     replace_file(path, render(template, **values).encode("utf-8", errors="replace"))

@@ -22,10 +22,6 @@ def trainer_callback(history: "History") -> Any:
     over them. To record the training steps instead, call ``history.update(index, logits)`` in
     ``Trainer.compute_loss``.
 
-    Parameters
-    ----------
-    history : History
-
     Raises
     ------
     InputError
@@ -49,10 +45,6 @@ def lightning_callback(history: "History") -> Any:
     A ``training_step`` that returns a dictionary with "index" and "logits" beside "loss" is recorded step by
     step. Otherwise, without `data`, the rows are those of the trainer's data loader, in the order of its data
     set, and each epoch ends with a pass over them. The module's ``forward`` must return logits.
-
-    Parameters
-    ----------
-    history : History
 
     Raises
     ------

@@ -50,13 +50,8 @@ class RowMeans:
 
         Parameters
         ----------
-        index : (b,) int
-        logits : (b, K)
-
-        Raises
-        ------
-        InputError
-            If index and logits do not fit together or to the labels.
+        index, logits
+            As for `History.update`.
         """
         rows = torch.as_tensor(index if isinstance(index, Tensor) else np.asarray(index)).cpu()
         scores = torch.as_tensor(logits).detach()

@@ -68,14 +68,10 @@ class RankScale:
         return cls(ordered[evenly_spaced(len(ordered), KNOTS)], gap)
 
     def log_odds(self, scores: Tensor) -> Tensor:
-        """Return z, (n, K), float64.
+        """Return z of scores (n, K), float64.
 
         Equal scores of the reference have their mean rank. Scores between two of them have ranks between
         theirs, and scores beyond the ends have the first or last rank.
-
-        Parameters
-        ----------
-        scores : Tensor (n, K)
         """
         values, counts = np.unique(self.reference.numpy(), return_counts=True)
         ranks = counts.cumsum() - (counts - 1) / 2
@@ -96,12 +92,7 @@ class Calibration:
     scale: RankScale | None = None  # from scores to z; None in files of older versions: the scores themselves
 
     def probabilities(self, scores: Tensor) -> Tensor:
-        """Return P(true = k | x), (n, K), without using the given labels.
-
-        Parameters
-        ----------
-        scores : Tensor (n, K)
-        """
+        """Return P(true = k | x) for scores (n, K), without using the given labels."""
         betas, _ = self._averaged()
         chunks = self._log_odds(scores).split(CHUNK)
         return torch.cat([_mean((beta * z).softmax(1) for beta in betas) for z in chunks])

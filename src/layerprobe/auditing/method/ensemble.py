@@ -113,11 +113,6 @@ def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> P
         Unfitted.
     X : Tensor (n, d)
     y : Tensor (n,), int64
-
-    Raises
-    ------
-    InputError
-        If the probe cannot be fitted to these outputs.
     """
     staged = candidate.hyperparameter is not None
     fitted = _fit((candidate.layer, candidate.probe), probe, X, y, staged=staged)

@@ -130,11 +130,6 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: st
         Whether there are views.
     more : str
         `LABEL_FREE` or `OUT_OF_SAMPLE`, if it is valid, too.
-
-    Raises
-    ------
-    InputError
-        If the policy is unknown or refused, its argument is missing, or another argument is given.
     """
     names = [name for name, one in POLICIES.items() if one.needs or name == more]
     own = "features that do not depend on the labels"
@@ -221,10 +216,7 @@ class SelectionSet:
         """Return the positions of the views that the network memorises least, judged by its logits.
 
         A network can memorise some views much better than others. Without logits all views are returned.
-
-        Parameters
-        ----------
-        posterior : Tensor (m, K), float64
+        `posterior` is that of `corrected_for_memorisation`.
         """
         shares = [memorised_share(logits.argmax(1), self.y, posterior) for logits in self.logits]
         if not shares:
@@ -239,7 +231,7 @@ class SelectionSet:
         positions : sequence of int
             Positions of the views to keep.
         posterior : Tensor (m, K), float64
-            As for `least_memorised_views`.
+            Class probabilities from a layer that does not depend on the labels.
         """
         return replace(
             self,

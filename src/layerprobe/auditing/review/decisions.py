@@ -94,10 +94,8 @@ def read_decisions(
     Parameters
     ----------
     source : DataFrame, sequence of mappings, or path
-        Columns "index" and "label", and possibly "reviewer". An empty label means "cannot say"; the label
-        "none of the classes" is a decision, too. A path ends in .csv or .json; JSON is a list of such
-        records, the export of the review page, or annotations of Label Studio, whose exports as JSON,
-        JSON-MIN and CSV are read.
+        As for `Audit.apply`. JSON is a list of such records, the export of the review page, or annotations of
+        Label Studio, whose exports as JSON, JSON-MIN and CSV are read.
     index : ndarray of shape (n,)
         Names of the training rows.
     classes : ndarray of shape (K,)
@@ -107,13 +105,6 @@ def read_decisions(
     sample_id : callable, optional
         From size and seed of the sample to its name in exports of the review page. A warning says if
         decisions were made on another sample.
-
-    Raises
-    ------
-    InputError
-        For unknown rows or labels, missing columns, or no decision at all.
-    DataError
-        If the file cannot be read.
     """
     stated: Mapping[str, Any] = {}
     if isinstance(source, str | os.PathLike):

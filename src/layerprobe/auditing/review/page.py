@@ -38,13 +38,6 @@ def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: 
     sample : ReviewSample
     most : int
         Maximal number of rows beside the sample.
-
-    Raises
-    ------
-    InputError
-        If `most` is no number of rows.
-    DataError
-        If the folder does not exist.
     """
     check_count("most", most, 0)
     issues, y = audit.issues, audit.y.numpy()
@@ -170,11 +163,6 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
     path : path
         JSON file, replaced as a whole or not at all.
     sample : ReviewSample
-
-    Raises
-    ------
-    DataError
-        If the folder does not exist.
     """
     rows, identity = audit.issues.iloc[sample.positions], sample_id(audit, sample)
     tasks = []

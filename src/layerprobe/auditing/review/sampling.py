@@ -59,11 +59,6 @@ def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: i
     size : int
         Number of distinct rows to draw, at least 1. All rows are drawn if there are no more.
     seed : int
-
-    Raises
-    ------
-    InputError
-        If `size` or `seed` is not a whole number, or `size` is below 1.
     """
     for name, value, least in (("n", size, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
