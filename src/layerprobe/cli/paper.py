@@ -1,6 +1,5 @@
 """`layerprobe paper`: train grids of networks, show their states, write tables and figures."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +15,6 @@ from layerprobe.utils.terminal import say
 
 if TYPE_CHECKING:
     from layerprobe.paper import RunSpec
-    from layerprobe.report.reproduction import Results, Written
 
 
 @readable_options
@@ -292,11 +290,7 @@ def tables(
         root: Folder of all runs.
         out: Folder for the tables.
     """
-    from layerprobe.paper.tables import TABLES
-    from layerprobe.report.reproduction import known, write_tables
-
-    known(names, TABLES, "table")
-    _write_from_rows(write_tables, names, root, out)
+    _write_from_rows("table", names, root, out)
 
 
 @readable_options
@@ -316,26 +310,20 @@ def figures(
         root: Folder of all runs.
         out: Folder for the figures.
     """
-    from layerprobe.paper.figures import FIGURES
-    from layerprobe.report.reproduction import known, write_figures
-
-    known(names, FIGURES, "figure")
-    _write_from_rows(write_figures, names, root, out)
+    _write_from_rows("figure", names, root, out)
 
 
-def _write_from_rows(
-    write: "Callable[[Results, Sequence[str] | None, Path], Written]",
-    names: tuple[str, ...],
-    root: Path,
-    out: Path,
-) -> None:
+def _write_from_rows(kind: Literal["table", "figure"], names: tuple[str, ...], root: Path, out: Path) -> None:
     """Write tables or figures, and print which; exit with code 1 for damaged files or no result."""
-    from layerprobe.report.reproduction import Results
+    from layerprobe.paper.figures import FIGURES
+    from layerprobe.paper.tables import TABLES
+    from layerprobe.report.reproduction import Results, known, write_figures, write_tables
     from layerprobe.utils.files import require_folder
 
+    known(names, TABLES if kind == "table" else FIGURES, kind)
     require_folder(out)
     results = Results.of_root(root)
-    written = write(results, names or None, out)
+    written = (write_tables if kind == "table" else write_figures)(results, names or None, out)
     left_out = [f"{name} is left out: {reason}" for name, reason in written.left_out.items()]
     for line in [*results.problems, *left_out]:
         print_error(line)
