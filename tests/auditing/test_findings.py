@@ -45,7 +45,9 @@ def findings(
     table["beaten"] = [*(None if name in incomparable else own > c for name, c in controls.items()), False]
     return SimpleNamespace(
         ensemble=ProbeEnsemble(tuple(members)),
-        noise=SimpleNamespace(rate=noise[0], low=noise[1], high=noise[2], source=source),
+        noise=SimpleNamespace(
+            rate=noise[0], low=noise[1], high=noise[2], source=source, prior=np.full(10, 0.1)
+        ),
         criterion=Interval(own, own - 0.02, own + 0.02),
         gain=None if gain is None else Interval(*gain),
         head_fit=head_fit,
@@ -88,7 +90,7 @@ def test_incomparable_baseline_need_not_be_beaten():
 
 
 def said(found, flagged=70):
-    return label_finding(found, found.noise, 10, flagged)
+    return label_finding(found, found.noise, flagged)
 
 
 def test_doubts_about_the_network_do_not_change_the_finding_on_the_labels():
@@ -115,17 +117,17 @@ def test_the_printed_range_of_the_noise_contains_its_interval():
 
 def test_noise_is_known_if_its_interval_is_narrow():
     found = findings(own=0.69)
-    assert why_noise_is_unknown(found, found.noise, 10) == ""
+    assert why_noise_is_unknown(found, found.noise) == ""
     too_wide, too_far_apart = (0.3, 0.1, 0.35), (0.03, 0.01, 0.05)  # ends that differ by a factor of five
     for own, noise in ((0.69, too_wide), (0.95, too_far_apart)):
         found = findings(own=own, noise=noise)
-        assert "the bounds are far apart" in why_noise_is_unknown(found, found.noise, 10)
+        assert "the bounds are far apart" in why_noise_is_unknown(found, found.noise)
     certain = findings(own=0.99, noise=(0.0002, 0.0, 0.0004))
-    assert "far apart" not in why_noise_is_unknown(certain, certain.noise, 10)
+    assert "far apart" not in why_noise_is_unknown(certain, certain.noise)
     assert said(certain).startswith("Fewer than 0.05% of the labels are wrong, a closer estimate is not")
     assert "distinguish few wrong labels from ambiguous rows" in said(certain)
     weak = findings(own=0.5, noise=(0.3, 0.0, 0.5))
-    assert "predict about 70% of the right labels" in why_noise_is_unknown(weak, weak.noise, 10)
+    assert "predict about 70% of the right labels" in why_noise_is_unknown(weak, weak.noise)
     assert said(weak).startswith("Between 0% and 50% of the labels are wrong")
     open_above = findings(noise=(0.2, 0.14, 1.0), source=f"the training rows: {NO_LABEL_FREE_LAYER}")
     assert said(open_above) == (

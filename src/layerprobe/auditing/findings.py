@@ -78,14 +78,13 @@ def _separates_classes(findings: Findings) -> bool:
     return bool(findings.controls.set_index("control")["beaten"].get(FREQUENT, True))
 
 
-def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> str:
+def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate) -> str:
     """Return why the noise rate cannot be estimated; empty if it can.
 
     Parameters
     ----------
     findings : Findings
     noise : NoiseEstimate
-    K : int
     """
     if not _separates_classes(findings):
         return "the features do not separate the classes"
@@ -93,7 +92,7 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate, K: int) -> st
         return ""
     if NO_LABEL_FREE_LAYER in noise.source:
         return "no layer is known to be independent of the labels"
-    accuracy = implied_accuracy(findings.criterion.value, noise.rate, K)
+    accuracy = implied_accuracy(findings.criterion.value, noise.rate, len(noise.prior))
     if accuracy < LEAST_ACCURACY:
         return (
             f"the best layers predict about {accuracy:.0%} of the right labels, and their errors cannot be "
@@ -135,17 +134,17 @@ def _points(gain: Interval) -> str:
     return f"{value:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
-def label_finding(findings: Findings, noise: NoiseEstimate, K: int, flagged: int) -> str:
+def label_finding(findings: Findings, noise: NoiseEstimate, flagged: int) -> str:
     """Return in one sentence how many labels are wrong, by an estimate.
 
     Parameters
     ----------
     findings : Findings
     noise : NoiseEstimate
-    K, flagged : int
-        Numbers of classes and of flagged labels.
+    flagged : int
+        Number of flagged labels.
     """
-    if reason := why_noise_is_unknown(findings, noise, K):
+    if reason := why_noise_is_unknown(findings, noise):
         digits, scale = (0, 100) if noise.high >= 0.1 else (1, 1000)
         # Rounded outwards, so that the printed range contains the interval.
         low, high = math.floor(scale * noise.low + 1e-6) / scale, math.ceil(scale * noise.high - 1e-6) / scale
@@ -204,7 +203,7 @@ def evidence_table(audit: Any) -> pd.DataFrame:
             kind, basis = "unknown", "no row has several labels; this range is assumed"
         rows.append(("errors of the reviewers", *review.errors, kind, basis))
     else:
-        reason = why_noise_is_unknown(findings, noise, len(audit.classes))
+        reason = why_noise_is_unknown(findings, noise)
         assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
         rate, *ends = audit.noise_interval
         estimated = {

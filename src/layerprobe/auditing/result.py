@@ -151,7 +151,7 @@ class Audit:
         """The share of wrong labels in one sentence: estimated, or measured by a review."""
         if self.review is not None and self.review.reviewed:
             return self.review.finding
-        return label_finding(self.findings, self.noise, len(self.classes), int(self._flags.sum()))
+        return label_finding(self.findings, self.noise, int(self._flags.sum()))
 
     @property
     def network_finding(self) -> str:
@@ -460,7 +460,7 @@ class Audit:
     @property
     def _noise_is_unknown(self) -> str:
         """Why the noise rate is unknown; empty if it is known."""
-        return why_noise_is_unknown(self.findings, self.noise, len(self.classes))
+        return why_noise_is_unknown(self.findings, self.noise)
 
     @property
     def _wrong_share_is_unknown(self) -> bool:
