@@ -4,8 +4,10 @@
 and quantity a running mean is kept, not the values of all epochs.
 """
 
+import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from math import isnan, nan
 from os import PathLike
@@ -16,7 +18,7 @@ import pandas as pd
 import torch
 from sklearn.base import ClassifierMixin, clone
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from layerprobe.core.checks import check_count
 from layerprobe.errors import DataError, InputError
@@ -27,7 +29,6 @@ from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
 from layerprobe.probes import named_probes
 from layerprobe.probes.base import label_array
 from layerprobe.recording.memorisation import Onset, memorisation_onset
-from layerprobe.recording.passes import in_order, preserved_state
 from layerprobe.recording.rows import QUANTITIES, RowMeans
 from layerprobe.utils.distributed import rank, sum_over_processes
 from layerprobe.utils.files import read_tensors, write_tensors
@@ -207,7 +208,7 @@ class History:
         device = None if model is None else device_and_dtype(model)[0]
         self._rows.gather(device)
         if model is not None:
-            with preserved_state(), seeded(self.seed):
+            with _preserved_state(), seeded(self.seed):
                 if self.data is not None and not self._rows.counts.any():
                     self._read_rows(model)
                 if self.holdout is not None:
@@ -264,6 +265,29 @@ class History:
         extractor = Extractor(model, batch_size=self.batch_size, default_pool="compact")
         extractor.of_layers([layer or OUTPUT]).run(batches(), take, shared=shared)
 
+    def _in_order(self, rows: list[int] | None = None) -> Any:
+        """Return the data in the order of the data set, whole or some rows: a loader may shuffle them."""
+        data, n = self.data, len(self.labels)
+        if isinstance(data, DataLoader) and not isinstance(data.dataset, IterableDataset):
+            whole = data.dataset
+            size = data.batch_size or getattr(data.batch_sampler, "batch_size", None) or 1
+            return DataLoader(
+                whole if rows is None else Subset(whole, rows),
+                size,
+                collate_fn=data.collate_fn,
+                num_workers=data.num_workers,
+            )
+        if rows is None:
+            return data
+        if is_whole(data):
+            return _take(data, rows, n)
+        if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or len(data) != n:  # batches
+            raise InputError(
+                f"a probe needs data= with access to rows by position, got {type(data).__name__}: give "
+                "arrays or a Dataset, or leave out layer="
+            )
+        return Subset(data, rows)
+
     def _features(self, batch: LayerBatch) -> Tensor:
         """Return the outputs (b, d) of the layer, float32 on the CPU; raise if a pattern matches several."""
         if len(batch.outputs) != 1:
@@ -291,7 +315,7 @@ class History:
                     )
             self.update(rows, logits)
 
-        self._run(model, in_order(self.data, n=n), record)
+        self._run(model, self._in_order(), record)
         self._rows.gather(device_and_dtype(model)[0])
         if missing := int((self._rows.counts == 0).sum()):
             raise InputError(f"expected data= to have the {n} rows of labels, got {n - missing}")
@@ -335,7 +359,7 @@ class History:
         n = len(self.labels)
         if self.data is None:
             raise InputError(f"layer={self.layer!r} needs data=, the training inputs in the order of labels")
-        if (known := count_rows(in_order(self.data, n=n))) not in (None, n):
+        if (known := count_rows(self._in_order())) not in (None, n):
             raise InputError(f"expected data= to have the {n} rows of labels, got {known}")
         chosen = np.sort(np.random.default_rng(self.seed).permutation(n)[: self.probe_rows])
         features: list[Tensor] = []
@@ -345,7 +369,7 @@ class History:
             features.append(self._features(batch))
             rows.append(chosen[np.asarray(batch.indices)])
 
-        part = in_order(self.data, chosen.tolist(), n=n)
+        part = self._in_order(chosen.tolist())
         self._run(model, part, collect, layer=self.layer, shared=False)
         X, y = torch.cat(features), torch.from_numpy(self.labels[np.concatenate(rows)])
         return clone(self.probe).fit(X, y) if torch.isfinite(X).all() else None
@@ -542,3 +566,34 @@ class History:
         except (KeyError, RuntimeError, ValueError) as error:
             raise DataError(f"{path}: a history that this version cannot read ({error!r}).") from error
         return history
+
+
+@contextmanager
+def _preserved_state() -> Iterator[None]:
+    """Restore the random generators of Python and NumPy afterwards; `capture` restores the network itself.
+
+    The cache of autocast is not used meanwhile: weights that it casts without gradient must not reach the
+    next training step.
+    """
+    cache, python = torch.is_autocast_cache_enabled(), random.getstate()
+    legacy = np.random.get_state()  # noqa: NPY002 (transforms of users draw from this generator)
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(cache)
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002
+
+
+def _take(value: Any, rows: list[int], n: int) -> Any:
+    """Return some rows of everything in whole data that has n rows."""
+    if isinstance(value, Mapping):
+        return {key: _take(item, rows, n) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_take(item, rows, n) for item in value)
+    if isinstance(value, list):
+        return [value[row] for row in rows] if len(value) == n else [_take(item, rows, n) for item in value]
+    if isinstance(value, pd.DataFrame | pd.Series):
+        return value.iloc[rows]
+    return value[rows] if hasattr(value, "__len__") and np.ndim(value) else value
