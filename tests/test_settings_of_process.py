@@ -172,8 +172,7 @@ FOR_AUDITS = ["inference_mode", "autocast bfloat16", "bfloat16", "meta"]  # an a
     [(s, name) for name in RESULTS for s in (FOR_AUDITS if name == "audit" else SETTINGS)],
 )
 def test_results_are_those_of_the_default_settings(setting, name):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         if name not in OUTSIDE:
             OUTSIDE[name] = RESULTS[name]("")
         with SETTINGS[setting]():
@@ -189,8 +188,7 @@ def test_results_are_those_of_the_default_settings(setting, name):
 
 def lines_of_warnings(call):
     """Return the files that the warnings of the package name."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True, action="always") as caught:
         call()
     return [one.filename for one in caught if issubclass(one.category, LayerprobeWarning)]
 

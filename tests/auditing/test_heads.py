@@ -326,8 +326,7 @@ def test_names_of_the_configuration_give_the_order(net):
 
 def test_right_and_untrained_networks_do_not_warn(net):
     torch.manual_seed(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", LayerprobeWarning)
+    with warnings.catch_warnings(action="error", category=LayerprobeWarning):
         network_of(net)
         for _ in range(10):
             x, y = clusters(400, 10, 12, apart=4.0)

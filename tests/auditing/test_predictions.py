@@ -290,8 +290,7 @@ def test_predictions_of_the_training_rows_warn():
         audit_predictions(0.9 * np.eye(K)[GIVEN] + 0.025, GIVEN)
     with pytest.warns(LayerprobeWarning, match="each without its row"):
         audit_features(np.eye(K)[GIVEN] + 0.01 * LOGITS, GIVEN)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         audit_predictions(PROBABILITIES, GIVEN)
 
 

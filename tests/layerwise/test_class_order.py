@@ -128,8 +128,7 @@ def test_score_of_labels_that_are_no_classes():
             ncm.score(X[N:], y)
     with pytest.warns(DegenerateWarning, match=r"labels 1\.\.12, but the probe was fitted on 0\.\.11"):
         assert ncm.score(X[N:], Y[N:] + 1) == 0.0
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         assert ncm.score(X[N:], np.where(Y[N:] < 6, Y[N:], 99)) == 0.5  # some labels are unknown
         binary = NearestClassMean().fit(X[:N], Y[:N] % 2)
         assert binary.score(X[N:], Y[N:] % 2 == 1) == binary.score(X[N:], Y[N:] % 2)

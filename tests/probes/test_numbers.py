@@ -86,8 +86,7 @@ def test_float64_is_used_only_where_it_is_needed():
 def test_magnitudes_do_not_change_the_predictions(name, scale, dtype):
     X = (scale * BASE).astype(dtype)
     plain = create(name).fit(BASE[TRAIN], Y[TRAIN]).predict(BASE[TEST])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         found = create(name).fit(X[TRAIN], Y[TRAIN]).predict(X[TEST])
     assert (found == plain).mean() > 0.98
 

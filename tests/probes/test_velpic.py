@@ -36,8 +36,7 @@ def test_directions_are_unit_vectors_of_the_rows_dtype_at_any_width(dtype):
     generator = torch.Generator().manual_seed(0)
     for d in (1, 2, 5, 300):  # more and fewer features than rows
         rows = torch.randn(60, d, generator=generator, dtype=dtype)
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with warnings.catch_warnings(action="error"):
             directions = VeLPIC().fit(rows, torch.arange(60) % 3).directions_
         assert directions.dtype == dtype
         assert directions.shape == (3, d)

@@ -320,8 +320,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     for member in findings.ensemble.members:
         d = _of_type(member.probe.n_features_in_, int, "n_features_in_")
         require(0 < d < MOST_FEATURES, "n_features_in_", d)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             scores = member.probe.class_scores(torch.ones(1, d))  # raises for attributes that do not fit
         floats(f"probe {member.candidate.probe!r}", scores, 1, K)
     if (reader := arguments["reader"]) is not None:

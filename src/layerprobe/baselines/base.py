@@ -206,9 +206,8 @@ def upper_component(values: np.ndarray, *, tolerance: float, ridge: float) -> np
         return np.ones(len(values))
     column = values[:, None]
     mixture = GaussianMixture(2, max_iter=10, tol=tolerance, reg_covar=ridge, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the publications stop after ten iterations
-        mixture.fit(column)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        mixture.fit(column)  # the publications stop after ten iterations
     return mixture.predict_proba(column)[:, mixture.means_.argmax()]
 
 

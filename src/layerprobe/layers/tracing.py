@@ -166,8 +166,7 @@ def takes_bytes(model: nn.Module, pixels: Tensor) -> bool:
     pixels : Tensor
     """
     tracer, x = Tracer(model), pixels[:2].to(device_and_dtype(model)[0])
-    with unchanged(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with unchanged(model), warnings.catch_warnings(action="ignore"):
         try:
             tracer.run(Batch(x, None, None, len(x), x), lambda *_: None)
         except Exception:  # the pass over the data raises it again

@@ -205,8 +205,7 @@ def _largest_variance_first(probe: ClassifierMixin) -> float:
 @contextmanager
 def _named(what: object) -> Iterator[None]:
     """Name the layer or probe in the errors and warnings of the block."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", DegenerateWarning)
+    with warnings.catch_warnings(record=True, action="always", category=DegenerateWarning) as caught:
         try:
             yield
         except (ValueError, TypeError, ArithmeticError, RuntimeError) as error:

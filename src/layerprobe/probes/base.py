@@ -498,8 +498,7 @@ class CalibratedProbe(ProbabilityProbe, MomentProbe):
             if not out.any():
                 continue
             probe.classes_, probe.n_features_in_ = self.classes_, self.n_features_in_
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DegenerateWarning)
+            with warnings.catch_warnings(action="ignore", category=DegenerateWarning):
                 probe._fit_weighted(X[~out], y[~out], K, weights[~out])
             scores[out] = probe._finite_scores(X[out]).double().to(scores.device)
         scored = fold < FOLDS

@@ -62,8 +62,8 @@ class VeLPIC(CalibratedProbe, LinearProbe):
     reads: ClassVar[frozenset[str]] = frozenset({"moments", "means"})
 
     def _fit_statistics(self, statistics: Statistics) -> None:
-        with warnings.catch_warnings():  # one feature saturates subspaces; signed directions still differ
-            warnings.simplefilter("ignore", DegenerateWarning)
+        with warnings.catch_warnings(action="ignore", category=DegenerateWarning):
+            # One feature saturates subspaces; signed directions still differ.
             bases = statistics.subspaces(components=1).bases
         self.directions_ = bases[0].new_zeros(len(bases), statistics.dim)
         for direction, basis in zip(self.directions_, bases, strict=True):

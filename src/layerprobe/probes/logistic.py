@@ -55,8 +55,7 @@ class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
         coef, intercept = rows.new_zeros(num_classes, X.shape[1]), rows.new_zeros(num_classes)
         self.n_iter_ = 0
         if num_classes > 1:
-            with one_thread(), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
+            with one_thread(), warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
                 fitted = Optimum(C=self.C, max_iter=self.max_iter, tol=TOLERANCE).fit(
                     ((rows - mean) / scale).cpu().numpy(),
                     y.cpu().numpy(),

@@ -911,8 +911,7 @@ def test_decisions_on_the_page_of_another_audit_raise_a_warning(audit, tmp_path)
         "sample": {"n": 100, "seed": 0},
         "decisions": decisions_on(audit.review_sample()).to_dict("records"),
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with warnings.catch_warnings(action="error"):
         assert audit.apply(export).review.reviewed == 100
     with pytest.warns(LayerprobeWarning, match="page of another audit"):
         audit.apply({**export, "audit": "0" * 16})

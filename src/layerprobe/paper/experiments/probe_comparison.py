@@ -85,8 +85,7 @@ def cost(finished: FinishedRun) -> Records:
     Seconds and bytes are those of one thread of this machine, each measured once after a warm-up on a few
     rows. Bytes are in addition to those of the data; they are measured on Linux only and absent elsewhere.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateWarning)
+    with warnings.catch_warnings(action="ignore", category=DegenerateWarning):
         for layer, data in finished.outputs.items():
             for name in affordable_probes(finished, data.train.shape[1]):
                 for metric, value in _measure(name, data, finished.noisy).items():

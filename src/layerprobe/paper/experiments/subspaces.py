@@ -135,8 +135,7 @@ def fit_probes(
     names = tuple(fitted_on or (("noisy", "true") if differ else ("noisy",)))
     y = torch.tensor(np.stack([finished.label_sets[name] for name in names]))  # (S, n)
     labels = LabelSets(names, np.arange(finished.images.num_classes), y, (y.shape[1],) * len(names))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DegenerateWarning)
+    with warnings.catch_warnings(action="ignore", category=DegenerateWarning):
         fitted = fit_layer(layer, probes, labels, data.train)
     return sorted(fitted, key=lambda one: names.index(one.fitted_on))
 
