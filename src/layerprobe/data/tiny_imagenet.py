@@ -20,7 +20,6 @@ decoded again, and an incomplete file is never used.
 import hashlib
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.pixels import read_pixels, rgb
 from layerprobe.data.progress import Progress, reporting
 from layerprobe.errors import DataError
-from layerprobe.utils.files import part_of, remove_parts
+from layerprobe.utils.files import replaced_file
 
 _SHAPE = (64, 64, 3)
 
@@ -99,10 +98,9 @@ def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> 
     pixels = _cached(cache, shape)
     if pixels is not None:
         return pixels
-    part = part_of(cache)
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with reporting(progress, "decoding") as report, part.open("xb") as file:
+        with reporting(progress, "decoding") as report, replaced_file(cache) as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for done, path in enumerate(paths, 1):
@@ -111,17 +109,10 @@ def _decoded(paths: Sequence[Path], folder: Path, progress: bool | Progress) -> 
                     raise DataError(f"{path}: expected an image of 64x64, got {len(image)}x{len(image[0])}.")
                 file.write(image.tobytes())
                 report(done, len(paths))
-            file.flush()
-            os.fsync(file.fileno())  # the rename must not reach the disk before the pixels
-        part.replace(cache)
-        remove_parts(cache)
     except DataError:
         raise
     except OSError as error:
         raise DataError(f"{cache} could not be written: {error}.") from error
-    finally:
-        with suppress(OSError):  # already moved into place, or never written
-            part.unlink()
     for stale in cache.parent.glob(f"{stem.name}-*.npy"):
         if stale != cache:
             stale.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import safetensors
 import safetensors.torch
@@ -122,23 +122,30 @@ def replace_file(path: Location, content: bytes) -> None:
     content : bytes
     """
     path = as_path(path)
-    part = part_of(path)
     try:
-        try:
-            with part.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            sync_folder(path.parent)
-        finally:
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
-                part.unlink()
-        remove_parts(path)
+        with replaced_file(path) as file:
+            file.write(content)
     except FileNotFoundError as error:
         raise DataError(f"{path}: the folder {path.parent} does not exist; make it first.") from error
     except (IsADirectoryError, NotADirectoryError, PermissionError) as error:
         raise DataError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+@contextlib.contextmanager
+def replaced_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a file to write to; it takes the place of `path` as a whole after a block without error."""
+    part = _part_of(path)
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # the rename must not reach the disk before the content
+        part.replace(path)
+        sync_folder(path.parent)
+    finally:
+        with contextlib.suppress(OSError):  # already moved into place, or never written
+            part.unlink()
+    _remove_parts(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -192,12 +199,12 @@ def require_folder(path: Location) -> None:
         raise InputError(f"{reason}; choose another folder for the results") from error
 
 
-def part_of(path: Path) -> Path:
-    """Return a path for a temporary file or folder beside `path`, with a random name; see `remove_parts`."""
+def _part_of(path: Path) -> Path:
+    """Return a path for a temporary file or folder beside `path`, with a random name; see `_remove_parts`."""
     return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(8)}.part")
 
 
-def remove_parts(path: Path) -> None:
+def _remove_parts(path: Path) -> None:
     """Remove the temporary files and folders beside `path` of processes of this machine that have ended."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         made = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{16}\.part", part.name[len(path.name) + 2 :])
@@ -246,7 +253,7 @@ def replaced_folder(path: Location) -> Iterator[Path]:
         _restore(target)
         in_place = _is_fixed(target)
         beside = target / "results" if in_place else target
-        part = part_of(beside)
+        part = _part_of(beside)
         part.mkdir()
         if target.exists() and not os.access(target, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -257,7 +264,7 @@ def replaced_folder(path: Location) -> Iterator[Path]:
         else:
             _swap(part, target)
         sync_folder(target.parent)
-        remove_parts(beside)
+        _remove_parts(beside)
     except REFUSALS as error:
         raise DataError(f"the folder {path} cannot be written: {error.strerror}.") from error
     finally:
@@ -278,7 +285,7 @@ def _swap(part: Path, target: Path) -> None:
             shutil.copytree(item, part / item.name, symlinks=True, copy_function=_link)
         else:
             _link(item, part / item.name)
-    old = part_of(target).with_suffix(".old")
+    old = _part_of(target).with_suffix(".old")
     target.rename(old)
     part.rename(target)
     shutil.rmtree(old, ignore_errors=True)
