@@ -39,6 +39,7 @@ from layerprobe.paper.plans import SCALES
 from layerprobe.paper.tables import TABLES
 from layerprobe.runs.grid import TEST_SIZES
 from layerprobe.training import Recipe, provenance, seeded, train, train_stacked
+from layerprobe.utils.files import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = ("mlp-mnist", "cnn-fashion-mnist", "cnn-mnist", "cnn-cifar10", "mlp-cifar10")
@@ -230,8 +231,8 @@ def main(argv: list[str] | None = None) -> int:
 
     def write(step: str, state: str, **result: Any) -> None:
         line = {"step": step, "state": state, "device": options.device, "name": where, **result}
-        with path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        lines.append(line)
+        replace_file(path, "".join(json.dumps(one) + "\n" for one in lines).encode())
         print(json.dumps(line), flush=True)
 
     write("start", "started", budget=options.budget, scale=scale, **provenance())
