@@ -142,6 +142,8 @@ class Line:
         markers without a line, or bars, side by side at each position.
     at_end : bool
         Whether the last point alone has a marker.
+    rank : float
+        Lines of lower rank come first in the legend; equal ones in the order of the panels.
     """
 
     label: str
@@ -149,6 +151,7 @@ class Line:
     span: pd.DataFrame
     kind: Kind = "probe"
     at_end: bool = False
+    rank: float = 0.0
 
     @classmethod
     def across(cls, style: Style, values: pd.Series, end: float, label: str = "network itself") -> "Line":
@@ -435,7 +438,7 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
     ax.set_axisbelow(True)
     ax.tick_params(length=0, pad=6)
     if panel.names:
-        _name_positions(ax, panel.names, room, apart=panel.apart)
+        _name_positions(ax, panel.names, room, margin=0.5 if beside else 0.35, apart=panel.apart)
         ax.set_xlabel(panel.xlabel)
         return
     ax.set_xlabel(panel.xlabel or "epoch")
@@ -493,7 +496,7 @@ def _handles(panels: Sequence[Panel], spread: str) -> "list[Artist]":
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    lines = [line for panel in panels for line in panel.lines]
+    lines = sorted((line for panel in panels for line in panel.lines), key=lambda line: line.rank)
     styles: dict[str, list[Line]] = {}
     for kind in ("bar", "probe", "marker", "network", "published"):
         for line in lines:
@@ -564,13 +567,12 @@ def _slants(names: Sequence[str], room: int) -> bool:
     return touching or sum(map(len, names)) > room
 
 
-def _name_positions(ax: "Axes", names: list[str], room: int, *, apart: bool) -> None:
+def _name_positions(ax: "Axes", names: list[str], room: int, *, margin: float, apart: bool) -> None:
     """Write names along the horizontal axis, slanted where two would touch; shade the last one if apart."""
     slant: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
     ax.set_xticks(range(len(names)), names, **(slant if _slants(names, room) else {}))
     if apart:
         ax.axvspan(len(names) - 1.5, len(names) - 0.65, color="#f3f3f3", linewidth=0, zorder=0)
-    margin = 0.5 if ax.patches and not apart else 0.35
     ax.set_xlim(-margin, len(names) - 1 + margin)
 
 

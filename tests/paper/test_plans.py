@@ -29,6 +29,11 @@ def test_table_1_takes_the_noisy_grid_and_one_experiment():
     assert {name for names in made.work.values() for name in names} == {"noisy_subspaces"}
 
 
+def test_histories_are_of_the_degrees_of_tables_2_and_3():
+    made = plan(["history"], SMALL, ["mlp-mnist"])
+    assert {spec.corruption for spec in made.work} == set(EVERY_DEGREE)
+
+
 def test_plan_of_all_has_every_table_figure_and_experiment():
     made = plan(["all"], SMALL, PAPER_PAIRS)
     assert set(made.targets) == {*TABLES, *FIGURES}

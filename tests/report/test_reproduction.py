@@ -145,9 +145,10 @@ def test_failed_run_is_reported_and_the_rest_is_written(tmp_path, monkeypatch):
 
 
 def test_finding_counts_cells():
-    numbers = {"network": [0.5, 0.5, 0.1], "masc": [0.6, 0.4, 0.2], "masc_hidden": [0.5, 0.4, 0.2]}
-    said = finding({"table1": pd.DataFrame({"corruption": [0.2, 0.4, 1.0], **numbers})})
-    assert "1 of 2 cells" in said
+    columns = ["corruption", "network", "masc", "masc_hidden"]
+    cells = [(0.2, 0.5, 0.6, 0.5), (0.4, 0.5, 0.4, 0.4), (0.6, 0.5, 0.52, 0.52), (1.0, 0.1, 0.2, 0.2)]
+    said = finding({"table1": pd.DataFrame(cells, columns=columns)})
+    assert "by more than 2 points, in 1 of 3 cells" in said
     assert "in 0 of them on a hidden layer too" in said
 
 

@@ -203,7 +203,7 @@ RELEASED = {"clean", "grid", "shuffled"}  # families that published weights can 
 # Families of runs by the tables and figures that show them; all others show "grid".
 _AT_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
 _AT_EVERY_DEGREE += ["noisy_subspaces", "true_subspaces", "components", "untrained", "flipped"]
-_AT_EVERY_DEGREE += ["figure4", "figure27", "figure31", "retraining", "retraining_epochs"]
+_AT_EVERY_DEGREE += ["figure4", "figure27", "figure31", "retraining", "retraining_epochs", "history"]
 _SHOWN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_AT_EVERY_DEGREE, ("clean", "grid", "shuffled")),
     "supplementary_table1": (),

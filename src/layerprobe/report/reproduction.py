@@ -18,6 +18,7 @@ from layerprobe.paper.analysis import analyse_grid, gather, histories, missing
 from layerprobe.paper.claims import VERDICT_RULE, claims_table
 from layerprobe.paper.figures import FIGURES, FigureSpec
 from layerprobe.paper.plans import ReproductionPlan, seconds_left
+from layerprobe.paper.selection import direction
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.progress import in_words
 from layerprobe.report.run_tables import counts, disk, failures, run_progress
@@ -343,11 +344,13 @@ def finding(tables: Mapping[str, pd.DataFrame]) -> str:
         if name in tables:
             cells = tables[name].dropna(subset="masc")
             cells = cells[(cells["corruption"] > 0) & (cells["corruption"] < 1)]
-            best, hidden = ((cells[which] > cells["network"]).sum() for which in ("masc", "masc_hidden"))
+            best, hidden = (
+                (direction(cells[which] - cells["network"]) > 0).sum() for which in ("masc", "masc_hidden")
+            )
             sentences.append(
-                f"MASC fitted on {labels} is right more often than the network itself in {best} of "
-                f"{len(cells)} cells with noise below 100 %; in {hidden} of them on a hidden layer too, the "
-                "raw input left out."
+                f"MASC fitted on {labels} is better than the network itself, by more than 2 points, in "
+                f"{best} of {len(cells)} cells with noise below 100 %; in {hidden} of them on a hidden layer "
+                "too, the raw input left out."
             )
     return " ".join(sentences) or "The tables and figures of this reproduction."
 

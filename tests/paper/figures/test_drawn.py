@@ -193,6 +193,11 @@ def test_bars_of_relabelling(drawn, name, metric):
         assert np.allclose(bars(ax, STYLES[7])[1], [0.9 * p for p in degrees])
 
 
+def test_degrees_are_in_order_in_the_legend_where_the_first_pair_lacks_some(rows):
+    of = rows[(rows["pair"] != MLP) | (rows["corruption"] == 0.4)]
+    assert legend(FIGURES["untrained"].draw(of))[:3] == ["p = 0", "p = 0.2", "p = 0.4"]
+
+
 def test_retraining_epoch_by_epoch(drawn):
     for fitted_on, step in (("noisy", 0.01), ("true", 0.02)):
         ax = panel(drawn("retraining_epochs"), f"{MLP}: labels of {fitted_on} subspaces")
@@ -293,6 +298,12 @@ def test_cost_of_all_layers_together(drawn):
     of_pair = [one.get_xdata()[0] for one in axes[3].lines]
     assert np.diff(of_pair).min() > 0.1  # side by side, so that no range covers another
     assert np.mean(of_pair) == pytest.approx(0)
+    assert axes[3].get_xlim()[0] == -0.5  # no marker is on the axis
+
+
+def test_a_point_of_cost_is_of_the_runs_of_all_degrees():
+    figure = FIGURES["cost"].draw(synthetic.frame(degrees=(0.2, 0.4, 0.6), seeds=2))
+    assert figure.texts[-1].get_text().endswith("Runs behind each point: 6.")
 
 
 def test_a_probe_that_was_left_out_on_a_layer_has_no_cost_of_all_layers(rows):
@@ -388,6 +399,7 @@ def test_published_gains_are_hollow_grey_and_labelled(rows):
 
 def test_gains_without_published_numbers_have_none(drawn):
     assert not any("published" in label for label in legend(drawn("gains")))
+    assert "MASC, untrained network, hidden layers" in legend(drawn("gains"))  # MASC may be on the input
 
 
 def test_variants_of_a_pair_are_never_mixed(rows):

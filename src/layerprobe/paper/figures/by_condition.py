@@ -32,7 +32,7 @@ from layerprobe.paper.selection import (
 )
 
 OPTIMIZER_WORDS = {"optimizer", "learning_rate", "momentum"}  # in which SGD and Adam differ
-UNTRAINED = "MASC, untrained network"
+UNTRAINED = "MASC, untrained network, hidden layers"
 COSTS = {
     "fit_seconds": "seconds to fit",
     "predict_seconds": "seconds to predict",
@@ -198,9 +198,11 @@ def _optimizers(rows: pd.DataFrame) -> Panels:
     "cost",
     "Cost of fitting and predicting, all layers of a network together",
     "Measured seconds, and FLOPs by formula, for all training and all test rows, summed over the layers; "
-    "means over runs. A probe that was left out on a layer has no point: see the table `cost`.",
+    "means over the runs of all degrees. A probe that was left out on a layer has no point: see the table "
+    "`cost`.",
     "cost",
     layout=partial(draw_panels, columns=2),
+    pooled=True,
 )
 def _cost(rows: pd.DataFrame) -> Panels:
     rows = rows[rows["layer"] != ""]

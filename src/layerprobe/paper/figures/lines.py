@@ -1,7 +1,8 @@
 """From tidy rows to the lines of a figure: families of runs, conditions, styles, axes."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
@@ -163,7 +164,10 @@ class Axis:
             By default `condition_styles`.
         """
         styles = styles or condition_styles(rows if dashed is None else pd.concat([rows, dashed]))
-        lines = self.lines(rows, "condition", styles)
+        # A panel may lack degrees that another one has; the legend has all in ascending order.
+        degree = rows.groupby("condition")["corruption"].first().fillna(math.inf)
+        own = self.lines(rows, "condition", styles)
+        lines = [replace(line, rank=degree[line.label]) for line in own]
         if dashed is not None:
             lines += self.lines(dashed, "condition", styles, dict.fromkeys(styles, label), "network")
         return lines

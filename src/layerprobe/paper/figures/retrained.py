@@ -130,6 +130,7 @@ def _relabelled(rows: pd.DataFrame, metric: str, label: str) -> Panels:
     "retraining.",
     "retraining",
     layout=draw_pairs,
+    degrees=EVERY_DEGREE,
 )
 def _by_epoch(rows: pd.DataFrame) -> Panels:
     ten = rows[rows["setting"].eq("ten_epochs") & rows["probe"].eq("network")]

@@ -39,6 +39,7 @@ class FigureSpec:
     pairs: tuple[str, ...] = ()  # the pairs that the paper shows under this number; empty: every pair
     but: tuple[str, ...] = ()  # pairs that it leaves out, since numbered figures show them
     degrees: tuple[float, ...] = ()  # corruption degrees of the paper; cells without rows are named
+    pooled: bool = False  # whether a point is the mean over all degrees of a pair
     only: Callable[[Frame], Frame] = lambda rows: rows  # from rows to those that it shows
 
     def draw(
@@ -81,7 +82,7 @@ class FigureSpec:
             measured = frame.loc[frame["experiment"] == self.needs[0], "pair"]
             frame = self.only(frame[frame["pair"].isin(measured)])
         figure = self.plot(with_names(frame), *([published] if self.published else []))
-        footer = " ".join(filter(None, (_scale(frame), self._missing(frame))))
+        footer = " ".join(filter(None, (_scale(frame, self.pooled), self._missing(frame))))
         return add_headline_and_footer(figure, self.title, footer)
 
     @property
@@ -182,7 +183,7 @@ def register_figure(
     return register
 
 
-def _scale(frame: Frame) -> str:
+def _scale(frame: Frame, pooled: bool) -> str:
     """Return the scale of the runs as text, and the number of runs per point."""
     runs = frame[RUN].drop_duplicates("key")
     small = runs["subset"].notna()
@@ -200,7 +201,8 @@ def _scale(frame: Frame) -> str:
     classes = [words(variant).get("num_classes") for variant in runs["variant"]]
     for pair, K in dict.fromkeys(zip(runs["pair"], classes, strict=True)):
         text += f"; {pair}: {K} classes" if K else ""
-    counts = runs.groupby(["pair", "variant", "noise", "corruption"], dropna=False).size()
+    of_point = ["pair", "variant", "noise"] if pooled else ["pair", "variant", "noise", "corruption"]
+    counts = runs.groupby(of_point, dropna=False).size()
     few, many = counts.min(), counts.max()
     number = f"{few}" if few == many else f"{few} to {many}"
     return f"{text}. Runs behind each point: {number}."
