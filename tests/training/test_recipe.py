@@ -53,6 +53,7 @@ def test_scale_rejects_other_shapes():
         ({"learning_rate": math.nan}, "learning_rate must be above 0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"max_epochs": 0}, "max_epochs must be a whole number of at least 1, got 0"),
+        ({"target": 99.0}, "a share such as 0.999, or 2 to never stop early; got 99"),
         ({"momentum": -0.1}, "momentum must be a number of at least 0, got -0.1"),
     ],
 )

@@ -94,7 +94,7 @@ class Recipe:
             raise InputError(f"momentum applies to SGD only; for Adam leave it at 0, got {self.momentum}")
         if not 0 < self.target <= NEVER:  # larger values are percentages by mistake
             raise InputError(
-                f"target must be a share such as 0.999 (above 1: never stop early), got {self.target}"
+                f"target must be a share such as 0.999, or {NEVER:g} to never stop early; got {self.target}"
             )
 
     @property
