@@ -6,6 +6,7 @@ from collections import Counter, deque
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from layerprobe import audit, capture, edit_head, list_layers, plan, probe
 from layerprobe.auditing import plan_audit
@@ -58,15 +59,23 @@ def later_layer(model):
     return outputs["F.relu"]
 
 
+def loader(first, last):
+    return DataLoader(TensorDataset(X[first:last], Y[first:last]), batch_size=32)
+
+
 ENTRIES = {
     "capture": lambda model: capture(model, (X, Y), "*", batch_size=32),
     "capture, pooled": lambda model: capture(model, (X, Y), pool="compact"),
     "list_layers": lambda model: list_layers(model, X),
     "probe": lambda model: probe(model, (X, Y), (X, Y), probes="ncm"),
+    "probe, loaders": lambda model: probe(model, loader(0, 60), loader(60, 120), probes="ncm"),
     "probe, streamed": lambda model: probe(model, (X, Y), probes="ncm", memory=100_000),
     "plan": lambda model: plan(model, (X, Y)),
     "audit": lambda model: audit(
         model, (X[:60], Y[:60]), policy="noisy_holdout", holdout=(X[60:], Y[60:]), probes="ncm"
+    ),
+    "audit, loaders": lambda model: audit(
+        model, loader(0, 60), policy="noisy_holdout", holdout=loader(60, 120), probes="ncm"
     ),
     "plan_audit": lambda model: plan_audit(
         model, (X[:60], Y[:60]), policy="noisy_holdout", holdout=(X[60:], Y[60:]), probes="ncm"

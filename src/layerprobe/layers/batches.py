@@ -499,8 +499,10 @@ def _batches(source: Any, batch_size: int, forward: _Forward) -> Iterator[Any]:
             "expected arrays (x, y), a Dataset, a DataLoader or an iterable of batches, got "
             f"{type(source).__name__}"
         )
-    items = iter(_without_workers(source))
-    first = next(items, None)
+    # A loader draws its seed, and a sampler its order, from torch's generator: restore it, as `capture` does.
+    with torch.random.fork_rng([], enabled=isinstance(source, DataLoader)):
+        items = iter(_without_workers(source))
+        first = next(items, None)
     if first is None:
         return
     joined = isinstance(source, DataLoader) and source.batch_size is not None
