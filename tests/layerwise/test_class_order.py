@@ -77,6 +77,7 @@ def test_network_that_is_right_has_accuracy_one(form):
 
 UNCLEAR = {
     "integers from 1 on": (Y + 1, None, {}, "subtract 1"),
+    "integers with gaps": (5 * Y, None, {}, "of all outputs in their order by class_names="),
     "fewer outputs than classes": (Y, list(range(10)), {}, "none of the 10 classes"),
     "more outputs than names": (NAMES[Y], [*range(K), 0], {}, "class_names="),
     "fewer names than outputs": (Y, [*range(K), 0], {"class_names": range(K)}, "12 names for 13 outputs"),

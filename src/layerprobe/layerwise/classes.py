@@ -420,6 +420,8 @@ class Classes:
         more = ", ..." if len(self) > 5 else ""
         one_based = labels.dtype.kind in "iu" and labels.min() == 1 and labels.max() == len(self)
         hint = "; the classes are numbered from 0 on: subtract 1" if one_based else ""
+        if not hint and labels.dtype.kind in "iu" and len(np.unique(labels)) == len(self):
+            hint = "; give the names of all outputs in their order by class_names="
         raise InputError(
             f"{what} hold {shown!r}, which is none of the {len(self)} classes {first}{more}{hint}"
         )
