@@ -211,6 +211,27 @@ def test_dicts_in_indexed_batches_are_trained_on(trained):
     assert (logits.argmax(1) == TRUE[TEST]).double().mean() > 0.9
 
 
+def with_other_columns(rows, weight=1.0):
+    inputs = {"left": X[rows, :3], "right": X[rows, 3:], "scale": torch.tensor(1.0)}
+    names = [f"row {i}" for i in range(300)[rows]]
+    return {**inputs, "weight": torch.full([len(names)], weight), "name": names}
+
+
+@pytest.mark.parametrize("inputs", [None, lambda batch: batch])
+def test_columns_that_forward_does_not_take_are_left_out(inputs):
+    training, held = ({**with_other_columns(rows), "labels": NOISY[rows]} for rows in (TRAIN, HELD))
+    with seeded(0):
+        model = TwoInputs()
+    found = audit(model, training, policy="noisy_holdout", holdout=held, inputs=inputs, **QUICK)
+    repaired = found.retrain(truth(), recipe=FAST, max_epochs=1).model
+    edited = found.edit_head("ridge")
+    for network in (repaired, edited):
+        assert len(network(X[TEST, :3], X[TEST, 3:], torch.tensor(1.0))["logits"]) == len(X[TEST])
+    if inputs is None:  # they are not part of the content of a row
+        one, other = (read_rows(with_other_columns(TRAIN, w), ..., model=model) for w in (1.0, 2.0))
+        assert np.array_equal(one.fingerprints(), other.fingerprints())
+
+
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_tokens_are_padded_to_the_longest_of_all_batches(side):
     def padded(rows):

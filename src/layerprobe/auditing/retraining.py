@@ -16,7 +16,7 @@ from layerprobe.auditing.dataset.labelled import LabelledDataset
 from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.method.policies import Interval, interval, split_test_rows, untrained_copy
 from layerprobe.errors import InputError
-from layerprobe.layers.batches import map_tensors
+from layerprobe.layers.batches import inputs_of_forward, map_tensors
 from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.layerwise.outputs import class_scores, possible_heads
 from layerprobe.training import Epoch, Recipe, Seeds, accuracy, early_stopping, train
@@ -142,7 +142,7 @@ def retrain(
             )
 
         def inputs(rows: Tensor) -> Any:
-            return split.data.take(rows, device, dtype)
+            return inputs_of_forward(model, split.data.take(rows, device, dtype))
 
         called = _LogitsOf(network, head, outputs)
         with torch.no_grad():  # the trained network shows whether one output is a logit or a probability

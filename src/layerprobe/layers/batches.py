@@ -708,7 +708,7 @@ def _split(
     forward: _Forward,
 ) -> Batch:
     if isinstance(batch, Batch):
-        return replace(batch, inputs=_to_model(batch.inputs, device, dtype))
+        return replace(batch, inputs=_to_model(_for_forward(batch.inputs, forward), device, dtype))
     if isinstance(batch, pd.DataFrame):
         batch = _as_columns(batch)
     if isinstance(batch, Mapping):
@@ -726,8 +726,7 @@ def _split(
         raw, labels, indices = _divide(tuple(batch), forward)
     else:
         raise _unknown(batch)
-    inputs = raw if prepare is None else prepare(raw)
-    inputs = _to_model(_for_forward(inputs, forward) if prepare is None else inputs, device, dtype)
+    inputs = _to_model(_for_forward(raw if prepare is None else prepare(raw), forward), device, dtype)
     tensors = named_tensors(inputs)
     if not tensors or not tensors[0][1].ndim:
         raise InputError(f"expected an array of n rows as input, got {type(inputs).__name__}: {inputs!r:.80}")
@@ -773,6 +772,11 @@ def _for_forward(inputs: Any, forward: _Forward) -> Any:
     if len(kept) == 1 and kept.keys() <= unknown and len(forward.required) < 2:
         return next(iter(kept.values()))
     return kept or inputs
+
+
+def inputs_of_forward(model: nn.Module, inputs: Any) -> Any:
+    """Return the inputs of a batch without those keyword arguments that the model's forward does not take."""
+    return _for_forward(inputs, _Forward.of(model))
 
 
 def _to_model(value: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
