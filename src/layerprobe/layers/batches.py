@@ -325,6 +325,8 @@ def row_names(source: Any) -> np.ndarray | None:
     index = getattr(x, "index", None)
     if not isinstance(index, pd.Index) or isinstance(index, pd.RangeIndex) or not index.is_unique:
         return None
+    if isinstance(index, pd.MultiIndex):
+        return np.array([str(name) for name in index])
     return index.to_numpy() if index.dtype.kind in "iu" else index.astype(str).to_numpy(dtype=str)
 
 

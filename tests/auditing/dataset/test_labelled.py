@@ -416,6 +416,8 @@ def test_the_index_of_pandas_names_the_rows():
         assert rows.index.tolist() == list("gfedcba")
         torch.testing.assert_close(together(rows).reshape(X.shape), X)
     assert read_rows((pd.concat([frame, frame]), [*Y, *Y])).index.tolist() == list(range(2 * N))
+    levels = frame.set_axis(pd.MultiIndex.from_product([["a"], range(N)]))
+    assert read_rows((levels, Y)).index.tolist() == [f"('a', {i})" for i in range(N)]
 
 
 class Level(Enum):
