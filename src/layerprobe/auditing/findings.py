@@ -55,8 +55,8 @@ def network_doubts(findings: Findings) -> list[str]:
     if findings.head_fit <= 1.2 * findings.frequent:
         reasons.append(
             f"the head predicts {findings.head_fit:.1%} of its own training labels, about as many as have "
-            f"the most frequent one ({findings.frequent:.1%}): is the network trained, and are class_names "
-            "in the order of its outputs?"
+            f"the most frequent one ({findings.frequent:.1%}): check that the network is trained, and that "
+            "class_names are in the order of its outputs"
         )
     if not _separates_classes(findings):
         reasons.append(

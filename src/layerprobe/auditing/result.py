@@ -591,7 +591,8 @@ class Audit:
         columns = ["index", "given_label", "suggested_label", "label_score"]
         frame = self._before_review._issues[columns].iloc[rows]
         stratum = sample.stratum[rows]
-        weights = sample.sizes / np.bincount(sample.stratum[sample.positions], minlength=len(sample.names))
+        drawn = np.bincount(sample.stratum[sample.positions], minlength=len(sample.names))
+        weights = sample.sizes / drawn.clip(min=1)  # a small sample has strata without rows
         repeat = np.arange(len(rows)) >= len(sample.positions)
         names = np.array(sample.names)[stratum]
         design = {f"sample_{name}": value for name, value in sample.design.items()}

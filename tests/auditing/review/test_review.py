@@ -713,6 +713,11 @@ def test_table_of_a_spreadsheet_is_read(tmp_path):
     assert len(again.review.decisions) == len(made)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_sample_may_have_fewer_rows_than_strata(audit):
+    assert np.isfinite(audit.review_sample(n=1)["weight"]).all()
+
+
 def test_frame_of_the_sample_states_its_size_and_seed(audit, tmp_path):
     sample = audit.review_sample(n=150, seed=3)
     decided = sample.assign(label=right(sample["index"]))
