@@ -38,7 +38,8 @@ def measure_review(
         decisions: Files of decisions, .json or .csv: exports of review.html, tables with the columns index
             and label, or annotations of Label Studio.
         labels_out: CSV file for the labels: verified ones, suggestions where relabelling is measured to help,
-            and otherwise the given ones. A row that belongs to none of the classes has no label.
+            and otherwise the given ones. A row that belongs to none of the classes has no label. Texts that
+            begin with =, +, - or @ have an apostrophe in front, so that no spreadsheet evaluates them.
         tasks_out: JSON file for the tasks of a random sample for Label Studio, without images and texts;
             tasks.json in the folder has them, for the sample of n=100 and seed=0.
         n: Rows of the random sample; 100 if the files do not say.

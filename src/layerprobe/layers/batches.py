@@ -777,7 +777,13 @@ def _for_forward(inputs: Any, forward: _Forward) -> Any:
 
 
 def inputs_of_forward(model: nn.Module, inputs: Any) -> Any:
-    """Return the inputs of a batch without those keyword arguments that the model's forward does not take."""
+    """Return the inputs of a batch without those keyword arguments that the model's forward does not take.
+
+    Parameters
+    ----------
+    model : nn.Module
+    inputs : Tensor, tuple or dict
+    """
     return _for_forward(inputs, _Forward.of(model))
 
 

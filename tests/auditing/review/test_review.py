@@ -855,7 +855,7 @@ def test_annotations_of_label_studio_by_several_people(audit, tmp_path, capsys):
         (pd.DataFrame({"index": [], "label": []}), "no decisions"),
         (pd.DataFrame([["row 5", "ant", "ant"]], columns=["index", "label", "label"]), "two columns of one"),
         ([{"index": "row 5000", "label": "ant"}], r"no training row 'row 5000'\. Did you mean row \d+\?"),
-        ([{"index": "row 5", "label": "ants"}], r"unknown label 'ants'\. Did you mean ant\?"),
+        ([{"index": "row 5", "label": "ants"}], r"'ants'\. Did you mean ant\? The classes are 'ant', "),
         ([{"index": ["row 5"], "label": "ant"}], "simple values"),
         ([1, 2], "records"),
         (3, "got int"),

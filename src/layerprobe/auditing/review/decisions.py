@@ -257,7 +257,8 @@ def _classes(labels: pd.Series, names: pd.Series, classes: np.ndarray) -> np.nda
         if text not in numbers:
             raise InputError(
                 f"the decision on row {_text(names.iloc[i])!r} has the unknown label {text!r}."
-                f"{did_you_mean(text, numbers)}"
+                f"{did_you_mean(text, numbers)} The classes are {', '.join(map(repr, [*named][:5]))}"
+                f"{', ...' if len(named) > 5 else ''}"
             )
         y[i] = numbers[text]
     return y
