@@ -586,3 +586,11 @@ def test_network_that_diverges_does_not_stop_the_training():
     ended = history.epoch(model)
     assert np.isnan(ended.probe_accuracy)
     assert np.isnan(history.margins[1]).any()
+
+
+def test_frames_with_the_same_index_in_different_orders_are_refused():
+    x, y = pd.DataFrame({"a": [0.0, 1.0, 2.0]}), pd.Series([0, 1, 1], index=[2, 1, 0])
+    for data in (x, (x, y.to_numpy())):
+        with pytest.raises(InputError, match="same index in different orders"):
+            History(y, data=data, progress=False)
+    assert len(History(y.loc[x.index], data=x, progress=False).labels) == 3

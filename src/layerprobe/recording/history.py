@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from layerprobe.core.checks import check_count
 from layerprobe.errors import DataError, InputError
 from layerprobe.figures import RANGE, STYLES, Line, Panel, draw_panels, headline
-from layerprobe.layers.batches import count_rows, is_whole, read_batches, row_index
+from layerprobe.layers.batches import check_same_index, count_rows, is_whole, read_batches, row_index
 from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
 from layerprobe.probes import named_probes
@@ -139,6 +139,7 @@ class History:
     holdout_rows: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
+        check_same_index((*(self.data if isinstance(self.data, tuple) else (self.data,)), self.labels))
         labels = label_array(self.labels)
         if not len(labels) or labels.dtype.kind not in "iu" or labels.min() < 0:
             raise InputError(
