@@ -82,6 +82,7 @@ def test_as_is_writes_existing_results_without_training(tmp_path, capsys, monkey
     command = [
         "reproduce",
         "table2",
+        "supplementary_table1",  # it needs no run
         "--pair",
         "mlp-digits",
         "--as-is",

@@ -141,9 +141,9 @@ def _of_controls(cells: Frame, setting: str) -> Frame:
     return select(cells, "controls", setting=setting, **TEST)
 
 
-def _untrained(cells: Frame) -> Frame:
+def _untrained(cells: Frame, fitted_on: str = "noisy") -> Frame:
     untrained = _of_controls(cells, "untrained")
-    return at_best_layer(hidden_layers(untrained[untrained["fitted_on"] == "noisy"]))
+    return at_best_layer(hidden_layers(untrained[untrained["fitted_on"] == fitted_on]))
 
 
 def _nearest_mean(cells: Frame) -> Frame:
@@ -236,6 +236,7 @@ CLAIMS = (
         "test accuracy of MASC, true subspaces, best layer, minus that of the network",
         partial(masc_at_best_layer, fitted_on="true"),
         partial(network_accuracy, experiment="true_subspaces"),
+        {"MASC on the untrained network, true subspaces": partial(_untrained, fitted_on="true")},
     ),
     Claim(
         "Training makes these layers, not the architecture alone: random initialisation is worse",
@@ -247,7 +248,8 @@ CLAIMS = (
     Claim(
         "MASC recovers true labels of the training data",
         "Figures 2, 12",
-        "accuracy on the training data against true labels: MASC, noisy subspaces, minus the network",
+        "accuracy on the training data against true labels: MASC, noisy subspaces, layer best for these "
+        "labels, minus the network",
         _train,
         partial(network_accuracy, split="train"),
     ),

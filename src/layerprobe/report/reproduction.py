@@ -294,6 +294,8 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         Duration of the reproduction, for its provenance.
     """
     results = Results.of_runs(list(plan.work), root)
+    if plan.work and not (results.pairs or results.damaged):
+        return None
     tables, figures = Written(), Written()
     for name in plan.targets:
         own = results.only(plan.shown[name])
