@@ -133,7 +133,7 @@ def replace_file(path: Location, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replaced_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file to write to; it takes the place of `path` as a whole after a block without error."""
+    """Yield a temporary file, which replaces `path` if the block ends without an error."""
     part = _part_of(path)
     try:
         with part.open("xb") as file:
@@ -143,7 +143,8 @@ def replaced_file(path: Path) -> Iterator[IO[bytes]]:
         part.replace(path)
         sync_folder(path.parent)
     finally:
-        with contextlib.suppress(OSError):  # already moved into place, or never written
+        # Already moved into place, or never written.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             part.unlink()
     _remove_parts(path)
 
