@@ -4,8 +4,8 @@ python results/collect.py medium --root RUNS     # after `layerprobe reproduce` 
 python results/collect.py medium                 # tables and figures again, from the rows that are committed
 python results/collect.py small --root RUNS --rows-only
 
-Adds the runs in RUNS that are of the scale to rows.csv.gz, history.csv and provenance.json, and makes of
-them tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims, Table 1 and the
+Adds the runs of this scale in RUNS to rows.csv.gz, history.csv and provenance.json, then makes from all rows
+tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims, Table 1 and the
 table of relabelling in docs/results.md. Cells without a run are "not run".
 """
 
@@ -67,15 +67,15 @@ def combined(before: Results, found: Results, keys: list[str]) -> tuple[pd.DataF
         {key: run[numbers].to_numpy(float) for key, run in results.history.groupby("key")}
         for results in (before, found)
     )
-    other = [key for key, run in new.items() if key not in old or not np.array_equal(run, old[key])]
+    other = [key for key, run in new.items() if key in old and not np.array_equal(run, old[key])]
     repeated, measured = (pd.MultiIndex.from_frame(r.rows[["key", "experiment"]]) for r in (found, before))
     kept = before.rows[~(measured.isin(repeated) | before.rows["key"].isin(other))]
     history = pd.concat([before.history[~before.history["key"].isin(list(new))], found.history])
-    orders = {"key": keys, "experiment": list(EXPERIMENTS)}
+    orders = {"key": pd.Index(keys), "experiment": pd.Index(EXPERIMENTS)}  # runs without a plan come first
     return tuple(
         frame.sort_values(
             [name for name in orders if name in frame],
-            key=lambda column: column.map(orders[column.name].index),
+            key=lambda column: orders[column.name].get_indexer(column),
             kind="stable",
             ignore_index=True,
         )
