@@ -190,6 +190,7 @@ def test_balanced_flags_have_the_highest_expected_f1(seed):
 
     sets = [torch.tensor([bool(i >> j & 1) for j in range(8)]) for i in range(1, 256)]
     assert torch.equal(flag(wrong, "balanced"), max(sets, key=expected_f1))
+    assert not flag(torch.zeros(3), "balanced").any()
 
 
 @pytest.mark.parametrize("rule", ["all", -1, 1.0, 0.0, True, None, [3], float("nan")])

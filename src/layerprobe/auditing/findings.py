@@ -294,14 +294,18 @@ def flag(wrong: Tensor, rule: str | float, rate: float | None = None) -> Tensor:
     rule : "balanced", float in (0, 1) or int
         As for `Audit.with_flags`.
     rate : float, optional
-        Share of labels that "balanced" flags. By default the share with the highest expected F1, the expected
-        number of wrong flags over the mean of the numbers of flags and of wrong labels (Lipton et al., 2014).
+        Share of labels that "balanced" flags. By default the share with the highest expected F1: the expected
+        number of wrong labels among the flags, over the mean of the numbers of flags and of wrong labels
+        (Lipton et al., 2014).
     """
     n = len(wrong)
     order = wrong.argsort(descending=True, stable=True)
     found, flagged = wrong[order].double().cumsum(0), torch.arange(1, n + 1)
     if rule == "balanced":
-        count = int((found / (flagged + found[-1])).argmax()) + 1 if rate is None else max(round(rate * n), 0)
+        if rate is not None:
+            count = max(round(rate * n), 0)
+        else:
+            count = int((found / (flagged + found[-1])).argmax()) + 1 if wrong.any() else 0
     elif isinstance(rule, int):
         count = min(rule, n)
     else:

@@ -4,7 +4,7 @@
    given, and `audit_predictions` takes class scores.
 2. `_find` selects an ensemble of probes by the rows of the policy. It scores each training row by the fit
    without this row, converts the scores to probabilities, and estimates the noise of the labels.
-3. `Audit` flags the labels that are most likely wrong, as many as are expected to be wrong.
+3. `Audit` flags the labels that are most likely wrong, about as many as are expected to be wrong.
 
 The functions of step 2 come first, and then the entry points.
 """

@@ -469,6 +469,7 @@ class Audit:
 
     @property
     def _wrong_share_is_measured(self) -> bool:
+        """Whether a review measures the share of wrong labels."""
         return self.review is not None and not np.isnan(self.review.noise.value)
 
     @cached_property
@@ -485,11 +486,11 @@ class Audit:
         Parameters
         ----------
         rule : "balanced", float in (0, 1) or int
-            "balanced": the most suspicious labels, so many that the expected F1 is highest, about as many as
-            are wrong. Where the noise is unknown and there is no noisy hold-out, as many as confident
-            learning counts in the out-of-sample probabilities; none, if these do not depend on the labels. A
-            float: as many as have this expected precision; a warning says so if it is unknown. An int: this
-            many.
+            "balanced": about as many labels as are expected to be wrong, the most suspicious first. Where the
+            noise is estimated, the number with the highest expected F1; after a review, the number that it
+            measures. Where the noise is unknown and there is no noisy hold-out, as many as confident learning
+            counts in the out-of-sample probabilities; none, if these do not depend on the labels. A float: as
+            many as have this expected precision; a warning says so if it is unknown. An int: this many.
 
         Raises
         ------

@@ -76,9 +76,9 @@ def audit_labels(
         trusted: The rows for the policy trusted.
         test: The rows for the policy test_split.
         views: Any of flip, left, right, up, down. The policy unseen_views needs at least one.
-        flags: How many labels to flag, the most suspicious first. balanced: the number with the highest
-            expected F1; a number between 0 and 1: as many as have this expected precision; a whole number:
-            this many.
+        flags: How many labels to flag, the most suspicious first. balanced: about as many as are
+            estimated to be wrong; a number between 0 and 1: as many as have this expected precision; a whole
+            number: this many.
         seed: Seed of the random numbers.
         out: Folder for the results. It is replaced as a whole; files of other names in it are kept.
     """
