@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from layerprobe import probe
 from layerprobe.errors import InputError
 from layerprobe.layers import capture
-from layerprobe.layers.batches import read_batches
 
 X = torch.arange(20, dtype=torch.float32).reshape(5, 4)
 Y = torch.tensor([2, 0, 1, 0, 2])
@@ -242,28 +241,3 @@ def test_an_error_of_the_users_data_names_its_line(data, said):
         with pytest.raises(InputError, match=said) as raised:
             use()
         assert raised.value.__cause__ is not None
-
-
-class Augmented(Dataset):
-    def __len__(self):
-        return 6
-
-    def __getitem__(self, i):
-        return torch.rand(4), int(i % 2)
-
-
-def test_random_transforms_of_a_loader_go_on_and_leave_the_generator_as_it_was():
-    loader = DataLoader(Augmented(), batch_size=2, shuffle=True)
-    torch.manual_seed(3)
-    expected = [(x.clone(), y.tolist()) for x, y in loader]
-    torch.manual_seed(3)
-    before, found = torch.get_rng_state(), []
-    for batch in read_batches(loader, 2):
-        assert torch.equal(torch.get_rng_state(), before)
-        found.append((batch.inputs, list(map(int, batch.labels))))
-        torch.rand(5)  # the caller's own numbers do not change those of the loader
-        before = torch.get_rng_state()
-    assert torch.equal(torch.get_rng_state(), before)
-    assert all(torch.equal(x, y) for (x, _), (y, _) in zip(found, expected, strict=True))
-    assert [labels for _, labels in found] == [labels for _, labels in expected]
-    assert len({tuple(row) for x, _ in found for row in x.tolist()}) == 6

@@ -144,10 +144,10 @@ def label_finding(findings: Findings, noise: NoiseEstimate, flagged: int) -> str
     flagged : int
         Number of flagged labels.
     """
+    digits, scale = (0, 100) if noise.high >= 0.1 else (1, 1000)
+    # Rounded outwards, so that the printed range contains the interval.
+    low, high = math.floor(scale * noise.low + 1e-6) / scale, math.ceil(scale * noise.high - 1e-6) / scale
     if reason := why_noise_is_unknown(findings, noise):
-        digits, scale = (0, 100) if noise.high >= 0.1 else (1, 1000)
-        # Rounded outwards, so that the printed range contains the interval.
-        low, high = math.floor(scale * noise.low + 1e-6) / scale, math.ceil(scale * noise.high - 1e-6) / scale
         share = f"Between {low:.{digits}%} and {high:.{digits}%}"
         if noise.high < 0.0005:
             share = "Fewer than 0.05%"
@@ -155,8 +155,8 @@ def label_finding(findings: Findings, noise: NoiseEstimate, flagged: int) -> str
             share = f"At least {noise.low:.0%}"
         return f"{share} of the labels are wrong, a closer estimate is not possible: {reason}."
     return (
-        f"About {noise.rate:.0%} of the labels are wrong ({noise.low:.0%} to {noise.high:.0%}), an estimate "
-        f"that takes ambiguous rows for wrong labels; {flagged:,} "
+        f"About {noise.rate:.{digits}%} of the labels are wrong ({low:.{digits}%} to {high:.{digits}%}), an "
+        f"estimate that takes ambiguous rows for wrong labels; {flagged:,} "
         f"{'label is' if flagged == 1 else 'labels are'} flagged."
     )
 

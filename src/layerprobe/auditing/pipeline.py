@@ -270,6 +270,7 @@ class _StepTimer:
 
 @shows_progress
 @default_settings()
+@torch.random.fork_rng([])  # a DataLoader and random transforms draw from torch's generator
 def audit(
     model: nn.Module,
     data: Any,

@@ -501,7 +501,7 @@ def _batches(source: Any, batch_size: int, forward: _Forward) -> Iterator[Any]:
             "expected arrays (x, y), a Dataset, a DataLoader or an iterable of batches, got "
             f"{type(source).__name__}"
         )
-    items = _of_loader(_without_workers(source)) if isinstance(source, DataLoader) else iter(source)
+    items = iter(_without_workers(source))
     first = next(items, None)
     if first is None:
         return
@@ -510,30 +510,13 @@ def _batches(source: Any, batch_size: int, forward: _Forward) -> Iterator[Any]:
     yield from chained if joined or not _is_row(first, forward) else _joined(chained, batch_size)
 
 
-def _without_workers(loader: DataLoader) -> DataLoader:
+def _without_workers(source: Any) -> Any:
     """Return a loader of an IterableDataset that reads in this process: each worker may read all rows."""
-    if not isinstance(loader.dataset, IterableDataset):
-        return loader
+    if not isinstance(source, DataLoader) or not isinstance(source.dataset, IterableDataset):
+        return source
     return DataLoader(
-        loader.dataset, loader.batch_size, collate_fn=loader.collate_fn, drop_last=loader.drop_last
+        source.dataset, source.batch_size, collate_fn=source.collate_fn, drop_last=source.drop_last
     )
-
-
-def _of_loader(loader: DataLoader) -> Iterator[Any]:
-    """Yield batches; the loader's seed, order and random transforms leave torch's generator as it was."""
-    items, own = None, torch.get_rng_state()
-    while True:
-        outside = torch.get_rng_state()
-        torch.set_rng_state(own)
-        try:
-            items = iter(loader) if items is None else items
-            batch = next(items)
-        except StopIteration:
-            return
-        finally:
-            own = torch.get_rng_state()
-            torch.set_rng_state(outside)
-        yield batch
 
 
 def _are_rows(items: Sequence[Any], forward: _Forward) -> bool:

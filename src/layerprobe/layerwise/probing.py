@@ -134,6 +134,7 @@ class ProbeTable(pd.DataFrame):
 
 @shows_progress
 @default_settings()
+@torch.random.fork_rng([])  # a DataLoader and random transforms draw from torch's generator
 def probe(
     model: nn.Module,
     train: Any,
