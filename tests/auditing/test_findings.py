@@ -113,6 +113,10 @@ def test_the_printed_range_of_the_noise_contains_its_interval():
     assert said(wide).startswith("Between 39% and 56% of the labels are wrong")
     narrow = findings(own=0.5, noise=(0.02, 0.0, 0.0641))
     assert said(narrow).startswith("Between 0.0% and 6.5% of the labels are wrong")
+    estimated = findings(own=0.69, noise=(0.3, 0.2492, 0.3508))
+    assert said(estimated).startswith("About 30% of the labels are wrong (24% to 36%)")
+    few = findings(own=0.95, noise=(0.03, 0.0204, 0.0496))
+    assert said(few).startswith("About 3.0% of the labels are wrong (2.0% to 5.0%)")
 
 
 def test_noise_is_known_if_its_interval_is_narrow():

@@ -158,6 +158,10 @@ def test_new_runs_are_added_to_the_committed_ones(collect):
     rows, history = collect.combined(committed, other, keys)
     assert len(rows) == len(committed.rows) - len(run) + len(again.rows)
     assert len(history) == len(committed.history)
+    # Without a committed history, as at small scale, and without a plan, all other rows stay.
+    bare = replace(committed, history=committed.history.iloc[:0])
+    rows, _ = collect.combined(bare, again, keys[1:])
+    assert sorted(rows["key"]) == sorted(committed.rows["key"])
     # First results in any order end up in the order of the keys.
     backwards = replace(committed, rows=committed.rows.sort_values("key", ascending=False, kind="stable"))
     rows, _ = collect.combined(
