@@ -88,7 +88,7 @@ _ALEXNET = {"learning_rate": 5e-4, "batch_size": 25, "target": 0.99, "seeds": 1}
 # The first 20 of 200 classes, for 25 or 250 images per class instead of 2.5 or 25.
 _TINY_IMAGENET = {**_ALEXNET, "options": {"num_classes": 20}}
 _RESNET = {"learning_rate": 1e-2, "target": 0.99, "seeds": 1}
-_DIGITS = {"target": 0.99}  # not a pair of the paper: for a trial of everything within a minute
+_DIGITS = {"target": 0.99}  # not a pair of the paper: for a quick trial of everything
 # By pair: training and test images at small scale, training images at medium scale, other settings. All test
 # images are used at medium scale.
 _SETTINGS: dict[str, tuple[tuple[int, int], int | None, dict[str, Any]]] = {
