@@ -136,11 +136,13 @@ def report(left_out: dict[str, str]) -> None:
 def page(text: str, results: Results) -> str:
     """Return docs/results.md with its generated parts renewed."""
     wanted = plan(["table1"], SCALES["medium"], PAPER_PAIRS)
-    cells = TABLES["table1"].build(results.only(list(wanted.work)).rows, results.history)
+    grid = results.only(list(wanted.work))
+    cells = TABLES["table1"].build(grid.rows, grid.history)
     parts = {
         "claims": markdown(claims_table(results.rows).drop(columns="rule")),
         "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
         "relabelling": markdown(relabelling(results)),
+        "labels": markdown(labels_by_layer(grid)),
     }
     for name, table in parts.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
@@ -174,7 +176,36 @@ def relabelling(results: Results) -> pd.DataFrame:
     shown = both[["pair", "corruption", "fitted_on"]].rename(
         columns={"corruption": "p", "fitted_on": "subspaces"}
     )
-    return shown.assign(**{title: (100 * both[name]).map("{:.1f}".format) for title, name in numbers.items()})
+    return shown.assign(**{title: both[name].map(percent) for title, name in numbers.items()})
+
+
+def labels_by_layer(results: Results) -> pd.DataFrame:
+    """Return relabelling by noisy subspaces per cell, at the layers best for prediction and for labels."""
+    table = TABLES["flipped"].build(results.rows, results.history)
+    table = table[(table["probe"] == "masc") & (table["fitted_on"] == "noisy")].reset_index(drop=True)
+    wrong = table["flipped_share"]
+    table["after"] = wrong * (1 - table["flipped_true"]) + (1 - wrong) * (1 - table["unflipped"])
+    predicting = (
+        TABLES["table1"].build(results.rows, results.history).set_index(["pair", "corruption"])["layer"]
+    )
+    cells = table.groupby(["pair", "corruption"], sort=False)
+    lines = []
+    for (pair, p), layers in cells:
+        at = layers.set_index("layer")
+        line = {"pair": pair, "p": p, "wrong (%)": percent(at["flipped_share"].iloc[0])}
+        for purpose, layer in (("prediction", predicting[pair, p]), ("labels", at["after"].idxmin())):
+            line |= {
+                f"{purpose}: layer": layer,
+                f"{purpose}: corrected (%)": percent(at["flipped_true"][layer]),
+                f"{purpose}: broken (%)": percent(1 - at["unflipped"][layer]),
+                f"{purpose}: wrong after (%)": percent(at["after"][layer]),
+            }
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -11,6 +11,9 @@ import pytest
 from layerprobe.paper import PAIRS as REGISTERED
 from layerprobe.paper import register_pair
 from layerprobe.paper.claims import CLAIMS, VERDICT_RULE, VERDICTS, claims_table
+from layerprobe.paper.pairs import PAPER_PAIRS
+from layerprobe.paper.plans import SCALES, plan
+from layerprobe.paper.selection import select
 from paper.figures import synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -182,6 +185,20 @@ def test_the_page_of_results_shows_the_committed_rows(collect):
     for cell, line in table.iterrows():
         assert float(line["wrong labels corrected (%)"]) == shares[(*cell, "corrected")]
         assert float(line["right labels broken (%)"]) == shares[(*cell, "broken")]
+    grid = results.only(list(plan(["table1"], SCALES["medium"], PAPER_PAIRS).work))
+    flipped = select(grid.rows, "flipped_rows", probe="masc", fitted_on="noisy", labels="true")
+    shares = 100 * flipped.groupby(["pair", "corruption", "layer", "split"])["value"].mean()
+    table = collect.labels_by_layer(grid)
+    assert len(table) == flipped.groupby(["pair", "corruption"]).ngroups
+    for _, line in table.iterrows():
+        cell, wrong = shares[line["pair"], line["p"]], float(line["wrong (%)"]) / 100
+        after = wrong * (100 - cell[:, "flipped"]) + (1 - wrong) * (100 - cell[:, "unflipped"])
+        assert after[line["labels: layer"]] <= after.min() + 0.1
+        for purpose in ("prediction", "labels"):
+            layer = line[f"{purpose}: layer"]
+            assert abs(float(line[f"{purpose}: corrected (%)"]) - cell[layer, "flipped"]) < 0.06
+            assert abs(float(line[f"{purpose}: broken (%)"]) - (100 - cell[layer, "unflipped"])) < 0.06
+            assert abs(float(line[f"{purpose}: wrong after (%)"]) - after[layer]) < 0.2
     table = pd.read_csv(ROOT / "results" / "medium" / "claims.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(table, claims_table(results.rows), check_dtype=False)
     assert (ROOT / "results" / "medium" / "claims.md").read_text("utf-8").startswith(VERDICT_RULE)
