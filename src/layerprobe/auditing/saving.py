@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from types import EllipsisType, UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,7 @@ from layerprobe.probes import REGISTRY, Probe
 from layerprobe.utils.distributed import from_first
 from layerprobe.utils.files import read_tensors, write_tensors
 
-KIND = "layerprobe.audit.2"
+KIND = "layerprobe.audit.3"
 HEADER = "packed"  # the JSON header among the tensors that are sent
 
 
@@ -61,54 +61,27 @@ class MissingCallable:
         return f"{self.name} (a function, not stored)"
 
 
-class Verdict(NamedTuple):
-    """Recommendation in files of older versions. It is read and not used."""
-
-    verdict: str
-    why: str
-    finding: str
-
-
-# The tables: names in files on the left, so that classes and attributes can be renamed.
 CLASSES: dict[str, type] = {
-    **{probe.__name__: probe for probe in REGISTRY.values()},
-    "GivenScores": GivenScores,
-    "Subspaces": Subspaces,
-    "LinearDiscriminantAnalysis": LinearDiscriminantAnalysis,
-    "QuadraticDiscriminantAnalysis": QuadraticDiscriminantAnalysis,
-    "KNeighborsClassifier": KNeighborsClassifier,
-    "Decided": Findings,
-    "Decoder": ProbeEnsemble,
-    "Member": EnsembleMember,
-    "Candidate": Candidate,
-    "Calibration": Calibration,
-    "RankScale": RankScale,
-    "Noise": NoiseEstimate,
-    "Interval": Interval,
-    "Verdict": Verdict,
-    "Classes": Classes,
-    "Reader": NetworkReader,
-    "Absent": MissingCallable,
-    "Decisions": Decisions,
-    "Conflicts": Conflicts,
-}
-NAMES = {kind: name for name, kind in CLASSES.items()}
-DROPPED = ""
-ATTRIBUTES: dict[type, dict[str, str]] = {
-    Findings: {"decoder": "ensemble"},
-    Candidate: {"strength": "hyperparameter"},
-    NetworkReader: {"renamed": DROPPED},
+    kind.__name__: kind
+    for kind in (
+        *(*REGISTRY.values(), GivenScores, Subspaces),
+        *(LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis, KNeighborsClassifier),
+        *(Findings, ProbeEnsemble, EnsembleMember, Candidate, Calibration, RankScale, NoiseEstimate),
+        *(Interval, Classes, NetworkReader, MissingCallable, Decisions, Conflicts),
+    )
 }
 # The fields of an audit in a file, with their types.
-AUDIT: dict[str, tuple[str, Any]] = {
-    "decided": ("findings", Findings),
-    "given": ("y", Tensor),
-    "index": ("index", np.ndarray),
-    "named": ("class_set", Classes),
-    "policy": ("policy", str),
-    "settings": ("settings", dict[str, Any]),
-    "cost": ("cost", dict[str, float]),
-    "reader": ("reader", NetworkReader | None),
+AUDIT: dict[str, Any] = {
+    "findings": Findings,
+    "y": Tensor,
+    "index": np.ndarray,
+    "class_set": Classes,
+    "policy": str,
+    "settings": dict[str, Any],
+    "cost": dict[str, float],
+    "reader": NetworkReader | None,
+    "flag_rule": str | float,
+    "conflict_set": Conflicts | None,
 }
 READER = {  # types in a file, without a network and functions
     "model": type(None),
@@ -155,18 +128,16 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
             "probes of layerprobe only to save it"
         )
     tensors: dict[str, Tensor] = {}
-    state = _state_of(audit.original or audit)
-    state["decisions"] = None if audit.review is None else audit.review.decisions
-    state["conflicts"] = (audit.original or audit).all_conflicts
+    base = audit.original or audit
+    decisions = None if audit.review is None else audit.review.decisions
+    state = {**_state_of(base), "conflict_set": base.all_conflicts, "decisions": decisions}
     packed = pack(state, tensors)
     write_tensors(path, tensors, KIND, {"audit": packed, "sha256": _checksum(packed, tensors)})
 
 
 def _state_of(audit: Any) -> dict[str, Any]:
-    """Return the fields of an audit by their names in files, without functions of the user."""
-    state = {name: getattr(audit, attribute) for name, (attribute, _) in AUDIT.items()}
-    state["flags"] = audit.flag_rule
-    state["order"] = np.arange(len(audit.y))  # of the rows in `scores`; older files have another one
+    """Return the fields of an audit in a file, without functions of the user."""
+    state = {name: getattr(audit, name) for name in AUDIT}
     state["settings"] = {name: _without_function(value) for name, value in audit.settings.items()}
     if (reader := audit.reader) is not None:
         views = {
@@ -183,18 +154,7 @@ def _state_of(audit: Any) -> dict[str, Any]:
 
 def _arguments_from(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of `Audit` from what `_state_of` returned."""
-    arguments = {}
-    for name, (attribute, hint) in AUDIT.items():
-        arguments[attribute] = _of_type(state[name], hint, name)
-    findings, order = arguments["findings"], torch.from_numpy(state["order"])
-    scores = torch.empty_like(findings.scores)
-    scores[order] = findings.scores
-    return {
-        **arguments,
-        "findings": replace(findings, scores=scores),
-        "flag_rule": state.get("flags", "balanced"),
-        "conflict_set": _of_type(state.get("conflicts"), Conflicts | None, "conflicts"),
-    }
+    return {name: _of_type(state[name], hint, name) for name, hint in AUDIT.items()}
 
 
 def read_audit(
@@ -217,7 +177,7 @@ def read_audit(
         if header["sha256"] != _checksum(header["audit"], tensors):
             raise DataError(f"{path}: damaged, its content is not what was written; save the audit again.")
         state = unpack(header["audit"], tensors)
-        decisions = _of_type(state.get("decisions"), Decisions | None, "decisions")
+        decisions = _of_type(state["decisions"], Decisions | None, "decisions")
         arguments = {**_arguments_from(state), "decisions": decisions}
         _check_arguments(arguments)
     except REFUSED as error:
@@ -279,7 +239,7 @@ def _check_arguments(arguments: Mapping[str, Any]) -> None:
     require(isinstance(classes.names, np.ndarray) and classes.names.ndim == 1, "names", classes.names)
     n, K = len(y), len(classes)
     require(classes.numbers.dtype.kind == "i" and classes.numbers.shape == (K,), "numbers", classes.numbers)
-    require(y.ndim == 1 and y.dtype == torch.int64 and n > 0 and 0 <= y.min() <= y.max() < K, "given", y)
+    require(y.ndim == 1 and y.dtype == torch.int64 and n > 0 and 0 <= y.min() <= y.max() < K, "y", y)
     require(arguments["index"].shape == (n,), "index", arguments["index"])
     require(arguments["policy"] in POLICIES, "policy", arguments["policy"])
     check_flag_rule(arguments["flag_rule"])
@@ -392,8 +352,8 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"dtype": str(value).removeprefix("torch.")}
     if isinstance(value, pd.DataFrame):
         return {"frame": pack({name: value[name].to_numpy() for name in value.columns}, tensors)}
-    if type(value) in NAMES:
-        return {"object": NAMES[type(value)], "state": pack(_attributes(value), tensors)}
+    if CLASSES.get(type(value).__name__) is type(value):
+        return {"object": type(value).__name__, "state": pack(_attributes(value), tensors)}
     if type(value) in (list, tuple):
         return {type(value).__name__: [pack(item, tensors) for item in value]}
     if isinstance(value, Mapping):
@@ -483,15 +443,11 @@ def _attributes(value: Any) -> dict[str, Any]:
         return {"names": value.names, "numbers": value.numbers}
     if isinstance(value, tuple):
         return value._asdict()  # type: ignore[attr-defined]
-    stored = {attribute: name for name, attribute in ATTRIBUTES.get(type(value), {}).items()}
     names = [field.name for field in fields(value)] if is_dataclass(value) else list(vars(value))
-    return {stored.get(name, name): getattr(value, name) for name in names}
+    return {name: getattr(value, name) for name in names}
 
 
-def _unpack_object(kind: type, state: Mapping[str, Any]) -> Any:
-    renamed = ATTRIBUTES.get(kind, {})
-    attributes = {renamed.get(name, name): value for name, value in state.items()}
-    attributes.pop(DROPPED, None)
+def _unpack_object(kind: type, attributes: Mapping[str, Any]) -> Any:
     if not issubclass(kind, BaseEstimator):
         value = kind(**attributes)
         for name, hint in (READER if kind is NetworkReader else get_type_hints(kind)).items():

@@ -556,12 +556,10 @@ class History:
             history._rows.restore(tensors)
             curves = tensors["curves"].double().reshape(-1, len(CURVES)).tolist()
             history._curves = [tuple(values) for values in curves]
-            history._correct = [None] * len(curves)
-            if "correct" in tensors:  # files of earlier versions have none
-                rows, y = tensors["correct"], tensors["holdout_y"]
-                if rows.shape != (len(curves), len(y)) or (rows.dtype, y.dtype) != (torch.int8, torch.int64):
-                    raise ValueError(f"correct {rows.dtype} {tuple(rows.shape)}")
-                history._correct, history._holdout_y = list(rows), y
+            rows, y = tensors["correct"], tensors["holdout_y"]
+            if rows.shape != (len(curves), len(y)) or (rows.dtype, y.dtype) != (torch.int8, torch.int64):
+                raise ValueError(f"correct {rows.dtype} {tuple(rows.shape)}")
+            history._correct, history._holdout_y = list(rows), y
             history.holdout_rows = int(header["holdout_rows"])
             history._reading = history._reading or str(header["reading"])
         except (KeyError, RuntimeError, ValueError) as error:

@@ -7,7 +7,7 @@
 | checkpoint.safetensors | during training: weights, optimiser and history after the last epoch |
 | checkpoints/epoch-0005.safetensors | optional: weights of chosen epochs; 0 is the initial network |
 | model.safetensors | weights after the last epoch |
-| done | the checksum of the model as JSON, written last; empty in runs of earlier versions |
+| done | the checksum of the model as JSON, written last |
 | lease | during training: the process that trains the run, see `layerprobe.runs.leases` |
 
 Files are replaced as a whole and are on the disk before `done` is: none is half-written. Nevertheless every
@@ -135,11 +135,11 @@ def _checksum(path: Path) -> str:
     return hashlib.sha256(read_file(path, most=2**40)).hexdigest()
 
 
-def _recorded_checksum(folder: Path) -> str | None:
-    """Return the SHA-256 of the model that `done` records; None for a run of an earlier version."""
+def _recorded_checksum(folder: Path) -> str:
+    """Return the SHA-256 of the model that `done` records."""
     marker = read_file(folder / DONE, most=1000)
     try:
-        return str(json.loads(marker)["sha256"]) if marker else None
+        return str(json.loads(marker)["sha256"])
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"{folder / DONE} is no record of ours: {error!r}") from error
 
@@ -180,8 +180,7 @@ def load_model(folder: Location, epoch: int | None = None, device: torch.device 
             what = "its last epoch"
             how = "They are gone: remove the folder and train anew" if is_marked(run.folder) else "Finish it"
         raise DataError(f"{run.folder}: this run has no weights of {what} ({path.name}). {how}.")
-    recorded = _recorded_checksum(run.folder) if epoch is None and run.done else None
-    if recorded and recorded != _checksum(path):
+    if epoch is None and run.done and _recorded_checksum(run.folder) != _checksum(path):
         raise DataError(f"{path} is damaged: it is not the file that training wrote. {ANEW}")
     model = build_network(run.spec)
     with _reported(run.folder):

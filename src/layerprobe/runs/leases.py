@@ -36,7 +36,6 @@ from layerprobe.utils.files import Location, is_alive
 
 FILE = "lease"
 SESSIONS = ".sessions"
-OLD_SESSIONS = ".sweeps"  # of earlier versions
 DURATION = 120.0  # seconds; longer than several heartbeats and the cache of a network file system
 HEARTBEAT = 15.0  # seconds
 GRACE = 2.0  # seconds in which a process writes the lease that it has made
@@ -101,16 +100,14 @@ class Session:
 
 def _remove_dead(sessions: Path) -> None:
     """Remove the sessions of commands that were killed, and the folder of sessions if none is left."""
-    for folder, quiet in ((sessions, GRACE), (sessions.with_name(OLD_SESSIONS), DURATION)):
-        for other in folder.glob("*"):
-            with contextlib.suppress(OSError):
-                # Its process may not have written the lease yet; earlier versions had other files.
-                last = max(path.lstat().st_mtime for path in (other, *other.rglob("*")))
-                young = not _lease_file(other).owner and 0 <= _storage_time(other.parent) - last < quiet
-                if not is_leased(other) and not young:
-                    shutil.rmtree(other, ignore_errors=True)
-        with contextlib.suppress(OSError):  # there are other sessions
-            folder.rmdir()
+    for other in sessions.glob("*"):
+        with contextlib.suppress(OSError):
+            age = _storage_time(sessions) - other.lstat().st_mtime
+            begins = not _lease_file(other).owner and 0 <= age < GRACE  # its lease is not written yet
+            if not begins and not is_leased(other):
+                shutil.rmtree(other, ignore_errors=True)
+    with contextlib.suppress(OSError):  # there are other sessions
+        sessions.rmdir()
 
 
 @contextmanager

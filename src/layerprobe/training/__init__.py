@@ -3,7 +3,6 @@
 START HERE: `loop.py`, the training loop.
 """
 
-from layerprobe.errors import renamed
 from layerprobe.training.checkpoints import (
     TrainingState,
     bytes_needed,
@@ -44,5 +43,3 @@ __all__ = [
     "train",
     "train_stacked",
 ]
-
-__getattr__ = renamed(__name__, {"Measured": RetrainingEpoch, "Retrained": RetrainingResult})

@@ -15,7 +15,6 @@ import secrets
 import shutil
 import stat
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -36,7 +35,6 @@ Location = str | os.PathLike[str]
 KEY = "layerprobe"
 REFUSALS = FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet evaluates
-FORGOTTEN = 3600.0  # seconds after which a temporary file of an earlier version is removed
 
 
 def write_tensors(
@@ -209,14 +207,12 @@ def _remove_parts(path: Path) -> None:
     """Remove the temporary files and folders beside `path` of processes of this machine that have ended."""
     for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
         made = re.fullmatch(r"([0-9a-f]{8})-([0-9]{1,9})-[0-9a-f]{16}\.part", part.name[len(path.name) + 2 :])
+        if not made or made[1] != _machine() or is_alive(int(made[2])):
+            continue
         with contextlib.suppress(OSError):
-            if made:
-                left = made[1] == _machine() and not is_alive(int(made[2]))
-            else:  # of an earlier version
-                left = time.time() - part.lstat().st_mtime > FORGOTTEN
-            if left and part.is_dir() and not part.is_symlink():
+            if part.is_dir() and not part.is_symlink():
                 shutil.rmtree(part, ignore_errors=True)
-            elif left:
+            else:
                 part.unlink()
 
 
