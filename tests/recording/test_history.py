@@ -439,19 +439,6 @@ def quiet_accuracy(model):
     return history.epoch(model).holdout_accuracy
 
 
-def test_history_of_an_earlier_version_is_read_without_rows_of_the_holdout(tmp_path):
-    path = tmp_path / "history.safetensors"
-    history = planted(False)
-    list(memorising(history))
-    history.save(path)
-    tensors = load_file(path)
-    del tensors["correct"], tensors["holdout_y"]
-    write(path, tensors)
-    loaded = History.load(path)
-    assert loaded.onset is None
-    assert loaded.holdout_accuracy.tolist() == history.holdout_accuracy.tolist()
-
-
 def test_history_without_epochs_is_saved(tmp_path):
     quiet(full=True).save(tmp_path / "empty.safetensors")
     assert History.load(tmp_path / "empty.safetensors").num_epochs == 0

@@ -89,7 +89,7 @@ class Calibration:
     betas: Tensor  # (draws,), float64: of each bootstrap sample
     matrices: Tensor  # (draws, K, K), float64
     rates: Tensor  # (draws,), float64: share of wrong labels in each bootstrap sample
-    scale: RankScale | None = None  # from scores to z; None in files of older versions: the scores themselves
+    scale: RankScale | None = None  # from scores to z; None: the scores themselves
 
     def probabilities(self, scores: Tensor) -> Tensor:
         """Return P(true = k | x) for scores (n, K), without using the given labels."""
