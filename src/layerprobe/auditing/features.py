@@ -40,7 +40,7 @@ from layerprobe.layerwise.outputs import (
     head_predictions,
 )
 from layerprobe.recording.history import History
-from layerprobe.utils.distributed import require_same, world_size
+from layerprobe.utils.distributed import require_same
 from layerprobe.utils.memory_limit import require_memory
 
 HEAD_ROWS = 2048  # training rows that decide which part of the network's output is its head
@@ -490,11 +490,10 @@ class NetworkInputs:
             "the layers' outputs",
             "choose fewer layers by layers=, pool them by pool=, or audit fewer rows at a time",
         )
-        if world_size() > 1:
-            parts = [self.rows, *(part for part, _ in self.others.values())]
-            hashes = [torch.from_numpy(part.fingerprints().view(np.int64)) for part in parts]
-            require_same("network", *self.model.parameters(), *self.model.buffers())
-            require_same("rows and labels", *hashes, self.y)
+        parts = [self.rows, *(part for part, _ in self.others.values())]
+        hashes = [torch.from_numpy(part.fingerprints().view(np.int64)) for part in parts]
+        require_same("network", *self.model.parameters(), *self.model.buffers())
+        require_same("rows and labels", *hashes, self.y)
 
     def extract(self) -> AuditFeatures:
         """Run the network and its untrained copy over all rows.

@@ -260,13 +260,6 @@ class LayerSums:
         self.centred: Tensor | None = None  # (d, d), the scatter about the mean of all rows, when finished
         self.shift: Tensor | None = None  # mean of the first batch: squares of rows far from 0 lose digits
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all sums."""
-        scatter = self.scatter.parts if self.scatter else []
-        own = sum(tensor.nbytes for tensor in [self.counts, self.sums, *scatter])
-        return own + sum(part.nbytes for part in self.moments)
-
     def update(self, X: Tensor, y: Tensor) -> None:
         """Add a batch.
 
