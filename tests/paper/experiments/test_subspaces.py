@@ -3,7 +3,7 @@ import pytest
 
 import reference
 from layerprobe.paper.experiments import flipped_rows, latent_memorisation, noisy_subspaces, true_subspaces
-from layerprobe.paper.experiments.subspaces import DEGREES, SETTINGS
+from layerprobe.paper.experiments.subspaces import SETTINGS
 from layerprobe.probes import MASC
 
 ACCURACIES = [("train", "noisy"), ("train", "true"), ("test", "true")]
@@ -66,7 +66,7 @@ def test_every_probed_layer_is_there_in_order(memorised):
 
 def test_latent_memorisation_uses_labels_that_were_corrupted_after_training(generalised, memorised):
     rows = latent_memorisation(generalised)
-    assert rows["degree"].unique().tolist() == list(DEGREES)
+    assert rows["degree"].unique().tolist() == [0.2, 0.4, 0.6, 0.8, 1.0]
     labels = generalised.labels_at(0.6)
     # the draw of the network that was trained at this degree: the same noise seed
     assert np.array_equal(labels, memorised.noisy)

@@ -10,7 +10,6 @@ from layerprobe.errors import DataError, InputError
 from layerprobe.layerwise.engine import count_correct
 from layerprobe.paper.experiments.subspaces import (
     MASC_PROBES,
-    PAPER_SETTING,
     SETTING_PROBES,
     accuracy_records,
     fit_probes,
@@ -18,6 +17,7 @@ from layerprobe.paper.experiments.subspaces import (
 )
 from layerprobe.paper.rows import Records, each, measured_as
 from layerprobe.paper.run_outputs import FinishedRun
+from layerprobe.paper.selection import PAPER
 from layerprobe.probes import AdamLogisticRegression, VeLPIC
 from layerprobe.runs.folders import kept_epochs
 
@@ -91,7 +91,7 @@ def _at_epoch(finished: FinishedRun, epoch: int | None) -> Records:
     outputs = finished.outputs_of(finished.model(epoch))
     yield from network_records(finished, outputs)
     common = {"fitted_on": "noisy", "split": "test", "labels": "true", "metric": "accuracy"}
-    masc = {"masc": PAPER_SETTING, ONE_COMPONENT: ONE_COMPONENT}  # settings of MASC by the name of the probe
+    masc = {"masc": PAPER["setting"], ONE_COMPONENT: ONE_COMPONENT}  # settings by the name of the probe
     for layer, data in outputs.items():
         fitted = fit_probes(finished, layer, data, PROBES, ["noisy"])
         shares = count_correct(fitted, data.test, torch.tensor(finished.test_labels)[None]).shares[:, 0]

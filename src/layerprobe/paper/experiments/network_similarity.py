@@ -10,9 +10,10 @@ from torch import Tensor
 
 from layerprobe.errors import InputError
 from layerprobe.layerwise.engine import FittedProbe
-from layerprobe.paper.experiments.subspaces import MASC_PROBES, PAPER, fit_probes
+from layerprobe.paper.experiments.subspaces import MASC_PROBES, fit_probes
 from layerprobe.paper.rows import Records, each, measured_as
 from layerprobe.paper.run_outputs import FinishedRun
+from layerprobe.paper.selection import PAPER
 
 
 @measured_as("similarity", split="test")

@@ -19,18 +19,16 @@ from layerprobe.layerwise.classes import LabelSets
 from layerprobe.layerwise.engine import FittedProbe, fit_layer, predictions
 from layerprobe.paper.rows import Records, each, measured_as, tidy
 from layerprobe.paper.run_outputs import FinishedRun, LayerData, RunOutputs
+from layerprobe.paper.selection import EVERY_DEGREE, PAPER
 from layerprobe.probes import MASC
 
 # Variance thresholds by their names in rows; the last setting is one component.
 SETTINGS: dict[str, float | None] = {str(share): share for share in (0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999)}
 SETTINGS["1pc"] = None
-PAPER_SETTING = "0.99"  # of the paper's main results
-PAPER = {"probe": "masc", "setting": PAPER_SETTING}
 SETTING_PROBES = {
     name: MASC(components=1) if share is None else MASC(variance=share) for name, share in SETTINGS.items()
 }
-MASC_PROBES = {"masc": SETTING_PROBES[PAPER_SETTING]}
-DEGREES = (0.2, 0.4, 0.6, 0.8, 1.0)  # corruption degrees of latent memorisation
+MASC_PROBES = {"masc": SETTING_PROBES[PAPER["setting"]]}
 
 
 def noisy_subspaces(finished: FinishedRun) -> pd.DataFrame:
@@ -49,14 +47,14 @@ def true_subspaces(finished: FinishedRun) -> pd.DataFrame:
     return _measure_layers(finished, "true")
 
 
-@measured_as("latent_memorisation", setting=PAPER_SETTING)
+@measured_as("latent_memorisation", setting=PAPER["setting"])
 def latent_memorisation(finished: FinishedRun) -> Records:
     """Measure MASC on a generalised network with subspaces of labels that are corrupted after training.
 
     The run has p = 0. The labels of each degree are those that a network trained at this degree with the same
     noise seed learns. The column degree of the rows is the degree of these labels.
     """
-    corrupted = {degree: replace(finished, noisy=finished.labels_at(degree)) for degree in DEGREES}
+    corrupted = {degree: replace(finished, noisy=finished.labels_at(degree)) for degree in EVERY_DEGREE[1:]}
     for layer, data in finished.outputs.items():
         for degree, run in corrupted.items():
             fitted = fit_probes(run, layer, data, MASC_PROBES, ["noisy"])
