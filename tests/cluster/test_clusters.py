@@ -6,6 +6,7 @@ import time
 import pytest
 
 from layerprobe.cli import main
+from layerprobe.cli.jobs import Workers
 from layerprobe.errors import InputError
 from layerprobe.paper import read_run, run_folder
 from layerprobe.paper.analysis import analyse_grid
@@ -66,12 +67,12 @@ def test_missing_extra_is_named(backend, package, spec_of, tmp_path, monkeypatch
 
 
 def test_contradicting_flags_are_refused(tmp_path, capsys):
-    assert Cluster.of("loky", None) is None
-    assert Cluster.of("ray", "auto") == Cluster("ray", "auto")
+    assert Workers(3).resolve() == 3
+    assert Workers(backend="ray", address="auto").resolve() == Cluster("ray", "auto")
     with pytest.raises(InputError, match="--backend dask needs --address"):
-        Cluster.of("dask", None)
+        Workers(backend="dask").resolve()
     with pytest.raises(InputError, match="add --backend"):
-        Cluster.of("loky", "tcp://somewhere:8786")
+        Workers(address="tcp://somewhere:8786").resolve()
     command = ["paper", "train", "--pair", "mlp-digits", "--root", str(tmp_path), "--jobs", "2"]
     assert main([*command, "--backend", "dask", "--address", "127.0.0.1:9"]) == 2
     assert "leave out --jobs" in capsys.readouterr().err

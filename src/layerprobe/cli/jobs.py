@@ -48,15 +48,24 @@ class Workers:
         """Return the number of processes or the cluster; raise an InputError for options that do not fit."""
         from layerprobe.runs.scheduler import Cluster, jobs_on
 
-        cluster = Cluster.of(self.backend, self.address)
-        if self.data is not None and not cluster and not self.data.is_dir():
-            raise InputError(f"--data must be the folder of the data sets, got {self.data}")
-        if cluster and self.jobs is not None:
+        if self.backend == "loky":
+            if self.address is not None:
+                raise InputError(
+                    f"--address {self.address} is for a cluster; add --backend dask or --backend ray"
+                )
+            if self.data is not None and not self.data.is_dir():
+                raise InputError(f"--data must be the folder of the data sets, got {self.data}")
+            return jobs_on(self.device, self.jobs)
+        if not self.address:
+            example = {"dask": "tcp://HOST:8786, its scheduler", "ray": "auto, or ray://HOST:10001"}
+            raise InputError(f"--backend {self.backend} needs --address, as {example[self.backend]}")
+        cluster = Cluster(self.backend, self.address)
+        if self.jobs is not None:
             raise InputError(
                 f"--jobs counts processes of this machine, but {cluster} trains as many runs at a time as it "
                 "has workers; leave out --jobs"
             )
-        return jobs_on(self.device, cluster or self.jobs)
+        return cluster
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import torch
@@ -43,25 +43,6 @@ class Cluster:
     # of dask's scheduler, as tcp://host:8786; for Ray "auto" on one of its machines, host:6379, or
     # ray://host:10001 from elsewhere
     address: str
-
-    @classmethod
-    def of(cls, backend: str, address: str | None) -> Self | None:
-        """Return the cluster of --backend and --address; None for the backend "loky", this machine.
-
-        Parameters
-        ----------
-        backend : {"loky", "dask", "ray"}
-        address : str, optional
-            Raises InputError if it is given for "loky", or is missing for another backend.
-        """
-        if backend == "loky":
-            if address is not None:
-                raise InputError(f"--address {address} is for a cluster; add --backend dask or --backend ray")
-            return None
-        if not address:
-            example = {"dask": "tcp://HOST:8786, its scheduler", "ray": "auto, or ray://HOST:10001"}
-            raise InputError(f"--backend {backend} needs --address, as {example[backend]}")
-        return cls(backend, address)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         """Return the cluster's name in messages."""

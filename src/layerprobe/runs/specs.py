@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
+from layerprobe.core.checks import check_count
 from layerprobe.data import noise as noises
 from layerprobe.data.human import check_annotation
 from layerprobe.editing import Bias, check_bias, linear_probe
@@ -38,8 +39,7 @@ class Edit:
     bias: Bias = "probe"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.epoch, Integral) or self.epoch < 1:
-            raise InputError(f"an edit's epoch must be a whole number of at least 1, got {self.epoch!r}")
+        check_count("an edit's epoch", self.epoch)
         object.__setattr__(self, "epoch", int(self.epoch))
         linear_probe(self.probe)
         check_bias(self.bias)
