@@ -38,7 +38,7 @@ def test_products_have_full_precision_under_any_setting():
     torch.set_float32_matmul_precision("medium")
     before = settings()
     try:
-        with full_precision():
+        with full_precision:
             assert set(settings()) <= {"ieee", "highest"}
         assert settings() == before
         assert set(*parallel(lambda _: settings(), [0])) <= {"ieee", "highest"}

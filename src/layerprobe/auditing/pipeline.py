@@ -346,8 +346,7 @@ def audit(
     seed : int
         Of the untrained copy and of the bootstrap.
     progress : bool or callable
-        Show the step and an estimate of its time in one line on a terminal or in a notebook; True is silent
-        where stderr is a file. A callable gets one text per step, and every few seconds in a long one.
+        As for :func:`layerprobe.probe`.
 
     Returns
     -------
@@ -533,8 +532,7 @@ def audit_predictions(
         all lie between 0 and 1 and every row sums to 1; others are refused. Logarithms of probabilities are
         logits.
     data : optional
-        The rows themselves, to show them in the report and in the review, in any form that :func:`audit`
-        reads; texts and tables need no `inputs`.
+        As for :func:`audit_features`.
     index : sequence of n names, optional
         Names of the rows.
     class_names : sequence of K labels, optional

@@ -65,7 +65,7 @@ class SecondMoment:
         """
         return min(rows, BLOCK) * dim * (itemsize + 8) + 8 * _stripes(dim)[0][1] * dim
 
-    @full_precision()
+    @full_precision
     def add(self, X: Tensor) -> "SecondMoment":
         """Add rows, (n, d); in float64 where float32 cannot hold squares."""
         if len(X) and X.dtype == torch.float32:

@@ -337,7 +337,7 @@ class Subspaces:
             )
         return fitted
 
-    @full_precision()
+    @full_precision
     @default_settings()
     def angles(self, X: Tensor) -> Tensor:
         """Return the angles to the subspace of each class in radians (Algorithm 3).

@@ -28,6 +28,7 @@ from layerprobe.layers.tracing import device_and_dtype
 from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
 from layerprobe.probes import named_probes
 from layerprobe.probes.base import label_array
+from layerprobe.recording.callbacks import lightning_callback, trainer_callback
 from layerprobe.recording.memorisation import Onset, memorisation_onset
 from layerprobe.recording.rows import QUANTITIES, RowMeans
 from layerprobe.utils.distributed import rank, sum_over_processes
@@ -504,24 +505,11 @@ class History:
 
     # Callbacks and files --------------------------------------------------------------------------------
 
-    def trainer_callback(self) -> Any:
-        """Return a callback for the ``Trainer`` of transformers; see `callbacks.trainer_callback`."""
-        from layerprobe.recording.callbacks import trainer_callback
-
-        return trainer_callback(self)
-
-    def lightning_callback(self) -> Any:
-        """Return a callback for the ``Trainer`` of Lightning; see `callbacks.lightning_callback`."""
-        from layerprobe.recording.callbacks import lightning_callback
-
-        return lightning_callback(self)
+    trainer_callback = trainer_callback
+    lightning_callback = lightning_callback
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the complete epochs to one safetensors file.
-
-        Parameters
-        ----------
-        path : path
 
         Raises
         ------

@@ -47,24 +47,19 @@ class Setting(ContextDecorator):
                 self._write(self.before)
 
 
-def full_precision() -> Setting:
-    """Multiply float32 numbers in full precision inside the block, without TF32 and bfloat16.
-
-    Serves as a context manager and as a decorator; the earlier settings are restored.
-    """
-    return _PRECISION
-
-
 def _write_precision(values: list) -> None:
     for product, precision in zip(_PRODUCTS, values, strict=True):
         product.fp32_precision = precision
 
 
+# Block or decorator, in which float32 numbers are multiplied in full precision, without TF32 and bfloat16.
 _PRODUCTS: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
 if all(hasattr(product, "fp32_precision") for product in _PRODUCTS):
-    _PRECISION = Setting(lambda: [product.fp32_precision for product in _PRODUCTS], _write_precision, "ieee")
+    full_precision = Setting(
+        lambda: [product.fp32_precision for product in _PRODUCTS], _write_precision, "ieee"
+    )
 else:  # torch < 2.9
-    _PRECISION = Setting(
+    full_precision = Setting(
         lambda: [torch.get_float32_matmul_precision()],
         lambda values: torch.set_float32_matmul_precision(values[0]),
         "highest",
@@ -92,7 +87,7 @@ def default_settings(*, gradients: bool = False) -> Iterator[None]:
     with (
         torch.inference_mode(False),
         torch.set_grad_enabled(gradients),
-        full_precision(),
+        full_precision,
         _DTYPE,
         np.errstate(divide="warn", over="warn", under="ignore", invalid="warn"),
         ExitStack() as stack,
@@ -191,7 +186,7 @@ def parallel(
     operations : float
         Floating point operations of the whole work; small work is done item after item.
     """
-    with one_thread() as threads, full_precision():
+    with one_thread() as threads, full_precision:
         workers = min(threads, len(items))
         if workers <= 1 or operations < SMALL or torch.device(device).type != "cpu":
             return [function(item) for item in items]
