@@ -50,13 +50,7 @@ class Commands(SubcommandApp):
         return inner
 
     def add(self, name: str, func: Callable[..., None]) -> None:
-        """Add a command, a function of `readable_options`; its signature and docstring are the help.
-
-        Parameters
-        ----------
-        name : str
-        func : callable
-        """
+        """Add a command, a function of `readable_options`; its signature and docstring are the help."""
         self.entries[name] = func
 
         @functools.wraps(func)

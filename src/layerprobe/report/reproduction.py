@@ -55,12 +55,7 @@ class Results:
 
     @classmethod
     def of_runs(cls, specs: Sequence[RunSpec], root: Location) -> "Results":
-        """Read the rows and histories of runs, as far as they exist.
-
-        Parameters
-        ----------
-        specs, root
-        """
+        """Read the rows and histories of runs, as far as they exist."""
         damaged: list[Outcome] = []
         return cls(gather(specs, root, damaged), histories(specs, root), damaged)
 
@@ -143,12 +138,7 @@ def write_tables(
 
 
 def write_figures(results: Results, names: Sequence[str] | None, out: Location) -> Written:
-    """Draw figures as PNG, SVG and PDF, as `write_tables` writes tables.
-
-    Parameters
-    ----------
-    results, names, out
-    """
+    """Draw figures as PNG, SVG and PDF, as `write_tables` writes tables."""
 
     def write(name: str) -> Any:
         beside = published.table1() if FIGURES[name].published else None
@@ -261,10 +251,6 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
 
 def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> None:
     """Read the data of all runs once, before the first of them is started.
-
-    Parameters
-    ----------
-    specs, data_root
 
     Raises
     ------
