@@ -177,5 +177,5 @@ def _cost(audit: Any) -> pd.DataFrame:
     )
 
 
-def _interval(low: float, high: float) -> str:
-    return DASH if pd.isna(low) else f"{100 * low:.1f} to {100 * high:.1f}"
+def _interval(low: float, high: float, form: str = "{:.1f}") -> str:
+    return DASH if pd.isna(low) else f"{form} to {form}".format(100 * low, 100 * high)
