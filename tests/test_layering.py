@@ -1,6 +1,7 @@
 """The architecture as tests: imports point one way, heavy packages load late, no file we read runs code."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -219,3 +220,21 @@ def test_every_module_imports_without_the_late_packages():
 
 def test_late_packages_cannot_be_imported_in_this_check():
     assert "rich" in run_without_late("import rich").stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "old", "new"),
+    [
+        ("layers", "Captured", "CaptureResult"),
+        ("training", "Measured", "RetrainingEpoch"),
+        ("training", "Retrained", "RetrainingResult"),
+        ("auditing", "Relabelled", "RepairedLabels"),
+        ("paper.run_outputs", "Subject", "FinishedRun"),
+    ],
+)
+def test_old_public_names_warn_and_work(module, old, new):
+    module = importlib.import_module(f"layerprobe.{module}")
+    with pytest.deprecated_call(match=f"{old} is deprecated: use {new}"):
+        assert getattr(module, old) is getattr(module, new)
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        _ = module.Nothing

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+from warnings import warn
 
 if TYPE_CHECKING:
     from layerprobe.auditing import Audit, audit, audit_features, audit_predictions
@@ -45,10 +46,14 @@ _NAMES = {
 }
 _HOMES = {name: part for part, names in _NAMES.items() for name in names}
 _PARTS = {*_NAMES, "baselines", "data", "distributed", "figures", "networks", "paper", "runs", "training"}
+_RENAMED = {"probing": "layerwise", "planning": "layerwise"}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name at its first use, so that ``layerprobe --help`` does not import torch."""
+    if name in _RENAMED:
+        warn(f"layerprobe.{name} is now layerprobe.{_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name in _PARTS:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:

@@ -5,8 +5,9 @@ import difflib
 import functools
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 _INNER = (str(Path(__file__).parent), contextlib.__file__, functools.__file__)
 
@@ -92,3 +93,23 @@ def warn(message: str, category: type[Warning] = LayerprobeWarning) -> None:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_INNER):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
+
+
+def renamed(module: str, names: Mapping[str, Any]) -> Callable[[str], Any]:
+    """Return the ``__getattr__`` of a module whose objects keep their old names, with a warning.
+
+    Parameters
+    ----------
+    module : str
+        The ``__name__`` of the module.
+    names : mapping of str to object
+        Objects by their old names.
+    """
+
+    def getattribute(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warn(f"{module}.{name} is deprecated: use {names[name].__name__}.", DeprecationWarning)
+        return names[name]
+
+    return getattribute

@@ -438,3 +438,8 @@ def test_floating_point_labels_are_refused(memorised, digits):
     x, y = (digits.x, digits.given)
     with pytest.raises(InputError, match="integers or names"):
         audit(memorised, x, y + 0.5, policy="noisy_holdout", holdout=digits.holdout)
+
+
+def test_old_name_of_the_findings_warns(audited):
+    with pytest.warns(DeprecationWarning, match="use Audit.findings"):
+        assert audited.decided is audited.findings

@@ -228,9 +228,11 @@ def test_other_rules_flag_other_numbers_of_labels(found):
         run(flags="most")
 
 
-def test_verdict_is_deprecated(found):
+def test_verdict_and_force_are_deprecated(found):
     with pytest.warns(DeprecationWarning, match=r"use Audit\.advice"):
         assert found.verdict in ("repair", "keep")
+    with pytest.warns(DeprecationWarning, match="no force="):
+        assert found.relabel("all", force=True).changed.any()
 
 
 def test_head_as_good_as_the_decoder_keeps_the_labels():

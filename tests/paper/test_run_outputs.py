@@ -4,7 +4,7 @@ import torch
 
 from layerprobe import capture
 from layerprobe.errors import DataError
-from layerprobe.paper import RunSpec
+from layerprobe.paper import RunSpec, run_outputs
 from layerprobe.paper.run_outputs import FinishedRun, RunOutputs
 
 
@@ -60,3 +60,8 @@ def test_a_missing_run_raises(runs):
 def test_a_layer_that_is_not_probed_is_a_key_error(memorised):
     with pytest.raises(KeyError):
         memorised.outputs["head"]
+
+
+def test_the_old_name_of_a_finished_run_warns():
+    with pytest.warns(DeprecationWarning, match="use FinishedRun"):
+        assert run_outputs.Subject is FinishedRun

@@ -151,6 +151,14 @@ def test_two_grids_at_once_train_each_run_once(tmp_path):
     )
 
 
+def test_old_names_of_arguments_give_one_warning(tmp_path):
+    reports = Reports()
+    with pytest.warns(DeprecationWarning, match=r"train_grid: use report= instead of tell=") as caught:
+        train_grid([spec_of()], tmp_path, jobs=1, tell=reports, cluster=None)
+    assert len(caught) == 1
+    assert reports.ends() == {0: "done"}
+
+
 def test_invalid_arguments_are_refused(tmp_path):
     with pytest.raises(InputError, match="jobs must be at least 1, got 0"):
         train_grid([], tmp_path, jobs=0)

@@ -9,6 +9,7 @@ from layerprobe.auditing.findings import RepairedLabels
 from layerprobe.auditing.pipeline import audit, audit_features, audit_predictions, plan_audit
 from layerprobe.auditing.result import Audit
 from layerprobe.auditing.review.measuring import Review
+from layerprobe.errors import renamed
 
 __all__ = [
     "Audit",
@@ -22,3 +23,5 @@ __all__ = [
     "plan_audit",
     "read_rows",
 ]
+
+__getattr__ = renamed(__name__, {"Relabelled": RepairedLabels, "Rows": LabelledDataset})

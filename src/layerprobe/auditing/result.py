@@ -126,6 +126,12 @@ class Audit:
         return render("notebook.html.j2", audit=self, evidence=evidence)
 
     @property
+    def decided(self) -> Findings:
+        """Deprecated name of `findings`."""
+        warnings.warn("Audit.decided is deprecated: use Audit.findings.", DeprecationWarning, stacklevel=2)
+        return self.findings
+
+    @property
     def n(self) -> int:
         """Number of training rows."""
         return len(self.y)
@@ -682,7 +688,9 @@ class Audit:
         return inputs, self.classes[self.y[right].numpy()]
 
     @default_settings()
-    def relabel(self, policy: str = "confident", *, margin: float = MARGIN) -> RepairedLabels:
+    def relabel(
+        self, policy: str = "confident", *, margin: float = MARGIN, force: bool | None = None
+    ) -> RepairedLabels:
         """Return a repaired label set. Verified labels stay under every policy.
 
         Rows that reviewers found to belong to none of the classes keep their given label, and are not `kept`
@@ -697,12 +705,16 @@ class Audit:
             without the flagged rows. "verified": the given labels with those that reviewers corrected.
         margin : float
             Of "confident". The gain is measured for the default.
+        force : bool, optional
+            Deprecated and without effect.
 
         Returns
         -------
         RepairedLabels
             With the expected shares of wrong labels before and after, NaN where the noise is unknown.
         """
+        if force is not None:
+            warnings.warn("relabel() needs no force=: it always repairs.", DeprecationWarning, stacklevel=2)
         return self._repaired(policy, self._relabelled(policy, margin))
 
     def _relabelled(self, policy: str, margin: float = MARGIN) -> Tensor:

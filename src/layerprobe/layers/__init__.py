@@ -14,7 +14,10 @@ recurrent layers are ``gru.1``, or ``lstm.1.0`` (h_n) and ``lstm.1.1`` (c_n). A 
 one record of stacked tensors, ``output.scores``.
 """
 
+from layerprobe.errors import renamed
 from layerprobe.layers.capturing import CaptureResult, capture
 from layerprobe.layers.listing import LayerList, LayerRow, list_layers
 
 __all__ = ["CaptureResult", "LayerList", "LayerRow", "capture", "list_layers"]
+
+__getattr__ = renamed(__name__, {"Captured": CaptureResult})

@@ -28,7 +28,7 @@ from layerprobe.runs.folders import is_done, is_marked, read_record, read_run, r
 from layerprobe.runs.grid import Outcome, remove_all_left
 from layerprobe.runs.leases import Session, acquire, is_leased, remove_unfinished
 from layerprobe.runs.progress import Progress, ProgressCallback, follow_progress
-from layerprobe.runs.scheduler import Jobs, Location, run_tasks
+from layerprobe.runs.scheduler import Jobs, Location, renamed_arguments, run_tasks
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Epoch
 
@@ -126,6 +126,7 @@ def analyse(
         raise ExperimentError("; ".join(failed)) from next(iter(failed.values()))
 
 
+@renamed_arguments(tell="report", cluster="jobs")
 def analyse_grid(
     work: Mapping[RunSpec, Sequence[str]],
     root: Location,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, InputError, renamed
 from layerprobe.layerwise.outputs import Extractor
 from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
@@ -174,3 +174,6 @@ class FinishedRun:
             clean |= {"noise": "uniform", "noise_seed": noise_seed}
         spec = replace(self.spec, **clean)
         return FinishedRun.of(spec, self.root, data_root=self.data_root, device=self.device)
+
+
+__getattr__ = renamed(__name__, {"Subject": FinishedRun})

@@ -25,7 +25,7 @@ from layerprobe.report.run_tables import counts, disk, failures, run_progress
 from layerprobe.runs.data import run_data
 from layerprobe.runs.folders import is_done, run_folder
 from layerprobe.runs.grid import Outcome, remove_all_left, train_grid
-from layerprobe.runs.scheduler import Cluster, Jobs, Location
+from layerprobe.runs.scheduler import Cluster, Jobs, Location, renamed_arguments
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import disk_needed, runs_in, status
 from layerprobe.training import provenance
@@ -206,6 +206,7 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
     return f"{state} {to_measure} experiments to do. {number}: {training}, {disk(needed, root)}."
 
 
+@renamed_arguments(cluster="jobs")
 def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> list[Outcome]:
     """Do everything of a plan that is missing, and write its tables, figures and report.
 

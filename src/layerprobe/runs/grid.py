@@ -16,7 +16,7 @@ from layerprobe.runs.folders import check_weights, is_done, is_marked, read_run,
 from layerprobe.runs.leases import BusyError, Session, is_leased, remove_left
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.progress import Progress, ProgressCallback, State, follow_progress
-from layerprobe.runs.scheduler import Jobs, run_tasks
+from layerprobe.runs.scheduler import Jobs, renamed_arguments, run_tasks
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import so_far
 from layerprobe.training import Epoch
@@ -77,6 +77,7 @@ class Outcome:
         return "done" if self.state in ("kept", "trained") else "busy" if self.state == "busy" else "failed"
 
 
+@renamed_arguments(tell="report", cluster="jobs")
 @default_settings()
 def train_grid(
     specs: Sequence[RunSpec],

@@ -3,11 +3,13 @@
 A lost process does not disturb the other tasks.
 """
 
+import functools
 import logging
 import os
 import signal
 import socket
 import textwrap
+import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -28,6 +30,7 @@ from layerprobe.utils.registry import Registrations
 from layerprobe.utils.settings import one_thread
 
 Task = TypeVar("Task")
+Function = TypeVar("Function", bound=Callable[..., Any])
 Results = Generator[tuple[Task, Any]]
 IDLE = 60  # seconds after which a process without a task ends, also if its parent was killed
 TIMEOUT = 10  # seconds until an address counts as wrong
@@ -51,6 +54,27 @@ class Cluster:
 
 Jobs = int | Cluster
 """How many processes of this machine, or a cluster, which has as many as it has workers."""
+
+
+def renamed_arguments(**names: str) -> Callable[[Function], Function]:
+    """Return a decorator of functions whose keyword arguments were renamed; old ones give a warning.
+
+    >>> renamed_arguments(tell="report")(lambda *, report: report)(report=1)
+    1
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if old := {name: kwargs.pop(name) for name in names if name in kwargs}:
+                use = ", ".join(f"{names[name]}= instead of {name}=" for name in old)
+                warnings.warn(f"{function.__name__}: use {use}", DeprecationWarning, stacklevel=2)
+                kwargs |= {names[name]: value for name, value in old.items() if value is not None}
+            return function(*args, **kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return decorate
 
 
 def jobs_on(device: str, jobs: Jobs | None = None) -> Jobs:

@@ -3,6 +3,7 @@
 START HERE: `loop.py`, the training loop.
 """
 
+from layerprobe.errors import renamed
 from layerprobe.training.checkpoints import (
     TrainingState,
     bytes_needed,
@@ -43,3 +44,5 @@ __all__ = [
     "train",
     "train_stacked",
 ]
+
+__getattr__ = renamed(__name__, {"Measured": RetrainingEpoch, "Retrained": RetrainingResult})

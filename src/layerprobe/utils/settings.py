@@ -52,8 +52,8 @@ def _write_precision(values: list) -> None:
         product.fp32_precision = precision
 
 
-# Block or decorator, in which float32 numbers are multiplied in full precision, without TF32 and bfloat16.
 _PRODUCTS: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
+# `full_precision`, a block or decorator: float32 numbers are multiplied without TF32 and bfloat16.
 if all(hasattr(product, "fp32_precision") for product in _PRODUCTS):
     full_precision = Setting(
         lambda: [product.fp32_precision for product in _PRODUCTS], _write_precision, "ieee"

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from layerprobe import capture
+from layerprobe import auditing, capture
 from layerprobe.auditing.dataset.labelled import LabelledDataset, read_rows
 from layerprobe.errors import InputError
 from layerprobe.layerwise.classes import Classes
@@ -458,6 +458,11 @@ def test_missing_labels_are_counted():
         for read in (lambda: read_rows(X, labels), lambda: read_rows((X, labels))):  # noqa: B023
             with pytest.raises(InputError, match=r"1 .*label.* missing.*5"):
                 read()
+
+
+def test_the_old_name_of_the_class_warns_once_per_use():
+    with pytest.deprecated_call(match="Rows is deprecated: use LabelledDataset"):
+        assert auditing.Rows is LabelledDataset
 
 
 Fruit = Enum("Fruit", ["PEAR", "APPLE"])
