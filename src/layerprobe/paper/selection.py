@@ -137,7 +137,9 @@ def network_accuracy(rows: pd.DataFrame, experiment: str = "noisy_subspaces", **
     return select(rows, experiment, **{"probe": "network", **TEST, **equal})
 
 
-def masc_at_best_layer(rows: pd.DataFrame, fitted_on: str, *, hidden: bool = False) -> pd.DataFrame:
+def masc_at_best_layer(
+    rows: pd.DataFrame, fitted_on: str, *, hidden: bool = False, setting: str = PAPER["setting"]
+) -> pd.DataFrame:
     """Return the test rows of MASC at its best layer.
 
     Parameters
@@ -147,8 +149,11 @@ def masc_at_best_layer(rows: pd.DataFrame, fitted_on: str, *, hidden: bool = Fal
         Labels of the subspaces.
     hidden : bool
         Whether to leave out the input.
+    setting : str
+        The variance threshold.
     """
-    tests = select(rows, f"{fitted_on}_subspaces", fitted_on=fitted_on, **PAPER, **TEST)
+    which = {"probe": "masc", "setting": setting, "fitted_on": fitted_on}
+    tests = select(rows, f"{fitted_on}_subspaces", **which, **TEST)
     return at_best_layer(hidden_layers(tests) if hidden else tests)
 
 
