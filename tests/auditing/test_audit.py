@@ -352,6 +352,8 @@ BAD = {
         lambda d: {"data": (d.x, torch.where(d.given == 3, 4, d.given).index_fill(0, torch.tensor([0]), 3))},
         "two rows of every class, got 1 of 3",
     ),
+    "one class": (lambda d: {"data": (d.x, 0 * d.given)}, "two classes, but all 600 labels are 0"),
+    "only zeros": (lambda d: {"data": (0 * d.x, d.given)}, "all 600 rows have the same content"),
     "NaN": (
         lambda d: {"data": (d.x.index_fill(0, torch.tensor([7]), torch.nan), d.given)},
         "NaN, first in row 7",

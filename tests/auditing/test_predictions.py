@@ -162,6 +162,18 @@ def test_class_without_labels_can_be_suggested():
     assert (found["suggested_label"][TRUE == 3] == "fox").mean() > 0.8
 
 
+@pytest.mark.parametrize("options", [{}, {"class_names": NAMES[:2]}])
+def test_labels_of_fewer_names_than_columns_are_refused_without_a_word_of_a_network(options):
+    with pytest.raises(InputError, match=r"2 (different )?names for 4 outputs") as caught:
+        audit_predictions(PROBABILITIES, NAMES[GIVEN % 2], **options)
+    assert "network" not in str(caught.value)
+
+
+def test_labels_of_one_class_are_refused():
+    with pytest.raises(InputError, match="at least two classes, but all 240 labels are 'cat'"):
+        audit_predictions(PROBABILITIES, NAMES[GIVEN * 0])
+
+
 def test_columns_in_another_order_than_the_names_are_refused():
     names = NAMES[[3, 1, 0, 2]]  # of the columns; sorted names are NAMES
     spare = np.hstack([PROBABILITIES, np.zeros((N, 1))])

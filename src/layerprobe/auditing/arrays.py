@@ -16,6 +16,8 @@ from layerprobe.auditing.features import (
     Features,
     LabelledFeatures,
     present_classes,
+    require_classes,
+    require_different_rows,
     require_order,
     sort_order,
 )
@@ -48,11 +50,13 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     """
     given = _check_layers(features, "features")
     given_labels, names = _check_labels(next(iter(features.values())), labels, index, given.n)
+    require_classes(given_labels)
     width = None if given.logits is None else given.logits.shape[1]
     every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
     classes, y, outputs = present_classes(every, every.indices(given_labels, "labels"))
     classes.check_counts(y)
     train, order = _sort_by_content(given.of_outputs(outputs), y)
+    require_different_rows(train.hashes)
     if options.class_names is None:
         require_order(train.features.predicted, train.y, classes, every)
     rows = torch.from_numpy(order)
@@ -182,6 +186,7 @@ def features_of_predictions(
     scores = read_predictions(pred_probs, logits)
     n, K = scores.shape
     given, names = _check_labels(pred_probs, labels, index, n)
+    require_classes(given)
     class_names = _column_names(pred_probs, options.class_names)
     classes = Classes.from_labels(given, K, class_names, class_order(labels))
     y = classes.indices(given, "labels")

@@ -440,6 +440,8 @@ class NetworkInputs:
         if labels is not None:
             label_column(labels)
         rows = read_rows(data, labels, inputs=options.inputs, model=model)
+        require_classes(rows.labels)
+        require_different_rows(rows.fingerprints())
         others = {}
         for what, given in options.others.items():
             others[what] = read_rows(given, inputs=options.inputs, model=model)
@@ -565,6 +567,24 @@ def _head(
     return chosen, fitting[chosen][0]
 
 
+def require_classes(labels: np.ndarray) -> None:
+    """Raise an InputError if all labels (n,) are equal."""
+    if len(labels) and np.all(labels == labels[0]):
+        raise InputError(
+            f"expected labels of at least two classes, but all {len(labels)} labels are "
+            f"{labels.tolist()[0]!r}: audit the rows of all classes together"
+        )
+
+
+def require_different_rows(hashes: np.ndarray) -> None:
+    """Raise an InputError if all rows have the same fingerprint; `hashes` (n,) uint64."""
+    if len(hashes) and (hashes == hashes[0]).all():
+        raise InputError(
+            f"expected different rows, but all {len(hashes)} rows have the same content, for example only "
+            "zeros: check how the data were read"
+        )
+
+
 def present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[int, ...] | None]:
     """Return the classes that have training rows, the class indices among them, and their outputs.
 
@@ -578,8 +598,6 @@ def present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[i
     present, y = y.unique(return_inverse=True)
     if len(present) == len(every):
         return every, y, None
-    if len(present) < 2:
-        raise InputError(f"expected labels of at least two classes, got {every.names[present].tolist()}")
     return every.take(present.numpy()), y, tuple(present.tolist())
 
 

@@ -379,8 +379,8 @@ class Classes:
                 names = values
             if outputs is not None and len(names) != outputs:
                 raise InputError(
-                    f"class_names has {len(names)} names for {outputs} outputs of the network: give one name "
-                    "per output (the default are the class names of the data)"
+                    f"class_names has {len(names)} names for {outputs} outputs: give one name per output "
+                    "(the default are the class names of the data)"
                 )
         elif known is not None and (outputs is None or len(known) <= outputs):
             if outputs is not None and is_number and not isinstance(known[0], int):
@@ -469,8 +469,8 @@ def _ordered(labels: np.ndarray, outputs: int | None) -> np.ndarray:
     names = encode(labels)[0]
     if outputs is not None and len(names) != outputs:
         raise InputError(
-            f"the labels have {len(names)} different names and the network {outputs} outputs: give the names "
-            "of all outputs in their order by class_names="
+            f"the labels have {len(names)} different names for {outputs} outputs: give the names of all "
+            "outputs in their order by class_names="
         )
     try:
         is_sorted = names.tolist() == sorted(names.tolist())
@@ -479,7 +479,7 @@ def _ordered(labels: np.ndarray, outputs: int | None) -> np.ndarray:
     if outputs is not None and not is_sorted:
         raise InputError(
             f"the order of the classes {', '.join(map(repr, names.tolist()[:4]))}, ... is not clear: give "
-            "the names of the network's outputs in their order by class_names="
+            "the names of all outputs in their order by class_names="
         )
     return names
 

@@ -508,7 +508,7 @@ def test_class_names_may_be_numbers():
 @pytest.mark.parametrize(
     ("labels", "outputs", "names", "message"),
     [
-        (NAMES, 4, None, "3 different names and the network 4 outputs"),
+        (NAMES, 4, None, "3 different names for 4 outputs"),
         (NAMES, 3, ["a", "b"], "2 names for 3 outputs"),
         (NAMES, 3, [], "0 names for 3 outputs"),
         (NAMES, None, ["owl", "owl", "cat"], "different classes"),
