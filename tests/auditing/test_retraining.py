@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -99,6 +100,8 @@ def test_history_has_every_epoch_and_the_best_is_restored(held_out):
     assert history["accuracy"].max() == on_held == repaired.accuracy.value
     assert len(seen) in (repaired.best_epoch + 2, 12)
     assert repaired.judged_by == "50 rows of the policy 'noisy_holdout', by their own labels"
+    chosen = rf"epoch {repaired.best_epoch} of {len(repaired.history) - 1}, chosen by 50 rows of the policy"
+    assert re.match(rf"RetrainedNetwork: accuracy \d+\.\d% \(.+\), {chosen}", repr(repaired))
 
 
 def test_no_patience_trains_to_the_end(held_out):

@@ -28,7 +28,7 @@ MASK = ".attention_mask"
 SHARE = 10  # one in ten training rows validates where there are no held-out rows
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RetrainedNetwork:
     """A network trained on repaired labels.
 
@@ -53,6 +53,13 @@ class RetrainedNetwork:
     history: pd.DataFrame
     judged_by: str
     accuracy: Interval
+
+    def __repr__(self) -> str:
+        value, low, high = self.accuracy
+        return (
+            f"RetrainedNetwork: accuracy {value:.1%} ({low:.1%} to {high:.1%}), epoch {self.best_epoch} of "
+            f"{len(self.history) - 1}, chosen by {self.judged_by}"
+        )
 
 
 class ValidationRows(NamedTuple):
