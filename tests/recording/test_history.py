@@ -512,6 +512,27 @@ def test_full_record_feeds_the_published_detectors():
     np.testing.assert_allclose(variability, history.variability, rtol=1e-4, atol=1e-7)
 
 
+class ZeroFirst(nn.Module):
+    """The logit z of a binary network as the scores 0 and z of two classes."""
+
+    def forward(self, z):
+        return nn.functional.pad(z, (1, 0))
+
+
+@pytest.mark.parametrize("last", [nn.Identity(), nn.Sigmoid(), nn.Flatten(0)])
+def test_one_output_of_a_binary_network_is_recorded_as_two(last):
+    y, held = Y % 2, (HELD[0].double(), HELD[1] % 2)
+    body = nn.Sequential(*network(torch.float64)[:-1], nn.Linear(16, 1, dtype=torch.float64))
+    expected, found = (quiet(y, data=X.double(), holdout=held, layer="2", batch_size=8) for _ in range(2))
+    expected.epoch(nn.Sequential(*body, ZeroFirst()))
+    found.epoch(nn.Sequential(*body, last))
+    assert 0 < expected.train_fit[0] < 1
+    pd.testing.assert_frame_equal(found.to_frame(), expected.to_frame(), atol=1e-5)
+    pd.testing.assert_frame_equal(found.curves, expected.curves)
+    with pytest.raises(InputError, match="0 and z"):
+        found.update([0], torch.zeros(1, 1))
+
+
 # Errors -------------------------------------------------------------------------------------------------
 
 INVALID = {

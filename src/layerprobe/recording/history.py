@@ -25,7 +25,7 @@ from layerprobe.errors import DataError, InputError
 from layerprobe.figures import RANGE, STYLES, Line, Panel, draw_panels, headline
 from layerprobe.layers.batches import check_same_index, count_rows, is_whole, read_batches, row_index
 from layerprobe.layers.tracing import device_and_dtype
-from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch
+from layerprobe.layerwise.outputs import OUTPUT, Extractor, LayerBatch, class_scores
 from layerprobe.probes import named_probes
 from layerprobe.probes.base import label_array
 from layerprobe.recording.callbacks import lightning_callback, trainer_callback
@@ -76,7 +76,8 @@ class History:
 
     Call :meth:`update` with the logits of each training step and :meth:`epoch` at the end of each epoch. With
     `data`, `update` is not needed: an epoch without it runs the network over these rows in eval mode. The
-    network, its gradients and all random generators stay as they are.
+    network, its gradients and all random generators stay as they are. The one output of a binary network is
+    a logit, or a probability if it lies in [0, 1] for all rows.
 
     The margin of a row is the logit of its given label less the largest other logit. Its mean over the epochs
     is the area under the margin (Pleiss et al., NeurIPS 2020). Mean and standard deviation of the
@@ -161,6 +162,7 @@ class History:
         self._curves: list[tuple[float, ...]] = []
         self._correct: list[Tensor | None] = []  # (m,) int8 of each epoch, in the order of the hold-out
         self._holdout_y = torch.empty(0, dtype=torch.int64)
+        self._is_logit = False  # whether the only output of a network is known to be no probability
 
     @property
     def num_epochs(self) -> int:
@@ -182,7 +184,7 @@ class History:
         index : (b,) int
             Positions of the rows in `labels`.
         logits : Tensor (b, K)
-            Outputs of the network for these rows, of any floating-point type.
+            Outputs of the network for these rows, of any floating-point type; of one logit z per row 0 and z.
 
         Raises
         ------
@@ -245,13 +247,18 @@ class History:
         (x, y, index) they are the given ones, if `named`. Batches hold the outputs of a layer, see
         `_features`. If `shared`, each process of a job runs a part of the rows.
         """
+        single: list[tuple[LayerBatch, Tensor]] = []  # of a network with one output
 
         def take(batch: LayerBatch) -> None:
-            if batch.logits is None:
+            if batch.logits is None and (not batch.heads or self.labels.max() > 1):
                 raise InputError(
                     f"expected one output for each of K classes, (n, K), got the shape {batch.output_shape}"
                 )
-            if len(batch):
+            if not len(batch):
+                return
+            if batch.logits is None:
+                single.append((batch, next(iter(batch.heads.values()))))
+            else:
                 consume(batch, batch.logits)
 
         def batches() -> Iterator[tuple[Any, Any, np.ndarray]]:
@@ -266,6 +273,12 @@ class History:
 
         extractor = Extractor(model, batch_size=self.batch_size, default_pool="compact")
         extractor.of_layers([layer or OUTPUT]).run(batches(), take, shared=shared)
+        # All rows so far show whether one output is a logit or a probability, see `class_scores`.
+        outside = sum(int((~((head >= 0) & (head <= 1))).sum()) for _, head in single)
+        device = device_and_dtype(model)[0]
+        self._is_logit |= int(sum_over_processes(torch.tensor(outside, device=device))) > 0
+        for batch, head in single:
+            consume(batch, class_scores(head, probability=not self._is_logit))
 
     def _in_order(self, rows: list[int] | None = None) -> Any:
         """Return the data in the order of the data set, whole or some rows: a loader may shuffle them."""

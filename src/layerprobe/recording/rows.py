@@ -57,9 +57,11 @@ class RowMeans:
         scores = torch.as_tensor(logits).detach()
         n, integral = len(self.y), not (rows.is_floating_point() or rows.dtype is torch.bool)
         if scores.ndim != 2 or scores.shape[1] < 2 or rows.shape != scores.shape[:1] or not integral:
+            one = "; of one logit z per row give torch.nn.functional.pad(z.reshape(-1, 1), (1, 0)), 0 and z"
             raise InputError(
                 "expected the positions of b rows and their logits (b, K) of at least two classes, got "
                 f"{rows.dtype} {tuple(rows.shape)} and {tuple(scores.shape)}"
+                f"{one if scores.numel() == len(scores) else ''}"
             )
         if not len(rows):
             return
