@@ -713,6 +713,15 @@ def test_table_of_a_spreadsheet_is_read(tmp_path):
     assert len(again.review.decisions) == len(made)
 
 
+def test_rows_named_by_numbers_are_found_in_a_table_that_is_read_back(tmp_path):
+    frame = pd.DataFrame(np.eye(3)[TRUE] * 0.7 + 0.1, index=np.arange(900) / 2)
+    found = audit_predictions(frame, GIVEN, progress=False)
+    sample = found.review_sample()
+    sample.assign(label=sample["given_label"]).to_csv(tmp_path / "d.csv", index=False)
+    for source in (tmp_path / "d.csv", pd.read_csv(tmp_path / "d.csv")):
+        assert found.apply(source).review.reviewed == 100
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_sample_may_have_fewer_rows_than_strata(audit):
     assert np.isfinite(audit.review_sample(n=1)["weight"]).all()
