@@ -575,6 +575,33 @@ def test_repaired_labels_state_the_measured_share_of_wrong_labels(audit, error):
     assert repaired.wrong_after == pytest.approx(reviewed.noise.rate, abs=1e-6)
 
 
+def test_noise_is_at_least_the_share_of_wrong_labels_that_are_found(audit):
+    """Beside a sample in which no label is wrong, 80 wrong labels are decided on."""
+    sample = audit.review_sample()
+    label = sample.set_index("index")["given_label"]
+    wrong = INDEX[(GIVEN != TRUE).numpy() & ~np.isin(INDEX, label.index)][:80]
+    decisions = pd.concat([label, pd.Series(right(wrong), wrong)])
+    review = audit.apply(pd.DataFrame({"index": decisions.index, "label": decisions.to_numpy()})).review
+    assert review.noise.value == pytest.approx(80 / 900)
+    assert review.noise.low <= 80 / 900 <= review.noise.high
+    assert review.left.value == 0
+
+
+def test_errors_of_reviewers_leave_the_wrong_labels_that_are_found():
+    """The 46 wrong labels of 974 are in a stratum of 60 rows, of which the reviewer confuses two of ten."""
+    n, position = 974, np.arange(974)
+    score, given = np.where(position < 60, 0.3, 0.99), np.zeros(n, np.int64)
+    sample = draw_sample(score, position < 60, 100, 0)
+    places = np.concatenate([sample.positions, sample.repeated])
+    y = np.where(places < 46, 1, 0)
+    y[len(sample.positions) :][:2] ^= 1
+    decisions, labels = Decisions(places, y, np.full(len(places), ""), 100, 0), torch.from_numpy(given)
+    review = measure(decisions, sample, labels, labels, score < 0.5, score)
+    assert review.different == 2
+    assert review.noise.value == pytest.approx(46 / 974, abs=0.005)
+    assert review.noise.low <= 46 / 974 <= review.noise.high
+
+
 def test_cannot_say_is_no_error():
     n = 200
     given = np.arange(n) % 3

@@ -1,7 +1,7 @@
 """Measure noise, flags and relabelling by the decisions of reviewers."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -54,7 +54,8 @@ class Review:
         Rows of the sample for which the reviewers chose "cannot say". They are left out, as if they were like
         the other rows of their stratum.
     noise : Interval
-        Share of wrong labels before any correction. Every label of a row of none of the classes is wrong.
+        Share of wrong labels before any correction, at least that of the wrong labels that the decisions
+        found. Every label of a row of none of the classes is wrong.
     left : Interval
         Share of wrong labels after the decisions: in rows without decision, in rows of none of the classes,
         and by wrong decisions.
@@ -249,31 +250,48 @@ class ReviewedRows:
         return stratified_mean(shares(values[within], stratum[self.used[within]], sizes), least)
 
     def wrong_share(self, domain: np.ndarray) -> Interval:
-        """Return the share of wrong labels in a domain, (n,) bool; NaN if it is empty."""
+        """Return the share of wrong labels in a domain, (n,) bool; NaN if it is empty.
+
+        The value is at least the share of the wrong labels that the decisions found, also outside the sample.
+        """
         if not domain.any():
             return NOTHING
-        return correct_share(self.mean(self.wrong, domain), self.wrong_errors, domain.sum())
+        N, e = int(domain.sum()), self.wrong_errors.value
+        measured = correct_share(self.mean(self.wrong, domain), self.wrong_errors, N)
+        found = float(min(max(self._wrong_decided(domain)(e, e) / N, 0.0), 1.0))
+        return Interval(max(measured.value, found), measured.low, max(measured.high, found))
 
-    def wrong_left(self, domain: np.ndarray) -> Interval:
-        """Return the share of rows in a domain, (n,) bool, that have a wrong label and no decision.
+    def _wrong_decided(self, domain: np.ndarray) -> Callable[[float, float], float]:
+        """Return a function from two error rates to the number of wrong labels in decided rows of a domain.
 
-        The wrong labels of decided rows are subtracted from all. If reviewers with the error rate e change c
-        of the v labels that they decided on, (c - e v) / (1 - 2 e) of these are expected to be wrong.
+        The error rates are those of `share_without_errors`. If reviewers with the error rate e change c of
+        the v labels that they decided on, (c - e v) / (1 - 2 e) of these are expected to be wrong.
         """
         inside, outside = domain & (self.decided >= 0), (domain & (self.decided == OUTSIDE)).sum()
-        N, open_rows = domain.sum(), (domain & ~self.verified).sum()
-        if not open_rows:
-            return Interval(0.0, 0.0, 0.0)
         corrected = (self.decided != self.given)[inside]
         votes = self.votes(inside.nonzero()[0], wrong_or_right=True)
         # As many decisions call the label right as call it wrong, but these name different classes. The
         # decided class then counts as one decision.
         votes[votes[:, 0] == votes[:, 1:].sum(1)] = np.eye(1, votes.shape[1], dtype=np.int64)
 
-        def left(share: float, false: float, missed: float) -> float:
+        def number(false: float, missed: float) -> float:
             f, m = (error_of_majority(error, votes, 2) for error in (false, missed))
-            known = outside + ((corrected - f) / (1 - f - m)).sum()
-            wrong = N * share_without_errors(share, false, missed) - known
+            return float(outside + ((corrected - f) / (1 - f - m)).sum())
+
+        return number
+
+    def wrong_left(self, domain: np.ndarray) -> Interval:
+        """Return the share of rows in a domain, (n,) bool, that have a wrong label and no decision.
+
+        The wrong labels of decided rows are subtracted from all.
+        """
+        N, open_rows = domain.sum(), (domain & ~self.verified).sum()
+        if not open_rows:
+            return Interval(0.0, 0.0, 0.0)
+        decided = self._wrong_decided(domain)
+
+        def left(share: float, false: float, missed: float) -> float:
+            wrong = N * share_without_errors(share, false, missed) - decided(false, missed)
             return float(min(max(wrong, 0), open_rows) / N)
 
         limits = correct_by(left, self.mean(self.wrong, domain), self.wrong_errors, N)
