@@ -20,6 +20,7 @@ from layerprobe.auditing.method.noise import (
 )
 from layerprobe.auditing.method.policies import FREQUENT, POLICIES, Interval
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE
+from layerprobe.auditing.review.measuring import NOTHING
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 
@@ -351,6 +352,9 @@ class RepairedLabels:
     wrong_before, wrong_after : float
         Expected share of wrong labels before, and afterwards among the rows to train on; NaN where the share
         of wrong labels is unknown, see `Audit.evidence`.
+    wrong_after_interval : Interval
+        `wrong_after` with its 95 % interval, as a review measures it. NaN without a review, and for "soft",
+        "prune" and labels of the user, which may depend on the decisions that would measure them.
     """
 
     policy: str
@@ -360,6 +364,7 @@ class RepairedLabels:
     changed: np.ndarray
     wrong_before: float
     wrong_after: float
+    wrong_after_interval: Interval = NOTHING
 
 
 def relabel(

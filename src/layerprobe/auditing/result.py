@@ -41,6 +41,7 @@ from layerprobe.auditing.method.policies import OUT_OF_SAMPLE, POLICIES, Interva
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE, UNDECIDED, Decisions, read_decisions
 from layerprobe.auditing.review.measuring import (
+    NOTHING,
     Review,
     ReviewedRows,
     majorities,
@@ -715,14 +716,31 @@ class Audit:
         """
         if force is not None:
             warnings.warn("relabel() needs no force=: it always repairs.", DeprecationWarning, stacklevel=2)
-        return self._repaired(policy, self._relabelled(policy, margin))
+        proposed = self._proposed(policy, margin)
+        made = self._repaired(policy, torch.where(self.verified, self.y, proposed))
+        if self.review is None or not self.review.reviewed or policy in ("soft", "prune"):
+            return made
+        measured = self._wrong_share_of(proposed, self.review, int(made.kept.sum()))
+        after = made.wrong_after if np.isnan(measured.value) else measured.value
+        return replace(made, wrong_after=after, wrong_after_interval=measured)
 
-    def _relabelled(self, policy: str, margin: float = MARGIN) -> Tensor:
+    def _relabelled(self, policy: str) -> Tensor:
         """Return the classes of repaired labels, (n,)."""
+        return torch.where(self.verified, self.y, self._proposed(policy))
+
+    def _proposed(self, policy: str, margin: float = MARGIN) -> Tensor:
+        """Return the classes of repaired labels, (n,), as if no row were verified."""
         # A review measures the gain of these changes; the scores that it recalibrates would choose others.
-        base = self._before_review if policy == "confident" else self
-        made = relabel(policy, torch.from_numpy(self.pred_probs), base.posterior, base.y, margin=margin)
-        return torch.where(self.verified, self.y, made)
+        base = self if policy == "soft" else self._before_review
+        return relabel(policy, torch.from_numpy(self.pred_probs), base.posterior, base.y, margin=margin)
+
+    def _wrong_share_of(self, proposed: Tensor, review: Review, kept: int) -> Interval:
+        """Return the share of wrong labels among `kept` rows, if decisions replace proposed labels (n,)."""
+        rows, every = ReviewedRows(review.decisions, review.sample, proposed.numpy()), np.ones(self.n, bool)
+        if not kept:
+            return NOTHING
+        parts = zip(rows.wrong_left(every), rows.wrong_decisions, strict=True)
+        return rows.stated(Interval(*(min((a + b) * self.n / kept, 1.0) for a, b in parts)), every)
 
     def _repaired(self, policy: str, y: Tensor) -> RepairedLabels:
         """Return a label set in which rows of none of the classes are not kept."""

@@ -575,6 +575,26 @@ def test_repaired_labels_state_the_measured_share_of_wrong_labels(audit, error):
     assert repaired.wrong_after == pytest.approx(reviewed.noise.rate, abs=1e-6)
 
 
+@pytest.mark.parametrize("policy", ["confident", "all", "verified"])
+def test_share_of_wrong_labels_after_relabelling_is_measured(audit, policy):
+    held, errors = [], []
+    for seed in range(8):
+        made = audit.apply(decisions_on(audit.review_sample(seed=seed))).relabel(policy)
+        value, low, high = made.wrong_after_interval
+        wrong = (made.labels != NAMES[TRUE]).mean()
+        held.append(low <= wrong <= high)
+        errors.append(value - wrong)
+        assert made.wrong_after == value
+    assert sum(held) >= 7
+    assert abs(np.mean(errors)) < 0.02
+
+
+def test_share_of_wrong_labels_after_relabelling_is_not_measured_without_a_sample(audit):
+    reviewed = audit.apply(decisions_on(audit.review_sample()))
+    for made in (audit.relabel(), reviewed.relabel("soft"), reviewed.relabel("prune")):
+        assert np.isnan(made.wrong_after_interval).all()
+
+
 def test_noise_is_at_least_the_share_of_wrong_labels_that_are_found(audit):
     """Beside a sample in which no label is wrong, 80 wrong labels are decided on."""
     sample = audit.review_sample()
