@@ -579,7 +579,7 @@ def test_repaired_labels_state_the_measured_share_of_wrong_labels(audit, error):
 def test_share_of_wrong_labels_after_relabelling_is_measured(audit, policy):
     held, errors = [], []
     for seed in range(8):
-        made = audit.apply(decisions_on(audit.review_sample(seed=seed))).relabel(policy)
+        made = audit.apply(decisions_on(audit.review_sample(seed=seed)), seed=seed).relabel(policy)
         value, low, high = made.wrong_after_interval
         wrong = (made.labels != NAMES[TRUE]).mean()
         held.append(low <= wrong <= high)
