@@ -333,7 +333,7 @@ def score_text(score: float) -> str:
     return f"{score:.3f}" if not 0 < score < 0.0005 else "< 0.001"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RepairedLabels:
     """A repaired label set.
 
@@ -365,6 +365,19 @@ class RepairedLabels:
     wrong_before: float
     wrong_after: float
     wrong_after_interval: Interval = NOTHING
+
+    def __repr__(self) -> str:
+        changed, kept, n = int(self.changed.sum()), int(self.kept.sum()), len(self.labels)
+        measured, after = self.wrong_after_interval, f"{self.wrong_after:.1%}"
+        if not math.isnan(measured.value):
+            after += f" ({measured.low:.1%} to {measured.high:.1%})"
+        share = (
+            "unknown" if math.isnan(self.wrong_after) else f"{self.wrong_before:.1%} before, {after} after"
+        )
+        return (
+            f"RepairedLabels by {self.policy!r}: {changed:,} of {n:,} labels changed, {kept:,} rows kept; "
+            f"share of wrong labels: {share}"
+        )
 
 
 def relabel(

@@ -585,6 +585,10 @@ def test_share_of_wrong_labels_after_relabelling_is_measured(audit, policy):
         held.append(low <= wrong <= high)
         errors.append(value - wrong)
         assert made.wrong_after == value
+        assert repr(made).startswith(
+            f"RepairedLabels by {policy!r}: {made.changed.sum()} of 900 labels changed"
+        )
+        assert f"{value:.1%} ({low:.1%} to {high:.1%}) after" in repr(made)
     assert sum(held) >= 7
     assert abs(np.mean(errors)) < 0.02
 
@@ -593,6 +597,8 @@ def test_share_of_wrong_labels_after_relabelling_is_not_measured_without_a_sampl
     reviewed = audit.apply(decisions_on(audit.review_sample()))
     for made in (audit.relabel(), reviewed.relabel("soft"), reviewed.relabel("prune")):
         assert np.isnan(made.wrong_after_interval).all()
+    assert repr(audit.relabel()).endswith("share of wrong labels: unknown")
+    assert repr(reviewed.review).startswith(f"Review: {reviewed.review.finding} Advice: relabel, since ")
 
 
 def test_noise_is_at_least_the_share_of_wrong_labels_that_are_found(audit):

@@ -37,7 +37,7 @@ LEAST_DECIDED = 20  # changed rows for any advice: an interval of fewer rows is 
 NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Review:
     """Measurements on reviewed rows. Shares have 95 % intervals that assume nothing about the scores.
 
@@ -107,6 +107,9 @@ class Review:
     disagreements: pd.DataFrame
     advice: Advice
     why: str
+
+    def __repr__(self) -> str:
+        return f"Review: {self.finding} Advice: {self.advice}, since {self.why}."
 
     @property
     def source(self) -> str:
