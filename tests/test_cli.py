@@ -230,6 +230,8 @@ def test_status_shows_the_state_of_runs(capsys, tmp_path):
         (["data", "fetch"], "layerprobe data fetch needs NAME."),
         (["demo", "--seeds", "many"], "expected --seeds INT, got many"),
         (["reproduce", "--scale", "big"], "expected --scale {small,medium,full}, got big"),
+        (["demo", "--seeds=many"], "expected --seeds INT, got many"),
+        (["demo", "--seeds", "0", "--seeds", "many"], "expected --seeds INT, got many"),
         (["probe", "--model", "m", "--data", "d", "--resize", "3"], "expected --resize INT INT, got 3"),
         (["data", "fetch", "mnits"], "There is no image set 'mnits'. Did you mean mnist?"),
         (["reproduce", "tabel1"], "There is no table or figure 'tabel1'. Did you mean table1?"),

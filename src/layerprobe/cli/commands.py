@@ -117,9 +117,10 @@ class Commands(SubcommandApp):
             return f"{command} does not take {extra[1].strip()}. See {command} --help."
         named = re.search(r"--[\w-]+", plain)
         option = _options(node).get(named[0]) if named else None
-        if named is None or option is None or named[0] not in words:
+        given = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+        if named is None or option is None or named[0] not in given:
             return plain
-        after = words[list(words).index(named[0]) + 1 :]
+        after = given[len(given) - given[::-1].index(named[0]) :]  # of a repeated option the last one counts
         values = " ".join(itertools.takewhile(lambda word: not word.startswith("--"), after))
         return f"expected {named[0]} {option.metavar or '(without a value)'}, got {values or 'no value'}"
 
