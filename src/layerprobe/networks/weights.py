@@ -225,13 +225,28 @@ def load_published(
     layers = {key.rpartition(".")[0] for key in own}
     faults = _misfits({other_name(key): value for key, value in own.items()}, state_dict)
     faults |= {"no layer of the model": [layer for layer in names if layer not in layers]}
-    faults |= {"not finite": [key for key, value in state_dict.items() if not value.isfinite().all()]}
+    check_finite(state_dict)
     if any(faults.values()):
         raise InputError(
             f"these are not the weights of this {type(model).__name__}; {_listed(faults)}. Pass weights of "
             "the same architecture, and names={layer of the model: layer of the weights} where names differ"
         )
     model.load_state_dict({key: state_dict[other_name(key)] for key in own})
+
+
+def check_finite(state_dict: Mapping[str, Tensor], source: str = "the weights") -> None:
+    """Raise an InputError if weights are not finite: other names do not mend them.
+
+    Parameters
+    ----------
+    state_dict : mapping of str to Tensor
+    source : str
+        The start of the message.
+    """
+    if wrong := [key for key, value in state_dict.items() if not value.isfinite().all()]:
+        raise InputError(
+            f"{source}: {_listed({'not finite': wrong})}; the network diverged, or the file is damaged"
+        )
 
 
 def without_prefix(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

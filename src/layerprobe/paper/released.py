@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import load_published, read_state_dict
-from layerprobe.networks.weights import names_by_shape, without_prefix
+from layerprobe.networks.weights import check_finite, names_by_shape, without_prefix
 from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import (
     MODEL,
@@ -118,6 +118,7 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
     """Return the network with the weights of a file, and the record of how they were read."""
     model = build_network(spec)
     given = read_state_dict(path)
+    check_finite(given, path.name)
     weights = without_prefix(model, given)
     if names is None:
         names = _fitting(model, weights)
