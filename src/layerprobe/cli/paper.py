@@ -129,6 +129,7 @@ def train(
     if stacked and separate:
         raise InputError("runs are trained either stacked or separate; leave out one of the two")
     with one_job(workers.device):
+        from layerprobe.report.reproduction import check_data
         from layerprobe.report.run_tables import (
             counts,
             disk,
@@ -168,6 +169,8 @@ def train(
         if dry_run:
             show_grid(root, rows, json=json)
             return
+        if not isinstance(jobs, Cluster):  # whose workers read the data
+            check_data(left, workers.data)
         if not several:
             remove_all_left(specs, root)
         # A torchrun job gets all runs: another process may see a run end later than the first.
