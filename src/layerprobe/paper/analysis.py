@@ -1,6 +1,5 @@
 """Experiments on finished runs: missing rows are measured once and kept in the folder of the run."""
 
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -216,7 +215,7 @@ def gather(specs: Sequence[RunSpec], root: Location, damaged: list[Outcome] | No
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
+def histories(specs: Sequence[RunSpec], root: Location, damaged: list[Outcome] | None = None) -> pd.DataFrame:
     """Return the training histories of the finished runs among these, one row per epoch.
 
     Parameters
@@ -224,6 +223,8 @@ def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
     specs : sequence of RunSpec
         The runs; unfinished and damaged ones are left out.
     root : path
+    damaged : list of Outcome, optional
+        Gets an outcome for each run that cannot be read.
 
     Returns
     -------
@@ -231,11 +232,13 @@ def histories(specs: Sequence[RunSpec], root: Location) -> pd.DataFrame:
         The columns of `RUN`, those of `layerprobe.training.Epoch`, and target, the running training accuracy
         at which training stops.
     """
-    frames = []
+    frames, bad = [], list[Outcome]() if damaged is None else damaged
     for spec in specs:
-        with contextlib.suppress(DataError):  # which `layerprobe.paper.status` reports
+        try:
             if is_marked(run_folder(root, spec)):
                 run = read_run(run_folder(root, spec))
                 frames.append(with_run(run.spec, run.history).assign(target=spec.recipe.target))
+        except DataError as error:
+            bad.append(Outcome.of(spec, error))
     columns = [*RUN, *(field.name for field in fields(Epoch)), "target"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)

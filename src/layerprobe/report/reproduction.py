@@ -57,7 +57,7 @@ class Results:
     def of_runs(cls, specs: Sequence[RunSpec], root: Location) -> "Results":
         """Read the rows and histories of runs, as far as they exist."""
         damaged: list[Outcome] = []
-        return cls(gather(specs, root, damaged), histories(specs, root), damaged)
+        return cls(gather(specs, root, damaged), histories(specs, root, damaged), damaged)
 
     @classmethod
     def of_root(cls, root: Location) -> "Results":
@@ -292,7 +292,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     for name, reason in {**tables.left_out, **figures.left_out}.items():
         say(f"{name} is left out: {reason}", error=True)
     if not tables.made and not figures.made:
-        return None
+        return results if results.damaged else None
     out.mkdir(parents=True, exist_ok=True)
     for name, frame in (("rows", results.rows), ("history", results.history)):
         write_csv(frame, out / f"{name}.csv")

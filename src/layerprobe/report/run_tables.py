@@ -107,12 +107,12 @@ def unfinished(rows: pd.DataFrame) -> str:
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:
     """Return one line per error, with the runs that failed by it."""
-    failed: dict[str, list[Outcome]] = {}
+    failed: dict[str, dict[RunSpec, None]] = {}  # each run once: its training and its rows may both fail
     for outcome in outcomes:
         if outcome.error:
-            failed.setdefault(outcome.error, []).append(outcome)
+            failed.setdefault(outcome.error, {})[outcome.spec] = None
     return [
-        run_name(runs[0].spec) + (f" and {len(runs) - 1} more" if len(runs) > 1 else "") + f": {error}"
+        run_name(next(iter(runs))) + (f" and {len(runs) - 1} more" if len(runs) > 1 else "") + f": {error}"
         for error, runs in failed.items()
     ]
 
