@@ -118,6 +118,17 @@ def test_an_unknown_target_is_named(names):
         targets(names)
 
 
+@pytest.mark.parametrize("name", ["figure2", "figure27", "optimizers"])
+def test_a_target_that_shows_other_pairs_gets_no_run(name):
+    with pytest.raises(InputError, match=f"nothing to do for mlp-digits; {name}: it shows other pairs"):
+        plan([name], SMALL, ["mlp-digits"])
+    made = plan([name, "table2"], SMALL, ["mlp-digits"])
+    assert made.left_out == {name: "it shows other pairs"}
+    assert {*made.work.values()} == {()}
+    if name.startswith("figure"):
+        assert {spec.pair for spec in plan([name], SMALL, PAPER_PAIRS).work} == {*FIGURES[name].pairs}
+
+
 def test_no_pairs_are_refused():
     with pytest.raises(InputError, match="pair"):
         plan(["table1"], SMALL, [])

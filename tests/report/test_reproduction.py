@@ -101,6 +101,11 @@ def test_as_is_writes_existing_results_without_training(tmp_path, capsys, monkey
     assert set(pd.read_csv(out / "tables" / "table2.csv")["corruption"]) == {0.4}
     assert len(list(root.glob("*/*"))) == 1
     assert main([*command, "--dry-run"]) == 2
+    next(root.glob("*/*/history.csv")).write_text("epoch")
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "mlp-digits, p = 0.4, seed 0: " in (said := capsys.readouterr().err)
+    assert said.count("files are damaged") == 1
 
 
 def test_table_shows_only_its_own_runs(done):
@@ -153,10 +158,14 @@ def test_finding_counts_cells():
     assert "in 0 of them on a hidden layer too" in said
 
 
-def test_data_are_checked_before_the_first_run(tmp_path):
+def test_data_are_checked_before_the_first_run(tmp_path, capsys):
     wanted = plan(["table1"], SCALES["small"], ["mlp-mnist", "cnn-cifar10", "mlp-digits"])
     with pytest.raises(DataError, match=r"Nothing was started.*mnist.*cifar-10"):
         reproduce(wanted, tmp_path / "runs", tmp_path / "out", jobs=1, data_root=tmp_path)
+    assert not (tmp_path / "runs").exists()
+    train = ["paper", "train", "--pair", "mlp-digits", "mlp-mnist", "--jobs", "1", "--data", str(tmp_path)]
+    assert main([*train, "--root", str(tmp_path / "runs")]) == 2
+    assert "Nothing was started" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

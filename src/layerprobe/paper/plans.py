@@ -199,6 +199,7 @@ FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
     "checkpoints": _checkpointed,
     "midway": _midway,
 }
+OTHER = "it shows other pairs"  # why a table or figure has no runs
 RELEASED = {"clean", "grid", "shuffled"}  # families that published weights can be of
 # Families of runs by the tables and figures that show them; all others show "grid".
 _AT_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
@@ -229,6 +230,7 @@ class ReproductionPlan:
     checkpoints: frozenset[RunSpec]  # the runs that keep the weights of chosen epochs
     shown: dict[str, tuple[RunSpec, ...]]  # the runs that each target shows
     pairs: tuple[str, ...]
+    left_out: dict[str, str]  # the targets that cannot show these pairs, with the reasons
 
 
 def targets(names: Sequence[str]) -> tuple[str, ...]:
@@ -269,17 +271,25 @@ def plan(
     chosen = targets(names)
     needed: dict[RunSpec, set[str]] = {}
     shown: dict[str, tuple[RunSpec, ...]] = {}
+    left_out: dict[str, str] = {}
     for name in chosen:
         entries = [registry[name] for registry in (TABLES, FIGURES) if name in registry]
+        needs = {experiment for entry in entries for experiment in entry.needs}
         kinds = [kind for kind in _SHOWN.get(name, ("grid",)) if not scale.released or kind in RELEASED]
-        families = (FAMILIES[kind](scale, pairs) for kind in kinds)
+        trains = any(entry.history for entry in entries) or any(EXPERIMENTS[need].trains for need in needs)
+        own = pairs if name in TABLES else [pair for pair in pairs if FIGURES[name].shows(pair)]
+        families = (FAMILIES[kind](scale, own) for kind in kinds if own and not (scale.released and trains))
         shown[name] = tuple(dict.fromkeys(chain.from_iterable(families)))
         for spec in shown[name]:
-            needed.setdefault(spec, set()).update(*(entry.needs for entry in entries))
-    if not needed and "supplementary_table1" not in chosen:
-        raise InputError(
-            f"{', '.join(chosen)} shows other pairs; there is nothing to do for {', '.join(pairs)}"
-        )
+            needed.setdefault(spec, set()).update(needs)
+        if not shown[name] and name != "supplementary_table1":
+            untrained = scale.released and (trains or not kinds)
+            left_out[name] = (
+                "it needs training, not done on weights trained elsewhere" if untrained else OTHER
+            )
+    if left_out and len(left_out) == len(chosen):
+        reasons = (f"{name}: {reason}" for name, reason in left_out.items())
+        raise InputError(f"there is nothing to do for {', '.join(pairs)}; {'; '.join(reasons)}")
     checkpoints = frozenset(_checkpointed(scale, pairs)) & needed.keys()
     added = further(probes, set(chain.from_iterable(needed.values())))
     work: dict[RunSpec, tuple[str, ...]] = {}
@@ -287,7 +297,7 @@ def plan(
         excluded = set() if spec in checkpoints else {"dynamics"}
         own = [name for name in EXPERIMENTS if name in wanted - excluded and EXPERIMENTS[name].applies(spec)]
         work[spec] = (*own, *(added if "probes" in wanted else ()))
-    return ReproductionPlan(scale, chosen, work, checkpoints, shown, tuple(pairs))
+    return ReproductionPlan(scale, chosen, work, checkpoints, shown, tuple(pairs), left_out)
 
 
 def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:

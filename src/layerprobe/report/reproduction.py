@@ -282,8 +282,8 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     results = Results.of_runs(list(plan.work), root)
     if plan.work and not (results.pairs or results.damaged):
         return None
-    tables, figures = Written(), Written()
-    for name in plan.targets:
+    tables, figures = Written(left_out=dict(plan.left_out)), Written()
+    for name in (name for name in plan.targets if name not in plan.left_out):
         own = results.only(plan.shown[name])
         if name in TABLES:
             tables.update(write_tables(own, [name], out / "tables", plan.pairs))

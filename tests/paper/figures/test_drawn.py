@@ -206,12 +206,14 @@ def test_retraining_epoch_by_epoch(drawn):
         assert np.allclose(y, network(0.8, 0) + SEED + step * np.arange(11))
 
 
-def test_optimisers_side_by_side(drawn):
+def test_optimisers_side_by_side(drawn, rows):
     ax = panel(drawn("optimizers"), MLP)
     degrees = np.array(DEGREES)
     for style, extra in ((STYLES[0], 0.0), (STYLES[1], 0.05)):
         assert np.allclose(line(ax, style)[1], masc(degrees, 1, 0, extra=0.04) + SEED + extra)
         assert np.allclose(line(ax, style, hollow=True)[1], network(degrees, 0, 0.04) + SEED + extra)
+    with pytest.raises(InputError, match="by SGD and by Adam"):
+        FIGURES["optimizers"].draw(rows)
 
 
 def test_gains_over_the_number_of_training_images(drawn, rows):

@@ -183,15 +183,19 @@ def _optimizers(rows: pd.DataFrame) -> Panels:
     ]
     styles, titles = {"sgd": STYLES[0], "adam": STYLES[1]}, {"sgd": "SGD", "adam": "Adam"}
     groups = rows.assign(kind=kinds, optimizer=optimizers(rows)).groupby(["pair", "kind"], sort=False)
-    for (pair, _), of in groups:
-        if len(set(of["optimizer"])) > 1:  # runs that differ in the optimiser only
-            tests = accuracies(subspace_rows(of, "noisy"))
-            masc = hidden_layers(tests[tests["probe"] == "masc"])
-            best, axis = at_best_layer(masc, ["optimizer", "condition"]), Axis.of_conditions(of)
-            lines = axis.lines(best, "optimizer", styles, {k: f"MASC, {v}" for k, v in titles.items()})
-            network, own = tests[tests["probe"] == "network"], {k: f"network, {v}" for k, v in titles.items()}
-            lines += axis.lines(network, "optimizer", styles, own, "network")
-            yield axis.panel(str(pair), lines)
+    both = [(pair, of) for (pair, _), of in groups if len(set(of["optimizer"])) > 1]
+    if not both:
+        raise MissingRowsError(
+            "optimizers needs runs of a pair by SGD and by Adam that are alike in all else"
+        )
+    for pair, of in both:
+        tests = accuracies(subspace_rows(of, "noisy"))
+        masc = hidden_layers(tests[tests["probe"] == "masc"])
+        best, axis = at_best_layer(masc, ["optimizer", "condition"]), Axis.of_conditions(of)
+        lines = axis.lines(best, "optimizer", styles, {k: f"MASC, {v}" for k, v in titles.items()})
+        network, own = tests[tests["probe"] == "network"], {k: f"network, {v}" for k, v in titles.items()}
+        lines += axis.lines(network, "optimizer", styles, own, "network")
+        yield axis.panel(str(pair), lines)
 
 
 @register_figure(

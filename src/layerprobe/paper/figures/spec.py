@@ -90,6 +90,10 @@ class FigureSpec:
         """Whether it has the number of a figure of the paper."""
         return self.name.startswith("figure")
 
+    def shows(self, pair: str) -> bool:
+        """Return whether the figure shows a pair."""
+        return pair not in self.but and (not self.pairs or pair in self.pairs)
+
     def _frame(self, rows: Frame | None, history: Frame | None, pair: str | None) -> Frame:
         """Return the rows or histories of independent runs of a pair, or of all in the order of `PAIRS`."""
         frame, kind = (history, "training histories") if self.history else (rows, "rows")
@@ -116,9 +120,7 @@ class FigureSpec:
 
     def _shown(self, frame: Frame) -> Frame:
         """Return the rows of the pairs and degrees that the figure shows."""
-        shown = frame[~frame["pair"].isin(self.but)]
-        if self.pairs:
-            shown = shown[shown["pair"].isin(self.pairs)]
+        shown = frame[frame["pair"].map(self.shows)]
         if self.numbered:
             shown = shown[shown["corruption"].between(self.degrees[0], self.degrees[-1])]
         if shown.empty:
