@@ -360,7 +360,7 @@ SHELL = [
 
 @pytest.mark.timeout(600)  # every process that starts imports torch, slowly on a busy machine
 def test_page_runs_on_the_shell_in_worker_processes(own_study, capfd):
-    reproduce, train, analysis, status = SHELL
+    reproduce, train, analysis, tabulate, status = SHELL
     assert main([*reproduce, "--jobs", "1"]) == 0
     tables = own_study / "reproduction" / "tables"
     assert "net-stripes" in (tables / "table1.csv").read_text()
@@ -369,6 +369,8 @@ def test_page_runs_on_the_shell_in_worker_processes(own_study, capfd):
     assert main([*analysis, "--jobs", "1"]) == 0
     assert len(list(own_study.glob("runs/net-stripes/*/rows/dead_units.csv"))) == 11
     assert len(list(own_study.glob("runs/net-stripes/*/rows/probes-median.csv"))) == 11
+    assert main(tabulate) == 0
+    assert "noise neighbour" in (own_study / "tables" / "probes.csv").read_text()
     capfd.readouterr()
     assert main([*status, "--json"]) == 0
     (row,) = json.loads(capfd.readouterr().out)["runs"]

@@ -280,6 +280,7 @@ def analyse(
 def tables(
     names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
     *,
+    pair: tuple[str, ...] = (),
     root: Path = Path("runs"),
     out: Path = Path("tables"),
 ) -> None:
@@ -290,16 +291,18 @@ def tables(
 
     Args:
         names: table1, table2, ...; by default all.
+        pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
         root: Folder of all runs.
         out: Folder for the tables.
     """
-    _write_from_rows("table", names, root, out)
+    _write_from_rows("table", names, pair, root, out)
 
 
 @readable_options
 def figures(
     names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
     *,
+    pair: tuple[str, ...] = (),
     root: Path = Path("runs"),
     out: Path = Path("figures"),
 ) -> None:
@@ -310,14 +313,19 @@ def figures(
 
     Args:
         names: figure2, figure3, ...; by default all.
+        pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
         root: Folder of all runs.
         out: Folder for the figures.
     """
-    _write_from_rows("figure", names, root, out)
+    _write_from_rows("figure", names, pair, root, out)
 
 
-def _write_from_rows(kind: Literal["table", "figure"], names: tuple[str, ...], root: Path, out: Path) -> None:
+def _write_from_rows(
+    kind: Literal["table", "figure"], names: tuple[str, ...], pairs: tuple[str, ...], root: Path, out: Path
+) -> None:
     """Write tables or figures, and print which; exit with code 1 for damaged files or no result."""
+    from layerprobe.cli.user_code import names_in
+    from layerprobe.paper import PAIRS
     from layerprobe.paper.figures import FIGURES
     from layerprobe.paper.tables import TABLES
     from layerprobe.report.reproduction import Results, known, write_figures, write_tables
@@ -325,7 +333,7 @@ def _write_from_rows(kind: Literal["table", "figure"], names: tuple[str, ...], r
 
     known(names, TABLES if kind == "table" else FIGURES, kind)
     require_folder(out)
-    results = Results.of_root(root)
+    results = Results.of_root(root, names_in(PAIRS, pairs, call=True))
     written = (write_tables if kind == "table" else write_figures)(results, names or None, out)
     left_out = [f"{name} is left out: {reason}" for name, reason in written.left_out.items()]
     for line in [*results.problems, *left_out]:

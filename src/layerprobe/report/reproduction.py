@@ -60,18 +60,26 @@ class Results:
         return cls(gather(specs, root, damaged), histories(specs, root, damaged), damaged)
 
     @classmethod
-    def of_root(cls, root: Location) -> "Results":
+    def of_root(cls, root: Location, pairs: Collection[str] = ()) -> "Results":
         """Read every run in a folder.
+
+        Parameters
+        ----------
+        root : path
+        pairs : collection of str
+            The pairs to read; by default all.
 
         Raises
         ------
         InputError
             If there is none.
         """
-        specs, unreadable = runs_in(root)
+        every, unreadable = runs_in(root)
+        specs = [spec for spec in every if not pairs or spec.pair in pairs]
         if not specs:
+            of_pair = f" of {', '.join(pairs)}" if pairs else ""
             why = next(iter(unreadable.values()), "train some, or name another --root")
-            raise InputError(f"no runs in {root} that can be read; {why}")
+            raise InputError(f"no runs{of_pair} in {root} that can be read; {why}")
         return replace(cls.of_runs(specs, root), unreadable=list(unreadable.values()))
 
     @property
