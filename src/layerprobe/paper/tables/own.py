@@ -46,7 +46,7 @@ def _beside(table: Frame, keys: list[str], *frames: Frame) -> Frame:
 )
 def _incorrect(rows: Frame) -> Frame:
     """Improvement is the relative change, (before - after) / before, from the means."""
-    rows = rows[rows["corruption"].ne(0)]
+    rows = rows[~rows["corruption"].isin([0, 1])]
     before = select(rows, "retraining", metric="incorrect_before").drop_duplicates("key")
     after = _by_labels(select(rows, "retraining", metric="incorrect_after"), "relabelled")
     table = side_by_side({"corrupted": before, **after}, GROUP)
@@ -69,7 +69,7 @@ def _incorrect(rows: Frame) -> Frame:
     metric="corrected",
 )
 def _statistic(rows: Frame, *, metric: str) -> Frame:
-    parts = _by_labels(select(rows[rows["corruption"].ne(0)], "retraining", metric=metric), metric)
+    parts = _by_labels(select(rows[~rows["corruption"].isin([0, 1])], "retraining", metric=metric), metric)
     return _lines(parts, GROUP, *_chosen(parts))
 
 
