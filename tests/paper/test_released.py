@@ -116,6 +116,10 @@ def test_import_is_repeatable_and_refuses_other_weights(trained, tmp_path):
     assert run.history.empty
     assert run.record["weights"]["file"] == "0.6_run1.pth"
     assert run.record["weights"]["names"]["linear1"] == "layers.dense1"
+    analyse(run.spec, tmp_path / "runs", ["noisy_subspaces", "controls"])
+    rows = gather([run.spec], tmp_path / "runs").query("probe == 'network' and split == 'test'")
+    assert rows["setting"].tolist() == ["", "last_epoch"]  # the baseline of the figure of gains
+    assert len(set(rows["value"])) == 1
     other = tmp_path / "other"
     other.mkdir()
     weights = torch.load(folder / "0.6_run1.pth", weights_only=True)

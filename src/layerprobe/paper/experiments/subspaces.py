@@ -95,12 +95,14 @@ def controls(finished: FinishedRun) -> Records:
 
     The best epoch is the first with the highest test accuracy. It is chosen on the test data, so it is an
     upper bound for early stopping. Where all labels are true, only noisy subspaces are measured. Published
-    weights have no history; their untrained network has initial weights of ours.
+    weights have no history, so no best epoch; their untrained network has initial weights of ours.
     """
     for layer, data in finished.outputs_of(finished.untrained()).items():
         fitted = fit_probes(finished, layer, data, MASC_PROBES)
         yield from each(probe_records(finished, fitted, data), setting="untrained")
     if finished.spec.weights:  # trained elsewhere: no history
+        own = network_records(finished, finished.outputs)
+        yield from each((one for one in own if one["split"] == "test"), setting="last_epoch")
         return
     history = finished.run.history
     best = int(history["test_accuracy"].argmax())  # the first of equals
