@@ -293,6 +293,8 @@ def _check_labels(source: Any, labels: Any, index: Any, n: int) -> tuple[np.ndar
     check_same_index((source, labels))
     own = row_names(source)
     names = label_column(index) if index is not None else np.arange(n) if own is None else own
+    if names.dtype.kind == "M":  # texts, as the dates of a data frame: files hold no other form
+        names = pd.Index(names).astype(str).to_numpy(dtype=str)
     if len(names) != n or len(set(names.tolist())) < n:
         raise InputError(
             f"expected a different name for each of {n} rows as index=, got {len(names)} names, "

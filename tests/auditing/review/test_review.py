@@ -766,9 +766,10 @@ def test_table_of_a_spreadsheet_is_read(tmp_path):
     assert len(again.review.decisions) == len(made)
 
 
-def test_rows_named_by_numbers_are_found_in_a_table_that_is_read_back(tmp_path):
+@pytest.mark.parametrize("index", [None, pd.date_range("2020", periods=900)])
+def test_rows_named_by_numbers_or_dates_are_found_in_a_table_that_is_read_back(tmp_path, index):
     frame = pd.DataFrame(np.eye(3)[TRUE] * 0.7 + 0.1, index=np.arange(900) / 2)
-    found = audit_predictions(frame, GIVEN, progress=False)
+    found = audit_predictions(frame if index is None else frame.to_numpy(), GIVEN, index=index)
     sample = found.review_sample()
     sample.assign(label=sample["given_label"]).to_csv(tmp_path / "d.csv", index=False)
     for source in (tmp_path / "d.csv", pd.read_csv(tmp_path / "d.csv")):
