@@ -287,14 +287,6 @@ def is_command(function):
     return "readable_options" in map(ast.unparse, function.decorator_list)
 
 
-def types_say_all(function):
-    """Return whether the signature says all: up to four arguments beside `self`, no arrays and switches."""
-    every = [*function.args.args, *function.args.kwonlyargs]
-    types = {name for arg in every if arg.annotation for name in ast.unparse(arg.annotation).split(" | ")}
-    overload = "overload" in map(ast.unparse, function.decorator_list)
-    return overload or (len(every) <= 5 and not types & {"Tensor", "np.ndarray", "Any", "bool"})
-
-
 def many_arguments():
     return [
         at(path, function, f"{function.name}: {len(names)} arguments")
@@ -313,8 +305,7 @@ def without_parameters():
     """Return the public functions of two or more arguments whose docstring does not describe them.
 
     A method that overrides one of a base class in the package inherits its description. A command of the
-    shell describes its options below "Args:". Internal functions may leave types such as Path
-    to the signature; the site shows no types in signatures.
+    shell describes its options below "Args:".
     """
     described = defaultdict(set)  # class: methods described there
     bases = {node.name: [ast.unparse(base) for base in node.bases] for _, node in public_classes()}
@@ -325,7 +316,9 @@ def without_parameters():
         heading = "Args:\n" if is_command(function) else "Parameters\n"
         if heading in (ast.get_docstring(function) or ""):
             described[owner.name if owner else None].add(function.name)
-        elif len(arguments(function, owner)) > 1 and not types_say_all(function):
+        elif len(arguments(function, owner)) > 1 and "overload" not in map(
+            ast.unparse, function.decorator_list
+        ):
             missing.append((path, function, owner))
 
     def inherits(name, method):

@@ -80,7 +80,13 @@ def _separates_classes(findings: Findings) -> bool:
 
 
 def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate) -> str:
-    """Return why the noise rate cannot be estimated; empty if it can."""
+    """Return why the noise rate cannot be estimated; empty if it can.
+
+    Parameters
+    ----------
+    findings : Findings
+    noise : NoiseEstimate
+    """
     if not _separates_classes(findings):
         return "the features do not separate the classes"
     if noise.high - noise.low <= KNOWN_WIDTH and noise.high <= KNOWN_RATIO * noise.low:

@@ -50,7 +50,13 @@ class Commands(SubcommandApp):
         return inner
 
     def add(self, name: str, func: Callable[..., None]) -> None:
-        """Add a command, a function of `readable_options`; its signature and docstring are the help."""
+        """Add a command, a function of `readable_options`; its signature and docstring are the help.
+
+        Parameters
+        ----------
+        name : str
+        func : callable
+        """
         self.entries[name] = func
 
         @functools.wraps(func)

@@ -21,6 +21,10 @@ def check_strength(variance: object, components: object) -> None:
 
     The published code reads a whole number given as the variance as a number of components ("1" is ONE
     component there, not 100 %). Here each argument refuses the type of the other.
+
+    Parameters
+    ----------
+    variance, components : object
     """
     if (variance is None) == (components is None):
         given = "neither" if variance is None else f"variance={variance!r} and components={components!r}"

@@ -37,6 +37,11 @@ def load_npy(path: Path) -> np.ndarray:
 def load_npz(path: Path, *names: str) -> dict[str, np.ndarray]:
     """Read the named arrays of numbers or texts from an .npz file.
 
+    Parameters
+    ----------
+    path : Path
+    *names : str
+
     Raises
     ------
     DataError

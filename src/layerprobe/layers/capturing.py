@@ -41,6 +41,10 @@ def matches(name: str, pattern: str) -> bool:
     """Return whether a layer name matches a glob pattern; a name always matches itself, brackets or not.
 
     The part "_orig_mod" in names of compiled modules may be left out.
+
+    Parameters
+    ----------
+    name, pattern : str
     """
     pattern = pattern.replace("_orig_mod.", "")
     return name == pattern or fnmatchcase(name, pattern)

@@ -271,6 +271,11 @@ def names_by_shape(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[s
     """Return the layer names of a network to those of weights, or None where shapes do not decide.
 
     Where two layers have equal shapes, as in a `CNN`, only names can tell them apart.
+
+    Parameters
+    ----------
+    model : nn.Module
+    state_dict : mapping of str to Tensor
     """
     own, others = _shapes(model.state_dict()), _shapes(state_dict)
     by_shape = {shapes: layer for layer, shapes in others.items()}

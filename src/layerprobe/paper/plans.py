@@ -304,6 +304,10 @@ def seconds_left(specs: Sequence[RunSpec], root: Location) -> float:
     """Return an estimate of the seconds that one core of this machine needs to finish these runs.
 
     It is infinite if a run is of a data set of unknown size. Epochs that are done are not counted.
+
+    Parameters
+    ----------
+    specs, root
     """
     rate = EFFICIENCY * _operations_per_second() if specs else 1.0
     left = ((max(0, epochs_expected(spec) - so_far(root, spec)[0]), operations(spec)) for spec in specs)

@@ -55,7 +55,12 @@ class Results:
 
     @classmethod
     def of_runs(cls, specs: Sequence[RunSpec], root: Location) -> "Results":
-        """Read the rows and histories of runs, as far as they exist."""
+        """Read the rows and histories of runs, as far as they exist.
+
+        Parameters
+        ----------
+        specs, root
+        """
         damaged: list[Outcome] = []
         return cls(gather(specs, root, damaged), histories(specs, root, damaged), damaged)
 
@@ -146,7 +151,12 @@ def write_tables(
 
 
 def write_figures(results: Results, names: Sequence[str] | None, out: Location) -> Written:
-    """Draw figures as PNG, SVG and PDF, as `write_tables` writes tables."""
+    """Draw figures as PNG, SVG and PDF, as `write_tables` writes tables.
+
+    Parameters
+    ----------
+    results, names, out
+    """
 
     def write(name: str) -> Any:
         beside = published.table1() if FIGURES[name].published else None
@@ -260,6 +270,10 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
 
 def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> None:
     """Read the data of all runs once, before the first of them is started.
+
+    Parameters
+    ----------
+    specs, data_root
 
     Raises
     ------

@@ -172,6 +172,12 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
     """Return the arguments of `train` that runs of one pair, recipe and subset share.
 
     They are x, recipe, true_labels, test and inputs.
+
+    Parameters
+    ----------
+    spec : RunSpec
+    images : ImageSet
+    device : torch.device
     """
     on_device = partial(torch.tensor, device=device)
     return {

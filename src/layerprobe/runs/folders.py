@@ -219,7 +219,13 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    """Replace run.json."""
+    """Replace run.json.
+
+    Parameters
+    ----------
+    folder : Path
+    record : dict
+    """
     replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
 
@@ -241,7 +247,13 @@ def _read_history(folder: Path) -> pd.DataFrame:
 
 
 def write_history(folder: Path, history: Iterable[Epoch]) -> None:
-    """Replace history.csv; its numbers have all their digits."""
+    """Replace history.csv; its numbers have all their digits.
+
+    Parameters
+    ----------
+    folder : Path
+    history : iterable of Epoch
+    """
     replace_file(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False).encode())
 
 

@@ -92,6 +92,11 @@ def write_csv(frame: "pd.DataFrame", path: Path) -> None:
 
     Texts that begin with ``=``, ``+``, ``-``, ``@``, a tab or a carriage return get an apostrophe in front. A
     carriage return becomes a line feed, which stays inside its quoted cell.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    path : Path
     """
 
     def safe(cell: Any) -> Any:
@@ -108,6 +113,11 @@ def replace_file(path: Location, content: bytes) -> None:
     """Write a file as a whole: a reader finds the old file or the new one, also after a power cut.
 
     Raises DataError if its folder does not exist, or it cannot be written.
+
+    Parameters
+    ----------
+    path : path
+    content : bytes
     """
     path = as_path(path)
     try:
@@ -148,7 +158,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def read_file(path: Location, most: int = 2**30) -> bytes:
-    """Return the content of a regular file of at most `most` bytes; raise DataError if there is none."""
+    """Return the content of a regular file of at most `most` bytes; raise DataError if there is none.
+
+    Parameters
+    ----------
+    path : path
+    most : int
+    """
     at_once = getattr(os, "O_NONBLOCK", 0)  # a pipe must not block
     try:
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | at_once)) as file:

@@ -105,6 +105,10 @@ def chance_cosine(r: int, s: int, m: int) -> float:
 
     The sum of the squared cosines is tr(P P'), its expectation r s / m, over min(r, s) angles. The expected
     mean cosine is at most this value.
+
+    Parameters
+    ----------
+    r, s, m : int
     """
     return (max(r, s) / m) ** 0.5
 

@@ -107,7 +107,13 @@ def joined(
     keys: Sequence[str],
     validate: Literal["one_to_one", "many_to_one"] = "one_to_one",
 ) -> Frame:
-    """Return the outer join of two frames: the lines of `left` in order, then the lines of `right` alone."""
+    """Return the outer join of two frames: the lines of `left` in order, then the lines of `right` alone.
+
+    Parameters
+    ----------
+    left, right, keys
+    validate : {"one_to_one", "many_to_one"}
+    """
     places = ["left_place", "right_place"]
     left, right = left.assign(left_place=range(len(left))), right.assign(right_place=range(len(right)))
     both = left.merge(right, on=list(keys), how="outer", validate=validate)
@@ -156,5 +162,10 @@ def ordered(table: Frame) -> Frame:
 
 
 def first_columns(table: Frame, first: Sequence[str], last: Sequence[str] = ()) -> Frame:
-    """Return a table with some columns first and others last."""
+    """Return a table with some columns first and others last.
+
+    Parameters
+    ----------
+    table, first, last
+    """
     return table[[*first, *(name for name in table if name not in {*first, *last}), *last]]
