@@ -44,6 +44,15 @@ def test_exit_codes(capsys, monkeypatch, error, code, said):
     assert capsys.readouterr().err == f"layerprobe: {said}\n"
 
 
+def test_interruption_while_options_are_read_prints_no_traceback(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("layerprobe.cli.refuse_alone", interrupt)
+    assert main(["demo"]) == 130
+    assert capsys.readouterr().err == "layerprobe: interrupted\n"
+
+
 def test_programming_error_keeps_its_traceback(monkeypatch):
     monkeypatch.setattr(demo, "run_demo", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, as head, has ended
         drop_output()
         return 141
+    except KeyboardInterrupt as stop:  # also while the options are read
+        print_error("terminated" if isinstance(stop, Termination) else "interrupted")
+        return 143 if isinstance(stop, Termination) else 130
 
 
 def _run(arguments: list[str]) -> int:
@@ -99,9 +102,6 @@ def _run(arguments: list[str]) -> int:
         return end.code if isinstance(end.code, int) else 1
     except BrokenPipeError:
         raise
-    except KeyboardInterrupt as stop:
-        print_error("terminated" if isinstance(stop, Termination) else "interrupted")
-        return 143 if isinstance(stop, Termination) else 130
     except Exception as error:
         known = isinstance(error, LayerprobeError)
         said = "" if known else user_error(error)
