@@ -776,6 +776,13 @@ def test_rows_named_by_numbers_or_dates_are_found_in_a_table_that_is_read_back(t
         assert found.apply(source).review.reviewed == 100
 
 
+def test_texts_are_not_taken_for_rows_with_other_names():
+    index = np.array([f"v{i}.0" for i in range(900)])
+    found = audit_predictions(np.eye(3)[TRUE] * 0.7 + 0.1, GIVEN, index=index)
+    with pytest.raises(InputError, match="v7"):
+        found.apply(pd.DataFrame({"index": ["v7"], "label": [0]}))
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_sample_may_have_fewer_rows_than_strata(audit):
     assert np.isfinite(audit.review_sample(n=1)["weight"]).all()

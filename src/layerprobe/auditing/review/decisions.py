@@ -271,13 +271,15 @@ def _text(value: Any) -> str:
 
 
 def _known_text(value: Any, known: Mapping[str, int]) -> str:
-    """Return a name as text, where "3.0" and "3" stand for each other if only one of them is known.
+    """Return a name as text, where the numbers "3.0" and "3" stand for each other if only one is known.
 
     Files have "3.0" for 3 in a column with empty cells, and a frame has 3.0 for a row "3.0" beside one "3.5".
     """
     text = _text(value)
-    other = text.removesuffix(".0") if text.endswith(".0") else f"{text}.0"
-    return other if text not in known and other in known else text
+    number = text.removesuffix(".0")
+    other = number if text.endswith(".0") else f"{number}.0"
+    is_number = number.removeprefix("-").isdecimal()
+    return other if is_number and text not in known and other in known else text
 
 
 def _empty(value: Any) -> bool:
