@@ -169,7 +169,8 @@ class ReviewedRows:
     Attributes
     ----------
     decisions : Decisions
-        On rows of the sample, and possibly on other rows. The latter measure no share: they were not drawn.
+        On rows of the sample, and possibly on other rows. The latter were not drawn: they only raise a share
+        of wrong labels to that of the wrong labels that are found.
     sample : ReviewSample
     given : ndarray of shape (n,), int64
         Class indices of the given labels.
