@@ -248,6 +248,7 @@ def test_status_shows_the_state_of_runs(capsys, tmp_path):
         (["paper", "train"], "name at least one, as in --pair mlp-mnist"),
         (["paper", "train", "--pair", "mlp-digits", "--stacked", "--separate"], "leave out one"),
         (["paper", "status", "--pair", "mlp-nist"], "Did you mean mlp-mnist? Available: mlp-mnist"),
+        (["paper", "tables", "--pair", "mlp-nist"], "There is no pair 'mlp-nist'. Did you mean mlp-mnist?"),
     ],
 )
 def test_invalid_call_prints_one_line_with_advice(capsys, arguments, said):

@@ -333,7 +333,7 @@ def _write_from_rows(
 
     known(names, TABLES if kind == "table" else FIGURES, kind)
     require_folder(out)
-    results = Results.of_root(root, names_in(PAIRS, pairs, call=True))
+    results = Results.of_root(root, known(names_in(PAIRS, pairs, call=True), PAIRS, "pair"))
     written = (write_tables if kind == "table" else write_figures)(results, names or None, out)
     left_out = [f"{name} is left out: {reason}" for name, reason in written.left_out.items()]
     for line in [*results.problems, *left_out]:
