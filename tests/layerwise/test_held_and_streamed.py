@@ -124,7 +124,9 @@ def test_streamed_sums_take_at_most_the_planned_memory(model, monkeypatch):
 
     def watched(self, rows, codes):
         update(self, rows, codes)
-        most[dims[self.dim]] = max(most[dims[self.dim]], self.nbytes)
+        scatter = self.scatter.parts if self.scatter else []
+        held = sum(part.nbytes for part in [self.counts, self.sums, *scatter, *self.moments])
+        most[dims[self.dim]] = max(most[dims[self.dim]], held)
 
     monkeypatch.setattr(LayerSums, "update", watched)
     held = []

@@ -569,10 +569,11 @@ def _head(
 
 def require_classes(labels: np.ndarray) -> None:
     """Raise an InputError if all labels (n,) are equal."""
-    if len(labels) and np.all(labels == labels[0]):
+    values = labels.tolist()  # a label may be a tuple, which NumPy would compare with each row
+    if values and all(label == values[0] for label in values):
         raise InputError(
-            f"expected labels of at least two classes, but all {len(labels)} labels are "
-            f"{labels.tolist()[0]!r}: audit the rows of all classes together"
+            f"expected labels of at least two classes, but all {len(values)} labels are "
+            f"{values[0]!r}: audit the rows of all classes together"
         )
 
 
