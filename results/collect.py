@@ -6,7 +6,7 @@ python results/collect.py small --root RUNS --rows-only
 
 Adds the runs of this scale in RUNS to rows.csv.gz, history.csv and provenance.json, then makes from all rows
 tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims, Table 1 and the
-table of relabelling in docs/results.md. Cells without a run are "not run".
+tables of relabelling in docs/results.md. Cells without a run are "not run".
 """
 
 import argparse
@@ -142,7 +142,7 @@ def page(text: str, results: Results) -> str:
         "claims": markdown(claims_table(results.rows).drop(columns="rule")),
         "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
         "relabelling": markdown(relabelling(results)),
-        "labels": markdown(labels_by_layer(grid)),
+        "labels": markdown(labels_by_layer(grid, cells)),
     }
     for name, table in parts.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
@@ -179,18 +179,18 @@ def relabelling(results: Results) -> pd.DataFrame:
     return shown.assign(**{title: both[name].map(percent) for title, name in numbers.items()})
 
 
-def labels_by_layer(results: Results) -> pd.DataFrame:
-    """Return relabelling by noisy subspaces per cell, at the layers best for prediction and for labels."""
+def labels_by_layer(results: Results, table1: pd.DataFrame) -> pd.DataFrame:
+    """Return relabelling by noisy subspaces per cell, at the layers best for prediction and for labels.
+
+    The layer best for prediction is that of Table 1. "wrong after" is the share of wrong labels afterwards.
+    """
     table = TABLES["flipped"].build(results.rows, results.history)
     table = table[(table["probe"] == "masc") & (table["fitted_on"] == "noisy")].reset_index(drop=True)
     wrong = table["flipped_share"]
     table["after"] = wrong * (1 - table["flipped_true"]) + (1 - wrong) * (1 - table["unflipped"])
-    predicting = (
-        TABLES["table1"].build(results.rows, results.history).set_index(["pair", "corruption"])["layer"]
-    )
-    cells = table.groupby(["pair", "corruption"], sort=False)
+    predicting = table1.set_index(["pair", "corruption"])["layer"]
     lines = []
-    for (pair, p), layers in cells:
+    for (pair, p), layers in table.groupby(["pair", "corruption"], sort=False):
         at = layers.set_index("layer")
         line = {"pair": pair, "p": p, "wrong (%)": percent(at["flipped_share"].iloc[0])}
         for purpose, layer in (("prediction", predicting[pair, p]), ("labels", at["after"].idxmin())):

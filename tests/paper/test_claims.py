@@ -14,6 +14,7 @@ from layerprobe.paper.claims import CLAIMS, VERDICT_RULE, VERDICTS, claims_table
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.plans import SCALES, plan
 from layerprobe.paper.selection import select
+from layerprobe.paper.tables import TABLES
 from paper.figures import synthetic
 
 ROOT = Path(__file__).parents[2]
@@ -188,7 +189,8 @@ def test_the_page_of_results_shows_the_committed_rows(collect):
     grid = results.only(list(plan(["table1"], SCALES["medium"], PAPER_PAIRS).work))
     flipped = select(grid.rows, "flipped_rows", probe="masc", fitted_on="noisy", labels="true")
     shares = 100 * flipped.groupby(["pair", "corruption", "layer", "split"])["value"].mean()
-    table = collect.labels_by_layer(grid)
+    table1 = TABLES["table1"].build(grid.rows, grid.history)
+    table = collect.labels_by_layer(grid, table1)
     assert len(table) == flipped.groupby(["pair", "corruption"]).ngroups
     for _, line in table.iterrows():
         cell, wrong = shares[line["pair"], line["p"]], float(line["wrong (%)"]) / 100

@@ -277,8 +277,9 @@ def plan(
         needs = {experiment for entry in entries for experiment in entry.needs}
         kinds = [kind for kind in _SHOWN.get(name, ("grid",)) if not scale.released or kind in RELEASED]
         trains = any(entry.history for entry in entries) or any(EXPERIMENTS[need].trains for need in needs)
-        own = pairs if name in TABLES else [pair for pair in pairs if FIGURES[name].shows(pair)]
-        families = (FAMILIES[kind](scale, own) for kind in kinds if own and not (scale.released and trains))
+        fitting = pairs if name in TABLES else [pair for pair in pairs if FIGURES[name].shows(pair)]
+        possible = fitting and not (scale.released and trains)
+        families = (FAMILIES[kind](scale, fitting) for kind in kinds if possible)
         shown[name] = tuple(dict.fromkeys(chain.from_iterable(families)))
         for spec in shown[name]:
             needed.setdefault(spec, set()).update(needs)

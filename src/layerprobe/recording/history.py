@@ -524,6 +524,10 @@ class History:
     def save(self, path: str | PathLike[str]) -> None:
         """Write the complete epochs to one safetensors file.
 
+        Parameters
+        ----------
+        path : path
+
         Raises
         ------
         DataError
