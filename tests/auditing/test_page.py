@@ -42,7 +42,7 @@ def test_page_shows_findings_advice_and_main_numbers(tmp_path, advice, said):
     assert f'<p class="finding">{audit.label_finding}</p>' in page
     assert f'<p class="verdict">{audit.network_finding}</p>' in page
     assert f"<strong>{said}</strong> {audit.why}" in page
-    assert cells(page, "Numbers and what they rest on")[0][:4] == [
+    assert cells(page, "All numbers and their basis")[0][:4] == [
         "wrong labels",
         "38.2",
         "36.0 to 40.5",

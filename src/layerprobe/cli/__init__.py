@@ -124,9 +124,9 @@ def demo(
 ) -> None:
     """Train networks on noisy labels and probe every layer.
 
-    MLPs memorise handwritten digits, a part of whose training labels is redrawn at random. Then MASC and all
-    other probes are fitted on each layer, with the noisy and with the true labels. Needs no download and less
-    than a minute on two cores. The labels of the first network are also audited, without the true ones.
+    MLPs memorise handwritten digits with partly redrawn training labels. Then MASC and all other probes are
+    fitted on each layer, with the noisy and with the true labels. Needs no download and about a minute on two
+    cores. The labels of the first network are also audited, without the true ones.
     Writes rows.csv, history.csv, figure.png, figure.svg, report.html and run.json, and audit.html and
     review.html of the audit.
 

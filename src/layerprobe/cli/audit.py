@@ -62,8 +62,8 @@ def audit_labels(
     With torchrun, several processes share the work: torchrun --standalone --nproc-per-node 2 -m layerprobe
     audit ...
 
-    Without a network, out-of-sample predictions of any model serve as well: --predictions FILE --labels FILE
-    in place of --model and --policy. With --data the rows are shown in the report.
+    Without a network, out-of-sample predictions of any model can be audited: --predictions FILE --labels FILE
+    in place of --model and --policy. With --data the report shows the rows.
 
     Args:
         predictions: Class probabilities or logits of each row by a model that was trained without the row: an

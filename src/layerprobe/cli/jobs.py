@@ -33,7 +33,7 @@ class Workers:
     address
         Address of the cluster: tcp://HOST:8786 of dask's scheduler; auto, HOST:6379 or ray://HOST:10001.
     device
-        Where to train.
+        Device for training and measurements.
     data
         Folder of the data sets. By default LAYERPROBE_DATA, or else the user's cache folder.
     """

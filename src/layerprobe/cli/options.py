@@ -52,8 +52,8 @@ class NetworkOptions:
     label_column
         The column with the labels.
     class_names
-        Names of the classes in the order of the network's outputs. Needed if labels are names whose sorted
-        order is another one.
+        Names of the classes in the order of the network's outputs. Needed if the sorted
+        order of the names is another one.
     batch_size
         Rows per batch.
     device

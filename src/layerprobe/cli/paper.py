@@ -33,8 +33,8 @@ class Grid:
     seeds
         Each seed gives one network its own noise, initial weights and batch order.
     noise
-        pair_flip, a registered noise or PKG.MOD:NAME of one, instead of uniform noise; or human labels, as
-        cifar-10n:worst, with which --corruption is not used.
+        Noise other than uniform: pair_flip, a registered noise or PKG.MOD:NAME of one; or human labels, as
+        cifar-10n:worst, for which --corruption is not used.
     subset
         Number of training images, balanced over the classes. By default all.
     test_subset
@@ -198,9 +198,9 @@ def train(
 def status(grid: Annotated[Grid, arg(name="")], *, json: bool = False) -> None:
     """Show the states, accuracies and durations of runs.
 
-    A run is done, running, resumable or missing. Without --pair: every run in the folder, and those that are
-    missing among each pair's corruption degrees and seeds. Train accuracies refer to the corrupted labels,
-    test accuracies to true ones.
+    A run is done, running, resumable, missing or unreadable. Without --pair: every run in the folder, and
+    those that are missing among each pair's corruption degrees and seeds. Train accuracies refer to the
+    corrupted labels, test accuracies to true ones.
 
     Args:
         grid: The runs.
@@ -225,7 +225,7 @@ def analyse(
 ) -> None:
     """Measure experiments on the finished runs in a folder.
 
-    What was measured is kept, and an experiment is left out on runs that it does not apply to. The rows are
+    Rows that exist are kept. An experiment is left out on runs that it does not apply to. The rows are
     written into the folders of the runs; `paper tables` and `paper figures` show them. Exit code 1 if a run
     failed; the others are measured nevertheless.
 
@@ -235,9 +235,9 @@ def analyse(
             PKG.MOD:NAME of your own.
         workers: Where the runs are measured.
         pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
-        probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes: names
-            of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic, which it
-            always fits. Every other experiment has fixed probes.
+        probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment named probes takes --probes.
+            It always fits masc, ncm, logistic, lda, qda, knn, velpic; --probes adds others of
+            layerprobe.probes.available(). Every other experiment has fixed probes.
         root: Folder of all runs.
     """
     from layerprobe.cli.user_code import names_in

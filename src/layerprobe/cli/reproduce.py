@@ -32,10 +32,10 @@ def reproduce_results(
 ) -> None:
     """Reproduce tables and figures of the paper.
 
-    Trains, measures, and writes them beside the published numbers. Does only what is missing; an interrupted
-    reproduction continues when the command is repeated. Writes tables/, figures/, report.html, rows.csv,
-    history.csv and provenance.json. The exit code is 1 if a run failed or another process holds it; the
-    results of the other runs are written.
+    Trains the networks, measures them, and writes tables and figures beside the published numbers. Computes
+    only what is missing: the same command continues an interrupted reproduction. Writes tables/, figures/,
+    report.html, rows.csv, history.csv and provenance.json. The exit code is 1 if a run failed or another
+    process holds it; the results of the other runs are written.
 
     Args:
         workers: Where runs are trained and measured.
@@ -43,16 +43,16 @@ def reproduce_results(
         pair: Networks and data sets; by default the eight of the paper. PKG.MOD:NAME of a
             layerprobe.paper.Pair is one of your own; it uses all its images and its own recipe at every
             scale.
-        probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment probes takes --probes: names
-            of layerprobe.probes.available(), beside masc, ncm, logistic, lda, qda, knn, velpic, which it
-            always fits. Every other experiment has fixed probes.
+        probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment named probes takes --probes.
+            It always fits masc, ncm, logistic, lda, qda, knn, velpic; --probes adds others of
+            layerprobe.probes.available(). Every other experiment has fixed probes.
         weights: Folder of networks of one pair that were trained elsewhere, as 0.4_run1.pth (corruption
             degree, number of the run; also .safetensors), on all images with the published noise draw. Every
             experiment that needs no training is done on them; their rows have the variant "weights published"
             and are never mixed with others.
         scale: By default small, and full with --weights. small: about 1,000 training images, for a first
-            trial on two cores, too few for the effects of the paper; medium: 10,000, where they appear, for a
-            day on two cores; full: the paper's, for a GPU. --dry-run says how long it takes.
+            trial on two cores, too few for the effects of the paper; medium: 10,000, where they appear; full:
+            all images, for a GPU. --dry-run estimates the time.
         root: Folder of all runs.
         out: Folder for the results.
         dry_run: Do nothing; print the runs and an estimate of their time and disk space.

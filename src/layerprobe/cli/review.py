@@ -30,8 +30,8 @@ def measure_review(
     """Measure the labels of an audit by a reviewer's decisions.
 
     `layerprobe audit` writes review.html. Decide there on the rows of the random sample, export the
-    decisions, and pass the file here. The command prints how many labels are wrong, how many of the flagged
-    labels are, and whether relabelling helps, each with its 95 % interval.
+    decisions, and pass the file to this command. It prints the share of wrong labels among all and among the
+    flagged labels, and whether relabelling helps, each with its 95 % interval.
 
     Args:
         folder: Folder that `layerprobe audit --out` wrote.

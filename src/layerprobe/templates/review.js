@@ -32,7 +32,7 @@
         entry: shown[place], durations: durations.slice(-50),
       }));
     } catch {
-      say("This browser keeps nothing: export the decisions before you close the page.");
+      say("This browser cannot store the decisions: export them before you close the page.");
     }
   }
   function restore() {

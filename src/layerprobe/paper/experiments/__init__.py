@@ -114,8 +114,8 @@ EXPERIMENTS.own(
 FURTHER = "probes-"  # begins the names of experiments on one further probe
 
 EXTENSIBLE = (
-    "Only the experiment probes takes --probes: names of layerprobe.probes.available(), beside "
-    f"{', '.join(PROBES)}, which it always fits. Every other experiment has fixed probes."
+    f"Only the experiment named probes takes --probes. It always fits {', '.join(PROBES)}; --probes adds "
+    "others of layerprobe.probes.available(). Every other experiment has fixed probes."
 )
 """The statement on --probes in help, messages and docs."""
 
