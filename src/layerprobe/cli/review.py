@@ -1,4 +1,4 @@
-"""`layerprobe review`: what the decisions of a reviewer say about the labels of an audit."""
+"""`layerprobe review`: measure the labels of an audit by the decisions of a reviewer."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
