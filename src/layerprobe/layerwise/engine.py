@@ -136,45 +136,34 @@ def fit_layer(
             if not skip:
                 raise
             return failures(layer, probes, labels, str(error))
-    # One pass over the rows serves all sets of labels; with fewer rows per class than features, the sums, one
-    # (d, d) matrix per class, would be larger than the rows, and slower than Gram matrices.
-    features = 0 if X is None else X.shape[1]
-    by_sums = shared or (X is not None and len(labels.names) > 1 and len(X) >= len(labels.classes) * features)
-    if sums is None and X is not None and by_sums and any(map(streams, probes.values())):
-        sums = new_sums(X, labels, probes, rows=0)
-        for rows, y in zip(X.split(SUMMED_ROWS), labels.y.split(SUMMED_ROWS, dim=1), strict=True):
-            sums.update(rows, y)
+        # One pass over the rows serves all sets of labels; with fewer rows per class than features, the sums,
+        # one (d, d) matrix per class, would be larger than the rows, and slower than Gram matrices.
+        saves_work = len(labels.names) > 1 and len(X) >= len(labels.classes) * X.shape[1]
+        if sums is None and (shared or saves_work) and any(map(streams, probes.values())):
+            sums = new_sums(X, labels, probes, rows=0)
+            for rows, y in zip(X.split(SUMMED_ROWS), labels.y.split(SUMMED_ROWS, dim=1), strict=True):
+                sums.update(rows, y)
     if sums is not None:
         sums.finish()
     seconds += time.perf_counter() - start
 
+    masc = [name for name, probe in probes.items() if isinstance(probe, MASC) and streams(probe)]
     fitted: dict[str, list[FittedProbe]] = {name: [] for name in probes}
     for s, fitted_on in enumerate(labels.names):
-        present = labels.y[s].unique() if sums is None else sums.counts[s].nonzero().squeeze(1).cpu()
-        statistics: Statistics | None = sums.of(s) if sums is not None else None
-        if statistics is None and X is not None:
-            y = torch.searchsorted(present, labels.y[s])
-            statistics = RowStatistics(X, y.to(X.device), len(present))
-        subspace_seconds = seconds  # of the common fit of all variances; each of them reports the total
+        statistics: Statistics | None
+        if sums is not None:
+            present, statistics = sums.counts[s].nonzero().squeeze(1).cpu(), sums.of(s)
+        else:
+            present, y = labels.y[s].unique(return_inverse=True)
+            statistics = None if X is None else RowStatistics(X, y.to(X.device), len(present))
+        names, ones = labels.classes[present.numpy()], {}
         for name in sorted(probes, key=lambda name: _largest_variance_first(probes[name])):
-            start = time.perf_counter()
-            names = labels.classes[present.numpy()]
             one = FittedProbe(layer, name, fitted_on, clone(probes[name]), present, names)
-            try:
-                one = replace(one, components=_fit(one, statistics, X, labels.y[s]))
-            except InputError as error:
-                if not skip:
-                    raise
-                one = replace(one, failure=str(error))
-            elapsed = time.perf_counter() - start
-            if isinstance(one.estimator, MASC) and streams(one.estimator):
-                subspace_seconds += elapsed
-            elif streams(one.estimator):
-                elapsed += seconds
-            fitted[name].append(replace(one, seconds=elapsed))
-        for name, probe in probes.items():
-            if isinstance(probe, MASC) and streams(probe):
-                fitted[name][s] = replace(fitted[name][s], seconds=subspace_seconds)
+            ones[name] = _fit(one, statistics, X, labels.y[s], skip)
+        common = sum(ones[name].seconds for name in masc)  # all variances share a fit
+        for name, one in ones.items():
+            own = common if name in masc else one.seconds
+            fitted[name].append(replace(one, seconds=own + seconds if streams(one.estimator) else own))
     return [one for ones in fitted.values() for one in ones]
 
 
@@ -214,23 +203,33 @@ def _named(what: object) -> Iterator[None]:
         warn(f"{what}: {warning.message}", warning.category)
 
 
-def _fit(one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: Tensor) -> float:
-    """Fit the estimator in place; return its mean number of components per class, else NaN."""
+def _fit(
+    one: FittedProbe, statistics: Statistics | None, X: Tensor | None, y: Tensor, skip: bool
+) -> FittedProbe:
+    """Fit the estimator in place; return the probe with its seconds, and its components or failure."""
     estimator: Any = one.estimator
+    start = time.perf_counter()
     # Statistics of rows serve MASC, whose variances share one fit. Other probes are fitted to rows,
     # since `fit` may store more than `fit_statistics` does (Ridge: what leave-one-out scores need).
     by_statistics = isinstance(estimator, MASC) or not isinstance(statistics, RowStatistics)
-    with _named(one):
-        if statistics is not None and streams(estimator) and by_statistics:
-            estimator.fit_statistics(statistics, one.classes)
-        elif X is None:
-            raise InputError("the probe needs rows, and only sums over them were given")
-        elif isinstance(estimator, Probe):
-            estimator.fit_indices(X, torch.searchsorted(one.present, y), one.classes)
-        else:
-            estimator.fit(X.cpu().numpy(), y.numpy())  # class indices; `FittedProbe` names them
-    subspaces = getattr(estimator, "subspaces_", None)
-    return np.nan if subspaces is None else float(np.mean(subspaces.ranks))
+    try:
+        with _named(one):
+            if statistics is not None and streams(estimator) and by_statistics:
+                estimator.fit_statistics(statistics, one.classes)
+            elif X is None:
+                raise InputError("the probe needs rows, and only sums over them were given")
+            elif isinstance(estimator, Probe):
+                estimator.fit_indices(X, torch.searchsorted(one.present, y), one.classes)
+            else:
+                estimator.fit(X.cpu().numpy(), y.numpy())  # class indices; `FittedProbe` names them
+    except InputError as error:
+        if not skip:
+            raise
+        one = replace(one, failure=str(error))
+    else:
+        if (subspaces := getattr(estimator, "subspaces_", None)) is not None:
+            one = replace(one, components=float(np.mean(subspaces.ranks)))
+    return replace(one, seconds=time.perf_counter() - start)
 
 
 def new_sums(
