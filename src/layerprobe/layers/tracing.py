@@ -263,12 +263,10 @@ class _Dims:
         result
             A tensor, or a tuple of them.
         """
-        inputs = [x for x in (*args[:3], *kwargs.values()) if isinstance(x, Tensor)]
-        if args and isinstance(args[0], tuple | list):
-            inputs += [x for x in args[0] if isinstance(x, Tensor)]
-        results = [
-            y for y in (result if isinstance(result, tuple | list) else [result]) if isinstance(y, Tensor)
-        ]
+        listed = args[0] if args and isinstance(args[0], tuple | list) else ()
+        returned = result if isinstance(result, tuple | list) else [result]
+        inputs = [x for x in (*args[:3], *kwargs.values(), *listed) if isinstance(x, Tensor)]
+        results = [y for y in returned if isinstance(y, Tensor)]
         if not inputs or not results or any(is_lazy(x) or x.is_nested for x in (*inputs, *results)):
             return
         if name in ("addmm", "addbmm", "baddbmm"):  # a bias comes first
@@ -288,15 +286,15 @@ class _Dims:
             self._show(x, 1)
             self._share(x, y)
         elif name == "embedding":
-            self._show(y, y.ndim - 1)
+            self._show(y, -1)
         elif name in ("layer_norm", "rms_norm"):
-            if len(kwargs.get("normalized_shape", args[1] if len(args) > 1 else ())) == 1:
-                self._show(x, last)
+            if len(kwargs.get("normalized_shape") or args[1]) == 1:
+                self._show(x, -1)
             self._share(x, y)
         elif name in FEATURES_LAST:
-            self._show(x, last)
+            self._show(x, -1)
             if _channels(dims) == last or name == "pad_packed_sequence":
-                self._show(y, y.ndim - 1)
+                self._show(y, -1)
         elif name in PERMUTATIONS and args and args[0] is x:
             # the same permutation of dimensions that differ shows where each dimension goes
             sizes = func(torch.empty(tuple(range(x.ndim)), device="meta"), *args[1:], **kwargs).shape
@@ -313,10 +311,10 @@ class _Dims:
         elif name in PRODUCTS:
             second = inputs[1] if len(inputs) > 1 and name != "einsum" else None
             if second is not None and second.ndim == 2 and _channels(dims) in (None, last):
-                self._show(x, last)
-                self._show(y, y.ndim - 1)
+                self._show(x, -1)
+                self._show(y, -1)
             elif second is not None and _channels(self.of(second)) == second.ndim - 1:
-                self._show(y, y.ndim - 1)  # attention weights by values
+                self._show(y, -1)  # attention weights by values
         else:
             alike = [x for x in inputs if x.shape == y.shape or (name in SLICES and x.ndim == y.ndim)]
             if len({_channels(self.of(x)) for x in alike} - {None}) < 2:
