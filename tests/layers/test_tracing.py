@@ -36,6 +36,15 @@ def test_in_place_relu_does_not_change_the_layer_before(x):
     assert (outputs["0"] < 0).any()
 
 
+def test_product_of_two_vectors_has_no_dimensions(x):
+    def forward(self, x):
+        scale = self.norm(torch.ones(5))
+        return self.fc(x) + scale @ scale
+
+    model = From(forward, fc=nn.Linear(4, 5), norm=nn.LayerNorm(5))
+    assert list_layers(model, x).names == ["input", "fc", "F.add", "output"]
+
+
 @pytest.mark.parametrize(
     "relu",
     [

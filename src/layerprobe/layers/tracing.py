@@ -325,7 +325,7 @@ class _Dims:
 
     def _show(self, tensor: Tensor, dim: int) -> None:
         """Record that a dimension holds channels, unless another one of this tensor does."""
-        if _channels(self.of(tensor)) is None:
+        if tensor.ndim and _channels(self.of(tensor)) is None:
             self.of(tensor)[dim].root().shown = self._operations
 
     def _share(self, x: Tensor, y: Tensor) -> None:
