@@ -435,21 +435,26 @@ class _Task:
                 f"{reason}; use shuffle=False, or a data set of (x, y, index)"
             )
 
-    def are_positions(self, index: np.ndarray | None, *, given: bool) -> bool:
-        """Return whether the items after the labels, if any were given, are positions in train_labels.
+    def are_positions(self, index: np.ndarray | None) -> bool:
+        """Return whether the items after the labels are positions in train_labels.
 
         `index` (n,) holds the items of all rows if they identify rows.
         """
-        labels = self.named
-        assert labels is not None
+        assert self.named is not None
+        longest = max(self.named.lengths)
         found = index is not None and index.dtype.kind in "iu" and bool(index.min() >= 0)
-        if found and index is not None and index.max() >= max(labels.lengths):
-            found = max(labels.lengths) != len(index)  # as many labels as rows: in their order
-        if given and not found:
+        if found and index is not None and index.max() >= longest:
+            found = longest != len(index)  # as many labels as rows: in their order
+        if not found:
             self.require_order("its third item is no index")
             if self.processes > 1:
                 raise InputError("the third item of (x, y, index) identifies no rows: leave it out in a job")
         return found
+
+    @cached_property
+    def indexed(self) -> bool:
+        """As `are_positions`, of the items of all rows, which are read in a pass without the network."""
+        return self.are_positions(read_index(self.train, self.extractor.batch_size, self.extractor.model))
 
     def require_shareable(self) -> None:
         """Raise if a probe needs all rows in one process."""
@@ -603,7 +608,7 @@ class _HeldRows(NamedTuple):
             given = given_labels(self.given, "training")
             return LabelSets.of({"given": given}) if known is None else known.recode(given)
         total = task.sum(torch.tensor(len(self.positions)))
-        if task.are_positions(row_index(self.indices), given=self.indices is not None):
+        if self.indices is not None and task.are_positions(row_index(self.indices)):
             return task.named.take(torch.as_tensor(self.indices))
         task.named.require_length(total)
         return task.named.take(self.positions)
@@ -615,29 +620,24 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
     sums: dict[str, LayerSums] = {}
     seconds: dict[str, float] = defaultdict(float)
     failed: dict[str, str] = {}
-    indexed: bool | None = None  # until the first batch
 
     def labels_of(batch: LayerBatch) -> LabelSets:
-        nonlocal indexed
         if task.named is None:
             return labels.recode(given_labels(batch.labels, "training"))
-        if indexed is None:
-            extractor = task.extractor
-            found = batch.indices is not None
-            index = read_index(task.train, extractor.batch_size, extractor.model) if found else None
-            indexed = task.are_positions(index, given=found)
         if batch.indices is None:
             task.require_order()
-        return task.named.take(torch.as_tensor(batch.indices) if indexed else batch.positions)
+        elif task.indexed:
+            return task.named.take(torch.as_tensor(batch.indices))
+        return task.named.take(batch.positions)
 
     def add(batch: LayerBatch) -> None:
         y = labels_of(batch).y
         for layer, X in batch.outputs.items():
             start = time.perf_counter()
             try:
-                if layer not in sums and layer not in failed:
+                if layer not in seconds:
                     sums[layer] = new_sums(X, labels, task.probes, count_rows(task.train))
-                if layer in sums:
+                if layer not in failed:
                     sums[layer].update(X, y)
             except InputError as error:
                 if task.processes > 1:  # the others would wait for this process
@@ -652,12 +652,11 @@ def _fit_streamed(task: _Task, known: LabelSets | None) -> tuple[LabelSets, Fits
         report_count("layers", done, len(seconds))
         if layer in failed:
             fitted[layer] = failures(layer, task.probes, labels, failed[layer])
-            continue
-        own = sums.pop(layer)  # sums are released when the layer is fitted
-        skip = task.processes == 1
-        fitted[layer] = fit_layer(layer, task.probes, labels, sums=own, seconds=elapsed, skip=skip)
-    truth = task.truth(labels, task.dimensions.heads)
-    split = _Split(labels.names, fitted, truth)
+        else:
+            own = sums.pop(layer)  # released when the layer is fitted
+            skip = task.processes == 1
+            fitted[layer] = fit_layer(layer, task.probes, labels, sums=own, seconds=elapsed, skip=skip)
+    split = _Split(labels.names, fitted, task.truth(labels, task.dimensions.heads))
 
     def score(batch: LayerBatch) -> None:
         own = labels_of(batch)
