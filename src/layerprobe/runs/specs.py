@@ -96,15 +96,14 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         pair_of(self.pair)
-        human = ":" in self.noise
-        drawn = self.noise == "published" or self.noise in noises.REGISTRY
-        if not (drawn or re.fullmatch(r"[\w-]+:\w+", self.noise)):
+        human = re.fullmatch(r"[\w-]+:\w+", self.noise) is not None  # no other noise has a colon
+        if human:
+            check_annotation(*self.noise.split(":"))
+        elif self.noise != "published" and self.noise not in noises.REGISTRY:
             known = ", ".join([*noises.REGISTRY, "published"])
             raise UnknownNameError(
                 f"noise must be one of {known}, or human labels as 'cifar-10n:worst', got {self.noise!r}"
             )
-        if human:
-            check_annotation(*self.noise.split(":"))
         p = self.corruption
         if human != (p is None):
             raise InputError(
@@ -127,12 +126,8 @@ class RunSpec:
                 limits = f"of at least {least} and below 2^63"
                 raise InputError(f"{name} must be a whole number {limits}, got {value!r}")
             exact[name] = None if value is None else int(value)
-        if self.seed is not None:
-            derived = Seeds.derive(self.seed)
-            noise_seed = derived.noise if _is_seeded(self.noise) else None
-            seeds = noise_seed, derived.init, derived.order
-            if (self.noise_seed, self.init_seed, self.order_seed) != seeds:
-                raise InputError(f"seed must be None unless the other seeds derive from it, got {self.seed}")
+        if self.seed is not None and not _seeds(self.seed, self.noise).items() <= vars(self).items():
+            raise InputError(f"seed must be None unless the other seeds derive from it, got {self.seed}")
         if self.edit and self.edit.epoch >= self.recipe.max_epochs:
             raise InputError(
                 f"the edit's epoch must be below max_epochs, {self.recipe.max_epochs}, got {self.edit.epoch}"
@@ -198,14 +193,11 @@ class RunSpec:
             changes = {"shuffle": False} | changes
         if noise is None:
             noise = "published" if protocol == "published" else "uniform"
-        seeds = Seeds.derive(seed)
+        seeds = _seeds(seed, noise)
         return cls(
             pair=pair,
             corruption=corruption,
             recipe=replace(pair_of(pair).recipe, **changes),
-            init_seed=seeds.init,
-            order_seed=seeds.order,
-            noise_seed=seeds.noise if _is_seeded(noise) else None,
             noise=noise,
             subset=subset,
             test_subset=test_subset,
@@ -213,6 +205,7 @@ class RunSpec:
             seed=seed,
             edit=edit,
             weights=weights,
+            **seeds,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -246,6 +239,13 @@ class RunSpec:
 def _is_seeded(noise: str) -> bool:
     """Return whether a kind of noise is drawn with the seed of a run."""
     return noise != "published" and ":" not in noise
+
+
+def _seeds(seed: int, noise: str) -> dict[str, Any]:
+    """Return the fields of the seeds that derive from one."""
+    seeds = Seeds.derive(seed)
+    noise_seed = seeds.noise if _is_seeded(noise) else None
+    return {"noise_seed": noise_seed, "init_seed": seeds.init, "order_seed": seeds.order}
 
 
 def _as_tuples(value: Any) -> Any:
