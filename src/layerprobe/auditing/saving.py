@@ -390,10 +390,8 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
             flat = tensors[content["name"]].numpy().copy().view(dtype)
             return flat.reshape(content["shape"], order=content["order"])
         case "objects":
-            array = np.empty(len(content), object)
-            for i, item in enumerate(content):  # one by one: an array of tuples must stay one-dimensional
-                array[i] = unpack(item, tensors)
-            return array
+            # Of an iterator: an array of tuples must stay one-dimensional.
+            return np.fromiter((unpack(item, tensors) for item in content), object, len(content))
         case "dtype":
             return DTYPES[content]
         case "view":
