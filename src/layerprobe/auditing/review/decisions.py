@@ -106,11 +106,13 @@ def read_decisions(
         From size and seed of the sample to its name in exports of the review page. A warning says if
         decisions were made on another sample.
     """
-    stated: Mapping[str, Any] = {}
+    stated: Mapping[str, Any] = {}  # n, seed and audit of the sample, as far as the source states them
     if isinstance(source, str | os.PathLike):
-        source, stated = _read_file(Path(source))
+        source = _read_file(Path(source))
     if isinstance(source, Mapping) and "decisions" in source:
-        source, stated = _of_page(source)
+        sample = source.get("sample")
+        stated = {**(sample if isinstance(sample, Mapping) else {}), "audit": source.get("audit")}
+        source = source["decisions"]
     frame = _to_frame(source)
     if missing := {"index", "label"} - set(frame.columns):
         raise InputError(
@@ -157,8 +159,8 @@ def read_decisions(
     )
 
 
-def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
-    """Return the records of a file, and the arguments of the sample that it states."""
+def _read_file(path: Path) -> Any:
+    """Return the frame of a CSV file, or the list or export of the review page in a JSON file."""
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"{path} {state}: expected a .csv or .json file of decisions")
@@ -168,27 +170,18 @@ def _read_file(path: Path) -> tuple[Any, Mapping[str, Any]]:
                 header = file.readline()
             separator = max(",;", key=header.count)  # spreadsheets of many countries write semicolons
             frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
-            return frame.map(lambda cell: cell[1:] if MARKED.match(cell) else cell), {}
+            return frame.map(lambda cell: cell[1:] if MARKED.match(cell) else cell)
         if path.suffix.lower() != ".json":
             raise InputError(f"decisions are a .csv or .json file, got {path.name!r}")
         data = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DataError(f"the decisions in {path} cannot be read: {str(error).strip()}") from error
-    if isinstance(data, Mapping):
-        if data.get("kind") != KIND or not isinstance(data.get("decisions"), list):
-            raise DataError(
-                f"{path} holds no decisions: expected a list of records with the keys 'index' and 'label', "
-                f"or an export of the review page, of the kind {KIND!r}"
-            )
-        return _of_page(data)
-    return data, {}
-
-
-def _of_page(data: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-    """Return the records of an export of the review page, and n, seed and audit, as far as it states them."""
-    sample = data.get("sample")
-    stated = sample if isinstance(sample, Mapping) else {}
-    return data["decisions"], {**stated, "audit": data.get("audit")}
+    if isinstance(data, Mapping) and (data.get("kind"), type(data.get("decisions"))) != (KIND, list):
+        raise DataError(
+            f"{path} holds no decisions: expected a list of records with the keys 'index' and 'label', "
+            f"or an export of the review page, of the kind {KIND!r}"
+        )
+    return data
 
 
 def _to_frame(source: Any) -> pd.DataFrame:
