@@ -350,13 +350,13 @@ def plan(
             labels = read_label_sets(train, rows or found.rows, model)
             classes, largest = len(labels.classes), labels.largest
             rows = labels.lengths[0] if rows is None else rows
+    elif not isinstance(model, Mapping):
+        raise InputError(f"expected a network or the number of features of each layer, got {model!r:.80}")
+    elif train is not None or layers is not None or pool is not None:
+        raise InputError(
+            "train=, layers= and pool= are for a network; here the layers are named with their sizes"
+        )
     else:
-        if not isinstance(model, Mapping):
-            raise InputError(f"expected a network or the number of features of each layer, got {model!r:.80}")
-        if train is not None or layers is not None or pool is not None:
-            raise InputError(
-                "train=, layers= and pool= are for a network; here the layers are named with their sizes"
-            )
         dims = dict(model)
     if not rows or not classes or not dims:
         raise InputError(
@@ -374,18 +374,9 @@ def plan(
             raise InputError(
                 f"components must be at most the number of features, {max(dims.values())}, got {components}."
             )
+    reads = reads_of(named_probes(probes, variances).values())
     planned = ProbePlan(
-        dims,
-        rows,
-        test_rows,
-        classes,
-        label_sets,
-        reads_of(named_probes(probes, variances).values()),
-        forward,
-        changed,
-        components,
-        itemsize,
-        largest,
+        dims, rows, test_rows, classes, label_sets, reads, forward, changed, components, itemsize, largest
     )
     if memory is not None:
         planned.require(memory)
