@@ -137,9 +137,8 @@ def retrain(
     recipe = replace(DEFAULT_RECIPE if recipe is None else recipe, max_epochs=max_epochs, target=NEVER)
     stop = None if patience is None else early_stopping(patience)
     split = _split(rows, labels, held_out)
-    batch_size = recipe.batch_size
-    while len(split.train) % batch_size == 1 and batch_size > 1:  # no single row remains
-        batch_size += 1
+    while len(split.train) % recipe.batch_size == 1 and recipe.batch_size > 1:  # no single row remains
+        recipe = replace(recipe, batch_size=recipe.batch_size + 1)
     device, dtype = device_and_dtype(model)
     with torch.inference_mode(False), torch.enable_grad():
         network = untrained_copy(model, seeds.init) if fresh else copy.deepcopy(model)
@@ -172,7 +171,7 @@ def retrain(
             called,
             split.train.to(device),
             split.targets.to(device, dtype if split.targets.ndim == 2 else None),
-            replace(recipe, batch_size=batch_size),
+            recipe,
             order_seed=seeds.order,
             test=validation,
             inputs=inputs,
@@ -276,10 +275,8 @@ class _LogitsOf(nn.Module):
 
     def output(self, inputs: Any) -> Tensor:
         """Return the network's head, (b, k)."""
-        if isinstance(inputs, Mapping):
-            heads = possible_heads(self.network(**inputs))
-        else:
-            heads = possible_heads(self.network(*(inputs if isinstance(inputs, tuple) else (inputs,))))
+        args, kwargs = ((), inputs) if isinstance(inputs, Mapping) else (inputs, {})
+        heads = possible_heads(self.network(*(args if isinstance(args, tuple) else (args,)), **kwargs))
         return heads[self.head] if self.head in heads else next(iter(heads.values()))
 
     def is_probability(self, inputs: Any) -> bool:
