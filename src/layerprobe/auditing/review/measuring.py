@@ -373,7 +373,7 @@ def measure(
     """
     g, new = given.numpy(), proposed.numpy()
     rows = ReviewedRows(decisions, sample, g)
-    used, wrong, decided = rows.used, rows.wrong, [rows.labels[i] for i in rows.used.tolist()]
+    used, decided = rows.used, [rows.labels[i] for i in rows.used.tolist()]
     outside = np.array([(y == OUTSIDE).mean() for y in decided])
     gained = np.array([(y == new[i]).mean() - (y == g[i]).mean() for i, y in zip(used, decided, strict=True)])
     repeated = [y for y in rows.labels.values() if len(y) > 1]
@@ -404,17 +404,6 @@ def measure(
         if strangers.low > NEGLIGIBLE and advice == "keep":
             advice = "keep" if seen.all() else "review"
             why = f"{percent(strangers)} of the rows belong to none of the classes: leave them out; {why}"
-    counts = np.bincount(sample.stratum[used], minlength=len(sample.names))
-    sums = np.bincount(sample.stratum[used], wrong, minlength=len(sample.names))
-    strata = pd.DataFrame(
-        {
-            "stratum": sample.names,
-            "rows": sample.sizes,
-            "reviewed": counts,
-            "wrong": np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0),
-            "announced": np.bincount(sample.stratum, 1 - label_score) / sample.sizes,
-        }
-    )
     return Review(
         decisions,
         sample,
@@ -430,7 +419,7 @@ def measure(
         rows.errors if repeated else rows.errors._replace(value=float("nan")),
         len(repeated),
         sum(len(np.unique(y)) > 1 for y in repeated),
-        strata,
+        _strata(rows, label_score),
         _disagreements(decisions),
         advice,
         why,
@@ -572,6 +561,21 @@ def _by_row(decisions: Decisions) -> dict[int, np.ndarray]:
     order = np.argsort(decisions.positions, kind="stable")
     rows, starts = np.unique(decisions.positions[order], return_index=True)
     return dict(zip(rows.tolist(), np.split(decisions.y[order], starts[1:]), strict=True))
+
+
+def _strata(rows: ReviewedRows, label_score: np.ndarray) -> pd.DataFrame:
+    sample, stratum = rows.sample, rows.sample.stratum[rows.used]
+    counts = np.bincount(stratum, minlength=len(sample.names))
+    sums = np.bincount(stratum, rows.wrong, minlength=len(sample.names))
+    return pd.DataFrame(
+        {
+            "stratum": sample.names,
+            "rows": sample.sizes,
+            "reviewed": counts,
+            "wrong": np.divide(sums, counts, out=np.full(len(counts), np.nan), where=counts > 0),
+            "announced": np.bincount(sample.stratum, 1 - label_score) / sample.sizes,
+        }
+    )
 
 
 def _disagreements(decisions: Decisions) -> pd.DataFrame:
