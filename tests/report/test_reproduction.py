@@ -106,6 +106,10 @@ def test_as_is_writes_existing_results_without_training(tmp_path, capsys, monkey
     assert main(command) == 1
     assert "mlp-digits, p = 0.4, seed 0: " in (said := capsys.readouterr().err)
     assert said.count("files are damaged") == 1
+    assert "All results are in" in said
+    command.remove("supplementary_table1")
+    assert main(command) == 1
+    assert "All results are in" not in capsys.readouterr().err  # the page is of the call before
 
 
 def test_table_shows_only_its_own_runs(done):
@@ -125,8 +129,10 @@ def test_missing_experiments_are_left_out_with_a_reason(done):
     assert "probes" in written.left_out["probes"]
     with pytest.raises(InputError, match="table9"):
         write_tables(results, ["table9"], place / "few")
-    with pytest.raises(InputError, match="no runs"):
+    with pytest.raises(InputError, match="no runs in"):
         Results.of_root(place / "nothing")
+    with pytest.raises(InputError, match="no runs of mlp-mnist in"):
+        Results.of_root(place / "runs", ["mlp-digits", "mlp-mnist"])
 
 
 def test_rows_without_a_column_raise_and_are_not_left_out(done):
@@ -209,11 +215,13 @@ def test_published_weights_are_not_trained(tmp_path):
 
 def test_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
     root = tmp_path / "runs"
-    command = ["reproduce", "table1", "--pair", "mlp-digits", "--root", str(root), "--dry-run", "--json"]
+    command = ["reproduce", "table1", "figure27", "--pair", "mlp-digits", "--root", str(root), "--dry-run"]
+    command.append("--json")
     assert main(command) == 0
     printed = capsys.readouterr()
     assert len(json.loads(printed.out)["runs"]) == 4 * SCALES["small"].seeds
     assert "Scale small" in printed.err
+    assert "figure27 is left out: it shows other pairs" in printed.err
     assert not root.exists()
 
 
@@ -258,5 +266,7 @@ def test_analyse_command_measures_an_experiment_on_finished_runs(done, tmp_path,
     assert "0 of 5 finished runs measured" in capsys.readouterr().out
     assert main([*command[:2], "flips", *command[3:]]) == 2
     assert "flipped_rows" in capsys.readouterr().err
-    assert main([*command[:3], "--root", str(tmp_path / "nothing")]) == 2
-    assert "no finished run" in capsys.readouterr().err
+    for place, pairs, named in (("nothing", [], ""), ("runs", ["mlp-digits", "mlp-mnist"], " of mlp-mnist")):
+        chosen = ["--pair", *pairs] if pairs else []
+        assert main([*command[:3], *chosen, "--root", str(tmp_path / place)]) == 2
+        assert f"no finished run{named} in" in capsys.readouterr().err

@@ -256,8 +256,9 @@ def analyse(
     names += further(names_in(REGISTRY, probes), names)
     specs, unreadable = runs_in(root)
     done = [spec for spec in specs if (not pair or spec.pair in pair) and is_done(run_folder(root, spec))]
-    if not done:
-        of_pair = f" of {', '.join(pair)}" if pair else ""
+    absent = [name for name in pair if name not in {spec.pair for spec in done}]
+    if absent or not done:
+        of_pair = f" of {', '.join(absent)}" if absent else ""
         why = next(iter(unreadable.values()), "train one, or name another --root")
         raise InputError(f"no finished run{of_pair} in {root}; {why}")
     work = {spec: left for spec in done if (left := missing(spec, root, names))}

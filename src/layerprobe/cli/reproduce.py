@@ -93,6 +93,9 @@ def reproduce_results(
         import_weights(weights, list(plan.work), root, data_root=workers.data)
     if not as_is:
         say(announce(plan, root, jobs), error=True)
+    if dry_run:
+        for name, reason in plan.left_out.items():
+            say(f"{name} is left out: {reason}", error=True)
     failed: list[Outcome] = []
     if as_is:
         results = write_all(plan, root, out)
@@ -104,8 +107,6 @@ def reproduce_results(
     rows = status(root, list(plan.work))
     if dry_run or json:
         show_grid(root, rows, failed, json=json)
-    if not dry_run and not json and (out / "report.html").exists():
-        say(f"All results are in {out}; start with {out / 'report.html'}.")
     left = "" if dry_run or as_is else unfinished(rows)
     for line in filter(None, [left, *failures(failed)]):
         print_error(line)

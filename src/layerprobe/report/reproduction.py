@@ -77,12 +77,13 @@ class Results:
         Raises
         ------
         InputError
-            If there is none.
+            If there is none, or none of one of the pairs.
         """
         every, unreadable = runs_in(root)
         specs = [spec for spec in every if not pairs or spec.pair in pairs]
-        if not specs:
-            of_pair = f" of {', '.join(pairs)}" if pairs else ""
+        absent = [pair for pair in pairs if pair not in {spec.pair for spec in specs}]
+        if absent or not specs:
+            of_pair = f" of {', '.join(absent)}" if absent else ""
             why = next(iter(unreadable.values()), "train some, or name another --root")
             raise InputError(f"no runs{of_pair} in {root} that can be read; {why}")
         return replace(cls.of_runs(specs, root), unreadable=list(unreadable.values()))
@@ -344,6 +345,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         provenance={name: value for name, value in how.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
+    say(f"All results are in {out}; start with {out / 'report.html'}.", error=True)
     return results
 
 
