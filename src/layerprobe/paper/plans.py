@@ -20,7 +20,7 @@ from layerprobe.paper import published
 from layerprobe.paper.experiments import EXPERIMENTS, further
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAIRS
-from layerprobe.paper.selection import DEGREES, EVERY_DEGREE
+from layerprobe.paper.selection import DEGREES, EVERY_DEGREE, MEDIUM
 from layerprobe.paper.tables import TABLES
 from layerprobe.runs.grid import operations
 from layerprobe.runs.scheduler import Location
@@ -36,8 +36,9 @@ HUMAN = {
     "cnn-cifar10": ("cifar-10n:aggre", "cifar-10n:random1", "cifar-10n:worst"),
     "alexnet-cifar100": ("cifar-100n:noisy",),
 }
-# Pairs, numbers of training images and degrees of the figure `training_images`, beside those of the scale.
-SIZED_PAIRS, SIZES, SIZED_DEGREES = ("mlp-mnist", "cnn-fashion-mnist"), (1000, 3000, 10_000), (0.4, 0.8)
+# Pairs, degrees and numbers of training images of the figure `training_images`.
+SIZED_PAIRS, SIZED_DEGREES = ("mlp-mnist", "cnn-fashion-mnist"), (0.4, 0.8)
+SIZES = (1000, 3000, 10_000, 60_000)
 DYNAMICS_PAIRS = ("mlp-mnist", "cnn-cifar10", "mlp-digits")  # pairs whose checkpoints are kept
 EDITED_PAIR = "cnn-cifar10"
 EDIT_EPOCHS, LAST_EPOCH = (10, 40), 100  # of the edit midway in the follow-up study (arXiv 2603.19865)
@@ -157,13 +158,14 @@ def _one_seed_varied(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
     return specs
 
 
-def _fewer_images(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
-    """Return runs on fewer training images than all others of the scale."""
+def _other_sizes(scale: StudyScale, pairs: Sequence[str]) -> list[RunSpec]:
+    """Return runs on fewer or more training images than all others of the scale; none at small scale."""
     specs = []
     for pair in (name for name in SIZED_PAIRS if name in pairs):
-        own = scale.settings.get(pair, {}).get("subset") or PAIRS[pair].train_size
-        cells = product(SIZED_DEGREES, (n for n in SIZES if n < own))
-        specs += [scale.spec(pair, p, 0, subset=n) for p, n in cells]
+        whole = PAIRS[pair].train_size
+        own = scale.settings.get(pair, {}).get("subset") or whole
+        sizes = [None if n == whole else n for n in SIZES if n != own and own >= MEDIUM]
+        specs += [scale.spec(pair, p, 0, subset=n) for p, n in product(SIZED_DEGREES, sizes)]
     return specs
 
 
@@ -194,7 +196,7 @@ FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
     "sgd": _mlps,
     "adam": partial(_mlps, optimizer="adam", learning_rate=1e-4),
     "seeds": _one_seed_varied,
-    "images": _fewer_images,
+    "images": _other_sizes,
     "human": _human,
     "checkpoints": _checkpointed,
     "midway": _midway,
