@@ -173,7 +173,11 @@ class FinishedRun:
             noise_seed = 0 if self.spec.seed is None else Seeds.derive(self.spec.seed).noise
             clean |= {"noise": "uniform", "noise_seed": noise_seed}
         spec = replace(self.spec, **clean)
-        return FinishedRun.of(spec, self.root, data_root=self.data_root, device=self.device)
+        try:
+            return FinishedRun.of(spec, self.root, data_root=self.data_root, device=self.device)
+        except DataError as error:
+            needed = "the run without noise (p = 0) and with the same seeds is needed, finished"
+            raise DataError(f"{needed}. {error}") from error
 
 
 __getattr__ = renamed(__name__, {"Subject": FinishedRun})

@@ -160,7 +160,7 @@ def test_rows_repeat_bit_for_bit(root):
 
 def test_missing_clean_run_raises(tmp_path):
     execute(spec(0.6), tmp_path)
-    with pytest.raises(DataError, match=r"p0-s0-.*no run here"):
+    with pytest.raises(DataError, match=r"without noise \(p = 0\).*p0-s0-.*no run here"):
         similarity(FinishedRun.of(spec(0.6), tmp_path))
 
 
