@@ -376,7 +376,7 @@ def announced(found: Audit, rows: Rows) -> dict[str, object]:
         measured |= {
             f"{name}_kind": evidence["kind"][of],
             f"{name}_error": abs(value - real[name]),
-            f"{name}_held": float(low - 1e-9 <= real[name] <= high + 1e-9),
+            f"{name}_held": low - 1e-9 <= real[name] <= high + 1e-9 if np.isfinite(real[name]) else np.nan,
             f"{name}_width": high - low,
         }
     return measured
