@@ -108,14 +108,14 @@ def test_the_history_has_its_scale_in_the_footer():
 def test_a_missing_experiment_is_named(rows, name):
     missing = FIGURES[name].needs[-1]
     with pytest.raises(
-        InputError, match=rf"^{name} .*there are no rows from {missing}\. Run {missing} first\."
+        InputError, match=rf"^{name} .*there are none of {missing} for .* Measure them first\."
     ):
         FIGURES[name].draw(rows[rows["experiment"] != missing])
 
 
 def test_a_missing_experiment_of_one_pair_is_named_with_the_pair(rows):
     of = rows[(rows["experiment"] != "retraining") | (rows["pair"] != "mlp-mnist")]
-    with pytest.raises(InputError, match="no rows of mlp-mnist from retraining"):
+    with pytest.raises(InputError, match="none of retraining for mlp-mnist"):
         FIGURES["figure4"].draw(of, pair="mlp-mnist")
 
 

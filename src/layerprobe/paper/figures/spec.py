@@ -73,10 +73,9 @@ class FigureSpec:
         frame = self._shown(self._frame(rows, history, pair))
         if not self.history:
             if missing := [name for name in self.needs if name not in set(frame["experiment"])]:
-                of_pair = f" of {pair}" if pair else ""
                 raise MissingRowsError(
-                    f"{self.name} is drawn from the experiments {', '.join(self.needs)}; there are no "
-                    f"rows{of_pair} from {', '.join(missing)}. Run {' and '.join(missing)} first."
+                    f"{self.name} needs rows of {' and '.join(self.needs)}; there are none of "
+                    f"{' and '.join(missing)} for {pair or 'the pairs that it shows'}. Measure them first."
                 )
             frame = frame[frame["experiment"].isin([*self.needs, *self.also])]
             measured = frame.loc[frame["experiment"] == self.needs[0], "pair"]
