@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/layerprobe demo
 
 test: .venv/cluster
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/installed
 	$(BIN)/ruff check
