@@ -5,8 +5,8 @@ python results/collect.py medium                 # tables and figures again, fro
 python results/collect.py small --root RUNS --rows-only
 
 Adds the runs of this scale in RUNS to rows.csv.gz, history.csv and provenance.json, then makes from all rows
-tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the claims, Table 1 and the
-tables of relabelling in docs/results.md. Cells without a run are "not run".
+tables/ (CSV and Markdown), figures/ (PNG), claims.csv and claims.md, and the tables of docs/results.md.
+Cells without a run are "not run".
 """
 
 import argparse
@@ -26,9 +26,9 @@ from layerprobe.paper.claims import VERDICT_RULE, claims_table
 from layerprobe.paper.experiments import EXPERIMENTS
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.pairs import PAPER_PAIRS
-from layerprobe.paper.plans import SCALES, plan
+from layerprobe.paper.plans import SCALES, SIZED_DEGREES, SIZED_PAIRS, plan
 from layerprobe.paper.rows import COLUMNS, RUN, typed
-from layerprobe.paper.selection import DEGREES, GROUP, LABELS
+from layerprobe.paper.selection import DEGREES, GROUP, LABELS, PAPER, TEST, means, select, training_images
 from layerprobe.paper.tables import TABLES, readable
 from layerprobe.report.reproduction import Results, record, write_tables
 from layerprobe.runs.folders import is_done, read_run, run_folder
@@ -36,6 +36,13 @@ from layerprobe.runs.folders import is_done, read_run, run_folder
 HERE = Path(__file__).parent
 HISTORY = [*RUN, "epoch"]
 PAGE = HERE.parent / "docs" / "results.md"
+IMAGE_COLUMNS = {
+    "network": "last_epoch",
+    "best epoch": "best_epoch",
+    "MASC, hidden layers": "masc_noisy_hidden",
+    "MASC, raw input": "raw_input",
+    "MASC, untrained network": "untrained_noisy",
+}
 
 
 def collect(scale: str, root: Path) -> None:
@@ -143,6 +150,7 @@ def page(text: str, results: Results) -> str:
         "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
         "relabelling": markdown(relabelling(results)),
         "labels": markdown(labels_by_layer(grid, cells)),
+        "images": markdown(by_images(results)),
     }
     for name, table in parts.items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
@@ -202,6 +210,31 @@ def labels_by_layer(results: Results, table1: pd.DataFrame) -> pd.DataFrame:
             }
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def by_images(results: Results) -> pd.DataFrame:
+    """Return the test accuracies of the figure training_images by number of images, in percent."""
+    runs = plan(["training_images"], SCALES["medium"], PAPER_PAIRS).shown["training_images"]
+    own = results.only(
+        [spec for spec in runs if spec.pair in SIZED_PAIRS and spec.corruption in SIZED_DEGREES]
+    )
+    rows = own.rows.assign(images=training_images(own.rows))
+    raw = select(rows, "noisy_subspaces", layer="input", fitted_on="noisy", **PAPER, **TEST)
+    accuracies = [
+        TABLES["controls"].build(own.rows, own.history).dropna(subset="ours"),
+        means(raw, GROUP).assign(quantity="raw_input", layer="input"),
+    ]
+    cells = pd.concat(accuracies).merge(rows[[*GROUP, "images"]].drop_duplicates())
+    lines = []
+    for (pair, p, images), cell in cells.groupby(["pair", "corruption", "images"], sort=False):
+        ours = cell.set_index("quantity")
+        line = {"pair": pair, "p": p, "images": images, "seeds": int(cell["seeds"].min())}
+        line |= {name: percent(ours["ours"][quantity]) for name, quantity in IMAGE_COLUMNS.items()}
+        hidden = ours["layer"]["masc_noisy_hidden"]
+        lines.append(line | {"MASC, hidden layers": f"{line['MASC, hidden layers']} ({hidden})"})
+    places = {name: place for place, name in enumerate(SIZED_PAIRS)}
+    table = pd.DataFrame(lines).sort_values(["pair", "p", "images"], key=lambda of: of.replace(places))
+    return table.assign(images=table["images"].map("{:,.0f}".format))
 
 
 def percent(share: float) -> str:

@@ -13,7 +13,7 @@ from layerprobe.paper import register_pair
 from layerprobe.paper.claims import CLAIMS, VERDICT_RULE, VERDICTS, claims_table
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.plans import SCALES, plan
-from layerprobe.paper.selection import select
+from layerprobe.paper.selection import select, training_images
 from layerprobe.paper.tables import TABLES
 from paper.figures import synthetic
 
@@ -201,6 +201,20 @@ def test_the_page_of_results_shows_the_committed_rows(collect):
             assert abs(float(line[f"{purpose}: corrected (%)"]) - cell[layer, "flipped"]) < 0.06
             assert abs(float(line[f"{purpose}: broken (%)"]) - (100 - cell[layer, "unflipped"])) < 0.06
             assert abs(float(line[f"{purpose}: wrong after (%)"]) - after[layer]) < 0.2
+    own = {"split": "test", "labels": "true", "metric": "accuracy"}
+    tests = select(results.rows, "noisy_subspaces", **own)
+    tests = tests.assign(images=training_images(tests))[~tests["variant"].str.contains("adam")]
+    kept = tests["probe"].eq("network") | tests["fitted_on"].eq("noisy") & tests["setting"].eq("0.99")
+    means = 100 * tests[kept].groupby(["pair", "corruption", "images", "layer", "probe"])["value"].mean()
+    table = collect.by_images(results)
+    assert len(table) >= 12
+    for _, line in table.iterrows():
+        of = means[line["pair"], line["p"], float(line["images"].replace(",", ""))]
+        masc = of.xs("masc", level="probe")
+        assert line["network"] == f"{of['output', 'network']:.1f}"
+        assert line["MASC, raw input"] == f"{masc['input']:.1f}"
+        best = masc.drop("input")
+        assert line["MASC, hidden layers"] == f"{best.max():.1f} ({best.idxmax()})"
     table = pd.read_csv(ROOT / "results" / "medium" / "claims.csv", keep_default_na=False)
     pd.testing.assert_frame_equal(table, claims_table(results.rows), check_dtype=False)
     assert (ROOT / "results" / "medium" / "claims.md").read_text("utf-8").startswith(VERDICT_RULE)
