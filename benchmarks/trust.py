@@ -373,10 +373,11 @@ def announced(found: Audit, rows: Rows) -> dict[str, object]:
     for name in ("precision", "recall"):
         value, low, high = getattr(found, f"{name}_interval")
         of = "flagged labels that are wrong" if name == "precision" else "wrong labels that are flagged"
+        known = np.isfinite(real[name])
         measured |= {
             f"{name}_kind": evidence["kind"][of],
             f"{name}_error": abs(value - real[name]),
-            f"{name}_held": low - 1e-9 <= real[name] <= high + 1e-9 if np.isfinite(real[name]) else np.nan,
+            f"{name}_held": float(low - 1e-9 <= real[name] <= high + 1e-9) if known else np.nan,
             f"{name}_width": high - low,
         }
     return measured
