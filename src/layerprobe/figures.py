@@ -4,6 +4,7 @@
 grey too. The network itself is dashed and hollow, published numbers are grey and hollow.
 """
 
+import re
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -373,14 +374,17 @@ def _fill(
     """Return the figure with its panels and, below them, where it covers no data, its legend."""
     axes = figure.subplots(-(-len(panels) // columns), columns, sharey=share_y, squeeze=False)
     room = _room(figure.get_figwidth(), columns)
-    common = max(panel.top for panel in panels)
+    subjects = ["" if share_y else re.split("[:,]", panel.title)[0] for panel in panels]  # the pairs
+    tops: dict[str, float] = {}  # one range for all panels of a pair
+    for subject, panel in zip(subjects, panels, strict=True):
+        tops[subject] = max(panel.top, tops.get(subject, 0.0))
     before = ""
     for i, ax in enumerate(axes.flat):
         if i >= len(panels) or not panels[i].lines:
             ax.set_axis_off()
             before = ""
             continue
-        top = common if share_y else panels[i].top
+        top = tops[subjects[i]]
         _draw(ax, panels[i], room, top)
         label = panels[i].ylabel + (f", axis to {100 * top:g} %" if top < 1 else "")
         if i % columns == 0 or label != before:

@@ -237,6 +237,9 @@ def test_small_accuracies_have_a_smaller_axis_with_a_note(rows):
     ax = figure.axes[0]
     assert ax.get_ylabel() == "accuracy on 80 % of test, axis to 20 %"
     assert ax.get_ylim()[1] == pytest.approx(0.206)
+    small = few["value"].where(few["experiment"] == "true_subspaces", few["value"] / 10)
+    noisy, true = FIGURES["thresholds"].draw(few.assign(value=small)).axes
+    assert noisy.get_ylim() == true.get_ylim()  # the panels of a pair have one range
 
 
 def test_thresholds_at_the_best_layer(drawn):
