@@ -41,7 +41,7 @@ IMAGE_COLUMNS = {
     "best epoch": "best_epoch",
     "MASC, hidden layers": "masc_noisy_hidden",
     "MASC, raw input": "raw_input",
-    "MASC, untrained network": "untrained_noisy",
+    "MASC, untrained, hidden layers": "untrained_noisy",
 }
 
 

@@ -259,7 +259,8 @@ def analyse(
     absent = [name for name in pair if name not in {spec.pair for spec in done}]
     if absent or not done:
         of_pair = f" of {', '.join(absent)}" if absent else ""
-        why = next(iter(unreadable.values()), "train one, or name another --root")
+        reasons = [why for folder, why in unreadable.items() if not pair or folder.parent.name in absent]
+        why = next(iter(reasons), "train one, or name another --root")
         raise InputError(f"no finished run{of_pair} in {root}; {why}")
     work = {spec: left for spec in done if (left := missing(spec, root, names))}
     jobs = workers.resolve()

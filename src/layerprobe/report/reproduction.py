@@ -84,8 +84,9 @@ class Results:
         absent = [pair for pair in pairs if pair not in {spec.pair for spec in specs}]
         if absent or not specs:
             of_pair = f" of {', '.join(absent)}" if absent else ""
-            why = next(iter(unreadable.values()), "train some, or name another --root")
-            raise InputError(f"no runs{of_pair} in {root} that can be read; {why}")
+            reasons = [why for folder, why in unreadable.items() if not pairs or folder.parent.name in absent]
+            why = next(iter(reasons), "train some, or name another --root")
+            raise InputError(f"no readable runs{of_pair} in {root}; {why}")
         return replace(cls.of_runs(specs, root), unreadable=list(unreadable.values()))
 
     @property
@@ -326,6 +327,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     note += TOO_FEW if scale == "small" else ""
     shown = {caption(name, frame): readable(frame, name) for name, frame in tables.made.items()}
     first = [text for text in shown if text.startswith("Table 1:")]
+    beside = _comparisons(tables.made)
     write_html(
         out / "report.html",
         "report.html.j2",
@@ -337,7 +339,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
             if name in figures.made
         },
         tables={
-            "Beside the published numbers": _comparisons(tables.made),
+            **({"Beside the published numbers": beside} if len(beside) else {}),
             f"The claims of the paper. {VERDICT_RULE}": claims_table(results.rows),
             **{text: frame for text, frame in shown.items() if text not in first},
         },
