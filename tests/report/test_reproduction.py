@@ -129,9 +129,9 @@ def test_missing_experiments_are_left_out_with_a_reason(done):
     assert "probes" in written.left_out["probes"]
     with pytest.raises(InputError, match="table9"):
         write_tables(results, ["table9"], place / "few")
-    with pytest.raises(InputError, match="no readable runs in"):
+    with pytest.raises(InputError, match="no readable run in"):
         Results.of_root(place / "nothing")
-    with pytest.raises(InputError, match="no readable runs of mlp-mnist in"):
+    with pytest.raises(InputError, match="no readable run of mlp-mnist in"):
         Results.of_root(place / "runs", ["mlp-digits", "mlp-mnist"])
 
 
@@ -227,7 +227,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(capsys, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["reproduce", "tabel1"], "tabel1"), (["paper", "tables", "--root", "no"], "no readable runs")],
+    [(["reproduce", "tabel1"], "tabel1"), (["paper", "tables", "--root", "no"], "no readable run")],
 )
 def test_invalid_name_or_folder_is_reported(capsys, arguments, named):
     assert main(arguments) == 2

@@ -247,21 +247,13 @@ def analyse(
     from layerprobe.probes import REGISTRY
     from layerprobe.report.reproduction import check_data
     from layerprobe.report.run_tables import failures, run_progress
-    from layerprobe.runs.folders import is_done, run_folder
     from layerprobe.runs.scheduler import Cluster
-    from layerprobe.runs.states import runs_in
+    from layerprobe.runs.states import runs_of
 
     pair = names_in(PAIRS, pair, call=True)
     names = names_in(EXPERIMENTS, names)
     names += further(names_in(REGISTRY, probes), names)
-    specs, unreadable = runs_in(root)
-    done = [spec for spec in specs if (not pair or spec.pair in pair) and is_done(run_folder(root, spec))]
-    absent = [name for name in pair if name not in {spec.pair for spec in done}]
-    if absent or not done:
-        of_pair = f" of {', '.join(absent)}" if absent else ""
-        reasons = [why for folder, why in unreadable.items() if not pair or folder.parent.name in absent]
-        why = next(iter(reasons), "train one, or name another --root")
-        raise InputError(f"no finished run{of_pair} in {root}; {why}")
+    done, unreadable = runs_of(root, pair, finished=True)
     work = {spec: left for spec in done if (left := missing(spec, root, names))}
     jobs = workers.resolve()
     if not isinstance(jobs, Cluster):
@@ -272,7 +264,7 @@ def analyse(
         )
     failed = failures(outcomes)
     say(f"{len(work) - sum(bool(one.error) for one in outcomes)} of {len(done)} finished runs measured.")
-    for line in [*unreadable.values(), *failed]:
+    for line in [*unreadable, *failed]:
         print_error(line)
     if unreadable or failed:
         raise SystemExit(1)

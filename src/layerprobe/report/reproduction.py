@@ -27,7 +27,7 @@ from layerprobe.runs.folders import is_done, run_folder
 from layerprobe.runs.grid import Outcome, remove_all_left, train_grid
 from layerprobe.runs.scheduler import Cluster, Jobs, Location, renamed_arguments
 from layerprobe.runs.specs import RunSpec
-from layerprobe.runs.states import disk_needed, runs_in, status
+from layerprobe.runs.states import disk_needed, runs_of, status
 from layerprobe.training import provenance
 from layerprobe.utils.files import replace_file, write_csv
 from layerprobe.utils.terminal import say
@@ -79,15 +79,8 @@ class Results:
         InputError
             If there is none, or none of one of the pairs.
         """
-        every, unreadable = runs_in(root)
-        specs = [spec for spec in every if not pairs or spec.pair in pairs]
-        absent = [pair for pair in pairs if pair not in {spec.pair for spec in specs}]
-        if absent or not specs:
-            of_pair = f" of {', '.join(absent)}" if absent else ""
-            reasons = [why for folder, why in unreadable.items() if not pairs or folder.parent.name in absent]
-            why = next(iter(reasons), "train some, or name another --root")
-            raise InputError(f"no readable runs{of_pair} in {root}; {why}")
-        return replace(cls.of_runs(specs, root), unreadable=list(unreadable.values()))
+        specs, unreadable = runs_of(root, pairs)
+        return replace(cls.of_runs(specs, root), unreadable=unreadable)
 
     @property
     def problems(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The states of runs, and the disk space that they need."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from math import inf
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from layerprobe.errors import DataError, InputError
-from layerprobe.runs.folders import RECORD, check_weights, read_run, run_folder
+from layerprobe.runs.folders import RECORD, check_weights, is_done, read_run, run_folder
 from layerprobe.runs.pairs import pair
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
@@ -125,6 +125,37 @@ def runs_in(root: Location) -> tuple[list[RunSpec], dict[Path, str]]:
         except DataError as error:
             unreadable[folder] = str(error)
     return specs, unreadable
+
+
+def runs_of(
+    root: Location, pairs: Collection[str], *, finished: bool = False
+) -> tuple[list[RunSpec], list[str]]:
+    """Return the specs of the runs of pairs under `root`, and the reasons why runs cannot be read.
+
+    Parameters
+    ----------
+    root : path
+    pairs : collection of str
+        The pairs; without any, all.
+    finished : bool
+        Leave out runs that are not done.
+
+    Raises
+    ------
+    InputError
+        If there is no such run, or none of one of the pairs.
+    """
+    every, unreadable = runs_in(root)
+    specs = [spec for spec in every if not pairs or spec.pair in pairs]
+    if finished:
+        specs = [spec for spec in specs if is_done(run_folder(root, spec))]
+    absent = [pair for pair in pairs if pair not in {spec.pair for spec in specs}]
+    if absent or not specs:
+        kind, of_pair = "finished" if finished else "readable", f" of {', '.join(absent)}" if absent else ""
+        reasons = [why for folder, why in unreadable.items() if not pairs or folder.parent.name in absent]
+        why = next(iter(reasons), "train one, or name another --root")
+        raise InputError(f"no {kind} run{of_pair} in {root}; {why}")
+    return specs, list(unreadable.values())
 
 
 def _full_grids(root: Path) -> tuple[list[RunSpec], dict[Path, str]]:
