@@ -176,7 +176,7 @@ class FinishedRun:
         try:
             return FinishedRun.of(spec, self.root, data_root=self.data_root, device=self.device)
         except DataError as error:
-            needed = "the run without noise (p = 0) and with the same seeds is needed, finished"
+            needed = "train the run without noise (p = 0) and with the same seeds first"
             raise DataError(f"{needed}. {error}") from error
 
 
