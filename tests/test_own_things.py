@@ -20,6 +20,7 @@ import layerprobe
 from layerprobe import data, probes
 from layerprobe.cli import main
 from layerprobe.data import ImageSet, register_dataset, register_noise
+from layerprobe.data.noise import REGISTRY as NOISES
 from layerprobe.errors import DataError, InputError, LayerprobeWarning, UnknownNameError
 from layerprobe.paper import PAIRS, RunSpec, execute, read_run, register_pair, run_data, run_folder
 from layerprobe.paper.analysis import analyse, gather
@@ -379,6 +380,22 @@ def test_page_runs_on_the_shell_in_worker_processes(own_study, capfd):
     origins = record["sessions"][0]["origins"]
     assert {origin["module"] for origin in origins.values()} == {"own_study"}
     assert len(origins["noise"]["sha256"]) == 64  # a module without a version
+
+
+def test_noise_that_no_module_registers_is_named_for_runs_in_a_folder(own_study, capfd):
+    (own_study / "my_noise.py").write_text("def same(labels, *_):\n    return labels\n")
+    run = "--pair mlp-digits --corruption 0.4 --seeds 0 --max-epochs 1 --subset 100 --noise my_noise:same"
+    assert main(["paper", "train", *run.split(), "--jobs", "1"]) == 0
+    del NOISES["same"]  # as in a new process
+    analysis = ["paper", "analyse", "noisy_subspaces", "--jobs", "1"]
+    assert main(analysis) == 2
+    assert "--noise PKG.MOD:NAME" in capfd.readouterr().err
+    assert main([*analysis, "--noise", "my_noise:same"]) == 0
+    del NOISES["same"]
+    assert main(["paper", "tables", "layers", "--noise", "my_noise:same"]) == 0
+    assert "noise same" in (own_study / "tables" / "layers.csv").read_text()
+    assert main([*analysis, "--noise", "uniform"]) == 2
+    assert "expected PKG.MOD:NAME" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,9 @@ def test_table_of_gains_for_reading_is_pairs_by_corruption(name, rows):
         "verdict",
     ]
     assert len(text) == 6 * len(PAPER_PAIRS)
+    unknown = {column: float("nan") for column in table if "published" in column or "difference" in column}
+    own = readable(table.assign(**unknown), name)
+    assert not own[""].str.contains("published|difference").any()  # of a pair that is not of the paper
     first = text[text["pair"] == "mlp-mnist"].set_index("")["p = 0.2"]
     expected = synthetic.masc(0.2, 1, 0, "noisy" if name == "table1" else "true", extra=0.04)
     own = synthetic.network(0.2, 0, 0.04)

@@ -220,6 +220,7 @@ def analyse(
     workers: Annotated[Workers, arg(name="")],
     *,
     pair: tuple[str, ...] = (),
+    noise: tuple[str, ...] = (),
     probes: tuple[str, ...] = (),
     root: Path = Path("runs"),
 ) -> None:
@@ -235,13 +236,13 @@ def analyse(
             PKG.MOD:NAME of your own.
         workers: Where the runs are measured.
         pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
+        noise: Noise of your own that runs have, as PKG.MOD:NAME.
         probes: Further probes, by name or as PKG.MOD:NAME. Only the experiment named probes takes --probes.
             It always fits masc, ncm, logistic, lda, qda, knn, velpic; --probes adds others of
             layerprobe.probes.available(). Every other experiment has fixed probes.
         root: Folder of all runs.
     """
     from layerprobe.cli.user_code import names_in
-    from layerprobe.paper import PAIRS
     from layerprobe.paper.analysis import analyse_grid, missing
     from layerprobe.paper.experiments import EXPERIMENTS, further
     from layerprobe.probes import REGISTRY
@@ -250,7 +251,7 @@ def analyse(
     from layerprobe.runs.scheduler import Cluster
     from layerprobe.runs.states import runs_of
 
-    pair = names_in(PAIRS, pair, call=True)
+    pair = _known_pairs(pair, noise)
     names = names_in(EXPERIMENTS, names)
     names += further(names_in(REGISTRY, probes), names)
     done, unreadable = runs_of(root, pair, finished=True)
@@ -275,6 +276,7 @@ def tables(
     names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
     *,
     pair: tuple[str, ...] = (),
+    noise: tuple[str, ...] = (),
     root: Path = Path("runs"),
     out: Path = Path("tables"),
 ) -> None:
@@ -286,10 +288,11 @@ def tables(
     Args:
         names: table1, table2, ...; by default all.
         pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
+        noise: Noise of your own that runs have, as PKG.MOD:NAME.
         root: Folder of all runs.
         out: Folder for the tables.
     """
-    _write_from_rows("table", names, pair, root, out)
+    _write_from_rows("table", names, pair, noise, root, out)
 
 
 @readable_options
@@ -297,6 +300,7 @@ def figures(
     names: Annotated[tuple[str, ...], Positional, arg(metavar="NAME")] = (),
     *,
     pair: tuple[str, ...] = (),
+    noise: tuple[str, ...] = (),
     root: Path = Path("runs"),
     out: Path = Path("figures"),
 ) -> None:
@@ -308,17 +312,35 @@ def figures(
     Args:
         names: figure2, figure3, ...; by default all.
         pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
+        noise: Noise of your own that runs have, as PKG.MOD:NAME.
         root: Folder of all runs.
         out: Folder for the figures.
     """
-    _write_from_rows("figure", names, pair, root, out)
+    _write_from_rows("figure", names, pair, noise, root, out)
+
+
+def _known_pairs(pairs: tuple[str, ...], noises: tuple[str, ...]) -> tuple[str, ...]:
+    """Register pairs and noise of the user, and return the names of the pairs."""
+    from layerprobe.cli.user_code import is_reference, names_in
+    from layerprobe.data.noise import REGISTRY
+    from layerprobe.paper import PAIRS
+
+    for noise in noises:
+        if not is_reference(noise):
+            raise InputError(f"expected PKG.MOD:NAME of noise of your own for --noise, got {noise!r}")
+    names_in(REGISTRY, noises)
+    return names_in(PAIRS, pairs, call=True)
 
 
 def _write_from_rows(
-    kind: Literal["table", "figure"], names: tuple[str, ...], pairs: tuple[str, ...], root: Path, out: Path
+    kind: Literal["table", "figure"],
+    names: tuple[str, ...],
+    pairs: tuple[str, ...],
+    noises: tuple[str, ...],
+    root: Path,
+    out: Path,
 ) -> None:
     """Write tables or figures, and print which; exit with code 1 for damaged files or no result."""
-    from layerprobe.cli.user_code import names_in
     from layerprobe.paper import PAIRS
     from layerprobe.paper.figures import FIGURES
     from layerprobe.paper.tables import TABLES
@@ -327,7 +349,7 @@ def _write_from_rows(
 
     known(names, TABLES if kind == "table" else FIGURES, kind)
     require_folder(out)
-    results = Results.of_root(root, known(names_in(PAIRS, pairs, call=True), PAIRS, "pair"))
+    results = Results.of_root(root, known(_known_pairs(pairs, noises), PAIRS, "pair"))
     written = (write_tables if kind == "table" else write_figures)(results, names or None, out)
     left_out = [f"{name} is left out: {reason}" for name, reason in written.left_out.items()]
     for line in [*results.problems, *left_out]:

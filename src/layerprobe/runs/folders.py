@@ -267,8 +267,8 @@ def _reported(folder: Path, record: dict[str, Any] | None = None) -> Iterator[No
         came = f" The run was made with {_one_line(json.dumps(origins[-1]))}." if any(origins) else ""
         raise DataError(
             f"{folder}: the run is not damaged, but needs a name that is not registered here. "
-            f"{str(error).rstrip('.')}.{came} Name the object, as in --pair PKG.MOD:NAME, or import the "
-            "module that registers it."
+            f"{str(error).rstrip('.')}.{came} Name the object, as in --pair or --noise PKG.MOD:NAME, "
+            "or import the module that registers it."
         ) from error
     except Exception as error:
         kind = "" if isinstance(error, LayerprobeError) else f"{type(error).__name__}: "

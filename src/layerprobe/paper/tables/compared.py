@@ -226,7 +226,8 @@ def _pairs_by_corruption(table: Frame) -> Frame:
         cells = table[own | (missing & table["pair"].eq(key[0]))].drop_duplicates("corruption")
         for line, write in CELL_LINES.items():
             texts = {_degree(cell["corruption"]): write(cell) for cell in cells.to_dict("records")}
-            records.append({**dict(zip(keys, key, strict=True)), "": line, **texts})
+            if any(texts.values()):  # a pair that is not of the paper has no published lines
+                records.append({**dict(zip(keys, key, strict=True)), "": line, **texts})
     columns = map(_degree, table["corruption"].drop_duplicates().sort_values())  # human labels are last
     return pd.DataFrame(records, columns=[*keys, "", *columns]).fillna("")
 
