@@ -101,6 +101,15 @@ def test_runs_on_fewer_images_than_others_of_their_pair_do_not_count(rows):
     pd.testing.assert_frame_equal(claims_table(synthetic.with_subset(rows)), claims_table(rows))
 
 
+def test_both_shares_of_a_difference_are_of_the_same_runs(rows):
+    second = rows[rows["experiment"] == "noisy_subspaces"]  # of runs without controls, all accuracies lower
+    second = second.assign(key="second" + second["key"], seed=1, value=second["value"] - 0.2)
+    both = pd.concat([rows, second], ignore_index=True)
+    start = "Training makes these layers"
+    assert line(both, start) == line(rows, start)
+    assert line(both, MASC_BEATS)["controls"] == line(rows, MASC_BEATS)["controls"]
+
+
 def test_latent_memorisation_is_measured_against_the_unchanged_labels_and_the_raw_input(rows):
     latent = rows["experiment"] == "latent_memorisation"
     kept = 1 - 0.9 * rows["degree"]  # of ten classes

@@ -6,7 +6,7 @@ shares per cell that must be above 2 points. `VERDICT_RULE` states how cells mak
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
 
 import pandas as pd
 
@@ -102,14 +102,14 @@ class Claim:
 
 def _line(claim: Claim, rows: Frame) -> dict[str, str]:
     of = claim.cells(rows)
-    cells = _shares(claim.claimed(of), "claimed").merge(_shares(claim.other(of), "other").dropna(), on=GROUP)
+    cells = _shares(of, claimed=claim.claimed, other=claim.other)
     texts = {"claim": claim.text, "where": claim.where, "rule": claim.rule}
     if cells.empty:
         return {**texts, "verdict": "not tested", "evidence": "", "controls": ""}
     share = (direction(cells["claimed"] - cells["other"]) > 0).mean()
     said, contradicted = [], False
     for name, control in claim.controls.items():
-        both = cells.merge(_shares(control(of), "control"), on=GROUP)
+        both = cells[GROUP].merge(_shares(of, claimed=claim.claimed, control=control), on=GROUP)
         if len(both):
             compared = direction(both["control"] - both["claimed"])
             better, equal = (compared > 0).sum(), (compared == 0).sum()
@@ -122,8 +122,12 @@ def _line(claim: Claim, rows: Frame) -> dict[str, str]:
     return {**texts, "verdict": verdict, "evidence": _evidence(cells), "controls": "; ".join(said)}
 
 
-def _shares(rows: Frame, name: str) -> Frame:
-    return means(rows, GROUP, name)[[*GROUP, name]]
+def _shares(rows: Frame, **selections: Selection) -> Frame:
+    """Return the mean of each selection per cell, a column each, over the runs that all of them have."""
+    runs = (set(choose(rows).dropna(subset="value")["key"]) for choose in selections.values())
+    rows = rows[rows["key"].isin(set.intersection(*runs))]
+    parts = [means(choose(rows), GROUP, name)[[*GROUP, name]] for name, choose in selections.items()]
+    return reduce(lambda left, right: left.merge(right, on=GROUP), parts)
 
 
 def _evidence(cells: Frame) -> str:

@@ -51,6 +51,13 @@ def test_edits_beside_the_accuracy_of_the_network(rows_of, subspace_rows, no_his
     ]
     common = {"experiment": "weight_edit", "probe": "velpic", "setting": "bias_zero", "fitted_on": "noisy"}
     edited = rows_of(records, {**common, "layer": "output", "metric": "accuracy"})
-    table = TABLES["edits"].build(pd.concat([edited, subspace_rows({"fc1": 0.8}, network=0.5)]), no_history)
+    networks = [subspace_rows({"fc1": 0.8}, network=0.5), subspace_rows({"fc1": 0.8}, network=0.1, seed=1)]
+    table = TABLES["edits"].build(pd.concat([edited, *networks]), no_history)  # one of them is not edited
     names = ["probe", "setting", "fitted_on", "train_noisy", "train_true", "test", "network"]
     assert table[names].to_numpy().tolist() == [["velpic", "bias_zero", "noisy", 0.7, 0.6, 0.65, 0.5]]
+
+
+def test_trained_and_untrained_networks_are_those_of_the_same_runs(rows_of, subspace_rows, no_history):
+    rows = [subspace_rows({"fc1": 0.7}), subspace_rows({"fc1": 0.9}, seed=1), control_rows(rows_of, 0.9, 3)]
+    table = TABLES["untrained"].build(pd.concat(rows), no_history).set_index("layer")
+    assert table.loc["fc1", ["trained", "untrained", "seeds"]].tolist() == [0.7, 0.3, 1]

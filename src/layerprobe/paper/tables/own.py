@@ -39,6 +39,11 @@ def _beside(table: Frame, keys: list[str], *frames: Frame) -> Frame:
     return table
 
 
+def _of_runs(rows: Frame, others: Frame) -> Frame:
+    """Return the rows of the runs that have other rows."""
+    return rows[rows["key"].isin(others["key"])]
+
+
 @register_table(
     "table6",
     "Table 6: share of incorrect labels in the corrupted and in the relabelled set, and relative change",
@@ -119,9 +124,10 @@ def _retrained(rows: Frame) -> Frame:
     *SUBSPACES,
 )
 def _untrained(rows: Frame) -> Frame:
-    trained = [select(rows, f"{name}_subspaces", fitted_on=name, **PAPER, **TEST) for name in LABELS]
+    """Return the means over the runs that have both numbers."""
+    trained = pd.concat(select(rows, f"{name}_subspaces", fitted_on=name, **PAPER, **TEST) for name in LABELS)
     untrained = select(rows, "controls", setting="untrained", **TEST)
-    parts = {"trained": pd.concat(trained), "untrained": untrained}
+    parts = {"trained": _of_runs(trained, untrained), "untrained": _of_runs(untrained, trained)}
     table = _lines(parts, [*GROUP, "fitted_on", "layer"])
     return table.assign(difference=100 * (table["trained"] - table["untrained"]))
 
@@ -230,10 +236,10 @@ def _similarity(rows: Frame) -> Frame:
     "edits", "Accuracy of networks whose last layer was replaced by a probe", "weight_edit", "noisy_subspaces"
 )
 def _edits(rows: Frame) -> Frame:
-    """Network is the test accuracy before the edit; setting says whether the bias was kept."""
-    edited = by_accuracy(select(rows, "weight_edit", metric="accuracy"))
-    network = means(network_accuracy(rows), GROUP, "network").drop(columns="seeds")
-    return _lines(edited, [*GROUP, "fitted_on", "probe", "setting"], network)
+    """Network is the test accuracy of these runs before the edit; setting says whether the bias was kept."""
+    edits = select(rows, "weight_edit", metric="accuracy")
+    network = means(_of_runs(network_accuracy(rows), edits), GROUP, "network").drop(columns="seeds")
+    return _lines(by_accuracy(edits), [*GROUP, "fitted_on", "probe", "setting"], network)
 
 
 @register_table(
