@@ -8,14 +8,16 @@ import torch
 from safetensors.torch import save_file
 
 from layerprobe.cli import main
+from layerprobe.data import load
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import CNN, load_published
 from layerprobe.networks.weights import names_by_shape, without_prefix
-from layerprobe.paper import RunSpec, execute, load_model, read_run, run_folder
+from layerprobe.paper import PAIRS, RunSpec, execute, load_model, read_run, run_folder
 from layerprobe.paper.analysis import analyse, gather
 from layerprobe.paper.released import import_weights, released_files
 from layerprobe.paper.rows import MEASURE
 from layerprobe.paper.tables import TABLES
+from layerprobe.runs.data import run_data
 
 DEGREES = (0.0, 0.6)
 EXPERIMENTS = [
@@ -165,6 +167,25 @@ def test_folder_without_weights_is_refused(tmp_path):
     (tmp_path / "0.4_run1.txt").touch()
     with pytest.raises(DataError, match=r"as 0\.4_run1\.pth .*found none"):
         released_files(tmp_path)
+
+
+def test_a_pickled_network_is_read_after_its_conversion(tmp_path):
+    model = PAIRS["mlp-digits"].network()
+    torch.save(model, tmp_path / "0.6_run1.pth")
+    with pytest.raises(DataError, match=r"0\.6_run1\.weights\.pt"):
+        import_weights(tmp_path, specs_of(degrees=(0.6,)), tmp_path / "runs")
+    torch.save(model.state_dict(), tmp_path / "0.6_run1.weights.pt")
+    with pytest.raises(DataError, match=r"two files of one run, .*: remove one"):
+        released_files(tmp_path)
+    (tmp_path / "0.6_run1.pth").unlink()
+    import_weights(tmp_path, specs_of(degrees=(0.6,)), tmp_path / "runs")
+
+
+def test_a_part_of_the_images_is_refused_without_naming_a_subset(monkeypatch):
+    part = load("digits").subset(500)
+    monkeypatch.setattr("layerprobe.runs.data.load", lambda *_: part)
+    with pytest.raises(InputError, match="are present: get the whole set"):
+        run_data(released_spec("mlp-digits", 0.6, 1))
 
 
 def test_published_weights_cannot_be_trained(tmp_path):

@@ -27,7 +27,7 @@ from layerprobe.runs.leases import acquire
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import provenance, save_weights
 
-FILE = re.compile(r"(\d+(?:\.\d+)?)_run(\d+)\.(?:pth|pt|safetensors)")
+FILE = re.compile(r"(\d+(?:\.\d+)?)_run(\d+)(?:\.weights)?\.(?:pth|pt|safetensors)")
 NAMES = "names.json"
 
 
@@ -44,7 +44,9 @@ def released_files(folder: Location) -> dict[tuple[float, int], Path]:
         if parts := FILE.fullmatch(path.name):
             cell = float(parts[1]), int(parts[2])
             if cell in found:
-                raise DataError(f"{folder} has two files of one run, {found[cell].name} and {path.name}")
+                raise DataError(
+                    f"{folder} has two files of one run, {found[cell].name} and {path.name}: remove one"
+                )
             found[cell] = path
     if not found:
         raise DataError(

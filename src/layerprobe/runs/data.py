@@ -39,9 +39,10 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     images = load(pair.dataset, data_root)
     labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
     if spec.subset is None and present != pair.train_size:
+        subset = "" if spec.weights else "name a subset of at most that many, or "
         raise InputError(
             f"{pair.name} trains on {pair.train_size} images, but only {present} of {images.name!r} are "
-            "present: name a subset of at most that many, or get the whole set"
+            f"present: {subset}get the whole set"
         )
     if spec.corruption is None:
         name, annotation = spec.noise.split(":", 1)
