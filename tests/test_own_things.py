@@ -314,6 +314,13 @@ def test_wrong_rows_of_an_experiment_are_refused(tmp_path):
     register_experiment("mine", lambda finished: tidy([{"experiment": "yours", "metric": "x", "value": 1}]))
     with pytest.raises(layerprobe.LayerprobeError, match=r"'mine' must return rows.*'yours'"):
         analyse(spec, tmp_path, ["mine"])
+    register_experiment("mine", lambda finished: finished.outputs["absent"])
+    with pytest.raises(layerprobe.LayerprobeError, match=r"'absent' \(test_own_things\.py, line \d+"):
+        analyse(spec, tmp_path, ["mine"])
+    endless = {"experiment": "mine", "metric": "x", "value": np.inf}
+    register_experiment("mine", lambda finished: tidy([endless]))
+    with pytest.raises(layerprobe.LayerprobeError, match="must return finite numbers"):
+        analyse(spec, tmp_path, ["mine"])
     assert gather([spec], tmp_path).empty
 
 

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from layerprobe.errors import InputError
-from layerprobe.probes import LDA, QDA, REGISTRY, available, create
+from layerprobe.probes import LDA, QDA, REGISTRY, Probe, available, create
 
 rng = np.random.default_rng(0)
 MEANS = 2 * np.eye(3, 8)
@@ -81,6 +81,19 @@ def test_scores_have_one_column_per_class_and_agree_with_the_prediction(probe):
     scores = fitted.decision_function(X)
     assert scores.shape == (120, 3)
     assert (scores.argmax(1) == fitted.predict(X)).all()
+
+
+@pytest.mark.parametrize("shape", [(120, 4), (120,), (3, 120)])
+def test_scores_of_another_shape_are_refused(shape):
+    class Wrong(Probe):
+        def _fit(self, X, y, num_classes):
+            pass
+
+        def _scores(self, X):
+            return torch.zeros(shape)
+
+    with pytest.raises(InputError, match=r"Wrong\._scores must return .* of shape \(120, 3\); got"):
+        Wrong().fit(X, CODES).predict(X)
 
 
 def test_two_classes_have_one_column_as_scikit_learn_requires(probe):

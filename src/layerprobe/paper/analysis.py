@@ -1,10 +1,13 @@
 """Experiments on finished runs: missing rows are measured once and kept in the folder of the run."""
 
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -111,7 +114,7 @@ def analyse(
                 rows = experiment_of(name).measure(finished)  # type: ignore[arg-type]  # read if there are names
                 check_rows(rows, name)
             except Exception as error:  # a failed experiment must not end the others
-                failed[f"{name}: {Outcome.of(spec, error).error}"] = error
+                failed[f"{name}: {Outcome.of(spec, error).error}{_own_line(error, name)}"] = error
                 continue
             took = {"metric": "experiment_seconds", "value": time.perf_counter() - start}
             lease.check()
@@ -123,6 +126,16 @@ def analyse(
                 write_record(folder, {**record, "experiments": origins})
     if failed:
         raise ExperimentError("; ".join(failed)) from next(iter(failed.values()))
+
+
+def _own_line(error: BaseException | None, name: str) -> str:
+    """Return the last line that an error passed in the module of an experiment or probe of the user."""
+    file = getattr(sys.modules.get(origin_of(name).get("module", "")), "__file__", None)
+    while error:
+        if lines := [one for one in traceback.extract_tb(error.__traceback__) if one.filename == file]:
+            return f" ({Path(lines[-1].filename).name}, line {lines[-1].lineno}, in {lines[-1].name})"
+        error = error.__cause__
+    return ""
 
 
 @renamed_arguments(tell="report", cluster="jobs")

@@ -104,7 +104,7 @@ def check_rows(rows: Any, experiment: str) -> None:
     Raises
     ------
     InputError
-        If they are not a frame of `tidy`, not empty, with the experiment's name.
+        If they are not a frame of `tidy`, not empty, with the experiment's name and without infinite numbers.
     """
     names = set(rows["experiment"]) if isinstance(rows, pd.DataFrame) and "experiment" in rows else set()
     if names != {kind_of(experiment)} or list(rows.columns) != MEASURE:
@@ -112,6 +112,12 @@ def check_rows(rows: Any, experiment: str) -> None:
             f"the experiment {experiment!r} must return rows of layerprobe.paper.rows.tidy with this name in "
             f"the column experiment; got {type(rows).__name__} with {', '.join(map(repr, names)) or 'none'}"
         )
+    if _infinite(rows):
+        raise InputError(f"the experiment {experiment!r} must return finite numbers, got an infinite one")
+
+
+def _infinite(rows: pd.DataFrame) -> bool:
+    return bool(np.isinf(rows[NUMBERS].to_numpy(float, na_value=np.nan)).any())
 
 
 def rows_path(folder: Path, experiment: str) -> Path:
@@ -160,7 +166,7 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
         rows = typed(pd.read_csv(content, dtype=str, keep_default_na=False)[MEASURE])
         if rows.empty or not rows["experiment"].isin([kind_of(experiment), ""]).all():
             raise ValueError(f"there are no rows of {experiment}, or also others")
-        if np.isinf(rows[NUMBERS].to_numpy(float, na_value=np.nan)).any():
+        if _infinite(rows):
             raise ValueError("a number is infinite")
         return rows
     except Exception as error:  # a file can hold anything

@@ -203,7 +203,12 @@ class Probe(ClassifierMixin, BaseEstimator):
 
     def _finite_scores(self, X: Tensor) -> Tensor:
         """Return the scores; in float64 where those of float32 rows overflow."""
-        scores = self._scores(X)
+        scores, expected = self._scores(X), (len(X), len(self.classes_))
+        if scores.shape != expected:
+            raise InputError(
+                f"{type(self).__name__}._scores must return a score per row and class, of shape {expected}; "
+                f"got {tuple(scores.shape)}"
+            )
         if torch.isfinite(scores.amax(1)).all():
             return scores
         if X.dtype == torch.float32:
