@@ -201,7 +201,9 @@ def test_announcement_states_work_time_and_disk_space(done, tmp_path):
 
 def test_a_pair_without_settings_at_a_scale_is_not_called_a_part(tmp_path):
     whole = StudyScale("small", 1, {})
-    assert "need --scale" not in announce(plan(["table1"], whole, ["mlp-digits"]), tmp_path, 1)
+    said = announce(plan(["table1"], whole, ["mlp-digits"]), tmp_path, 1)
+    assert said.startswith("Scale full. ")
+    assert "need --scale" not in said
     write_all(plan(["supplementary_table1"], whole, ["mlp-digits"]), tmp_path / "runs", tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "memorization, full scale" in page

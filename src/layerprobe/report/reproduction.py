@@ -211,9 +211,11 @@ def announce(plan: ReproductionPlan, root: Path, jobs: Jobs) -> str:
     training = "nothing to train"
     if left and not plan.scale.released:
         seconds = seconds_left(left, root) / shared
-        guess = f"about {in_words(seconds)}" if math.isfinite(seconds) else "an unknown time"
-        training = f"{guess} of training {where} (a rough guess), experiments not included"
-    state = f"Scale {plan.scale.name}. {counts(status(root, list(plan.work)))}."
+        training = "an unknown time of training"
+        if math.isfinite(seconds):
+            training = f"about {in_words(seconds)} of training {where} (a rough guess)"
+        training += ", experiments not included"
+    state = f"Scale {_scale(plan)}. {counts(status(root, list(plan.work)))}."
     if _scale(plan) == "small":
         state += " The effects of the paper need --scale medium or full."
     return f"{state} {to_measure} experiments to do. {number}: {training}, {disk(needed, root)}."

@@ -95,6 +95,8 @@ def test_the_scale_is_written_below():
     two = synthetic.frame(("mlp-mnist", "cnn-fashion-mnist"), degrees=(0.2,), subset=2000)
     fewer = two.assign(variant=two["variant"].mask(two["pair"] == "mlp-mnist", "subset 2000, num_classes 5"))
     assert "images (2,000); mlp-mnist: 5 classes. Runs" in footer(draw(fewer))
+    weights = two.assign(variant="shuffle False, noise published, weights published")
+    assert "images (2,000); noise published, weights published. Runs" in footer(draw(weights))
     few = small[(small["corruption"] != 0.4) | (small["seed"] == 0)]
     assert footer(draw(few)).endswith(f"Runs behind each point: 1 to 2. {rest}")
 

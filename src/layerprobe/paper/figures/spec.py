@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Frame = pd.DataFrame
+# What is said of a variant below a figure; human labels, with a colon, are a condition.
+SAID = {"num_classes": "{} classes", "noise": "noise {}", "weights": "weights {}"}
 Panels = Iterator[Panel]
 Layout = Callable[[list[Panel]], "Figure"]
 Plot = TypeVar("Plot", bound=Callable[..., Any])
@@ -199,9 +201,13 @@ def _scale(frame: Frame, pooled: bool) -> str:
     else:
         part = "small scale: all training images, subsets of the test images"
         text = part if tested else "full scale: all training images"
-    classes = [words(variant).get("num_classes") for variant in runs["variant"]]
-    for pair, K in dict.fromkeys(zip(runs["pair"], classes, strict=True)):
-        text += f"; {pair}: {K} classes" if K else ""
+    said: dict[str, list[str]] = {}  # what the variants of a pair share: titles name their differences
+    for pair, variants in runs.groupby("pair", sort=False)["variant"]:
+        shared = dict(set.intersection(*(set(words(variant).items()) for variant in variants)))
+        parts = [form.format(shared[name]) for name, form in SAID.items() if name in shared]
+        said.setdefault(", ".join(part for part in parts if ":" not in part), []).append(str(pair))
+    for part, pairs in said.items():
+        text += ("; " + f"{', '.join(pairs)}: " * (len(said) > 1) + part) if part else ""
     of_point = ["pair", "variant", "noise"] if pooled else ["pair", "variant", "noise", "corruption"]
     counts = runs.groupby(of_point, dropna=False).size()
     few, many = counts.min(), counts.max()
