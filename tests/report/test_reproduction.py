@@ -112,6 +112,14 @@ def test_as_is_writes_existing_results_without_training(tmp_path, capsys, monkey
     assert "All results are in" not in capsys.readouterr().err  # the page is of the call before
 
 
+@pytest.mark.parametrize("option", ["--as-is", "--dry-run"])
+def test_the_runs_may_be_read_only_if_they_are_only_read(option, tmp_path, monkeypatch):
+    root, out, written = tmp_path / "runs", tmp_path / "out", []
+    monkeypatch.setattr("layerprobe.utils.files.require_folder", written.append)
+    main(["reproduce", "table1", "--pair", "mlp-digits", option, "--root", str(root), "--out", str(out)])
+    assert written == [out]
+
+
 def test_table_shows_only_its_own_runs(done):
     _, place, _ = done
     table = pd.read_csv(place / "out" / "tables" / "table1.csv")
