@@ -284,6 +284,13 @@ def test_a_constant_layer_is_one_line_for_every_class(codes):
     torch.testing.assert_close(subspaces.squared_cosines(X), torch.ones(9, K, dtype=torch.float64))
 
 
+def test_first_class_wins_where_rounding_separates_equal_angles():
+    rng = torch.Generator().manual_seed(0)
+    for row in torch.randn(30, 37, generator=rng, dtype=torch.float64):
+        X, y = row.repeat(40, 1), torch.randint(K, (40,), generator=rng)
+        assert fit_subspaces(X, y, K, variance=0.99).predict(X).tolist() == [0] * 40
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_saturated_subspaces_warn_and_tie_exactly(dtype):
     rng = torch.Generator().manual_seed(0)

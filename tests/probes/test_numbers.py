@@ -74,6 +74,7 @@ def test_float64_is_used_only_where_it_is_needed():
     assert widen(X + 1e4).dtype == torch.float64
     assert widen(1e20 * X).dtype == torch.float64
     assert widen(torch.ones(5, 3)).dtype == torch.float32  # no spread to resolve
+    widen(torch.linspace(0.1, 7, 10, dtype=torch.float64).repeat(300, 1))  # without a warning
     with pytest.warns(DegenerateWarning, match="subtract the mean"):
         widen(X.double() + 1e10)
 

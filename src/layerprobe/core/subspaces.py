@@ -377,7 +377,8 @@ class Subspaces:
         Notes
         -----
         Where the two best squared cosines of a float32 row differ by less than 8 sqrt(d) 2^-24, four standard
-        deviations of their rounding error, float64 decides.
+        deviations of their rounding error, float64 decides. In float64 those that differ by less than
+        8 sqrt(d) 2^-53 are equal.
         """
         return self.staged_predict(X, [self.ranks])[0]
 
@@ -412,12 +413,13 @@ class Subspaces:
         X = check_rows(X, self.dim).to(self.columns)
         y = torch.empty(len(stages), len(X), dtype=torch.int64, device=X.device)
         close = torch.zeros_like(y, dtype=torch.bool)
-        error = angle_error(self.dim, torch.float32)
+        error = angle_error(self.dim, X.dtype)
 
         def predict(rows: slice, scores: Tensor) -> None:
-            best, y[:, rows] = scores.max(1)
+            near = scores >= scores.amax(1, keepdim=True) - error
+            y[:, rows] = near.view(torch.uint8).argmax(1)  # the first one
             if X.dtype == torch.float32:
-                close[:, rows] = (scores > best[:, None] - error).sum(1) > 1
+                close[:, rows] = near.sum(1) > 1
 
         self._projection(stages).score(X, predict)
         index = close.any(0).nonzero().squeeze(1)
