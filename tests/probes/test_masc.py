@@ -22,6 +22,13 @@ def test_decision_function_is_the_squared_cosine_of_the_angles():
     np.testing.assert_allclose(masc.squared_cosines(X), masc.decision_function(X))
 
 
+@pytest.mark.parametrize("weight", range(2, 8))
+def test_shares_of_weighted_rows_that_equal_the_variance_are_not_above_it(weight):
+    X, y = np.eye(1 + weight, dtype=np.float32), np.zeros(1 + weight, int)
+    masc = MASC(0.5).fit(X, y, sample_weight=[weight] + weight * [1])
+    assert masc.subspaces_.ranks == (2,)
+
+
 def test_squared_cosines_of_two_classes_have_two_columns():
     two = CODES < 2
     masc = MASC().fit(X[two], CODES[two])

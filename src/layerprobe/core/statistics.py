@@ -212,7 +212,7 @@ class RowStatistics(Statistics):
     def _fit_subspaces(self, **options: Any) -> Subspaces:
         X = self.X
         if self.weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
-            X = X * self.weights.sqrt().to(X)[:, None]
+            X = X * self.weights.sqrt()[:, None]  # float64: shares that equal the variance stay equal to it
         return fit_subspaces(X, self.y, len(self.counts), **options)
 
 

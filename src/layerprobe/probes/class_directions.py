@@ -65,7 +65,7 @@ class VeLPIC(CalibratedProbe, LinearProbe):
         with warnings.catch_warnings(action="ignore", category=DegenerateWarning):
             # One feature saturates subspaces; signed directions still differ.
             bases = statistics.subspaces(components=1).bases
-        self.directions_ = bases[0].new_zeros(len(bases), statistics.dim)
+        self.directions_ = bases[0].new_zeros((len(bases), statistics.dim), dtype=statistics.dtype)
         for direction, basis in zip(self.directions_, bases, strict=True):
             if basis.shape[1]:  # none for an all-zero class
                 direction.copy_(basis[:, 0])

@@ -211,7 +211,7 @@ class MASC(StagedProbe, CalibratedProbe):
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
         options = self._options()
         if weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
-            X = X * weights.sqrt().to(X)[:, None]
+            X = X * weights.sqrt()[:, None]  # float64: shares that equal the variance stay equal to it
         if self.noise is None:
             self._subspaces = fit_subspaces(X, y, num_classes, exact=self.exact, **options)
         else:
