@@ -58,6 +58,16 @@ def test_lda_from_sums_equals_scikit_learns_for_dependent_or_constant_features()
     np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(X.numpy()), atol=1e-7)
 
 
+def test_lda_from_sums_takes_features_of_any_units():
+    X, true, _ = draw()
+    units = torch.logspace(-6, 6, X.shape[1], dtype=X.dtype)
+    expected = LDA().fit(X, true).decision_function(X)
+    ours = LDA().fit_statistics(summed(X * units, true[None]).of(0), np.arange(K))
+    torch.testing.assert_close(ours.decision_function(X * units), expected, rtol=0, atol=1e-6)
+    ours = LDA().fit(X * units, true, sample_weight=torch.ones(len(X)))
+    torch.testing.assert_close(ours.decision_function(X * units), expected, rtol=0, atol=1e-6)
+
+
 def test_rows_that_all_sets_agree_on_are_summed_once():
     X, true, noisy = draw()
     sums = LayerSums(K, X.shape[1], 2, {"moments"}, dtype=X.dtype)

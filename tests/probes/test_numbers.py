@@ -317,6 +317,24 @@ def test_weights_of_quadratic_discriminants(shrinkage):
     )
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("name", ["lda", "logistic"])
+def test_a_feature_that_is_constant_in_the_fit_has_no_effect(name, dtype):
+    y, n = np.where(np.arange(N) < 40, 0, Y), 311  # means of rows and classes that are rounded
+    X = np.c_[BASE, np.tile([0.1, -0.4242, 1 / 3, 7.7, -55.3], (N, 1))].astype(dtype)
+    others = X[n:] + np.r_[np.zeros(BASE.shape[1]), np.ones(5)].astype(dtype)
+    plain = create(name).fit(X[:n, :-5], y[:n]).decision_function(X[n:, :-5])
+    found = create(name).fit(X[:n], y[:n]).decision_function(others)
+    np.testing.assert_allclose(found, plain, rtol=0, atol=1e-5 * np.abs(plain).max())
+
+
+def test_weights_of_quadratic_discriminants_with_a_constant_feature():
+    X, weights = np.c_[BASE, np.full(N, 0.1)], np.arange(N) % 5 % 3 + 1
+    repeated = np.repeat(np.arange(N), weights)
+    weighted, expected = QDA().fit(X, Y, sample_weight=weights), QDA().fit(X[repeated], Y[repeated])
+    np.testing.assert_allclose(weighted.decision_function(X), expected.decision_function(X), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["knn", "whitened_knn"])
 def test_fractional_weights_vote_until_k_votes_are_cast(name):
     X, y = np.eye(6) + 0.3, np.array([0, 1, 0, 1, 0, 1])

@@ -77,7 +77,13 @@ def centred_blocks(
         yield X[start : start + BLOCK].to(of.dtype) - of
 
 
-def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None, weights: Tensor | None = None) -> Spectrum:
+def spectrum(
+    X: Tensor,
+    centres: Tensor,
+    y: Tensor | None = None,
+    weights: Tensor | None = None,
+    units: Tensor | None = None,
+) -> Spectrum:
     """Decompose the sum of w (x - c)(x - c)^T over all rows.
 
     Products and sums are float64, of the n x n Gram matrix for fewer rows than features, else of the d x d
@@ -92,6 +98,8 @@ def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None, weights: Tenso
         Class of each row, for centres of classes.
     weights : Tensor of shape (n,), float64, optional
         w, default 1.
+    units : Tensor of shape (d,), float64, optional
+        The features are divided by these.
 
     Raises
     ------
@@ -104,6 +112,8 @@ def spectrum(X: Tensor, centres: Tensor, y: Tensor | None = None, weights: Tenso
     blocks = centred_blocks(X, centres, y, torch.float64)
     if factors is not None:
         blocks = (rows * factor for rows, factor in zip(blocks, factors.split(BLOCK), strict=True))
+    if units is not None:
+        blocks = (rows / units for rows in blocks)
     if n < d:
         rows = torch.cat([*blocks])
         with one_thread():
@@ -181,8 +191,20 @@ class Statistics:
         self._fitted = self._fit_subspaces(variance=variance, components=components, classes=names)
         return self._fitted
 
-    def spectrum(self, *, within: bool) -> Spectrum:
-        """Return the spectrum of all rows less their class means (`within`), or less the mean of all."""
+    @property
+    def deviations(self) -> Tensor:
+        """Standard deviation of each feature over all rows, (d,) float64; inf for a constant feature."""
+        raise NotImplementedError
+
+    def spectrum(self, *, within: bool, units: Tensor | None = None) -> Spectrum:
+        """Return the spectrum of all rows less their class means (`within`), or less the mean of all.
+
+        Parameters
+        ----------
+        within : bool
+        units : Tensor of shape (d,), float64, optional
+            The features are divided by these.
+        """
         raise NotImplementedError
 
     def _fit_subspaces(self, **options: Any) -> Subspaces:
@@ -204,10 +226,23 @@ class RowStatistics(Statistics):
         """Class means, (K, d)."""
         return class_means(self.X, self.y, len(self.counts), self.weights)
 
-    def spectrum(self, *, within: bool) -> Spectrum:
+    @property
+    def deviations(self) -> Tensor:
+        """Standard deviation of each feature over all rows, (d,) float64; inf for a constant feature."""
+        total = torch.zeros_like(self.mean)
+        weights = None if self.weights is None else iter(self.weights.split(BLOCK))
+        for rows in centred_blocks(self.X, self.mean, None, torch.float64):
+            squares = rows.square()
+            total += squares.sum(0) if weights is None else next(weights) @ squares
+        deviations = (total / self.n).sqrt()
+        # The mean of a constant feature is rounded, so that its rows may differ from it.
+        deviations[(deviations == 0) | (self.X.amin(0) == self.X.amax(0))] = torch.inf
+        return deviations
+
+    def spectrum(self, *, within: bool, units: Tensor | None = None) -> Spectrum:
         """Return the spectrum of all rows less their class means (`within`), or less the mean of all."""
         centres, y = (self.means, self.y) if within else (self.mean, None)
-        return spectrum(self.X, centres, y, self.weights)
+        return spectrum(self.X, centres, y, self.weights, units)
 
     def _fit_subspaces(self, **options: Any) -> Subspaces:
         X = self.X
@@ -330,14 +365,29 @@ class _SumStatistics(Statistics):
         several = len(of.moments) > 1
         self.parts = [of.moments[s], of.moments[-1]] if several else of.moments
 
-    def spectrum(self, *, within: bool) -> Spectrum:
+    @property
+    def scatter(self) -> Tensor:
+        """Sum of (x - c)(x - c)^T over all rows, c their mean, (d, d)."""
         if self.of.centred is None:
             raise InputError("These sums have no scatter, or finish() was not called: read the scatter.")
-        matrix = self.of.centred
+        return self.of.centred
+
+    @property
+    def deviations(self) -> Tensor:
+        deviations = (self.scatter.diagonal().clamp(min=0) / self.n).sqrt()
+        # Sums of a constant feature leave rounding errors.
+        rounding = self.n * torch.finfo(torch.float64).eps * self.mean.abs()
+        return torch.where(deviations <= rounding, torch.inf, deviations)
+
+    def spectrum(self, *, within: bool, units: Tensor | None = None) -> Spectrum:
+        matrix = self.scatter
+        diagonal = matrix.diagonal()
         if within:  # the scatter of the class means is that of all rows less that within the classes
             between = (self.means - self.mean) * self.counts.to(self.means)[:, None].sqrt()
             matrix = matrix - between.T @ between
-        return _spectrum_of(matrix, self.of.centred.diagonal(), int(self.n))
+        if units is not None:
+            matrix, diagonal = matrix / units.outer(units), diagonal / units.square()
+        return _spectrum_of(matrix, diagonal, int(self.n))
 
     def _fit_subspaces(self, **options: Any) -> Subspaces:
         return joint_subspaces(self.parts, y=self.present.tolist(), **options)

@@ -42,6 +42,12 @@ class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
         self.solver = solver
         self.shrinkage = shrinkage
 
+    def _fit(self, X: Tensor, y: Tensor, num_classes: int) -> None:
+        # scikit-learn divides a constant feature by the rounding error of its mean, unless it is zero.
+        constant = X.amin(0) == X.amax(0)
+        super()._fit(X.masked_fill(constant, 0), y, num_classes)
+        self.estimator_.coef_[:, constant.cpu().numpy()] = 0
+
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
         if weights is None:
             return self._fit(X, y, num_classes)
@@ -65,8 +71,9 @@ class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
                 f"LDA cannot be fitted: expected at least two classes and more rows than classes, got {K} "
                 f"class(es) and {n} rows"
             )
-        eigenvalues, vectors, trace = statistics.spectrum(within=True)
-        spread = statistics.means - mean  # (K, d)
+        units = statistics.deviations  # features of any units, as for scikit-learn
+        eigenvalues, vectors, trace = statistics.spectrum(within=True, units=units)
+        spread = (statistics.means - mean) / units  # (K, d)
         if not trace and not spread.any():
             raise InputError(f"LDA cannot be fitted: {SAME_ROWS}")
         within = (vectors * eigenvalues) @ vectors.T / n
@@ -82,7 +89,7 @@ class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
         scalings = scalings @ rotation[strengths > self._estimator().tol * strengths[:1]].T
         coef = spread @ scalings
         intercept = shares.log() - coef.square().sum(1) / 2
-        coef = coef @ scalings.T
+        coef = coef @ scalings.T / units
         intercept -= coef @ mean
         fitted = self._estimator()
         fitted.classes_, fitted.n_features_in_ = np.arange(K), statistics.dim
@@ -179,7 +186,10 @@ class QDA(SklearnProbe, WeightedProbe, ProbabilityProbe):
     Parameters
     ----------
     shrinkage : float, "auto" or None, default "auto"
-        Towards a multiple of the identity; "auto" is Ledoit and Wolf's estimate.
+        Towards a multiple of the identity; "auto" is Ledoit and Wolf's estimate, for features in units of
+        their standard deviations in the class. As in scikit-learn, that of a feature without variance in the
+        class, such as a dead unit, counts as 1: the accuracy then depends on the scale of the layer. With a
+        number it does not.
     """
 
     def __init__(self, shrinkage: float | str | None = "auto") -> None:
@@ -221,7 +231,7 @@ def _covariance(rows: np.ndarray, w: np.ndarray, shrinkage: float | str | None) 
     scale = np.ones(d)
     if shrinkage == "auto":
         scale = np.sqrt(w @ rows**2 / n)
-        scale[scale == 0] = 1
+        scale[(scale == 0) | (rows == rows[0]).all(0)] = 1
         rows = rows / scale
     covariance = (rows.T * w) @ rows / n
     mu = covariance.trace() / d

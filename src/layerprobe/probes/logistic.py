@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression as Optimum
 from torch import Tensor, nn
 
 from layerprobe.core.checks import check_count, check_number
-from layerprobe.core.statistics import class_means
+from layerprobe.core.statistics import RowStatistics
 from layerprobe.errors import DegenerateWarning, warn
 from layerprobe.probes.base import LinearProbe, ProbabilityProbe, WeightedProbe
 from layerprobe.utils.settings import one_thread
@@ -48,10 +48,9 @@ class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
         check_number("C", self.C, above=0)
         check_count("max_iter", self.max_iter)
-        rows, classes = X.double(), torch.zeros_like(y)
-        mean = class_means(rows, classes, 1, weights)[0]
-        scale = class_means((rows - mean).square(), classes, 1, weights)[0].sqrt()
-        scale[scale <= torch.finfo(torch.float64).eps * mean.abs()] = 1  # a constant feature
+        rows = X.double()
+        statistics = RowStatistics(rows, torch.zeros_like(y), 1, weights)
+        mean, scale = statistics.mean, statistics.deviations
         coef, intercept = rows.new_zeros(num_classes, X.shape[1]), rows.new_zeros(num_classes)
         self.n_iter_ = 0
         if num_classes > 1:
