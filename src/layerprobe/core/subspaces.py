@@ -416,10 +416,12 @@ class Subspaces:
         error = angle_error(self.dim, X.dtype)
 
         def predict(rows: slice, scores: Tensor) -> None:
-            near = scores >= scores.amax(1, keepdim=True) - error
-            y[:, rows] = near.view(torch.uint8).argmax(1)  # the first one
+            best, y[:, rows] = scores.max(1)
+            near = scores >= best[:, None] - error
             if X.dtype == torch.float32:
                 close[:, rows] = near.sum(1) > 1
+            else:
+                y[:, rows] = near.view(torch.uint8).argmax(1)  # the first one
 
         self._projection(stages).score(X, predict)
         index = close.any(0).nonzero().squeeze(1)
