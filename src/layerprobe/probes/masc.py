@@ -45,7 +45,7 @@ class MASC(StagedProbe, CalibratedProbe):
         Multiply, decompose and score in float64 throughout, for rows of any dtype. The default multiplies
         float32 rows in float32, and sums and decomposes in float64. Where float32 cannot order the two
         largest squared cosines, float64 decides, but on bases that come from float32 products. If the two
-        differ by about 1e-8 or less, the label can still differ from that with ``exact=True``.
+        differ by about 1e-6 or less, the label can still differ from that with ``exact=True``.
 
     Attributes
     ----------

@@ -15,7 +15,8 @@ method 10), which combines two Wilson intervals. The rule uses the epochs so far
 reaches a higher value later, for example after a smaller learning rate, b moves there.
 
 On a plateau of 100 epochs, with 200 or 1,000 hold-out rows of which other rows are correct after each
-epoch, the rule has a false result in 2 % of 60 runs.
+epoch, the rule has a false result in at most 2 % of 400 runs. Where each row is drawn anew with probability
+.3 only, consecutive epochs are alike, and the result is false in 7 to 13 % of the runs.
 """
 
 from collections.abc import Sequence
