@@ -377,8 +377,8 @@ class Subspaces:
         Notes
         -----
         Where the two best squared cosines of a float32 row differ by less than 8 sqrt(d) 2^-24, four standard
-        deviations of their rounding error, float64 decides. In float64 those that differ by less than
-        8 sqrt(d) 2^-53 are equal.
+        deviations of their rounding error, float64 decides. In float64, classes whose squared cosine is less
+        than 8 sqrt(d) 2^-53 below the best count as equal, and the first of them is returned.
         """
         return self.staged_predict(X, [self.ranks])[0]
 
