@@ -81,6 +81,9 @@ def test_unusable_files(tmp_path):
     (tmp_path / "b.pt").write_bytes(b"hello world")
     with pytest.raises(DataError, match=r"damaged or of another kind .*Error: .*; get it again"):
         read_state_dict(tmp_path / "b.pt")
+    (tmp_path / "b.pt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"\(EOFError\); get it again"):
+        read_state_dict(tmp_path / "b.pt")
     torch.save({"epoch": 3}, tmp_path / "d.pt")
     with pytest.raises(DataError, match=r"expected a state dict.*got the keys 'epoch'"):
         read_state_dict(tmp_path / "d.pt")

@@ -56,11 +56,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
                 "torch.save(saved['state_dict'] if isinstance(saved, dict) else saved.state_dict(), "
                 f'{str(path.with_suffix(".weights.pt"))!r})"'
             ) from error
-        reason = str(error).partition("\n")[0]
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0].removesuffix(": ")
         raise DataError(
             f"{path} cannot be read as a file of torch.save, so it is damaged or of another kind "
-            f"({type(error).__name__}: {reason}); get it again, or write it by "
-            "torch.save(model.state_dict(), path)"
+            f"({reason}); get it again, or write it by torch.save(model.state_dict(), path)"
         ) from error
     found = _state_dict(saved)
     if found is None:
