@@ -27,6 +27,7 @@ def test_shares_of_weighted_rows_that_equal_the_variance_are_not_above_it(weight
     X, y = np.eye(1 + weight, dtype=np.float32), np.zeros(1 + weight, int)
     masc = MASC(0.5).fit(X, y, sample_weight=[weight] + weight * [1])
     assert masc.subspaces_.ranks == (2,)
+    assert masc.decision_function(X).dtype == np.float32
 
 
 def test_squared_cosines_of_two_classes_have_two_columns():

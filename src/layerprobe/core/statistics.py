@@ -245,10 +245,12 @@ class RowStatistics(Statistics):
         return spectrum(self.X, centres, y, self.weights, units)
 
     def _fit_subspaces(self, **options: Any) -> Subspaces:
-        X = self.X
-        if self.weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
-            X = X * self.weights.sqrt()[:, None]  # float64: shares that equal the variance stay equal to it
-        return fit_subspaces(X, self.y, len(self.counts), **options)
+        if self.weights is None:
+            return fit_subspaces(self.X, self.y, len(self.counts), **options)
+        # A second moment of weighted rows is that of rows times sqrt(w); in float64, shares that equal the
+        # variance stay equal to it.
+        fitted = fit_subspaces(self.X * self.weights.sqrt()[:, None], self.y, len(self.counts), **options)
+        return replace(fitted, columns=fitted.columns.to(self.X))
 
 
 class LayerSums:

@@ -209,14 +209,17 @@ class MASC(StagedProbe, CalibratedProbe):
         return iter(self.subspaces_.staged_squared_cosines(X, ranks))
 
     def _fit_weighted(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None) -> None:
-        options = self._options()
+        options, rows = self._options(), X
         if weights is not None:  # a second moment of weighted rows is that of rows times sqrt(w)
-            X = X * weights.sqrt()[:, None]  # float64: shares that equal the variance stay equal to it
+            rows = X * weights.sqrt()[:, None]  # float64: shares that equal the variance stay equal to it
         if self.noise is None:
-            self._subspaces = fit_subspaces(X, y, num_classes, exact=self.exact, **options)
+            fitted = fit_subspaces(rows, y, num_classes, exact=self.exact, **options)
         else:
             matrix = noise_weights(self.noise, num_classes)
-            self._subspaces = fit_corrected(X.double() if self.exact else X, y, matrix, **options)
+            fitted = fit_corrected(rows.double() if self.exact else rows, y, matrix, **options)
+        if weights is not None and not self.exact:
+            fitted = replace(fitted, columns=fitted.columns.to(X))
+        self._subspaces = fitted
         self.__dict__.pop("moments_", None)  # those of an earlier partial_fit
 
     @property
