@@ -119,6 +119,7 @@ def test_one_class_is_predicted_or_named_in_an_error(probe):
             probe.fit(X[:40], ["only"] * 40)
     else:
         assert set(probe.fit(X[:40], ["only"] * 40).predict(X)) == {"only"}
+        assert probe.class_scores(X).shape == (120, 1)
 
 
 def test_class_with_one_row_is_predicted_or_named_in_an_error(probe):

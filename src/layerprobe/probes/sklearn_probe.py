@@ -61,6 +61,6 @@ class SklearnProbe(Probe):
             scores = scoring(rows)
         except ValueError as error:
             raise InputError(f"{type(self).__name__} cannot predict: {error}") from error
-        if scores.ndim == 1:  # scikit-learn's one column for two classes
-            scores = np.stack([np.zeros_like(scores), scores], axis=1)
+        if scores.ndim == 1:  # scikit-learn's one column for two classes, or for a single one
+            scores = np.stack([np.zeros_like(scores), scores], axis=1)[:, -len(self.classes_) :]
         return to_tensor(scores).to(X.device)
