@@ -214,7 +214,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=600, help="seconds")
     parser.add_argument("--out", type=Path, default=Path("gpu-check"))
     parser.add_argument("--scale", choices=list(SCALES), help="default: full on a GPU, small on a CPU")
-    parser.add_argument("--only", nargs="*", default=[], help="first words of the steps to do; default: all")
+    words = ["tests", "agreement", "stacked", "epoch", "cell"]
+    parser.add_argument("--only", nargs="+", choices=words, default=[], help="steps to do; default: all")
     options = parser.parse_args(argv)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("this installation of torch sees no GPU; take --device cpu")

@@ -81,3 +81,9 @@ def test_missing_data_and_failures_are_lines(check, tmp_path, monkeypatch):
     check.agreement = fails
     assert check.main(["--device", "cpu", "--out", str(tmp_path), "--only", "agreement"]) == 1
     assert lines(tmp_path)[-1]["reason"] == "ZeroDivisionError: no"
+
+
+def test_unknown_steps_are_refused(check, tmp_path):
+    with pytest.raises(SystemExit):
+        check.main(["--device", "cpu", "--out", str(tmp_path / "out"), "--only", "cells"])
+    assert not (tmp_path / "out").exists()
