@@ -249,6 +249,8 @@ def test_run_records_origins_and_is_not_called_damaged_without_them(tmp_path, ca
     assert row["state"] == "unreadable"
     assert "not damaged" in row["reason"]
     shutil.rmtree(tmp_path / "mlp-digits")
+    assert main(["paper", "analyse", "--root", str(tmp_path)]) == 2
+    assert "name at least one experiment: noisy_subspaces," in capsys.readouterr().err
     assert main(["paper", "analyse", "controls", "--root", str(tmp_path)]) == 2
     assert "There is no pair 'small-digits'" in capsys.readouterr().err
 
@@ -408,7 +410,7 @@ def test_noise_that_no_module_registers_is_named_for_runs_in_a_folder(own_study,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pair", "own_study:Net"], "expected a layerprobe.paper.Pair as 'Net', got a Net"),
+        (["--pair", "own_study:Net"], "expected a layerprobe.paper.Pair as 'Net', got Net"),
         (["--pair", "own_study:STRIPE"], "has no 'STRIPE'. Did you mean STRIPES?"),
         (["--pair", "no_such:PAIR"], "no module 'no_such'"),
         (["--pair", "own_study:STRIPES", "--noise", "own_study:STRIPES"], "expected a function of labels"),

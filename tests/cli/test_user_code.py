@@ -91,6 +91,9 @@ def test_errors_of_the_package_are_no_errors_of_user_code(here):
     with pytest.raises(InputError) as caught:
         load_object("users_models:nmber")
     assert user_error(caught.value) == ""
+    with pytest.raises(InputError) as caught:
+        load_object("no_such_module:number")  # an error of importlib, whose frames have no file
+    assert user_line(caught.value.__cause__) == ""
 
 
 def test_failing_forward_pass_names_the_layer_or_the_line(here):

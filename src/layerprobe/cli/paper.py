@@ -251,6 +251,8 @@ def analyse(
     from layerprobe.runs.scheduler import Cluster
     from layerprobe.runs.states import runs_of
 
+    if not names:
+        raise InputError(f"name at least one experiment: {', '.join(EXPERIMENTS)}, or PKG.MOD:NAME")
     pair = _known_pairs(pair, noise)
     names = names_in(EXPERIMENTS, names)
     names += further(names_in(REGISTRY, probes), names)

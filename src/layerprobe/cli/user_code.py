@@ -169,7 +169,8 @@ def user_line(error: BaseException | None) -> str:
 
 def _is_users(file: str) -> bool:
     path = Path(file).resolve()
-    if path.is_relative_to(OURS) or (path.is_relative_to(STDLIB) and "site-packages" not in path.parts):
+    in_library = path.is_relative_to(STDLIB) and "site-packages" not in path.parts
+    if file.startswith("<") or path.is_relative_to(OURS) or in_library:
         return False
     inner = (path.relative_to(place).parts for place in PLACES if path.is_relative_to(place))
     return any("site-packages" not in parts for parts in inner)

@@ -58,7 +58,7 @@ class Pair:
 
 def _check(name: str, pair: Any) -> Pair:
     if not isinstance(pair, Pair):
-        raise InputError(f"expected a layerprobe.paper.Pair as {name!r}, got a {type(pair).__name__}")
+        raise InputError(f"expected a layerprobe.paper.Pair as {name!r}, got {type(pair).__name__}")
     if pair.name != name:
         raise InputError(f"expected a pair of the name {name!r}, got one of the name {pair.name!r}")
     return pair
