@@ -112,11 +112,10 @@ def test_as_is_writes_existing_results_without_training(tmp_path, capsys, monkey
     assert "All results are in" not in capsys.readouterr().err  # the page is of the call before
 
 
-@pytest.mark.parametrize("option", ["--as-is", "--dry-run"])
-def test_the_runs_may_be_read_only_if_they_are_only_read(option, tmp_path, monkeypatch):
+def test_as_is_reads_runs_in_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     root, out, written = tmp_path / "runs", tmp_path / "out", []
     monkeypatch.setattr("layerprobe.utils.files.require_folder", written.append)
-    main(["reproduce", "table1", "--pair", "mlp-digits", option, "--root", str(root), "--out", str(out)])
+    main(["reproduce", "table1", "--pair", "mlp-digits", "--as-is", "--root", str(root), "--out", str(out)])
     assert written == [out]
 
 
@@ -215,6 +214,7 @@ def test_a_pair_without_settings_at_a_scale_is_not_called_a_part(tmp_path):
     write_all(plan(["supplementary_table1"], whole, ["mlp-digits"]), tmp_path / "runs", tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "memorization, full scale" in page
+    assert json.loads((tmp_path / "out" / "provenance.json").read_text("utf-8"))["scale"] == "full"
     assert "fixed subsets" not in page
 
 

@@ -75,7 +75,7 @@ def reproduce_results(
         raise InputError(
             "--dry-run writes nothing and --as-is writes existing results; leave out one of the two"
         )
-    for folder in (out,) if as_is or dry_run else (root, out):  # these only read the root
+    for folder in (out,) if as_is else (root, out):  # --as-is only reads the root
         require_folder(folder)
     jobs = workers.resolve()
     pairs = names_in(PAIRS, pair, call=True) or PAPER_PAIRS

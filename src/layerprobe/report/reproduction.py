@@ -375,7 +375,7 @@ def record(plan: ReproductionPlan, root: Path, rows: pd.DataFrame) -> dict[str, 
     states = status(root, list(plan.work))
     seconds = rows.loc[rows["metric"] == "experiment_seconds", "value"]
     return {
-        "scale": plan.scale.name,
+        "scale": _scale(plan),
         "targets": list(plan.targets),
         "runs": [
             {"pair": spec.pair, "key": spec.key, "state": state, "spec": spec.to_dict()}
