@@ -92,7 +92,8 @@ def test_noise_interval_covers_the_rate(found):
     assert noise.low < noise.rate < noise.high
     assert noise.matrix.sum(1) == pytest.approx(np.ones(K))
     assert np.diagonal(noise.matrix) == pytest.approx([1 - RATE] * K, abs=0.12)
-    assert (noise.matrix_low <= noise.matrix_high).all()
+    draws = found.findings.calibration.matrices.numpy()  # 39 of 41 places are between them
+    assert np.array_equal([noise.matrix_low, noise.matrix_high], [draws.min(0), draws.max(0)])
     assert noise.prior == pytest.approx([1 / 3] * 3, abs=0.08)
 
 
