@@ -64,8 +64,9 @@ def test_lda_from_sums_takes_features_of_any_units():
     expected = LDA().fit(X, true).decision_function(X)
     ours = LDA().fit_statistics(summed(X * units, true[None]).of(0), np.arange(K))
     torch.testing.assert_close(ours.decision_function(X * units), expected, rtol=0, atol=1e-6)
-    ours = LDA().fit(X * units, true, sample_weight=torch.ones(len(X)))
-    torch.testing.assert_close(ours.decision_function(X * units), expected, rtol=0, atol=1e-6)
+    for weight in (1.0, 1e-9):  # the sum of the weights has no effect
+        ours = LDA().fit(X * units, true, sample_weight=torch.full((len(X),), weight))
+        torch.testing.assert_close(ours.decision_function(X * units), expected, rtol=0, atol=1e-6)
 
 
 def test_rows_that_all_sets_agree_on_are_summed_once():

@@ -142,6 +142,8 @@ class Statistics:
         Rows of each class, at least one, or the sums of their weights.
     means : Tensor of shape (K, d), float64
         Class means.
+    n_rows : int
+        Number of rows, whatever their weights.
     dim : int
         Number of features d.
     dtype : torch.dtype
@@ -150,6 +152,7 @@ class Statistics:
 
     counts: Tensor
     means: Tensor
+    n_rows: int
     dim: int
     dtype: torch.dtype
     _fitted: Subspaces | None = None
@@ -218,7 +221,8 @@ class RowStatistics(Statistics):
     """
 
     def __init__(self, X: Tensor, y: Tensor, num_classes: int, weights: Tensor | None = None) -> None:
-        self.X, self.y, self.weights, self.dim, self.dtype = X, y, weights, X.shape[1], X.dtype
+        self.X, self.y, self.weights, self.dtype = X, y, weights, X.dtype
+        self.n_rows, self.dim = X.shape
         self.counts = y.bincount(weights, num_classes)
 
     @cached_property
@@ -362,6 +366,7 @@ class _SumStatistics(Statistics):
         self.of, self.dim, self.dtype = of, of.dim, of.dtype
         self.present = of.counts[s].nonzero().squeeze(1)
         self.counts = of.counts[s, self.present].cpu()
+        self.n_rows = int(self.counts.sum())
         if len(of.sums):
             self.means = of.sums[s, self.present] / of.counts[s, self.present, None]
         several = len(of.moments) > 1
@@ -389,7 +394,7 @@ class _SumStatistics(Statistics):
             matrix = matrix - between.T @ between
         if units is not None:
             matrix, diagonal = matrix / units.outer(units), diagonal / units.square()
-        return _spectrum_of(matrix, diagonal, int(self.n))
+        return _spectrum_of(matrix, diagonal, self.n_rows)
 
     def _fit_subspaces(self, **options: Any) -> Subspaces:
         return joint_subspaces(self.parts, y=self.present.tolist(), **options)

@@ -66,10 +66,10 @@ class LDA(ProbabilityProbe, SklearnProbe, MomentProbe, LinearProbe):
     def _fit_statistics(self, statistics: Statistics) -> None:
         """Fit as the solver "svd" does, from moments of the rows in float64."""
         n, K, mean = statistics.n, len(statistics.counts), statistics.mean
-        if not 1 < K < n:
+        if not 1 < K < max(n, statistics.n_rows):
             raise InputError(
                 f"LDA cannot be fitted: expected at least two classes and more rows than classes, got {K} "
-                f"class(es) and {n} rows"
+                f"class(es) and {statistics.n_rows} rows"
             )
         units = statistics.deviations  # features of any units, as for scikit-learn
         eigenvalues, vectors, trace = statistics.spectrum(within=True, units=units)
