@@ -1,3 +1,4 @@
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -228,3 +229,22 @@ def test_file_in_place_of_the_folder_of_runs_is_refused(tmp_path):
     with pytest.raises(InputError, match="expected a folder for the runs"), Session.begin(tmp_path / "runs"):
         pass
     assert (tmp_path / "runs").read_text() == "mine"
+
+
+def test_session_begins_while_other_commands_remove_the_empty_folder_of_sessions(tmp_path):
+    ended = threading.Event()
+
+    def remove():
+        while not ended.wait(1e-4):
+            with contextlib.suppress(OSError):
+                (tmp_path / leases.SESSIONS).rmdir()
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        for _ in range(200):
+            with Session.begin(tmp_path):
+                pass
+    finally:
+        ended.set()
+        thread.join()

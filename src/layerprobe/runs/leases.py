@@ -84,7 +84,7 @@ class Session:
         sessions = Path(root).absolute() / SESSIONS
         _remove_dead(sessions)
         session = cls(sessions / uuid4().hex[:12])
-        session.folder.mkdir(parents=True)
+        _make(session.folder)
         try:
             with acquire(session.folder):
                 yield session
@@ -98,9 +98,20 @@ class Session:
             raise AbandonedError
 
 
+def _make(folder: Path) -> None:
+    """Make the folder of a session; another command may remove the empty folder above it at the same time."""
+    for _ in range(99):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            return folder.mkdir(parents=True)
+    folder.mkdir(parents=True)
+
+
 def _remove_dead(sessions: Path) -> None:
     """Remove the sessions of commands that were killed, and the folder of sessions if none is left."""
-    for other in sessions.glob("*"):
+    others: list[Path] = []
+    with contextlib.suppress(FileNotFoundError):  # another command has removed the folder
+        others = [*sessions.glob("*")]
+    for other in others:
         with contextlib.suppress(OSError):
             age = _storage_time(sessions) - other.lstat().st_mtime
             begins = not _lease_file(other).owner and 0 <= age < GRACE  # its lease is not written yet
