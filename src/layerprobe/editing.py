@@ -93,7 +93,7 @@ def edit_head(
     if captured.labels is None:
         raise InputError("the training data have no labels; give (x, y), or a loader of (x, y)")
     labels = label_array(captured.labels)
-    _check_labels(labels, max(head.out_features, 2))
+    check_every_class(labels, max(head.out_features, 2))
     set_head(head, fitted.fit(captured.outputs[name], labels), bias)
     return edited
 
@@ -187,7 +187,14 @@ def set_head(head: nn.Linear, fitted: LinearProbe, bias: Bias = "probe") -> None
         setattr(head, name, nn.Parameter(values.detach().to(old, copy=True), requires_grad=old.requires_grad))
 
 
-def _check_labels(labels: np.ndarray, K: int) -> None:
+def check_every_class(labels: np.ndarray, K: int) -> None:
+    """Raise an InputError unless labels are 0..K-1, each at least once.
+
+    Parameters
+    ----------
+    labels, K
+        K is the number of the network's outputs.
+    """
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= K:
         raise InputError(
             f"expected labels 0..{K - 1}, the positions of the network's outputs; "

@@ -1,6 +1,7 @@
 """Weights in files become finished runs, whose rows are those of the ordinary runs with these weights."""
 
 import json
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from layerprobe.data import load
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import CNN, load_published
 from layerprobe.networks.weights import names_by_shape, without_prefix
-from layerprobe.paper import PAIRS, RunSpec, execute, load_model, read_run, run_folder
+from layerprobe.paper import PAIRS, RunSpec, execute, load_model, read_run, register_pair, run_folder
 from layerprobe.paper.analysis import analyse, gather
 from layerprobe.paper.released import import_weights, released_files
 from layerprobe.paper.rows import MEASURE
@@ -186,6 +187,12 @@ def test_a_part_of_the_images_is_refused_without_naming_a_subset(monkeypatch):
     monkeypatch.setattr("layerprobe.runs.data.load", lambda *_: part)
     with pytest.raises(InputError, match="are present: get the whole set"):
         run_data(released_spec("mlp-digits", 0.6, 1))
+    register_pair(replace(PAIRS["mlp-digits"], name="fewer", train_size=400))
+    try:
+        with pytest.raises(InputError, match="500 of 'digits' are present: name a subset, or make a pair"):
+            run_data(RunSpec.of("fewer", 0.6, 1))
+    finally:
+        del PAIRS["fewer"]
 
 
 def test_published_weights_cannot_be_trained(tmp_path):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from layerprobe import capture
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, LayerError
 from layerprobe.paper import RunSpec, run_outputs
 from layerprobe.paper.run_outputs import FinishedRun, RunOutputs
 
@@ -60,6 +60,16 @@ def test_a_missing_run_raises(runs):
 def test_a_layer_that_is_not_probed_is_a_key_error(memorised):
     with pytest.raises(KeyError):
         memorised.outputs["head"]
+
+
+def test_a_wrong_name_in_probed_layers_is_named_as_such(memorised):
+    model = memorised.model()
+    model.probed_layers = {"input": "input", "fc1": "absent"}
+    with pytest.raises(
+        LayerError,
+        match=r"the layers in MLP\.probed_layers: no layer matches 'absent'.*; layerprobe\.list_layers shows",
+    ):
+        memorised.outputs_of(model)
 
 
 def test_the_old_name_of_a_finished_run_warns():

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layerprobe.data import ImageSet
-from layerprobe.errors import DataError, InputError, renamed
+from layerprobe.errors import DataError, InputError, LayerError, renamed
 from layerprobe.layerwise.outputs import Extractor
 from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import Run, build_network, load_model, read_run, run_folder
@@ -55,7 +55,11 @@ class RunOutputs(Mapping[str, LayerData]):
     def __init__(self, model: nn.Module, train: Tensor, test: Tensor, memory: float = MEMORY_LIMIT) -> None:
         extractor = Extractor(model)
         per_row = memory / (len(train) + len(test))
-        self._train, self._test = (extractor.extract(x, memory=per_row * len(x)) for x in (train, test))
+        try:
+            self._train, self._test = (extractor.extract(x, memory=per_row * len(x)) for x in (train, test))
+        except LayerError as error:
+            said = str(error).replace("list_layers(model, batch)", "layerprobe.list_layers")
+            raise LayerError(f"the layers in {type(model).__name__}.probed_layers: {said}") from error
         if self._train.output is None or self._test.output is None:
             raise InputError("expected a network with one score per class as its output")
         self.logits = LayerData(self._train.output, self._test.output)

@@ -39,10 +39,12 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     images = load(pair.dataset, data_root)
     labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
     if spec.subset is None and present != pair.train_size:
-        subset = "" if spec.weights else "name a subset of at most that many, or "
+        advice = "get the whole set" if spec.weights else "name a subset, or get the whole set"
+        if present > pair.train_size:
+            advice = "name a subset, or make a pair of that train_size"
         raise InputError(
-            f"{pair.name} trains on {pair.train_size} images, but only {present} of {images.name!r} are "
-            f"present: {subset}get the whole set"
+            f"{pair.name} trains on {pair.train_size} images, but {present} of {images.name!r} are present: "
+            f"{advice}"
         )
     if spec.corruption is None:
         name, annotation = spec.noise.split(":", 1)

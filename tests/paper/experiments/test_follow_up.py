@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from layerprobe import edit_head
 from layerprobe.editing import find_head
-from layerprobe.errors import DataError
+from layerprobe.errors import DataError, InputError
 from layerprobe.layers import capture
 from layerprobe.networks import build
 from layerprobe.paper import RunSpec, execute
@@ -124,6 +125,12 @@ def test_clean_labels_are_measured_once_and_rows_are_equal_after_reading(tmp_pat
     assert set(rows["fitted_on"]) == {"noisy"}
     write_rows(subject.run.folder, "weight_edit", rows)
     assert read_rows(subject.run.folder, "weight_edit").equals(rows)
+
+
+def test_a_class_without_rows_is_named(subject):
+    without = replace(subject, noisy=np.where(subject.noisy == 4, 5, subject.noisy))
+    with pytest.raises(InputError, match=r"rows of every class 0\.\.9; none is of class 4"):
+        weight_edit(without)
 
 
 @pytest.mark.parametrize("pair", ["mlp-mnist", "cnn-mnist", "alexnet-cifar100", "resnet18-cifar10"])

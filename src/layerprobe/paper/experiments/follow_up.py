@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from layerprobe.editing import Bias, find_head, linear_probe, set_head
+from layerprobe.editing import Bias, check_every_class, find_head, linear_probe, set_head
 from layerprobe.errors import DataError, InputError
 from layerprobe.layerwise.engine import count_correct
 from layerprobe.paper.experiments.subspaces import (
@@ -65,9 +65,12 @@ def weight_edit(finished: FinishedRun) -> Records:
     Raises
     ------
     InputError
-        If the last probed layer is not the input of the network's last linear layer.
+        If the last probed layer is not the input of the network's last linear layer, or a class has no
+        training row.
     """
     head = find_head(finished.model(), finished.inputs.test[:1]).cpu()
+    for labels in finished.label_sets.values():
+        check_every_class(labels, max(head.out_features, 2))
     hidden = finished.outputs[list(finished.outputs)[-1]]
     _check_input_of(head, hidden.test, finished.outputs.logits.test)
     for one in fit_probes(finished, "output", hidden, {name: linear_probe(name) for name in EDIT_PROBES}):
