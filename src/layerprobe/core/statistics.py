@@ -143,7 +143,7 @@ class Statistics:
     means : Tensor of shape (K, d), float64
         Class means.
     n_rows : int
-        Number of rows, whatever their weights.
+        Number of rows; weights do not count.
     dim : int
         Number of features d.
     dtype : torch.dtype
