@@ -330,7 +330,8 @@ def _known_pairs(pairs: tuple[str, ...], noises: tuple[str, ...]) -> tuple[str, 
     for noise in noises:
         if not is_reference(noise):
             raise InputError(
-                f"expected PKG.MOD:NAME of noise of your own for --noise, which selects no runs, got {noise!r}"
+                f"expected PKG.MOD:NAME for --noise, which names noise of your own and selects no runs; "
+                f"got {noise!r}"
             )
     names_in(REGISTRY, noises)
     return names_in(PAIRS, pairs, call=True)
