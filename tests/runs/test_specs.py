@@ -134,7 +134,7 @@ def test_published_draw_needs_the_whole_set(monkeypatch):
 def test_incomplete_data_set_is_refused(monkeypatch):
     part = load("digits").subset(500)
     monkeypatch.setattr(run_images, "load", lambda name, root: part)
-    with pytest.raises(InputError, match=r"trains on 1437 images, but 500 of 'digits' are present: name a subset"):
+    with pytest.raises(InputError, match="1437 images, but 500 of 'digits' are present: name a subset"):
         run_data(SPEC)
     assert len(run_data(RunSpec.of("mlp-digits", 0.6, 0, subset=500))[1]) == 500
 
