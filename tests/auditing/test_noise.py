@@ -5,7 +5,14 @@ import pytest
 import torch
 
 from auditing.planted import clusters, corrupted, noise_matrix, scored_rows
-from layerprobe.auditing.method.calibration import Calibration, calibrate, calibrate_clean, with_wrong_share
+from layerprobe.auditing.method.calibration import (
+    PRIOR_BETA,
+    PSEUDO_ROWS,
+    Calibration,
+    calibrate,
+    calibrate_clean,
+    with_wrong_share,
+)
 from layerprobe.auditing.method.noise import LabelFreeScorer, estimate_noise
 from layerprobe.auditing.method.policies import SelectionSet, interval
 from layerprobe.errors import InputError
@@ -123,6 +130,20 @@ def test_planted_matrix_and_temperature_are_recovered(K, kind):
     assert float(difference.abs().mean()) < 0.03
     torch.testing.assert_close(found.matrix, T, atol=0.06, rtol=0)
     torch.testing.assert_close(found.matrix.sum(1), torch.ones(K).double())
+
+
+@pytest.mark.parametrize("K", [2, 4])
+def test_estimate_maximises_the_penalised_likelihood(K):
+    scores, _, given = scored_rows(300, K, 5.0, noise_matrix(K, 0.25), seed=1)
+    found = calibrate(scores, given, ranks=False, draws=1)
+    log_beta, logits = torch.tensor(found.beta).double().log(), found.matrix.log()
+    log_beta.requires_grad_(), logits.requires_grad_()
+    logs = logits.log_softmax(1)
+    likelihood = ((log_beta.exp() * scores).softmax(1) * logs.exp()[:, given].T).sum(1).log().sum()
+    prior = -((log_beta - (PRIOR_BETA / scores.std()).log()) ** 2) / 2
+    pseudo_rows = PSEUDO_ROWS / (K - 1) * (logs.sum() - logs.diagonal().sum())
+    for gradient in torch.autograd.grad((likelihood + prior + pseudo_rows) / 300, (log_beta, logits)):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-5, rtol=0)
 
 
 def test_noise_interval_has_nominal_coverage():

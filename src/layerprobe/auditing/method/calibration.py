@@ -329,7 +329,7 @@ def _maximise(
 ) -> tuple[Tensor, Tensor]:
     """Return log beta and the logits of the rows of T that maximise the penalised likelihood (L-BFGS)."""
     K = scores.shape[1]
-    prior = _prior_log_beta(scores)
+    prior, n, pseudo = _prior_log_beta(scores), weights.sum(), PSEUDO_ROWS / max(K - 1, 1)
     fixed = start[0] if log_beta is None else torch.tensor(log_beta).double()
     free = ([fixed.reshape(1)] if log_beta is None else []) + ([start[1].flatten()] if fit_matrix else [])
 
@@ -338,21 +338,28 @@ def _maximise(
         return log_temperature, values[-K * K :].reshape(K, K) if fit_matrix else start[1]
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        values = torch.tensor(flat, requires_grad=True)
-        log_temperature, logits = parameters(values)
-        logs = torch.log_softmax(logits, 1)
-        likelihood = torch.logsumexp(torch.log_softmax(log_temperature.exp() * scores, 1) + logs.T[y], 1)
+        log_temperature, logits = parameters(torch.from_numpy(flat))
+        beta, logs = log_temperature.exp(), logits.log_softmax(1)
+        log_p = (beta * scores).log_softmax(1)
+        joint = log_p + logs.T[y]
+        likelihood = joint.logsumexp(1)
         total = -(weights * likelihood).sum() + (log_temperature - prior).square() / 2
+        # Fisher's identity: the gradient is that of the complete data, in the mean over the posterior.
+        posterior = weights[:, None] * (joint - likelihood[:, None]).exp()
+        gradient = []
+        if log_beta is None:
+            slope = ((posterior - weights[:, None] * log_p.exp()) * scores).sum()
+            gradient.append((log_temperature - prior - beta * slope).reshape(1))
         if fit_matrix:
-            off_diagonal = logs.sum() - logs.diagonal().sum()
-            total = total - PSEUDO_ROWS / max(K - 1, 1) * off_diagonal
-        total = total / weights.sum()
-        return total.item(), torch.autograd.grad(total, values)[0].numpy()
+            total = total - pseudo * (logs.sum() - logs.diagonal().sum())
+            counts = torch.full((K, K), pseudo, dtype=torch.float64).fill_diagonal_(0)
+            counts += torch.zeros_like(counts).index_add_(0, y, posterior).T  # of true and given label
+            gradient.append((counts.sum(1, keepdim=True) * logs.exp() - counts).flatten())
+        return float(total / n), (torch.cat(gradient) / n).numpy()
 
     # Not torch.optim, whose first step imports torch._dynamo for seconds.
     options = {"maxiter": iterations, "maxcor": 50, "gtol": 1e-7, "ftol": 1e-12}
-    with torch.inference_mode(False), torch.enable_grad():
-        found = minimize(loss, torch.cat(free).numpy(), jac=True, method="L-BFGS-B", options=options)
+    found = minimize(loss, torch.cat(free).numpy(), jac=True, method="L-BFGS-B", options=options)
     return parameters(torch.from_numpy(found.x))
 
 
