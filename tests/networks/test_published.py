@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from layerprobe.errors import InputError
-from layerprobe.networks import CNN, MLP, ResNet18, load_published
+from layerprobe.networks import CNN, MLP, ResNet18, load_published, load_state
+from layerprobe.networks.weights import without_prefix
 
 
 class PublishedCNN(nn.Module):
@@ -60,6 +61,23 @@ def test_buffers_are_copied():
     assert torch.equal(model.bn1.running_mean, theirs.bn1.running_mean)
 
 
+@pytest.mark.parametrize("load", [load_published, load_state])
+def test_counts_of_batches_may_be_missing(load):
+    theirs, model, x = ResNet18(), ResNet18().eval(), torch.rand(2, 3, 32, 32)
+    theirs(x)
+    weights = {key: value for key, value in theirs.state_dict().items() if "num_batches" not in key}
+    assert len(weights) < len(theirs.state_dict())
+    assert (
+        without_prefix(model, {f"module.{key}": value for key, value in weights.items()}).keys()
+        == weights.keys()
+    )
+    load(model, weights)
+    assert torch.equal(model(x), theirs.eval()(x))
+    del weights["bn1.running_var"]
+    with pytest.raises(InputError, match=r"missing: bn1\.running_var[.;]"):
+        load(model, weights)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -72,6 +90,10 @@ def test_buffers_are_copied():
         (
             lambda weights: weights.update({"linear1.bias": weights.pop("fcs.0.bias")}),
             "missing: .*unexpected: ",
+        ),
+        (
+            lambda weights: weights.update({"fc3.weight": torch.full((10, 250), 1e300, dtype=torch.float64)}),
+            r"not finite in float32: fc3\.weight",
         ),
         # copying them would round them towards zero, or drop their imaginary parts
         (lambda weights: weights.update({"fc3.weight": weights["fc3.weight"].to(torch.int64)}), "int64"),

@@ -16,6 +16,10 @@ KEYS = ("state_dict", "model_state_dict", "model_state", "model", "network", "ne
 PREFIXES = ("_orig_mod.", "module.", "model.", "network.", "net.")
 """Prefixes that torch.compile, data-parallel wrappers and training frameworks put before names."""
 
+# Batch normalisation counts its batches, and uses the count in training without momentum only. Old and
+# converted files lack it; the network then keeps its own.
+COUNTER = "num_batches_tracked"
+
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Read the state dict in a file of weights; no code of the file runs.
@@ -131,14 +135,14 @@ def load_state(
             else "give weights of the same architecture"
         )
         raise InputError(f"{place}the weights do not fit {type(model).__name__}; {_listed(faults)}; {advice}")
-    model.load_state_dict(given)
+    model.load_state_dict({**own, **given})
     return model
 
 
 def _misfits(own: Mapping[str, Any], given: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Return the names of weights that do not fit the state dict of a network, by the kind of fault."""
     return {
-        "missing": [name for name in own if name not in given],
+        "missing": [name for name in own if name not in given and not name.endswith(COUNTER)],
         "unexpected": [name for name in given if name not in own],
         "of another shape": [
             f"{name} {tuple(given[name].shape)} for {tuple(value.shape)}"
@@ -234,11 +238,11 @@ def load_published(
             f"these are not the weights of this {type(model).__name__}; {_listed(faults)}. Pass weights of "
             "the same architecture, and names={layer of the model: layer of the weights} where names differ"
         )
-    model.load_state_dict({key: state_dict[other_name(key)] for key in own})
+    model.load_state_dict({key: state_dict.get(other_name(key), value) for key, value in own.items()})
 
 
 def check_finite(state_dict: Mapping[str, Tensor], source: str = "the weights") -> None:
-    """Raise an InputError if weights are not finite: other names do not mend them.
+    """Raise an InputError if weights are not finite in float32: other names do not mend them.
 
     Parameters
     ----------
@@ -246,9 +250,15 @@ def check_finite(state_dict: Mapping[str, Tensor], source: str = "the weights") 
     source : str
         The start of the message.
     """
-    if wrong := [key for key, value in state_dict.items() if not value.isfinite().all()]:
+    wrong = [
+        key
+        for key, value in state_dict.items()
+        if not (value.float() if value.is_floating_point() else value).isfinite().all()
+    ]
+    if wrong:
         raise InputError(
-            f"{source}: {_listed({'not finite': wrong})}; the network diverged, or the file is damaged"
+            f"{source}: {_listed({'not finite in float32': wrong})}; "
+            "the network diverged, or the file is damaged"
         )
 
 
@@ -261,7 +271,7 @@ def without_prefix(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[s
         The network without a wrapper.
     state_dict : mapping of str to Tensor
     """
-    weights, own = dict(state_dict), set(model.state_dict())
+    weights, own = dict(state_dict), {key for key in model.state_dict() if not key.endswith(COUNTER)}
     while weights and not own <= weights.keys():
         prefix = next((text for text in PREFIXES if all(key.startswith(text) for key in weights)), "")
         if not prefix:
@@ -291,6 +301,8 @@ def _shapes(weights: Mapping[str, Tensor]) -> dict[str, frozenset]:
     """Return the names and shapes of the tensors of each layer."""
     layers: dict[str, frozenset] = {}
     for key, value in weights.items():
+        if key.endswith(COUNTER):
+            continue
         layer, _, name = key.rpartition(".")
         layers[layer] = layers.get(layer, frozenset()) | {(name, tuple(value.shape))}
     return layers
