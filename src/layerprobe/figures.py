@@ -386,7 +386,7 @@ def _fill(
             continue
         top = tops[subjects[i]]
         _draw(ax, panels[i], room, top)
-        label = panels[i].ylabel + (f", axis to {100 * top:g} %" if top < 1 else "")
+        label = panels[i].ylabel + (f",\naxis to {100 * top:g} %" if top < 1 else "")
         if i % columns == 0 or label != before:
             ax.set_ylabel(label)
         before = label
@@ -415,7 +415,7 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
     """Draw one panel; about `room` letters fit below it, and an axis of percent ends at `top`."""
     from matplotlib.ticker import MaxNLocator, PercentFormatter, ScalarFormatter
 
-    ax.set_title(textwrap.fill(panel.title, max(34, room)))
+    ax.set_title(textwrap.fill(panel.title, max(36, room)))
     step = panel.ticks[1] - panel.ticks[0] if panel.ticks else 1.0
     bars = [line for line in panel.lines if line.kind == "bar"]
     beside = [line for line in panel.lines if line.kind in ("bar", "marker")]
@@ -423,7 +423,7 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
         width = 0.8 * step / len(beside)
         span = line.span.set_axis(line.span.index + (i - (len(beside) - 1) / 2) * width)
         if line.kind == "bar":
-            _draw_bars(ax, replace(line, span=span), width)
+            _draw_bars(ax, replace(line, span=span), width, top)
         else:
             _draw_line(ax, replace(line, span=span))
     for line in (line for line in panel.lines if line.kind not in ("bar", "marker")):
@@ -440,7 +440,7 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
         ax.set_yscale("log")
     ax.grid(axis="y", color="#e3e3e3", linewidth=0.8)  # light lines behind the data instead of ticks
     ax.set_axisbelow(True)
-    ax.tick_params(length=0, pad=6)
+    ax.tick_params(which="both", length=0, pad=6)
     if panel.names:
         _name_positions(ax, panel.names, room, margin=0.5 if beside else 0.35, apart=panel.apart)
         ax.set_xlabel(panel.xlabel)
@@ -468,14 +468,16 @@ def _draw(ax: "Axes", panel: Panel, room: int, top: float) -> None:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
 
 
-def _draw_bars(ax: "Axes", line: Line, width: float) -> None:
-    """Draw one bar per position with its range."""
+def _draw_bars(ax: "Axes", line: Line, width: float, top: float) -> None:
+    """Draw one bar per position with its range; bars that the axis to `top` hides have their percent."""
     span = line.span
     x = span.index.to_numpy(float)
     ax.bar(x, span["mean"], width, label=line.label, zorder=2, **_bar_look(line.style))
     ax.vlines(x, span["min"], span["max"], color="#222222", linewidth=1.2, zorder=3)
-    for place in x[(span["max"] == 0).to_numpy()]:  # a bar without height would look like a missing one
-        ax.annotate("0", (place, 0), (0, 1), textcoords="offset points", ha="center", fontsize=8)
+    for place, share in zip(x, span["mean"], strict=True):
+        if share < 0.01 * top:  # so low a bar would look like a missing one
+            text = f"{100 * share:.1g}".lstrip("0") or "0"
+            ax.annotate(text, (place, share), (0, 2), textcoords="offset points", ha="center", fontsize=7)
 
 
 def _bar_look(style: Style) -> dict[str, Any]:
@@ -514,8 +516,12 @@ def _handles(panels: Sequence[Panel], spread: str) -> "list[Artist]":
             continue
         shared = len({line.style for line in of_label}) > 1
         handles.append(Line2D([], [], label=label, **first.look(NEUTRAL if shared else first.style)))
-    if any((line.span["min"] < line.span["max"]).any() for line in lines):
+    ranged = {line.kind for line in lines if (line.span["min"] < line.span["max"]).any()}
+    if "probe" in ranged:
         handles.append(Patch(color=NEUTRAL[0], alpha=0.25, linewidth=0, label=spread))
+    elif ranged:
+        look: dict[str, Any] = {"marker": "|", "markersize": 11, "linestyle": "none"}
+        handles.append(Line2D([], [], color="#222222", label=spread, **look))
     return handles
 
 
@@ -533,7 +539,8 @@ def add_headline_and_footer(figure: "Figure", title: str, footer: str) -> "Figur
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     letters = int(9 * figure.get_figwidth())
-    lines = textwrap.wrap(footer, int(1.45 * letters))
+    whole = footer.replace(" = ", "\u00a0=\u00a0")  # no line ends within "p = 1" or the name of a pair
+    lines = textwrap.wrap(whole, int(1.45 * letters), break_on_hyphens=False)
     inches = 0.19 * len(lines) + 0.12
     headline(figure, textwrap.fill(title, letters))
     figure.set_figheight(figure.get_figheight() + inches)

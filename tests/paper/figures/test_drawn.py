@@ -76,9 +76,9 @@ def test_noisy_subspaces_have_a_panel_per_pair_and_degree(drawn):
     for p in DEGREES:
         ax = panel(figure, f"{MLP}, p = {p:g}")
         assert names(ax) == LAYERS
-        for style, extra in ((STYLES[0], 0.0), (STYLES[2], 0.02), (STYLES[1], 0.04)):
+        for style, extra in ((STYLES[1], 0.0), (STYLES[2], 0.02), (STYLES[0], 0.04)):
             assert np.allclose(line(ax, style)[1], [masc(p, i, 0, extra=extra) + SEED for i in range(4)])
-        for style, extra in ((STYLES[0], 0.0), (STYLES[1], 0.04)):
+        for style, extra in ((STYLES[1], 0.0), (STYLES[0], 0.04)):
             x, y = line(ax, style, hollow=True)
             assert x.tolist() == [0, 3]
             assert np.allclose(y, network(p, 0, extra) + SEED)
@@ -90,8 +90,8 @@ def test_true_subspaces_stand_beside_noisy_ones(drawn):
         for style, fitted_on, extra in (
             (STYLES[2], "true" if p else "noisy", 0.02),
             (STYLES[3], "true" if p else "noisy", 0.04),
-            (STYLES[0], "noisy", 0.0),
-            (STYLES[1], "noisy", 0.04),
+            (STYLES[1], "noisy", 0.0),
+            (STYLES[0], "noisy", 0.04),
         ):
             expected = [masc(p, i, 0, fitted_on, extra=extra) + SEED for i in range(4)]
             assert np.allclose(line(ax, style)[1], expected)
@@ -107,7 +107,7 @@ def test_pairs_that_the_paper_does_not_show_have_figures_of_their_own(drawn, row
 def test_shades_span_the_runs(drawn):
     ax = panel(drawn("figure12"), "cnn-cifar10, p = 0.2")
     spanned = [masc(0.2, i, seed, extra=0.04) for i in range(3) for seed in (0, 1)]
-    assert np.allclose(shade(ax, STYLES[1]), np.unique(np.round(spanned, 6)))
+    assert np.allclose(shade(ax, STYLES[0]), np.unique(np.round(spanned, 6)))
 
 
 def test_missing_cells_are_named(drawn):
@@ -193,6 +193,26 @@ def test_bars_of_relabelling(drawn, name, metric):
         assert np.allclose(bars(ax, STYLES[7])[1], [0.9 * p for p in degrees])
 
 
+def test_a_low_bar_has_its_percent_and_the_legend_shows_ranges_as_they_are_drawn(rows):
+    few = rows[(rows["pair"] == MLP) & (rows["corruption"] == 0.4)]
+    corrected = few["metric"].eq("corrected") & few["fitted_on"].eq("noisy")
+    figure = FIGURES["figure29"].draw(
+        few.assign(value=few["value"].mask(corrected, 0.0009 + few["seed"] / 1e4))
+    )
+    assert [text.get_text() for text in figure.axes[0].texts] == [".1"]
+    assert names(figure.axes[0]) == ["0.2", "0.4", "0.6", "0.8"]  # the degrees of the figure alone
+    spread = figure.legends[0].legend_handles[-1]
+    assert (spread.get_label(), spread.get_marker()) == ("range over runs", "|")
+
+
+def test_probes_at_one_degree_are_side_by_side(rows):
+    of = rows[(rows["pair"] == MLP) & ((rows["experiment"] == "controls") | (rows["corruption"] == 0.4))]
+    ax = panel(FIGURES["probes"].draw(of), f"{MLP}: fitted on noisy labels")
+    places = [float(line(ax, style)[0][0]) for style in STYLES[:7]]
+    assert np.diff(places).min() > 0.02
+    assert np.isclose(np.mean(places), 0.4)
+
+
 def test_degrees_are_in_order_in_the_legend_where_the_first_pair_lacks_some(rows):
     of = rows[(rows["pair"] != MLP) | (rows["corruption"] == 0.4)]
     assert legend(FIGURES["untrained"].draw(of))[:3] == ["p = 0", "p = 0.2", "p = 0.4"]
@@ -235,7 +255,7 @@ def test_small_accuracies_have_a_smaller_axis_with_a_note(rows):
     few = rows[rows["pair"] == MLP]
     figure = FIGURES["retraining_epochs"].draw(few.assign(value=few["value"] / 10))
     ax = figure.axes[0]
-    assert ax.get_ylabel() == "accuracy on 80 % of test, axis to 20 %"
+    assert ax.get_ylabel() == "accuracy on 80 % of test,\naxis to 20 %"
     assert ax.get_ylim()[1] == pytest.approx(0.206)
     small = few["value"].where(few["experiment"] == "true_subspaces", few["value"] / 10)
     noisy, true = FIGURES["thresholds"].draw(few.assign(value=small)).axes
@@ -417,4 +437,4 @@ def test_variants_of_a_pair_are_never_mixed(rows):
     adam = f"{MLP} (optimizer adam), p = 0.4"
     assert titles(figure) == [f"{MLP}, p = 0.4", adam]
     assert np.allclose(line(panel(figure, adam), STYLES[0])[1], 0.5)
-    assert np.allclose(line(panel(figure, f"{MLP}, p = 0.4"), STYLES[0])[1][1], masc(0.4, 1, 0) + SEED)
+    assert np.allclose(line(panel(figure, f"{MLP}, p = 0.4"), STYLES[1])[1][1], masc(0.4, 1, 0) + SEED)

@@ -97,6 +97,11 @@ def test_the_scale_is_written_below():
     assert "images (2,000); mlp-mnist: 5 classes. Runs" in footer(draw(fewer))
     weights = two.assign(variant="shuffle False, noise published, weights published")
     assert "images (2,000); noise published, weights published. Runs" in footer(draw(weights))
+    mixed = pd.concat([full, small.assign(key=small["key"] + "s")])
+    assert footer(draw(mixed)).startswith(
+        "small and full scale: subsets of the training images (2,000), and all of them. Runs"
+    )
+    assert "at p\u00a0=\u00a00," in draw(full).texts[-1].get_text()  # no line ends there
     few = small[(small["corruption"] != 0.4) | (small["seed"] == 0)]
     assert footer(draw(few)).endswith(f"Runs behind each point: 1 to 2. {rest}")
 

@@ -6,13 +6,14 @@ from itertools import cycle
 import pandas as pd
 
 from layerprobe.errors import MissingRowsError
-from layerprobe.figures import PROBE_TITLES, RANGE, STYLES, Line, Panel, Style, draw_panels
+from layerprobe.figures import PROBE_TITLES, RANGE, STYLES, Kind, Line, Panel, Style, draw_panels
 from layerprobe.paper.experiments.subspaces import SETTINGS
 from layerprobe.paper.figures.lines import (
     NETWORK_STYLES,
     NETWORK_TITLES,
     PROBE_STYLES,
     Axis,
+    conditions,
     draw_pairs,
     families,
     subspace_rows,
@@ -164,7 +165,9 @@ def _probes(rows: pd.DataFrame) -> Panels:
         axis = Axis.of_conditions(of)
         for fitted_on in LABELS:
             best = at_best_layer(of[of["fitted_on"] == fitted_on], ["probe", "condition"])
-            lines = axis.lines(best, "probe", styles, PROBE_TITLES)
+            # Many probes at one degree would cover each other: markers stand side by side.
+            kind: Kind = "marker" if len(conditions(best)) == 1 else "probe"
+            lines = axis.lines(best, "probe", styles, PROBE_TITLES, kind)
             lines += _network(rows[rows["family"] == title], axis)
             yield axis.panel(f"{title}: fitted on {fitted_on} labels", lines)
 

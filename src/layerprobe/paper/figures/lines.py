@@ -137,7 +137,7 @@ class Axis:
             Style of each value; its order is that of the lines.
         titles : mapping of str to str, optional
             Labels of the values in the legend; by default the values themselves.
-        kind : {"probe", "network", "published", "bar"}
+        kind : {"probe", "network", "published", "marker", "bar"}
         """
         lines = []
         for value, style in styles.items():

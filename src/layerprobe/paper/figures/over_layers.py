@@ -54,18 +54,19 @@ class Series(NamedTuple):
     style: Style
 
 
+# Each kind of accuracy has the style that it has in training histories.
 NOISY_SERIES = {
-    "MASC, training data, corrupted labels": Series("noisy", "train", "noisy", STYLES[0]),
+    "MASC, training data, corrupted labels": Series("noisy", "train", "noisy", STYLES[1]),
     "MASC, training data, true labels": Series("noisy", "train", "true", STYLES[2]),
-    "MASC, test data": Series("noisy", "test", "true", STYLES[1]),
-    "network, training data, corrupted labels": Series("", "train", "noisy", STYLES[0]),
-    "network, test data": Series("", "test", "true", STYLES[1]),
+    "MASC, test data": Series("noisy", "test", "true", STYLES[0]),
+    "network, training data, corrupted labels": Series("", "train", "noisy", STYLES[1]),
+    "network, test data": Series("", "test", "true", STYLES[0]),
 }
 TRUE_SERIES = {
     "true subspaces, training data, true labels": Series("true", "train", "true", STYLES[2]),
     "true subspaces, test data": Series("true", "test", "true", STYLES[3]),
-    "noisy subspaces, training data, corrupted labels": Series("noisy", "train", "noisy", STYLES[0]),
-    "noisy subspaces, test data": Series("noisy", "test", "true", STYLES[1]),
+    "noisy subspaces, training data, corrupted labels": Series("noisy", "train", "noisy", STYLES[1]),
+    "noisy subspaces, test data": Series("noisy", "test", "true", STYLES[0]),
 }
 FIRST_PAIRS = ("mlp-mnist", "cnn-fashion-mnist", "alexnet-cifar100")  # the columns of Figures 2 and 3
 OTHER_PAIRS = ("mlp-cifar10", "cnn-mnist", "cnn-cifar10", "alexnet-tiny-imagenet")  # of Figures 12 and 13
@@ -220,7 +221,8 @@ def _similarity(rows: pd.DataFrame) -> Panels:
 @register_figure(
     "natural",
     "Human labels: test accuracy of MASC",
-    f"Test accuracy over the layers, by annotation; p = 0: the same network on clean labels. {OWN_LINE}",
+    "Test accuracy over the layers, by annotation, and of the same network on clean labels (p = 0) where it "
+    f"is among the runs. {OWN_LINE}",
     "noisy_subspaces",
     "true_subspaces",
     layout=partial(draw_panels, columns=2),

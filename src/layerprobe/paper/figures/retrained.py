@@ -1,5 +1,7 @@
 """Figures of relabelling and retraining: Figures 4, 27 to 31 of the paper, and retraining by epoch."""
 
+from typing import Any
+
 import pandas as pd
 
 from layerprobe.figures import STYLES, Style
@@ -36,11 +38,11 @@ BEFORE_AND_AFTER = (
 )
 
 
-def _bars(rows: pd.DataFrame, styles: dict[str, Style], label: str) -> Panels:
+def _bars(rows: pd.DataFrame, styles: dict[str, Style], label: str, **options: Any) -> Panels:
     """Draw a panel per family, with a group of bars per condition; the column bar names the bar."""
     for title, of in families(rows):
         axis = Axis.of_conditions(of)
-        yield axis.panel(title, axis.lines(of, "bar", styles, kind="bar"), label)
+        yield axis.panel(title, axis.lines(of, "bar", styles, kind="bar"), label, **options)
 
 
 @register_figure(
@@ -120,7 +122,7 @@ def _relabelled(rows: pd.DataFrame, metric: str, label: str) -> Panels:
     if metric == "incorrect_after":
         before = rows[rows["metric"] == "incorrect_before"].drop_duplicates("key")
         bars.insert(0, before.assign(bar="corrupted labels"))
-    return _bars(pd.concat(bars), INCORRECT, label)
+    return _bars(pd.concat(bars), INCORRECT, label, ticks=DEGREES)
 
 
 @register_figure(

@@ -195,9 +195,11 @@ def _scale(frame: Frame, pooled: bool) -> str:
         test = " and of the test images" if tested else ""
         sizes = ", ".join(f"{int(size):,}" for size in sorted(runs["subset"].dropna().unique()))
         under = runs["subset"].dropna() < MEDIUM
-        name = "small" if under.all() else "small and medium" if under.any() else "medium"
-        part = f"{name} scale" if small.all() else f"in part {name} scale"
-        text = f"{part}: subsets of the training images ({sizes}){test}"
+        there = {"small": under.any(), "medium": not under.all(), "full": not small.all()}
+        names = [name for name, found in there.items() if found]
+        joined = " and ".join(names).replace(" and ", ", ", len(names) - 2)
+        whole = "" if small.all() else ", and all of them"
+        text = f"{joined} scale: subsets of the training images ({sizes}){whole}{test}"
     else:
         part = "small scale: all training images, subsets of the test images"
         text = part if tested else "full scale: all training images"
