@@ -84,6 +84,7 @@ def test_unusable_files(tmp_path):
     (tmp_path / "b.pt").write_bytes(b"")
     with pytest.raises(DataError, match=r"\(EOFError\); get it again"):
         read_state_dict(tmp_path / "b.pt")
-    torch.save({"epoch": 3}, tmp_path / "d.pt")
-    with pytest.raises(DataError, match=r"expected a state dict.*got the keys 'epoch'"):
-        read_state_dict(tmp_path / "d.pt")
+    for saved, got in (({"epoch": 3}, "the keys 'epoch'"), ({}, "an empty mapping")):
+        torch.save(saved, tmp_path / "d.pt")
+        with pytest.raises(DataError, match=rf"expected a state dict.*got {got}\."):
+            read_state_dict(tmp_path / "d.pt")

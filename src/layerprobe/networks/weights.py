@@ -67,11 +67,9 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         ) from error
     found = _state_dict(saved)
     if found is None:
-        kind = (
-            f"the keys {', '.join(map(repr, list(saved)[:8]))}"
-            if isinstance(saved, Mapping)
-            else type(saved).__name__
-        )
+        kind = type(saved).__name__
+        if isinstance(saved, Mapping):
+            kind = f"the keys {', '.join(map(repr, list(saved)[:8]))}" if saved else "an empty mapping"
         raise DataError(
             f"{path}: expected a state dict, or one under a key {', '.join(KEYS)}; got {kind}. "
             "torch.save(model.state_dict(), path) writes one."
