@@ -44,9 +44,8 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
 
     Parameters
     ----------
-    features, labels, index
+    features, labels, index, options
         As for :func:`layerprobe.audit_features`.
-    options : AuditOptions
     """
     given = _check_layers(features, "features")
     given_labels, names = _check_labels(next(iter(features.values())), labels, index, given.n)
@@ -91,8 +90,8 @@ def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
 
     Parameters
     ----------
-    features : mapping of str to array (n, d)
-    views : sequence of such mappings
+    features, views
+        As for :func:`layerprobe.audit_features`, by layer.
     """
     given = _check_layers(features, "features")
     return given.with_views(_views(views, given, features))
@@ -103,10 +102,9 @@ def new_outputs(x: Any, dimensions: Mapping[str, int]) -> dict[str, Tensor]:
 
     Parameters
     ----------
-    x : mapping of str to array (m, d)
-        Or one array, if an audit of one array has its only layer.
-    dimensions : mapping of str to int
-        Number of features d of each layer that is needed.
+    x, dimensions
+        Arrays (m, d) by layer, or one array for the only layer of an audit of one array; and the number d of
+        each layer that is needed.
     """
     if not isinstance(x, Mapping) and [*dimensions] == [FEATURES]:
         x = {FEATURES: x}
@@ -179,9 +177,8 @@ def features_of_predictions(
 
     Parameters
     ----------
-    pred_probs, labels, index, logits
+    pred_probs, labels, index, options, logits
         As for :func:`layerprobe.audit_predictions`.
-    options : AuditOptions
     """
     scores = read_predictions(pred_probs, logits)
     n, K = scores.shape
@@ -321,17 +318,14 @@ def _sort_by_content(
 
 
 def check_matrix(values: Any, what: str, dim: int | None = None, *, exact: bool = False) -> Tensor:
-    """Return finite features as a float32 tensor (n, d) on the CPU.
+    """Return finite features as a float32 tensor (n, d) on the CPU, or as float64 if `exact`.
 
     Parameters
     ----------
-    values : array or Tensor (n, d)
+    values, dim
+        The features, and the expected d if it is known.
     what : str
         Description for error messages, as "features of layer 'fc1'".
-    dim : int, optional
-        The expected d.
-    exact : bool
-        Return float64.
     """
     try:
         X = values if isinstance(values, Tensor) else as_tensor(np.asarray(values))

@@ -38,8 +38,7 @@ def compare_with(
 
     Parameters
     ----------
-    audit : Audit
-    detectors, true_labels, features, views, pred_probs, history
+    audit, detectors, true_labels, features, views, pred_probs, history
         As for :meth:`layerprobe.auditing.Audit.compare`.
     """
     for values in (true_labels, *_named(features, "").values(), *_named(pred_probs, "").values()):

@@ -181,9 +181,8 @@ class Features:
 
         Parameters
         ----------
-        outputs : dict of str to Tensor (n, d)
-        logits : Tensor (n, k) or None
-            All outputs of the network.
+        outputs, logits
+            Of each layer, (n, d), and all outputs of the network, (n, k).
         """
         features = cls(outputs, outputs, logits)
         if logits is None:
@@ -215,10 +214,8 @@ class Features:
 
         Parameters
         ----------
-        views : iterable of (str, Features)
-            Of the same rows, by name.
-        kept : ndarray of int64, optional
-            Positions of the rows whose single views are kept.
+        views, kept
+            Names and features of the same rows, and the positions of the rows whose single views are kept.
         """
         kept = np.empty(0, np.int64) if kept is None else kept
         sums: dict[str, Tensor] = {}
@@ -298,7 +295,7 @@ class NetworkReader:
         rows : LabelledDataset
         order : ndarray (n,), int64, optional
             Row i of the result is row ``order[i]``; by default the order of the dataset.
-        kept : ndarray of int64, optional
+        kept : Tensor of int64, optional
             Positions in the result of the rows whose single views are returned too.
         layers : iterable of str, optional
             Names of features, to read only these layers, in this process.
@@ -314,11 +311,9 @@ class NetworkReader:
 
         Parameters
         ----------
-        x
-            Rows in the form of the training data, with or without labels.
-        layers : iterable of str
-        inputs : callable, optional
-            As for :func:`layerprobe.audit`.
+        x, layers, inputs
+            Rows in the form of the training data, with or without labels; names of the layers; and as for
+            :func:`layerprobe.audit`.
         """
         model, rows = self._network, x
         if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
@@ -432,9 +427,8 @@ class NetworkInputs:
 
         Parameters
         ----------
-        model, data, labels
+        model, data, labels, options
             As for :func:`layerprobe.audit`.
-        options : AuditOptions
         """
         check_model(model)
         if labels is not None:
@@ -591,10 +585,8 @@ def present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[i
 
     Parameters
     ----------
-    every : Classes
-        Of all outputs.
-    y : Tensor (n,), int64
-        Class indices among `every`.
+    every, y
+        The classes of all outputs, and class indices (n,) among them.
     """
     present, y = y.unique(return_inverse=True)
     if len(present) == len(every):
@@ -607,11 +599,9 @@ def require_order(predicted: Tensor | None, y: Tensor, classes: Classes, every: 
 
     Parameters
     ----------
-    predicted : Tensor (n,), int64, or None
-        The predicted output of each row; None without a network.
-    y : Tensor (n,), int64
-        The class of each row.
-    classes, every : Classes
+    predicted, y
+        The predicted output (n,) of each row, None without a network; and its class (n,).
+    classes, every
         Those that have rows, and those of all outputs.
     """
     if predicted is None:
@@ -628,7 +618,7 @@ def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
 
     Parameters
     ----------
-    hashes : ndarray (n,), uint64
-    y : Tensor (n,), int64
+    hashes, y
+        Fingerprints (n,) and classes (n,).
     """
     return np.lexsort((y.numpy(), hashes))

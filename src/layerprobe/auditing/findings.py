@@ -84,8 +84,8 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate) -> str:
 
     Parameters
     ----------
-    findings : Findings
-    noise : NoiseEstimate
+    findings, noise
+        Results of the method, and the noise, which a review may have changed.
     """
     if not _separates_classes(findings):
         return "the features do not separate the classes"
@@ -114,9 +114,8 @@ def network_finding(findings: Findings, rows: str = "") -> str:
 
     Parameters
     ----------
-    findings : Findings
-    rows : str
-        Where the accuracies are measured, as " on the views".
+    findings, rows
+        Results of the method, and where the accuracies are measured, as " on the views".
     """
     first, *more = (member.candidate for member in findings.ensemble.members)
     where = f"The best layer, {first.probe} on {first.layer}"
@@ -140,10 +139,8 @@ def label_finding(findings: Findings, noise: NoiseEstimate, flagged: int) -> str
 
     Parameters
     ----------
-    findings : Findings
-    noise : NoiseEstimate
-    flagged : int
-        Number of flagged labels.
+    findings, noise, flagged
+        As for `why_noise_is_unknown`; and the number of flagged labels.
     """
     digits, scale = (0, 100) if noise.high >= 0.1 else (1, 1000)
     # Rounded outwards, so that the printed range contains the interval.
@@ -236,11 +233,8 @@ def suggest(posterior: Tensor, y: Tensor, flags: Tensor) -> Tensor:
 
     Parameters
     ----------
-    posterior : Tensor (n, K)
-        P(true = k | row, given label).
-    y : Tensor (n,), int64
-        Given labels.
-    flags : Tensor (n,), bool
+    posterior, y, flags
+        P(true = k | row, given label), (n, K), given labels (n,), and flags (n,).
     """
     other = posterior.scatter(1, y[:, None], -1.0).argmax(1)
     inside = torch.where(flags, other, posterior.argmax(1))
@@ -254,12 +248,10 @@ def find_issues(
 
     Parameters
     ----------
-    scores : Tensor (n, K)
-        Of each row by the fit without it.
-    posterior, y, flags
-        As for `suggest`.
-    index, classes : ndarray (n,), (K,)
-        Names of the rows and classes.
+    scores, posterior, y, flags
+        Scores (n, K) of each row by the fit without it; and as for `suggest`.
+    index, classes
+        Names of the rows (n,) and classes (K,).
     """
     own = posterior.gather(1, y[:, None]).squeeze(1)
     suggested = suggest(posterior, y, flags).numpy()
@@ -290,10 +282,8 @@ def flag(wrong: Tensor, rule: str | float, rate: float | None = None) -> Tensor:
 
     Parameters
     ----------
-    wrong : Tensor (n,)
-        Probability that each label is wrong.
-    rule : "balanced", float in (0, 1) or int
-        As for `Audit.with_flags`.
+    wrong, rule
+        Probability (n,) that each label is wrong, and the rule of `Audit.with_flags`.
     rate : float, optional
         Share of labels that "balanced" flags. By default the share with the highest expected F1: the expected
         number of wrong labels among the flags, over the mean of the numbers of flags and of wrong labels
@@ -324,10 +314,8 @@ def depends_on_labels(p: Tensor, y: Tensor) -> bool:
 
     Parameters
     ----------
-    p : Tensor (n, K)
-        Class probabilities.
-    y : Tensor (n,), int64
-        Given labels.
+    p, y
+        Class probabilities (n, K) and given labels (n,).
     """
     frequencies = y.bincount(minlength=p.shape[1]).to(p.dtype) / len(y)
     gain = p.gather(1, y[:, None]).squeeze(1) - p @ frequencies
@@ -393,13 +381,10 @@ def relabel(
 
     Parameters
     ----------
-    policy : {"confident", "all", "soft", "prune", "verified"}
-    probabilities, posterior : Tensor (n, K)
-        Class probabilities without and with use of the given label.
-    y : Tensor (n,), int64
-        Given labels.
-    margin : float
-        In [0, 1].
+    policy, margin
+        As for `Audit.relabel`.
+    probabilities, posterior, y
+        Class probabilities (n, K) without and with use of the given label, and given labels (n,).
     """
     if policy not in RELABEL_POLICIES:
         raise InputError(f"expected a policy of {', '.join(RELABEL_POLICIES)}, got {policy!r}")
@@ -420,14 +405,10 @@ def repaired_labels(
 
     Parameters
     ----------
-    policy : str
-    labels, y : Tensor (n,), int64
-        The repaired and the given labels.
-    dropped : Tensor (n,), bool
-        Rows that are not trained on.
-    posterior : Tensor (n, K)
-        P(true = k | row, given label).
-    classes : ndarray (K,)
+    policy, labels, dropped
+        The policy, its labels (n,) as class indices, and the rows (n,) that are not trained on.
+    y, posterior, classes
+        Given labels (n,), P(true = k | row, given label), (n, K), and the names (K,) of the classes.
     """
     own, right = (posterior.gather(1, one[:, None]).squeeze(1) for one in (y, labels))
     targets = posterior if policy == "soft" else torch.nn.functional.one_hot(labels, len(classes))

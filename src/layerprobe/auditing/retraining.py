@@ -232,7 +232,7 @@ class InputStore:
         ----------
         rows : Tensor of shape (b,), int64
             Row numbers in 0..n-1, on any device.
-        device, dtype : optional
+        device, dtype
             By default the CPU, and for floating-point inputs the type of the data.
         """
         index = rows.cpu()

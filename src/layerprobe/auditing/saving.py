@@ -110,12 +110,12 @@ ARRAY_KINDS = "biufcSUMm"  # numbers, texts and dates; never Python objects
 
 
 def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
-    """Write an audit with its fitted ensemble, see `Audit.save`.
+    """Write an audit with its fitted ensemble.
 
     Parameters
     ----------
-    path : path
-    audit : Audit
+    path, audit
+        As for `Audit.save`.
     """
     refused = [
         f"{member.candidate.probe!r} on layer {member.candidate.layer!r}, {reason}"
@@ -328,15 +328,13 @@ def _not_storable(value: Any) -> str | None:
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a value as JSON, and add its tensors and arrays to `tensors`.
+    """Return a value as JSON, and add its tensors and arrays to `tensors`, of which no two share memory.
 
     Parameters
     ----------
-    value : object
+    value, tensors
         Numbers, texts, tensors, arrays, tables, containers, and instances of the classes in `CLASSES`;
         anything else is an InputError.
-    tensors : dict of str to Tensor
-        No two share memory.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -364,12 +362,12 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that was packed; raise an error of `REFUSED` for anything that `pack` did not make.
+    """Return the value that was packed.
 
     Parameters
     ----------
-    packed : object
-    tensors : mapping of str to Tensor
+    packed, tensors
+        Anything that `pack` did not make raises an error of `REFUSED`.
     """
     if packed is None or isinstance(packed, bool | int | float | str):
         return packed

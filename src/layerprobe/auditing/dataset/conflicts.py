@@ -79,10 +79,8 @@ def find_conflicts(X: Tensor | None, y: Tensor, hashes: np.ndarray) -> Conflicts
     ----------
     X : Tensor (n, d) or None
         Features; None to compare contents only.
-    y : Tensor (n,), int64
-        Given labels.
-    hashes : ndarray (n,), uint64
-        Fingerprints of the contents.
+    y, hashes
+        Given labels (n,), and fingerprints (n,) of the contents.
     """
     given = y.numpy()
     pairs = [_equal_rows(given, hashes)]

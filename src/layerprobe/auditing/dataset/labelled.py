@@ -130,12 +130,7 @@ def rows_to_show(data: Any, names: np.ndarray) -> "LabelledDataset | None":
         As for :func:`read_rows`; labels are not needed. A frame with columns that are no numbers becomes
         texts, one line per column.
     names : ndarray (n,)
-        Names of the expected rows.
-
-    Raises
-    ------
-    InputError
-        If the number of rows or, where both have names, their order differs.
+        Names of the expected rows. Another number of rows, or another order of the names, is an error.
     """
     if data is None:
         return None
@@ -458,8 +453,7 @@ class LabelledDataset:
 class _ChannelRange:
     """The smallest and largest value of every channel, to display floating-point images as pixels.
 
-    Rows of floats are images where their shape is (h, w), (1, h, w) or (3, h, w). Their values may be scaled
-    or normalised: each channel's range over all rows is mapped to 0..255.
+    Floating-point images may be scaled or normalised: each channel's range, low to high, becomes 0..255.
     """
 
     def __init__(self) -> None:
@@ -602,9 +596,8 @@ def dummy_input(inputs: Any, size: int) -> Any:
 
     Parameters
     ----------
-    inputs : Tensor, tuple or dict
-    size : int
-        The batch's number of rows.
+    inputs, size
+        The batch, and its number of rows.
     """
 
     def ones(name: str, tensor: Tensor) -> Tensor:
@@ -632,9 +625,8 @@ def hash_inputs(inputs: Any, size: int) -> np.ndarray:
 
     Parameters
     ----------
-    inputs : Tensor, or tuple or dict of them
+    inputs, size
         Tensors with `size` rows are hashed in the order of their names.
-    size : int
     """
     named = dict(named_tensors(inputs))
     if len(named) > 1:
@@ -675,9 +667,8 @@ def check_disjoint(rows: LabelledDataset, held_out: LabelledDataset, what: str =
 
     Parameters
     ----------
-    rows, held_out : LabelledDataset
-    what : str
-        The name of the argument that gave `held_out`.
+    rows, held_out, what
+        Both datasets, and the name of the argument that gave the second.
     """
     is_shared = np.isin(held_out.fingerprints(), rows.fingerprints())
     trained = set(rows.origins())

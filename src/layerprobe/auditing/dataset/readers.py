@@ -31,9 +31,8 @@ def read_raw(data: Any, options: Mapping[str, Any]) -> RawDataset:
 
     Parameters
     ----------
-    data : path or datasets.Dataset
-    options : mapping
-        Of ``path_column``, ``text_column``, ``label_column`` and ``resize`` those that are given.
+    data, options
+        Of ``path_column``, ``text_column``, ``label_column`` and ``resize`` the options that are given.
     """
     read: Callable[..., RawDataset] = _read_hub
     what = "a Hugging Face dataset"

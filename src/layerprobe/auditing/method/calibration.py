@@ -60,9 +60,8 @@ class RankScale:
 
         Parameters
         ----------
-        scores : Tensor (m, K)
-            Of all rows and classes.
-        gap : float
+        scores, gap
+            Scores (m, K) of all rows and classes; and the field `gap`.
         """
         ordered = scores.double().flatten().sort().values
         return cls(ordered[evenly_spaced(len(ordered), KNOTS)], gap)
@@ -105,9 +104,8 @@ class Calibration:
 
         Parameters
         ----------
-        scores : Tensor (n, K)
-        y : Tensor (n,), int64
-            Given labels.
+        scores, y
+            Class scores (n, K) and given labels (n,).
         """
         betas, matrices = self._averaged()
         by_label = matrices.transpose(1, 2).contiguous()  # (draws, given, true)
@@ -118,12 +116,12 @@ class Calibration:
         return torch.cat(parts)
 
     def noise_rate(self, scores: Tensor, y: Tensor) -> float:
-        """Return the mean probability that a given label is wrong; see `posterior`.
+        """Return the mean probability that a given label is wrong.
 
         Parameters
         ----------
-        scores : Tensor (n, K)
-        y : Tensor (n,), int64
+        scores, y
+            As for `posterior`.
         """
         return float(1 - self.posterior(scores, y).gather(1, y[:, None]).mean())
 
@@ -132,9 +130,8 @@ class Calibration:
 
         Parameters
         ----------
-        scores : Tensor (m, K)
-        y : Tensor (m,), int64
-            Given labels.
+        scores, y
+            As for `posterior`.
         """
         scale = RankScale.of(scores, 0.0 if self.scale is None else self.scale.gap)
         z = scale.log_odds(scores)
@@ -159,10 +156,8 @@ def with_wrong_share(posterior: Tensor, y: Tensor, share: float) -> Tensor:
 
     Parameters
     ----------
-    posterior : Tensor (n, K)
-        P(true = k | row, given label).
-    y : Tensor (n,), int64
-        Given labels.
+    posterior, y
+        P(true = k | row, given label), (n, K), and given labels (n,).
     share : float
         In [0, 1].
     """
@@ -194,10 +189,9 @@ def calibrate(
 
     Parameters
     ----------
-    scores : Tensor of shape (m, K)
-        Class scores of rows that the network was not trained on, comparable between rows.
-    y : Tensor of shape (m,), int64
-        Their given labels, 0..K-1.
+    scores, y
+        Class scores (m, K) of rows that the network was not trained on, comparable between rows, and their
+        given labels (m,) in 0..K-1.
     known : (float, float), optional
         Inverse temperature and gap, if they are known, see :func:`calibrate_clean`.
     ranks : bool
@@ -206,11 +200,6 @@ def calibrate(
         Number of bootstrap samples, at least 1. Default: 40, or 20 with many classes.
     seed : int
         Of the bootstrap.
-
-    Raises
-    ------
-    InputError
-        If there are no rows, or the numbers of scores and labels differ.
     """
     _check(scores, y)
     K = scores.shape[1]
@@ -260,8 +249,8 @@ def calibrate_clean(scores: Tensor, y: Tensor) -> tuple[float, RankScale]:
 
     Parameters
     ----------
-    scores : Tensor (m, K)
-    y : Tensor (m,), int64
+    scores, y
+        Class scores (m, K) and true labels (m,).
     """
     _check(scores, y)
     identity = torch.eye(scores.shape[1], dtype=torch.float64)

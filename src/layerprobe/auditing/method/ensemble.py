@@ -75,10 +75,8 @@ def score_candidates(
     Parameters
     ----------
     probes : mapping of str to Probe
-    fitted_on : mapping of str to Tensor (n, d)
-        Outputs of the training rows, by layer.
-    y : Tensor (n,), int64
-        Their given labels.
+    fitted_on, y
+        Outputs (n, d) of the training rows by layer, and their given labels (n,).
     views : sequence of mapping of str to Tensor (m, d)
         Outputs of the rows to score: one entry, or one per view.
     correct : callable
@@ -108,11 +106,10 @@ def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> P
 
     Parameters
     ----------
-    candidate : Candidate
-    probe : Probe
-        Unfitted.
-    X : Tensor (n, d)
-    y : Tensor (n,), int64
+    candidate, probe
+        The candidate and its unfitted probe.
+    X, y
+        Outputs (n, d) of its layer, and labels (n,).
     """
     staged = candidate.hyperparameter is not None
     fitted = _fit((candidate.layer, candidate.probe), probe, X, y, staged=staged)
@@ -176,7 +173,7 @@ class ProbeEnsemble:
         y: Tensor,
         hashes: np.ndarray,
     ) -> "tuple[ProbeEnsemble, Tensor]":
-        """Fit on the training rows, and score each row by the fit without it.
+        """Fit on the training rows, and score each row by the fit without it, (n, K) float64.
 
         Out-of-fit scores are exact leave-one-out scores for probes that provide them, and out-of-fold scores
         for the others. The five folds depend only on the content of the rows, so neither the order of the
@@ -184,21 +181,10 @@ class ProbeEnsemble:
 
         Parameters
         ----------
-        candidates : sequence of Candidate
-            The members.
-        probes : mapping of str to Probe
-            Unfitted probes by name.
-        outputs : mapping of str to Tensor (n, d)
-            Outputs of the training rows by layer.
-        y : Tensor (n,), int64
-            Given labels.
-        hashes : ndarray (n,), uint64
-            Fingerprints of the rows.
-
-        Returns
-        -------
-        ensemble : ProbeEnsemble
-        out_of_fit : Tensor (n, K), float64
+        candidates, probes
+            The members, and unfitted probes by name.
+        outputs, y, hashes
+            Of the training rows: outputs (n, d) by layer, given labels (n,) and fingerprints (n,).
         """
         folds = fold_of(y.numpy(), hashes)
         members, out_of_fit = [], []
@@ -230,8 +216,8 @@ def standardise(scores: Tensor, scale: float) -> Tensor:
 
     Parameters
     ----------
-    scores : Tensor (m, K)
-    scale : float
+    scores, scale
+        Class scores (m, K), and their standard deviation.
     """
     return (scores - scores.mean(1, keepdim=True)).double() / scale
 
@@ -255,11 +241,6 @@ def select_members(
     scored : sequence of CandidateScore
     correct : callable
         As for :func:`score_candidates`.
-
-    Raises
-    ------
-    InputError
-        If the accuracy of every candidate is unknown.
     """
     pool = [one for one in scored if one.scores is not None]
     standardised = {id(one): [standardise(s, _spread(s)) for s in one.scores or ()] for one in pool}
@@ -291,9 +272,8 @@ def fold_of(y: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    y : ndarray (n,), int64
-    hashes : ndarray (n,), uint64
-        Fingerprints of the rows. Equal rows of one class get the same fold.
+    y, hashes
+        Classes (n,) and fingerprints (n,). Equal rows of one class get the same fold.
     """
     folds = np.empty(len(y), np.int64)
     for k in np.unique(y):

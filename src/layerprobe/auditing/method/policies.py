@@ -68,10 +68,9 @@ def interval(values: Tensor, *, difference: bool = False) -> Interval:
 
     Parameters
     ----------
-    values : Tensor (m,)
-        Correctness per row, or the difference of two.
-    difference : bool
-        Whether the values are differences. Their interval stays in [-1, 1], that of a share in [0, 1].
+    values, difference
+        Correctness per row, or the difference of two. Its interval stays in [-1, 1], that of a share in
+        [0, 1].
     """
     values = values.double()
     m, added = len(values) + 2, 0.0 if difference else 1.0  # the sum of the added rows; of their squares: 1
@@ -123,11 +122,10 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: st
 
     Parameters
     ----------
-    policy : str
+    policy, views
+        The name, and whether there are views.
     given : mapping of str to object
         The arguments "holdout", "trusted" and "test"; None for those that are missing.
-    views : bool
-        Whether there are views.
     more : str
         `LABEL_FREE` or `OUT_OF_SAMPLE`, if it is valid, too.
     """
@@ -195,14 +193,10 @@ class SelectionSet:
         return values if self.fitted_rows is None else values[self.fitted_rows]
 
     def correct(self, scores: Sequence[Tensor]) -> Tensor:
-        """Return each row's share of correct predictions over its views, corrected for memorisation.
+        """Return each row's share of correct predictions over its views, corrected for memorisation, (m,).
 
-        It is NaN, if more than half of the rows of a view are memorised.
-
-        Parameters
-        ----------
-        scores : sequence of Tensor (m, K)
-            One entry per view.
+        `scores` (m, K) are those of each view. The share is NaN, if more than half of the rows of a view are
+        memorised.
         """
 
         def right(predicted: Tensor) -> Tensor:
@@ -224,14 +218,12 @@ class SelectionSet:
         return [i for i, share in enumerate(shares) if share <= min(shares) + VIEW_TOLERANCE]
 
     def corrected_for_memorisation(self, positions: Sequence[int], posterior: Tensor) -> "SelectionSet":
-        """Return the set of these views, with accuracies corrected for memorisation.
+        """Return the set of some views, with accuracies corrected for memorisation.
 
         Parameters
         ----------
-        positions : sequence of int
-            Positions of the views to keep.
-        posterior : Tensor (m, K), float64
-            Class probabilities from a layer that does not depend on the labels.
+        positions, posterior
+            Of the views to keep; and the field `posterior`.
         """
         return replace(
             self,
@@ -260,17 +252,10 @@ def selection_sets(
 
     Parameters
     ----------
-    policy : str
-        A name in `POLICIES`.
-    train : LabelledFeatures
-        Of the training rows.
+    policy, train
+        A name in `POLICIES`, and the training rows.
     held_out : LabelledFeatures or None
-        Of the held-out rows; None for the policies "unseen_views" and "label_free".
-
-    Raises
-    ------
-    InputError
-        If there are too few held-out rows to separate candidates.
+        None for the policies "unseen_views" and "label_free".
     """
     if policy == LABEL_FREE:
         fold = _fold_set(train)
@@ -317,12 +302,10 @@ def held_out_set(train: "Features", held_out: "Features", y: Tensor, *, clean: b
 
     Parameters
     ----------
-    train, held_out : Features
-        Of n training rows and m held-out rows.
-    y : Tensor (m,), int64
-        Labels of the held-out rows.
-    clean : bool
-        Whether these labels are true.
+    train, held_out
+        Outputs of the training rows and of m held-out rows.
+    y, clean
+        Labels (m,) of the held-out rows, and whether they are true.
     """
     logits = [] if held_out.logits is None else [held_out.logits]
     averaged = None if held_out.mean is held_out.own else held_out.probabilities
@@ -334,9 +317,8 @@ def view_set(train: "Features", y: Tensor) -> SelectionSet:
 
     Parameters
     ----------
-    train : Features
-    y : Tensor (n,), int64
-        Given labels of all training rows.
+    train, y
+        Outputs and given labels (n,) of all training rows.
     """
     views = list(train.views.values())
     logits = [view.logits for view in views if view.logits is not None]
@@ -358,9 +340,8 @@ def split_test_rows(y: Tensor, hashes: np.ndarray) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    y : Tensor (m,), int64
-    hashes : ndarray (m,), uint64
-        Fingerprints of the rows, which determine the split.
+    y, hashes
+        Labels (m,) and fingerprints (m,) of the rows, which determine the split.
     """
     folds = torch.from_numpy(fold_of(y.numpy(), hashes))
     return torch.where(folds == 0)[0], torch.where(folds != 0)[0]
@@ -374,17 +355,16 @@ def memorised_share(predicted: Tensor, y: Tensor, posterior: Tensor) -> float:
 
     Parameters
     ----------
-    predicted, y : Tensor (m,), int64
-        Predicted and given labels.
-    posterior : Tensor (m, K), float64
-        Probabilities of the true classes from a layer that does not depend on the labels.
+    predicted, y, posterior
+        Predicted and given labels (m,), and probabilities (m, K) of the true classes from a layer that does
+        not depend on the labels.
     """
     not_memorised, _, _ = _solve(predicted, y, posterior)
     return min(max(1 - not_memorised, 0.0), 1.0)
 
 
 def memorisation_corrected(predicted: Tensor, y: Tensor, posterior: Tensor) -> Tensor:
-    """Return each row's agreement with its given label, corrected for memorisation.
+    """Return each row's agreement with its given label, corrected for memorisation, (m,) float64.
 
     The mean is the agreement P(prediction = given) that the same accuracy a would give without memorisation.
     A row's value is its linearised share of that estimate, so that intervals and paired comparisons work as
@@ -395,10 +375,6 @@ def memorisation_corrected(predicted: Tensor, y: Tensor, posterior: Tensor) -> T
     ----------
     predicted, y, posterior
         As for :func:`memorised_share`.
-
-    Returns
-    -------
-    Tensor (m,), float64
     """
     agree = (predicted == y).double()
     not_memorised, accuracy, (by_agreement, by_posterior) = _solve(predicted, y, posterior)
@@ -461,15 +437,12 @@ def measure_baselines(
 
     Parameters
     ----------
-    measurement : SelectionSet
-    y : Tensor (n,), int64
-        Given labels of the training rows.
+    measurement, y
+        The rows to measure on, and the given labels (n,) of the training rows.
     input_correct : Tensor (m,), optional
         Correctness per row of the best candidate on the layer "input".
-    untrained : SelectionSet, optional
-        The same rows, with the outputs of an untrained network.
-    history : sequence of float or History, optional
-        As for `early_stopping`.
+    untrained, history
+        The same rows with the outputs of an untrained network; and as for `early_stopping`.
     """
     correct = {}
     if (head := measurement.head_correct) is not None:
@@ -502,9 +475,8 @@ def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
 
     Parameters
     ----------
-    model : nn.Module
-    seed : int
-        Of the new weights.
+    model, seed
+        The network, and the seed of the new weights.
     """
     fresh = copy.deepcopy(model)
     with seeded(seed), torch.no_grad():
@@ -530,11 +502,6 @@ def early_stopping(history: Sequence[float] | History, rows: int, *, comparable:
         Number of rows of that hold-out; a `History` has its own number.
     comparable : bool
         Whether it is the hold-out that measures the ensemble.
-
-    Raises
-    ------
-    InputError
-        If it is empty, or holds a number outside [0, 1].
     """
     accuracies: Iterable[Any] = history if not isinstance(history, History) else history.holdout_accuracy
     rows = history.holdout_rows if isinstance(history, History) else rows
@@ -560,21 +527,14 @@ BASELINE_COLUMNS = ["control", "criterion", "low", "high", "beaten"]
 def candidate_table(
     scored: Sequence[CandidateScore], members: Sequence[CandidateScore], head: Tensor | None
 ) -> pd.DataFrame:
-    """Return one row per candidate, best first.
+    """Return the table `Audit.layers`.
 
     Parameters
     ----------
-    scored : sequence of CandidateScore
-    members : sequence of CandidateScore
-        The ensemble members in order of selection.
+    scored, members
+        All candidates, and the members of the ensemble in order of selection.
     head : Tensor (m,) or None
         Correctness of the head per row of the selection set.
-
-    Returns
-    -------
-    DataFrame
-        Columns: layer, probe, strength (the hyperparameter); criterion, low, high; gain over the head,
-        gain_low, gain_high; chosen; why.
     """
     best = max(one.criterion for one in scored)
     unknown = "unknown: more than half of the labels are memorised on a view"
@@ -595,19 +555,12 @@ def candidate_table(
 
 
 def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFrame:
-    """Return one row per baseline, and a last one for the ensemble.
+    """Return the table `Audit.controls`: one row per baseline, and a last one for the ensemble.
 
     Parameters
     ----------
-    baselines : sequence of Baseline
-    correct : Tensor (m,)
-        Correctness of the ensemble per row.
-
-    Returns
-    -------
-    DataFrame
-        Columns: control, criterion, low, high; beaten, beyond the 95 % interval of the paired difference
-        where it is known, None for an accuracy that is unknown or not comparable.
+    baselines, correct
+        The baselines, and the correctness (m,) of the ensemble per row.
     """
     own = interval(correct)
 

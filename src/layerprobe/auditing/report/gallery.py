@@ -30,9 +30,8 @@ class Picture:
 
         Parameters
         ----------
-        pixels : ndarray of shape (h, w) or (h, w, 3), uint8
-        side : int
-            Size in pixels up to which small images are enlarged; larger ones are shrunk to it.
+        pixels, side
+            Pixels (h, w) or (h, w, 3), uint8. Small images are enlarged up to this size, larger ones shrunk.
         """
         from PIL import Image
 
@@ -54,9 +53,8 @@ def cards_and_filters(audit: Any, rows: pd.DataFrame) -> dict[str, Any]:
 
     Parameters
     ----------
-    audit : Audit
-    rows : DataFrame
-        The result of :func:`suspects`.
+    audit, rows
+        An audit, and its result of :func:`suspects`.
     """
     sides = ("given", "suggested")
     filters = {side: Counter(rows[f"{side}_label"].tolist()).most_common() for side in sides}
@@ -87,14 +85,13 @@ def cards_and_filters(audit: Any, rows: pd.DataFrame) -> dict[str, Any]:
 def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return the most suspicious rows: flagged rows first, low scores first, ties in the order of the rows.
 
-    They have one more column, `position`: the position among the rows of the audit.
+    They have one more column, `position`: the position among the rows of the audit. Rows whose given label
+    equals the suggested label are left out.
 
     Parameters
     ----------
-    issues : DataFrame
-        The table `issues` of an audit.
-    most : int
-        Maximal number of rows. Rows whose given label equals the suggested label are left out.
+    issues, most
+        The table `issues` of an audit, and the maximal number of rows.
     """
     placed = issues.assign(position=np.arange(len(issues))).iloc[by_suspicion(issues)]
     return placed[placed["given_label"] != placed["suggested_label"]][:most]

@@ -31,9 +31,8 @@ def write_page(audit: Any, path: str | Path) -> None:
 
     Parameters
     ----------
-    audit : Audit
-    path : path
-        The file to write, all or nothing.
+    audit, path
+        The file is written as a whole or not at all.
     """
     write_html(
         path,

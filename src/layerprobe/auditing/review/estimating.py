@@ -47,10 +47,8 @@ def shares(values: np.ndarray, stratum: np.ndarray, sizes: np.ndarray) -> Shares
 
     Parameters
     ----------
-    values : ndarray of shape (m,)
-        In [-1, 1].
-    stratum : ndarray of shape (m,), int
-        In 0..H-1.
+    values, stratum
+        Values (m,) in [-1, 1], and the stratum (m,) of each in 0..H-1.
     sizes : ndarray of shape (H,)
         Number of rows per stratum.
     """
@@ -66,17 +64,13 @@ def shares(values: np.ndarray, stratum: np.ndarray, sizes: np.ndarray) -> Shares
 def stratified_mean(sums: Shares, least: float = 0.0) -> Interval:
     """Return the mean value over all rows, by strata.
 
+    The value is that of the strata with decisions, as if the others were like them. The limits hold for all
+    strata.
+
     Parameters
     ----------
-    sums : Shares
-    least : float
-        Smallest possible value, 0 or -1: the lower limit of strata without decisions.
-
-    Returns
-    -------
-    Interval
-        In [least, 1]. The value is that of the strata with decisions, as if the others were like them. The
-        limits hold for all strata.
+    sums, least
+        The smallest possible value, 0 or -1, is the lower limit of strata without decisions.
     """
     if not sums.sizes.sum():
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -124,9 +118,8 @@ def wilson(successes: float, count: float) -> Interval:
 
     Parameters
     ----------
-    successes : float
-    count : float
-        Above 0.
+    successes, count
+        The count is above 0.
     """
     p = successes / count
     low, high = wilson_interval(p, count, Z)
@@ -138,7 +131,7 @@ def share_of_sum(part: Interval, rest: Interval) -> Interval:
 
     Parameters
     ----------
-    part, rest : Interval
+    part, rest
         Not negative.
     """
 
@@ -154,20 +147,14 @@ def share_of_sum(part: Interval, rest: Interval) -> Interval:
 def error_rate(pairs: int, different: float) -> Interval:
     """Return the error rate of a reviewer from rows that were decided twice.
 
-    Two independent decisions with the error rate e differ with the probability 2 e (1 - e).
+    Two independent decisions with the error rate e differ with the probability 2 e (1 - e). The value is the
+    mode of the posterior distribution, 0 where all pairs agree and always below .5. The limits are its
+    quantiles.
 
     Parameters
     ----------
-    pairs : int
-        Rows with two decisions.
-    different : float
-        Pairs of different decisions.
-
-    Returns
-    -------
-    Interval
-        The value is the mode of the posterior distribution, 0 where all pairs agree and always below .5. The
-        limits are its quantiles.
+    pairs, different
+        Rows with two decisions, and pairs of different decisions.
     """
     e = np.linspace(0, 0.5, 5001)[1:-1]
     differs = 2 * e * (1 - e)
@@ -230,9 +217,8 @@ def share_without_errors(share: float, false: float, missed: float) -> float:
 
     Parameters
     ----------
-    share : float
-    false, missed : float
-        Probability that a right label is called wrong, and that a wrong one is called right.
+    share, false, missed
+        That share; the probability that a right label is called wrong, and that a wrong one is called right.
     """
     return min(max((share - false) / (1 - false - missed), 0.0), 1.0)
 
@@ -245,12 +231,10 @@ def error_of_majority(error: float, votes: np.ndarray, num_classes: int) -> np.n
 
     Parameters
     ----------
-    error : float
-        Of one decision.
+    error, num_classes
+        The probability that one decision is wrong, and K.
     votes : ndarray of shape (v, w), int
         Per row, the numbers of decisions for each class, in descending order; zeros fill the line.
-    num_classes : int
-        K.
     """
     ratio = error / ((num_classes - 1) * (1 - error))
     named = np.where(votes > 0, ratio ** (votes[:, :1] - votes), 0.0)

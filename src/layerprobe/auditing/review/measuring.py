@@ -150,9 +150,8 @@ def majorities(decisions: Decisions, n: int) -> np.ndarray:
 
     Parameters
     ----------
-    decisions : Decisions
-    n : int
-        Number of rows.
+    decisions, n
+        The decisions, and the number of all rows.
     """
     classes = np.full(n, UNDECIDED, np.int64)
     for position, labels in _by_row(decisions).items():
@@ -166,19 +165,13 @@ def majorities(decisions: Decisions, n: int) -> np.ndarray:
 class ReviewedRows:
     """The rows of a sample on which reviewers decided, and the shares that they measure.
 
-    Attributes
-    ----------
-    decisions : Decisions
-        On rows of the sample, and possibly on other rows. The latter were not drawn: they only raise a share
-        of wrong labels to that of the wrong labels that are found.
-    sample : ReviewSample
-    given : ndarray of shape (n,), int64
-        Class indices of the given labels.
+    Decided rows outside the sample were not drawn: they only raise a share of wrong labels to that of the
+    wrong labels that are found.
     """
 
     decisions: Decisions
     sample: ReviewSample
-    given: np.ndarray
+    given: np.ndarray  # (n,), int64: class indices of the given labels
 
     @cached_property
     def labels(self) -> dict[int, np.ndarray]:
@@ -226,10 +219,9 @@ class ReviewedRows:
 
         Parameters
         ----------
-        rows : ndarray of shape (v,), int
-            Rows with a decided class.
-        wrong_or_right : bool
-            Whether to count decisions by which the given label is wrong or right, instead of classes.
+        rows, wrong_or_right
+            Rows (v,) with a decided class; and whether to count the decisions by which the given label is
+            wrong, and right, instead of those for each class.
         """
         named = [self.labels[i] != self.given[i] if wrong_or_right else self.labels[i] for i in rows.tolist()]
         counts = [np.sort(np.unique(one, return_counts=True)[1])[::-1] for one in named]
@@ -243,11 +235,9 @@ class ReviewedRows:
 
         Parameters
         ----------
-        values : ndarray of shape (m,)
-            In [least, 1], of the rows `used`.
+        values, least
+            Of the rows `used`, (m,), in [least, 1]; the least value is 0 or -1.
         domain : ndarray of shape (n,), bool
-        least : float
-            0 or -1.
         """
         within, stratum = domain[self.used], self.sample.stratum
         sizes = np.bincount(stratum[domain], minlength=len(self.sample.names))
@@ -363,13 +353,12 @@ def measure(
 
     Parameters
     ----------
-    decisions : Decisions
-    sample : ReviewSample
+    decisions, sample
+        Decisions on rows of the sample, and possibly on other rows.
     given, proposed : Tensor (n,), int64
         Class indices of the labels before and after relabelling.
-    flags : ndarray of shape (n,), bool
-    label_score : ndarray of shape (n,)
-        Announced probability that the given label is right.
+    flags, label_score
+        Flags (n,), and the announced probability (n,) that the given label is right.
     """
     g, new = given.numpy(), proposed.numpy()
     rows = ReviewedRows(decisions, sample, g)
@@ -434,9 +423,8 @@ def measure_flags(rows: ReviewedRows, wrong: np.ndarray, flags: np.ndarray) -> t
 
     Parameters
     ----------
-    rows : ReviewedRows
-    wrong : ndarray of shape (n,)
-        Probability that each given label is wrong, as if no row were verified.
+    rows, wrong
+        The reviewed rows, and the probability (n,) that each given label is wrong, as if none were verified.
     flags : ndarray of shape (n,), bool
         The most likely wrong labels that are not verified, and rows of none of the classes.
     """
@@ -520,10 +508,8 @@ def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
 
     Parameters
     ----------
-    posterior : Tensor (n, K)
-        P(true = k | row, given label).
-    given : Tensor (n,), int64
-    review : Review
+    posterior, given, review
+        P(true = k | row, given label), (n, K), given labels (n,), and the measurements.
     """
     result = torch.empty_like(posterior)
     stratum = torch.from_numpy(review.sample.stratum)
@@ -543,10 +529,8 @@ def scale_wrong_share(posterior: Tensor, given: Tensor, share: float) -> Tensor:
 
     Parameters
     ----------
-    posterior : Tensor (n, K)
-        P(true = k | row, given label).
-    given : Tensor (n,), int64
-    share : float
+    posterior, given, share
+        P(true = k | row, given label), (n, K), given labels (n,), and the share.
     """
     own = posterior.gather(1, given[:, None]).squeeze(1).double().clamp(1e-9, 1 - 1e-9)
     announced = float(1 - own.mean())

@@ -32,12 +32,8 @@ def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: 
 
     Parameters
     ----------
-    audit : Audit
-    path : path
-        The file to write, all or nothing.
-    sample : ReviewSample
-    most : int
-        Maximal number of rows beside the sample.
+    audit, path, sample, most
+        As for `Audit.review_page`; the file is written as a whole or not at all.
     """
     check_count("most", most, 0)
     issues, y = audit.issues, audit.y.numpy()
@@ -99,12 +95,12 @@ def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: 
 
 
 def sample_id(audit: Any, sample: ReviewSample) -> str:
-    """Return a name for the decisions on a sample of an audit: equal for equal rows, labels and sample.
+    """Return a name for the decisions on a sample of an audit.
 
     Parameters
     ----------
-    audit : Audit
-    sample : ReviewSample
+    audit, sample
+        Equal rows, labels and samples have equal names.
     """
     digest = hashlib.sha256(repr([str(name) for name in audit.index]).encode("utf-8", "replace"))
     for array in (audit.y.numpy(), sample.positions, sample.repeated):
@@ -159,10 +155,8 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
 
     Parameters
     ----------
-    audit : Audit
-    path : path
-        JSON file, replaced as a whole or not at all.
-    sample : ReviewSample
+    audit, path, sample
+        As for `Audit.label_studio_tasks`; the file is replaced as a whole or not at all.
     """
     rows, identity = audit.issues.iloc[sample.positions], sample_id(audit, sample)
     tasks = []
