@@ -235,8 +235,7 @@ class LabelledDataset:
         self.class_names: tuple[Any, ...] | None = None
         if labels is not ...:
             self._set_labels(self._given if labels is None else labels)
-        for _ in self._read(_COMPARED):  # a second time: random operations change rows
-            break
+        next(self._read(_COMPARED))  # a second time: random operations change rows
 
     def __len__(self) -> int:
         return self.n
@@ -301,16 +300,20 @@ class LabelledDataset:
                     found[int(numbers[j])] = None if values is None else values[j]
                 if len(found) == len(set(wanted)):
                     break
-        return [self._range.display(found[i]) for i in wanted]
+        return [_pixels(found[i], *self._range) for i in wanted]
 
     @cached_property
-    def _range(self) -> "_ChannelRange":
-        """The range of each channel, to display floating-point images."""
-        channels = _ChannelRange()
+    def _range(self) -> tuple[Tensor, Tensor]:
+        """The smallest and largest value of each channel over all rows, if they are floating-point images."""
+        low, high = torch.tensor(torch.inf), torch.tensor(-torch.inf)
         for batch, _ in self._read(512):
-            if not channels.update(_displayed(batch.raw, batch.inputs)):
+            values = _displayed(batch.raw, batch.inputs)
+            if not (isinstance(values, Tensor) and len(values) and _is_float_image(values[0])):
                 break
-        return channels
+            planes = values if values.ndim == 4 else values[:, None]
+            low = torch.minimum(low, planes.amin((0, 2, 3)).cpu())
+            high = torch.maximum(high, planes.amax((0, 2, 3)).cpu())
+        return low, high
 
     @property
     def columns(self) -> list[str] | None:
@@ -450,45 +453,29 @@ class LabelledDataset:
         self.class_names = fitting_names(column, self._class_names if order is None else order)
 
 
-class _ChannelRange:
-    """The smallest and largest value of every channel, to display floating-point images as pixels.
+def _pixels(value: Any, low: Tensor, high: Tensor) -> np.ndarray | str | None:
+    """Return one row as uint8 pixels (h, w) or (h, w, 3), as a text, or None if it is neither.
 
     Floating-point images may be scaled or normalised: each channel's range, low to high, becomes 0..255.
     """
-
-    def __init__(self) -> None:
-        self.low: Tensor | float = torch.inf
-        self.high: Tensor | float = -torch.inf
-
-    def update(self, values: Any) -> bool:
-        """Extend the range by a batch (b, ...), and return whether its values are floating-point images."""
-        is_image = isinstance(values, Tensor) and len(values) > 0 and _is_float_image(values[0])
-        if is_image:
-            planes = values if values.ndim == 4 else values[:, None]
-            low, high = planes.amin((0, 2, 3)).cpu(), planes.amax((0, 2, 3)).cpu()  # (c,)
-            self.low = torch.minimum(low, torch.as_tensor(self.low, dtype=low.dtype))
-            self.high = torch.maximum(high, torch.as_tensor(self.high, dtype=high.dtype))
-        return is_image
-
-    def display(self, value: Any) -> np.ndarray | str | None:
-        """Return one row as uint8 pixels (h, w) or (h, w, 3), as a text, or None if it is neither."""
-        if isinstance(value, str):
-            return value
-        if not isinstance(value, Tensor):
-            return None
-        value = value.detach().cpu()
-        if value.dtype == torch.uint8 and value.ndim in (2, 3):
-            is_last = value.ndim == 2 or value.shape[2] in (1, 3)
-            return _channels_last(value if is_last else value.permute(1, 2, 0))
-        if not _is_float_image(value):
-            return None
-        planes = value if value.ndim == 3 else value[None]
-        low, high = (torch.as_tensor(v, dtype=value.dtype).reshape(-1, 1, 1) for v in (self.low, self.high))
-        levels = 255 * (planes - low) / (high - low).clamp(min=torch.finfo(value.dtype).tiny)
-        return _channels_last(levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0))
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Tensor):
+        return None
+    value = value.detach().cpu()
+    if value.dtype == torch.uint8 and value.ndim in (2, 3):
+        is_last = value.ndim == 2 or value.shape[2] in (1, 3)
+        return _channels_last(value if is_last else value.permute(1, 2, 0))
+    if not _is_float_image(value):
+        return None
+    planes = value if value.ndim == 3 else value[None]
+    low, high = (limit.to(value.dtype).reshape(-1, 1, 1) for limit in (low, high))
+    levels = 255 * (planes - low) / (high - low).clamp(min=torch.finfo(value.dtype).tiny)
+    return _channels_last(levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0))
 
 
 def _is_float_image(value: Tensor) -> bool:
+    """Return whether a row of floats has the shape (h, w), (1, h, w) or (3, h, w)."""
     shaped = value.ndim == 2 or (value.ndim == 3 and value.shape[0] in (1, 3))
     return value.is_floating_point() and shaped and min(value.shape[-2:]) > 1
 
