@@ -13,7 +13,7 @@ since it may be a duplicate. With k neighbours the mean of log r_k / r_j, j = 2.
 (k - 1 - H) / (k - 2) / m, where H = 1 + 1/2 + ... + 1/(k - 1).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -50,19 +50,18 @@ class Conflicts:
 
     def renumbered(self, order: np.ndarray) -> "Conflicts":
         """Return the conflicts of rows whose row i is ``order[i]``, (n,) int64."""
-        rows = order[self.positions].argsort()
         positions, others = order[self.positions], order[self.others]
-        return Conflicts(positions[rows], others[rows], self.similarity[rows], self.group[rows])
+        return replace(self, positions=positions, others=others)._take(positions.argsort())
 
     def among(self, kept: np.ndarray) -> "Conflicts":
         """Return some of the conflicts (m,) bool, the groups with the most similar rows first."""
-        positions, others, similarity, group = (
-            values[kept] for values in (self.positions, self.others, self.similarity, self.group)
-        )
-        best = np.zeros(1 + int(group.max(initial=-1)))
-        np.maximum.at(best, group, similarity)
-        order = np.lexsort((positions, group, -best[group]))
-        return Conflicts(positions[order], others[order], similarity[order], group[order])
+        some = self._take(kept)
+        best = np.zeros(1 + int(some.group.max(initial=-1)))
+        np.maximum.at(best, some.group, some.similarity)
+        return some._take(np.lexsort((some.positions, some.group, -best[some.group])))
+
+    def _take(self, rows: np.ndarray) -> "Conflicts":
+        return Conflicts(self.positions[rows], self.others[rows], self.similarity[rows], self.group[rows])
 
 
 NO_CONFLICTS = Conflicts(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0, np.int64))
@@ -164,8 +163,6 @@ def _near_rows(X: Tensor, y: np.ndarray, hashes: np.ndarray) -> tuple[np.ndarray
             ones.append(a[real])
             others.append(b[real])
             similarities.append((1 - distance / least)[real])
-    if not ones:
-        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
     one, other, similarity = (torch.cat(parts).numpy() for parts in (ones, others, similarities))
     return np.append(one, other), np.append(other, one), np.append(similarity, similarity)
 
