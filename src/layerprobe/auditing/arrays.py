@@ -62,7 +62,7 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     views = (
         (name, view.of_outputs(outputs).take(rows)) for name, view in _views(options.views, given, features)
     )
-    averaged = train.features.with_views(views, evenly_spaced(given.n).numpy())
+    averaged = train.features.with_views(views, evenly_spaced(given.n))
     train, others = replace(train, features=averaged), {}
     for what, pair in options.others.items():
         if not isinstance(pair, tuple | list) or len(pair) != 2:

@@ -172,7 +172,7 @@ class Features:
     logits: Tensor | None = None  # (n, K); None for features without a network
     probabilities: Tensor | None = None  # (n, K), averaged over the rows and all their views
     views: "dict[str, Features]" = field(default_factory=dict)  # of each view, for the rows in `kept`
-    kept: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # positions of these rows
+    kept: Tensor | None = None  # positions of these rows, int64
     predicted: Tensor | None = None  # (n,): the largest output among all, also those of no class
 
     @classmethod
@@ -207,9 +207,7 @@ class Features:
         outputs = {layer: X[rows] for layer, X in self.own.items()}
         return replace(Features.of(outputs, logits), predicted=predicted)
 
-    def with_views(
-        self, views: "Iterable[tuple[str, Features]]", kept: np.ndarray | None = None
-    ) -> "Features":
+    def with_views(self, views: "Iterable[tuple[str, Features]]", kept: Tensor | None = None) -> "Features":
         """Average over views of all rows, one view at a time; keep the single views of some rows.
 
         Parameters
@@ -217,7 +215,6 @@ class Features:
         views, kept
             Names and features of the same rows, and the positions of the rows whose single views are kept.
         """
-        kept = np.empty(0, np.int64) if kept is None else kept
         sums: dict[str, Tensor] = {}
         probabilities, parts, count = self.probabilities, {}, 1
         for name, view in views:
@@ -231,8 +228,8 @@ class Features:
                 total += view.own[layer]
             if probabilities is not None and view.probabilities is not None:
                 probabilities = probabilities + view.probabilities
-            if len(kept) and view.own:
-                parts[name] = view.take(torch.from_numpy(kept))
+            if kept is not None and view.own:
+                parts[name] = view.take(kept)
             count += 1
         for total in sums.values():
             total /= count
@@ -281,7 +278,7 @@ class NetworkReader:
         self,
         rows: LabelledDataset,
         order: np.ndarray | None = None,
-        kept: np.ndarray | None = None,
+        kept: Tensor | None = None,
         *,
         layers: Iterable[str] | None = None,
     ) -> Features:
@@ -497,7 +494,7 @@ class NetworkInputs:
         In a job of several processes all of them call it, and the first returns the outputs.
         """
         options, reader = self.options, self.reader
-        kept = None if options.selecting else evenly_spaced(self.rows.n).numpy()
+        kept = None if options.selecting else evenly_spaced(self.rows.n)
         train = _read_sorted(reader, self.rows, self.y, kept)
         others = {what: _read_sorted(reader, *part) for what, part in self.others.items()}
         if options.class_names is None:
@@ -522,7 +519,7 @@ class NetworkInputs:
 
 
 def _read_sorted(
-    reader: NetworkReader, rows: LabelledDataset, y: Tensor, kept: np.ndarray | None = None
+    reader: NetworkReader, rows: LabelledDataset, y: Tensor, kept: Tensor | None = None
 ) -> LabelledFeatures:
     """Run the network over rows in an order that depends only on their content and labels."""
     hashes = rows.fingerprints()

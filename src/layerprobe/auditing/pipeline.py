@@ -87,7 +87,7 @@ def _find(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -
     timer.start("label-free layers")
     label_free = LabelFreeScorer.select(_label_free_layers(features), y, seed=options.seed)
     if selection.of_training_rows and label_free is not None:
-        posterior = label_free.posterior[torch.from_numpy(train.kept)]
+        posterior = label_free.posterior[train.kept]
         views = selection.least_memorised_views(posterior)
         selection = measurement = selection.corrected_for_memorisation(views, posterior)
         if untrained is not None:
@@ -485,7 +485,7 @@ def audit_features(
     result = _result(read, options, timer, rows)
     timer.start("conflicts")
     own = read.train.features.own
-    X = own["input"] if "input" in own else next(iter(own.values()))
+    X = own.get("input", next(iter(own.values())))
     conflicts = find_conflicts(X, read.train.y, read.train.hashes).renumbered(read.order)
     timer.stop()
     if policy == LABEL_FREE:

@@ -163,9 +163,7 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: st
 class SelectionSet:
     """Rows and labels that candidates are scored on: m rows, or views of them."""
 
-    fitted_on: Mapping[
-        str, Tensor
-    ]  # (n, d) by layer: outputs of the training rows that candidates are fitted on
+    fitted_on: Mapping[str, Tensor]  # (n, d) by layer: outputs of the rows that candidates are fitted on
     views: Sequence[Mapping[str, Tensor]]  # (m, d) by layer: outputs of the rows, one entry or one per view
     y: Tensor  # (m,), int64: the labels of the policy
     clean: bool = False  # whether these labels are true
@@ -204,7 +202,7 @@ class SelectionSet:
                 return (predicted == self.y).double()
             return memorisation_corrected(predicted, self.y, self.posterior)
 
-        return torch.stack([right(one.argmax(1)) for one in scores]).mean(0)  # (m,)
+        return torch.stack([right(one.argmax(1)) for one in scores]).mean(0)
 
     def least_memorised_views(self, posterior: Tensor) -> list[int]:
         """Return the positions of the views that the network memorises least, judged by its logits.
@@ -326,7 +324,7 @@ def view_set(train: "Features", y: Tensor) -> SelectionSet:
     return SelectionSet(
         train.own,
         [view.own for view in views],
-        y[torch.from_numpy(train.kept)],
+        y[train.kept],
         logits=logits,
         averaged=averaged,
         of_training_rows=True,
@@ -565,6 +563,7 @@ def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFra
     own = interval(correct)
 
     def beaten(one: Baseline) -> bool | None:
+        """Return whether the ensemble is better: by more than the interval of the difference, if known."""
         if not one.comparable or math.isnan(one.criterion.value):
             return None
         if one.correct is None:
