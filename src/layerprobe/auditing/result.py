@@ -604,7 +604,7 @@ class Audit:
     def _sample(self, n: int, seed: int) -> ReviewSample:
         """Return the sample of `review_sample` as positions of rows."""
         audit = self._before_review
-        changed = audit._relabelled("confident") != audit.y
+        changed = audit._proposed("confident") != audit.y
         if not changed.any():
             changed = flag(audit._wrong, "balanced", audit.noise.rate)
         return draw_sample(audit._issues["label_score"].to_numpy(), changed.numpy(), n, seed)
@@ -658,7 +658,7 @@ class Audit:
             decisions = self.review.decisions.followed_by(decisions)
         sample = self._sample(decisions.sample_size, decisions.sample_seed)
         score = base._issues["label_score"].to_numpy()
-        review = measure(decisions, sample, base.y, base._relabelled("confident"), base.issue_mask(), score)
+        review = measure(decisions, sample, base.y, base._proposed("confident"), base.issue_mask(), score)
         decided = torch.from_numpy(majorities(decisions, self.n))
         return replace(base, y=torch.where(decided >= 0, decided, base.y), original=base, review=review)
 
@@ -723,10 +723,6 @@ class Audit:
         measured = self._wrong_share_of(proposed, self.review, int(made.kept.sum()))
         after = made.wrong_after if np.isnan(measured.value) else measured.value
         return replace(made, wrong_after=after, wrong_after_interval=measured)
-
-    def _relabelled(self, policy: str) -> Tensor:
-        """Return the classes of repaired labels, (n,)."""
-        return torch.where(self.verified, self.y, self._proposed(policy))
 
     def _proposed(self, policy: str, margin: float = MARGIN) -> Tensor:
         """Return the classes of repaired labels, (n,), as if no row were verified."""
