@@ -88,7 +88,7 @@ def score_candidates(
         for j, (name, probe) in enumerate(probes.items()):
             report_count("candidates", i * len(probes) + j, total)
             values = _hyperparameters(name, probe)
-            fitted = _fit((layer, name), probe, X, y, staged=bool(values))
+            fitted = _fit(layer, name, probe, X, y, staged=bool(values))
             staged: list[CandidateScore] = []  # of which the first best one keeps its class scores
             for value, scores in _staged_scores(values, fitted, [view[layer] for view in views]):
                 one = CandidateScore(Candidate(layer, name, value), correct(scores).float(), scores)
@@ -112,7 +112,7 @@ def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> P
         Outputs (n, d) of its layer, and labels (n,).
     """
     staged = candidate.hyperparameter is not None
-    fitted = _fit((candidate.layer, candidate.probe), probe, X, y, staged=staged)
+    fitted = _fit(candidate.layer, candidate.probe, probe, X, y, staged=staged)
     return fitted.at(candidate.hyperparameter) if isinstance(fitted, StagedProbe) and staged else fitted
 
 
@@ -122,9 +122,8 @@ def _hyperparameters(name: str, probe: Probe) -> tuple[float, ...]:
     return () if fixed or not isinstance(probe, StagedProbe) else HYPERPARAMETERS.get(name, ())
 
 
-def _fit(candidate: tuple[str, str], probe: Probe, X: Tensor, y: Tensor, *, staged: bool) -> Probe:
-    """Fit the probe of a candidate (layer, name); at the largest value if its hyperparameter is staged."""
-    layer, name = candidate
+def _fit(layer: str, name: str, probe: Probe, X: Tensor, y: Tensor, *, staged: bool) -> Probe:
+    """Fit a probe on a layer; at the largest value if its hyperparameter is staged."""
     if staged and isinstance(probe, StagedProbe) and probe.stage == "variance":
         probe = clone(probe).set_params(variance=max(HYPERPARAMETERS["masc"]))
     with warnings.catch_warnings():
