@@ -40,38 +40,41 @@ def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: 
     suspicious = by_suspicion(issues)
     more = suspicious[~np.isin(suspicious, sample.positions)][:most]
     conflicts = audit.open_conflicts()
-    twins = dict(zip(conflicts.positions.tolist(), conflicts.others.tolist(), strict=True))
-    similarity = dict(zip(conflicts.positions.tolist(), conflicts.similarity.tolist(), strict=True))
+    others, similarities = conflicts.others.tolist(), conflicts.similarity.tolist()
+    twins = dict(zip(conflicts.positions.tolist(), zip(others, similarities, strict=True), strict=True))
     kept = np.concatenate([sample.positions, more])
     more = np.concatenate([more, conflicts.positions[~np.isin(conflicts.positions, kept)][:most]])
     positions = np.concatenate([sample.positions, more])
-    suggested = audit.suggested.numpy()[positions]
-    near = [i for i in positions.tolist() if similarity.get(i, 1) < 1]  # equal content is not shown twice
-    shown = np.array([twins[i] for i in near], np.int64)
-    contents = _row_contents(audit, np.concatenate([positions, shown]))
-    others = dict(zip(shown.tolist(), contents[len(positions) :], strict=True))
-    rows = [
-        {
+    suggested = audit.suggested.numpy()
+    # Equal content is not shown twice.
+    shown = [twins[i][0] for i in positions.tolist() if i in twins and twins[i][1] < 1]
+    contents = _row_contents(audit, np.concatenate([positions, np.array(shown, np.int64)]))
+    of_twins = dict(zip(shown, contents[len(positions) :], strict=True))
+    rows = []
+    for i, content in zip(positions.tolist(), contents[: len(positions)], strict=True):
+        row = {
             "index": str(audit.index[i]),
             "given": int(y[i]),
-            "suggested": int(k),
+            "suggested": int(suggested[i]),
             "score": round(float(issues["label_score"].iloc[i]), 4),
             **content,
         }
-        for i, k, content in zip(positions.tolist(), suggested, contents[: len(positions)], strict=True)
-    ]
-    for row, i in zip(rows, positions.tolist(), strict=True):
-        if (j := twins.get(i)) is not None:
+        if i in twins:
+            j, similarity = twins[i]
             row["twin"] = {
                 "index": str(audit.index[j]),
                 "given": int(y[j]),
-                "similarity": 1 if similarity[i] == 1 else min(round(similarity[i], 3), 0.999),
-                **others.get(j, {}),
+                "similarity": 1 if similarity == 1 else min(round(similarity, 3), 0.999),
+                **of_twins.get(j, {}),
             }
+        rows.append(row)
     place = {int(i): row for row, i in enumerate(positions)}
-    queue = [{"row": place[int(i)], "repeat": False, "sample": True} for i in sample.positions]
-    queue += [{"row": place[int(i)], "repeat": True, "sample": True} for i in sample.repeated]
-    queue += [{"row": place[int(i)], "repeat": False, "sample": False} for i in more]
+    parts = ((sample.positions, False, True), (sample.repeated, True, True), (more, False, False))
+    queue = [
+        {"row": place[int(i)], "repeat": is_repeat, "sample": is_drawn}
+        for part, is_repeat, is_drawn in parts
+        for i in part
+    ]
     data = {
         "id": sample_id(audit, sample),
         "sample": sample.design,
