@@ -20,7 +20,7 @@ from layerprobe.auditing.method.noise import (
 )
 from layerprobe.auditing.method.policies import FREQUENT, POLICIES, Interval
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE
-from layerprobe.auditing.review.measuring import NOTHING
+from layerprobe.auditing.review.estimating import NOTHING
 from layerprobe.core.checks import check_number
 from layerprobe.errors import InputError
 

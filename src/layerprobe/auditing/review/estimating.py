@@ -10,7 +10,6 @@ limit widens the intervals (the correction of Rogan and Gladen, American Journal
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
@@ -21,47 +20,12 @@ Z = 1.959963984540054  # 97.5 % quantile of the normal distribution
 # Density of the reviewer's error rate e before any repeated decision: proportional to (1 - e)^(PRIOR - 1),
 # with a mean of 1 / (PRIOR + 1) = 3 %. Without it ten repeated rows could not exclude a rate of 15 %.
 PRIOR = 30
+NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
-class Shares(NamedTuple):
-    """Two disjoint shares per stratum: rows with the value 1, and rows with the value -1.
-
-    Attributes
-    ----------
-    counts : ndarray of shape (H,)
-        Decided rows.
-    positive, negative : ndarray of shape (H,)
-        Sums of the values above and below zero. They are not whole where a row has several decisions.
-    sizes : ndarray of shape (H,)
-        All rows.
-    """
-
-    counts: np.ndarray
-    positive: np.ndarray
-    negative: np.ndarray
-    sizes: np.ndarray
-
-
-def shares(values: np.ndarray, stratum: np.ndarray, sizes: np.ndarray) -> Shares:
-    """Sum the values of decided rows per stratum.
-
-    Parameters
-    ----------
-    values, stratum
-        Values (m,) in [-1, 1], and the stratum (m,) of each in 0..H-1.
-    sizes : ndarray of shape (H,)
-        Number of rows per stratum.
-    """
-    H = len(sizes)
-    return Shares(
-        np.bincount(stratum, minlength=H),
-        np.bincount(stratum, values.clip(min=0), minlength=H),
-        np.bincount(stratum, (-values).clip(min=0), minlength=H),
-        np.asarray(sizes),
-    )
-
-
-def stratified_mean(sums: Shares, least: float = 0.0) -> Interval:
+def stratified_mean(
+    values: np.ndarray, stratum: np.ndarray, sizes: np.ndarray, least: float = 0.0
+) -> Interval:
     """Return the mean value over all rows, by strata.
 
     The value is that of the strata with decisions, as if the others were like them. The limits hold for all
@@ -69,18 +33,27 @@ def stratified_mean(sums: Shares, least: float = 0.0) -> Interval:
 
     Parameters
     ----------
-    sums, least
-        The smallest possible value, 0 or -1, is the lower limit of strata without decisions.
+    values, stratum
+        Values (m,) of decided rows, in [-1, 1], and the stratum (m,) of each in 0..H-1.
+    sizes : ndarray of shape (H,)
+        Numbers of all rows.
+    least : float
+        The smallest possible value, 0 or -1: the lower limit of strata without decisions.
     """
-    if not sums.sizes.sum():
-        return Interval(float("nan"), float("nan"), float("nan"))
-    signed = bool(sums.negative.any())
+    if not sizes.sum():
+        return NOTHING
+    counts, positive, negative = (
+        np.bincount(stratum, weights, minlength=len(sizes))
+        for weights in (None, values.clip(min=0), (-values).clip(min=0))
+    )
+    signed = bool(negative.any())
     least = -1.0 if signed else least
     nothing = Interval((least + 1) / 2, least, 1.0)
-    parts = [_mean_of_stratum(*one, signed=signed) if one[0] else nothing for one in zip(*sums, strict=True)]
-    weights = sums.sizes / sums.sizes.sum()
+    sums = zip(counts, positive, negative, sizes, strict=True)
+    parts = [_mean_of_stratum(*one, signed=signed) if one[0] else nothing for one in sums]
+    weights = sizes / sizes.sum()
     value, low, high = (np.array(column) for column in zip(*parts, strict=True))
-    centre, sampled = float(weights @ value), sums.counts > 0
+    centre, sampled = float(weights @ value), counts > 0
 
     def distance(to_limit: np.ndarray) -> float:
         # A stratum without decisions has no sampling error that others could balance: its whole range counts.

@@ -14,6 +14,7 @@ from torch import Tensor
 from layerprobe.auditing.method.policies import Interval
 from layerprobe.auditing.review.decisions import OUTSIDE, UNDECIDED, Decisions
 from layerprobe.auditing.review.estimating import (
+    NOTHING,
     PRIOR,
     Z,
     correct_by,
@@ -23,7 +24,6 @@ from layerprobe.auditing.review.estimating import (
     error_rate,
     share_of_sum,
     share_without_errors,
-    shares,
     stratified_mean,
 )
 from layerprobe.auditing.review.sampling import ReviewSample
@@ -34,7 +34,6 @@ NEGLIGIBLE = 0.005  # of all labels: an expected benefit that does not repay the
 MOST_UNDECIDED = 0.1  # of the rows in strata without decisions, for a share that has a value
 SAYS_NOTHING = 0.9  # width of an interval of precision or recall, for no value
 LEAST_DECIDED = 20  # changed rows for any advice: an interval of fewer rows is not valid
-NOTHING = Interval(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -241,7 +240,7 @@ class ReviewedRows:
         """
         within, stratum = domain[self.used], self.sample.stratum
         sizes = np.bincount(stratum[domain], minlength=len(self.sample.names))
-        return stratified_mean(shares(values[within], stratum[self.used[within]], sizes), least)
+        return stratified_mean(values[within], stratum[self.used[within]], sizes, least)
 
     def wrong_share(self, domain: np.ndarray) -> Interval:
         """Return the share of wrong labels in a domain, (n,) bool; NaN if it is empty.
