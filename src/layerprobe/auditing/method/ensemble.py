@@ -241,10 +241,11 @@ def select_members(
     correct : callable
         As for :func:`score_candidates`.
     """
-    pool = [one for one in scored if one.scores is not None]
-    standardised = {id(one): [standardise(s, _spread(s)) for s in one.scores or ()] for one in pool}
-    selected = [max(pool, key=lambda one: one.criterion)]
-    best, total = selected[0].criterion, standardised[id(selected[0])]
+    pool = [
+        (one, [standardise(s, _spread(s)) for s in one.scores]) for one in scored if one.scores is not None
+    ]
+    first, total = max(pool, key=lambda pair: pair[0].criterion)
+    selected, best = [first], first.criterion
     if best == -torch.inf:
         raise InputError(
             "on these views every layer has memorised more than half of the labels, so that none can be "
@@ -253,8 +254,8 @@ def select_members(
         )
     while len(selected) < MAX_MEMBERS:
         sums = [
-            (one, [a + b for a, b in zip(total, standardised[id(one)], strict=True)])
-            for one in pool
+            (one, [a + b for a, b in zip(total, own, strict=True)])
+            for one, own in pool
             if one not in selected
         ]
         criteria = [_accuracy(correct(scores)) for _, scores in sums]
