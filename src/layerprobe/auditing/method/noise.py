@@ -208,11 +208,9 @@ def estimate_noise(
             source = f"{measurement.source} and {len(trusted):,} trusted rows"
             noise = replace(noise, rate=rate, low=low, high=high, source=source)
         return calibration, noise
+    clean = calibrate_clean(stacked, labels) if measurement.clean else None
     if label_free is None:
-        known = None
-        if measurement.clean:
-            beta, scale = calibrate_clean(stacked, labels)
-            known = beta, scale.gap
+        known = None if clean is None else (clean[0], clean[1].gap)
         calibration = calibrate(out_of_fit, y, known=known, seed=seed)
         source = f"the training rows, an underestimate: {NO_LABEL_FREE_LAYER}"
         noise = _estimate(calibration, out_of_fit, y, source)
@@ -225,8 +223,8 @@ def estimate_noise(
     estimates = {"mixture, label-free layer": noise.rate, "neighbours, HOC": by_neighbours}
     agrees = label_free.scores.argmax(1) == y
     noise = _spanned(noise, estimates, agrees, K)
-    if measurement.clean:
-        beta, scale = calibrate_clean(stacked, labels)
+    if clean is not None:
+        beta, scale = clean
         betas = calibration.betas.new_full(calibration.betas.shape, beta)
         return replace(calibration, beta=beta, betas=betas, scale=scale), noise
     rows = evenly_spaced(len(y))
