@@ -40,8 +40,8 @@ from layerprobe.auditing.method.noise import NoiseEstimate
 from layerprobe.auditing.method.policies import OUT_OF_SAMPLE, POLICIES, Interval
 from layerprobe.auditing.retraining import InputStore, RetrainedNetwork, ValidationRows, retrain
 from layerprobe.auditing.review.decisions import NONE, OUTSIDE, UNDECIDED, Decisions, read_decisions
+from layerprobe.auditing.review.estimating import NOTHING
 from layerprobe.auditing.review.measuring import (
-    NOTHING,
     Review,
     ReviewedRows,
     majorities,
@@ -247,14 +247,13 @@ class Audit:
         measured; the limits of the matrix are NaN.
         """
         noise = self.findings.noise
-        if self.review is None or self.original is None:
+        if self.review is None:
             return noise
         if self.review.reviewed:
             (rate, low, high), source = self.review.left, self.review.source
         else:
-            corrected, source = float((self.y != self.original.y).double().mean()), noise.source
-            outside = float(self.outside.double().mean())  # wrong labels that no correction removes
-            rate, low, high = (max(one - corrected, outside) for one in (noise.rate, noise.low, noise.high))
+            rates, source = (noise.rate, noise.low, noise.high), noise.source
+            rate, low, high = (self._left_wrong(one) for one in rates)
         joint = torch.zeros(len(self.classes), len(self.classes), dtype=torch.float64)
         joint.index_add_(1, self.y, self.posterior.T)
         prior = joint.sum(1, keepdim=True)
@@ -284,7 +283,7 @@ class Audit:
 
         It is zero for a row that reviewers found to belong to none of the classes.
         """
-        if self.review is None or self.original is None:
+        if self.review is None:
             posterior = self.findings.calibration.posterior(self.scores, self.y)
             # Scores of memorised rows look right too often; and the estimate may be that of other rows.
             return with_wrong_share(posterior, self.y, max(self.findings.noise.rate, 0.5 / self.n))
@@ -341,13 +340,17 @@ class Audit:
         if self._wrong_share_is_unknown:
             given = self.policy == OUT_OF_SAMPLE  # uncalibrated, since the calibration is unknown, too
             p = self.scores.softmax(1).double() if given else torch.from_numpy(self.pred_probs)
-            known = float(self.outside.double().mean())  # wrong labels that no correction removes
-            corrected = float((self.y != base.y).double().mean())
             if not depends_on_labels(p, base.y):
-                share = known
+                share = float(self.outside.double().mean())
             elif POLICIES[self.policy].needs != "holdout":
-                share = max(confident_joint_rate(p.numpy(), base.y.numpy()) - corrected, known)
+                share = self._left_wrong(confident_joint_rate(p.numpy(), base.y.numpy()))
         return flag(self._wrong, self.flag_rule, share)
+
+    def _left_wrong(self, share: float) -> float:
+        """Return the share of wrong labels after a review, of a share before it."""
+        corrected = float((self.y != self._before_review.y).double().mean())
+        outside = float(self.outside.double().mean())  # wrong labels that no correction removes
+        return max(share - corrected, outside)
 
     @cached_property
     @default_settings()
@@ -445,10 +448,11 @@ class Audit:
     @default_settings()
     def _measured_flags(self) -> tuple[Interval, Interval] | None:
         """Precision and recall of the flags, as a review measures them; None without its decisions."""
-        if self.review is None or self.original is None or not self.review.reviewed:
+        if self.review is None or not self.review.reviewed:
             return None
-        rows = ReviewedRows(self.review.decisions, self.review.sample, self.original.y.numpy())
-        own = self._recalibrated.gather(1, self.original.y[:, None]).squeeze(1)
+        given = self._before_review.y
+        rows = ReviewedRows(self.review.decisions, self.review.sample, given.numpy())
+        own = self._recalibrated.gather(1, given[:, None]).squeeze(1)
         return measure_flags(rows, 1 - own.numpy(), self.issue_mask())
 
     def _announced(self, share: Callable[[Tensor, Tensor], Tensor]) -> Interval:
@@ -499,8 +503,8 @@ class Audit:
             For any other rule.
         """
         rule = check_flag_rule(rule)
-        if self.original is not None and self.review is not None:
-            return replace(self.original, flag_rule=rule).apply(self.review.decisions)
+        if self.review is not None:
+            return replace(self._before_review, flag_rule=rule).apply(self.review.decisions)
         found = replace(self, flag_rule=rule)
         value, low, high = found.precision_interval
         if isinstance(rule, float) and np.isnan(value) and found._flags.any():
