@@ -138,16 +138,13 @@ def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
 def _state_of(audit: Any) -> dict[str, Any]:
     """Return the fields of an audit in a file, without functions of the user."""
     state = {name: getattr(audit, name) for name in AUDIT}
-    state["settings"] = {name: _without_function(value) for name, value in audit.settings.items()}
+    state["settings"] = _without_functions(audit.settings)
     if (reader := audit.reader) is not None:
         views = {
             name: view if view in VIEWS.values() else MissingCallable(name)
             for name, view in reader.views.items()
         }
-        pool = reader.pool
-        if isinstance(pool, Mapping):
-            pool = {pattern: _without_function(policy) for pattern, policy in pool.items()}
-        pool = _without_function(pool)
+        pool = _without_functions(reader.pool)
         state["reader"] = replace(reader, model=None, device=None, views=views, pool=pool)
     return state
 
@@ -457,7 +454,10 @@ def _unpack_object(kind: type, attributes: Mapping[str, Any]) -> Any:
     return estimator
 
 
-def _without_function(value: Any) -> Any:
+def _without_functions(value: Any) -> Any:
+    """Return a value, or a mapping of values, with placeholders for functions of the user."""
+    if isinstance(value, Mapping):
+        return {name: _without_functions(item) for name, item in value.items()}
     return MissingCallable(getattr(value, "__name__", type(value).__name__)) if callable(value) else value
 
 

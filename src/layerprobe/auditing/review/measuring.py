@@ -325,13 +325,7 @@ class ReviewedRows:
 
 
 def disagreement(labels: Iterable[np.ndarray]) -> Interval:
-    """Return the error rate by the share of different pairs among the decisions on each row.
-
-    Parameters
-    ----------
-    labels : iterable of ndarray
-        Decisions on each row. Rows with one decision are not used.
-    """
+    """Return the error rate by the share of different pairs among the decisions on each row, if several."""
     shares_of_pairs = []
     for one in labels:
         if (m := len(one)) > 1:
@@ -370,7 +364,7 @@ def measure(
     strangers = correct_share(
         rows.mean(outside, everything), disagreement(y == OUTSIDE for y in repeated), len(g)
     )
-    strangers = Interval(*(min(part, whole) for part, whole in zip(strangers, noise, strict=True)))
+    strangers = Interval(*map(min, strangers, noise))
     wrong_left = zip(rows.wrong_left(everything), rows.wrong_decisions, strict=True)
     decided_outside = float((rows.decided == OUTSIDE).mean())
     left = Interval(*(min(a + b + decided_outside, 1.0) for a, b in wrong_left))
