@@ -83,7 +83,7 @@ def test_held_out_rows_are_averaged_over_views():
 
 @pytest.mark.parametrize("policy", ["noisy_holdout", "trusted", "test_split"])
 def test_too_few_held_out_rows_are_refused(policy):
-    train, held_out = (LabelledFeatures(Features(X, X), Y, prints(6)) for X in (A, B))
+    train, held_out = (LabelledFeatures(Features(X, X), Y, prints(6), np.arange(6)) for X in (A, B))
     with pytest.raises(InputError, match=rf"at least {MIN_ROWS} rows as {POLICIES[policy].needs}=.*got 6"):
         selection_sets(policy, train, held_out)
 

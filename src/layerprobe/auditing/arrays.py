@@ -54,11 +54,11 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
     every = Classes.from_labels(given_labels, width, options.class_names, class_order(labels))
     classes, y, outputs = present_classes(every, every.indices(given_labels, "labels"))
     classes.check_counts(y)
-    train, order = _sort_by_content(given.of_outputs(outputs), y)
+    train = _sort_by_content(given.of_outputs(outputs), y)
     require_different_rows(train.hashes)
     if options.class_names is None:
         require_order(train.features.predicted, train.y, classes, every)
-    rows = torch.from_numpy(order)
+    rows = torch.from_numpy(train.order)
     views = (
         (name, view.of_outputs(outputs).take(rows)) for name, view in _views(options.views, given, features)
     )
@@ -75,14 +75,14 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
         if len(column) != other.n:
             raise InputError(f"expected a label for each of the {other.n} rows of {what}=, got {len(column)}")
         y = classes.indices(column, f"labels of {what}=")
-        others[what], _ = _sort_by_content(other.of_outputs(outputs), y)
+        others[what] = _sort_by_content(other.of_outputs(outputs), y)
         if shared := int(np.isin(others[what].hashes, train.hashes).sum()):
             raise InputError(
                 f"{shared} of the {len(y)} rows of {what}= are among the training rows; remove them"
             )
     dimensions = {layer: X.shape[1] for layer, X in given.own.items()}
     settings = {**options.settings(), "views": len(options.views), "layers": dimensions}
-    return AuditFeatures(train, others, order, names, classes, settings)
+    return AuditFeatures(train, others, names, classes, settings)
 
 
 def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
@@ -190,9 +190,9 @@ def features_of_predictions(
     if class_names is None:
         present, of_present, _ = present_classes(classes, y)
         require_order(scores.argmax(1), of_present, present, classes)
-    train, order = _sort_by_content(Features.of({PREDICTIONS: scores}, None), y, _class_order(scores, y))
+    train = _sort_by_content(Features.of({PREDICTIONS: scores}, None), y, _class_order(scores, y))
     settings = {**options.settings(), "probes": [], "layers": {PREDICTIONS: K}}
-    return AuditFeatures(train, {}, order, names, classes, settings)
+    return AuditFeatures(train, {}, names, classes, settings)
 
 
 def read_predictions(
@@ -300,10 +300,8 @@ def _check_labels(source: Any, labels: Any, index: Any, n: int) -> tuple[np.ndar
     return column, names
 
 
-def _sort_by_content(
-    features: Features, y: Tensor, columns: Tensor | None = None
-) -> tuple[LabelledFeatures, np.ndarray]:
-    """Return the rows in an order that depends only on their content and labels, and this order.
+def _sort_by_content(features: Features, y: Tensor, columns: Tensor | None = None) -> LabelledFeatures:
+    """Return the rows in an order that depends only on their content and labels.
 
     `columns` (K,) is an order of the classes, if the features have one column per class.
     """
@@ -314,7 +312,7 @@ def _sort_by_content(
     hashes = hash_inputs(outputs, features.n)
     order = sort_order(hashes, place)
     rows = torch.from_numpy(order)
-    return LabelledFeatures(features.take(rows), y[rows], hashes[order]), order
+    return LabelledFeatures(features.take(rows), y[rows], hashes[order], order)
 
 
 def check_matrix(values: Any, what: str, dim: int | None = None, *, exact: bool = False) -> Tensor:

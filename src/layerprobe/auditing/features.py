@@ -239,20 +239,20 @@ class Features:
 
 @dataclass(frozen=True, eq=False)
 class LabelledFeatures:
-    """Layer outputs of n rows, their class indices y (n,) int64, and their fingerprints (n,) uint64."""
+    """Layer outputs of n rows, sorted by content."""
 
     features: Features
-    y: Tensor
-    hashes: np.ndarray
+    y: Tensor  # (n,), int64: class indices
+    hashes: np.ndarray  # (n,), uint64: fingerprints
+    order: np.ndarray  # (n,), int64: row i is the user's row order[i]
 
 
 @dataclass(frozen=True, eq=False)
 class AuditFeatures:
-    """Input of the method; rows are sorted by content."""
+    """Input of the method."""
 
     train: LabelledFeatures
     others: dict[str, LabelledFeatures]  # by the argument that gave them, as in `AuditOptions.others`
-    order: np.ndarray  # (n,), int64: row i of `train` is the user's row order[i]
     index: np.ndarray  # (n,), names of the rows in the user's order
     classes: Classes
     settings: dict[str, Any]  # recorded in the result
@@ -514,8 +514,7 @@ class NetworkInputs:
             "batch_size": reader.batch_size,
             "weights": hash_network(self.model),
         }
-        order = sort_order(self.rows.fingerprints(), self.y)
-        return AuditFeatures(train, others, order, self.rows.index, self.classes, settings, untrained)
+        return AuditFeatures(train, others, self.rows.index, self.classes, settings, untrained)
 
 
 def _read_sorted(
@@ -524,7 +523,7 @@ def _read_sorted(
     """Run the network over rows in an order that depends only on their content and labels."""
     hashes = rows.fingerprints()
     order = sort_order(hashes, y)
-    return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order])
+    return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order], order)
 
 
 def _head(

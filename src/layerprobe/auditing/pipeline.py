@@ -214,7 +214,7 @@ def _result(
     find = _find_in_predictions if options.policy == OUT_OF_SAMPLE else _find
     findings = find(features, options, timer)
     timer.stop()
-    place = torch.from_numpy(features.order.argsort())
+    place = torch.from_numpy(features.train.order.argsort())
     return Audit(
         replace(findings, scores=findings.scores[place]),
         features.train.y[place],
@@ -486,7 +486,7 @@ def audit_features(
     timer.start("conflicts")
     own = read.train.features.own
     X = own.get("input", next(iter(own.values())))
-    conflicts = find_conflicts(X, read.train.y, read.train.hashes).renumbered(read.order)
+    conflicts = find_conflicts(X, read.train.y, read.train.hashes).renumbered(read.train.order)
     timer.stop()
     if policy == LABEL_FREE:
         _warn_of_training_rows(result, "predictions by these features, each without its row,")
