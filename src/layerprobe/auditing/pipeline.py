@@ -27,7 +27,7 @@ from layerprobe.auditing.arrays import (
     features_of_predictions,
 )
 from layerprobe.auditing.dataset.conflicts import find_conflicts
-from layerprobe.auditing.dataset.labelled import LabelledDataset, rows_to_show
+from layerprobe.auditing.dataset.labelled import rows_to_show
 from layerprobe.auditing.features import (
     AuditFeatures,
     AuditOptions,
@@ -204,12 +204,7 @@ def _own_rows(scores: Tensor, y: Tensor) -> tuple[list[Tensor], SelectionSet]:
     return [scores[some]], SelectionSet({}, [], y[some], source=source)
 
 
-def _result(
-    features: AuditFeatures,
-    options: AuditOptions,
-    timer: "_StepTimer",
-    rows: LabelledDataset | None = None,
-) -> Audit:
+def _result(features: AuditFeatures, options: AuditOptions, timer: "_StepTimer") -> Audit:
     """Return the audit of layer outputs or predictions in the user's order of rows."""
     find = _find_in_predictions if options.policy == OUT_OF_SAMPLE else _find
     findings = find(features, options, timer)
@@ -224,7 +219,6 @@ def _result(
         settings=features.settings,
         cost=timer.seconds,
         flag_rule=options.flags,
-        rows=rows,
     )
 
 
@@ -482,7 +476,7 @@ def audit_features(
     timer = _StepTimer()
     read = features_of_arrays(features, labels, index, options)
     rows = rows_to_show(data, read.index)
-    result = _result(read, options, timer, rows)
+    result = _result(read, options, timer)
     timer.start("conflicts")
     own = read.train.features.own
     X = own.get("input", next(iter(own.values())))
@@ -490,7 +484,7 @@ def audit_features(
     timer.stop()
     if policy == LABEL_FREE:
         _warn_of_training_rows(result, "predictions by these features, each without its row,")
-    return replace(result, conflict_set=conflicts)
+    return replace(result, rows=rows, conflict_set=conflicts)
 
 
 def _with_layer(pair: Any) -> Any:
@@ -562,9 +556,9 @@ def audit_predictions(
     timer = _StepTimer()
     read = features_of_predictions(pred_probs, labels, index, options, logits=logits)
     rows = rows_to_show(data, read.index)
-    result = _result(read, options, timer, rows)
+    result = _result(read, options, timer)
     _warn_of_training_rows(result, "the predictions")
-    return result
+    return replace(result, rows=rows)
 
 
 @default_settings()
