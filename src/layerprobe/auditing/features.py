@@ -289,8 +289,7 @@ class NetworkReader:
 
         Parameters
         ----------
-        rows : LabelledDataset
-        order : ndarray (n,), int64, optional
+        rows, order
             Row i of the result is row ``order[i]``; by default the order of the dataset.
         kept : Tensor of int64, optional
             Positions in the result of the rows whose single views are returned too.
@@ -595,10 +594,9 @@ def require_order(predicted: Tensor | None, y: Tensor, classes: Classes, every: 
 
     Parameters
     ----------
-    predicted, y
-        The predicted output (n,) of each row, None without a network; and its class (n,).
-    classes, every
-        Those that have rows, and those of all outputs.
+    predicted, y, classes, every
+        The predicted output (n,) of each row, None without a network; its class (n,); the classes that have
+        rows, and those of all outputs.
     """
     if predicted is None:
         return

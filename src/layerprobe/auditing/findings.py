@@ -248,10 +248,9 @@ def find_issues(
 
     Parameters
     ----------
-    scores, posterior, y, flags
-        Scores (n, K) of each row by the fit without it; and as for `suggest`.
-    index, classes
-        Names of the rows (n,) and classes (K,).
+    scores, posterior, y, index, classes, flags
+        Scores (n, K) of each row by the fit without it; names of the rows (n,) and classes (K,); and as for
+        `suggest`.
     """
     own = posterior.gather(1, y[:, None]).squeeze(1)
     suggested = suggest(posterior, y, flags).numpy()

@@ -230,10 +230,9 @@ class InputStore:
 
         Parameters
         ----------
-        rows : Tensor of shape (b,), int64
-            Row numbers in 0..n-1, on any device.
-        device, dtype
-            By default the CPU, and for floating-point inputs the type of the data.
+        rows, device, dtype
+            Row numbers (b,) in 0..n-1, on any device. By default the inputs are on the CPU, and those of
+            floating point have the type of the data.
         """
         index = rows.cpu()
 

@@ -76,10 +76,8 @@ def find_conflicts(X: Tensor | None, y: Tensor, hashes: np.ndarray) -> Conflicts
 
     Parameters
     ----------
-    X : Tensor (n, d) or None
-        Features; None to compare contents only.
-    y, hashes
-        Given labels (n,), and fingerprints (n,) of the contents.
+    X, y, hashes
+        Features (n, d), None to compare contents only; given labels (n,), and fingerprints (n,).
     """
     given = y.numpy()
     pairs = [_equal_rows(given, hashes)]

@@ -64,10 +64,8 @@ def read_labels(path: Path, column: str = "label", names: np.ndarray | None = No
 
     Parameters
     ----------
-    path : Path
-    column : str
-    names : ndarray (n,), optional
-        Names of the rows, in whose order the labels are returned if the .csv file has the column "index".
+    path, column, names
+        Names of the rows (n,), in whose order labels are returned if the .csv file has the column "index".
     """
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"

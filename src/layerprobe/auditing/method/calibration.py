@@ -156,10 +156,8 @@ def with_wrong_share(posterior: Tensor, y: Tensor, share: float) -> Tensor:
 
     Parameters
     ----------
-    posterior, y
-        P(true = k | row, given label), (n, K), and given labels (n,).
-    share : float
-        In [0, 1].
+    posterior, y, share
+        P(true = k | row, given label), (n, K), given labels (n,), and the share, in [0, 1].
     """
     # Small probabilities keep their order; those near 1 stay below it, as others are divided by 1 - own.
     own = posterior.gather(1, y[:, None]).squeeze(1).double().clamp(1e-300, 1 - 1e-9)
@@ -196,10 +194,8 @@ def calibrate(
         Inverse temperature and gap, if they are known, see :func:`calibrate_clean`.
     ranks : bool
         Whether the log odds of the ranks replace the scores; without them `known` is not used.
-    draws : int, optional
-        Number of bootstrap samples, at least 1. Default: 40, or 20 with many classes.
-    seed : int
-        Of the bootstrap.
+    draws, seed
+        Number of bootstrap samples, at least 1, by default 40, or 20 with many classes; and their seed.
     """
     _check(scores, y)
     K = scores.shape[1]

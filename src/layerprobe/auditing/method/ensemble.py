@@ -74,9 +74,8 @@ def score_candidates(
 
     Parameters
     ----------
-    probes : mapping of str to Probe
-    fitted_on, y
-        Outputs (n, d) of the training rows by layer, and their given labels (n,).
+    probes, fitted_on, y
+        Unfitted probes by name; outputs (n, d) of the training rows by layer, and their given labels (n,).
     views : sequence of mapping of str to Tensor (m, d)
         Outputs of the rows to score: one entry, or one per view.
     correct : callable
@@ -106,10 +105,8 @@ def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> P
 
     Parameters
     ----------
-    candidate, probe
-        The candidate and its unfitted probe.
-    X, y
-        Outputs (n, d) of its layer, and labels (n,).
+    candidate, probe, X, y
+        The candidate and its unfitted probe; outputs (n, d) of its layer, and labels (n,).
     """
     staged = candidate.hyperparameter is not None
     fitted = _fit(candidate.layer, candidate.probe, probe, X, y, staged=staged)
@@ -237,9 +234,8 @@ def select_members(
 
     Parameters
     ----------
-    scored : sequence of CandidateScore
-    correct : callable
-        As for :func:`score_candidates`.
+    scored, correct
+        As :func:`score_candidates` returns and takes them.
     """
     pool = [
         (one, [standardise(s, _spread(s)) for s in one.scores]) for one in scored if one.scores is not None

@@ -104,10 +104,8 @@ class LabelFreeScorer:
 
         Parameters
         ----------
-        layers, y
-            Outputs (n, d) of label-free layers by name, and given labels (n,).
-        seed : int
-            Of the bootstrap.
+        layers, y, seed
+            Outputs (n, d) of label-free layers by name, given labels (n,), and the seed of the bootstrap.
         """
         if not layers:
             return None
@@ -181,10 +179,9 @@ def estimate_noise(
         low, because the network has memorised some of the labels.
     neighbours : (Tensor (p, d), Tensor (p,)), optional
         Features that do not depend on their labels, and these given labels, for HOC.
-    trusted : Tensor (t,), bool, optional
-        Whether the ensemble predicts the true label of each trusted row beside a noisy hold-out.
-    seed : int
-        Of the bootstrap.
+    trusted, seed
+        Whether the ensemble predicts the true label of each trusted row (t,) beside a noisy hold-out; and the
+        seed of the bootstrap.
     """
     stacked, K = torch.cat(list(scores)), out_of_fit.shape[1]
     labels = measurement.y.repeat(len(scores))

@@ -250,10 +250,9 @@ def selection_sets(
 
     Parameters
     ----------
-    policy, train
-        A name in `POLICIES`, and the training rows.
-    held_out : LabelledFeatures or None
-        None for the policies "unseen_views" and "label_free".
+    policy, train, held_out
+        A name in `POLICIES`, the training rows, and the held-out rows; None for "unseen_views" and
+        "label_free".
     """
     if policy == LABEL_FREE:
         fold = _fold_set(train)
@@ -300,10 +299,8 @@ def held_out_set(train: "Features", held_out: "Features", y: Tensor, *, clean: b
 
     Parameters
     ----------
-    train, held_out
-        Outputs of the training rows and of m held-out rows.
-    y, clean
-        Labels (m,) of the held-out rows, and whether they are true.
+    train, held_out, y, clean
+        Outputs of the training rows and of m held-out rows; labels (m,) of these, and whether they are true.
     """
     logits = [] if held_out.logits is None else [held_out.logits]
     averaged = None if held_out.mean is held_out.own else held_out.probabilities
@@ -494,10 +491,9 @@ def early_stopping(history: Sequence[float] | History, rows: int, *, comparable:
 
     Parameters
     ----------
-    history : sequence of float, or History
-        Accuracy of the network on the hold-out after each epoch.
-    rows : int
-        Number of rows of that hold-out; a `History` has its own number.
+    history, rows
+        Accuracy of the network on the hold-out after each epoch, and number of rows of that hold-out; a
+        `History` has its own number.
     comparable : bool
         Whether it is the hold-out that measures the ensemble.
     """

@@ -35,10 +35,8 @@ def stratified_mean(
     ----------
     values, stratum
         Values (m,) of decided rows, in [-1, 1], and the stratum (m,) of each in 0..H-1.
-    sizes : ndarray of shape (H,)
-        Numbers of all rows.
-    least : float
-        The smallest possible value, 0 or -1: the lower limit of strata without decisions.
+    sizes, least
+        Numbers (H,) of all rows; and 0 or -1, the lower limit of strata without decisions.
     """
     if not sizes.sum():
         return NOTHING

@@ -234,9 +234,8 @@ class ReviewedRows:
 
         Parameters
         ----------
-        values, least
-            Of the rows `used`, (m,), in [least, 1]; the least value is 0 or -1.
-        domain : ndarray of shape (n,), bool
+        values, domain, least
+            Values (m,) of the rows `used`, in [least, 1], the domain (n,) bool, and 0 or -1.
         """
         within, stratum = domain[self.used], self.sample.stratum
         sizes = np.bincount(stratum[domain], minlength=len(self.sample.names))
@@ -312,9 +311,8 @@ class ReviewedRows:
 
         Parameters
         ----------
-        interval : Interval
-        *domains : ndarray of shape (n,), bool
-            The rows that it is about.
+        interval, *domains
+            The interval, and the rows (n,) bool that it is about.
         """
         stratum, H = self.sample.stratum, len(self.sample.names)
         for domain in domains:

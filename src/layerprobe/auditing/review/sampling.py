@@ -52,10 +52,9 @@ def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: i
 
     Parameters
     ----------
-    label_score, changed
-        Probability (n,) that the given label is right, and whether relabelling changes it, (n,).
-    size, seed
-        Number of distinct rows to draw, at least 1. All rows are drawn if there are no more.
+    label_score, changed, size, seed
+        Probability (n,) that the given label is right, and whether relabelling changes it, (n,); number of
+        distinct rows to draw, at least 1. All rows are drawn if there are no more.
     """
     for name, value, least in (("n", size, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
