@@ -70,8 +70,8 @@ def draw_method() -> None:
         rows = rng.uniform(1.9, 3.6, 30)[:, None] * axis + rng.normal(0, 0.16, (30, 2))
         left.plot(*rows.T, "o", color=color, markersize=4, label=f"rows $X_{name}$")
         left.plot(*-rows.T, "o", color=color, markersize=4, fillstyle="none", alpha=0.6)
-        left.plot(*np.outer([-4, 4], axis).T, color=color)
-        left.text(*(4.15 * axis), f"$U_{name}$", color=color, fontsize=13, ha="center", va="center")
+        left.plot(*np.outer([-3.8, 3.8], axis).T, color=color)
+        left.text(*(4.4 * axis), f"$U_{name}$", color=color, fontsize=13, ha="center", va="center")
         angles[direction] = (name, color)
     query = np.deg2rad(42)
     left.annotate(
@@ -96,7 +96,7 @@ def draw_method() -> None:
     left.set(
         title=r"$\theta_1 < \theta_2$: class 1 is predicted",
         xlim=(-4.6, 4.6),
-        ylim=(-4.4, 4.4),
+        ylim=(-4.4, 4.6),
         aspect="equal",
     )
     left.legend(loc="lower right", frameon=False)
@@ -113,7 +113,10 @@ def draw_method() -> None:
     right.axhline(0.99, color="#888888", linestyle="--")
     right.text(1, 0.992, "v = 0.99", color="#666666", va="bottom")
     right.set(
-        title="number of components", xlabel="r", ylabel="share of the variance of class k", ylim=(0.8, 1.01)
+        title="choice of the number of components",
+        xlabel="number of components r",
+        ylabel="share of the variance of class k",
+        ylim=(0.8, 1.01),
     )
     right.legend(loc="lower right", frameon=False)
     figure.savefig(FOLDER / "method.png", dpi=110)
