@@ -10,7 +10,7 @@ from torch import nn
 
 from layerprobe import edit_head
 from layerprobe.data import ImageSet
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.paper import (
     Edit,
     RunSpec,
@@ -128,7 +128,8 @@ def test_target_applies_after_the_edit_only(tmp_path):
 
 def test_network_with_infinite_loss_is_not_edited(tmp_path):
     lost = replace(SPEC, recipe=Recipe("sgd", learning_rate=1e30, batch_size=32, max_epochs=EPOCHS))
-    run = execute(lost, tmp_path)
+    with pytest.warns(LayerprobeWarning, match="its loss is"):
+        run = execute(lost, tmp_path)
     assert run.done
     assert len(run.history) <= EDIT
     assert not math.isfinite(run.history["loss"].iloc[-1])

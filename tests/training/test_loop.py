@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.networks import MLP
 from layerprobe.training import Recipe, Scale, TrainingState, accuracy, seeded, train
 
@@ -148,7 +148,8 @@ def test_missing_accuracies_are_nan_and_diverging_run_ends(planted):
     history = train(build(), x, noisy, replace(RECIPE, max_epochs=2), order_seed=0)
     assert math.isnan(history[0].true_accuracy)
     assert math.isnan(history[0].test_accuracy)
-    diverged = train(build(), x * math.inf, noisy, RECIPE, order_seed=0)
+    with pytest.warns(LayerprobeWarning, match="after epoch 1, since its loss is nan: use a lower"):
+        diverged = train(build(), x * math.inf, noisy, RECIPE, order_seed=0)
     assert len(diverged) == 1
     assert not math.isfinite(diverged[0].loss)
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerprobeWarning
 from layerprobe.networks import CNN, MLP
 from layerprobe.training import (
     Recipe,
@@ -109,7 +109,8 @@ def test_diverging_run_ends_and_others_continue(data):
     models = build(NETWORKS["mlp"])
     with torch.no_grad():
         models[1].head.weight.fill_(float("inf"))
-    histories = train_stacked(models, x, ys, SGD, order_seeds=range(R))
+    with pytest.warns(LayerprobeWarning, match="after epoch 1, since its loss is nan"):
+        histories = train_stacked(models, x, ys, SGD, order_seeds=range(R))
     assert [len(history) for history in histories] == [3, 1, 3]
     assert all(torch.isfinite(models[r].head.weight).all() for r in (0, 2))
 

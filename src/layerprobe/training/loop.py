@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, warn
 from layerprobe.training.checkpoints import TrainingState
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.utils.distributed import rank, require_same, sum_over_processes, world_size
@@ -85,7 +85,8 @@ def train(
     -------
     list of Epoch
         The history, including that of `earlier` or `resume`. The target was reached if
-        ``history[-1].train_accuracy >= recipe.target``. Training also ends when the loss is not finite.
+        ``history[-1].train_accuracy >= recipe.target``. Training also ends when the loss is not finite,
+        with a warning.
 
     Raises
     ------
@@ -130,7 +131,18 @@ def train(
             save(TrainingState.of(model, optimizer, history))
         if on_epoch:
             on_epoch(epoch)
+    warn_if_diverged(history)
     return history
+
+
+def warn_if_diverged(history: Sequence[Epoch]) -> None:
+    """Warn if training ended because its loss is not finite."""
+    last = history[-1]
+    if not math.isfinite(last.loss):
+        warn(
+            f"Training ended after epoch {last.epoch}, since its loss is {last.loss}: use a lower learning "
+            "rate, or check that the inputs and the outputs of the network are finite."
+        )
 
 
 def check_training_data(

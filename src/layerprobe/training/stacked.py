@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from layerprobe.errors import InputError
 from layerprobe.training.checkpoints import TrainingState
-from layerprobe.training.loop import Inputs, check_training_data, share_equal
+from layerprobe.training.loop import Inputs, check_training_data, share_equal, warn_if_diverged
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.utils.settings import default_settings, outer_settings, seeded
 
@@ -130,6 +130,8 @@ def train_stacked(
         if on_epoch:
             for r in active:
                 on_epoch(r, histories[r][-1])
+    for history in histories:
+        warn_if_diverged(history)
     return histories
 
 
