@@ -44,8 +44,9 @@ def features_of_arrays(features: Any, labels: Any, index: Any, options: AuditOpt
 
     Parameters
     ----------
-    features, labels, index, options
+    features, labels, index
         As for :func:`layerprobe.audit_features`.
+    options : AuditOptions
     """
     given = _check_layers(features, "features")
     given_labels, names = _check_labels(next(iter(features.values())), labels, index, given.n)
@@ -90,8 +91,8 @@ def outputs_of_arrays(features: Any, views: Sequence[Any] = ()) -> Features:
 
     Parameters
     ----------
-    features, views
-        As for :func:`layerprobe.audit_features`, by layer.
+    features : mapping of str to array (n, d)
+    views : sequence of such mappings
     """
     given = _check_layers(features, "features")
     return given.with_views(_views(views, given, features))
@@ -102,9 +103,10 @@ def new_outputs(x: Any, dimensions: Mapping[str, int]) -> dict[str, Tensor]:
 
     Parameters
     ----------
-    x, dimensions
-        Arrays (m, d) by layer, or one array for the only layer of an audit of one array; and the number d of
-        each layer that is needed.
+    x : mapping of str to array (m, d)
+        Or one array, if an audit of one array has its only layer.
+    dimensions : mapping of str to int
+        Number of features d of each layer that is needed.
     """
     if not isinstance(x, Mapping) and [*dimensions] == [FEATURES]:
         x = {FEATURES: x}
@@ -177,8 +179,9 @@ def features_of_predictions(
 
     Parameters
     ----------
-    pred_probs, labels, index, options, logits
+    pred_probs, labels, index, logits
         As for :func:`layerprobe.audit_predictions`.
+    options : AuditOptions
     """
     scores = read_predictions(pred_probs, logits)
     n, K = scores.shape
@@ -316,14 +319,17 @@ def _sort_by_content(features: Features, y: Tensor, columns: Tensor | None = Non
 
 
 def check_matrix(values: Any, what: str, dim: int | None = None, *, exact: bool = False) -> Tensor:
-    """Return finite features as a float32 tensor (n, d) on the CPU, or as float64 if `exact`.
+    """Return finite features as a float32 tensor (n, d) on the CPU.
 
     Parameters
     ----------
-    values, dim
-        The features, and the expected d if it is known.
+    values : array or Tensor (n, d)
     what : str
         Description for error messages, as "features of layer 'fc1'".
+    dim : int, optional
+        The expected d.
+    exact : bool
+        Return float64.
     """
     try:
         X = values if isinstance(values, Tensor) else as_tensor(np.asarray(values))

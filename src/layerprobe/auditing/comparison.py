@@ -38,7 +38,8 @@ def compare_with(
 
     Parameters
     ----------
-    audit, detectors, true_labels, features, views, pred_probs, history
+    audit : Audit
+    detectors, true_labels, features, views, pred_probs, history
         As for :meth:`layerprobe.auditing.Audit.compare`.
     """
     for values in (true_labels, *_named(features, "").values(), *_named(pred_probs, "").values()):

@@ -181,8 +181,9 @@ class Features:
 
         Parameters
         ----------
-        outputs, logits
-            Of each layer, (n, d), and all outputs of the network, (n, k).
+        outputs : dict of str to Tensor (n, d)
+        logits : Tensor (n, k) or None
+            All outputs of the network.
         """
         features = cls(outputs, outputs, logits)
         if logits is None:
@@ -212,8 +213,10 @@ class Features:
 
         Parameters
         ----------
-        views, kept
-            Names and features of the same rows, and the positions of the rows whose single views are kept.
+        views : iterable of (str, Features)
+            Of the same rows, by name.
+        kept : ndarray of int64, optional
+            Positions of the rows whose single views are kept.
         """
         sums: dict[str, Tensor] = {}
         probabilities, parts, count = self.probabilities, {}, 1
@@ -289,9 +292,10 @@ class NetworkReader:
 
         Parameters
         ----------
-        rows, order
+        rows : LabelledDataset
+        order : ndarray (n,), int64, optional
             Row i of the result is row ``order[i]``; by default the order of the dataset.
-        kept : Tensor of int64, optional
+        kept : ndarray of int64, optional
             Positions in the result of the rows whose single views are returned too.
         layers : iterable of str, optional
             Names of features, to read only these layers, in this process.
@@ -307,9 +311,11 @@ class NetworkReader:
 
         Parameters
         ----------
-        x, layers, inputs
-            Rows in the form of the training data, with or without labels; names of the layers; and as for
-            :func:`layerprobe.audit`.
+        x
+            Rows in the form of the training data, with or without labels.
+        layers : iterable of str
+        inputs : callable, optional
+            As for :func:`layerprobe.audit`.
         """
         model, rows = self._network, x
         if isinstance(x, Mapping):  # of whole arrays; without names, so that the rows keep their order
@@ -423,8 +429,9 @@ class NetworkInputs:
 
         Parameters
         ----------
-        model, data, labels, options
+        model, data, labels
             As for :func:`layerprobe.audit`.
+        options : AuditOptions
         """
         check_model(model)
         if labels is not None:
@@ -580,8 +587,10 @@ def present_classes(every: Classes, y: Tensor) -> tuple[Classes, Tensor, tuple[i
 
     Parameters
     ----------
-    every, y
-        The classes of all outputs, and class indices (n,) among them.
+    every : Classes
+        Of all outputs.
+    y : Tensor (n,), int64
+        Class indices among `every`.
     """
     present, y = y.unique(return_inverse=True)
     if len(present) == len(every):
@@ -594,9 +603,12 @@ def require_order(predicted: Tensor | None, y: Tensor, classes: Classes, every: 
 
     Parameters
     ----------
-    predicted, y, classes, every
-        The predicted output (n,) of each row, None without a network; its class (n,); the classes that have
-        rows, and those of all outputs.
+    predicted : Tensor (n,), int64, or None
+        The predicted output of each row; None without a network.
+    y : Tensor (n,), int64
+        The class of each row.
+    classes, every : Classes
+        Those that have rows, and those of all outputs.
     """
     if predicted is None:
         return
@@ -612,7 +624,7 @@ def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
 
     Parameters
     ----------
-    hashes, y
-        Fingerprints (n,) and classes (n,).
+    hashes : ndarray (n,), uint64
+    y : Tensor (n,), int64
     """
     return np.lexsort((y.numpy(), hashes))

@@ -84,8 +84,8 @@ def why_noise_is_unknown(findings: Findings, noise: NoiseEstimate) -> str:
 
     Parameters
     ----------
-    findings, noise
-        Results of the method, and the noise, which a review may have changed.
+    findings : Findings
+    noise : NoiseEstimate
     """
     if not _separates_classes(findings):
         return "the features do not separate the classes"
@@ -114,8 +114,9 @@ def network_finding(findings: Findings, rows: str = "") -> str:
 
     Parameters
     ----------
-    findings, rows
-        Results of the method, and where the accuracies are measured, as " on the views".
+    findings : Findings
+    rows : str
+        Where the accuracies are measured, as " on the views".
     """
     first, *more = (member.candidate for member in findings.ensemble.members)
     where = f"The best layer, {first.probe} on {first.layer}"
@@ -139,8 +140,10 @@ def label_finding(findings: Findings, noise: NoiseEstimate, flagged: int) -> str
 
     Parameters
     ----------
-    findings, noise, flagged
-        As for `why_noise_is_unknown`; and the number of flagged labels.
+    findings : Findings
+    noise : NoiseEstimate
+    flagged : int
+        Number of flagged labels.
     """
     digits, scale = (0, 100) if noise.high >= 0.1 else (1, 1000)
     # Rounded outwards, so that the printed range contains the interval.
@@ -233,8 +236,11 @@ def suggest(posterior: Tensor, y: Tensor, flags: Tensor) -> Tensor:
 
     Parameters
     ----------
-    posterior, y, flags
-        P(true = k | row, given label), (n, K), given labels (n,), and flags (n,).
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    y : Tensor (n,), int64
+        Given labels.
+    flags : Tensor (n,), bool
     """
     other = posterior.scatter(1, y[:, None], -1.0).argmax(1)
     inside = torch.where(flags, other, posterior.argmax(1))
@@ -248,9 +254,12 @@ def find_issues(
 
     Parameters
     ----------
-    scores, posterior, y, index, classes, flags
-        Scores (n, K) of each row by the fit without it; names of the rows (n,) and classes (K,); and as for
-        `suggest`.
+    scores : Tensor (n, K)
+        Of each row by the fit without it.
+    posterior, y, flags
+        As for `suggest`.
+    index, classes : ndarray (n,), (K,)
+        Names of the rows and classes.
     """
     own = posterior.gather(1, y[:, None]).squeeze(1)
     suggested = suggest(posterior, y, flags).numpy()
@@ -281,8 +290,10 @@ def flag(wrong: Tensor, rule: str | float, rate: float | None = None) -> Tensor:
 
     Parameters
     ----------
-    wrong, rule
-        Probability (n,) that each label is wrong, and the rule of `Audit.with_flags`.
+    wrong : Tensor (n,)
+        Probability that each label is wrong.
+    rule : "balanced", float in (0, 1) or int
+        As for `Audit.with_flags`.
     rate : float, optional
         Share of labels that "balanced" flags. By default the share with the highest expected F1: the expected
         number of wrong labels among the flags, over the mean of the numbers of flags and of wrong labels
@@ -313,8 +324,10 @@ def depends_on_labels(p: Tensor, y: Tensor) -> bool:
 
     Parameters
     ----------
-    p, y
-        Class probabilities (n, K) and given labels (n,).
+    p : Tensor (n, K)
+        Class probabilities.
+    y : Tensor (n,), int64
+        Given labels.
     """
     frequencies = y.bincount(minlength=p.shape[1]).to(p.dtype) / len(y)
     gain = p.gather(1, y[:, None]).squeeze(1) - p @ frequencies
@@ -380,10 +393,13 @@ def relabel(
 
     Parameters
     ----------
-    policy, margin
-        As for `Audit.relabel`.
-    probabilities, posterior, y
-        Class probabilities (n, K) without and with use of the given label, and given labels (n,).
+    policy : {"confident", "all", "soft", "prune", "verified"}
+    probabilities, posterior : Tensor (n, K)
+        Class probabilities without and with use of the given label.
+    y : Tensor (n,), int64
+        Given labels.
+    margin : float
+        In [0, 1].
     """
     if policy not in RELABEL_POLICIES:
         raise InputError(f"expected a policy of {', '.join(RELABEL_POLICIES)}, got {policy!r}")
@@ -404,10 +420,14 @@ def repaired_labels(
 
     Parameters
     ----------
-    policy, labels, dropped
-        The policy, its labels (n,) as class indices, and the rows (n,) that are not trained on.
-    y, posterior, classes
-        Given labels (n,), P(true = k | row, given label), (n, K), and the names (K,) of the classes.
+    policy : str
+    labels, y : Tensor (n,), int64
+        The repaired and the given labels.
+    dropped : Tensor (n,), bool
+        Rows that are not trained on.
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    classes : ndarray (K,)
     """
     own, right = (posterior.gather(1, one[:, None]).squeeze(1) for one in (y, labels))
     targets = posterior if policy == "soft" else torch.nn.functional.one_hot(labels, len(classes))

@@ -230,9 +230,10 @@ class InputStore:
 
         Parameters
         ----------
-        rows, device, dtype
-            Row numbers (b,) in 0..n-1, on any device. By default the inputs are on the CPU, and those of
-            floating point have the type of the data.
+        rows : Tensor of shape (b,), int64
+            Row numbers in 0..n-1, on any device.
+        device, dtype : optional
+            By default the CPU, and for floating-point inputs the type of the data.
         """
         index = rows.cpu()
 

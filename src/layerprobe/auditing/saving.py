@@ -110,12 +110,12 @@ ARRAY_KINDS = "biufcSUMm"  # numbers, texts and dates; never Python objects
 
 
 def write_audit(path: str | os.PathLike[str], audit: Any) -> None:
-    """Write an audit with its fitted ensemble.
+    """Write an audit with its fitted ensemble, see `Audit.save`.
 
     Parameters
     ----------
-    path, audit
-        As for `Audit.save`.
+    path : path
+    audit : Audit
     """
     refused = [
         f"{member.candidate.probe!r} on layer {member.candidate.layer!r}, {reason}"
@@ -325,13 +325,15 @@ def _not_storable(value: Any) -> str | None:
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return a value as JSON, and add its tensors and arrays to `tensors`, of which no two share memory.
+    """Return a value as JSON, and add its tensors and arrays to `tensors`.
 
     Parameters
     ----------
-    value, tensors
+    value : object
         Numbers, texts, tensors, arrays, tables, containers, and instances of the classes in `CLASSES`;
         anything else is an InputError.
+    tensors : dict of str to Tensor
+        No two share memory.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -359,12 +361,12 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that was packed.
+    """Return the value that was packed; raise an error of `REFUSED` for anything that `pack` did not make.
 
     Parameters
     ----------
-    packed, tensors
-        Anything that `pack` did not make raises an error of `REFUSED`.
+    packed : object
+    tensors : mapping of str to Tensor
     """
     if packed is None or isinstance(packed, bool | int | float | str):
         return packed

@@ -76,8 +76,12 @@ def find_conflicts(X: Tensor | None, y: Tensor, hashes: np.ndarray) -> Conflicts
 
     Parameters
     ----------
-    X, y, hashes
-        Features (n, d), None to compare contents only; given labels (n,), and fingerprints (n,).
+    X : Tensor (n, d) or None
+        Features; None to compare contents only.
+    y : Tensor (n,), int64
+        Given labels.
+    hashes : ndarray (n,), uint64
+        Fingerprints of the contents.
     """
     given = y.numpy()
     pairs = [_equal_rows(given, hashes)]

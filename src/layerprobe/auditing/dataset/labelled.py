@@ -130,7 +130,12 @@ def rows_to_show(data: Any, names: np.ndarray) -> "LabelledDataset | None":
         As for :func:`read_rows`; labels are not needed. A frame with columns that are no numbers becomes
         texts, one line per column.
     names : ndarray (n,)
-        Names of the expected rows. Another number of rows, or another order of the names, is an error.
+        Names of the expected rows.
+
+    Raises
+    ------
+    InputError
+        If the number of rows or, where both have names, their order differs.
     """
     if data is None:
         return None
@@ -456,7 +461,8 @@ class LabelledDataset:
 def _pixels(value: Any, low: Tensor, high: Tensor) -> np.ndarray | str | None:
     """Return one row as uint8 pixels (h, w) or (h, w, 3), as a text, or None if it is neither.
 
-    Floating-point images may be scaled or normalised: each channel's range, low to high, becomes 0..255.
+    Rows of floats are images where their shape is (h, w), (1, h, w) or (3, h, w). Their values may be scaled
+    or normalised: each channel's range over all rows is mapped to 0..255.
     """
     if isinstance(value, str):
         return value
@@ -583,8 +589,9 @@ def dummy_input(inputs: Any, size: int) -> Any:
 
     Parameters
     ----------
-    inputs, size
-        The batch, and its number of rows.
+    inputs : Tensor, tuple or dict
+    size : int
+        The batch's number of rows.
     """
 
     def ones(name: str, tensor: Tensor) -> Tensor:
@@ -612,8 +619,9 @@ def hash_inputs(inputs: Any, size: int) -> np.ndarray:
 
     Parameters
     ----------
-    inputs, size
+    inputs : Tensor, or tuple or dict of them
         Tensors with `size` rows are hashed in the order of their names.
+    size : int
     """
     named = dict(named_tensors(inputs))
     if len(named) > 1:
@@ -654,8 +662,9 @@ def check_disjoint(rows: LabelledDataset, held_out: LabelledDataset, what: str =
 
     Parameters
     ----------
-    rows, held_out, what
-        Both datasets, and the name of the argument that gave the second.
+    rows, held_out : LabelledDataset
+    what : str
+        The name of the argument that gave `held_out`.
     """
     is_shared = np.isin(held_out.fingerprints(), rows.fingerprints())
     trained = set(rows.origins())

@@ -31,8 +31,9 @@ def read_raw(data: Any, options: Mapping[str, Any]) -> RawDataset:
 
     Parameters
     ----------
-    data, options
-        Of ``path_column``, ``text_column``, ``label_column`` and ``resize`` the options that are given.
+    data : path or datasets.Dataset
+    options : mapping
+        Of ``path_column``, ``text_column``, ``label_column`` and ``resize`` those that are given.
     """
     read: Callable[..., RawDataset] = _read_hub
     what = "a Hugging Face dataset"
@@ -64,8 +65,10 @@ def read_labels(path: Path, column: str = "label", names: np.ndarray | None = No
 
     Parameters
     ----------
-    path, column, names
-        Names of the rows (n,), in whose order labels are returned if the .csv file has the column "index".
+    path : Path
+    column : str
+    names : ndarray (n,), optional
+        Names of the rows, in whose order the labels are returned if the .csv file has the column "index".
     """
     if not path.is_file():
         state = "is a folder" if path.is_dir() else "does not exist"

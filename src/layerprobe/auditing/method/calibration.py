@@ -60,8 +60,9 @@ class RankScale:
 
         Parameters
         ----------
-        scores, gap
-            Scores (m, K) of all rows and classes; and the field `gap`.
+        scores : Tensor (m, K)
+            Of all rows and classes.
+        gap : float
         """
         ordered = scores.double().flatten().sort().values
         return cls(ordered[evenly_spaced(len(ordered), KNOTS)], gap)
@@ -104,8 +105,9 @@ class Calibration:
 
         Parameters
         ----------
-        scores, y
-            Class scores (n, K) and given labels (n,).
+        scores : Tensor (n, K)
+        y : Tensor (n,), int64
+            Given labels.
         """
         betas, matrices = self._averaged()
         by_label = matrices.transpose(1, 2).contiguous()  # (draws, given, true)
@@ -116,12 +118,12 @@ class Calibration:
         return torch.cat(parts)
 
     def noise_rate(self, scores: Tensor, y: Tensor) -> float:
-        """Return the mean probability that a given label is wrong.
+        """Return the mean probability that a given label is wrong; see `posterior`.
 
         Parameters
         ----------
-        scores, y
-            As for `posterior`.
+        scores : Tensor (n, K)
+        y : Tensor (n,), int64
         """
         return float(1 - self.posterior(scores, y).gather(1, y[:, None]).mean())
 
@@ -130,8 +132,9 @@ class Calibration:
 
         Parameters
         ----------
-        scores, y
-            As for `posterior`.
+        scores : Tensor (m, K)
+        y : Tensor (m,), int64
+            Given labels.
         """
         scale = RankScale.of(scores, 0.0 if self.scale is None else self.scale.gap)
         z = scale.log_odds(scores)
@@ -156,8 +159,12 @@ def with_wrong_share(posterior: Tensor, y: Tensor, share: float) -> Tensor:
 
     Parameters
     ----------
-    posterior, y, share
-        P(true = k | row, given label), (n, K), given labels (n,), and the share, in [0, 1].
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    y : Tensor (n,), int64
+        Given labels.
+    share : float
+        In [0, 1].
     """
     # Small probabilities keep their order; those near 1 stay below it, as others are divided by 1 - own.
     own = posterior.gather(1, y[:, None]).squeeze(1).double().clamp(1e-300, 1 - 1e-9)
@@ -187,15 +194,23 @@ def calibrate(
 
     Parameters
     ----------
-    scores, y
-        Class scores (m, K) of rows that the network was not trained on, comparable between rows, and their
-        given labels (m,) in 0..K-1.
+    scores : Tensor of shape (m, K)
+        Class scores of rows that the network was not trained on, comparable between rows.
+    y : Tensor of shape (m,), int64
+        Their given labels, 0..K-1.
     known : (float, float), optional
         Inverse temperature and gap, if they are known, see :func:`calibrate_clean`.
     ranks : bool
         Whether the log odds of the ranks replace the scores; without them `known` is not used.
-    draws, seed
-        Number of bootstrap samples, at least 1, by default 40, or 20 with many classes; and their seed.
+    draws : int, optional
+        Number of bootstrap samples, at least 1. Default: 40, or 20 with many classes.
+    seed : int
+        Of the bootstrap.
+
+    Raises
+    ------
+    InputError
+        If there are no rows, or the numbers of scores and labels differ.
     """
     _check(scores, y)
     K = scores.shape[1]
@@ -245,8 +260,8 @@ def calibrate_clean(scores: Tensor, y: Tensor) -> tuple[float, RankScale]:
 
     Parameters
     ----------
-    scores, y
-        Class scores (m, K) and true labels (m,).
+    scores : Tensor (m, K)
+    y : Tensor (m,), int64
     """
     _check(scores, y)
     identity = torch.eye(scores.shape[1], dtype=torch.float64)

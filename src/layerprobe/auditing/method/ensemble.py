@@ -74,8 +74,11 @@ def score_candidates(
 
     Parameters
     ----------
-    probes, fitted_on, y
-        Unfitted probes by name; outputs (n, d) of the training rows by layer, and their given labels (n,).
+    probes : mapping of str to Probe
+    fitted_on : mapping of str to Tensor (n, d)
+        Outputs of the training rows, by layer.
+    y : Tensor (n,), int64
+        Their given labels.
     views : sequence of mapping of str to Tensor (m, d)
         Outputs of the rows to score: one entry, or one per view.
     correct : callable
@@ -105,8 +108,11 @@ def fit_candidate(candidate: Candidate, probe: Probe, X: Tensor, y: Tensor) -> P
 
     Parameters
     ----------
-    candidate, probe, X, y
-        The candidate and its unfitted probe; outputs (n, d) of its layer, and labels (n,).
+    candidate : Candidate
+    probe : Probe
+        Unfitted.
+    X : Tensor (n, d)
+    y : Tensor (n,), int64
     """
     staged = candidate.hyperparameter is not None
     fitted = _fit(candidate.layer, candidate.probe, probe, X, y, staged=staged)
@@ -169,7 +175,7 @@ class ProbeEnsemble:
         y: Tensor,
         hashes: np.ndarray,
     ) -> "tuple[ProbeEnsemble, Tensor]":
-        """Fit on the training rows, and score each row by the fit without it, (n, K) float64.
+        """Fit on the training rows, and score each row by the fit without it.
 
         Out-of-fit scores are exact leave-one-out scores for probes that provide them, and out-of-fold scores
         for the others. The five folds depend only on the content of the rows, so neither the order of the
@@ -177,10 +183,21 @@ class ProbeEnsemble:
 
         Parameters
         ----------
-        candidates, probes
-            The members, and unfitted probes by name.
-        outputs, y, hashes
-            Of the training rows: outputs (n, d) by layer, given labels (n,) and fingerprints (n,).
+        candidates : sequence of Candidate
+            The members.
+        probes : mapping of str to Probe
+            Unfitted probes by name.
+        outputs : mapping of str to Tensor (n, d)
+            Outputs of the training rows by layer.
+        y : Tensor (n,), int64
+            Given labels.
+        hashes : ndarray (n,), uint64
+            Fingerprints of the rows.
+
+        Returns
+        -------
+        ensemble : ProbeEnsemble
+        out_of_fit : Tensor (n, K), float64
         """
         folds = fold_of(y.numpy(), hashes)
         members, out_of_fit = [], []
@@ -212,8 +229,8 @@ def standardise(scores: Tensor, scale: float) -> Tensor:
 
     Parameters
     ----------
-    scores, scale
-        Class scores (m, K), and their standard deviation.
+    scores : Tensor (m, K)
+    scale : float
     """
     return (scores - scores.mean(1, keepdim=True)).double() / scale
 
@@ -234,8 +251,14 @@ def select_members(
 
     Parameters
     ----------
-    scored, correct
-        As :func:`score_candidates` returns and takes them.
+    scored : sequence of CandidateScore
+    correct : callable
+        As for :func:`score_candidates`.
+
+    Raises
+    ------
+    InputError
+        If the accuracy of every candidate is unknown.
     """
     pool = [
         (one, [standardise(s, _spread(s)) for s in one.scores]) for one in scored if one.scores is not None
@@ -268,8 +291,9 @@ def fold_of(y: np.ndarray, hashes: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    y, hashes
-        Classes (n,) and fingerprints (n,). Equal rows of one class get the same fold.
+    y : ndarray (n,), int64
+    hashes : ndarray (n,), uint64
+        Fingerprints of the rows. Equal rows of one class get the same fold.
     """
     folds = np.empty(len(y), np.int64)
     for k in np.unique(y):

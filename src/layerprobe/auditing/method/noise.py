@@ -100,12 +100,21 @@ class LabelFreeScorer:
 
     @classmethod
     def select(cls, layers: Mapping[str, Tensor], y: Tensor, *, seed: int) -> "LabelFreeScorer | None":
-        """Select the layer whose leave-one-out predictions agree most often with the given labels, if any.
+        """Select the layer whose leave-one-out predictions agree most often with the given labels.
 
         Parameters
         ----------
-        layers, y, seed
-            Outputs (n, d) of label-free layers by name, given labels (n,), and the seed of the bootstrap.
+        layers : mapping of str to Tensor (n, d)
+            Label-free layers by name.
+        y : Tensor (n,), int64
+            Given labels.
+        seed : int
+            Of the bootstrap.
+
+        Returns
+        -------
+        LabelFreeScorer or None
+            None without layers.
         """
         if not layers:
             return None
@@ -129,8 +138,10 @@ class LabelFreeScorer:
 
         Parameters
         ----------
-        y, seed
-            Given labels (n,), and the seed of the parametric bootstrap.
+        y : Tensor (n,), int64
+            Given labels.
+        seed : int
+            Of the parametric bootstrap.
         """
         generator = torch.Generator().manual_seed(seed)
         p = self.calibration.probabilities(self.scores)
@@ -170,18 +181,23 @@ def estimate_noise(
 
     Parameters
     ----------
-    scores, measurement
-        The rows that measure the ensemble, and its scores (m, K) for each of their views.
-    out_of_fit, y
-        Of the training rows: scores (n, K) by the fit without the row, and given labels (n,).
+    scores : sequence of Tensor (m, K)
+        Scores of the ensemble for each view of the measurement rows.
+    measurement : SelectionSet
+        The rows that measure the ensemble.
+    out_of_fit : Tensor (n, K)
+        Scores of each training row by the fit without it.
+    y : Tensor (n,), int64
+        Given labels of the training rows.
     label_free : LabelFreeScorer or None
         Without it and without noisy held-out rows, the noise is estimated from `out_of_fit` and comes out too
         low, because the network has memorised some of the labels.
     neighbours : (Tensor (p, d), Tensor (p,)), optional
         Features that do not depend on their labels, and these given labels, for HOC.
-    trusted, seed
-        Whether the ensemble predicts the true label of each trusted row (t,) beside a noisy hold-out; and the
-        seed of the bootstrap.
+    trusted : Tensor (t,), bool, optional
+        Whether the ensemble predicts the true label of each trusted row beside a noisy hold-out.
+    seed : int
+        Of the bootstrap.
     """
     stacked, K = torch.cat(list(scores)), out_of_fit.shape[1]
     labels = measurement.y.repeat(len(scores))
@@ -259,10 +275,13 @@ def _estimate(calibration: Calibration, scores: Tensor, y: Tensor, source: str) 
 def implied_accuracy(agreement: float, rate: float, num_classes: int) -> float:
     """Return the accuracy a on true labels that follows from the agreement c with the given ones.
 
+    With uniform noise of the rate r, c = (1 - r) a + r (1 - a) / (K - 1).
+
     Parameters
     ----------
-    agreement, rate, num_classes
-        With uniform noise of the rate r, c = (1 - r) a + r (1 - a) / (K - 1).
+    agreement, rate : float
+    num_classes : int
+        K.
     """
     by_chance = rate / (num_classes - 1)
     return min(max((agreement - by_chance) / max(1 - rate - by_chance, 1e-9), 0.0), 1.0)
@@ -278,18 +297,24 @@ def span(
 ) -> tuple[float, float]:
     """Return the interval of the noise rate by all estimators and the upper bound.
 
-    It begins at zero if the ensemble is too weak for an estimate.
-
     Parameters
     ----------
-    low, high, rates
-        Bootstrap interval of the mixture, and the rates by all estimators, the chosen one first; NaN counts
-        as missing.
-    agrees, num_classes
-        Whether the ensemble predicts the given label of each measurement row, (m,), of K classes.
+    low, high : float
+        Bootstrap interval of the mixture.
+    rates : iterable of float
+        By each estimator, the chosen one first; NaN counts as missing.
+    agrees : Tensor (m,), bool
+        Whether the ensemble predicts the given label of each measurement row.
+    num_classes : int
+        K.
     rows : float
         Number of training rows, if the measurement rows are others. The share of wrong labels in each varies
         around one rate.
+
+    Returns
+    -------
+    low, high : float
+        From zero, if the ensemble is too weak for an estimate.
     """
     known, agreement = [rate for rate in rates if np.isfinite(rate)], float(agrees.double().mean())
     accuracies = [implied_accuracy(agreement, rate, num_classes) for rate in known]
@@ -343,8 +368,12 @@ def rate_by_neighbours(X: Tensor, y: Tensor, num_classes: int) -> float:
 
     Parameters
     ----------
-    X, y, num_classes
-        Features (m, d) that do not depend on the labels, noisy labels (m,) of K classes.
+    X : Tensor (m, d)
+        Features that do not depend on the labels.
+    y : Tensor (m,), int64
+        Noisy labels.
+    num_classes : int
+        K.
     """
     if num_classes > MOST_CLASSES or len(y) < 3:
         return float("nan")

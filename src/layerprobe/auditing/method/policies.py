@@ -68,9 +68,10 @@ def interval(values: Tensor, *, difference: bool = False) -> Interval:
 
     Parameters
     ----------
-    values, difference
-        Correctness per row, or the difference of two. Its interval stays in [-1, 1], that of a share in
-        [0, 1].
+    values : Tensor (m,)
+        Correctness per row, or the difference of two.
+    difference : bool
+        Whether the values are differences. Their interval stays in [-1, 1], that of a share in [0, 1].
     """
     values = values.double()
     m, added = len(values) + 2, 0.0 if difference else 1.0  # the sum of the added rows; of their squares: 1
@@ -122,10 +123,11 @@ def check_policy(policy: str, given: Mapping[str, Any], *, views: bool, more: st
 
     Parameters
     ----------
-    policy, views
-        The name, and whether there are views.
+    policy : str
     given : mapping of str to object
         The arguments "holdout", "trusted" and "test"; None for those that are missing.
+    views : bool
+        Whether there are views.
     more : str
         `LABEL_FREE` or `OUT_OF_SAMPLE`, if it is valid, too.
     """
@@ -191,10 +193,14 @@ class SelectionSet:
         return values if self.fitted_rows is None else values[self.fitted_rows]
 
     def correct(self, scores: Sequence[Tensor]) -> Tensor:
-        """Return each row's share of correct predictions over its views, corrected for memorisation, (m,).
+        """Return each row's share of correct predictions over its views, corrected for memorisation.
 
-        `scores` (m, K) are those of each view. The share is NaN, if more than half of the rows of a view are
-        memorised.
+        It is NaN, if more than half of the rows of a view are memorised.
+
+        Parameters
+        ----------
+        scores : sequence of Tensor (m, K)
+            One entry per view.
         """
 
         def right(predicted: Tensor) -> Tensor:
@@ -216,12 +222,14 @@ class SelectionSet:
         return [i for i, share in enumerate(shares) if share <= min(shares) + VIEW_TOLERANCE]
 
     def corrected_for_memorisation(self, positions: Sequence[int], posterior: Tensor) -> "SelectionSet":
-        """Return the set of some views, with accuracies corrected for memorisation.
+        """Return the set of these views, with accuracies corrected for memorisation.
 
         Parameters
         ----------
-        positions, posterior
-            Of the views to keep; and the field `posterior`.
+        positions : sequence of int
+            Positions of the views to keep.
+        posterior : Tensor (m, K), float64
+            Class probabilities from a layer that does not depend on the labels.
         """
         return replace(
             self,
@@ -250,9 +258,17 @@ def selection_sets(
 
     Parameters
     ----------
-    policy, train, held_out
-        A name in `POLICIES`, the training rows, and the held-out rows; None for "unseen_views" and
-        "label_free".
+    policy : str
+        A name in `POLICIES`.
+    train : LabelledFeatures
+        Of the training rows.
+    held_out : LabelledFeatures or None
+        Of the held-out rows; None for the policies "unseen_views" and "label_free".
+
+    Raises
+    ------
+    InputError
+        If there are too few held-out rows to separate candidates.
     """
     if policy == LABEL_FREE:
         fold = _fold_set(train)
@@ -299,8 +315,12 @@ def held_out_set(train: "Features", held_out: "Features", y: Tensor, *, clean: b
 
     Parameters
     ----------
-    train, held_out, y, clean
-        Outputs of the training rows and of m held-out rows; labels (m,) of these, and whether they are true.
+    train, held_out : Features
+        Of n training rows and m held-out rows.
+    y : Tensor (m,), int64
+        Labels of the held-out rows.
+    clean : bool
+        Whether these labels are true.
     """
     logits = [] if held_out.logits is None else [held_out.logits]
     averaged = None if held_out.mean is held_out.own else held_out.probabilities
@@ -312,8 +332,9 @@ def view_set(train: "Features", y: Tensor) -> SelectionSet:
 
     Parameters
     ----------
-    train, y
-        Outputs and given labels (n,) of all training rows.
+    train : Features
+    y : Tensor (n,), int64
+        Given labels of all training rows.
     """
     views = list(train.views.values())
     logits = [view.logits for view in views if view.logits is not None]
@@ -335,8 +356,9 @@ def split_test_rows(y: Tensor, hashes: np.ndarray) -> tuple[Tensor, Tensor]:
 
     Parameters
     ----------
-    y, hashes
-        Labels (m,) and fingerprints (m,) of the rows, which determine the split.
+    y : Tensor (m,), int64
+    hashes : ndarray (m,), uint64
+        Fingerprints of the rows, which determine the split.
     """
     folds = torch.from_numpy(fold_of(y.numpy(), hashes))
     return torch.where(folds == 0)[0], torch.where(folds != 0)[0]
@@ -350,16 +372,17 @@ def memorised_share(predicted: Tensor, y: Tensor, posterior: Tensor) -> float:
 
     Parameters
     ----------
-    predicted, y, posterior
-        Predicted and given labels (m,), and probabilities (m, K) of the true classes from a layer that does
-        not depend on the labels.
+    predicted, y : Tensor (m,), int64
+        Predicted and given labels.
+    posterior : Tensor (m, K), float64
+        Probabilities of the true classes from a layer that does not depend on the labels.
     """
     not_memorised, _, _ = _solve(predicted, y, posterior)
     return min(max(1 - not_memorised, 0.0), 1.0)
 
 
 def memorisation_corrected(predicted: Tensor, y: Tensor, posterior: Tensor) -> Tensor:
-    """Return each row's agreement with its given label, corrected for memorisation, (m,) float64.
+    """Return each row's agreement with its given label, corrected for memorisation.
 
     The mean is the agreement P(prediction = given) that the same accuracy a would give without memorisation.
     A row's value is its linearised share of that estimate, so that intervals and paired comparisons work as
@@ -370,6 +393,10 @@ def memorisation_corrected(predicted: Tensor, y: Tensor, posterior: Tensor) -> T
     ----------
     predicted, y, posterior
         As for :func:`memorised_share`.
+
+    Returns
+    -------
+    Tensor (m,), float64
     """
     agree = (predicted == y).double()
     not_memorised, accuracy, (by_agreement, by_posterior) = _solve(predicted, y, posterior)
@@ -432,12 +459,15 @@ def measure_baselines(
 
     Parameters
     ----------
-    measurement, y
-        The rows to measure on, and the given labels (n,) of the training rows.
+    measurement : SelectionSet
+    y : Tensor (n,), int64
+        Given labels of the training rows.
     input_correct : Tensor (m,), optional
         Correctness per row of the best candidate on the layer "input".
-    untrained, history
-        The same rows with the outputs of an untrained network; and as for `early_stopping`.
+    untrained : SelectionSet, optional
+        The same rows, with the outputs of an untrained network.
+    history : sequence of float or History, optional
+        As for `early_stopping`.
     """
     correct = {}
     if (head := measurement.head_correct) is not None:
@@ -470,8 +500,9 @@ def untrained_copy(model: nn.Module, seed: int) -> nn.Module:
 
     Parameters
     ----------
-    model, seed
-        The network, and the seed of the new weights.
+    model : nn.Module
+    seed : int
+        Of the new weights.
     """
     fresh = copy.deepcopy(model)
     with seeded(seed), torch.no_grad():
@@ -491,11 +522,17 @@ def early_stopping(history: Sequence[float] | History, rows: int, *, comparable:
 
     Parameters
     ----------
-    history, rows
-        Accuracy of the network on the hold-out after each epoch, and number of rows of that hold-out; a
-        `History` has its own number.
+    history : sequence of float, or History
+        Accuracy of the network on the hold-out after each epoch.
+    rows : int
+        Number of rows of that hold-out; a `History` has its own number.
     comparable : bool
         Whether it is the hold-out that measures the ensemble.
+
+    Raises
+    ------
+    InputError
+        If it is empty, or holds a number outside [0, 1].
     """
     accuracies: Iterable[Any] = history if not isinstance(history, History) else history.holdout_accuracy
     rows = history.holdout_rows if isinstance(history, History) else rows
@@ -521,14 +558,21 @@ BASELINE_COLUMNS = ["control", "criterion", "low", "high", "beaten"]
 def candidate_table(
     scored: Sequence[CandidateScore], members: Sequence[CandidateScore], head: Tensor | None
 ) -> pd.DataFrame:
-    """Return the table `Audit.layers`.
+    """Return one row per candidate, best first.
 
     Parameters
     ----------
-    scored, members
-        All candidates, and the members of the ensemble in order of selection.
+    scored : sequence of CandidateScore
+    members : sequence of CandidateScore
+        The ensemble members in order of selection.
     head : Tensor (m,) or None
         Correctness of the head per row of the selection set.
+
+    Returns
+    -------
+    DataFrame
+        Columns: layer, probe, strength (the hyperparameter); criterion, low, high; gain over the head,
+        gain_low, gain_high; chosen; why.
     """
     best = max(one.criterion for one in scored)
     unknown = "unknown: more than half of the labels are memorised on a view"
@@ -549,12 +593,19 @@ def candidate_table(
 
 
 def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFrame:
-    """Return the table `Audit.controls`: one row per baseline, and a last one for the ensemble.
+    """Return one row per baseline, and a last one for the ensemble.
 
     Parameters
     ----------
-    baselines, correct
-        The baselines, and the correctness (m,) of the ensemble per row.
+    baselines : sequence of Baseline
+    correct : Tensor (m,)
+        Correctness of the ensemble per row.
+
+    Returns
+    -------
+    DataFrame
+        Columns: control, criterion, low, high; beaten, beyond the 95 % interval of the paired difference
+        where it is known, None for an accuracy that is unknown or not comparable.
     """
     own = interval(correct)
 

@@ -164,8 +164,9 @@ def short_names(names: Iterable[object], letters: int, *, from_end: bool = False
 
     Parameters
     ----------
-    names, letters
-        The maximal number of characters; longer names are cut.
+    names : iterable
+    letters : int
+        Maximal number of characters; longer names are cut.
     from_end : bool
         Keep the end of a long name instead of its beginning: names of layers differ at their ends.
     """

@@ -30,8 +30,9 @@ class Picture:
 
         Parameters
         ----------
-        pixels, side
-            Pixels (h, w) or (h, w, 3), uint8. Small images are enlarged up to this size, larger ones shrunk.
+        pixels : ndarray of shape (h, w) or (h, w, 3), uint8
+        side : int
+            Size in pixels up to which small images are enlarged; larger ones are shrunk to it.
         """
         from PIL import Image
 
@@ -53,8 +54,9 @@ def cards_and_filters(audit: Any, rows: pd.DataFrame) -> dict[str, Any]:
 
     Parameters
     ----------
-    audit, rows
-        An audit, and its result of :func:`suspects`.
+    audit : Audit
+    rows : DataFrame
+        The result of :func:`suspects`.
     """
     sides = ("given", "suggested")
     filters = {side: Counter(rows[f"{side}_label"].tolist()).most_common() for side in sides}
@@ -85,13 +87,14 @@ def cards_and_filters(audit: Any, rows: pd.DataFrame) -> dict[str, Any]:
 def suspects(issues: pd.DataFrame, most: int) -> pd.DataFrame:
     """Return the most suspicious rows: flagged rows first, low scores first, ties in the order of the rows.
 
-    They have one more column, `position`: the position among the rows of the audit. Rows whose given label
-    equals the suggested label are left out.
+    They have one more column, `position`: the position among the rows of the audit.
 
     Parameters
     ----------
-    issues, most
-        The table `issues` of an audit, and the maximal number of rows.
+    issues : DataFrame
+        The table `issues` of an audit.
+    most : int
+        Maximal number of rows. Rows whose given label equals the suggested label are left out.
     """
     placed = issues.assign(position=np.arange(len(issues))).iloc[by_suspicion(issues)]
     return placed[placed["given_label"] != placed["suggested_label"]][:most]

@@ -31,8 +31,9 @@ def write_page(audit: Any, path: str | Path) -> None:
 
     Parameters
     ----------
-    audit, path
-        The file is written as a whole or not at all.
+    audit : Audit
+    path : path
+        The file to write, all or nothing.
     """
     write_html(
         path,

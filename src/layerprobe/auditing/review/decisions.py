@@ -70,8 +70,10 @@ class Decisions:
 
         Parameters
         ----------
-        index, classes
-            Names of the training rows (n,) and of the classes (K,).
+        index : ndarray of shape (n,)
+            Names of the training rows.
+        classes : ndarray of shape (K,)
+            Names of the classes.
         """
         labels = np.empty(len(self), object)
         labels[:] = [{UNDECIDED: None, OUTSIDE: NONE}.get(k, classes[k]) for k in self.y.tolist()]
@@ -94,8 +96,10 @@ def read_decisions(
     source : DataFrame, sequence of mappings, or path
         As for `Audit.apply`. JSON is a list of such records, the export of the review page, or annotations of
         Label Studio, whose exports as JSON, JSON-MIN and CSV are read.
-    index, classes
-        Names of the training rows (n,) and of the classes (K,).
+    index : ndarray of shape (n,)
+        Names of the training rows.
+    classes : ndarray of shape (K,)
+        Names of the classes.
     sample_size, sample_seed : int, optional
         Of the sample. By default those that the file states, or else 100 and 0.
     sample_id : callable, optional

@@ -28,15 +28,22 @@ def stratified_mean(
 ) -> Interval:
     """Return the mean value over all rows, by strata.
 
-    The value is that of the strata with decisions, as if the others were like them. The limits hold for all
-    strata.
-
     Parameters
     ----------
-    values, stratum
-        Values (m,) of decided rows, in [-1, 1], and the stratum (m,) of each in 0..H-1.
-    sizes, least
-        Numbers (H,) of all rows; and 0 or -1, the lower limit of strata without decisions.
+    values : ndarray of shape (m,)
+        Values of decided rows, in [-1, 1]. They are not whole where a row has several decisions.
+    stratum : ndarray of shape (m,), int
+        Stratum of each decided row, in 0..H-1.
+    sizes : ndarray of shape (H,)
+        Number of all rows per stratum.
+    least : float
+        Smallest possible value, 0 or -1: the lower limit of strata without decisions.
+
+    Returns
+    -------
+    Interval
+        In [least, 1]. The value is that of the strata with decisions, as if the others were like them. The
+        limits hold for all strata.
     """
     if not sizes.sum():
         return NOTHING
@@ -89,8 +96,9 @@ def wilson(successes: float, count: float) -> Interval:
 
     Parameters
     ----------
-    successes, count
-        The count is above 0.
+    successes : float
+    count : float
+        Above 0.
     """
     p = successes / count
     low, high = wilson_interval(p, count, Z)
@@ -102,7 +110,7 @@ def share_of_sum(part: Interval, rest: Interval) -> Interval:
 
     Parameters
     ----------
-    part, rest
+    part, rest : Interval
         Not negative.
     """
 
@@ -118,14 +126,20 @@ def share_of_sum(part: Interval, rest: Interval) -> Interval:
 def error_rate(pairs: int, different: float) -> Interval:
     """Return the error rate of a reviewer from rows that were decided twice.
 
-    Two independent decisions with the error rate e differ with the probability 2 e (1 - e). The value is the
-    mode of the posterior distribution, 0 where all pairs agree and always below .5. The limits are its
-    quantiles.
+    Two independent decisions with the error rate e differ with the probability 2 e (1 - e).
 
     Parameters
     ----------
-    pairs, different
-        Rows with two decisions, and pairs of different decisions.
+    pairs : int
+        Rows with two decisions.
+    different : float
+        Pairs of different decisions.
+
+    Returns
+    -------
+    Interval
+        The value is the mode of the posterior distribution, 0 where all pairs agree and always below .5. The
+        limits are its quantiles.
     """
     e = np.linspace(0, 0.5, 5001)[1:-1]
     differs = 2 * e * (1 - e)
@@ -188,8 +202,9 @@ def share_without_errors(share: float, false: float, missed: float) -> float:
 
     Parameters
     ----------
-    share, false, missed
-        That share; the probability that a right label is called wrong, and that a wrong one is called right.
+    share : float
+    false, missed : float
+        Probability that a right label is called wrong, and that a wrong one is called right.
     """
     return min(max((share - false) / (1 - false - missed), 0.0), 1.0)
 
@@ -202,10 +217,12 @@ def error_of_majority(error: float, votes: np.ndarray, num_classes: int) -> np.n
 
     Parameters
     ----------
-    error, num_classes
-        The probability that one decision is wrong, and K.
+    error : float
+        Of one decision.
     votes : ndarray of shape (v, w), int
         Per row, the numbers of decisions for each class, in descending order; zeros fill the line.
+    num_classes : int
+        K.
     """
     ratio = error / ((num_classes - 1) * (1 - error))
     named = np.where(votes > 0, ratio ** (votes[:, :1] - votes), 0.0)

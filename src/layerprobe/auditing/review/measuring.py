@@ -149,8 +149,9 @@ def majorities(decisions: Decisions, n: int) -> np.ndarray:
 
     Parameters
     ----------
-    decisions, n
-        The decisions, and the number of all rows.
+    decisions : Decisions
+    n : int
+        Number of rows.
     """
     classes = np.full(n, UNDECIDED, np.int64)
     for position, labels in _by_row(decisions).items():
@@ -164,13 +165,19 @@ def majorities(decisions: Decisions, n: int) -> np.ndarray:
 class ReviewedRows:
     """The rows of a sample on which reviewers decided, and the shares that they measure.
 
-    Decided rows outside the sample were not drawn: they only raise a share of wrong labels to that of the
-    wrong labels that are found.
+    Attributes
+    ----------
+    decisions : Decisions
+        On rows of the sample, and possibly on other rows. The latter were not drawn: they only raise a share
+        of wrong labels to that of the wrong labels that are found.
+    sample : ReviewSample
+    given : ndarray of shape (n,), int64
+        Class indices of the given labels.
     """
 
     decisions: Decisions
     sample: ReviewSample
-    given: np.ndarray  # (n,), int64: class indices of the given labels
+    given: np.ndarray
 
     @cached_property
     def labels(self) -> dict[int, np.ndarray]:
@@ -218,9 +225,10 @@ class ReviewedRows:
 
         Parameters
         ----------
-        rows, wrong_or_right
-            Rows (v,) with a decided class; and whether to count the decisions by which the given label is
-            wrong, and right, instead of those for each class.
+        rows : ndarray of shape (v,), int
+            Rows with a decided class.
+        wrong_or_right : bool
+            Whether to count decisions by which the given label is wrong or right, instead of classes.
         """
         named = [self.labels[i] != self.given[i] if wrong_or_right else self.labels[i] for i in rows.tolist()]
         counts = [np.sort(np.unique(one, return_counts=True)[1])[::-1] for one in named]
@@ -234,8 +242,11 @@ class ReviewedRows:
 
         Parameters
         ----------
-        values, domain, least
-            Values (m,) of the rows `used`, in [least, 1], the domain (n,) bool, and 0 or -1.
+        values : ndarray of shape (m,)
+            In [least, 1], of the rows `used`.
+        domain : ndarray of shape (n,), bool
+        least : float
+            0 or -1.
         """
         within, stratum = domain[self.used], self.sample.stratum
         sizes = np.bincount(stratum[domain], minlength=len(self.sample.names))
@@ -311,8 +322,9 @@ class ReviewedRows:
 
         Parameters
         ----------
-        interval, *domains
-            The interval, and the rows (n,) bool that it is about.
+        interval : Interval
+        *domains : ndarray of shape (n,), bool
+            The rows that it is about.
         """
         stratum, H = self.sample.stratum, len(self.sample.names)
         for domain in domains:
@@ -344,12 +356,13 @@ def measure(
 
     Parameters
     ----------
-    decisions, sample
-        Decisions on rows of the sample, and possibly on other rows.
+    decisions : Decisions
+    sample : ReviewSample
     given, proposed : Tensor (n,), int64
         Class indices of the labels before and after relabelling.
-    flags, label_score
-        Flags (n,), and the announced probability (n,) that the given label is right.
+    flags : ndarray of shape (n,), bool
+    label_score : ndarray of shape (n,)
+        Announced probability that the given label is right.
     """
     g, new = given.numpy(), proposed.numpy()
     rows = ReviewedRows(decisions, sample, g)
@@ -414,8 +427,9 @@ def measure_flags(rows: ReviewedRows, wrong: np.ndarray, flags: np.ndarray) -> t
 
     Parameters
     ----------
-    rows, wrong
-        The reviewed rows, and the probability (n,) that each given label is wrong, as if none were verified.
+    rows : ReviewedRows
+    wrong : ndarray of shape (n,)
+        Probability that each given label is wrong, as if no row were verified.
     flags : ndarray of shape (n,), bool
         The most likely wrong labels that are not verified, and rows of none of the classes.
     """
@@ -499,8 +513,10 @@ def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:
 
     Parameters
     ----------
-    posterior, given, review
-        P(true = k | row, given label), (n, K), given labels (n,), and the measurements.
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    given : Tensor (n,), int64
+    review : Review
     """
     result = torch.empty_like(posterior)
     stratum = torch.from_numpy(review.sample.stratum)
@@ -520,8 +536,10 @@ def scale_wrong_share(posterior: Tensor, given: Tensor, share: float) -> Tensor:
 
     Parameters
     ----------
-    posterior, given, share
-        P(true = k | row, given label), (n, K), given labels (n,), and the share.
+    posterior : Tensor (n, K)
+        P(true = k | row, given label).
+    given : Tensor (n,), int64
+    share : float
     """
     own = posterior.gather(1, given[:, None]).squeeze(1).double().clamp(1e-9, 1 - 1e-9)
     announced = float(1 - own.mean())

@@ -32,8 +32,12 @@ def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: 
 
     Parameters
     ----------
-    audit, path, sample, most
-        As for `Audit.review_page`; the file is written as a whole or not at all.
+    audit : Audit
+    path : path
+        The file to write, all or nothing.
+    sample : ReviewSample
+    most : int
+        Maximal number of rows beside the sample.
     """
     check_count("most", most, 0)
     issues, y = audit.issues, audit.y.numpy()
@@ -98,12 +102,12 @@ def write_review_page(audit: Any, path: str | Path, sample: ReviewSample, most: 
 
 
 def sample_id(audit: Any, sample: ReviewSample) -> str:
-    """Return a name for the decisions on a sample of an audit.
+    """Return a name for the decisions on a sample of an audit: equal for equal rows, labels and sample.
 
     Parameters
     ----------
-    audit, sample
-        Equal rows, labels and samples have equal names.
+    audit : Audit
+    sample : ReviewSample
     """
     digest = hashlib.sha256(repr([str(name) for name in audit.index]).encode("utf-8", "replace"))
     for array in (audit.y.numpy(), sample.positions, sample.repeated):
@@ -158,8 +162,10 @@ def write_tasks(audit: Any, path: str | Path, sample: ReviewSample) -> None:
 
     Parameters
     ----------
-    audit, path, sample
-        As for `Audit.label_studio_tasks`; the file is replaced as a whole or not at all.
+    audit : Audit
+    path : path
+        JSON file, replaced as a whole or not at all.
+    sample : ReviewSample
     """
     rows, identity = audit.issues.iloc[sample.positions], sample_id(audit, sample)
     tasks = []

@@ -52,9 +52,13 @@ def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: i
 
     Parameters
     ----------
-    label_score, changed, size, seed
-        Probability (n,) that the given label is right, and whether relabelling changes it, (n,); number of
-        distinct rows to draw, at least 1. All rows are drawn if there are no more.
+    label_score : ndarray of shape (n,)
+        Probability that the given label is right.
+    changed : ndarray of shape (n,), bool
+        Labels that relabelling changes.
+    size : int
+        Number of distinct rows to draw, at least 1. All rows are drawn if there are no more.
+    seed : int
     """
     for name, value, least in (("n", size, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -73,16 +77,21 @@ def draw_sample(label_score: np.ndarray, changed: np.ndarray, size: int, seed: i
 
 
 def stratify(label_score: np.ndarray, changed: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
-    """Return the descriptions of H strata, and the stratum of each row, (n,) int64 in 0..H-1.
+    """Divide the rows by change and score.
 
     Changed rows are divided at their median score. Of the other rows, as many as are changed form a stratum
     of the lowest scores (at least a tenth, at most half of these rows). The rest is divided into two halves.
-    Each stratum has rows.
 
     Parameters
     ----------
-    label_score, changed
-        As for `draw_sample`.
+    label_score : ndarray of shape (n,)
+    changed : ndarray of shape (n,), bool
+
+    Returns
+    -------
+    names : tuple of H str
+    stratum : ndarray of shape (n,), int64
+        In 0..H-1; each stratum has rows.
     """
     order = np.argsort(label_score, kind="stable")
     acted, other = order[changed[order]], order[~changed[order]]
