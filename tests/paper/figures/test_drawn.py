@@ -422,6 +422,16 @@ def test_published_gains_are_hollow_grey_and_labelled(rows):
         assert not any(line.get_color() == "#8a8a8a" for line in panel(figure, title).lines)
 
 
+def test_gains_have_the_last_epoch_of_runs_without_controls(rows):
+    some = rows[(rows["experiment"] != "controls") | (rows["corruption"] == 0.4)]
+    ax = panel(FIGURES["gains"].draw(some), MLP)
+    x, y = line(ax, ("#333333", ">"), hollow=True)
+    assert x.tolist() == list(DEGREES)
+    extra = np.where(x == 0.4, 0, 0.04)  # the rows of noisy subspaces have other values in these tests
+    assert np.allclose(y, network(x, 0, extra) + SEED)
+    assert line(ax, ("#333333", "*"), hollow=True)[0].tolist() == [0.4]
+
+
 def test_gains_without_published_numbers_have_none(drawn):
     assert not any("published" in label for label in legend(drawn("gains")))
     assert "MASC, untrained network, hidden layers" in legend(drawn("gains"))  # MASC may be on the input
