@@ -161,6 +161,11 @@ def retrain(
 
         def after(epoch: Epoch) -> None:
             nonlocal best, best_weights
+            if epoch.epoch == 1 and not math.isfinite(epoch.loss):
+                raise InputError(
+                    f"the loss of the first epoch is {epoch.loss}: lower the recipe's learning_rate, now "
+                    f"{recipe.learning_rate}"
+                )
             history.append((epoch.epoch, epoch.loss, epoch.test_accuracy))
             if epoch.test_accuracy > best[1]:
                 best, best_weights = (epoch.epoch, epoch.test_accuracy), copy.deepcopy(network.state_dict())
@@ -178,11 +183,6 @@ def retrain(
             on_epoch=after,
             stop=stop,
         )
-        if not math.isfinite(history[1][1]):
-            raise InputError(
-                f"the loss of the first epoch is {history[1][1]}: lower the recipe's learning_rate, now "
-                f"{recipe.learning_rate}"
-            )
         network.load_state_dict(best_weights)
         predicted = predict(called, split.test.to(device), inputs=inputs).cpu()
     return RetrainedNetwork(
