@@ -215,7 +215,7 @@ class Features:
         ----------
         views : iterable of (str, Features)
             Of the same rows, by name.
-        kept : ndarray of int64, optional
+        kept : Tensor of int64, optional
             Positions of the rows whose single views are kept.
         """
         sums: dict[str, Tensor] = {}
@@ -295,7 +295,7 @@ class NetworkReader:
         rows : LabelledDataset
         order : ndarray (n,), int64, optional
             Row i of the result is row ``order[i]``; by default the order of the dataset.
-        kept : ndarray of int64, optional
+        kept : Tensor of int64, optional
             Positions in the result of the rows whose single views are returned too.
         layers : iterable of str, optional
             Names of features, to read only these layers, in this process.
