@@ -234,7 +234,8 @@ def load_published(
     if any(faults.values()):
         raise InputError(
             f"these are not the weights of this {type(model).__name__}; {_listed(faults)}. Pass weights of "
-            "the same architecture, and names={layer of the model: layer of the weights} where names differ"
+            "the same architecture, and the names of layers where they differ, {layer of the model: layer of "
+            "the weights}"
         )
     model.load_state_dict({key: state_dict.get(other_name(key), value) for key, value in own.items()})
 

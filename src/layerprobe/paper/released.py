@@ -130,8 +130,8 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
         load_published(model, weights, names)
     except InputError as error:
         raise InputError(
-            f"{path.name}: {error}; or write {NAMES} beside the file, with our layer names ("
-            f"{', '.join(_layers(model.state_dict()))}) to those of the file"
+            f"{path.name}: {error}, in {NAMES} beside the file; the layers of the model are "
+            f"{', '.join(_layers(model.state_dict()))}"
         ) from error
     with path.open("rb") as stream:
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
