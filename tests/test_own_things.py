@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LinearRegression
 from sklearn.naive_bayes import GaussianNB
 
 import layerprobe
@@ -108,6 +110,11 @@ def test_registered_probe_is_available_and_recorded():
         (lambda: register_noise("published", print), "of its own"),
         (lambda: register_noise("uniform", print), "of its own"),
         (lambda: register_noise("salt", 3), "expected a function of labels"),
+        (lambda: register_noise("salt", lambda labels, degree: labels), "expected a function of labels"),
+        (lambda: register_dataset("mine", lambda: None), "expected a function from a folder"),
+        (lambda: register_experiment("mine", lambda: None), "expected a function from a finished run"),
+        (lambda: register_probe("line", LinearRegression), "classifier of scikit-learn"),
+        (lambda: register_probe("means", KMeans), "classifier of scikit-learn"),
         (lambda: register_experiment("probes", print), "of its own"),
         (lambda: register_experiment("my-rows", print), "letters, digits and _"),
         (lambda: create("marsc"), "There is no probe 'marsc'. Did you mean masc"),
@@ -216,7 +223,8 @@ def test_pair_flip_is_a_noise_of_runs():
     [
         (lambda labels, *_: labels[:5], "one integer for each of the 1437 labels"),
         (lambda labels, *_: labels / 2, "one integer for each"),
-        (lambda labels, *_: labels + 1, r"labels must lie in 0\.\.9"),
+        (lambda labels, *_: labels + 1, r"the noise 'wrong': labels must lie in 0\.\.9"),
+        (lambda labels, *_: np.random.default_rng().permutation(labels), "the same labels for the same"),
     ],
 )
 def test_wrong_labels_of_a_noise_are_refused(noise, message):
@@ -322,6 +330,9 @@ def test_wrong_rows_of_an_experiment_are_refused(tmp_path):
     endless = {"experiment": "mine", "metric": "x", "value": np.inf}
     register_experiment("mine", lambda finished: tidy([endless]))
     with pytest.raises(layerprobe.LayerprobeError, match="must return finite numbers"):
+        analyse(spec, tmp_path, ["mine"])
+    register_experiment("mine", lambda finished: tidy([{"experiment": "mine", "metrik": "x", "value": 1}]))
+    with pytest.raises(layerprobe.LayerprobeError, match=r"rows have the columns .*; got 'metrik'"):
         analyse(spec, tmp_path, ["mine"])
     assert gather([spec], tmp_path).empty
 

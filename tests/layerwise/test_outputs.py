@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from layerprobe import capture
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import Batches
 from layerprobe.layerwise import Extractor
 
@@ -47,6 +47,9 @@ def test_probed_layers_name_the_outputs(model):
     part = extractor.of_layers(["last"]).extract(X)
     assert list(part) == ["last"]
     assert torch.equal(part["last"], extractor.extract(X)["last"])
+    model.probed_layers = ["1", "3"]
+    with pytest.raises(LayerError, match="probed_layers: expected a mapping"):
+        Extractor(model)
 
 
 def test_outputs_beyond_the_memory_limit_are_captured_layer_by_layer(model, forwards):

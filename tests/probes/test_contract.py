@@ -96,6 +96,18 @@ def test_scores_of_another_shape_are_refused(shape):
         Wrong().fit(X, CODES).predict(X)
 
 
+def test_scores_that_are_nan_name_the_probe():
+    class Wrong(Probe):
+        def _fit(self, X, y, num_classes):
+            pass
+
+        def _scores(self, X):
+            return X.new_full((len(X), 3), torch.nan)
+
+    with pytest.raises(InputError, match="the scores of Wrong are NaN"):
+        Wrong().fit(X, CODES).predict(X)
+
+
 def test_two_classes_have_one_column_as_scikit_learn_requires(probe):
     two = CODES < 2
     fitted = probe.fit(X[two], CODES[two])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from layerprobe.errors import InputError
-from layerprobe.utils.registry import Registry, calling_module
+from layerprobe.utils.registry import Registry, calling_module, takes
 
 Labels = Sequence[int] | np.ndarray | torch.Tensor
 Matrix = Sequence[Sequence[float]] | np.ndarray | torch.Tensor
@@ -210,7 +210,7 @@ def _record(true: np.ndarray, noisy: np.ndarray, *, kind: str, **arguments: Any)
 
 
 def _check(name: str, noise: Any) -> Callable[..., Any]:
-    if not callable(noise):
+    if not takes(noise, 4):
         raise InputError(
             f"expected a function of labels, degree, num_classes and seed as the noise {name!r}, "
             f"got {noise!r:.80}"
@@ -259,13 +259,27 @@ def drawn(name: str, labels: np.ndarray, degree: float, num_classes: int, seed: 
     Raises
     ------
     InputError
-        If the noise returns anything else than one class index per label.
+        If the noise returns anything else than one class index per label, or a noise from outside returns
+        other labels at a second call.
     """
-    given = REGISTRY[name](labels, degree, num_classes, seed)
-    noisy = np.asarray(given.labels if isinstance(given, Noise) else given)
+
+    def draw() -> np.ndarray:
+        given = REGISTRY[name](labels, degree, num_classes, seed)
+        return np.asarray(given.labels if isinstance(given, Noise) else given)
+
+    noisy = draw()
     if noisy.dtype.kind not in "iu" or noisy.shape != labels.shape:
         raise InputError(
             f"the noise {name!r} must return one integer for each of the {len(labels)} labels, got "
             f"{noisy.dtype} of shape {noisy.shape}"
         )
-    return _class_indices(noisy, num_classes)
+    # A run on labels that cannot be drawn again could be neither resumed nor measured.
+    if REGISTRY.origin(name) and not np.array_equal(noisy, draw()):
+        raise InputError(
+            f"the noise {name!r} must return the same labels for the same arguments: draw its random numbers "
+            "from numpy.random.default_rng(seed)"
+        )
+    try:
+        return _class_indices(noisy, num_classes)
+    except InputError as error:
+        raise InputError(f"the noise {name!r}: {error}") from error

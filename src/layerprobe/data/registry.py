@@ -17,7 +17,7 @@ from layerprobe.data.imagesets import ImageSet
 from layerprobe.data.progress import Progress
 from layerprobe.data.tiny_imagenet import read_tiny_imagenet
 from layerprobe.errors import DataError, InputError
-from layerprobe.utils.registry import Registry, calling_module
+from layerprobe.utils.registry import Registry, calling_module, takes
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _read_own(
 def _check(name: str, read: Any) -> Entry:
     if isinstance(read, Entry):
         return read
-    if not callable(read):
+    if not takes(read, 1):
         raise InputError(
             f"expected a function from a folder to an ImageSet as the image set {name!r}, got {read!r:.80}"
         )

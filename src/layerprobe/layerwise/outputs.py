@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from layerprobe.core.checks import check_count
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.batches import (
     Batch,
     Batches,
@@ -198,6 +198,11 @@ class Extractor:
             object.__setattr__(self, "layers", layer_patterns(self.layers))
         if self.aliases is None:
             names = getattr(self.model, "probed_layers", {}) if self.layers is None else {}
+            if not isinstance(names, Mapping):
+                raise LayerError(
+                    f"{type(self.model).__name__}.probed_layers: expected a mapping from names in "
+                    f"the results to names of modules, got {names!r:.80}"
+                )
             object.__setattr__(self, "aliases", {layer: name for name, layer in names.items()})
 
     def of_layers(self, names: Iterable[str]) -> "Extractor":

@@ -47,12 +47,20 @@ Records = Iterable[Mapping[str, Any]]  # rows, some columns each
 def tidy(records: Records) -> pd.DataFrame:
     """Return records as a frame with all columns of `MEASURE`; missing values are empty.
 
+    Raises
+    ------
+    InputError
+        If a record has another column.
+
     Examples
     --------
     >>> tidy([{"experiment": "controls", "metric": "accuracy", "value": 0.5}])["layer"].tolist()
     ['']
     """
-    return typed(pd.DataFrame(list(records), columns=MEASURE))
+    kept = list(records)
+    if unknown := {name: None for record in kept for name in record if name not in MEASURE}:
+        raise InputError(f"rows have the columns {', '.join(MEASURE)}; got {', '.join(map(repr, unknown))}")
+    return typed(pd.DataFrame(kept, columns=MEASURE))
 
 
 def measured_as(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sklearn.base import ClassifierMixin, clone
+from sklearn.base import ClassifierMixin, ClusterMixin, OutlierMixin, RegressorMixin, clone
 
 from layerprobe.core.checks import check_strength
 from layerprobe.errors import InputError
@@ -47,8 +47,12 @@ Probes: TypeAlias = (
 CONTRACT = ("fit", "predict", "get_params")  # of scikit-learn's classifiers
 
 
+NO_CLASSIFIERS = (ClusterMixin, OutlierMixin, RegressorMixin)  # fulfil it, but predict no labels
+
+
 def _check(name: str, probe: Any) -> type[Probe]:
-    if not isinstance(probe, type) or not all(hasattr(probe, method) for method in CONTRACT):
+    fulfils = isinstance(probe, type) and all(hasattr(probe, method) for method in CONTRACT)
+    if not fulfils or issubclass(probe, NO_CLASSIFIERS):
         raise InputError(
             f"expected a class with {', '.join(CONTRACT)} as the probe {name!r}, as a subclass of "
             f"layerprobe.probes.Probe or a classifier of scikit-learn; got {probe!r:.80}"

@@ -214,8 +214,8 @@ class Probe(ClassifierMixin, BaseEstimator):
         if X.dtype == torch.float32:
             return self._finite_scores(X.double())
         raise InputError(
-            f"X has the largest magnitude {check_finite(X):.1e}, and the scores of such rows overflow in "
-            "float64: rescale X as the rows of the fit."
+            f"the scores of {type(self).__name__} are NaN, or overflow in float64, for rows X with the "
+            f"largest magnitude {check_finite(X):.1e}: rescale X as the rows of the fit, or mend _scores"
         )
 
     def _training_rows(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, np.ndarray]:

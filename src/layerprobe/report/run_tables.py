@@ -102,7 +102,8 @@ def unfinished(rows: pd.DataFrame) -> str:
     left = rows[rows["state"] != "done"]
     if left.empty:
         return ""
-    return f"not done: {counts(left)}; the same command continues when no other process trains them"
+    held = " when no other process trains them" if (left["state"] == "running").any() else " them"
+    return f"not done: {counts(left)}; the same command continues{held}"
 
 
 def failures(outcomes: Sequence[Outcome]) -> list[str]:

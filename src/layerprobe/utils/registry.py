@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import inspect
 import os
 import sys
 import warnings
@@ -183,6 +184,17 @@ def _extend(path: tuple[str, ...], modules: tuple[str, ...]) -> _Places:
     for module in modules:
         importlib.import_module(module)
     return _Places(path, modules)
+
+
+def takes(function: Any, number: int) -> bool:
+    """Return whether an object can be called with a number of positional arguments, as far as it states."""
+    try:
+        inspect.signature(function).bind(*range(number))
+    except TypeError:  # also if it cannot be called
+        return False
+    except ValueError:  # some builtins have no signature
+        pass
+    return True
 
 
 def calling_module() -> str:

@@ -22,7 +22,7 @@ from layerprobe.paper.experiments.subspaces import (
 from layerprobe.paper.run_outputs import FinishedRun
 from layerprobe.probes import REGISTRY as KNOWN_PROBES
 from layerprobe.runs.specs import RunSpec
-from layerprobe.utils.registry import Registry, calling_module
+from layerprobe.utils.registry import Registry, calling_module, takes
 
 __all__ = [
     "EXPERIMENTS",
@@ -86,7 +86,7 @@ def _check(name: str, experiment: Any) -> Experiment:
         raise InputError(f"expected a name of letters, digits and _ for an experiment, got {name!r}")
     if isinstance(experiment, Experiment):
         return experiment
-    if not callable(experiment):
+    if not takes(experiment, 1):
         raise InputError(
             f"expected a function from a finished run to rows as the experiment {name!r}, "
             f"got {experiment!r:.80}"
