@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import textwrap
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from layerprobe.cli import main
 from layerprobe.data import ImageSet, register_dataset, register_noise
 from layerprobe.data.noise import REGISTRY as NOISES
 from layerprobe.errors import DataError, InputError, LayerprobeWarning, UnknownNameError
+from layerprobe.networks import MLP
 from layerprobe.paper import PAIRS, RunSpec, execute, read_run, register_pair, run_data, run_folder
 from layerprobe.paper.analysis import analyse, gather
 from layerprobe.paper.experiments import (
@@ -231,6 +233,30 @@ def test_wrong_labels_of_a_noise_are_refused(noise, message):
     register_noise("wrong", noise)
     with pytest.raises(InputError, match=message):
         run_data(RunSpec.of("mlp-digits", 0.4, 0, noise="wrong"))
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (partial(MLP, 64, num_classes=7), "'digits': expected one score for each of 10 classes, got 7"),
+        (partial(MLP, 63), r"layer 'linear1' \(Linear\) cannot be computed for an input of shape \(2, 64\)"),
+        (lambda: named_layers(MLP(64), {"fc1": "absent"}), "MLP.probed_layers: .*absent"),
+        (lambda: named_layers(MLP(64), ["fc1"]), "MLP.probed_layers: expected a mapping"),
+    ],
+)
+def test_networks_are_tried_before_the_first_run_is_started(network, message, tmp_path, capsys):
+    register_pair(replace(DIGITS, name="tried", build=network))
+    place = ["--pair", "tried", "--jobs", "1", "--root", str(tmp_path / "runs")]
+    for command in (["reproduce", "table1", "--out", str(tmp_path / "out")], ["paper", "train"]):
+        assert main([*command, *place]) == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert re.search(rf"Nothing was started. The network of tried on images of .*{message}", said)
+    assert not (tmp_path / "runs").exists()
+
+
+def named_layers(network, names):
+    network.probed_layers = names
+    return network
 
 
 def test_run_records_origins_and_is_not_called_damaged_without_them(tmp_path, capsys):

@@ -184,4 +184,22 @@ class FinishedRun:
             raise DataError(f"{needed}. {error}") from error
 
 
+def check_network(spec: RunSpec, images: ImageSet) -> None:
+    """Raise an error unless the network of a run takes its images, scores all classes and has its layers.
+
+    Parameters
+    ----------
+    spec, images
+        The images are those of the run; two training and two test images are tried.
+    """
+    scale = pair(spec.pair).scale(images.max_value)
+    train, test = (scale(torch.tensor(part[:2])) for part in (images.train_images, images.test_images))
+    try:
+        scores = RunOutputs(build_network(spec), train, test).logits.train.shape[1]
+        if scores < images.num_classes:
+            raise InputError(f"expected one score for each of {images.num_classes} classes, got {scores}")
+    except (InputError, LayerError) as error:
+        raise InputError(f"The network of {spec.pair} on images of {images.name!r}: {error}.") from error
+
+
 __getattr__ = renamed(__name__, {"Subject": FinishedRun})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.errors import DataError, InputError, MissingRowsError, unknown_name
+from layerprobe.errors import DataError, InputError, LayerError, MissingRowsError, unknown_name
 from layerprobe.figures import save
 from layerprobe.pages import write_html
 from layerprobe.paper import published
@@ -18,6 +18,7 @@ from layerprobe.paper.analysis import analyse_grid, gather, histories, missing
 from layerprobe.paper.claims import VERDICT_RULE, claims_table
 from layerprobe.paper.figures import FIGURES, FigureSpec
 from layerprobe.paper.plans import ReproductionPlan, seconds_left
+from layerprobe.paper.run_outputs import check_network
 from layerprobe.paper.selection import direction
 from layerprobe.paper.tables import TABLES, Table, caption, readable, verdict_counts, write_table
 from layerprobe.report.progress import in_words
@@ -266,7 +267,7 @@ def reproduce(plan: ReproductionPlan, root: Path, out: Path, **options: Any) -> 
 
 
 def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> None:
-    """Read the data of all runs once, before the first of them is started.
+    """Read the data of all runs, and try each network on two images, before the first run is started.
 
     Parameters
     ----------
@@ -275,17 +276,21 @@ def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> N
     Raises
     ------
     DataError
-        If data are missing or damaged; the message names each data set.
+        If data are missing or damaged, or a network does not fit them; the message names all of them.
     """
+    tried: set[str] = set()
     cells = {(one.pair, one.noise, one.noise_seed is None, one.subset, one.test_subset): one for one in specs}
     faults: dict[str, None] = {}
     for spec in cells.values():
         try:
-            run_data(spec, data_root)
-        except (DataError, InputError) as error:
+            images, _ = run_data(spec, data_root)
+            if spec.pair not in tried:
+                tried.add(spec.pair)
+                check_network(spec, images)
+        except (DataError, InputError, LayerError) as error:
             faults[str(error)] = None
     if faults:
-        raise DataError(f"Nothing was started, since data cannot be read. {' '.join(faults)}")
+        raise DataError(f"Nothing was started. {' '.join(faults)}")
 
 
 def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float = 0.0) -> Results | None:
