@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from layerprobe.errors import InputError
+from layerprobe.paper.experiments.corrected import corrected_retraining, corrected_subspaces
 from layerprobe.paper.experiments.follow_up import DYNAMICS_PROBES, EDIT_PROBES, dynamics, weight_edit
 from layerprobe.paper.experiments.network_similarity import similarity
 from layerprobe.paper.experiments.probe_comparison import PROBES, cost, further_probe, probes
@@ -28,6 +29,8 @@ __all__ = [
     "EXPERIMENTS",
     "Experiment",
     "controls",
+    "corrected_retraining",
+    "corrected_subspaces",
     "cost",
     "dynamics",
     "experiment_of",
@@ -81,6 +84,10 @@ def _is_memorised(spec: RunSpec) -> bool:
     return spec.corruption != 0
 
 
+def _is_mixed(spec: RunSpec) -> bool:
+    return spec.noise in ("uniform", "published") and 0 < (spec.corruption or 0) < 1
+
+
 def _check(name: str, experiment: Any) -> Experiment:
     if not name.isidentifier():
         raise InputError(f"expected a name of letters, digits and _ for an experiment, got {name!r}")
@@ -108,6 +115,8 @@ EXPERIMENTS.own(
         "weight_edit": Experiment(weight_edit, probes=EDIT_PROBES),
         "similarity": Experiment(similarity, _is_memorised, MASC),
         "dynamics": Experiment(dynamics, probes=DYNAMICS_PROBES, trains=True),
+        "corrected_subspaces": Experiment(corrected_subspaces, _is_mixed, MASC),
+        "corrected_retraining": Experiment(corrected_retraining, _is_mixed, MASC, trains=True),
         "cost": Experiment(cost, _is_memorised, PROBES),
     }
 )

@@ -25,7 +25,7 @@ SEEDED = ("logistic",)  # probes whose accuracy depends on a seed of their own, 
 PROBE_SEEDS = range(3)
 OF_THE_PAPER = {"logistic": "logistic_adam"}  # names in the registry, where the paper has its own recipe
 EIGH = 22 / 3  # operations of a symmetric eigendecomposition over d^3
-# Limits of K d^3 for the decompositions of QDA. On a whole data set of ten classes the limit is at d = 7900
+# Limits of K d^3 for the decompositions of K matrices (d, d). On a whole data set of ten classes the limit is at d = 7900
 # and takes about 15 minutes; on a subset it is at d = 1250 and takes some seconds.
 MOST_CUBES, MOST_CUBES_OF_SUBSET = 5e12, 2e10
 
@@ -71,11 +71,20 @@ def affordable_probes(finished: FinishedRun, d: int) -> list[str]:
     Parameters
     ----------
     finished, d
-        The run gives the number of classes K and the limit.
+    """
+    return [name for name in PROBES if name != "qda" or is_affordable(finished, d)]
+
+
+def is_affordable(finished: FinishedRun, d: int) -> bool:
+    """Return whether decomposing one (d, d) matrix per class does not take too long.
+
+    Parameters
+    ----------
+    finished, d
+        The run gives the number of classes K and the limit of K d^3.
     """
     limit = MOST_CUBES if finished.spec.subset is None else MOST_CUBES_OF_SUBSET
-    too_long = finished.images.num_classes * d**3 > limit
-    return [name for name in PROBES if name != "qda" or not too_long]
+    return finished.images.num_classes * d**3 <= limit
 
 
 @measured_as("cost", fitted_on="noisy")

@@ -4,19 +4,20 @@ The layer with the best MASC accuracy on 20 % of the test data relabels every tr
 continues training on these labels. All results are measured on the other 80 % of the test data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.base import ClassifierMixin
 from torch import Tensor
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.layerwise.engine import predictions
 from layerprobe.paper.experiments.subspaces import MASC_PROBES, fit_probes
 from layerprobe.paper.rows import Records, each, measured_as
-from layerprobe.paper.run_outputs import FinishedRun
+from layerprobe.paper.run_outputs import FinishedRun, LayerData
 from layerprobe.runs.execution import common_arguments
 from layerprobe.training import RetrainingEpoch, RetrainingResult, retrain
 
@@ -59,6 +60,24 @@ def retraining(finished: FinishedRun) -> Records:
     DataError
         If there are too few test images to split.
     """
+    return relabel_and_retrain(finished, lambda _: MASC_PROBES)
+
+
+def relabel_and_retrain(
+    finished: FinishedRun,
+    probes: Callable[[LayerData], Mapping[str, ClassifierMixin]],
+    fitted_on: Iterable[str] | None = None,
+) -> Records:
+    """Yield the records of `retraining` on the labels of any probe.
+
+    Parameters
+    ----------
+    finished : FinishedRun
+    probes : callable
+        From a layer to its probe by name; a layer without one cannot be chosen.
+    fitted_on : iterable of {"noisy", "true"}, optional
+        As for `fit_probes`.
+    """
     split = split_test(finished.test_labels)
     if not len(split.validation) or not len(split.evaluation):
         raise DataError(
@@ -66,7 +85,7 @@ def retraining(finished: FinishedRun) -> Records:
             f"per class; {finished.spec.pair} has {len(finished.test_labels)} test images here. Train on a "
             "larger test_subset."
         )
-    for fitted_on, chosen in _best_layers(finished, split.validation).items():
+    for labels, chosen in _best_layers(finished, split.validation, probes, fitted_on).items():
         early = _continue_training(finished, chosen.train, split, MAX_EPOCHS, PATIENCE)
         fixed = early.history
         if len(fixed) <= FIXED_EPOCHS:
@@ -76,7 +95,7 @@ def retraining(finished: FinishedRun) -> Records:
             _per_epoch("early_stopping", early.history),
             _per_epoch("ten_epochs", fixed[: FIXED_EPOCHS + 1]),
         )
-        yield from each(records, layer=chosen.layer, fitted_on=fitted_on)
+        yield from each(records, layer=chosen.layer, fitted_on=labels)
 
 
 def split_test(labels: np.ndarray) -> RetrainingSplit:
@@ -131,12 +150,17 @@ def relabel_statistics(given: np.ndarray, relabelled: np.ndarray, true: np.ndarr
     return {name: float(part.mean()) if len(part) else float("nan") for name, part in shares.items()}
 
 
-def _best_layers(finished: FinishedRun, validation: np.ndarray) -> dict[str, LayerPredictions]:
-    """Return the layer with the highest MASC accuracy on the validation part, by the labels of the fit."""
+def _best_layers(
+    finished: FinishedRun,
+    validation: np.ndarray,
+    probes: Callable[[LayerData], Mapping[str, ClassifierMixin]],
+    fitted_on: Iterable[str] | None,
+) -> dict[str, LayerPredictions]:
+    """Return the layer with the highest accuracy of its probe on the validation part, by labels of the fit."""
     highest: dict[str, float] = {}
     best: dict[str, LayerPredictions] = {}
     for layer, data in finished.outputs.items():
-        fitted = fit_probes(finished, layer, data, MASC_PROBES)
+        fitted = fit_probes(finished, layer, data, probes(data), fitted_on)
         train, test = ({i: y.numpy() for i, y, _ in predictions(fitted, X)} for X in data)
         for i, one in enumerate(fitted):
             accuracy = np.mean(test[i][validation] == finished.test_labels[validation])
@@ -144,7 +168,7 @@ def _best_layers(finished: FinishedRun, validation: np.ndarray) -> dict[str, Lay
                 highest[one.fitted_on] = accuracy
                 best[one.fitted_on] = LayerPredictions(layer, train[i], test[i])
     if not best:
-        raise DataError(f"{finished.spec.pair} has no probed layers to choose from")
+        raise DataError(f"{finished.spec.pair} has no probed layer to choose from")
     return best
 
 
