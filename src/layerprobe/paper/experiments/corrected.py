@@ -1,6 +1,7 @@
 """MASC with the noise taken out of the second moments, `MASC(noise=p)`; not in the paper.
 
-p is the corruption degree of the run. In practice it is an estimate, so it is also taken too low and too high.
+p is the corruption degree of the run. In practice it is an estimate, so it is also taken 0.1 too low and 0.1
+too high.
 """
 
 from collections.abc import Iterable
@@ -42,5 +43,5 @@ def corrected_retraining(finished: FinishedRun) -> Records:
 def _corrected(finished: FinishedRun, data: LayerData, settings: Iterable[str]) -> dict[str, MASC]:
     if not is_affordable(finished, min(data.train.shape)):
         return {}
-    p = finished.spec.corruption
+    p = finished.spec.corruption or 0.0
     return {name: MASC(noise=min(max(p + SETTINGS[name], 0.0), LARGEST)) for name in settings}

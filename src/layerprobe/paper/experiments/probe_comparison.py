@@ -25,8 +25,8 @@ SEEDED = ("logistic",)  # probes whose accuracy depends on a seed of their own, 
 PROBE_SEEDS = range(3)
 OF_THE_PAPER = {"logistic": "logistic_adam"}  # names in the registry, where the paper has its own recipe
 EIGH = 22 / 3  # operations of a symmetric eigendecomposition over d^3
-# Limits of K d^3 for the decompositions of K matrices (d, d). On a whole data set of ten classes the limit is at d = 7900
-# and takes about 15 minutes; on a subset it is at d = 1250 and takes some seconds.
+# Limits of K d^3 for the decompositions of K matrices (d, d), as of QDA. On a whole data set of ten classes
+# the limit is at d = 7900 and takes about 15 minutes; on a subset it is at d = 1250 and takes some seconds.
 MOST_CUBES, MOST_CUBES_OF_SUBSET = 5e12, 2e10
 
 

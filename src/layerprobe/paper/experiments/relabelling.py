@@ -156,7 +156,7 @@ def _best_layers(
     probes: Callable[[LayerData], Mapping[str, ClassifierMixin]],
     fitted_on: Iterable[str] | None,
 ) -> dict[str, LayerPredictions]:
-    """Return the layer with the highest accuracy of its probe on the validation part, by labels of the fit."""
+    """Return the layer whose probe is best on the validation part, by the labels of the fit."""
     highest: dict[str, float] = {}
     best: dict[str, LayerPredictions] = {}
     for layer, data in finished.outputs.items():
