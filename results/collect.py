@@ -150,6 +150,7 @@ def page(text: str, results: Results) -> str:
         "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
         "relabelling": markdown(relabelling(results)),
         "labels": markdown(labels_by_layer(grid, cells)),
+        "corrected": markdown(corrected(results)),
         "images": markdown(by_images(results)),
     }
     for name, table in parts.items():
@@ -210,6 +211,34 @@ def labels_by_layer(results: Results, table1: pd.DataFrame) -> pd.DataFrame:
             }
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def corrected(results: Results) -> pd.DataFrame:
+    """Return MASC with the noise taken out beside its baselines, in percent, of the runs that have it."""
+    key = results.rows["key"]
+    rows = results.rows[key.isin(key[results.rows["experiment"] == "corrected_subspaces"])]
+    table = TABLES["corrected"].build(rows, results.history)
+    retrained = TABLES["corrected_retraining"].build(rows, results.history)
+    best = means(select(rows, "controls", setting="best_epoch", **TEST), GROUP, "best_epoch")
+    table = table.merge(best[[*GROUP, "best_epoch"]], on=GROUP, how="left")
+    shares = {"corrected": "labels_corrected", "broken": "labels_broken", "last_epoch": "retrained"}
+    table = table.merge(retrained.rename(columns=shares)[[*GROUP, *shares.values()]], on=GROUP, how="left")
+    columns = {
+        "network": table["network"],
+        "its best epoch": table["best_epoch"],
+        "MASC (layer)": table["masc"],
+        "noise taken out (layer)": table["corrected"],
+        "p 0.1 too low": table["p_too_low"],
+        "p 0.1 too high": table["p_too_high"],
+        "wrong labels corrected": table["labels_corrected"],
+        "right labels broken": table["labels_broken"],
+        "network, retrained": table["retrained"],
+    }
+    shown = table[["pair", "corruption"]].rename(columns={"corruption": "p"})
+    shown = shown.assign(**{title: numbers.map(percent) for title, numbers in columns.items()})
+    for title, name in (("MASC (layer)", "masc_layer"), ("noise taken out (layer)", "corrected_layer")):
+        shown[title] += " (" + table[name] + ")"
+    return shown.replace("nan", "")
 
 
 def by_images(results: Results) -> pd.DataFrame:

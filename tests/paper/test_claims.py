@@ -211,6 +211,16 @@ def test_the_page_of_results_shows_the_committed_rows(collect):
             assert abs(float(line[f"{purpose}: broken (%)"]) - (100 - cell[layer, "unflipped"])) < 0.06
             assert abs(float(line[f"{purpose}: wrong after (%)"]) - after[layer]) < 0.2
     own = {"split": "test", "labels": "true", "metric": "accuracy"}
+    measured = select(results.rows, "corrected_subspaces", probe="masc", **own)
+    shares = 100 * measured.groupby(["pair", "corruption", "setting", "layer"])["value"].mean()
+    table = collect.corrected(results)
+    assert len(table) == measured.groupby(["pair", "corruption"]).ngroups
+    for _, line in table.iterrows():
+        cell = shares[line["pair"], line["p"]]
+        layer = cell["p"].idxmax()
+        assert line["noise taken out (layer)"] == f"{cell['p'].max():.1f} ({layer})"
+        assert line["p 0.1 too low"] == f"{cell['p - 0.1', layer]:.1f}"
+        assert line["p 0.1 too high"] == f"{cell['p + 0.1', layer]:.1f}"
     tests = select(results.rows, "noisy_subspaces", **own)
     tests = tests.assign(images=training_images(tests))[~tests["variant"].str.contains("adam")]
     kept = tests["probe"].eq("network") | tests["fitted_on"].eq("noisy") & tests["setting"].eq("0.99")

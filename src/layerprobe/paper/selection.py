@@ -171,12 +171,16 @@ def optimizers(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(names, rows.index, dtype=object)
 
 
-def network_retraining(rows: pd.DataFrame, **equal: str) -> dict[str, pd.DataFrame]:
+def network_retraining(
+    rows: pd.DataFrame, experiment: str = "retraining", **equal: str
+) -> dict[str, pd.DataFrame]:
     """Return the network's accuracies on the 80 % of the test data, before and after retraining.
 
     Parameters
     ----------
     rows : DataFrame
+    experiment : str
+        The experiment that retrained it.
     **equal : str
         Values by column, for example setting="early_stopping".
 
@@ -186,7 +190,7 @@ def network_retraining(rows: pd.DataFrame, **equal: str) -> dict[str, pd.DataFra
         Rows "before", at the "last_epoch", and at the "best_validation_epoch": the first epoch of retraining
         with the highest accuracy on the other 20 %.
     """
-    network = select(rows, "retraining", probe="network", metric="accuracy", labels="true", **equal)
+    network = select(rows, experiment, probe="network", metric="accuracy", labels="true", **equal)
     network = network.sort_values("epoch", kind="stable")
     run = ["key", "fitted_on", "setting"]
     evaluated, validated = (network[network["split"] == split] for split in ("evaluation", "validation"))

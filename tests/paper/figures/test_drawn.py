@@ -236,6 +236,18 @@ def test_optimisers_side_by_side(drawn, rows):
         FIGURES["optimizers"].draw(rows)
 
 
+def test_noise_taken_out_is_beside_masc_and_the_network(drawn):
+    ax = panel(drawn("corrected"), MLP)
+    inner = np.array(DEGREES[1:-1])
+    for style, value in ((STYLES[0], masc(inner, 1, 0, extra=0.04)), (STYLES[2], masc(inner, 1, 0) + 0.2)):
+        x, y = line(ax, style)
+        assert x.tolist() == inner.tolist()  # without noise there is none to take out
+        assert np.allclose(y, value + SEED)
+    for marker, share in ((">", 1.0), ("*", 0.5)):
+        _, y = line(ax, ("#333333", marker), hollow=True)
+        assert np.allclose(y, network(share * inner, 0) + SEED)
+
+
 def test_gains_over_the_number_of_training_images(drawn, rows):
     ax = panel(drawn("training_images"), f"{MLP}, p = 0.4")
     x, y = line(ax, STYLES[0])

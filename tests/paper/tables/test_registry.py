@@ -68,5 +68,7 @@ def test_every_experiment_has_a_table():
         "controls",
         "similarity",
         "weight_edit",
+        "corrected_subspaces",
+        "corrected_retraining",
     }
     assert [name for name, table in TABLES.items() if table.history] == ["table2", "table3"]

@@ -68,3 +68,13 @@ def test_before_and_after_retraining(rows, no_history):
     true = table[table["fitted_on"] == "true"]
     assert true["last_epoch"].tolist() == [0.65, 0.66]
     assert set(true["seeds"]) == {1}
+
+
+def test_relabelling_without_the_noise_is_a_table_of_its_own(rows, no_history):
+    again = rows[rows["fitted_on"] == "noisy"].assign(experiment="corrected_retraining")
+    again["value"] /= 2
+    (line,) = TABLES["corrected_retraining"].build(pd.concat([rows, again]), no_history).to_dict("records")
+    expected = {"corrected": 0.35, "broken": 0.05, "incorrect_after": 0.125, "masc": 0.45, "before": 0.25}
+    assert {name: line[name] for name in expected} == pytest.approx(expected)
+    assert line["last_epoch"] == pytest.approx((0.65 + 0.75) / 4)
+    assert (line["layers"], line["seeds"]) == ("fc1, fc2", 2)

@@ -97,6 +97,27 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
         yield axis.panel(title, lines)
 
 
+@register_figure(
+    "corrected",
+    "MASC with the noise taken out of the moments, at its best layer",
+    f"Fitted on noisy labels, the input among the layers. MASC(noise=p) subtracts the noise p, which is known "
+    f"here; it is not in the paper. {BEST} {EPOCHS}",
+    "corrected_subspaces",
+    "noisy_subspaces",
+    also=("controls",),
+    degrees=DEGREES,
+)
+def _corrected(rows: pd.DataFrame) -> Panels:
+    styles = {"MASC": STYLES[0], "MASC, noise taken out": STYLES[2]}
+    settings = {("noisy_subspaces", PAPER["setting"]): "MASC", ("corrected_subspaces", "p"): [*styles][1]}
+    rows = rows[rows["key"].isin(rows.loc[rows["experiment"] == "corrected_subspaces", "key"])]
+    measured = pd.Series(zip(rows["experiment"], rows["setting"], strict=True), rows.index)
+    for title, of in families(rows.assign(line=measured.map(settings))):
+        axis, masc = Axis.of_conditions(of), accuracies(of[of["line"].notna()])
+        best = at_best_layer(masc, ["line", "condition"])
+        yield axis.panel(title, axis.lines(best, "line", styles) + _network(of, axis))
+
+
 def _at_several_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of pairs and degrees with runs on at least two numbers of images."""
     changed = rows["variant"].map(lambda variant: bool({"optimizer", "edit"} & set(words(variant))))

@@ -118,6 +118,48 @@ def _retrained(rows: Frame) -> Frame:
 
 
 @register_table(
+    "corrected",
+    "MASC with the noise taken out of the moments, at its best layer, test accuracy",
+    "corrected_subspaces",
+    "noisy_subspaces",
+)
+def _corrected(rows: Frame) -> Frame:
+    """Return means over the runs with corrected subspaces; they are not in the paper.
+
+    masc is MASC of the paper and corrected that with the noise p taken out, each at its best layer.
+    p_too_low and p_too_high are at the layer of corrected, with p wrong by 0.1.
+    """
+    measured = select(rows, "corrected_subspaces", probe="masc", **TEST)
+    best = at_best_layer(measured[measured["setting"] == "p"])
+    others = measured.merge(best[["key", "layer"]])
+    masc = masc_at_best_layer(_of_runs(rows, best), "noisy")
+    parts = {
+        "network": _of_runs(network_accuracy(rows), best),
+        "masc": masc,
+        "corrected": best,
+        "p_too_low": others[others["setting"] == "p - 0.1"],
+        "p_too_high": others[others["setting"] == "p + 0.1"],
+    }
+    layers = {"masc_layer": masc, "corrected_layer": best}
+    return _lines(parts, GROUP, *(layer_names(part, GROUP, name) for name, part in layers.items()))
+
+
+@register_table(
+    "corrected_retraining",
+    "Relabelling by MASC with the noise taken out, and test accuracy before and after retraining",
+    "corrected_retraining",
+)
+def _corrected_retraining(rows: Frame) -> Frame:
+    """Return what Tables 6 to 8 and `retraining`, with early stopping, show of the subspaces of the paper."""
+    masc = select(rows, "corrected_retraining", probe="masc")
+    network = network_retraining(rows, "corrected_retraining", setting="early_stopping")
+    shares = ("incorrect_before", "incorrect_after", "corrected", "broken")
+    parts = {name: masc[masc["metric"] == name] for name in shares}
+    parts |= {"masc": accuracies(masc, "evaluation"), **network}
+    return _lines(parts, GROUP, layer_names(masc, GROUP, "layers"))
+
+
+@register_table(
     "untrained",
     "Random initialisation: MASC on every layer of the trained and of the untrained network, test accuracy",
     "controls",
