@@ -8,7 +8,7 @@ Tables and figures read nothing else.
 | experiment | a name of `layerprobe.paper.experiments.EXPERIMENTS` |
 | layer | the paper's name of a layer; "output" is the network's own output |
 | probe | a name in the probe registry; "network" is the network itself |
-| setting | the varied setting: a variance ("0.99"), one component ("1pc"), a protocol, a noise; empty otherwise |
+| setting | the varied setting: a variance ("0.99"), one component ("1pc"), a noise, a protocol; or empty |
 | fitted_on | the training labels of the probe: "noisy", "true" or empty |
 | split | "train", "test"; retraining splits the test data into "validation" (20 %) and "evaluation" (80 %) |
 | labels | the reference labels of an accuracy: "noisy" or "true" |

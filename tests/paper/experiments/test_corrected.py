@@ -84,6 +84,11 @@ def test_layers_with_large_decompositions_are_left_out(memorised, monkeypatch):
 @pytest.mark.parametrize("name", ["corrected_subspaces", "corrected_retraining"])
 def test_only_runs_with_uniform_noise_have_noise_to_take_out(name):
     applies = EXPERIMENTS[name].applies
-    assert [applies(RunSpec.of("mlp-digits", p, 0)) for p in (0.0, 0.2, 0.8, 1.0)] == [False, True, True, False]
+    assert [applies(RunSpec.of("mlp-digits", p, 0)) for p in (0.0, 0.2, 0.8, 1.0)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
     assert not applies(RunSpec.of("mlp-digits", 0.4, 0, noise="pair_flip"))
     assert not applies(RunSpec.of("cnn-cifar10", None, 0, noise="cifar-10n:worst"))

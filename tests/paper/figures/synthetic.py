@@ -175,7 +175,7 @@ def _flipped(p, seed, layers):
 
 
 def _corrected(p, seed, layers):
-    """Yield MASC without the noise: the first layer is best, 20 points above MASC, and 3 less with a wrong p."""
+    """Yield MASC without the noise: the first layer is best, a wrong p costs three points."""
     for i, layer in enumerate(layers):
         for setting, loss in {"p": 0.0, "p - 0.1": 0.03, "p + 0.1": 0.03}.items():
             value = masc(p, 1, seed) + 0.2 - 0.04 * i - loss
