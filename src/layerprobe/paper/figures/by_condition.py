@@ -100,7 +100,7 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
 @register_figure(
     "corrected",
     "MASC with the noise taken out of the moments, at its best layer",
-    f"Fitted on noisy labels, the input among the layers. MASC(noise=p) subtracts the noise, whose p is known "
+    f"Fitted on noisy labels, the input among the layers. MASC(noise=p) subtracts the noise; p is known "
     f"here. It is not in the paper. {BEST} {EPOCHS}",
     "corrected_subspaces",
     "noisy_subspaces",
