@@ -227,6 +227,7 @@ def corrected(results: Results) -> pd.DataFrame:
         "network": table["network"],
         "its best epoch": table["best_epoch"],
         "MASC (layer)": table["masc"],
+        "one component (layer)": table["masc_1pc"],
         "noise taken out (layer)": table["corrected"],
         "p 0.1 too low": table["p_too_low"],
         "p 0.1 too high": table["p_too_high"],
@@ -236,7 +237,8 @@ def corrected(results: Results) -> pd.DataFrame:
     }
     shown = table[["pair", "corruption"]].rename(columns={"corruption": "p"})
     shown = shown.assign(**{title: numbers.map(percent) for title, numbers in columns.items()})
-    for title, name in (("MASC (layer)", "masc_layer"), ("noise taken out (layer)", "corrected_layer")):
+    layers = (name for name in table if name.endswith("_layer"))
+    for title, name in zip((name for name in columns if "layer" in name), layers, strict=True):
         shown[title] += " (" + table[name] + ")"
     return shown.replace("nan", "")
 

@@ -319,7 +319,7 @@ CLAIMS = (
         "test accuracy of MASC(noise=p), best layer, minus that of MASC, noisy subspaces, best layer",
         _corrected,
         _noisy,
-        CONTROLS,
+        {**CONTROLS, "MASC with one component": partial(_noisy, setting="1pc")},
     ),
     Claim(
         "Retraining on labels of MASC(noise=p) improves the network",

@@ -14,6 +14,7 @@ def test_noise_taken_out_is_compared_on_the_same_runs(no_history):
     expected = {
         "network": network(0.4, 0, 0.04) + mean,
         "masc": masc(0.4, 1, 0, extra=0.04) + mean,
+        "masc_1pc": masc(0.4, 1, 0, setting="1pc", extra=0.04) + mean,
         "corrected": masc(0.4, 1, 0) + 0.2 + mean,
         "p_too_low": masc(0.4, 1, 0) + 0.17 + mean,
         "p_too_high": masc(0.4, 1, 0) + 0.17 + mean,

@@ -108,8 +108,12 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
     degrees=DEGREES,
 )
 def _corrected(rows: pd.DataFrame) -> Panels:
-    styles = {"MASC": STYLES[0], "MASC, noise taken out": STYLES[2]}
-    settings = {("noisy_subspaces", PAPER["setting"]): "MASC", ("corrected_subspaces", "p"): [*styles][1]}
+    settings = {
+        ("noisy_subspaces", PAPER["setting"]): "MASC, 99 % of the variance",
+        ("noisy_subspaces", "1pc"): "MASC, one component",
+        ("corrected_subspaces", "p"): "MASC, 99 %, noise taken out",
+    }
+    styles = dict(zip(settings.values(), STYLES, strict=False))
     rows = rows[rows["key"].isin(rows.loc[rows["experiment"] == "corrected_subspaces", "key"])]
     measured = pd.Series(zip(rows["experiment"], rows["setting"], strict=True), rows.index)
     for title, of in families(rows.assign(line=measured.map(settings))):
