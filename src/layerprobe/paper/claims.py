@@ -306,14 +306,6 @@ CLAIMS = (
         )
     ),
     Claim(
-        "A probe as the last layer improves the network without training (VeLPIC, bias zero)",
-        "arXiv 2603.19865",
-        "test accuracy of the edited network minus that of the network",
-        lambda cells: select(
-            cells, "weight_edit", probe="velpic", setting="bias_zero", fitted_on="noisy", **TEST
-        ),
-    ),
-    Claim(
         "MASC is better with the noise taken out of the second moments",
         "not in the paper",
         "test accuracy of MASC(noise=p), best layer, minus that of MASC, noisy subspaces, best layer",
@@ -327,5 +319,13 @@ CLAIMS = (
         "as for noisy subspaces",
         partial(_retrained, when="last_epoch", experiment="corrected_retraining"),
         partial(_retrained, when="before", experiment="corrected_retraining"),
+    ),
+    Claim(
+        "A probe as the last layer improves the network without training (VeLPIC, bias zero)",
+        "arXiv 2603.19865",
+        "test accuracy of the edited network minus that of the network",
+        lambda cells: select(
+            cells, "weight_edit", probe="velpic", setting="bias_zero", fitted_on="noisy", **TEST
+        ),
     ),
 )
