@@ -207,8 +207,9 @@ def _unchanged(cells: Frame) -> Frame:
     return latent.assign(value=share.where(latent["noise"].isin(["uniform", "published"])))
 
 
-def _corrected(cells: Frame) -> Frame:
-    return at_best_layer(select(cells, "corrected_subspaces", probe="masc", setting="p", **TEST))
+def _corrected(cells: Frame, **which: str) -> Frame:
+    measured = select(cells, "corrected_subspaces", probe="masc", setting="p", **TEST, **which)
+    return at_best_layer(measured)
 
 
 def _retrained(cells: Frame, when: str, **which: str) -> Frame:
@@ -311,7 +312,11 @@ CLAIMS = (
         "test accuracy of MASC(noise=p), best layer, minus that of MASC, noisy subspaces, best layer",
         _corrected,
         _noisy,
-        {**CONTROLS, "MASC with one component": partial(_noisy, setting="1pc")},
+        {
+            **CONTROLS,
+            "MASC with one component": partial(_noisy, setting="1pc"),
+            "MASC(noise=p) on the raw input": partial(_corrected, layer="input"),
+        },
     ),
     Claim(
         "Retraining on labels of MASC(noise=p) improves the network",

@@ -119,7 +119,7 @@ def _corrected(rows: pd.DataFrame) -> Panels:
     for title, of in families(rows.assign(line=measured.map(settings))):
         axis, masc = Axis.of_conditions(of), accuracies(of[of["line"].notna()])
         best = at_best_layer(masc, ["line", "condition"])
-        yield axis.panel(title, axis.lines(best, "line", styles) + _network(of, axis))
+        yield axis.panel(title, axis.lines(best, "line", styles) + _network(of, axis), ticks=DEGREES)
 
 
 def _at_several_sizes(rows: pd.DataFrame) -> pd.DataFrame:
