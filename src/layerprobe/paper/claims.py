@@ -1,4 +1,4 @@
-"""The claims of the paper and its follow-up against tidy rows: a table by stated rules.
+"""Claims of the paper, of its follow-up study and our own, tested on tidy rows by stated rules.
 
 A cell is a pair and a corruption degree of one variant, as in Table 1. Every claim is a difference of two
 shares per cell that must be above 2 points. `VERDICT_RULE` states how cells make a verdict.
