@@ -3,7 +3,8 @@
 Let M_i be the second moment (a sum over rows) of the rows whose true class is i, C_j that of the rows
 labelled j, and T[i, j] the probability of the label j for any row of true class i. Then the
 expected C_j is sum_i T_ij M_i, so M = T^-T C estimates the true moments without bias. For labels redrawn
-uniformly with probability p this is M_k = (C_k - p mean(C)) / (1 - p), mean(C) over the classes.
+uniformly with probability p this is M_k = (C_k - p mean(C)) / (1 - p), mean(C) over the classes. Losses are
+corrected in this way by Natarajan et al., "Learning with noisy labels" (2013).
 
 The estimate is not positive semi-definite: its negative eigenvalues, which are sampling error, count as zero.
 """
