@@ -187,7 +187,13 @@ def _extend(path: tuple[str, ...], modules: tuple[str, ...]) -> _Places:
 
 
 def takes(function: Any, number: int) -> bool:
-    """Return whether an object can be called with a number of positional arguments, as far as it states."""
+    """Return whether an object can be called with a number of positional arguments, as far as it states.
+
+    Parameters
+    ----------
+    function : object
+    number : int
+    """
     try:
         inspect.signature(function).bind(*range(number))
     except TypeError:  # also if it cannot be called
