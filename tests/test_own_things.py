@@ -238,7 +238,8 @@ def test_wrong_labels_of_a_noise_are_refused(noise, message):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (partial(MLP, 64, num_classes=7), "'digits': expected one score for each of 10 classes, got 7"),
+        (partial(MLP, 64, num_classes=7), r"'digits': the labels have 10 classes.* got the shape \(2, 7\)"),
+        (lambda: Scores(64), "the network must return logits .* got dict"),
         (partial(MLP, 63), r"layer 'linear1' \(Linear\) cannot be computed for an input of shape \(2, 64\)"),
         (lambda: named_layers(MLP(64), {"fc1": "absent"}), "MLP.probed_layers: .*absent"),
         (lambda: named_layers(MLP(64), ["fc1"]), "MLP.probed_layers: expected a mapping"),
@@ -252,6 +253,11 @@ def test_networks_are_tried_before_the_first_run_is_started(network, message, tm
         said = " ".join(capsys.readouterr().err.split())
         assert re.search(rf"Nothing was started. The network of tried on images of .*{message}", said)
     assert not (tmp_path / "runs").exists()
+
+
+class Scores(MLP):
+    def forward(self, x):
+        return {"logits": super().forward(x)}
 
 
 def named_layers(network, names):

@@ -23,6 +23,7 @@ from layerprobe.runs.pairs import pair
 from layerprobe.runs.scheduler import Location
 from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds
+from layerprobe.training.loop import check_outputs
 
 MEMORY_LIMIT = 8e9  # bytes of layer outputs held at a time
 
@@ -185,19 +186,25 @@ class FinishedRun:
 
 
 def check_network(spec: RunSpec, images: ImageSet) -> None:
-    """Raise an error unless the network of a run takes its images, scores all classes and has its layers.
+    """Try the network of a run on two training and two test images.
 
     Parameters
     ----------
-    spec, images
-        The images are those of the run; two training and two test images are tried.
+    spec : RunSpec
+    images : ImageSet
+        The images of the run.
+
+    Raises
+    ------
+    InputError
+        If the network does not take the images, does not score all classes or lacks a probed layer.
     """
     scale = pair(spec.pair).scale(images.max_value)
     train, test = (scale(torch.tensor(part[:2])) for part in (images.train_images, images.test_images))
+    network = build_network(spec).eval()
     try:
-        scores = RunOutputs(build_network(spec), train, test).logits.train.shape[1]
-        if scores < images.num_classes:
-            raise InputError(f"expected one score for each of {images.num_classes} classes, got {scores}")
+        RunOutputs(network, train, test)
+        check_outputs(network(train), len(train), images.num_classes)  # layers can be captured without logits
     except (InputError, LayerError) as error:
         raise InputError(f"The network of {spec.pair} on images of {images.name!r}: {error}.") from error
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from layerprobe.errors import DataError, InputError, LayerError, MissingRowsError, unknown_name
+from layerprobe.errors import DataError, InputError, MissingRowsError, unknown_name
 from layerprobe.figures import save
 from layerprobe.pages import write_html
 from layerprobe.paper import published
@@ -287,7 +287,7 @@ def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> N
             if spec.pair not in tried:
                 tried.add(spec.pair)
                 check_network(spec, images)
-        except (DataError, InputError, LayerError) as error:
+        except (DataError, InputError) as error:
             faults[str(error)] = None
     if faults:
         raise DataError(f"Nothing was started. {' '.join(faults)}")

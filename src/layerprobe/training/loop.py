@@ -232,7 +232,7 @@ def _train_epoch(
         if len(own):
             with outer_settings():
                 logits = model(inputs(x[own]) if inputs else x[own])
-            _check_outputs(logits, len(own), num_classes)
+            check_outputs(logits, len(own), num_classes)
             loss = cross_entropy(logits, y[own])
             (loss * (len(own) / len(batch))).backward()
             # Losses and predictions stay on the device until the end of the epoch: no synchronisation here.
@@ -244,8 +244,18 @@ def _train_epoch(
     return total_loss / len(order), torch.cat(rows), torch.cat(predicted)
 
 
-def _check_outputs(logits: object, n: int, num_classes: int) -> None:
-    """Raise unless a network returns logits (n, K) for all classes."""
+def check_outputs(logits: object, n: int, num_classes: int) -> None:
+    """Raise unless a network returns logits (n, K) for all classes.
+
+    Parameters
+    ----------
+    logits : object
+    n, num_classes : int
+
+    Raises
+    ------
+    InputError
+    """
     shape = tuple(logits.shape) if isinstance(logits, Tensor) else None
     if shape is None or len(shape) != 2 or shape[0] != n or shape[1] < num_classes:
         got = type(logits).__name__ if shape is None else f"the shape {shape}"
