@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerprobe.errors import InputError
+from layerprobe.errors import InputError, MissingRowsError
 from layerprobe.figures import STYLES
 from layerprobe.paper.figures import FIGURES
 from paper.figures import synthetic
@@ -247,6 +247,16 @@ def test_noise_taken_out_is_beside_masc_and_the_network(drawn):
     for marker, share in ((">", 1.0), ("*", 0.5)):
         _, y = line(ax, ("#333333", marker), hollow=True)
         assert np.allclose(y, network(share * inner, 0) + SEED)
+
+
+def test_noise_taken_out_is_drawn_of_runs_with_both_subspaces(rows):
+    second = (rows["experiment"] == "noisy_subspaces") & (rows["seed"] == 1)
+    of = rows[~second]
+    ax = panel(FIGURES["corrected"].draw(of), MLP)
+    assert np.allclose(line(ax, STYLES[2])[1], masc(np.array(DEGREES[1:-1]), 1, 0) + 0.2)
+    first = (of["experiment"] == "corrected_subspaces") & (of["seed"] == 0)
+    with pytest.raises(MissingRowsError, match="a run with both"):
+        FIGURES["corrected"].draw(of[~first])
 
 
 def test_gains_over_the_number_of_training_images(drawn, rows):

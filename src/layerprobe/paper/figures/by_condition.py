@@ -97,15 +97,26 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
         yield axis.panel(title, lines)
 
 
+def _with_both(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs with corrected and with noisy subspaces."""
+    for name in ("corrected_subspaces", "noisy_subspaces"):
+        rows = rows[rows["key"].isin(rows.loc[rows["experiment"] == name, "key"])]
+    if rows.empty:
+        raise MissingRowsError("corrected needs a run with both corrected_subspaces and noisy_subspaces")
+    return rows
+
+
 @register_figure(
     "corrected",
     "MASC with the noise taken out of the moments, at its best layer",
     f"Fitted on noisy labels, the input among the layers. MASC(noise=p) subtracts the noise; p is known "
-    f"here. It is not in the paper. {BEST} {EPOCHS}",
+    f"here. It is not in the paper, and leaves out layers whose decompositions take too long. {BEST} "
+    f"{EPOCHS}",
     "corrected_subspaces",
     "noisy_subspaces",
     also=("controls",),
     degrees=DEGREES,
+    only=_with_both,
 )
 def _corrected(rows: pd.DataFrame) -> Panels:
     settings = {
@@ -114,7 +125,6 @@ def _corrected(rows: pd.DataFrame) -> Panels:
         ("corrected_subspaces", "p"): "MASC, 99 %, noise taken out",
     }
     styles = dict(zip(settings.values(), STYLES, strict=False))
-    rows = rows[rows["key"].isin(rows.loc[rows["experiment"] == "corrected_subspaces", "key"])]
     measured = pd.Series(zip(rows["experiment"], rows["setting"], strict=True), rows.index)
     for title, of in families(rows.assign(line=measured.map(settings))):
         axis, masc = Axis.of_conditions(of), accuracies(of[of["line"].notna()])

@@ -124,12 +124,13 @@ def _retrained(rows: Frame) -> Frame:
     "noisy_subspaces",
 )
 def _corrected(rows: Frame) -> Frame:
-    """Return means over the runs with corrected subspaces; they are not in the paper.
+    """Return means over the runs with noisy and with corrected subspaces; the latter are not in the paper.
 
     masc is MASC at 99 % of the variance, masc_1pc with one component, and corrected at 99 % with the noise p
-    taken out, each at its best layer. p_too_low and p_too_high are at the layer of corrected, with p wrong by
-    0.1.
+    taken out, each at its best layer. Layers whose decompositions take too long have no corrected. p_too_low
+    and p_too_high are at the layer of corrected, with p wrong by 0.1.
     """
+    rows = _of_runs(rows, select(rows, "noisy_subspaces"))
     measured = select(rows, "corrected_subspaces", probe="masc", **TEST)
     best = at_best_layer(measured[measured["setting"] == "p"])
     others = measured.merge(best[["key", "layer"]])
