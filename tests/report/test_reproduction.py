@@ -273,7 +273,11 @@ def test_analyse_command_measures_an_experiment_on_finished_runs(done, tmp_path,
     before = files(tmp_path)
     assert main(command) == 0
     assert files(tmp_path) == before
-    assert "0 of 5 finished runs measured" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("0 of 5 finished runs measured.\n")
+    for run in tmp_path.glob("runs/*/p0-*"):
+        shutil.copytree(run, tmp_path / "clean" / run.parent.name / run.name)
+    assert main([*command[:3], "--root", str(tmp_path / "clean")]) == 0
+    assert "flipped_rows applies to none of these runs" in capsys.readouterr().out
     assert main([*command[:2], "flips", *command[3:]]) == 2
     assert "flipped_rows" in capsys.readouterr().err
     for place, pairs, named in (("nothing", [], ""), ("runs", ["mlp-digits", "mlp-mnist"], " of mlp-mnist")):

@@ -244,7 +244,7 @@ def analyse(
     """
     from layerprobe.cli.user_code import names_in
     from layerprobe.paper.analysis import analyse_grid, missing
-    from layerprobe.paper.experiments import EXPERIMENTS, further
+    from layerprobe.paper.experiments import EXPERIMENTS, experiment_of, further
     from layerprobe.probes import REGISTRY
     from layerprobe.report.reproduction import check_data
     from layerprobe.report.run_tables import failures, run_progress
@@ -267,6 +267,9 @@ def analyse(
         )
     failed = failures(outcomes)
     say(f"{len(work) - sum(bool(one.error) for one in outcomes)} of {len(done)} finished runs measured.")
+    for name in names:
+        if done and not any(experiment_of(name).applies(spec) for spec in done):
+            say(f"{name} applies to none of these runs.")
     for line in [*unreadable, *failed]:
         print_error(line)
     if unreadable or failed:
