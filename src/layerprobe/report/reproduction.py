@@ -340,7 +340,9 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
         },
         tables={
             **({"Beside the published numbers": beside} if len(beside) else {}),
-            f"The claims of the paper. {VERDICT_RULE}": claims_table(results.rows),
+            f"Claims of the paper, of its follow-up study and our own. {VERDICT_RULE}": claims_table(
+                results.rows
+            ),
             **{text: frame for text, frame in shown.items() if text not in first},
         },
         leading={text: shown[text] for text in first},

@@ -1,7 +1,7 @@
 """MASC with the noise taken out of the second moments, `MASC(noise=p)`; not in the paper.
 
 p is the corruption degree of the run. In practice it is an estimate, so it is also taken 0.1 too low and 0.1
-too high.
+too high, from 0 to `LARGEST`.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from layerprobe.paper.run_outputs import FinishedRun, LayerData
 from layerprobe.probes import MASC
 
 SETTINGS = {"p": 0.0, "p - 0.1": -0.1, "p + 0.1": 0.1}  # by what p is wrong
-LARGEST = 0.99  # noise that is taken out
+LARGEST = 0.99  # noise that is taken out, also at a larger p of the run
 
 
 @measured_as("corrected_subspaces")
@@ -35,7 +35,13 @@ def corrected_subspaces(finished: FinishedRun) -> Records:
 def corrected_retraining(finished: FinishedRun) -> Records:
     """Relabel the training data by these subspaces at their best layer, and continue training.
 
-    As `layerprobe.paper.experiments.retraining` does by the subspaces of the paper.
+    As `layerprobe.paper.experiments.retraining` does by the subspaces of the paper. Layers whose
+    decompositions take too long cannot be chosen.
+
+    Raises
+    ------
+    DataError
+        If there are too few test images to split, or no layer can be chosen.
     """
     return relabel_and_retrain(finished, lambda data: _corrected(finished, data, ["p"]), ["noisy"])
 
