@@ -236,7 +236,7 @@ def test_optimisers_side_by_side(drawn, rows):
         FIGURES["optimizers"].draw(rows)
 
 
-def test_noise_taken_out_is_beside_masc_and_the_network(drawn):
+def test_noise_taken_out_is_beside_masc_and_the_network(drawn, rows):
     ax = panel(drawn("corrected"), MLP)
     inner = np.array(DEGREES[1:-1])
     expected = masc(inner, 1, 0, extra=0.04), masc(inner, 1, 0, setting="1pc", extra=0.04)
@@ -247,6 +247,11 @@ def test_noise_taken_out_is_beside_masc_and_the_network(drawn):
     for marker, share in ((">", 1.0), ("*", 0.5)):
         _, y = line(ax, ("#333333", marker), hollow=True)
         assert np.allclose(y, network(share * inner, 0) + SEED)
+    first = rows[rows["seed"] == 0]["key"].unique()
+    one = rows[rows["key"].isin(first) | (rows["experiment"] != "corrected_subspaces")]
+    figure = FIGURES["corrected"].draw(one)  # of the runs that have corrected subspaces
+    assert np.allclose(line(panel(figure, MLP), STYLES[0])[1], masc(inner, 1, 0, extra=0.04))
+    assert "Runs behind each point: 1." in " ".join(figure.texts[-1].get_text().split())
 
 
 def test_noise_taken_out_is_drawn_of_runs_with_both_subspaces(rows):
