@@ -220,6 +220,11 @@ def test_pair_flip_is_a_noise_of_runs():
     np.testing.assert_array_equal(labels, (images.train_labels + 1) % 10)
 
 
+def shuffled_in_place(labels):
+    np.random.default_rng().shuffle(labels)
+    return labels
+
+
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
@@ -227,6 +232,7 @@ def test_pair_flip_is_a_noise_of_runs():
         (lambda labels, *_: labels / 2, "one integer for each"),
         (lambda labels, *_: labels + 1, r"the noise 'wrong': labels must lie in 0\.\.9"),
         (lambda labels, *_: np.random.default_rng().permutation(labels), "the same labels for the same"),
+        (lambda labels, *_: shuffled_in_place(labels), "the same labels for the same"),
     ],
 )
 def test_wrong_labels_of_a_noise_are_refused(noise, message):

@@ -264,7 +264,7 @@ def drawn(name: str, labels: np.ndarray, degree: float, num_classes: int, seed: 
     """
 
     def draw() -> np.ndarray:
-        given = REGISTRY[name](labels, degree, num_classes, seed)
+        given = REGISTRY[name](labels.copy(), degree, num_classes, seed)
         return np.asarray(given.labels if isinstance(given, Noise) else given)
 
     noisy = draw()
