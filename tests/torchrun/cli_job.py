@@ -13,9 +13,9 @@ from layerprobe.utils.distributed import group
 
 TRAIN = ["paper", "train", "--pair", "mlp-digits", "--corruption", "0.4", "--max-epochs", "2"]
 TRAIN += ["--subset", "100", "--test-subset", "31", "--checkpoints", "--root", "runs"]
-AUDIT = ["audit", "--model", "users_net:build", "--data", "train.npz", "--policy", "noisy_holdout"]
+AUDIT = ["audit", "--model", "job_net:build", "--data", "train.npz", "--policy", "noisy_holdout"]
 AUDIT += ["--holdout", "held.npz", "--batch-size", "8", "--json"]
-PROBE = ["probe", "--model", "users_net:build", "--data", "train.npz", "--test", "held.npz"]
+PROBE = ["probe", "--model", "job_net:build", "--data", "train.npz", "--test", "held.npz"]
 PROBE += ["--variances", "0.5", "0.9", "--batch-size", "8", "--json"]
 INTERRUPTED = RunSpec.of("mlp-digits", 0.2, 0, subset=100, test_subset=31, max_epochs=2)
 

@@ -28,7 +28,7 @@ def here(folder):
         y = np.arange(n) % 3
         x = (centres[y] + generator.standard_normal((n, 6))).astype(np.float32)
         np.savez(folder / f"{name}.npz", x=x, y=np.where(generator.random(n) < 0.3, (y + 1) % 3, y))
-    (folder / "users_net.py").write_text(NET)
+    (folder / "job_net.py").write_text(NET)
     return folder
 
 
