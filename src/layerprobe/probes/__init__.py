@@ -45,14 +45,12 @@ Probes: TypeAlias = (
 """One or several probes, as arguments give them."""
 
 CONTRACT = ("fit", "predict", "get_params")  # of scikit-learn's classifiers
-
-
-NO_CLASSIFIERS = (ClusterMixin, OutlierMixin, RegressorMixin)  # fulfil it, but predict no labels
+OTHER_ESTIMATORS = (ClusterMixin, OutlierMixin, RegressorMixin)  # have these methods, but do not classify
 
 
 def _check(name: str, probe: Any) -> type[Probe]:
     fulfils = isinstance(probe, type) and all(hasattr(probe, method) for method in CONTRACT)
-    if not fulfils or issubclass(probe, NO_CLASSIFIERS):
+    if not fulfils or issubclass(probe, OTHER_ESTIMATORS):
         raise InputError(
             f"expected a class with {', '.join(CONTRACT)} as the probe {name!r}, as a subclass of "
             f"layerprobe.probes.Probe or a classifier of scikit-learn; got {probe!r:.80}"

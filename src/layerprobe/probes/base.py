@@ -215,7 +215,8 @@ class Probe(ClassifierMixin, BaseEstimator):
             return self._finite_scores(X.double())
         raise InputError(
             f"the scores of {type(self).__name__} are NaN, or overflow in float64, for rows X with the "
-            f"largest magnitude {check_finite(X):.1e}: rescale X as the rows of the fit, or mend _scores"
+            f"largest magnitude {check_finite(X):.1e}: rescale X as the rows of the fit; "
+            "in a probe of your own, mend _scores"
         )
 
     def _training_rows(self, X: Any, y: Any, *, reset: bool) -> tuple[Tensor, np.ndarray]:

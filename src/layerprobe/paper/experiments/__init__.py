@@ -84,7 +84,7 @@ def _is_memorised(spec: RunSpec) -> bool:
     return spec.corruption != 0
 
 
-def _is_mixed(spec: RunSpec) -> bool:
+def _has_uniform_noise(spec: RunSpec) -> bool:
     return spec.noise in ("uniform", "published") and 0 < (spec.corruption or 0) < 1
 
 
@@ -115,8 +115,8 @@ EXPERIMENTS.own(
         "weight_edit": Experiment(weight_edit, probes=EDIT_PROBES),
         "similarity": Experiment(similarity, _is_memorised, MASC),
         "dynamics": Experiment(dynamics, probes=DYNAMICS_PROBES, trains=True),
-        "corrected_subspaces": Experiment(corrected_subspaces, _is_mixed, MASC),
-        "corrected_retraining": Experiment(corrected_retraining, _is_mixed, MASC, trains=True),
+        "corrected_subspaces": Experiment(corrected_subspaces, _has_uniform_noise, MASC),
+        "corrected_retraining": Experiment(corrected_retraining, _has_uniform_noise, MASC, trains=True),
         "cost": Experiment(cost, _is_memorised, PROBES),
     }
 )
