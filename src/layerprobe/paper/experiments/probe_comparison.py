@@ -75,15 +75,17 @@ def affordable_probes(finished: FinishedRun, d: int) -> list[str]:
     return [name for name in PROBES if name != "qda" or is_affordable(finished, d)]
 
 
-def is_affordable(finished: FinishedRun, d: int) -> bool:
+def is_affordable(finished: FinishedRun, d: int, most_of_subset: float = MOST_CUBES_OF_SUBSET) -> bool:
     """Return whether decomposing one (d, d) matrix per class does not take too long.
 
     Parameters
     ----------
     finished, d
-        The run gives the number of classes K and the limit of K d^3.
+        The run gives the number of classes K.
+    most_of_subset : float
+        Limit of K d^3 for a run on a subset of the data.
     """
-    limit = MOST_CUBES if finished.spec.subset is None else MOST_CUBES_OF_SUBSET
+    limit = MOST_CUBES if finished.spec.subset is None else most_of_subset
     return finished.images.num_classes * d**3 <= limit
 
 
