@@ -216,6 +216,7 @@ IMAGES, LABELS = np.zeros((2, 3, 3), np.uint8), np.array([0, 1])
         ({"train_images": IMAGES[0]}, r"train_images must.*\(3, 3\)"),
         ({"test_images": IMAGES[:, :2]}, r"size \(3, 3\) of train_images, got \(2, 3\)"),
         ({"train_labels": LABELS[:1]}, r"train_labels must be integers, one for each of 2"),
+        ({"train_labels": [0, 1]}, "train_labels must be a NumPy array, got list"),
         ({"test_labels": LABELS / 2}, "test_labels must be integers.*float64"),
         (
             {"train_labels": LABELS + 1},

@@ -20,6 +20,7 @@ def test_numbers_are_equal_to_the_last_bit(tmp_path):
 
 def test_missing_values_are_empty():
     rows = tidy([{"metric": "accuracy", "value": 1}])
+    pd.testing.assert_frame_equal(rows, tidy(pd.DataFrame({"metric": ["accuracy"], "value": [1]})))
     assert list(rows) == MEASURE
     assert rows["layer"].item() == ""
     assert rows["epoch"].isna().item()

@@ -50,6 +50,10 @@ class ImageSet:
     def __post_init__(self) -> None:
         if self.train_index is None:
             object.__setattr__(self, "train_index", np.arange(len(self.train_images)))
+        arrays = ("train_images", "train_labels", "test_images", "test_labels", "train_index")
+        for field in arrays:
+            if not isinstance(value := getattr(self, field), np.ndarray):
+                raise InputError(f"{field} must be a NumPy array, got {type(value).__name__}")
         self._check("train", self.train_images, self.train_labels)
         self._check("test", self.test_images, self.test_labels)
         if len(self.train_index) != len(self.train_images):
@@ -57,7 +61,7 @@ class ImageSet:
                 f"train_index must have one row for each of the {len(self.train_images)} training images, "
                 f"got {len(self.train_index)}. Leave it out for a whole set."
             )
-        for field in ("train_images", "train_labels", "test_images", "test_labels", "train_index"):
+        for field in arrays:
             kind = np.uint8 if field.endswith("images") else np.int64
             view = getattr(self, field).astype(kind, copy=False).view()
             view.flags.writeable = False

@@ -44,8 +44,13 @@ WHOLE = [*SEEDS, "subset", "class", "epoch"]
 Records = Iterable[Mapping[str, Any]]  # rows, some columns each
 
 
-def tidy(records: Records) -> pd.DataFrame:
+def tidy(records: Records | pd.DataFrame) -> pd.DataFrame:
     """Return records as a frame with all columns of `MEASURE`; missing values are empty.
+
+    Parameters
+    ----------
+    records : iterable of dict, or DataFrame
+        Some columns of `MEASURE` each.
 
     Raises
     ------
@@ -57,7 +62,7 @@ def tidy(records: Records) -> pd.DataFrame:
     >>> tidy([{"experiment": "controls", "metric": "accuracy", "value": 0.5}])["layer"].tolist()
     ['']
     """
-    kept = list(records)
+    kept = records.to_dict("records") if isinstance(records, pd.DataFrame) else list(records)
     if unknown := {name: None for record in kept for name in record if name not in MEASURE}:
         raise InputError(f"rows have the columns {', '.join(MEASURE)}; got {', '.join(map(repr, unknown))}")
     return typed(pd.DataFrame(kept, columns=MEASURE))
