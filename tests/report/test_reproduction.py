@@ -8,7 +8,7 @@ import torch
 from layerprobe.cli import main
 from layerprobe.errors import DataError, InputError
 from layerprobe.figures import save
-from layerprobe.paper import execute
+from layerprobe.paper import RunSpec, execute
 from layerprobe.paper.figures import FIGURES
 from layerprobe.paper.plans import SCALES, StudyScale, plan, released_scale
 from layerprobe.paper.tables import TABLES
@@ -16,6 +16,7 @@ from layerprobe.report import reproduction
 from layerprobe.report.reproduction import (
     Results,
     announce,
+    check_data,
     finding,
     reproduce,
     write_all,
@@ -180,6 +181,13 @@ def test_data_are_checked_before_the_first_run(tmp_path, capsys):
     assert main([*train, "--root", str(tmp_path / "runs")]) == 2
     assert "Nothing was started" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_network_of_each_options_is_tried_before_the_first_run():
+    specs = [RunSpec.of("mlp-digits", 0.4, 0, options=options) for options in ({}, {"num_classes": 7})]
+    check_data(specs[:1])
+    with pytest.raises(DataError, match=r"Nothing was started.*10 classes.*shape \(2, 7\)"):
+        check_data(specs)
 
 
 def test_report_begins_with_table_1(done):

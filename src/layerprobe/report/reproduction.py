@@ -278,14 +278,17 @@ def check_data(specs: Iterable[RunSpec], data_root: Location | None = None) -> N
     DataError
         If data are missing or damaged, or a network does not fit them; the message names all of them.
     """
-    tried: set[str] = set()
-    cells = {(one.pair, one.noise, one.noise_seed is None, one.subset, one.test_subset): one for one in specs}
+    tried: set[tuple] = set()
+    cells = {
+        (one.pair, one.options, one.noise, one.noise_seed is None, one.subset, one.test_subset): one
+        for one in specs
+    }
     faults: dict[str, None] = {}
     for spec in cells.values():
         try:
             images, _ = run_data(spec, data_root)
-            if spec.pair not in tried:
-                tried.add(spec.pair)
+            if (network := (spec.pair, spec.options)) not in tried:
+                tried.add(network)
                 check_network(spec, images)
         except (DataError, InputError) as error:
             faults[str(error)] = None
