@@ -460,6 +460,14 @@ def test_gains_have_the_last_epoch_of_runs_without_controls(rows):
     assert line(ax, ("#333333", "*"), hollow=True)[0].tolist() == [0.4]
 
 
+@pytest.mark.parametrize("name", ["gains", "corrected"])
+def test_the_axis_of_degrees_ends_with_the_runs(name):
+    within = FIGURES[name].draw(synthetic.frame(degrees=(0.2, 0.8))).axes[0].get_xlim()
+    beyond = FIGURES[name].draw(synthetic.frame(degrees=(0.1, 0.9))).axes[0].get_xlim()
+    assert 0.1 < within[0] < 0.2 < 0.8 < within[1] < 0.9
+    assert beyond[0] < 0.1 < 0.9 < beyond[1]
+
+
 def test_gains_without_published_numbers_have_none(drawn):
     assert not any("published" in label for label in legend(drawn("gains")))
     assert "MASC, untrained network, hidden layers" in legend(drawn("gains"))  # MASC may be on the input

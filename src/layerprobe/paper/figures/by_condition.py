@@ -21,6 +21,7 @@ from layerprobe.paper.figures.lines import (
 from layerprobe.paper.figures.spec import Panels, register_figure
 from layerprobe.paper.selection import (
     DEGREES,
+    EVERY_DEGREE,
     LABELS,
     PAPER,
     accuracies,
@@ -63,6 +64,12 @@ def _network(rows: pd.DataFrame, axis: Axis) -> list[Line]:
     return axis.lines(both, "setting", NETWORK_STYLES, NETWORK_TITLES, "network")
 
 
+def _ticks(rows: pd.DataFrame) -> tuple[float, ...]:
+    """Return the degrees along the axis: without 0 and 1 if all runs are between those of Table 1."""
+    within = rows["corruption"].dropna().between(DEGREES[0], DEGREES[-1]).all()
+    return DEGREES if within else EVERY_DEGREE
+
+
 @register_figure(
     "gains",
     "MASC at its best layer against the network itself",
@@ -75,7 +82,8 @@ def _network(rows: pd.DataFrame, axis: Axis) -> list[Line]:
     degrees=DEGREES,
 )
 def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
-    for title, of in families(rows[rows["experiment"] == "noisy_subspaces"]):
+    noisy = rows[rows["experiment"] == "noisy_subspaces"]
+    for title, of in families(noisy):
         axis, masc = Axis.of_conditions(of), rows[(rows["family"] == title) & (rows["probe"] == "masc")]
         parts = [
             accuracies(subspace_rows(masc, name)).assign(line=f"MASC, {name} subspaces") for name in LABELS
@@ -94,7 +102,7 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
             numbers = theirs.rename(columns=known).melt(["corruption"], [*known.values()], "line")
             titles = {label: f"published: {label}" for label in shown}
             lines += axis.lines(numbers, "line", dict(GAINS.values()), titles, "published")
-        yield axis.panel(title, lines)
+        yield axis.panel(title, lines, ticks=_ticks(noisy))
 
 
 def _with_both(rows: pd.DataFrame) -> pd.DataFrame:
@@ -129,7 +137,7 @@ def _corrected(rows: pd.DataFrame) -> Panels:
     for title, of in families(rows.assign(line=measured.map(settings))):
         axis, masc = Axis.of_conditions(of), accuracies(of[of["line"].notna()])
         best = at_best_layer(masc, ["line", "condition"])
-        yield axis.panel(title, axis.lines(best, "line", styles) + _network(of, axis), ticks=DEGREES)
+        yield axis.panel(title, axis.lines(best, "line", styles) + _network(of, axis), ticks=_ticks(rows))
 
 
 def _at_several_sizes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -247,8 +255,8 @@ def _optimizers(rows: pd.DataFrame) -> Panels:
     "cost",
     "Cost of fitting and predicting, all layers of a network together",
     "Measured seconds, and FLOPs by formula, for all training and all test rows, summed over the layers; "
-    "means over the runs of all degrees. A probe that was left out on a layer has no point: see the table "
-    "`cost`.",
+    "means over the runs of all degrees. A probe that was left out on a layer, and a cost of zero, have no "
+    "point: see the table `cost`.",
     "cost",
     layout=partial(draw_panels, columns=2),
     pooled=True,
