@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from layerprobe.errors import InputError
-from layerprobe.networks import CNN, MLP, ResNet18, load_published, load_state
+from layerprobe.networks import CNN, MLP, AlexNet, ResNet18, load_published, load_state
 from layerprobe.networks.weights import without_prefix
 
 
@@ -44,6 +44,47 @@ def test_published_cnn_weights_give_equal_outputs(published):
         "fc3.weight",
     }
     torch.testing.assert_close(model(x), published(x))
+
+
+PUBLISHED = {
+    MLP: ((6, (5, 4, 3, 2), 3), {"linear": "fc", "head": "output"}),
+    AlexNet: (
+        ((3, 2, 1), (3, 1)),
+        {f"conv{i}": f"features.{j}" for i, j in zip(range(1, 6), (0, 3, 6, 8, 10), strict=True)}
+        | {"linear": "fc", "head": "fc3"},
+    ),
+    ResNet18: ((), {"downsample": "shortcut"}),
+}
+
+
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_layer_names_of_the_published_code(network):
+    arguments, names = PUBLISHED[network]
+    options = {"num_classes": 7} if network is AlexNet else {}
+    theirs = network(*arguments, **options).state_dict()
+    weights = {}
+    for key, value in theirs.items():
+        for name, other in names.items():
+            key = key.replace(name, other)
+        weights[key] = value
+    if network is AlexNet:  # the published class has a second classifier that it never applies
+        for layer, other in {"fc1": 1, "fc2": 4, "fc3": 6}.items():
+            weights |= {f"classifier.{other}.{w}": weights[f"{layer}.{w}"] + 1 for w in ("weight", "bias")}
+    for given in (weights, theirs):  # equal names need no others
+        model = network(*arguments, **options)
+        load_published(model, given)
+        assert all(torch.equal(value, theirs[key]) for key, value in model.state_dict().items())
+
+
+def test_layers_that_the_published_code_does_not_use_may_be_named():
+    theirs, model = (AlexNet((3, 2, 1), (3, 1), num_classes=7) for _ in range(2))
+    names = {"linear1": "classifier.1", "linear2": "classifier.4", "head": "classifier.6"}
+    weights = {}
+    for key, value in theirs.state_dict().items():
+        layer, weight = key.split(".")
+        weights[f"{names.get(layer, layer)}.{weight}"] = value
+    load_published(model, weights, names)
+    assert torch.equal(model.head.weight, theirs.head.weight)
 
 
 def test_other_layer_names():

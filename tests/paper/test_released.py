@@ -209,7 +209,7 @@ def test_equal_shapes_need_names(tmp_path):
     assert names_by_shape(model, theirs) is None  # linear2 and linear3 are both 250 x 250
     torch.save(theirs, tmp_path / "0.4_run1.pth")
     spec = released_spec("cnn-mnist", 0.4, 1)
-    with pytest.raises(InputError, match=r"missing: fcs\.0.*: layer of the weights}, in names\.json"):
+    with pytest.raises(InputError, match=r"missing: linear1.*: layer of the weights}, in names\.json"):
         import_weights(tmp_path, [spec], tmp_path / "runs")
     names = {f"linear{i}": f"dense{i}" for i in (1, 2, 3)}
     load_published(model, theirs, names)

@@ -36,7 +36,9 @@ class MLP(nn.Sequential):
             modules[f"fc{i}"] = nn.ReLU()
         modules["head"] = nn.Linear(widths[-1], num_classes)
         super().__init__(OrderedDict(modules))
-        self.probed_layers = {name: name for name in ("input", *(f"fc{i}" for i in range(1, len(widths))))}
+        hidden_layers = range(1, len(widths))
+        self.probed_layers = {name: name for name in ("input", *(f"fc{i}" for i in hidden_layers))}
+        self.published_names = {f"linear{i}": f"fc{i}" for i in hidden_layers} | {"head": "output"}
 
 
 class CNN(nn.Sequential):
@@ -137,6 +139,9 @@ class AlexNet(nn.Sequential):
             )
         )
         self.probed_layers = {name: name for name in ("flatten", "fc1", "fc2")}
+        self.published_names = {f"conv{i}": f"features.{j}" for i, j in enumerate((0, 3, 6, 8, 10), start=1)}
+        self.published_names |= {"linear1": "fc1", "linear2": "fc2", "head": "fc3"}
+        self.published_unused = ("classifier",)  # layers that the published code makes and does not apply
 
 
 class BasicBlock(nn.Module):
@@ -201,4 +206,7 @@ class ResNet18(nn.Sequential):
             "l0_3": "layer1.1.relu1",
             **{f"l{i}": f"layer{i}.1.relu2" for i in (1, 2, 3, 4)},
             "avgpool": "avgpool",
+        }
+        self.published_names = {
+            f"layer{i}.0.downsample.{j}": f"layer{i}.0.shortcut.{j}" for i in (2, 3, 4) for j in (0, 1)
         }

@@ -210,8 +210,7 @@ def load_published(
         ``state_dict`` of the other network.
     names : mapping of str to str, optional
         Layer names of `model` to those of `state_dict`; layers that are not listed have equal names. Default:
-        ``model.published_names``, the names of the paper's published code. In a `CNN` they map ``linear1`` to
-        ``linear3`` to ``fcs.0`` to ``fcs.2``, and ``head`` to ``fc3``.
+        those of `fitting_names`.
 
     Raises
     ------
@@ -220,14 +219,21 @@ def load_published(
         layer that the network has not.
     """
     if names is None:
-        names = getattr(model, "published_names", {})
+        names = fitting_names(model, state_dict)
 
     def other_name(key: str) -> str:
         layer, weight = key.rsplit(".", 1)
         return f"{names.get(layer, layer)}.{weight}"
 
     own = model.state_dict()
-    layers = {key.rpartition(".")[0] for key in own}
+    layers = layers_with_weights(own)
+    unused = getattr(model, "published_unused", ())
+    read = {names.get(layer, layer) for layer in layers}
+    state_dict = {
+        key: value
+        for key, value in state_dict.items()
+        if key.rpartition(".")[0] in read or key.partition(".")[0] not in unused
+    }
     faults = _misfits({other_name(key): value for key, value in own.items()}, state_dict)
     faults |= {"no layer of the model": [layer for layer in names if layer not in layers]}
     check_finite(state_dict)
@@ -277,6 +283,28 @@ def without_prefix(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[s
             break
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
+
+
+def layers_with_weights(state_dict: Mapping[str, Tensor]) -> dict[str, None]:
+    """Return the names of the layers in a state dict, in order."""
+    return dict.fromkeys(key.rpartition(".")[0] for key in state_dict)
+
+
+def fitting_names(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the layer names of a network to those of weights, where they differ.
+
+    They are those of the paper's published code, ``model.published_names``, if more of them than of equal
+    names are in the weights. In a `CNN` they map ``linear1`` to ``linear3`` to ``fcs.0`` to ``fcs.2``, and
+    ``head`` to ``fc3``.
+
+    Parameters
+    ----------
+    model : nn.Module
+    state_dict : mapping of str to Tensor
+    """
+    layers, there = layers_with_weights(model.state_dict()), layers_with_weights(state_dict)
+    published: dict[str, str] = getattr(model, "published_names", {})
+    return max({}, published, key=lambda names: sum(names.get(layer, layer) in there for layer in layers))
 
 
 def names_by_shape(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, str] | None:

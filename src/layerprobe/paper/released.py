@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from layerprobe.errors import DataError, InputError
 from layerprobe.networks import load_published, read_state_dict
-from layerprobe.networks.weights import check_finite, names_by_shape, without_prefix
+from layerprobe.networks.weights import (
+    check_finite,
+    fitting_names,
+    layers_with_weights,
+    names_by_shape,
+    without_prefix,
+)
 from layerprobe.runs.data import data_record, run_data
 from layerprobe.runs.folders import (
     MODEL,
@@ -131,7 +137,7 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
     except InputError as error:
         raise InputError(
             f"{path.name}: {error}, in {NAMES} beside the file; the layers of the model are "
-            f"{', '.join(_layers(model.state_dict()))}"
+            f"{', '.join(layers_with_weights(model.state_dict()))}"
         ) from error
     with path.open("rb") as stream:
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -139,15 +145,8 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
 
 
 def _fitting(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, str]:
-    """Return the layer names by which the weights fit; those of the published code where none do."""
-    layers, there = _layers(model.state_dict()), _layers(weights)
-    published: dict[str, str] = getattr(model, "published_names", {})
-    for names in ({}, published):
-        if {names.get(layer, layer) for layer in layers} == there.keys():
-            return names
-    return names_by_shape(model, weights) or published
-
-
-def _layers(weights: Mapping[str, Tensor]) -> dict[str, None]:
-    """Return the names of the layers with weights, in order."""
-    return dict.fromkeys(key.rpartition(".")[0] for key in weights)
+    """Return the layer names by which the weights fit; if none do, those that fit most layers."""
+    names, there = fitting_names(model, weights), layers_with_weights(weights)
+    if all(names.get(layer, layer) in there for layer in layers_with_weights(model.state_dict())):
+        return names
+    return names_by_shape(model, weights) or names
