@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,27 +57,15 @@ class Decisions:
                 f"earlier decisions are on the sample n={self.sample_size}, seed={self.sample_seed}, these "
                 f"are on n={later.sample_size}, seed={later.sample_seed}: give decisions on one sample only"
             )
-        kept = np.ones(len(self), bool)
-        for name in np.unique(later.reviewers):
-            replaced = np.isin(self.positions, later.positions[later.reviewers == name])
-            kept &= ~((self.reviewers == name) & replaced)
-        own = ("positions", "y", "reviewers")
-        joined = {name: np.concatenate([getattr(self, name)[kept], getattr(later, name)]) for name in own}
-        return Decisions(**joined, sample_size=self.sample_size, sample_seed=self.sample_seed)
-
-    def to_frame(self, index: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
-        """Return the columns index, label and reviewer; the label is None for "cannot say".
-
-        Parameters
-        ----------
-        index : ndarray of shape (n,)
-            Names of the training rows.
-        classes : ndarray of shape (K,)
-            Names of the classes.
-        """
-        labels = np.empty(len(self), object)
-        labels[:] = [{UNDECIDED: None, OUTSIDE: NONE}.get(k, classes[k]) for k in self.y.tolist()]
-        return pd.DataFrame({"index": index[self.positions], "label": labels, "reviewer": self.reviewers})
+        again = set(zip(later.positions.tolist(), later.reviewers.tolist(), strict=True))
+        pairs = zip(self.positions.tolist(), self.reviewers.tolist(), strict=True)
+        kept = np.array([pair not in again for pair in pairs], bool)
+        return replace(
+            self,
+            positions=np.append(self.positions[kept], later.positions),
+            y=np.append(self.y[kept], later.y),
+            reviewers=np.append(self.reviewers[kept], later.reviewers),
+        )
 
 
 def read_decisions(
