@@ -558,7 +558,7 @@ BASELINE_COLUMNS = ["control", "criterion", "low", "high", "beaten"]
 def candidate_table(
     scored: Sequence[CandidateScore], members: Sequence[CandidateScore], head: Tensor | None
 ) -> pd.DataFrame:
-    """Return one row per candidate, best first.
+    """Return the table `Audit.layers`.
 
     Parameters
     ----------
@@ -567,12 +567,6 @@ def candidate_table(
         The ensemble members in order of selection.
     head : Tensor (m,) or None
         Correctness of the head per row of the selection set.
-
-    Returns
-    -------
-    DataFrame
-        Columns: layer, probe, strength (the hyperparameter); criterion, low, high; gain over the head,
-        gain_low, gain_high; chosen; why.
     """
     best = max(one.criterion for one in scored)
     unknown = "unknown: more than half of the labels are memorised on a view"
@@ -593,24 +587,21 @@ def candidate_table(
 
 
 def baseline_table(baselines: Sequence[Baseline], correct: Tensor) -> pd.DataFrame:
-    """Return one row per baseline, and a last one for the ensemble.
+    """Return the table `Audit.controls`.
 
     Parameters
     ----------
     baselines : sequence of Baseline
     correct : Tensor (m,)
         Correctness of the ensemble per row.
-
-    Returns
-    -------
-    DataFrame
-        Columns: control, criterion, low, high; beaten, beyond the 95 % interval of the paired difference
-        where it is known, None for an accuracy that is unknown or not comparable.
     """
     own = interval(correct)
 
     def beaten(one: Baseline) -> bool | None:
-        """Return whether the ensemble is better: by more than the interval of the difference, if known."""
+        """Return whether the ensemble is better: by more than the interval of the difference, if known.
+
+        None for an accuracy that is unknown or not comparable.
+        """
         if not one.comparable or math.isnan(one.criterion.value):
             return None
         if one.correct is None:
