@@ -1,6 +1,7 @@
 """Findings of an audit on the labels and on the network, flagged and repaired labels."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,8 +184,11 @@ def evidence_table(audit: Any) -> pd.DataFrame:
     nan = float("nan")
     review, findings, noise = audit.review, audit.findings, audit.noise
     rows: list[tuple[Any, ...]] = []
+
+    def add(quantity: str, interval: Sequence[float], kind: str, basis: str) -> None:
+        rows.append((quantity, *interval, "unknown" if np.isnan(interval[0]) else kind, basis))
+
     if review is not None and review.reviewed:
-        basis = review.source
         measured = {
             "wrong labels": review.noise,
             "rows of none of the classes": review.outside,
@@ -195,14 +199,14 @@ def evidence_table(audit: Any) -> pd.DataFrame:
             "wrong labels that are flagged, before the review": review.recall,
             "gain per changed label": review.gain,
         }
-        for name, (value, *ends) in measured.items():
-            kind, few = ("unknown", ", not enough for a value") if np.isnan(value) else ("measured", "")
-            rows.append((name, value, *ends, kind, "no such labels" if np.isnan(ends[0]) else basis + few))
+        for name, interval in measured.items():
+            few = ", not enough for a value" if np.isnan(interval[0]) else ""
+            basis = "no such labels" if np.isnan(interval[1]) else review.source + few
+            add(name, interval, "measured", basis)
         rows_are = "row" if review.pairs == 1 else "rows"
-        kind, basis = "measured", f"{review.pairs:,} {rows_are} with several labels"
-        if not review.pairs:
-            kind, basis = "unknown", "no row has several labels; this range is assumed"
-        rows.append(("errors of the reviewers", *review.errors, kind, basis))
+        several = f"{review.pairs:,} {rows_are} with several labels"
+        assumed = "no row has several labels; this range is assumed"
+        add("errors of the reviewers", review.errors, "measured", several if review.pairs else assumed)
     else:
         reason = why_noise_is_unknown(findings, noise)
         assumed = "errors depend on the class only; ambiguous rows count as wrong labels"
@@ -213,19 +217,15 @@ def evidence_table(audit: Any) -> pd.DataFrame:
             "wrong labels that are flagged": audit.recall_interval,
         }
         for name, interval in estimated.items():
-            kind = "unknown" if np.isnan(interval[0]) else "estimated"
-            rows.append((name, *interval, kind, reason or f"{noise.source}; {assumed}"))
-        rows.append(("gain per changed label", nan, nan, nan, "unknown", "needs a review"))
-        rows += [
-            (f"wrong labels by {name}", value, nan, nan, "estimated", "one estimator alone")
-            for name, value in noise.estimates.items()
-            if np.isfinite(value)
-        ]
+            add(name, interval, "estimated", reason or f"{noise.source}; {assumed}")
+        add("gain per changed label", NOTHING, "unknown", "needs a review")
+        for name, value in noise.estimates.items():
+            if np.isfinite(value):
+                add(f"wrong labels by {name}", (value, nan, nan), "estimated", "one estimator alone")
     held = POLICIES[audit.policy].rows
     rows.append(("accuracy of the decoder", *findings.criterion, "measured", held))
     if findings.gain is not None:
-        kind = "unknown" if np.isnan(findings.gain.value) else "measured"
-        rows.append(("gain of the decoder over the head", *findings.gain, kind, held))
+        add("gain of the decoder over the head", findings.gain, "measured", held)
     return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "kind", "basis"])
 
 
