@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -85,21 +86,20 @@ def score_candidates(
         From the class scores (m, K) of each view to the share of correct predictions per row, (m,).
     """
     scored: list[CandidateScore] = []
-    total = len(fitted_on) * len(probes)
-    for i, (layer, X) in enumerate(fitted_on.items()):
-        for j, (name, probe) in enumerate(probes.items()):
-            report_count("candidates", i * len(probes) + j, total)
-            values = _hyperparameters(name, probe)
-            fitted = _fit(layer, name, probe, X, y, staged=bool(values))
-            staged: list[CandidateScore] = []  # of which the first best one keeps its class scores
-            for value, scores in _staged_scores(values, fitted, [view[layer] for view in views]):
-                one = CandidateScore(Candidate(layer, name, value), correct(scores).float(), scores)
-                if all(one.criterion > other.criterion for other in staged):
-                    staged = [replace(other, scores=None) for other in staged]
-                else:
-                    one = replace(one, scores=None)
-                staged.append(one)
-            scored += staged
+    pairs = list(product(fitted_on.items(), probes.items()))
+    for done, ((layer, X), (name, probe)) in enumerate(pairs):
+        report_count("candidates", done, len(pairs))
+        values = _hyperparameters(name, probe)
+        fitted = _fit(layer, name, probe, X, y, staged=bool(values))
+        staged: list[CandidateScore] = []  # of which the first best one keeps its class scores
+        for value, scores in _staged_scores(values, fitted, [view[layer] for view in views]):
+            one = CandidateScore(Candidate(layer, name, value), correct(scores).float(), scores)
+            if all(one.criterion > other.criterion for other in staged):
+                staged = [replace(other, scores=None) for other in staged]
+            else:
+                one = replace(one, scores=None)
+            staged.append(one)
+        scored += staged
     return scored
 
 
