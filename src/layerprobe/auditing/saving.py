@@ -10,7 +10,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import EllipsisType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -51,11 +51,11 @@ KIND = "layerprobe.audit.3"
 HEADER = "packed"  # the JSON header among the tensors that are sent
 
 
+@dataclass(frozen=True, eq=False, repr=False)
 class MissingCallable:
     """Placeholder in a file for a function of the user, by its name, who has to pass it again."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    name: str
 
     def __repr__(self) -> str:
         return f"{self.name} (a function, not stored)"
@@ -434,8 +434,6 @@ def _pack_array(array: np.ndarray, tensors: dict[str, Tensor]) -> dict[str, Any]
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    if isinstance(value, Classes):
-        return {"names": value.names, "numbers": value.numbers}
     if isinstance(value, tuple):
         return value._asdict()  # type: ignore[attr-defined]
     names = [field.name for field in fields(value)] if is_dataclass(value) else list(vars(value))
