@@ -214,8 +214,7 @@ def read_predictions(
     """
     if classes is not None and set(named_columns(pred_probs) or ()) == set(classes.tolist()):
         pred_probs = pred_probs[classes.tolist()]
-    values = pred_probs.to_numpy() if isinstance(pred_probs, pd.DataFrame | pd.Series) else pred_probs
-    values = values if isinstance(values, Tensor) else np.asarray(values)
+    values = pred_probs if isinstance(pred_probs, Tensor) else np.asarray(pred_probs)
     is_coarse = isinstance(values, Tensor) and values.dtype == torch.bfloat16
     tolerance = torch.finfo(torch.bfloat16).eps / 2 if is_coarse else TOLERANCE
     single = values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)

@@ -52,7 +52,7 @@ FlagRule: TypeAlias = str | float | int
 def check_flag_rule(rule: Any) -> FlagRule:
     """Return a rule for flags, NumPy's numbers as Python's; raise an InputError for any other value."""
     rule = rule.item() if isinstance(rule, np.number) else rule
-    known = rule == "balanced" if isinstance(rule, str) else False
+    known = isinstance(rule, str) and rule == "balanced"
     count = isinstance(rule, int) and not isinstance(rule, bool) and rule >= 0
     precision = isinstance(rule, float) and 0 < rule < 1
     if not (known or count or precision):

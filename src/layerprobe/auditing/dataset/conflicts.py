@@ -87,9 +87,7 @@ def find_conflicts(X: Tensor | None, y: Tensor, hashes: np.ndarray) -> Conflicts
     pairs = [_equal_rows(given, hashes)]
     if X is not None and 2 < len(X) <= MOST_ROWS:
         # Rows of equal content and label are one row here: they are no neighbours of each other.
-        _, rows = np.unique(
-            np.stack([hashes.astype(np.uint64), given.astype(np.uint64)]), axis=1, return_index=True
-        )
+        _, rows = np.unique(np.stack([hashes, given.astype(np.uint64)]), axis=1, return_index=True)
         rows.sort()
         near = _near_rows(_scaled(X[torch.from_numpy(rows)]), given[rows], hashes[rows])
         pairs.append((rows[near[0]], rows[near[1]], near[2]))

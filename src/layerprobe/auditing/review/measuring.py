@@ -1,9 +1,9 @@
 """Measure noise, flags and relabelling by the decisions of reviewers."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -503,9 +503,8 @@ def _expected_benefit(gain: Interval) -> float:
     spread = (gain.high - gain.value) / Z
     if not spread:
         return max(gain.value, 0.0)
-    m = gain.value / spread
-    density, below = math.exp(-m * m / 2) / math.sqrt(2 * math.pi), (1 + math.erf(m / math.sqrt(2))) / 2
-    return spread * (density + m * below)
+    m, normal = gain.value / spread, NormalDist()
+    return spread * (normal.pdf(m) + m * normal.cdf(m))
 
 
 def recalibrate(posterior: Tensor, given: Tensor, review: Review) -> Tensor:

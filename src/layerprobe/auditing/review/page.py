@@ -121,10 +121,8 @@ def _row_contents(audit: Any, positions: np.ndarray) -> list[dict[str, Any]]:
     The keys are "image" (PNG in base64) and "small" (whether its pixels are enlarged), "text", "values"
     (pairs of column and number), or none.
     """
-    if audit.rows is None:
-        return [{} for _ in positions]
-    examples = audit.rows.examples(positions)
-    if all(example is None for example in examples):
+    examples = audit.examples(positions)
+    if audit.rows is not None and all(example is None for example in examples):
         return _values(audit, positions)
     contents: list[dict[str, Any]] = []
     for example in examples:
