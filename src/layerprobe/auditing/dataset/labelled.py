@@ -469,28 +469,26 @@ def _pixels(value: Any, low: Tensor, high: Tensor) -> np.ndarray | str | None:
     if not isinstance(value, Tensor):
         return None
     value = value.detach().cpu()
-    if value.dtype == torch.uint8 and value.ndim in (2, 3):
+    if _is_float_image(value):
+        planes = value if value.ndim == 3 else value[None]
+        low, high = (limit.to(value.dtype).reshape(-1, 1, 1) for limit in (low, high))
+        levels = 255 * (planes - low) / (high - low).clamp(min=torch.finfo(value.dtype).tiny)
+        pixels = levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0)
+    elif value.dtype == torch.uint8 and value.ndim in (2, 3):
         is_last = value.ndim == 2 or value.shape[2] in (1, 3)
-        return _channels_last(value if is_last else value.permute(1, 2, 0))
-    if not _is_float_image(value):
+        pixels = value if is_last else value.permute(1, 2, 0)
+    else:
         return None
-    planes = value if value.ndim == 3 else value[None]
-    low, high = (limit.to(value.dtype).reshape(-1, 1, 1) for limit in (low, high))
-    levels = 255 * (planes - low) / (high - low).clamp(min=torch.finfo(value.dtype).tiny)
-    return _channels_last(levels.round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0))
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    is_picture = pixels.ndim == 2 or pixels.shape[2] == 3
+    return np.ascontiguousarray(pixels.numpy()) if is_picture else None
 
 
 def _is_float_image(value: Tensor) -> bool:
     """Return whether a row of floats has the shape (h, w), (1, h, w) or (3, h, w)."""
     shaped = value.ndim == 2 or (value.ndim == 3 and value.shape[0] in (1, 3))
     return value.is_floating_point() and shaped and min(value.shape[-2:]) > 1
-
-
-def _channels_last(pixels: Tensor) -> np.ndarray | None:
-    if pixels.ndim == 3 and pixels.shape[2] not in (1, 3):
-        return None
-    array = pixels.numpy()
-    return np.ascontiguousarray(array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array)
 
 
 def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
