@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from layerprobe import audit, capture
 from layerprobe.auditing.arrays import check_matrix
 from layerprobe.auditing.dataset.labelled import read_rows
-from layerprobe.auditing.features import NetworkReader, sort_order
+from layerprobe.auditing.features import NetworkReader
 from layerprobe.errors import InputError, LayerError
 from layerprobe.layers.views import resolve_views
 from layerprobe.networks import CNN, MLP
@@ -21,7 +21,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(N, 1, 8, 8, generator=GENERATOR)
 Y = np.arange(N) % 3
 ROWS = read_rows(X, Y)
-ORDER = sort_order(ROWS.fingerprints(), torch.from_numpy(Y))
+ORDER = np.lexsort((Y, ROWS.fingerprints()))
 VIEWS = {"mirror": lambda x: x.flip(-1), "darker": lambda x: x / 2}
 
 

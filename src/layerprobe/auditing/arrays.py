@@ -19,7 +19,6 @@ from layerprobe.auditing.features import (
     require_classes,
     require_different_rows,
     require_order,
-    sort_order,
 )
 from layerprobe.auditing.method.calibration import evenly_spaced
 from layerprobe.core.checks import check_dense
@@ -312,7 +311,7 @@ def _sort_by_content(features: Features, y: Tensor, columns: Tensor | None = Non
     if columns is not None:
         outputs, place = {layer: X[:, columns] for layer, X in outputs.items()}, columns.argsort()[y]
     hashes = hash_inputs(outputs, features.n)
-    order = sort_order(hashes, place)
+    order = np.lexsort((place.numpy(), hashes))
     rows = torch.from_numpy(order)
     return LabelledFeatures(features.take(rows), y[rows], hashes[order], order)
 

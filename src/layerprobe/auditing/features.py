@@ -528,7 +528,7 @@ def _read_sorted(
 ) -> LabelledFeatures:
     """Run the network over rows in an order that depends only on their content and labels."""
     hashes = rows.fingerprints()
-    order = sort_order(hashes, y)
+    order = np.lexsort((y.numpy(), hashes))
     return LabelledFeatures(reader.read(rows, order, kept), y[torch.from_numpy(order)], hashes[order], order)
 
 
@@ -617,14 +617,3 @@ def require_order(predicted: Tensor | None, y: Tensor, classes: Classes, every: 
     counts.add({"": (len(every), predicted)}, of_class[y][None])
     if message := counts.other_order("", of_class.numpy(), classes.names.tolist(), every.names.tolist()):
         raise InputError(message)
-
-
-def sort_order(hashes: np.ndarray, y: Tensor) -> np.ndarray:
-    """Return the order of rows by fingerprint, then by class, (n,) int64.
-
-    Parameters
-    ----------
-    hashes : ndarray (n,), uint64
-    y : Tensor (n,), int64
-    """
-    return np.lexsort((y.numpy(), hashes))

@@ -374,7 +374,9 @@ class LabelledDataset:
                     raise InputError(
                         f"the data hold NaN, first in row {self.n + int(bad)}: remove or replace such rows"
                     )
-            hashes.append(_fingerprints(batch))
+            content = _batch_content(batch.raw)
+            of_texts = is_texts(content)  # before they become tokens
+            hashes.append(_hash_texts(content) if of_texts else hash_inputs(batch.inputs, batch.size))
             samples.append((self.n, _row_hashes(batch, np.arange(min(batch.size, _COMPARED)))))
             labels.append(batch.labels)
             indices.append(batch.indices)
@@ -499,12 +501,6 @@ def _row_hashes(batch: Batch, rows: np.ndarray) -> np.ndarray:
     values = content if isinstance(content, Tensor) else batch.inputs
     chosen = map_tensors(values, lambda _, x: x[rows] if x.shape[:1] == (batch.size,) else x)
     return hash_inputs(chosen, len(rows))
-
-
-def _fingerprints(batch: Batch) -> np.ndarray:
-    """Hash all rows of a batch: texts as they are, anything else as inputs of the model."""
-    content = _batch_content(batch.raw)
-    return _hash_texts(content) if is_texts(content) else hash_inputs(batch.inputs, batch.size)
 
 
 def _displayed(raw: Any, inputs: Any) -> Any:
