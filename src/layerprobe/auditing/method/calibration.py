@@ -225,7 +225,7 @@ def calibrate(
         z = scores.double() if candidate is None else candidate.log_odds(scores)
         candidates = z if K <= MANY else _Truncated.of(z, y)
         point = maximise(candidates, y, ones, _start(z, y), fixed)
-        likelihood = _log_likelihood(candidates, y, *point)
+        likelihood = float(_own_and_all(candidates, y, *point)[1].log().sum())
         if gap and likelihood <= best:
             break
         best, scale, rows, fitted = likelihood, candidate, candidates, point
@@ -236,15 +236,10 @@ def calibrate(
         drawn = np.bincount(generator.integers(count, size=count), minlength=count)
         weights = torch.from_numpy(drawn).double()
         log_beta, logits = maximise(rows, y, weights, fitted, fixed, iterations=8)
-        T = logits.softmax(1)
-        if isinstance(rows, _Truncated):
-            wrong = 1 - rows.posterior(log_beta, T, y)[:, 0]
-        else:
-            q = _normalised((log_beta.exp() * rows).softmax(1) * T[:, y].T)
-            wrong = 1 - q.gather(1, y[:, None]).squeeze(1)
+        own, total = _own_and_all(rows, y, log_beta, logits)
         betas.append(log_beta.exp())
-        matrices.append(T)
-        rates.append((weights * wrong).sum() / weights.sum())
+        matrices.append(logits.softmax(1))
+        rates.append((weights * (1 - own / total)).sum() / weights.sum())
     return Calibration(
         float(fitted[0].exp()),
         fitted[1].softmax(1),
@@ -277,13 +272,16 @@ def calibrate_clean(scores: Tensor, y: Tensor) -> tuple[float, RankScale]:
     return found
 
 
-def _log_likelihood(rows: "Tensor | _Truncated", y: Tensor, log_beta: Tensor, logits: Tensor) -> float:
-    """Return the log likelihood of the labels by the fitted model."""
+def _own_and_all(
+    rows: "Tensor | _Truncated", y: Tensor, log_beta: Tensor, logits: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return P(true = g, given label g) and P(given label g) of each row, two tensors (m,)."""
     T = logits.softmax(1)
     if isinstance(rows, _Truncated):
         inside, rest = rows.joint(log_beta, rows.columns(T, y))
-        return float((inside.sum(1) + rest).log().sum())
-    return float(((log_beta.exp() * rows).softmax(1) * T[:, y].T).sum(1).log().sum())
+        return inside[:, 0], inside.sum(1) + rest
+    joint = (log_beta.exp() * rows).softmax(1) * T[:, y].T
+    return joint.gather(1, y[:, None]).squeeze(1), joint.sum(1)
 
 
 def _inverse_temperature(scores: Tensor, y: Tensor, matrix: Tensor, *, start: float | None = None) -> float:
@@ -395,11 +393,6 @@ class _Truncated:
         """Return p_k T[k, y] of the candidates (m, c), and of all other classes together (m,)."""
         p = (log_beta.exp() * self.scores - torch.from_numpy(self.log_z(float(log_beta)))[:, None]).exp()
         return p * columns[0], (1 - p.sum(1)).clamp(min=0) * columns[1] + EPSILON
-
-    def posterior(self, log_beta: Tensor, T: Tensor, y: Tensor) -> Tensor:
-        """Return P(true = k | row, given label) of the candidates, (m, c)."""
-        inside, rest = self.joint(log_beta, self.columns(T, y))
-        return inside / (inside.sum(1) + rest)[:, None]
 
 
 def _maximise_truncated(
