@@ -68,23 +68,13 @@ def claims_table(rows: Frame) -> Frame:
     return pd.DataFrame([_line(claim, rows) for claim in CLAIMS])
 
 
-def _own_recipe(rows: Frame) -> Frame:
-    """Return the rows of runs with the optimiser of their pair."""
-    return rows[optimizers(rows) == rows["pair"].map(lambda pair: PAIRS[pair].recipe.optimizer)]
-
-
-def _corrupted(rows: Frame) -> Frame:
-    return rows[(rows["corruption"] > 0) & (rows["corruption"] < 1)]
+def _has_own_optimizer(rows: Frame) -> "pd.Series[bool]":
+    return optimizers(rows) == rows["pair"].map(lambda pair: PAIRS[pair].recipe.optimizer)
 
 
 def _cells(rows: Frame) -> Frame:
     """Return the rows of the cells of Table 1."""
-    return _own_recipe(_corrupted(rows))
-
-
-def _other_recipe(rows: Frame) -> Frame:
-    corrupted = _corrupted(rows)
-    return corrupted[~corrupted["key"].isin(_own_recipe(corrupted)["key"])]
+    return rows[rows["corruption"].between(0, 1, "neither") & _has_own_optimizer(rows)]
 
 
 @dataclass(frozen=True)
@@ -275,7 +265,7 @@ CLAIMS = (
         "supplement",
         "as for Table 1, runs with Adam",
         _noisy,
-        cells=_other_recipe,
+        cells=lambda rows: rows[rows["corruption"].between(0, 1, "neither") & ~_has_own_optimizer(rows)],
     ),
     Claim(
         "Networks trained on true labels have latent memorisation",
@@ -284,7 +274,7 @@ CLAIMS = (
         _latent,
         _unchanged,
         {"MASC on the raw input": partial(_latent, raw_input=True)},
-        cells=lambda rows: _own_recipe(rows[rows["corruption"] == 0]),
+        cells=lambda rows: rows[(rows["corruption"] == 0) & _has_own_optimizer(rows)],
     ),
     Claim(
         "Relabelling by noisy subspaces removes wrong labels",

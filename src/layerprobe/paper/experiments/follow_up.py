@@ -17,7 +17,7 @@ from layerprobe.paper.experiments.subspaces import (
 )
 from layerprobe.paper.rows import Records, each, measured_as
 from layerprobe.paper.run_outputs import FinishedRun
-from layerprobe.paper.selection import PAPER
+from layerprobe.paper.selection import PAPER, TEST
 from layerprobe.probes import AdamLogisticRegression, VeLPIC
 from layerprobe.runs.folders import kept_epochs
 
@@ -93,11 +93,11 @@ def _check_input_of(head: nn.Linear, hidden: Tensor, logits: Tensor) -> None:
 def _at_epoch(finished: FinishedRun, epoch: int | None) -> Records:
     outputs = finished.outputs_of(finished.model(epoch))
     yield from network_records(finished, outputs)
-    common = {"fitted_on": "noisy", "split": "test", "labels": "true", "metric": "accuracy"}
     masc = {"masc": PAPER["setting"], ONE_COMPONENT: ONE_COMPONENT}  # settings by the name of the probe
     for layer, data in outputs.items():
         fitted = fit_probes(finished, layer, data, PROBES, ["noisy"])
         shares = count_correct(fitted, data.test, torch.tensor(finished.test_labels)[None]).shares[:, 0]
         for one, value in zip(fitted, shares, strict=True):
             probe, setting = ("masc", masc[one.name]) if one.name in masc else (one.name, "")
-            yield {"layer": layer, "probe": probe, "setting": setting, **common, "value": value}
+            which = {"layer": layer, "probe": probe, "setting": setting, "fitted_on": "noisy"}
+            yield {**which, **TEST, "value": value}

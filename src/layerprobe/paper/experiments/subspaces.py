@@ -19,7 +19,7 @@ from layerprobe.layerwise.classes import LabelSets
 from layerprobe.layerwise.engine import FittedProbe, fit_layer, predictions
 from layerprobe.paper.rows import Records, each, measured_as, tidy
 from layerprobe.paper.run_outputs import FinishedRun, LayerData, RunOutputs
-from layerprobe.paper.selection import EVERY_DEGREE, PAPER
+from layerprobe.paper.selection import EVERY_DEGREE, PAPER, TEST
 from layerprobe.probes import MASC
 
 # Variance thresholds by their names in rows; the last setting is one component.
@@ -107,10 +107,9 @@ def controls(finished: FinishedRun) -> Records:
     history = finished.run.history
     best = int(history["test_accuracy"].argmax())  # the first of equals
     for setting, row in (("best_epoch", best), ("last_epoch", len(history) - 1)):
-        which = {"layer": "output", "probe": "network", "setting": setting, "split": "test", "labels": "true"}
-        measured = history.iloc[row]
-        number = {"metric": "accuracy", "value": measured["test_accuracy"]}
-        yield {**which, "epoch": measured["epoch"], **number}
+        epoch, accuracy = history.iloc[row][["epoch", "test_accuracy"]]
+        which = {"layer": "output", "probe": "network", "setting": setting, "epoch": epoch}
+        yield {**which, **TEST, "value": accuracy}
 
 
 def fit_probes(

@@ -137,7 +137,7 @@ def _side_by_side(ours: Frame, published: Frame, keys: Sequence[str]) -> Frame:
             f"Expected columns 'published...' in the published frame only, and besides them only the keys "
             f"{list(keys)} there; got {', '.join(mixed)} on the wrong side. Rename them."
         )
-    table = joined(ours, published, keys, validate="many_to_one")
+    table = joined(ours, published, keys)
     table["seeds"] = table["seeds"].fillna(0)
     texts = ["variant", *ours.drop(columns=[*keys, "variant"]).select_dtypes(exclude="number")]
     table[texts] = table[texts].astype(object).fillna("")

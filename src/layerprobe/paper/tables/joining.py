@@ -6,7 +6,7 @@ A table never mixes variants: it averages over the runs of one pair, corruption 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -101,22 +101,17 @@ def side_by_side(parts: Parts, keys: Sequence[str]) -> Frame:
     return table.drop(columns=counts).assign(seeds=seeds)
 
 
-def joined(
-    left: Frame,
-    right: Frame,
-    keys: Sequence[str],
-    validate: Literal["one_to_one", "many_to_one"] = "one_to_one",
-) -> Frame:
+def joined(left: Frame, right: Frame, keys: Sequence[str]) -> Frame:
     """Return the outer join of two frames: the lines of `left` in order, then the lines of `right` alone.
 
     Parameters
     ----------
     left, right, keys
-    validate : {"one_to_one", "many_to_one"}
+        The keys are unique in `right`.
     """
     places = ["left_place", "right_place"]
     left, right = left.assign(left_place=range(len(left))), right.assign(right_place=range(len(right)))
-    both = left.merge(right, on=list(keys), how="outer", validate=validate)
+    both = left.merge(right, on=list(keys), how="outer", validate="many_to_one")
     return both.sort_values(places, ignore_index=True).drop(columns=places)
 
 
