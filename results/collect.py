@@ -163,18 +163,15 @@ def page(text: str, results: Results) -> str:
 def relabelling(results: Results) -> pd.DataFrame:
     """Return Tables 7 and 8 and retraining with early stopping side by side, in percent."""
     keys = [*GROUP, "fitted_on"]
-    tables = {
-        name: TABLES[name].build(results.rows, results.history) for name in ("table7", "table8", "retraining")
-    }
-    shares = [
-        tables[table].rename(columns={f"{what}_{labels}": what}).assign(fitted_on=labels)[[*keys, what]]
-        for table, what in (("table7", "corrected"), ("table8", "broken"))
-        for labels in LABELS
-    ]
-    retrained = tables["retraining"]
-    retrained = retrained[(retrained["setting"] == "early_stopping") & retrained["corruption"].isin(DEGREES)]
-    corrected, broken = pd.concat(shares[:2]), pd.concat(shares[2:])
-    both = retrained.merge(corrected, on=keys).merge(broken, on=keys)
+    table = TABLES["retraining"].build(results.rows, results.history)
+    table = table[(table["setting"] == "early_stopping") & table["corruption"].isin(DEGREES)]
+    for name, what in (("table7", "corrected"), ("table8", "broken")):
+        shares = TABLES[name].build(results.rows, results.history)
+        of_labels = [
+            shares.rename(columns={f"{what}_{labels}": what}).assign(fitted_on=labels)[[*keys, what]]
+            for labels in LABELS
+        ]
+        table = table.merge(pd.concat(of_labels), on=keys)
     numbers = {
         "wrong labels corrected (%)": "corrected",
         "right labels broken (%)": "broken",
@@ -182,10 +179,8 @@ def relabelling(results: Results) -> pd.DataFrame:
         "after retraining (%)": "last_epoch",
         "MASC (%)": "masc",
     }
-    shown = both[["pair", "corruption", "fitted_on"]].rename(
-        columns={"corruption": "p", "fitted_on": "subspaces"}
-    )
-    return shown.assign(**{title: both[name].map(percent) for title, name in numbers.items()})
+    shown = table[["pair", "corruption", "fitted_on"]].set_axis(["pair", "p", "subspaces"], axis=1)
+    return shown.assign(**{title: table[name].map(percent) for title, name in numbers.items()})
 
 
 def labels_by_layer(results: Results, table1: pd.DataFrame) -> pd.DataFrame:
@@ -224,22 +219,22 @@ def corrected(results: Results) -> pd.DataFrame:
     shares = {"corrected": "labels_corrected", "broken": "labels_broken", "last_epoch": "retrained"}
     table = table.merge(retrained.rename(columns=shares)[[*GROUP, *shares.values()]], on=GROUP, how="left")
     columns = {
-        "network": table["network"],
-        "its best epoch": table["best_epoch"],
-        "MASC (layer)": table["masc"],
-        "one component (layer)": table["masc_1pc"],
-        "noise taken out (layer)": table["corrected"],
-        "p 0.1 too low": table["p_too_low"],
-        "p 0.1 too high": table["p_too_high"],
-        "wrong labels corrected": table["labels_corrected"],
-        "right labels broken": table["labels_broken"],
-        "network, retrained": table["retrained"],
+        "network": "network",
+        "its best epoch": "best_epoch",
+        "MASC (layer)": "masc",
+        "one component (layer)": "masc_1pc",
+        "noise taken out (layer)": "corrected",
+        "p 0.1 too low": "p_too_low",
+        "p 0.1 too high": "p_too_high",
+        "wrong labels corrected": "labels_corrected",
+        "right labels broken": "labels_broken",
+        "network, retrained": "retrained",
     }
-    shown = table[["pair", "corruption"]].rename(columns={"corruption": "p"})
-    shown = shown.assign(**{title: numbers.map(percent) for title, numbers in columns.items()})
-    layers = (name for name in table if name.endswith("_layer"))
-    for title, name in zip((name for name in columns if "layer" in name), layers, strict=True):
-        shown[title] += " (" + table[name] + ")"
+    shown = table[["pair", "corruption"]].set_axis(["pair", "p"], axis=1)
+    shown = shown.assign(**{title: table[name].map(percent) for title, name in columns.items()})
+    for title, name in columns.items():
+        if "layer" in title:
+            shown[title] += " (" + table[f"{name}_layer"] + ")"
     return shown.replace("nan", "")
 
 
