@@ -355,10 +355,11 @@ def _write_from_rows(
     from layerprobe.report.reproduction import Results, known, write_figures, write_tables
     from layerprobe.utils.files import require_folder
 
-    known(names, TABLES if kind == "table" else FIGURES, kind)
+    every = TABLES if kind == "table" else FIGURES
+    chosen = known(names or every, every, kind)
     require_folder(out)
     results = Results.of_root(root, known(_known_pairs(pairs, noises), PAIRS, "pair"))
-    written = (write_tables if kind == "table" else write_figures)(results, names or None, out)
+    written = (write_tables if kind == "table" else write_figures)(results, chosen, out)
     left_out = [f"{name} is left out: {reason}" for name, reason in written.left_out.items()]
     for line in [*results.problems, *left_out]:
         print_error(line)

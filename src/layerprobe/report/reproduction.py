@@ -115,15 +115,15 @@ class Written:
 
 
 def write_tables(
-    results: Results, names: Sequence[str] | None, out: Location, pairs: Collection[str] | None = None
+    results: Results, names: Sequence[str], out: Location, pairs: Collection[str] | None = None
 ) -> Written:
     """Write tables as CSV, Markdown and LaTeX.
 
     Parameters
     ----------
     results : Results
-    names : sequence of str, optional
-        Names of tables; None writes all whose experiments were done.
+    names : sequence of str
+        Names of tables; those whose experiments were not done are left out.
     out : path
     pairs : collection of str, optional
         Pairs to show, with their published numbers; by default those of the results.
@@ -146,7 +146,7 @@ def write_tables(
     return _write(results, known(names, TABLES, "table"), TABLES, write)
 
 
-def write_figures(results: Results, names: Sequence[str] | None, out: Location) -> Written:
+def write_figures(results: Results, names: Sequence[str], out: Location) -> Written:
     """Draw figures as PNG, SVG and PDF, as `write_tables` writes tables.
 
     Parameters
@@ -164,14 +164,12 @@ def write_figures(results: Results, names: Sequence[str] | None, out: Location) 
     return _write(results, known(names, FIGURES, "figure"), FIGURES, write)
 
 
-def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -> list[str]:
-    """Return names without repeats, or all names of a registry.
+def known(names: Collection[str], registry: Mapping[str, Any], kind: str) -> list[str]:
+    """Return names of a registry without repeats.
 
     Parameters
     ----------
-    names : sequence of str, optional
-        None is all.
-    registry : mapping of str
+    names, registry
     kind : str
         Noun for the error message.
 
@@ -180,8 +178,6 @@ def known(names: Sequence[str] | None, registry: Mapping[str, Any], kind: str) -
     InputError
         If a name is not in the registry.
     """
-    if names is None:
-        return list(registry)
     for name in names:
         if name not in registry:
             raise unknown_name(kind, name, registry)
@@ -329,7 +325,7 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
     note = "" if scale == "full" else f"{scale.capitalize()} scale: {SUBSETS}"
     note += TOO_FEW if scale == "small" else ""
     shown = {caption(name, frame): readable(frame, name) for name, frame in tables.made.items()}
-    first = [text for text in shown if text.startswith("Table 1:")]
+    leading = {text: frame for text, frame in shown.items() if text.startswith("Table 1:")}
     beside = _comparisons(tables.made)
     write_html(
         out / "report.html",
@@ -346,9 +342,9 @@ def write_all(plan: ReproductionPlan, root: Path, out: Path, *, seconds: float =
             f"Claims of the paper, of its follow-up study and our own. {VERDICT_RULE}": claims_table(
                 results.rows
             ),
-            **{text: frame for text, frame in shown.items() if text not in first},
+            **{text: frame for text, frame in shown.items() if text not in leading},
         },
-        leading={text: shown[text] for text in first},
+        leading=leading,
         provenance={name: value for name, value in how.items() if name != "runs"},
         appendix={"Runs": status(root, list(plan.work)).drop(columns="folder")},
     )
