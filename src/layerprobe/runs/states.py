@@ -50,15 +50,9 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
     if specs is None:
         specs, unreadable = _full_grids(root)
     rows = [_row(root, spec) for spec in specs]
-    rows += [
-        {
-            "pair": folder.parent.name,
-            "epochs": 0,
-            "folder": str(folder.relative_to(root)),
-            **_unreadable(reason),
-        }
-        for folder, reason in unreadable.items()
-    ]
+    for folder, reason in unreadable.items():
+        where = {"pair": folder.parent.name, "folder": str(folder.relative_to(root))}
+        rows.append({**where, "state": "unreadable", "epochs": 0, "reason": reason})
     names = ["pair", "corruption", "seed", "variant", "state", "epochs", "memorised", *ACCURACIES]
     types = dict.fromkeys(["corruption", *ACCURACIES, "seconds"], "float64")
     types |= {"seed": "Int64", "epochs": "int64", "memorised": "boolean"}
@@ -75,7 +69,7 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
         run = read_run(folder)
         check_weights(folder)
     except DataError as error:
-        return row | _unreadable(str(error))
+        return row | {"state": "unreadable", "reason": str(error)}
     row |= {
         "state": "done" if run.done else "running" if run.running else "resumable",
         "epochs": len(run.history),
@@ -85,10 +79,6 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
     if len(run.history):
         row |= {name: float(run.history[name].iloc[-1]) for name in ACCURACIES}
     return row
-
-
-def _unreadable(reason: str) -> dict[str, str]:
-    return {"state": "unreadable", "reason": reason}
 
 
 def variant(spec: RunSpec) -> str:
