@@ -54,8 +54,7 @@ class Commands(SubcommandApp):
 
         Parameters
         ----------
-        name : str
-        func : callable
+        name, func
         """
         self.entries[name] = func
 

@@ -95,8 +95,7 @@ def each(records: Records, **common: Any) -> list[dict[str, Any]]:
 
     Parameters
     ----------
-    records : iterable of dict
-    **common
+    records, **common
     """
     return [{**common, **record} for record in records]
 
@@ -111,8 +110,7 @@ def check_rows(rows: Any, experiment: str) -> None:
 
     Parameters
     ----------
-    rows : object
-    experiment : str
+    rows, experiment
 
     Raises
     ------
@@ -150,9 +148,7 @@ def write_rows(folder: Path, experiment: str, rows: pd.DataFrame) -> None:
 
     Parameters
     ----------
-    folder : Path
-    experiment : str
-    rows : DataFrame
+    folder, experiment, rows
     """
     path = rows_path(folder, experiment)
     path.parent.mkdir(exist_ok=True)
@@ -164,8 +160,7 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    folder : Path
-    experiment : str
+    folder, experiment
 
     Raises
     ------
@@ -192,13 +187,11 @@ def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    spec : RunSpec
-    frame : DataFrame
+    spec, frame
     """
     which = {name: getattr(spec, name) for name in RUN[:-2]}
     which |= {"variant": variant(spec), "key": spec.key[:12]}
-    run = pd.DataFrame({name: [value] * len(frame) for name, value in which.items()}, index=frame.index)
-    return pd.concat([typed(run), frame], axis=1)
+    return pd.concat([typed(pd.DataFrame(which, index=frame.index)), frame], axis=1)
 
 
 def independent(rows: pd.DataFrame) -> pd.DataFrame:

@@ -94,10 +94,7 @@ class FinishedRun:
 
         Parameters
         ----------
-        spec : RunSpec
-        root : path
-        data_root : path, optional
-        device : str
+        spec, root, data_root, device
 
         Raises
         ------

@@ -17,8 +17,7 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
 
     Parameters
     ----------
-    spec : RunSpec
-    data_root : path, optional
+    spec, data_root
 
     Returns
     -------

@@ -175,9 +175,7 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
 
     Parameters
     ----------
-    spec : RunSpec
-    images : ImageSet
-    device : torch.device
+    spec, images, device
     """
     on_device = partial(torch.tensor, device=device)
     return {

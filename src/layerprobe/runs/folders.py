@@ -87,8 +87,7 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
 
     Parameters
     ----------
-    root : path
-    spec : RunSpec
+    root, spec
     """
     return Path(root) / spec.pair / spec.folder_name
 
@@ -223,8 +222,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
     Parameters
     ----------
-    folder : Path
-    record : dict
+    folder, record
     """
     replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
@@ -251,8 +249,7 @@ def write_history(folder: Path, history: Iterable[Epoch]) -> None:
 
     Parameters
     ----------
-    folder : Path
-    history : iterable of Epoch
+    folder, history
     """
     replace_file(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False).encode())
 

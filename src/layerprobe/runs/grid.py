@@ -154,8 +154,7 @@ def remove_all_left(specs: Iterable[RunSpec], root: Location) -> None:
 
     Parameters
     ----------
-    specs : iterable of RunSpec
-    root : path
+    specs, root
     """
     for spec in specs:
         remove_left(run_folder(root, spec))
