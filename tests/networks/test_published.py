@@ -154,3 +154,32 @@ def test_name_of_no_layer_raises(published):
     model = CNN(1, 28)
     with pytest.raises(InputError, match="no layer of the model: lineer1"):
         load_published(model, published.state_dict(), {**model.published_names, "lineer1": "fcs.0"})
+
+
+def test_weights_of_one_layer_for_two_raise():
+    model = CNN(1, 28)
+    weights = {key: value for key, value in model.state_dict().items() if not key.startswith("linear3")}
+    with pytest.raises(InputError, match=r"read twice, for: linear2\.weight and linear3\.weight, linear2\.b"):
+        load_published(model, weights, {"linear3": "linear2"})
+
+
+def test_tied_layers_may_have_one_name():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight, model[1].bias = model[0].weight, model[0].bias
+    theirs = nn.Linear(3, 3).state_dict()
+    load_published(model, {f"one.{key}": value for key, value in theirs.items()}, {"0": "one", "1": "one"})
+    assert torch.equal(model[1].weight, theirs["weight"])
+
+
+def test_weights_outside_layers():
+    class Nested(nn.Linear):
+        def __init__(self):
+            super().__init__(3, 2)
+            self.inner = nn.Linear(2, 2)
+
+    theirs, model = Nested().state_dict(), Nested()
+    load_published(model, theirs)
+    assert all(torch.equal(value, theirs[key]) for key, value in model.state_dict().items())
+    one = nn.Sequential(nn.Linear(3, 2))
+    load_published(one, {key: theirs[key] for key in ("weight", "bias")}, {"0": ""})
+    assert torch.equal(one[0].weight, theirs["weight"])

@@ -216,16 +216,17 @@ def load_published(
     ------
     InputError
         If weights are missing, unexpected, of another shape, integer, complex or not finite, or `names` has a
-        layer that the network has not.
+        layer that the network has not, or gives two layers the same weights.
     """
     if names is None:
         names = fitting_names(model, state_dict)
 
     def other_name(key: str) -> str:
-        layer, weight = key.rsplit(".", 1)
-        return f"{names.get(layer, layer)}.{weight}"
+        layer, _, weight = key.rpartition(".")
+        return ".".join(filter(None, (names.get(layer, layer), weight)))
 
     own = model.state_dict()
+    tied, first = _tied(own), dict[str, str]()
     layers = layers_with_weights(own)
     unused = getattr(model, "published_unused", ())
     read = {names.get(layer, layer) for layer in layers}
@@ -235,7 +236,14 @@ def load_published(
         if key.rpartition(".")[0] in read or key.partition(".")[0] not in unused
     }
     faults = _misfits({other_name(key): value for key, value in own.items()}, state_dict)
-    faults |= {"no layer of the model": [layer for layer in names if layer not in layers]}
+    faults |= {
+        "no layer of the model": [layer for layer in names if layer not in layers],
+        "read twice, for": [
+            f"{other} and {key}"
+            for key in own
+            if (other := first.setdefault(other_name(key), key)) not in (key, tied.get(key))
+        ],
+    }
     check_finite(state_dict)
     if any(faults.values()):
         raise InputError(
