@@ -74,7 +74,7 @@ def test_noise_taken_out_stays_between_0_and_1(memorised):
 
 def test_layers_with_large_decompositions_are_left_out(memorised, monkeypatch):
     sizes = {layer: min(data.train.shape) for layer, data in memorised.outputs.items()}
-    monkeypatch.setattr(corrected, "MOST_CUBES_OF_SUBSET", 10 * sizes["input"] ** 3)
+    monkeypatch.setattr(corrected, "LIMIT_OF_SUBSET", 10 * sizes["input"] ** 3)
     rows = corrected_subspaces(memorised)
     small = [layer for layer, size in sizes.items() if size <= sizes["input"]]
     assert small != list(sizes)

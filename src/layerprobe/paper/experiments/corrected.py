@@ -16,7 +16,7 @@ from layerprobe.probes import MASC
 SETTINGS = {"p": 0.0, "p - 0.1": -0.1, "p + 0.1": 0.1}  # by what p is wrong
 LARGEST = 0.99  # noise that is taken out, also at a larger p of the run
 # Limit of K d^3 on a subset, for all layers of the MLPs and CNNs: a fit takes at most 1.5 min on one core.
-MOST_CUBES_OF_SUBSET = 3e11
+LIMIT_OF_SUBSET = 3e11
 
 
 @measured_as("corrected_subspaces")
@@ -49,7 +49,7 @@ def corrected_retraining(finished: FinishedRun) -> Records:
 
 
 def _corrected(finished: FinishedRun, data: LayerData, settings: Iterable[str]) -> dict[str, MASC]:
-    if not is_affordable(finished, min(data.train.shape), MOST_CUBES_OF_SUBSET):
+    if not is_affordable(finished, min(data.train.shape), LIMIT_OF_SUBSET):
         return {}
     p = finished.spec.corruption or 0.0
     return {name: MASC(noise=min(max(p + SETTINGS[name], 0.0), LARGEST)) for name in settings}
