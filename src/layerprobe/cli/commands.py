@@ -54,7 +54,8 @@ class Commands(SubcommandApp):
 
         Parameters
         ----------
-        name, func
+        name : str
+        func : callable
         """
         self.entries[name] = func
 

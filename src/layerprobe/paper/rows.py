@@ -95,7 +95,8 @@ def each(records: Records, **common: Any) -> list[dict[str, Any]]:
 
     Parameters
     ----------
-    records, **common
+    records : iterable of dict
+    **common
     """
     return [{**common, **record} for record in records]
 
@@ -110,7 +111,8 @@ def check_rows(rows: Any, experiment: str) -> None:
 
     Parameters
     ----------
-    rows, experiment
+    rows : object
+    experiment : str
 
     Raises
     ------
@@ -148,7 +150,9 @@ def write_rows(folder: Path, experiment: str, rows: pd.DataFrame) -> None:
 
     Parameters
     ----------
-    folder, experiment, rows
+    folder : Path
+    experiment : str
+    rows : DataFrame
     """
     path = rows_path(folder, experiment)
     path.parent.mkdir(exist_ok=True)
@@ -160,7 +164,8 @@ def read_rows(folder: Path, experiment: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    folder, experiment
+    folder : Path
+    experiment : str
 
     Raises
     ------
@@ -187,7 +192,8 @@ def with_run(spec: RunSpec, frame: pd.DataFrame) -> pd.DataFrame:
 
     Parameters
     ----------
-    spec, frame
+    spec : RunSpec
+    frame : DataFrame
     """
     which = {name: getattr(spec, name) for name in RUN[:-2]}
     which |= {"variant": variant(spec), "key": spec.key[:12]}

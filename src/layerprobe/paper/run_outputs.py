@@ -94,7 +94,10 @@ class FinishedRun:
 
         Parameters
         ----------
-        spec, root, data_root, device
+        spec : RunSpec
+        root : path
+        data_root : path, optional
+        device : str
 
         Raises
         ------

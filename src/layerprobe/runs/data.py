@@ -17,7 +17,8 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
 
     Parameters
     ----------
-    spec, data_root
+    spec : RunSpec
+    data_root : path, optional
 
     Returns
     -------

@@ -175,7 +175,9 @@ def common_arguments(spec: RunSpec, images: ImageSet, device: torch.device) -> d
 
     Parameters
     ----------
-    spec, images, device
+    spec : RunSpec
+    images : ImageSet
+    device : torch.device
     """
     on_device = partial(torch.tensor, device=device)
     return {

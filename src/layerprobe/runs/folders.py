@@ -87,7 +87,8 @@ def run_folder(root: Location, spec: RunSpec) -> Path:
 
     Parameters
     ----------
-    root, spec
+    root : path
+    spec : RunSpec
     """
     return Path(root) / spec.pair / spec.folder_name
 
@@ -222,7 +223,8 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
     Parameters
     ----------
-    folder, record
+    folder : Path
+    record : dict
     """
     replace_file(folder / RECORD, (json.dumps(record, indent=2) + "\n").encode())
 
@@ -249,7 +251,8 @@ def write_history(folder: Path, history: Iterable[Epoch]) -> None:
 
     Parameters
     ----------
-    folder, history
+    folder : Path
+    history : iterable of Epoch
     """
     replace_file(folder / HISTORY, pd.DataFrame(map(asdict, history)).to_csv(index=False).encode())
 

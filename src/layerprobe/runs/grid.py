@@ -154,7 +154,8 @@ def remove_all_left(specs: Iterable[RunSpec], root: Location) -> None:
 
     Parameters
     ----------
-    specs, root
+    specs : iterable of RunSpec
+    root : path
     """
     for spec in specs:
         remove_left(run_folder(root, spec))
