@@ -210,7 +210,7 @@ def load_published(
         ``state_dict`` of the other network.
     names : mapping of str to str, optional
         Layer names of `model` to those of `state_dict`; layers that are not listed have equal names. Default:
-        those of `fitting_names`.
+        equal names, or those of the paper's published code if more layers are found by them.
 
     Raises
     ------
@@ -301,8 +301,8 @@ def layers_with_weights(state_dict: Mapping[str, Tensor]) -> dict[str, None]:
 def fitting_names(model: nn.Module, state_dict: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the layer names of a network to those of weights, where they differ.
 
-    They are those of the paper's published code, ``model.published_names``, if more of them than of equal
-    names are in the weights. In a `CNN` they map ``linear1`` to ``linear3`` to ``fcs.0`` to ``fcs.2``, and
+    The names of the paper's published code, ``model.published_names``, are taken if more layers are found by
+    them than by equal names. In a `CNN` they map ``linear1`` to ``linear3`` to ``fcs.0`` to ``fcs.2``, and
     ``head`` to ``fc3``.
 
     Parameters
