@@ -228,6 +228,15 @@ def test_scores_are_finite_for_equal_rows(name):
     assert np.isfinite(create(name).score(same, np.arange(12) % 3)).all()
 
 
+@pytest.mark.parametrize("scale", [2.0**-70, 2.0**70])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["fine", "deep_knn", "simifeat_vote", "simifeat_rank", "hoc"])
+def test_the_scale_of_the_features_does_not_change_the_scores(name, dtype, scale):
+    rows = FEATURES.astype(dtype)
+    scaled = create(name).score(rows * dtype(scale), Y)
+    np.testing.assert_allclose(scaled, create(name).score(rows, Y), rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["fine", "deep_knn", "simifeat_vote", "simifeat_rank", "hoc"])
 def test_labels_of_features_may_be_names(name):
     names = np.array(["cat", "dog", "eel"])

@@ -233,6 +233,8 @@ def rates_of_triples(triples: np.ndarray, num_classes: int) -> NoiseRates:
 
 def _neighbours(X: np.ndarray, k: int, metric: str) -> np.ndarray:
     """Return the indices of the k nearest other rows, nearest first, (n, min(k, n - 1))."""
+    if metric == "cosine":  # scikit-learn takes rows shorter than 1e-15 for zero
+        X = np.ldexp(X, -np.frexp(np.abs(X).max(1, keepdims=True))[1])
     search = NearestNeighbors(n_neighbors=min(k, len(X) - 1), metric=metric, algorithm="brute").fit(X)
     return search.kneighbors(return_distance=False)
 
