@@ -20,8 +20,9 @@ class LogisticRegression(WeightedProbe, ProbabilityProbe, LinearProbe):
     """Multinomial logistic regression at its optimum, by scikit-learn's L-BFGS, in float64.
 
     The loss is the sum over rows of the cross entropy plus ``|w|^2 / (2 C)``, w the weights of the features
-    in units of their standard deviations: offset and scale of a feature have no effect. `predict_proba` is
-    the softmax of the logits. The paper's recipe is `AdamLogisticRegression`, "logistic_adam" by name.
+    in units of their standard deviations: offset and scale of a feature have no effect. Of two classes the
+    first has the weights zero, as in scikit-learn's binary model. `predict_proba` is the softmax of the
+    logits. The paper's recipe is `AdamLogisticRegression`, "logistic_adam" by name.
 
     Parameters
     ----------

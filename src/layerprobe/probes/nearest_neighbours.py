@@ -92,8 +92,8 @@ class WhitenedKNN(StagedProbe, WeightedProbe, ProbabilityProbe):
     Rows are whitened by their covariance C, shrunk to (1 - s) C + s trace(C) / d I (Ledoit and Wolf, 2004,
     with a given s), and scaled to unit length. The score of a class is its share of the votes of the k
     nearest training rows. The sum of the cosines of these rows, with a small weight, decides between equal
-    shares. One search serves every number of neighbours. `predict_proba` is the share of the votes. A row of
-    weight w has w votes.
+    shares. One search serves every number of neighbours. `predict_proba` is this score, scaled to sum to one:
+    the share of the votes up to 1e-3 / k. A row of weight w has w votes.
 
     Parameters
     ----------
