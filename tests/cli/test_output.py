@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layerprobe.cli.output import as_json, shell_spelling
-from layerprobe.utils.terminal import printable
+from layerprobe.utils.terminal import print_table, printable
 
 
 def test_printable_escapes_control_characters_and_keeps_other_text():
@@ -14,6 +14,14 @@ def test_printable_escapes_control_characters_and_keeps_other_text():
     assert printable("a\u202eb\udce9") == "a\\u202eb\\udce9"
     for text in ("two\nlines", "Zürich, 猫, a\u200cb", "[red]", "C:\\x"):
         assert printable(text) == text
+
+
+def test_a_column_that_is_cut_leaves_the_others_their_space(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(("index", "given", "text"), [("train/1.png", "travel", "word " * 20)], no_wrap="text")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all(text in lines[3] for text in ("train/1.png", "travel", "word wo…"))
 
 
 @pytest.mark.parametrize(

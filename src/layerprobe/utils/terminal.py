@@ -51,7 +51,9 @@ def print_table(
     )
     for name in columns:
         justify: Any = "right" if name in right else "left"
-        table.add_column(Text(printable(name)), justify=justify, no_wrap=name == cut, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_column(Text(printable(name)), justify=justify, overflow="ellipsis")
+    for row in rows:  # the cells are not wrapped, as rich takes the space from columns that wrap first
+        table.add_row(
+            *(Text(printable(cell), no_wrap=name == cut) for name, cell in zip(columns, row, strict=True))
+        )
     Console().print(table)
