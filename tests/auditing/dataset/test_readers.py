@@ -99,6 +99,16 @@ def test_a_csv_of_texts(tmp_path):
     assert [other.example(i) for i in range(2)] == ["x", "y"]
 
 
+@pytest.mark.parametrize("content", ["text", "a"])
+def test_the_column_index_of_a_csv_names_the_rows_if_it_identifies_them(tmp_path, content):
+    inputs = (lambda texts: torch.tensor([[float(text)] for text in texts])) if content == "text" else None
+    for names, index in (([7, 5], [7, 5]), (["r", "s"], ["r", "s"]), (["r", "r"], [0, 1])):
+        lines = (f"{name},{i},{i}\n" for i, name in enumerate(names))
+        rows = read_rows(write_csv(tmp_path, f"index,{content},label\n" + "".join(lines)), inputs=inputs)
+        assert rows.index.tolist() == index
+        assert next(rows.batches())[0].tolist() == [[0.0], [1.0]]
+
+
 def test_arrays_in_a_file(tmp_path):
     x = np.arange(6, dtype=np.float32).reshape(3, 2)
     np.savez(tmp_path / "data.npz", x=x, y=np.array(["a", "b", "a"]))
@@ -112,6 +122,12 @@ def test_arrays_in_a_file(tmp_path):
     [
         ("path;label\na.png;1\n", "expected the column 'path', got 'path;label'.*path_column="),
         ("path,class\na.png,1\n", "expected the column 'label', got 'path', 'class'"),
+        ("a,class\n1,2\n", "expected the column 'label', got 'a', 'class'"),
+        (
+            "a,note,label\n1,x,2\n",
+            "or a column 'path' or 'text'; got 'x' in the column 'note', row 0",
+        ),
+        ("a,b,label\n", "has no rows"),
         ("path,label\n", "has no rows"),
         ("path,label\na.png,1\n,2\n", "is empty in 1 rows, the first is row 1"),
         ("path,label\na.png,\n", "is empty in 1 rows"),

@@ -14,6 +14,7 @@ from layerprobe.data.arrays import load_npy, load_npz
 from layerprobe.data.image_readers import class_files, hub_column
 from layerprobe.data.pixels import as_size, read_pixels, stack_images
 from layerprobe.errors import DataError, InputError
+from layerprobe.layers.batches import INDEX_KEY, row_index
 
 
 class RawDataset(NamedTuple):
@@ -137,28 +138,31 @@ def _read_csv(
         raise InputError("rows are images or texts: leave out path_column or text_column.")
     table = _read_table(path)
     content = text_column or path_column or next((key for key in ("path", "text") if key in table), None)
+    named = INDEX_KEY in table and INDEX_KEY not in (content, label_column)
+    ids = row_index(_labels(table.pop(INDEX_KEY))) if named else None
     if content is None:
-        return _read_numbers(path, table, label_column)
+        return _read_numbers(path, table, label_column, ids)
     _require_columns(path, table, content, label_column)
     labels, values = _labels(table[label_column]), table[content].to_numpy(object)
     if text_column is not None or (path_column is None and content == "text"):
-        return RawDataset(values, labels)
+        return RawDataset(values, labels, ids)
     paths = [path.parent / Path(value).expanduser() for value in values]  # absolute paths stay unchanged
     return RawDataset(_decode(paths, size), labels, np.array(list(values), dtype=str))
 
 
-def _read_numbers(path: Path, table: pd.DataFrame, label_column: str) -> RawDataset:
+def _read_numbers(path: Path, table: pd.DataFrame, label_column: str, ids: np.ndarray | None) -> RawDataset:
     cells = table.drop(columns=label_column, errors="ignore")
-    numbers, bad = _numbers(cells)
-    if cells.columns.empty or numbers.isna().all(axis=0).any() or label_column not in table:
+    if len(table.columns) == 1:
         _require_columns(path, table, "path", label_column)
     _require_columns(path, table, label_column)
+    numbers, bad = _numbers(cells)
     if bad is not None:
         raise DataError(
-            f"{path}: expected numbers in every column but {label_column!r}, got {cells.iloc[bad]!r} in the "
-            f"column {cells.columns[bad[1]]!r}, row {bad[0]} (from 0). Fill or remove it."
+            f"{path}: expected numbers in every column but {label_column!r}, or a column 'path' or 'text'; "
+            f"got {cells.iloc[bad]!r} in the column {cells.columns[bad[1]]!r}, row {bad[0]} (from 0). Fill "
+            "or remove it, or choose a column by path_column= or text_column=."
         )
-    return RawDataset(numbers.to_numpy(np.float32), _labels(table[label_column]))
+    return RawDataset(numbers.to_numpy(np.float32), _labels(table[label_column]), ids)
 
 
 def _numbers(cells: pd.DataFrame) -> tuple[pd.DataFrame, tuple[int, int] | None]:
