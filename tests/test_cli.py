@@ -235,6 +235,7 @@ def test_status_shows_the_state_of_runs(capsys, tmp_path):
         (["paper", "status", "--sedes=1"], "has no option --sedes. Did you mean --seeds?"),
         (["audit", "--data", "x"], "an audit of a network needs --model, --data and --policy"),
         (["review", "--n", "5"], "review"),
+        (["review", "nowhere", "--decisions", "d.csv"], "nowhere does not exist: expected the folder"),
         (["review", "a", "b"], "layerprobe review does not take b."),
         (["data", "fetch"], "layerprobe data fetch needs NAME."),
         (["demo", "--seeds", "many"], "expected --seeds INT, got many"),

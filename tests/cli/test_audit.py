@@ -281,6 +281,7 @@ def test_json_is_the_only_output(calls, here, capsys):
         ([*ARRAYS, "--out", "rows.csv"], "rows.csv is a file"),
         ([*ARRAYS, "--out", "rows.csv/deeper"], "rows.csv is a file"),
         ([*ARRAYS, "--device", "abacus"], "--device abacus cannot be used"),
+        ([*ARRAYS, "--device", "abacus"], "; leave it out or pass cpu"),
         ([*ARRAYS, "--label-column", "y"], "--label-column does not apply to the .npz file"),
         ([*ARRAYS, "--resize", "3", "3"], "resize does not apply to the .npz file"),
     ],

@@ -18,9 +18,9 @@ MODEL = (
 )
 DATA = (
     "The training data with the labels that the network was trained on: a folder with one subfolder of "
-    "images per class; a .csv file with the columns path and label, or text and label; an .npz file with the "
-    "arrays x and y; a folder written by save_to_disk of Hugging Face datasets; or PKG.MOD:NAME of a data "
-    "set, or of a function that returns one."
+    "images per class; a .csv file with the columns path and label, text and label, or label and numbers in "
+    "all other columns; an .npz file with the arrays x and y; a folder written by save_to_disk of Hugging "
+    "Face datasets; or PKG.MOD:NAME of a data set, or of a function that returns one."
 )
 
 
@@ -112,7 +112,8 @@ class NetworkOptions:
             return model.to(torch.device(self.device))
         except (RuntimeError, AssertionError) as error:  # unknown, or not supported by this build of torch
             raise InputError(
-                f"--device {self.device} cannot be used: {str(error).splitlines()[0]}"
+                f"--device {self.device} cannot be used: {str(error).splitlines()[0]}; "
+                "leave it out or pass cpu"
             ) from error
 
     def load_rows(self, place: str, model: "nn.Module | None") -> "LabelledDataset":

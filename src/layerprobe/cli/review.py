@@ -7,7 +7,7 @@ from tyro.conf import Positional, arg
 
 from layerprobe.cli.commands import readable_options
 from layerprobe.cli.output import as_json
-from layerprobe.errors import InputError
+from layerprobe.errors import DataError, InputError
 from layerprobe.utils.files import write_csv
 from layerprobe.utils.terminal import print_table, say
 
@@ -50,7 +50,10 @@ def measure_review(
 
     if not decisions and tasks_out is None:
         raise InputError("there is nothing to do: pass --decisions FILE, or --tasks-out FILE")
-    audit = Audit.load(folder / "audit.safetensors" if folder.is_dir() else folder)
+    path = folder / "audit.safetensors" if folder.is_dir() else folder
+    if not path.is_file():
+        raise DataError(f"{path} does not exist: expected the folder that `layerprobe audit --out` wrote.")
+    audit = Audit.load(path)
     design = {"n": n, "seed": seed}
     for path in decisions:
         audit = audit.apply(path, **design)
