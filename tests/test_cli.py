@@ -287,6 +287,12 @@ def test_help_of_a_command_fits_80_columns_and_names_types_plainly(capsys, monke
     assert "(default: True)" not in text
 
 
+def test_help_imports_no_heavy_package():
+    code = "import sys, layerprobe.cli as cli; cli.main(['review', '--help']); print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.endswith("False\n")
+
+
 def test_completion_script_is_printed_unchanged(capsys):
     assert main(["--tyro-print-completion", "bash"]) == 0
     assert "complete" in capsys.readouterr().out

@@ -8,7 +8,6 @@ from tyro.conf import Positional, arg
 from layerprobe.cli.commands import readable_options
 from layerprobe.cli.output import as_json
 from layerprobe.errors import DataError, InputError
-from layerprobe.utils.files import write_csv
 from layerprobe.utils.terminal import print_table, say
 
 if TYPE_CHECKING:
@@ -47,6 +46,7 @@ def measure_review(
         json: Print the results as JSON on stdout, and nothing else.
     """
     from layerprobe.auditing import Audit
+    from layerprobe.utils.files import write_csv
 
     if not decisions and tasks_out is None:
         raise InputError("there is nothing to do: pass --decisions FILE, or --tasks-out FILE")
