@@ -52,6 +52,12 @@ def test_features_far_from_zero(name, where, offset):
     assert (wide.predict(X[TEST].astype(np.float64)) == probe.predict(X[TEST])).mean() > 0.98
 
 
+def test_a_seed_of_logistic_adam_gives_equal_fits_in_float32_and_float64():
+    X = BASE.astype(np.float32)
+    narrow, wide = (create("logistic_adam", epochs=3).fit(rows, Y) for rows in (X, X.astype(np.float64)))
+    np.testing.assert_allclose(narrow.coef_, wide.coef_, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("offset", [0, 1e3, 1e4, 1e5])
 def test_angles_of_masc_far_from_zero_are_those_of_float64(offset):
     X = (BASE + offset).astype(np.float32)

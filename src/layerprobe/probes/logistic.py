@@ -115,8 +115,8 @@ class AdamLogisticRegression(ProbabilityProbe, LinearProbe):
         generator = torch.Generator().manual_seed(self.random_state)
         bound = d**-0.5  # nn.Linear's own initialisation
         weight, bias = (
-            nn.init.uniform_(torch.empty(shape, dtype=X.dtype), -bound, bound, generator=generator)
-            .to(X.device)
+            nn.init.uniform_(torch.empty(shape, dtype=torch.float32), -bound, bound, generator=generator)
+            .to(X)  # drawn in float32, so that a seed starts from the same weights for rows of any dtype
             .requires_grad_()
             for shape in ((num_classes, d), (num_classes,))
         )
