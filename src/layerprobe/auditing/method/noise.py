@@ -356,7 +356,7 @@ def rate_by_trusted_rows(right: Tensor, agrees: Tensor, num_classes: int, rows: 
 def _mean_and_variance(values: Tensor, rows: float = math.inf) -> tuple[float, float]:
     """Return a share and its variance as a prediction for `rows` other rows.
 
-    One value of each kind is added (Agresti and Coull, 1998).
+    One value of each kind is added (Agresti and Coull, 1998, add two).
     """
     n = len(values) + 2
     share = float(values.double().sum() + 1) / n

@@ -63,8 +63,9 @@ def interval(values: Tensor, *, difference: bool = False) -> Interval:
     """Return the mean of independent values (m,) and its 95 % interval.
 
     The interval is the normal approximation with two rows added, so that it is valid if all values are equal:
-    one 0 and one 1 for a share (Agresti and Coull, 1998); half a row of -1, half of 1 and one of 0 for the
-    paired difference of two shares (Agresti and Min, 2005). Unknown values, NaN, give the whole range.
+    one 0 and one 1 for a share (Agresti and Coull, 1998, add two of each); half a row of -1, half of 1 and
+    one of 0 for the paired difference of two shares (Agresti and Min, 2005). Unknown values, NaN, give the
+    whole range.
 
     Parameters
     ----------
