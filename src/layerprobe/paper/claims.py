@@ -265,6 +265,7 @@ CLAIMS = (
         "supplement",
         "as for Table 1, runs with Adam",
         _noisy,
+        controls=CONTROLS,
         cells=lambda rows: rows[rows["corruption"].between(0, 1, "neither") & ~_has_own_optimizer(rows)],
     ),
     Claim(
