@@ -148,9 +148,9 @@ def page(text: str, results: Results) -> str:
     parts = {
         "claims": markdown(claims_table(results.rows).drop(columns="rule")),
         "table1": markdown(readable(cells, "table1").drop(columns=["variant", "scale"], errors="ignore")),
-        "relabelling": markdown(relabelling(results)),
+        "relabelling": markdown(relabelling(grid)),
         "labels": markdown(labels_by_layer(grid, cells)),
-        "corrected": markdown(corrected(results)),
+        "corrected": markdown(corrected(grid)),
         "images": markdown(by_images(results)),
     }
     for name, table in parts.items():
