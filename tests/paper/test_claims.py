@@ -188,15 +188,15 @@ def test_the_page_of_results_shows_the_committed_rows(collect):
     text = (ROOT / "docs" / "results.md").read_text("utf-8")
     results = collect.read("medium")
     assert collect.page(text, results) == text, "run python results/collect.py medium"
-    relabelled = results.rows[results.rows["experiment"] == "retraining"]
+    grid = results.only(list(plan(["table1"], SCALES["medium"], PAPER_PAIRS).work))
+    relabelled = grid.rows[grid.rows["experiment"] == "retraining"]
     keys = ["pair", "corruption", "fitted_on", "metric"]
     shares = (100 * relabelled.groupby(keys)["value"].mean()).round(1)
-    table = collect.relabelling(results).set_index(["pair", "p", "subspaces"])
+    table = collect.relabelling(grid).set_index(["pair", "p", "subspaces"])
     assert len(table)
     for cell, line in table.iterrows():
         assert float(line["wrong labels corrected (%)"]) == shares[(*cell, "corrected")]
         assert float(line["right labels broken (%)"]) == shares[(*cell, "broken")]
-    grid = results.only(list(plan(["table1"], SCALES["medium"], PAPER_PAIRS).work))
     flipped = select(grid.rows, "flipped_rows", probe="masc", fitted_on="noisy", labels="true")
     shares = 100 * flipped.groupby(["pair", "corruption", "layer", "split"])["value"].mean()
     table1 = TABLES["table1"].build(grid.rows, grid.history)
@@ -212,9 +212,9 @@ def test_the_page_of_results_shows_the_committed_rows(collect):
             assert abs(float(line[f"{purpose}: broken (%)"]) - (100 - cell[layer, "unflipped"])) < 0.06
             assert abs(float(line[f"{purpose}: wrong after (%)"]) - after[layer]) < 0.2
     own = {"split": "test", "labels": "true", "metric": "accuracy"}
-    measured = select(results.rows, "corrected_subspaces", probe="masc", **own)
+    measured = select(grid.rows, "corrected_subspaces", probe="masc", **own)
     shares = 100 * measured.groupby(["pair", "corruption", "setting", "layer"])["value"].mean()
-    table = collect.corrected(results)
+    table = collect.corrected(grid)
     assert len(table) == measured.groupby(["pair", "corruption"]).ngroups
     for _, line in table.iterrows():
         cell = shares[line["pair"], line["p"]]
