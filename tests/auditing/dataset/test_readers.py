@@ -4,6 +4,7 @@ import io
 import json
 import socket
 import zipfile
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from layerprobe.auditing.dataset.labelled import read_rows
 from layerprobe.auditing.dataset.readers import read_labels
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, InputError, LayerprobeWarning
 from layerprobe.utils import memory_limit
 
 PIXELS = np.random.default_rng(0).integers(256, size=(5, 4, 6, 3)).astype(np.uint8)
@@ -104,7 +105,10 @@ def test_the_column_index_of_a_csv_names_the_rows_if_it_identifies_them(tmp_path
     inputs = (lambda texts: torch.tensor([[float(text)] for text in texts])) if content == "text" else None
     for names, index in (([7, 5], [7, 5]), (["r", "s"], ["r", "s"]), (["r", "r"], [0, 1])):
         lines = (f"{name},{i},{i}\n" for i, name in enumerate(names))
-        rows = read_rows(write_csv(tmp_path, f"index,{content},label\n" + "".join(lines)), inputs=inputs)
+        path = write_csv(tmp_path, f"index,{content},label\n" + "".join(lines))
+        repeated = pytest.warns(LayerprobeWarning, match="the column 'index' repeats values")
+        with repeated if names == ["r", "r"] else nullcontext():
+            rows = read_rows(path, inputs=inputs)
         assert rows.index.tolist() == index
         assert next(rows.batches())[0].tolist() == [[0.0], [1.0]]
 

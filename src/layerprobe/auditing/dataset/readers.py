@@ -13,7 +13,7 @@ import pandas as pd
 from layerprobe.data.arrays import load_npy, load_npz
 from layerprobe.data.image_readers import class_files, hub_column
 from layerprobe.data.pixels import as_size, read_pixels, stack_images
-from layerprobe.errors import DataError, InputError
+from layerprobe.errors import DataError, InputError, warn
 from layerprobe.layers.batches import INDEX_KEY, row_index
 
 
@@ -140,6 +140,11 @@ def _read_csv(
     content = text_column or path_column or next((key for key in ("path", "text") if key in table), None)
     named = INDEX_KEY in table and INDEX_KEY not in (content, label_column)
     ids = row_index(_labels(table.pop(INDEX_KEY))) if named else None
+    if named and ids is None:
+        warn(
+            f"{path}: the column {INDEX_KEY!r} repeats values, so it does not name the rows and is left out. "
+            "Rename it if it holds inputs."
+        )
     if content is None:
         return _read_numbers(path, table, label_column, ids)
     _require_columns(path, table, content, label_column)
