@@ -506,6 +506,9 @@ def test_inputs_that_may_or_may_not_show_padding_are_refused():
     ids, lengths, mask = tokens_of_lengths()
     full = torch.randint(1, 20, (5, 7))
     refused = [
+        ("seq_len", ids, lengths / 7, "'seq_len' holds shares or measures"),
+        ("seq_len", ids, torch.ones(5), "'seq_len' holds shares or measures"),
+        ("n_tokens", ids, torch.linspace(1.2, 3.4, 5), "'n_tokens' holds shares or measures"),
         ("valid", ids, ~mask, "not known if 'valid' is a mask"),
         ("valid", full, torch.randint(0, 2, (5, 7)), "not known if 'valid' is a mask"),
         ("sizes", full, lengths, "call it lengths"),

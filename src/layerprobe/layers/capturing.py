@@ -210,7 +210,7 @@ class _Padding:
     for padding; inputs called ``*length``, ``*lengths``, ``*_len``, ``*lens`` or ``*_tokens`` count the
     tokens. Without such an input, the values of other inputs decide, if the rest of each row is constant:
     whole numbers (b,) within 1..t are lengths; true and false, or 1 and 0, (b, t), are a mask, also under a
-    name such as ``mask``, of tokens or of padding.
+    name such as ``mask``, of tokens or of padding. Lengths as shares of the longest row are an error.
     """
 
     def __init__(self, tracer: Tracer, batch: Batch) -> None:
@@ -229,7 +229,14 @@ class _Padding:
         masks = {name: x for name, x in tables.items() if "mask" in name.rpartition(".")[2]}
         sequences = {name: x for name, x in tables.items() if name not in masks}
         candidates = {}  # (b, t), true or false
-        self.lengths = [x for name, x in columns.items() if LENGTHS.search(name)]
+        self.lengths = []
+        for name, x in columns.items():
+            if not LENGTHS.search(name):
+                continue
+            if x.is_floating_point() and (x.max() <= 1 or (x != x.trunc()).any()):
+                self.unknown.append((None, f"{name!r} holds shares or measures, not numbers of tokens"))
+            else:
+                self.lengths.append(x)
         self.tokens = {x.shape[1] for x in sequences.values()}
         for name, mask in masks.items():
             is_constant = bool((mask == mask.flatten()[:1]).all())
