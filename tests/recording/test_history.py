@@ -555,6 +555,10 @@ INVALID = {
         "expected layer= to match one layer",
     ),
     "holdout without labels": (lambda: quiet(holdout=HELD[0]).epoch(network()), "whole numbers as labels"),
+    "holdout labels from 1": (
+        lambda: quiet(holdout=(HELD[0], HELD[1] + 1)).epoch(network()),
+        r"labels of holdout= in 0..2, .* got 1..3",
+    ),
     "fewer rows": (lambda: quiet(data=X[:50]).epoch(network()), "expected data= to have the 60 rows"),
     "more rows": (lambda: quiet(Y[:50], data=X).epoch(network()), "expected data= to have the 50 rows"),
     "other labels": (lambda: quiet(data=(X, Y.flip(0))).epoch(network()), "has the label"),

@@ -344,6 +344,12 @@ class History:
             y = batch.labels
             if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point():
                 raise InputError("expected holdout= with whole numbers as labels, as in (x, y)")
+            low, high = map(int, y.aminmax())
+            if low < 0 or high >= logits.shape[1]:
+                raise InputError(
+                    f"expected labels of holdout= in 0..{logits.shape[1] - 1}, the positions of the outputs, "
+                    f"got {low}..{high}"
+                )
             by_probe = torch.zeros(len(y), dtype=torch.bool)
             if probe is not None:
                 by_probe = torch.as_tensor(probe.predict(self._features(batch).nan_to_num())) == y
