@@ -242,7 +242,8 @@ def accuracy_over_layers(rows: pd.DataFrame, probe: str = "masc", *, title: str 
     InputError
         If the rows do not contain the probe.
     """
-    of_probe, of_network = rows[rows["probe"] == probe], rows[rows["probe"] == "network"]
+    of_probe = rows[rows["probe"] == probe]
+    of_network = rows[(rows["probe"] == "network") & rows["accuracy"].notna()]
     if of_probe.empty:
         available = ", ".join(map(str, rows["probe"].unique())) or "none"
         raise InputError(f"no rows of the probe {probe!r}; the rows contain: {available}")

@@ -45,6 +45,14 @@ def test_another_probe_with_one_label_set_and_no_network(planted):
     assert labels == ["test", "training, noisy labels", "training, true labels"]
 
 
+def test_a_network_without_an_accuracy_is_not_drawn(planted):
+    rows = planted(seeds=1, fits=("noisy",))
+    rows.loc[rows["probe"] == "network", "accuracy"] = np.nan
+    figure = accuracy_over_layers(rows)
+    assert "network itself" not in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert "network" not in [label.get_text() for label in figure.axes[0].get_xticklabels()]
+
+
 def test_curves_differ_in_colour_and_in_marker(planted):
     handles = accuracy_over_layers(planted()).legends[0].legend_handles[:3]
     assert len({handle.get_color() for handle in handles}) == 3
