@@ -231,6 +231,15 @@ def planted(n=200):
     return torch.randn(4, 6, generator=generator)[y] * 4 + torch.randn(n, 6, generator=generator), y
 
 
+def test_train_labels_of_the_same_index_in_another_order_are_refused(model):
+    frame = pd.DataFrame(X.numpy(), index=[f"row {i}" for i in range(200)])
+    labels = pd.Series(TRUE.numpy(), index=frame.index)
+    with pytest.raises(InputError, match="the same index in different orders"):
+        probe(model, frame, train_labels={"true": labels[::-1]}, probes="ncm")
+    own, plain = (probe(model, x, train_labels={"true": labels}, probes="ncm") for x in (frame, X))
+    np.testing.assert_allclose(own["accuracy"], plain["accuracy"])
+
+
 @pytest.mark.parametrize("memory", [None, 30_000])  # held, and streamed as sums
 def test_a_third_item_that_identifies_no_rows_is_ignored(memory):
     x, y = planted()

@@ -22,6 +22,7 @@ from layerprobe.core.statistics import LayerSums
 from layerprobe.errors import DegenerateWarning, InputError, LayerprobeWarning, warn
 from layerprobe.layers.batches import (
     Column,
+    check_same_index,
     count_rows,
     is_whole,
     keeps_order,
@@ -232,6 +233,8 @@ def probe(
         If the model agrees with the training labels much better in another order of the classes; the message
         has the argument `class_names` to give.
     """
+    if isinstance(train_labels, Mapping):
+        check_same_index((train[0] if isinstance(train, tuple) and train else train, *train_labels.values()))
     task = _Task(
         Extractor(model, layers, pool, batch_size, device, "compact"),
         named_probes(probes, variances),
