@@ -1,4 +1,5 @@
 import random
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,28 @@ def test_shuffling_batch_sampler_is_detected(model):
 def test_output_without_class_scores_has_no_accuracy(model):
     grid = nn.Sequential(model, nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))
     assert "network" not in set(probe(grid, (X, NOISY), layers="0.1")["probe"])
+
+
+@pytest.mark.parametrize("outputs", [4, 1])
+def test_outputs_of_nan_are_no_predictions_of_a_class(outputs):
+    y = TRUE % max(outputs, 2)
+    net = nn.Sequential(nn.Linear(12, 5), nn.ReLU(), nn.Linear(5, outputs))
+    broken = TEST_X.clone()
+    broken[3] = torch.nan
+    with pytest.warns(DegenerateWarning, match="X has NaN or infinity in 1 of 60 rows"):
+        table = probe(net, (X, y), (broken, y[:60]), layers="1", probes="ncm")
+    own = table[table["probe"] == "network"].set_index("split")
+    assert own["accuracy"].notna().to_dict() == {"train": True, "test": False}
+    assert own.loc["test", "reason"].startswith("for 1 test rows the network's output is NaN")
+
+
+def test_table_prints_probes_that_could_not_predict_any_rows(model):
+    broken = TEST_X.clone()
+    broken[3] = torch.nan
+    with warnings.catch_warnings(action="ignore", category=LayerprobeWarning):
+        table = probe(model, (X, TRUE), (broken, TEST_TRUE), probes=["ncm", "velpic"])
+    with warnings.catch_warnings(action="error"):
+        assert repr(table).splitlines()[4].split() == ["input"]
 
 
 def test_a_model_without_rows_in_its_output_can_still_be_probed(model):

@@ -456,9 +456,13 @@ def class_scores(head: Tensor, probability: bool | None = None) -> Tensor:
 
 
 def head_predictions(heads: Mapping[str, Tensor]) -> dict[str, tuple[int, Tensor]]:
-    """Return the width of each head and its prediction per row, (b,); of one column the column itself."""
+    """Return the width of each head and its prediction per row, (b,); of one column the column itself.
+
+    The prediction of a row with NaN is -1.
+    """
     return {
-        name: (X.shape[1], (X.argmax(1) if X.shape[1] > 1 else X[:, 0]).cpu()) for name, X in heads.items()
+        name: (X.shape[1], (X.argmax(1).where(~X.isnan().any(1), -1) if X.shape[1] > 1 else X[:, 0]).cpu())
+        for name, X in heads.items()
     }
 
 
@@ -466,8 +470,8 @@ class HeadCounts:
     """Counts of a network's predictions per class, for every possible head and set of labels.
 
     `counts` has for each head a Tensor (S, 2, k, K + 1), int64: two halves of the rows by prediction and
-    class; the last class stands for unknown ones. The halves depend on the number of the row only, and not
-    periodically, as labels may do.
+    class; the last class stands for unknown ones, and for outputs of NaN. The halves depend on the number of
+    the row only, and not periodically, as labels may do.
 
     Parameters
     ----------
@@ -501,12 +505,14 @@ class HeadCounts:
             outside = ((predicted < 0) | (predicted > 1)).sum()
             self._outside[name] = self._outside.get(name, torch.tensor(0)) + outside
             for threshold in (0.0, 0.5):
-                self._count(f"{name} > {threshold}", 2, (predicted > threshold).long(), y, parity)
+                above = (predicted > threshold).long().where(~predicted.isnan(), -1)
+                self._count(f"{name} > {threshold}", 2, above, y, parity)
 
     def _count(self, name: str, k: int, predicted: Tensor, y: Tensor, parity: Tensor) -> None:
         sets = torch.arange(self.num_sets)[:, None].expand_as(y)
         counts = self.counts.setdefault(name, y.new_zeros(self.num_sets, 2, k, self.num_classes + 1))
-        cells = sets, parity.expand_as(y), predicted.expand_as(y), y
+        y = torch.where(predicted < 0, self.num_classes, y)
+        cells = sets, parity.expand_as(y), predicted.clamp(min=0).expand_as(y), y
         counts.index_put_(cells, torch.ones_like(y), accumulate=True)
 
     def sum_over_processes(self) -> None:

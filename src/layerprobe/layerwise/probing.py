@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from math import nan
+from math import isnan, nan
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -115,7 +115,7 @@ class ProbeTable(pd.DataFrame):
             wide = part.pivot_table(
                 index="layer", columns="probe", values="accuracy", sort=False, dropna=False
             )
-            parts += [f"{labels} labels", wide.map("{:.4f}".format, na_action="ignore").fillna("")]
+            parts += [f"{labels} labels", wide.map(lambda share: "" if isnan(share) else f"{share:.4f}")]
         return parts
 
     def plot(self, probe: str | None = None, *, title: str = "") -> "Figure":  # type: ignore[override]
@@ -528,7 +528,10 @@ class _Split:
         counts = self.network.counts[head].sum(1).double()  # (S, k, outputs + 1)
         correct = counts[:, :, :-1].diagonal(dim1=1, dim2=2).sum(1) / counts.sum((1, 2)).clamp(min=1)
         unknown = counts[:, :, -1].sum(1).long().tolist()
-        reasons = [f"{m} {split} labels are no classes of the network's outputs" * (m > 0) for m in unknown]
+        reasons = [
+            f"for {m} {split} rows the network's output is NaN, or the label is no class of it" * (m > 0)
+            for m in unknown
+        ]
         return [
             (OUTPUT, "network", "", split, labels, nan if reason else float(correct[s]), nan, nan, reason)
             for s, (labels, reason) in enumerate(zip(self.label_names, reasons, strict=True))
