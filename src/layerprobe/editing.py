@@ -42,12 +42,13 @@ def edit_head(
     ----------
     model : nn.Module
         A network whose output (n, K) is that of an ``nn.Linear``; it is not changed. One output is the logit
-        of the second of two classes.
+        of the second of two classes. Of several linear layers in the output, the one called logits is edited.
     train : (x, y), DataLoader, Dataset or iterable of batches
         As for :func:`layerprobe.capture`, with labels 0..K-1, each at least once, since a class without rows
         has no direction.
     probe : str or LinearProbe
-        "velpic", "ncm", "logistic", "lda", "ridge", "shrinkage_lda", or such a probe, which is cloned.
+        "velpic", "ncm", "logistic", "logistic_adam", "lda", "ridge", "shrinkage_lda", or such a probe, which
+        is cloned.
     bias : {"probe", "keep", "zero"}
         "probe": the bias of the probe, so that the edited network predicts as the probe does; it is zero for
         VeLPIC and the nearest class mean. "keep": the bias of the network.
@@ -129,9 +130,10 @@ def find_head(model: nn.Module, batch: Any) -> nn.Linear:
     head = model if isinstance(model, nn.Linear) else modules.get(listed.head or "")
     shape = next((row.shape for row in listed if row.name == listed.head), ())
     if not isinstance(head, nn.Linear) or shape != (head.out_features,):
+        found = "not that of one layer" if listed.head is None else f"that of {listed.head!r}"
         raise InputError(
             "expected a network whose output (n, K) is that of one nn.Linear, called once; its output is "
-            f"that of {listed.head!r}. Wrap the network in a module that returns the linear layer's output"
+            f"{found}. Wrap the network in a module that returns the linear layer's output"
         )
     own = dict(head.named_parameters(recurse=False))
     if "weight" not in own or (head.bias is not None and "bias" not in own):

@@ -59,6 +59,29 @@ def test_head_is_the_linear_layer_that_makes_the_output(model, head):
     assert sum(row.is_head for row in layers) == (head is not None)
 
 
+@pytest.mark.parametrize(
+    ("output", "head"),
+    [
+        (lambda scores, value: {"logits": scores, "value": value}, "scores"),
+        (lambda scores, value: {"class_logits": scores, "value": value}, "scores"),
+        (lambda scores, value: {"scores": scores, "value": value}, None),
+        (lambda scores, value: (scores, value), None),
+        (lambda scores, value: (value.relu(), scores.squeeze(1)), "scores"),
+        (lambda scores, value: (scores, scores), "scores"),
+    ],
+)
+def test_head_of_several_outputs_is_the_one_of_the_logits(output, head):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores, self.value = nn.Linear(4, 3), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return output(self.scores(x), self.value(x))  # the value is computed last
+
+    assert list_layers(Model(), torch.zeros(5, 4)).head == head
+
+
 def test_without_a_nonlinearity_every_leaf_but_the_head_is_default():
     model = nn.Sequential(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), nn.Linear(3, 2))
     layers = list_layers(model, torch.zeros(5, 4))

@@ -134,9 +134,33 @@ def test_half_precision_stays_half(model):
     assert (edited(HELD_OUT.bfloat16()).argmax(1) == torch.arange(100) % K).float().mean() > 0.5
 
 
+class TwoHeads(nn.Module):
+    """A network of two linear outputs: the scores of the classes, under a name, and one auxiliary number."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        with seeded(5):
+            self.body, self.scores, self.value = nn.Linear(9, 9), nn.Linear(9, K), nn.Linear(9, 1)
+
+    def forward(self, x):
+        hidden = torch.relu(self.body(x))
+        return {self.name: self.scores(hidden), "value": self.value(hidden)}
+
+
+def test_the_head_of_several_outputs_is_that_of_the_logits():
+    network = TwoHeads("logits")
+    edited = edit_head(network, (X, LABELS))
+    rows, held_out = (capture(network, x, "F.relu").outputs["F.relu"] for x in (X, HELD_OUT))
+    predicted = VeLPIC().fit(rows, LABELS).predict(held_out)
+    assert torch.equal(edited(HELD_OUT)["logits"].argmax(1), predicted)
+    assert torch.equal(edited.value.weight, network.value.weight)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda m: edit_head(TwoHeads("main"), (X, LABELS)), "its output is not that of one layer"),
         (lambda m: edit_head(m, (X, LABELS + 1)), r"labels 0\.\.3.*got 1, 2, 3, 4"),
         (lambda m: edit_head(m, (X, LABELS - 1)), r"labels 0\.\.3.*got -1"),
         (lambda m: edit_head(m, (X, LABELS.double())), r"labels 0\.\.3"),

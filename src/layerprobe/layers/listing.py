@@ -31,7 +31,8 @@ class LayerRow:
     dimension : int
         d, the number of features when flattened.
     is_head : bool
-        Whether the layer is the last Linear, if that makes the network's output, or else the output.
+        Whether the layer is the Linear that makes the network's output, or else the output. Of several such
+        layers it is the one whose output is called logits, or else none.
     is_default : bool
         Whether ``capture(..., layers=None)`` takes it.
     """

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn import functional
 from torch.nn.modules import activation
 from torch.nn.parameter import is_lazy
@@ -74,6 +75,7 @@ PERMUTATIONS = _names("permute transpose swapaxes swapdims movedim moveaxis t T 
 RESHAPES = _names("reshape view flatten unflatten squeeze unsqueeze reshape_as view_as")
 REDUCTIONS = _names("mean sum amax amin max min std var logsumexp select")
 PRODUCTS = _names("matmul mm bmm addmm addbmm baddbmm einsum tensordot")
+CALLED_LOGITS = re.compile("logit", re.IGNORECASE)  # names of the parts of an output that are logits
 SPATIAL = re.compile(r"(conv|conv_transpose|\w*pool)(\d)d")
 
 _FUNCTIONS = {  # F.relu, torch.relu_ and Tensor.relu are all relu
@@ -606,7 +608,7 @@ class _Recorder(TorchFunctionMode):
         self.sites: list[LayerSite] = []
         self.calls = Counter(output=1)  # the plain name is reserved for the model's own output
         self.last = _Event(None, None, None)
-        self.last_linear: tuple[str, Tensor] | None = None
+        self.linears: dict[StorageWeakRef, tuple[str, int]] = {}  # name and size, by the memory of the output
         self.lists, self.stacked = lists, set[str]()
         self.makes_mask = False
         self.failure: tuple[BaseException, str] | None = None
@@ -677,8 +679,8 @@ class _Recorder(TorchFunctionMode):
                 if site.obstacle is None and self.visit is not None:
                     with default_settings():
                         self.visit(site, tensor)
-                if isinstance(source, nn.Linear):
-                    self.last_linear = (site.name, tensor)
+                if isinstance(source, nn.Linear) and site.obstacle is None:
+                    self.linears[StorageWeakRef(tensor.untyped_storage())] = (site.name, tensor.numel())
         except Exception as error:
             self.foreign = error
             raise
@@ -764,15 +766,20 @@ class _Recorder(TorchFunctionMode):
         return LayerSite(name, kind, shape, tensor.dtype, nonlinear, leaf, obstacle, axes.channels), tensor
 
     def _head(self, result: Any) -> str | None:
+        """Return the linear layer of the output, of several that of the logits; None if that is not clear."""
         tensors = named_tensors(result)
         if not tensors:
             return None
-        if self.last_linear is not None:
-            name, linear = self.last_linear  # the output may be a view of it, in another shape
-            start = linear.untyped_storage().data_ptr()
-            for _, one in tensors:
-                if one.untyped_storage().data_ptr() == start and one.numel() == linear.numel():
-                    return name
+        heads: dict[str, bool] = {}  # whether the output has the name of logits
+        for name, one in tensors[len(tensors) > 1 :]:  # the main one is listed again by its name
+            if one.is_nested or one.layout is not torch.strided:
+                continue
+            linear, size = self.linears.get(StorageWeakRef(one.untyped_storage()), ("", 0))
+            if linear and size == one.numel():  # the output may be a view of it, in another shape
+                heads[linear] = heads.get(linear, False) or CALLED_LOGITS.search(name) is not None
+        named = [linear for linear, is_logits in heads.items() if is_logits] or [*heads]
+        if named:
+            return named[0] if len(named) == 1 else None
         return "output" if tensors[0][1].ndim == 2 else None
 
 

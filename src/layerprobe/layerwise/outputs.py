@@ -4,7 +4,6 @@
 """
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from layerprobe.layers.capturing import (
     layer_patterns,
     matches,
 )
-from layerprobe.layers.tracing import Tracer, check_model, device_and_dtype, rows_to_compare
+from layerprobe.layers.tracing import CALLED_LOGITS, Tracer, check_model, device_and_dtype, rows_to_compare
 from layerprobe.utils.distributed import (
     rank,
     receive,
@@ -409,7 +408,6 @@ def _with_logits(batch: LayerBatch) -> dict[str, Tensor]:
 
 # The network's own predictions --------------------------------------------------------------------------
 
-CALLED = re.compile("logit", re.IGNORECASE)
 IN_CLASSES = 0.5  # share of the rows for which a head that is wider than the classes must predict a class
 GOLDEN_RATIO = 0.6180339887498949
 MUTUAL = 0.8  # share of the classes that must be matched both ways by another order
@@ -432,7 +430,7 @@ def possible_heads(result: Any) -> dict[str, Tensor]:
         for name, tensor in named
         if tensor.ndim in (1, 2) and tensor.is_floating_point() and tensor.layout is torch.strided
     }
-    called = {name: head for name, head in heads.items() if CALLED.search(name)}
+    called = {name: head for name, head in heads.items() if CALLED_LOGITS.search(name)}
     return called or heads
 
 
@@ -545,7 +543,8 @@ class HeadCounts:
         wider = {
             name: counts
             for name, counts in usable.items()
-            if width is None and (CALLED.search(name) or counts[outputs].sum() >= IN_CLASSES * counts.sum())
+            if width is None
+            and (CALLED_LOGITS.search(name) or counts[outputs].sum() >= IN_CLASSES * counts.sum())
         }
         return max(exact or wider, key=lambda name: int(usable[name][outputs].trace()), default=None)
 
