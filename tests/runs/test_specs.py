@@ -197,3 +197,23 @@ def test_human_labels_of_other_images_are_refused(monkeypatch):
         monkeypatch.setattr(run_images, "load", lambda name, root, other=other: other)
         with pytest.raises(InputError, match="'cifar-10n:worst' do not belong to the images"):
             run_data(spec)
+
+
+def test_a_network_with_fewer_classes_than_the_data_set_gets_the_first_ones():
+    """The pair of Tiny ImageNet has 20 of 200 classes at small and medium scale."""
+    spec = RunSpec.of("mlp-digits", 0.6, 0, subset=40, test_subset=20, options={"num_classes": 4})
+    images, labels = run_data(spec)
+    whole = load("digits")
+    first = np.flatnonzero(whole.train_labels < 4)
+    drawn = noise.uniform(whole.train_labels[first], 0.6, 4, spec.noise_seed).labels  # for these classes alone
+    assert images.class_names == whole.class_names[:4]
+    assert np.bincount(images.train_labels).tolist() == [10] * 4
+    assert np.bincount(images.test_labels).tolist() == [5] * 4
+    np.testing.assert_array_equal(images.train_images, whole.train_images[images.train_index])
+    np.testing.assert_array_equal(labels, drawn[np.isin(first, images.train_index)])
+
+
+@pytest.mark.parametrize("K", [10, 12, "4"])
+def test_other_numbers_of_classes_keep_all_images(K):
+    spec = RunSpec.of("mlp-digits", 0.6, 0, options={"num_classes": K})
+    assert run_data(spec)[0].fingerprint == load("digits").fingerprint

@@ -1,6 +1,7 @@
 """The images of a run and the labels that it is trained on."""
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from layerprobe.runs.specs import RunSpec
 
 def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet, np.ndarray]:
     """Return the images of a run and the labels that it is trained on.
+
+    A network with fewer classes than the data set, by its option ``num_classes``, gets the images of the
+    first classes only.
 
     Parameters
     ----------
@@ -36,7 +40,7 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
         small for the published draw or the subset, or if human labels belong to another data set.
     """
     pair = pair_of(spec.pair)
-    images = load(pair.dataset, data_root)
+    images = _of_first_classes(load(pair.dataset, data_root), dict(spec.options).get("num_classes"))
     labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
     if spec.subset is None and present != pair.train_size:
         advice = "get the whole set" if spec.weights else "name a subset, or get the whole set"
@@ -66,6 +70,21 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
         return images, labels
     chosen = images.subset(spec.subset, test=spec.test_subset)
     return chosen, labels[np.isin(images.train_index, chosen.train_index)]
+
+
+def _of_first_classes(images: ImageSet, K: Any) -> ImageSet:
+    if not isinstance(K, int) or not 1 < K < images.num_classes:
+        return images
+    train, test = images.train_labels < K, images.test_labels < K
+    return replace(
+        images,
+        train_images=images.train_images[train],
+        train_labels=images.train_labels[train],
+        train_index=images.train_index[train],
+        test_images=images.test_images[test],
+        test_labels=images.test_labels[test],
+        class_names=images.class_names[:K],
+    )
 
 
 def data_record(images: ImageSet, labels: np.ndarray) -> dict[str, Any]:
