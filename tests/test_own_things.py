@@ -382,6 +382,9 @@ def test_statement_on_probes_is_equal_in_help_messages_and_docs(capsys):
         for row in table
     ]
     assert [line for line in lines if line not in PAGE] == []
+    main(["paper", "analyse", "--help"])
+    named = capsys.readouterr().out
+    assert [row["experiment"] for row in table if row["experiment"] not in named] == []
     assert without_spaces(EXTENSIBLE) in without_spaces(PAGE)
     main(["reproduce", "--help"])
     shown = without_spaces(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out))

@@ -205,7 +205,7 @@ def test_a_network_with_fewer_classes_than_the_data_set_gets_the_first_ones():
     images, labels = run_data(spec)
     whole = load("digits")
     first = np.flatnonzero(whole.train_labels < 4)
-    drawn = noise.uniform(whole.train_labels[first], 0.6, 4, spec.noise_seed).labels  # for these classes alone
+    drawn = noise.uniform(whole.train_labels[first], 0.6, 4, spec.noise_seed).labels
     assert images.class_names == whole.class_names[:4]
     assert np.bincount(images.train_labels).tolist() == [10] * 4
     assert np.bincount(images.test_labels).tolist() == [5] * 4

@@ -232,8 +232,8 @@ def analyse(
 
     Args:
         names: noisy_subspaces, true_subspaces, latent_memorisation, controls, probes, retraining,
-            flipped_rows, weight_edit, similarity, dynamics or cost; one of an installed package; or
-            PKG.MOD:NAME of your own.
+            flipped_rows, weight_edit, similarity, dynamics, corrected_subspaces, corrected_retraining or
+            cost; one of an installed package; or PKG.MOD:NAME of your own.
         workers: Where the runs are measured.
         pair: Networks and data sets; by default all in the folder. PKG.MOD:NAME makes one of your own known.
         noise: Noise of your own that runs have, as PKG.MOD:NAME.

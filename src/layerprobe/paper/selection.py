@@ -159,7 +159,7 @@ def masc_at_best_layer(
 
 def words(variant: str) -> dict[str, str]:
     """Return the differences of a variant from its pair's own recipe and data, value by name."""
-    return dict(part.split(" ", 1) for part in re.split(r", (?=[a-z_]+ )", variant) if part)
+    return dict(part.split(" ", 1) for part in re.split(r", (?=\w+ )", variant) if part)
 
 
 def optimizers(rows: pd.DataFrame) -> pd.Series:

@@ -3,8 +3,10 @@ import math
 import pandas as pd
 import pytest
 
-from layerprobe.paper.selection import at_best_layer, means
+from layerprobe.paper.selection import at_best_layer, means, words
 from layerprobe.paper.tables.joining import joined, scale, side_by_side
+from layerprobe.runs.specs import RunSpec
+from layerprobe.runs.states import variant
 
 
 def test_mean_and_spread_weigh_runs_equally():
@@ -59,7 +61,14 @@ def test_missing_quantities_are_nan_side_by_side():
         ("subset 10000, target 0.99", "medium"),
         ("optimizer adam, momentum 0.0", "other recipe"),
         ("widths (8, 16), noise published", "other recipe"),
+        ("shuffle False, K2 3", "other recipe"),
     ],
 )
 def test_the_scale_of_a_variant(variant, expected):
     assert scale(variant) == expected
+
+
+def test_options_of_any_name_are_words_of_a_variant():
+    spec = RunSpec.of("mlp-digits", 0.4, 0, optimizer="sgd", subset=50, options={"num_classes": 4})
+    described = variant(spec).replace("num_classes", "Width2")
+    assert words(described) == {"optimizer": "sgd", "Width2": "4", "subset": "50"}
