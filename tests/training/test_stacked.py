@@ -28,6 +28,15 @@ class Normalised(nn.Sequential):
         )
 
 
+class Tempered(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, K))
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        return super().forward(x) / self.temperature
+
+
 NETWORKS = {"mlp": lambda: MLP(64, (32, 16), K), "cnn": lambda: CNN(1, 8, num_classes=K), "bn": Normalised}
 
 
@@ -130,8 +139,9 @@ def copy_of(state):
         (NETWORKS["bn"], SGD),
         (NETWORKS["cnn"], ADAM),
         (NETWORKS["mlp"], replace(SGD, momentum=0)),
+        (Tempered, ADAM),
     ],
-    ids=["sgd", "adam", "no momentum"],
+    ids=["sgd", "adam", "no momentum", "scalar parameter"],
 )
 def test_runs_resume_from_different_epochs(data, make, recipe, epochs):
     x, ys, true, test = data

@@ -159,11 +159,10 @@ class _Stack:
         }
         # The optimisers work elementwise, so one optimiser of the stacked parameters serves every run.
         self.optimizer = recipe.build_optimizer(nn.ParameterList(self.parameters.values()))
-        for key, first in states[0].optimizer.items():
+        for key in states[0].optimizer:
             name, slot = key.rsplit(".", 1)
             slots = stack([state.optimizer[key] for state in states])
-            is_step = not first.ndim  # a scalar
-            self.optimizer.state[self.parameters[name]][slot] = slots[0] if is_step else slots
+            self.optimizer.state[self.parameters[name]][slot] = slots[0] if slot == "step" else slots
 
     def logits(self, x: Tensor, *, per_run: bool) -> Tensor:
         """Return logits (R, n, K) of inputs (R, n, ...) per run, or (n, ...) common to all runs."""

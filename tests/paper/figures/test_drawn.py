@@ -7,6 +7,7 @@ import pytest
 from layerprobe.errors import InputError, MissingRowsError
 from layerprobe.figures import STYLES
 from layerprobe.paper.figures import FIGURES
+from layerprobe.paper.figures.lines import with_names
 from paper.figures import synthetic
 from paper.figures.synthetic import DEGREES, LAYERS, masc, network
 
@@ -484,3 +485,9 @@ def test_variants_of_a_pair_are_never_mixed(rows):
     assert titles(figure) == [f"{MLP}, p = 0.4", adam]
     assert np.allclose(line(panel(figure, adam), STYLES[0])[1], 0.5)
     assert np.allclose(line(panel(figure, f"{MLP}, p = 0.4"), STYLES[1])[1][1], masc(0.4, 1, 0) + SEED)
+
+
+def test_titles_of_families_name_whole_options():
+    variants = ["widths (8, 16), subset 50", "widths (8, 32), subset 50"]
+    rows = pd.DataFrame({"pair": "net", "variant": variants, "noise": "uniform", "corruption": 0.4})
+    assert with_names(rows)["family"].tolist() == ["net (widths (8, 16))", "net (widths (8, 32))"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from layerprobe.figures import RANGE, STYLES, Kind, Line, Panel, Style, draw_panels
-from layerprobe.paper.selection import EVERY_DEGREE, PAPER
+from layerprobe.paper.selection import EVERY_DEGREE, PAPER, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,13 +41,17 @@ def with_names(rows: pd.DataFrame) -> pd.DataFrame:
     titles: dict[tuple[str, str, str], str] = {}
     for pair in rows["pair"].unique():
         words_of = {
-            key: [word for word in key[1].split(", ") if not (word.startswith("noise ") and ":" in word)]
+            key: [
+                f"{name} {value}"
+                for name, value in words(key[1]).items()
+                if not (name == "noise" and ":" in value)
+            ]
             for key in dict.fromkeys(keys)
             if key[0] == pair
         }
         common = set.intersection(*map(set, words_of.values()))
-        for key, words in words_of.items():
-            own = ", ".join(word for word in words if word and word not in common)
+        for key, differences in words_of.items():
+            own = ", ".join(word for word in differences if word not in common)
             titles[key] = pair + (f" ({own})" if own else "") + HUMAN * (":" in key[2])
     return rows.assign(condition=condition, family=[titles[key] for key in keys])
 
