@@ -127,8 +127,10 @@ def test_import_is_repeatable_and_refuses_other_weights(trained, tmp_path):
     other.mkdir()
     weights = torch.load(folder / "0.6_run1.pth", weights_only=True)
     torch.save({key: value + 1 for key, value in weights.items()}, other / "0.6_run1.pth")
+    torch.save(weights, other / "0.4_run1.pth")
     with pytest.raises(DataError, match=r"has other weights than 0\.6_run1\.pth"):
-        import_weights(other, specs_of(degrees=(0.6,)), tmp_path / "runs")
+        import_weights(other, specs_of(degrees=(0.4, 0.6)), tmp_path / "runs")
+    assert not run_folder(tmp_path / "runs", *specs_of(degrees=(0.4,))).exists()  # nothing was written
 
 
 def _spoiled(key, value):

@@ -92,12 +92,13 @@ def import_weights(
         raise DataError(f"{folder}: expected weights of every run and degree shown, {needed} missing")
     names = _names(Path(folder))
     loaded = {spec: _load(files[spec.corruption, spec.seed], spec, names) for spec in specs}  # type: ignore[index]
+    done = [spec for spec in loaded if is_done(run_folder(root, spec))]
+    for spec in done:
+        place, how = run_folder(root, spec), loaded.pop(spec)[1]
+        if read_record(place).get("weights", {}).get("sha256") != how["sha256"]:
+            raise DataError(f"{place} has other weights than {how['file']}; name another root")
     for spec, (model, how) in loaded.items():
         place = run_folder(root, spec)
-        if is_done(place):
-            if read_record(place).get("weights", {}).get("sha256") != how["sha256"]:
-                raise DataError(f"{place} has other weights than {how['file']}; name another root")
-            continue
         data = data_record(*run_data(spec, data_root))
         place.mkdir(parents=True, exist_ok=True)
         with acquire(place):
