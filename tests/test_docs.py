@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from layerprobe.paper.figures import FIGURES
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
@@ -81,3 +83,12 @@ def test_audit_page_shows_how_the_reviews_were_measured():
             assert f"{100 * measured[name]:.1f}" in shown, name
         for name in ("noise_error", "precision_error"):
             assert f"{measured[name]:.3f}".removeprefix("0") in shown, name
+
+
+def test_the_experiments_of_an_example_are_those_that_its_figures_need():
+    page = (ROOT / "docs/reproduction.md").read_text("utf-8")
+    pattern = r"^layerprobe paper analyse (.*)\nlayerprobe paper figures (.*)$"
+    (match,) = re.findall(pattern, page, re.MULTILINE)
+    experiments, figures = match
+    needed = {need for name in figures.split() for need in FIGURES[name].needs}
+    assert needed == set(experiments.split())
