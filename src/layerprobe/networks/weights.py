@@ -207,8 +207,7 @@ def load_published(
     model : nn.Module
         Network to change in place. It stays as it is if an error is raised.
     state_dict : mapping of str to Tensor
-        ``state_dict`` of the other network. A prefix of all names that a wrapper put there, one of `PREFIXES`,
-        is removed.
+        ``state_dict`` of the other network. A prefix of all names is removed if it is one of `PREFIXES`.
     names : mapping of str to str, optional
         Layer names of `model` to those of `state_dict`; layers that are not listed have equal names. Default:
         equal names, or those of the paper's published code if more layers are found by them.
