@@ -29,6 +29,7 @@ PROBE_TITLES = {
     "masc_1pc": "MASC, one component",
     "ncm": "nearest class mean",
     "logistic": "logistic regression",
+    "logistic_adam": "logistic regression, Adam",
     "lda": "LDA",
     "qda": "QDA",
     "knn": "kNN",
