@@ -1,4 +1,5 @@
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -224,6 +225,17 @@ def test_status_shows_the_state_of_runs(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "2 runs: 1 missing, 1 done." in printed
     assert f"{100 * run.history['test_accuracy'].iloc[-1]:.1f}" in printed
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_status_names_a_run_that_diverged(capsys, tmp_path, loss):
+    run = execute(digits(0.4, 0), tmp_path)
+    run.history.assign(loss=loss).to_csv(run.folder / "history.csv", index=False)
+    assert main(["paper", "status", *DIGITS, "0", "--root", str(tmp_path)]) == 0
+    assert "diverged" in capsys.readouterr().out
+    assert main(["paper", "status", *DIGITS, "0", "--root", str(tmp_path), "--json"]) == 0
+    losses = [run["loss"] for run in json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["runs"]]
+    assert losses == [None, None]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A grid of runs on the terminal: names, states, progress, failures."""
 
 import json as jsonlib
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -93,6 +94,8 @@ def _line(row: Any) -> list[str]:
 def _state(row: Any) -> str:
     if row.state == "resumable":
         return f"resumable, epoch {row.epochs}"
+    if row.state == "done" and row.epochs and not math.isfinite(row.loss):
+        return "diverged"
     below = row.state == "done" and not pd.isna(row.memorised) and not row.memorised
     return "below target" if below else row.state
 
@@ -129,7 +132,8 @@ def show_grid(root: Path, rows: pd.DataFrame, outcomes: Sequence[Outcome] = (), 
         A failed run then has an error and a traceback.
     """
     if json:
-        runs = rows.astype(object).where(rows.notna(), None).to_dict("records")
+        finite = rows.replace([math.inf, -math.inf], math.nan)  # JSON has no infinity
+        runs = finite.astype(object).where(finite.notna(), None).to_dict("records")
         errors = {str(run_folder("", outcome.spec)): outcome for outcome in outcomes if outcome.error}
         for run in runs:
             if run["state"] != "done" and (outcome := errors.get(run["folder"])):

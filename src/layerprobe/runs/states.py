@@ -19,7 +19,7 @@ from layerprobe.runs.specs import RunSpec
 from layerprobe.training import Seeds, bytes_needed
 from layerprobe.utils.files import Location
 
-ACCURACIES = ["train_accuracy", "true_accuracy", "test_accuracy"]
+OF_LAST_EPOCH = ["loss", "train_accuracy", "true_accuracy", "test_accuracy"]
 
 
 def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFrame:
@@ -37,8 +37,8 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
     DataFrame
         One row per run: pair, corruption, seed; variant, the differences from the pair's own recipe and data
         in words; state ("done", "running", "resumable", "missing", or "unreadable" if its folder cannot be
-        read); epochs; memorised, whether the target was reached; train_accuracy (on the labels trained on),
-        true_accuracy and test_accuracy of the last epoch; seconds, the time of all epochs; folder, in
+        read); epochs; memorised, whether the target was reached; loss, train_accuracy (on the labels trained
+        on), true_accuracy and test_accuracy of the last epoch; seconds, the time of all epochs; folder, in
         `root`; reason, why it cannot be read.
 
     Raises
@@ -53,8 +53,8 @@ def status(root: Location, specs: Iterable[RunSpec] | None = None) -> pd.DataFra
     for folder, reason in unreadable.items():
         where = {"pair": folder.parent.name, "folder": str(folder.relative_to(root))}
         rows.append({**where, "state": "unreadable", "epochs": 0, "reason": reason})
-    names = ["pair", "corruption", "seed", "variant", "state", "epochs", "memorised", *ACCURACIES]
-    types = dict.fromkeys(["corruption", *ACCURACIES, "seconds"], "float64")
+    names = ["pair", "corruption", "seed", "variant", "state", "epochs", "memorised", *OF_LAST_EPOCH]
+    types = dict.fromkeys(["corruption", *OF_LAST_EPOCH, "seconds"], "float64")
     types |= {"seed": "Int64", "epochs": "int64", "memorised": "boolean"}
     return pd.DataFrame(rows, columns=[*names, "seconds", "folder", "reason"]).astype(types)
 
@@ -77,7 +77,7 @@ def _row(root: Path, spec: RunSpec) -> dict[str, Any]:
         "seconds": run.seconds,
     }
     if len(run.history):
-        row |= {name: float(run.history[name].iloc[-1]) for name in ACCURACIES}
+        row |= {name: float(run.history[name].iloc[-1]) for name in OF_LAST_EPOCH}
     return row
 
 
