@@ -16,8 +16,8 @@ from layerprobe.runs.specs import RunSpec
 def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet, np.ndarray]:
     """Return the images of a run and the labels that it is trained on.
 
-    A network with fewer classes than the data set, by its option ``num_classes``, gets the images of the
-    first classes only.
+    A subset for a network with fewer classes than the data set, by its option ``num_classes``, has images of
+    the first classes only.
 
     Parameters
     ----------
@@ -40,7 +40,9 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
         small for the published draw or the subset, or if human labels belong to another data set.
     """
     pair = pair_of(spec.pair)
-    images = _of_first_classes(load(pair.dataset, data_root), dict(spec.options).get("num_classes"))
+    images = load(pair.dataset, data_root)
+    if spec.subset is not None:
+        images = _of_first_classes(images, dict(spec.options).get("num_classes"))
     labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
     if spec.subset is None and present != pair.train_size:
         advice = "get the whole set" if spec.weights else "name a subset, or get the whole set"

@@ -70,8 +70,8 @@ class RunSpec:
     test_subset : int, optional
         Number of test images, a fixed choice balanced over the classes; None for all.
     options : tuple of (str, value), or mapping
-        Options of the network, such as dropout. With a ``num_classes`` below that of the data set the run
-        has the images of the first classes only.
+        Options of the network, such as dropout. With a ``num_classes`` below that of the data set a subset
+        has images of the first classes only.
     seed : int or None
         The seed from which the others are derived, if they are.
     edit : Edit, optional
