@@ -137,15 +137,17 @@ def test_half_precision_stays_half(model):
 class TwoHeads(nn.Module):
     """A network of two linear outputs: the scores of the classes, under a name, and one auxiliary number."""
 
-    def __init__(self, name):
+    def __init__(self, name, scale=None):
         super().__init__()
-        self.name = name
+        self.name, self.scale = name, scale
         with seeded(5):
             self.body, self.scores, self.value = nn.Linear(9, 9), nn.Linear(9, K), nn.Linear(9, 1)
 
     def forward(self, x):
         hidden = torch.relu(self.body(x))
-        return {self.name: self.scores(hidden), "value": self.value(hidden)}
+        scores = self.scores(hidden)
+        scores = scores if self.scale is None else scores / self.scale
+        return {self.name: scores, "value": self.value(hidden)}
 
 
 def test_the_head_of_several_outputs_is_that_of_the_logits():
@@ -161,6 +163,7 @@ def test_the_head_of_several_outputs_is_that_of_the_logits():
     ("make", "message"),
     [
         (lambda m: edit_head(TwoHeads("main"), (X, LABELS)), "its output is not that of one layer"),
+        (lambda m: edit_head(TwoHeads("logits", 2), (X, LABELS)), "expected a network whose output"),
         (lambda m: edit_head(m, (X, LABELS + 1)), r"labels 0\.\.3.*got 1, 2, 3, 4"),
         (lambda m: edit_head(m, (X, LABELS - 1)), r"labels 0\.\.3.*got -1"),
         (lambda m: edit_head(m, (X, LABELS.double())), r"labels 0\.\.3"),

@@ -163,16 +163,6 @@ def test_weights_of_one_layer_for_two_raise():
         load_published(model, weights, {"linear3": "linear2"})
 
 
-@pytest.mark.parametrize("named", ["by default", "with the prefix", "without it"])
-def test_the_prefix_of_a_wrapper_is_removed(named):
-    theirs, model = CNN(1, 28), CNN(1, 28)
-    wrapped = {f"module.{key}": value for key, value in theirs.state_dict().items()}
-    prefix = "module." if named == "with the prefix" else ""
-    names = None if named == "by default" else {"linear1": f"{prefix}linear1", "head": f"{prefix}head"}
-    load_published(model, wrapped, names)
-    assert all(torch.equal(value, wrapped[f"module.{key}"]) for key, value in model.state_dict().items())
-
-
 def test_tied_layers_may_have_one_name():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight, model[1].bias = model[0].weight, model[0].bias

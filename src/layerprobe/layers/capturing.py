@@ -234,7 +234,7 @@ class _Padding:
             if not LENGTHS.search(name):
                 continue
             if x.is_floating_point() and (x.max() <= 1 or (x != x.trunc()).any()):
-                self.unknown.append((None, f"{name!r} holds shares or measures, not numbers of tokens"))
+                self.unknown.append((None, f"{name!r} holds shares or measures, not whole numbers of tokens"))
             else:
                 self.lengths.append(x)
         self.tokens = {x.shape[1] for x in sequences.values()}

@@ -770,16 +770,16 @@ class _Recorder(TorchFunctionMode):
         tensors = named_tensors(result)
         if not tensors:
             return None
-        heads: dict[str, bool] = {}  # whether the output has the name of logits
-        for name, one in tensors[len(tensors) > 1 :]:  # the main one is listed again by its name
+        parts = tensors[len(tensors) > 1 :]  # the main one is listed again by its name
+        heads = set()
+        for _, one in [part for part in parts if CALLED_LOGITS.search(part[0])] or parts:
             if one.is_nested or one.layout is not torch.strided:
                 continue
             linear, size = self.linears.get(StorageWeakRef(one.untyped_storage()), ("", 0))
             if linear and size == one.numel():  # the output may be a view of it, in another shape
-                heads[linear] = heads.get(linear, False) or CALLED_LOGITS.search(name) is not None
-        named = [linear for linear, is_logits in heads.items() if is_logits] or [*heads]
-        if named:
-            return named[0] if len(named) == 1 else None
+                heads.add(linear)
+        if heads:
+            return heads.pop() if len(heads) == 1 else None
         return "output" if tensors[0][1].ndim == 2 else None
 
 

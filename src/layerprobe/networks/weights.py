@@ -207,7 +207,7 @@ def load_published(
     model : nn.Module
         Network to change in place. It stays as it is if an error is raised.
     state_dict : mapping of str to Tensor
-        ``state_dict`` of the other network. A prefix of all names is removed if it is one of `PREFIXES`.
+        ``state_dict`` of the other network.
     names : mapping of str to str, optional
         Layer names of `model` to those of `state_dict`; layers that are not listed have equal names. Default:
         equal names, or those of the paper's published code if more layers are found by them.
@@ -218,12 +218,8 @@ def load_published(
         If weights are missing, unexpected, of another shape, integer, complex or not finite, or `names` has a
         layer that the network has not, or gives two layers the same weights.
     """
-    bare = without_prefix(model, state_dict)
-    prefix = next(iter(state_dict), "").removesuffix(next(iter(bare), ""))
-    state_dict = bare
     if names is None:
         names = fitting_names(model, state_dict)
-    names = {layer: other.removeprefix(prefix) for layer, other in names.items()}
 
     def other_name(key: str) -> str:
         layer, _, weight = key.rpartition(".")

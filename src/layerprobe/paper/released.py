@@ -128,10 +128,13 @@ def _load(path: Path, spec: RunSpec, names: Mapping[str, str] | None) -> tuple[n
     model = build_network(spec)
     given = read_state_dict(path)
     check_finite(given, path.name)
+    weights = without_prefix(model, given)
     if names is None:
-        names = _fitting(model, without_prefix(model, given))
+        names = _fitting(model, weights)
+    prefix = next(iter(given), "").removesuffix(next(iter(weights), ""))
+    names = {layer: other.removeprefix(prefix) for layer, other in names.items()}
     try:
-        load_published(model, given, names)
+        load_published(model, weights, names)
     except InputError as error:
         raise InputError(
             f"{path.name}: {error}, in {NAMES} beside the file; the layers of the model are "

@@ -17,7 +17,7 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     """Return the images of a run and the labels that it is trained on.
 
     A subset for a network with fewer classes than the data set, by its option ``num_classes``, has images of
-    the first classes only.
+    the first classes only, if the noise is drawn for this run.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     """
     pair = pair_of(spec.pair)
     images = load(pair.dataset, data_root)
-    if spec.subset is not None:
+    if spec.subset is not None and spec.noise_seed is not None:
         images = _of_first_classes(images, dict(spec.options).get("num_classes"))
     labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
     if spec.subset is None and present != pair.train_size:
