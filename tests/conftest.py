@@ -1,6 +1,7 @@
 """Fixtures for every test: real data where it is at hand, one thread, hypothesis that repeats itself."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,8 @@ def real_data(tmp_path_factory):
 @pytest.fixture
 def browser(tmp_path):
     """Headless Chromium; a test that uses it is marked `browser`, and skipped where there is none."""
+    if shutil.which("chromium") is None:
+        pytest.skip("no chromium on the path")
     started = start_chromium(tmp_path / "profile")
     yield started
     started.quit()

@@ -1,4 +1,3 @@
-import shutil
 from html.parser import HTMLParser
 
 import pandas as pd
@@ -75,7 +74,6 @@ def test_numbers_share_decimals_per_column_and_missing_ones_are_dashes(report):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
 def test_browser_shows_the_report_without_error_or_request(report, browser):
     from selenium.webdriver.common.by import By
 

@@ -1,5 +1,4 @@
 import re
-import shutil
 from collections import Counter
 from html import unescape
 
@@ -188,9 +187,6 @@ def test_failed_write_leaves_no_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
-
-
 def shown(browser):
     cards = browser.find_elements("css selector", ".card")
     return [card for card in cards if card.is_displayed()]
@@ -213,7 +209,6 @@ def page(tmp_path):
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_filters_show_the_rows_of_a_class_and_their_number(page, browser):
     path, rows = page
     browser.get(path.as_uri())
@@ -241,7 +236,6 @@ def test_filters_show_the_rows_of_a_class_and_their_number(page, browser):
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_filters_work_by_keyboard_with_visible_focus(page, browser):
     from selenium.webdriver.common.keys import Keys
 
@@ -259,7 +253,6 @@ def test_filters_work_by_keyboard_with_visible_focus(page, browser):
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_browser_reports_no_error_no_request_and_no_markup_from_the_data(page, browser):
     path, _ = page
     browser.get(path.as_uri())
@@ -274,7 +267,6 @@ def test_browser_reports_no_error_no_request_and_no_markup_from_the_data(page, b
 
 
 @pytest.mark.browser
-@needs_chromium
 @pytest.mark.parametrize("example", [None, lambda i: "W" * 400], ids=["pictures", "texts"])
 def test_page_fits_a_narrow_screen(tmp_path, browser, example):
     write_page(make_audit([*NAMES, *CLASSES], example=example), tmp_path / "report.html")

@@ -1,7 +1,6 @@
 """The review page in a browser: by keyboard, across a reload, and back into the audit."""
 
 import json
-import shutil
 import time
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ from layerprobe.errors import InputError
 EVIL = '</script><img src="https://example.org/x.png" onerror="alert(1)">'
 NAMES = np.array(["ant", f"bee {EVIL}", "=cat " + "x" * 80, *(f"class {k}" for k in range(3, 30))])
 N = 400
-needs_chromium = pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on the path")
 
 
 class Examples:
@@ -90,7 +88,6 @@ def downloaded(folder, name):
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_keys_decide_and_undo_and_decisions_are_kept_after_a_reload(audit, opened, browser):
     from selenium.webdriver.common.keys import Keys
 
@@ -118,7 +115,6 @@ def test_keys_decide_and_undo_and_decisions_are_kept_after_a_reload(audit, opene
 
 
 @pytest.mark.browser
-@needs_chromium
 @pytest.mark.parametrize("kind", ["json", "csv"])
 def test_export_is_applied_and_imported_again(audit, opened, browser, tmp_path, kind):
     press = opened(n=20, seed=2)
@@ -149,7 +145,6 @@ def test_export_is_applied_and_imported_again(audit, opened, browser, tmp_path, 
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_page_runs_no_markup_and_sends_nothing(opened, browser):
     opened()
     assert EVIL in browser.find_element("css selector", "#content .text").text
@@ -162,7 +157,6 @@ def test_page_runs_no_markup_and_sends_nothing(opened, browser):
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_filters_grid_and_hidden_suggestion(audit, opened, browser):
     from selenium.webdriver.support.select import Select
 
@@ -193,7 +187,6 @@ def test_filters_grid_and_hidden_suggestion(audit, opened, browser):
 
 
 @pytest.mark.browser
-@needs_chromium
 @pytest.mark.parametrize("example", [picture, text, lambda i: None])
 def test_page_fits_a_phone(opened, browser, example):
     opened(example)
@@ -219,7 +212,6 @@ def test_report_writes_the_review_page_beside_it(audit, tmp_path):
 
 
 @pytest.mark.browser
-@needs_chromium
 def test_filter_shows_conflicting_duplicates(browser, tmp_path):
     from selenium.webdriver.support.ui import Select
 
