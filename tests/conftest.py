@@ -31,6 +31,12 @@ def one_thread():
 
 
 @pytest.fixture(autouse=True)
+def repeatable():
+    """A test draws the same random numbers alone, after others and on any worker."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def nothing_stays_registered():
     """Names that a test registers are forgotten after it."""
     before = {group: set(registry) for group, registry in Registry.every.items()}

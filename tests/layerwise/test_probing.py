@@ -128,7 +128,8 @@ def test_outputs_of_nan_are_no_predictions_of_a_class(outputs):
         table = probe(net, (X, y), (broken, y[:60]), layers="1", probes="ncm")
     own = table[table["probe"] == "network"].set_index("split")
     assert own["accuracy"].notna().to_dict() == {"train": True, "test": False}
-    assert own.loc["test", "reason"].startswith("for 1 test rows the network's output is NaN")
+    assert own.loc["test", "reason"].startswith("test rows whose output is NaN, or whose label is no class")
+    assert own.loc["test", "reason"].endswith(": 1")
 
 
 def test_table_prints_probes_that_could_not_predict_any_rows(model):

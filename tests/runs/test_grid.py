@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from loky.backend import fork_exec
 
 from layerprobe.errors import InputError
 from layerprobe.paper import RunSpec, execute, load_model, read_run, run_folder
 from layerprobe.runs.grid import Outcome, operations, train_grid
 from layerprobe.runs.leases import acquire
 from layerprobe.runs.states import status
+from layerprobe.utils.files import is_alive
 from runs.run_helpers import wait_until
 
 COMMAND = [sys.executable, "-c", "from layerprobe.cli import main; raise SystemExit(main())", "paper"]
@@ -200,7 +202,8 @@ def start_grid(tmp_path):
 
 
 def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text().split()]
 
 
 def states(root):
@@ -221,6 +224,23 @@ def test_ctrl_c_leaves_resumable_runs_and_no_process(start_grid, tmp_path):
     assert out == ""
     wait_until(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
     assert states(tmp_path) == {"resumable"}
+
+
+def test_ctrl_c_while_a_process_starts_is_quiet(tmp_path, monkeypatch, capfd):
+    started = []
+
+    def interrupted(*arguments, **options):
+        started.append(fork(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGINT)
+        return started[-1]
+
+    fork = fork_exec.fork_exec
+    monkeypatch.setattr(fork_exec, "fork_exec", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_grid([spec_of()], tmp_path, jobs=1)
+    assert len(started) == 1
+    wait_until(lambda: not is_alive(started[0]))
+    assert capfd.readouterr() == ("", "")
 
 
 def test_processes_of_a_killed_command_stop_after_their_epoch(start_grid, tmp_path):

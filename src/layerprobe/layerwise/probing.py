@@ -529,7 +529,7 @@ class _Split:
         correct = counts[:, :, :-1].diagonal(dim1=1, dim2=2).sum(1) / counts.sum((1, 2)).clamp(min=1)
         unknown = counts[:, :, -1].sum(1).long().tolist()
         reasons = [
-            f"for {m} {split} rows the network's output is NaN, or the label is no class of it" * (m > 0)
+            f"{split} rows whose output is NaN, or whose label is no class of the network: {m}" * (m > 0)
             for m in unknown
         ]
         return [

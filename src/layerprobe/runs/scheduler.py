@@ -12,7 +12,7 @@ import textwrap
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -155,11 +155,14 @@ def _run_here(run: Callable[[Task], Any], tasks: Sequence[Task], jobs: int) -> R
     waiting, deaths = deque(range(len(tasks))), Counter[int]()
     idle = [start() for _ in range(min(jobs, len(tasks)))]
     busy: dict[Future[Any], tuple[ProcessPoolExecutor, int]] = {}
+    # Ctrl-C interrupts the main thread only: another one starts processes, so that none is left half started
+    starter = ThreadPoolExecutor(1)
     try:
         while waiting or busy:
             while waiting and idle:
-                process, position = idle.pop(), waiting.popleft()
-                busy[process.submit(run, tasks[position])] = process, position
+                process, position = idle[-1], waiting[0]
+                busy[starter.submit(process.submit, run, tasks[position]).result()] = process, position
+                del idle[-1], waiting[0]
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 process, position = busy.pop(future)
                 error = future.exception()
@@ -175,6 +178,7 @@ def _run_here(run: Callable[[Task], Any], tasks: Sequence[Task], jobs: int) -> R
                 killed = f"its process was killed {ATTEMPTS} times, maybe for lack of memory"
                 yield tasks[position], LayerprobeError(f"{killed}; the same command resumes the run")
     finally:
+        starter.shutdown()
         for process in [*idle, *(process for process, _ in busy.values())]:
             process.shutdown(kill_workers=True)
 
