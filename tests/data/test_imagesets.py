@@ -185,6 +185,21 @@ def test_test_images_can_be_chosen_too(digits):
     assert len(subset.train_images) == 100
 
 
+def test_images_of_the_first_classes(digits):
+    few = digits.subset(300).first_classes(3)
+    assert few.class_names == digits.class_names[:3]
+    assert np.array_equal(few.train_labels, digits.train_labels[few.train_index])
+    assert np.bincount(few.train_labels).tolist() == [30, 30, 30]
+    assert np.array_equal(few.test_images, digits.test_images[digits.test_labels < 3])
+    assert digits.first_classes(10).fingerprint == digits.fingerprint
+
+
+@pytest.mark.parametrize("K", [0, 11, 2.0, None])
+def test_an_invalid_number_of_first_classes_is_refused(digits, K):
+    with pytest.raises(InputError, match=f"K must be an integer from 1 to 10, got {K}"):
+        digits.first_classes(K)
+
+
 def test_a_whole_set_has_all_rows(digits):
     assert np.array_equal(digits.train_index, np.arange(1437))
 

@@ -5,7 +5,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -132,13 +132,39 @@ class ImageSet:
         """
         rows = slice(None) if n is None else self._balanced_rows("train", self.train_labels, n, seed)
         kept = slice(None) if test is None else self._balanced_rows("test", self.test_labels, test, seed)
+        return self._select(rows, kept)
+
+    def first_classes(self, K: int) -> Self:
+        """Return the images of the first K classes, in the order of this set.
+
+        Parameters
+        ----------
+        K : int
+            From 1 to the number of classes.
+
+        Returns
+        -------
+        ImageSet
+            It has the same name; its `train_index` lists the chosen images.
+
+        Raises
+        ------
+        InputError
+            If K is out of its range.
+        """
+        if not isinstance(K, Integral) or not 1 <= K <= self.num_classes:
+            raise InputError(f"K must be an integer from 1 to {self.num_classes}, got {K!r}.")
+        return self._select(self.train_labels < K, self.test_labels < K, class_names=self.class_names[:K])
+
+    def _select(self, train: slice | np.ndarray, test: slice | np.ndarray, **changes: Any) -> Self:
         return dataclasses.replace(
             self,
-            train_images=self.train_images[rows],
-            train_labels=self.train_labels[rows],
-            train_index=self.train_index[rows],
-            test_images=self.test_images[kept],
-            test_labels=self.test_labels[kept],
+            train_images=self.train_images[train],
+            train_labels=self.train_labels[train],
+            train_index=self.train_index[train],
+            test_images=self.test_images[test],
+            test_labels=self.test_labels[test],
+            **changes,
         )
 
     def _balanced_rows(self, split: str, labels: np.ndarray, n: int, seed: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The images of a run and the labels that it is trained on."""
 
 import hashlib
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -41,8 +40,9 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     """
     pair = pair_of(spec.pair)
     images = load(pair.dataset, data_root)
-    if spec.subset is not None and spec.noise_seed is not None:
-        images = _of_first_classes(images, dict(spec.options).get("num_classes"))
+    K = dict(spec.options).get("num_classes")
+    if spec.subset is not None and spec.noise_seed is not None and K in range(2, images.num_classes):
+        images = images.first_classes(K)
     labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
     if spec.subset is None and present != pair.train_size:
         advice = "get the whole set" if spec.weights else "name a subset, or get the whole set"
@@ -72,21 +72,6 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
         return images, labels
     chosen = images.subset(spec.subset, test=spec.test_subset)
     return chosen, labels[np.isin(images.train_index, chosen.train_index)]
-
-
-def _of_first_classes(images: ImageSet, K: Any) -> ImageSet:
-    if not isinstance(K, int) or not 1 < K < images.num_classes:
-        return images
-    train, test = images.train_labels < K, images.test_labels < K
-    return replace(
-        images,
-        train_images=images.train_images[train],
-        train_labels=images.train_labels[train],
-        train_index=images.train_index[train],
-        test_images=images.test_images[test],
-        test_labels=images.test_labels[test],
-        class_names=images.class_names[:K],
-    )
 
 
 def data_record(images: ImageSet, labels: np.ndarray) -> dict[str, Any]:
