@@ -29,6 +29,25 @@ def test_table_1_takes_the_noisy_grid_and_one_experiment():
     assert {name for names in made.work.values() for name in names} == {"noisy_subspaces"}
 
 
+def test_figures_have_what_they_show_beside_the_needed_experiments():
+    for name, beside in {"figure3": "noisy_subspaces", "thresholds": "true_subspaces"}.items():
+        made = plan([name], SMALL, ["mlp-mnist"])
+        assert all(
+            {"noisy_subspaces", beside} <= {*names} for spec, names in made.work.items() if spec.corruption
+        )
+        assert {spec.corruption for spec, names in made.work.items() if "noisy_subspaces" in names} >= {
+            0,
+            *DEGREES,
+        }
+
+
+@pytest.mark.parametrize("name", ["flipped", "figure17"])
+def test_no_network_is_trained_on_clean_labels_for_figures_of_wrong_ones(name):
+    work = plan([name], SMALL, ["mlp-mnist"]).work
+    assert {spec.corruption for spec in work} == {*DEGREES, 1.0}
+    assert all(work.values())
+
+
 def test_histories_are_of_the_degrees_of_tables_2_and_3():
     made = plan(["history"], SMALL, ["mlp-mnist"])
     assert {spec.corruption for spec in made.work} == set(EVERY_DEGREE)

@@ -24,12 +24,12 @@ from layerprobe.paper.selection import (
     network_accuracy,
     network_retraining,
     optimizers,
+    scale,
     select,
     training_images,
     words,
 )
 from layerprobe.paper.tables.compared import TOO_SMALL
-from layerprobe.paper.tables.joining import scale
 
 Frame = pd.DataFrame
 Selection = Callable[[Frame], Frame]

@@ -207,11 +207,12 @@ FAMILIES: dict[str, Callable[[StudyScale, Sequence[str]], list[RunSpec]]] = {
 OTHER = "it shows other pairs"  # why a table or figure has no runs
 RELEASED = {"clean", "grid", "shuffled"}  # families that published weights can be of
 # Families of runs by the tables and figures that show them; all others show "grid".
-_AT_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15", "figure17"]
-_AT_EVERY_DEGREE += ["noisy_subspaces", "true_subspaces", "components", "untrained", "flipped"]
+_AT_EVERY_DEGREE = ["table2", "table3", "figure2", "figure3", "figure12", "figure13", "figure15"]
+_AT_EVERY_DEGREE += ["noisy_subspaces", "true_subspaces", "components", "untrained"]
 _AT_EVERY_DEGREE += ["figure4", "figure27", "figure31", "retraining", "retraining_epochs", "history"]
 _SHOWN: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_AT_EVERY_DEGREE, ("clean", "grid", "shuffled")),
+    **dict.fromkeys(["figure17", "flipped"], ("grid", "shuffled")),
     "supplementary_table1": (),
     **dict.fromkeys(["layers", "thresholds", "probes", "similarity"], ("clean", "grid")),
     "latent": ("clean",),
@@ -280,6 +281,7 @@ def plan(
     for name in chosen:
         entries = [registry[name] for registry in (TABLES, FIGURES) if name in registry]
         needs = {experiment for entry in entries for experiment in entry.needs}
+        needs |= {*FIGURES[name].also} if name in FIGURES else set()
         kinds = [kind for kind in _SHOWN.get(name, ("grid",)) if not scale.released or kind in RELEASED]
         trains = any(entry.history for entry in entries) or any(EXPERIMENTS[need].trains for need in needs)
         fitting = pairs if name in TABLES else [pair for pair in pairs if FIGURES[name].shows(pair)]

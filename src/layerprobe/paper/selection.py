@@ -19,6 +19,7 @@ PAPER = {"probe": "masc", "setting": "0.99"}  # MASC as in the paper's main resu
 LABELS = ("noisy", "true")  # that probes are fitted on
 DEGREES = (0.2, 0.4, 0.6, 0.8)  # of Table 1; figures add 0 and 1
 EVERY_DEGREE = (0.0, *DEGREES, 1.0)
+PROTOCOL, DATA = {"shuffle", "noise", "weights"}, {"subset", "test_subset"}  # words of a variant
 
 
 def select(rows: pd.DataFrame, experiment: str, **equal: str) -> pd.DataFrame:
@@ -160,6 +161,25 @@ def masc_at_best_layer(
 def words(variant: str) -> dict[str, str]:
     """Return the differences of a variant from its pair's own recipe and data, value by name."""
     return dict(part.split(" ", 1) for part in re.split(r", (?=\w+ )", variant) if part)
+
+
+def scale(variant: str) -> str:
+    """Return the scale of a variant.
+
+    "full" if it differs from the pair's own recipe in the protocol, the kind of noise or published weights
+    only; "medium" or "small" if its runs use a part of the images, at least `MEDIUM` training images or
+    fewer; "other recipe" if they use all images and train differently.
+    """
+    changed = words(variant)
+    if DATA & set(changed):
+        return "medium" if int(changed.get("subset", 0)) >= MEDIUM else "small"
+    return "full" if set(changed) <= PROTOCOL else "other recipe"
+
+
+def trains_as_published(variant: str) -> bool:
+    """Return whether runs have the optimiser and the noise of the published ones, and no edit."""
+    changed = words(variant)
+    return not {"optimizer", "edit"} & changed.keys() and changed.get("noise", "published") == "published"
 
 
 def optimizers(rows: pd.DataFrame) -> pd.Series:

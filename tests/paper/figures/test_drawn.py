@@ -76,12 +76,12 @@ def test_noisy_subspaces_have_a_panel_per_pair_and_degree(drawn):
     ]
     for p in DEGREES:
         ax = panel(figure, f"{MLP}, p = {p:g}")
-        assert names(ax) == LAYERS
+        assert names(ax) == [*LAYERS, "network"]
         for style, extra in ((STYLES[1], 0.0), (STYLES[2], 0.02), (STYLES[0], 0.04)):
             assert np.allclose(line(ax, style)[1], [masc(p, i, 0, extra=extra) + SEED for i in range(4)])
         for style, extra in ((STYLES[1], 0.0), (STYLES[0], 0.04)):
             x, y = line(ax, style, hollow=True)
-            assert x.tolist() == [0, 3]
+            assert x.tolist() == [0, 4]  # the network's marker hides no layer
             assert np.allclose(y, network(p, 0, extra) + SEED)
 
 
@@ -116,6 +116,13 @@ def test_missing_cells_are_named(drawn):
     missing = "mlp-cifar10; cnn-mnist; cnn-cifar10 at p = 0.4, 0.6, 0.8, 1; alexnet-tiny-imagenet."
     assert footer.endswith(f"Not run: {missing}")
     assert "Not run" not in " ".join(text.get_text() for text in drawn("noisy_subspaces").texts)
+
+
+def test_a_cell_that_lacks_one_of_the_needed_experiments_is_named(rows):
+    of = rows[(rows["experiment"] != "true_subspaces") | (rows["corruption"] != 0.6)]
+    for name in ("figure3", "gains"):
+        footer = " ".join(FIGURES[name].draw(of, pair=MLP).texts[-1].get_text().split())
+        assert f"Not run: {MLP} at p = 0.6;" in footer
 
 
 @pytest.mark.parametrize(
@@ -209,9 +216,11 @@ def test_a_low_bar_has_its_percent_and_the_legend_shows_ranges_as_they_are_drawn
 def test_probes_at_one_degree_are_side_by_side(rows):
     of = rows[(rows["pair"] == MLP) & ((rows["experiment"] == "controls") | (rows["corruption"] == 0.4))]
     ax = panel(FIGURES["probes"].draw(of), f"{MLP}: fitted on noisy labels")
-    places = [float(line(ax, style)[0][0]) for style in STYLES[:7]]
+    styles = [*STYLES[:7], ("#333333", ">"), ("#333333", "*")]
+    places = [float(line(ax, style)[0][0]) for style in styles]
     assert np.diff(places).min() > 0.02
-    assert np.isclose(np.mean(places), 0.4)
+    assert np.isclose(np.mean(places), 0)
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["p = 0.4"]
 
 
 def test_degrees_are_in_order_in_the_legend_where_the_first_pair_lacks_some(rows):
@@ -225,6 +234,7 @@ def test_retraining_epoch_by_epoch(drawn):
         x, y = line(ax, STYLES[4])
         assert x.tolist() == list(range(11))
         assert np.allclose(y, network(0.8, 0) + SEED + step * np.arange(11))
+        assert len(line(ax, STYLES[0])[0]) == 11  # p = 0 is relabelled once
 
 
 def test_optimisers_side_by_side(drawn, rows):
@@ -360,6 +370,18 @@ def test_a_point_of_cost_is_of_the_runs_of_all_degrees():
     assert figure.texts[-1].get_text().endswith("Runs behind each point: 6.")
 
 
+def test_the_range_of_a_cost_is_that_of_whole_runs(rows):
+    of = rows[(rows["experiment"] == "cost") & (rows["pair"] == MLP) & rows["corruption"].eq(0.4)]
+    changed = of["layer"].eq("fc1") == of["seed"].eq(0)  # each run is the slower one on some layers
+    of = of.assign(value=of["value"].where(~changed, 2 * of["value"]))
+    one = of[(of["metric"] == "fit_flops") & (of["probe"] == "ncm") & (of["layer"] != "")]
+    totals = one.groupby("seed")["value"].sum()
+    ends = [
+        segment[:, 1] for c in FIGURES["cost"].draw(of).axes[2].collections for segment in c.get_segments()
+    ]
+    assert any(np.allclose(end, [totals.min(), totals.max()]) for end in ends)
+
+
 def test_a_probe_that_was_left_out_on_a_layer_has_no_cost_of_all_layers(rows):
     of = rows[(rows["experiment"] == "cost") & (rows["pair"] == MLP)]
     of = of[(of["probe"] != "qda") | (of["layer"] != "fc3")]
@@ -449,6 +471,9 @@ def test_published_gains_are_hollow_grey_and_labelled(rows):
     ]
     for title in ("cnn-cifar10", "cnn-cifar10, human labels"):  # nothing is published of them
         assert not any(line.get_color() == "#8a8a8a" for line in panel(figure, title).lines)
+    other = rows[rows["pair"] == MLP].assign(variant="optimizer adam")
+    axes = FIGURES["gains"].draw(other, published=synthetic.table1()).axes
+    assert not any(line.get_color() == "#8a8a8a" for ax in axes for line in ax.lines)
 
 
 def test_gains_have_the_last_epoch_of_runs_without_controls(rows):

@@ -101,6 +101,11 @@ def test_the_scale_is_written_below():
     assert footer(draw(mixed)).startswith(
         "small and full scale: subsets of the training images (2,000), and all of them. Runs"
     )
+    recipe = full.assign(variant="optimizer adam")
+    assert footer(draw(recipe)).startswith("another recipe: all training images. Runs")
+    assert footer(draw(pd.concat([recipe, small.assign(key=small["key"] + "s")]))).startswith(
+        "small scale and another recipe: subsets of the training images (2,000), and all of them. Runs"
+    )
     assert "at p\u00a0=\u00a00," in draw(full).texts[-1].get_text()  # no line ends there
     few = small[(small["corruption"] != 0.4) | (small["seed"] == 0)]
     assert footer(draw(few)).endswith(f"Runs behind each point: 1 to 2. {rest}")
@@ -129,6 +134,14 @@ def test_a_missing_experiment_of_one_pair_is_named_with_the_pair(rows):
 def test_an_unknown_pair_is_named_beside_those_that_are_there(rows):
     with pytest.raises(InputError, match=r"'mlp-cifar10'; there are rows of mlp-mnist, cnn-cifar10, alex"):
         FIGURES["figure2"].draw(rows, pair="mlp-cifar10")
+
+
+def test_other_degrees_of_a_shown_pair_are_refused_with_those_of_the_figure(rows):
+    of = rows[(rows["pair"] == "cnn-cifar10") & (rows["corruption"] == 0)]
+    with pytest.raises(
+        InputError, match=r"figure29 shows p = 0\.2, 0\.4, 0\.6, 0\.8; its pairs have rows of o"
+    ):
+        FIGURES["figure29"].draw(of)
 
 
 def test_no_rows_no_history_and_missing_columns(rows):

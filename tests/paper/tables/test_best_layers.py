@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from layerprobe.paper.tables import TABLES, readable
+from layerprobe.runs.specs import Edit
 
 
 def line_of(table, **equal):
@@ -58,6 +59,15 @@ def test_variants_are_never_mixed(subspace_rows, no_history):
     assert (full["layer"], full["masc"], full["seeds"], full["variant"]) == ("fc2", 0.7, 1, "")
     assert (part["layer"], part["seeds"], part["variant"]) == ("fc1", 2, "subset 100")
     assert part["masc"] == pytest.approx(0.92)
+
+
+def test_other_optimisers_noises_and_edits_are_not_beside_published_numbers(subspace_rows, no_history):
+    changes = {"optimizer": "adam"}, {"noise": "pair_flip"}, {"edit": Edit(epoch=10)}
+    rows = [subspace_rows({"fc2": 0.7}, **change) for change in changes]
+    table = TABLES["table1"].build(pd.concat(rows), no_history)
+    cell = table[(table["pair"] == "mlp-mnist") & (table["corruption"] == 0.2)]
+    assert cell["verdict"].value_counts().to_dict() == {"not published": 3, "not run": 1}
+    assert cell["published_masc"].isna().sum() == 3
 
 
 def test_runs_that_share_seeds_do_not_count_as_independent(subspace_rows, no_history, sharing_runs):

@@ -3,8 +3,8 @@ import math
 import pandas as pd
 import pytest
 
-from layerprobe.paper.selection import at_best_layer, means, words
-from layerprobe.paper.tables.joining import joined, scale, side_by_side
+from layerprobe.paper.selection import at_best_layer, means, scale, words
+from layerprobe.paper.tables.joining import joined, side_by_side
 from layerprobe.runs.specs import RunSpec
 from layerprobe.runs.states import variant
 

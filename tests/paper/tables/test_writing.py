@@ -71,7 +71,7 @@ def test_latex_is_a_longtable_with_rules_and_escapes():
 def test_the_caption_has_verdicts_scale_and_variants():
     text = caption("table3", FRAME)
     assert text.startswith(f"{TABLES['table3'].title}. Verdicts: 1 reproduced, 0 differ, 0 not run. ")
-    assert "trained or tested on a part of the images: a difference" in text
+    assert "trained or tested on a part of the images or classes: a difference" in text
     assert text.endswith("Variant 1: subset 100, noise cifar-10n:worst.")
     assert "part of the images" not in caption("table3", FRAME[:1])
     assert "difference" not in caption("table6", FRAME.drop(columns="verdict"))

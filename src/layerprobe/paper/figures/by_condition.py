@@ -30,6 +30,7 @@ from layerprobe.paper.selection import (
     hidden_layers,
     optimizers,
     training_images,
+    trains_as_published,
     words,
 )
 
@@ -52,7 +53,7 @@ EPOCHS = "Dashed, hollow: the network at its last epoch, and at the epoch of its
 BEST = "The best layer has the highest mean test accuracy: an upper bound where there are no test labels."
 
 
-def _network(rows: pd.DataFrame, axis: Axis) -> list[Line]:
+def _network(rows: pd.DataFrame, axis: Axis, kind: Kind = "network") -> list[Line]:
     """Return the network's test accuracy at its last and best epoch.
 
     Runs without rows of controls have the last one in those of noisy subspaces.
@@ -61,7 +62,7 @@ def _network(rows: pd.DataFrame, axis: Axis) -> list[Line]:
     own = network[network["experiment"] == "controls"]
     others = network[(network["experiment"] == "noisy_subspaces") & ~network["key"].isin(own["key"])]
     both = pd.concat([own, accuracies(others).assign(setting="last_epoch")])
-    return axis.lines(both, "setting", NETWORK_STYLES, NETWORK_TITLES, "network")
+    return axis.lines(both, "setting", NETWORK_STYLES, NETWORK_TITLES, kind)
 
 
 def _ticks(rows: pd.DataFrame) -> tuple[float, ...]:
@@ -93,7 +94,8 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
         best = at_best_layer(pd.concat(parts), ["line", "condition"])
         lines = axis.lines(best, "line", {**dict(GAINS.values()), UNTRAINED: STYLES[4]})
         lines += _network(rows[rows["family"] == title], axis)
-        if published is not None and axis.column == "corruption":
+        comparable = axis.column == "corruption" and trains_as_published(of["variant"].iloc[0])
+        if published is not None and comparable:
             theirs = published[published["pair"] == of["pair"].iloc[0]]
             shown = {line.label for line in lines}
             known = {
@@ -105,12 +107,12 @@ def _gains(rows: pd.DataFrame, published: pd.DataFrame | None = None) -> Panels:
         yield axis.panel(title, lines, ticks=_ticks(noisy))
 
 
-def _with_both(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of runs with corrected and with noisy subspaces."""
-    for name in ("corrected_subspaces", "noisy_subspaces"):
+def _with_both(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:
+    """Return the rows of runs with two experiments."""
+    for name in (first, second):
         rows = rows[rows["key"].isin(rows.loc[rows["experiment"] == name, "key"])]
     if rows.empty:
-        raise MissingRowsError("corrected needs a run with both corrected_subspaces and noisy_subspaces")
+        raise MissingRowsError(f"a run with both {first} and {second} is needed")
     return rows
 
 
@@ -124,7 +126,7 @@ def _with_both(rows: pd.DataFrame) -> pd.DataFrame:
     "noisy_subspaces",
     also=("controls",),
     degrees=DEGREES,
-    only=_with_both,
+    only=partial(_with_both, first="corrected_subspaces", second="noisy_subspaces"),
 )
 def _corrected(rows: pd.DataFrame) -> Panels:
     settings = {
@@ -142,8 +144,7 @@ def _corrected(rows: pd.DataFrame) -> Panels:
 
 def _at_several_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of pairs and degrees with runs on at least two numbers of images."""
-    changed = rows["variant"].map(lambda variant: bool({"optimizer", "edit"} & set(words(variant))))
-    rows = rows[~changed & rows["corruption"].notna()]
+    rows = rows[rows["variant"].map(trains_as_published) & rows["corruption"].notna()]
     rows = rows.assign(images=training_images(rows))
     several = rows.groupby(["pair", "corruption"])["images"].transform("nunique") > 1
     if not several.any():
@@ -155,7 +156,8 @@ def _at_several_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     "training_images",
     "MASC and the network over the number of training images",
     f"Fitted on noisy labels. {BEST} {EPOCHS} The untrained network is without its input. At medium scale "
-    "all images are trained with the recipe of the paper.",
+    "all images are trained with the recipe of the paper. Runs on as many images are averaged, whatever "
+    "their recipe.",
     "noisy_subspaces",
     "controls",
     only=_at_several_sizes,
@@ -204,6 +206,7 @@ def _thresholds(rows: pd.DataFrame) -> Panels:
     "controls",
     layout=draw_pairs,
     degrees=DEGREES,
+    only=partial(_with_both, first="probes", second="controls"),
 )
 def _probes(rows: pd.DataFrame) -> Panels:
     tests = hidden_layers(accuracies(rows[rows["experiment"] == "probes"]))
@@ -211,13 +214,14 @@ def _probes(rows: pd.DataFrame) -> Panels:
     colors = cycle(color for color, _ in reversed(STYLES))
     styles = {**PROBE_STYLES, **{name: (color, "p") for name, color in zip(further, colors, strict=False)}}
     for title, of in families(both_labels(tests)):
-        axis = Axis.of_conditions(of)
+        names = conditions(of)
+        # Many probes at one degree would cover each other: markers stand side by side.
+        axis = Axis("condition", names, {"names": names}) if len(names) == 1 else Axis.of_conditions(of)
+        kinds: tuple[Kind, Kind] = ("marker", "marker") if len(names) == 1 else ("probe", "network")
         for fitted_on in LABELS:
             best = at_best_layer(of[of["fitted_on"] == fitted_on], ["probe", "condition"])
-            # Many probes at one degree would cover each other: markers stand side by side.
-            kind: Kind = "marker" if len(conditions(best)) == 1 else "probe"
-            lines = axis.lines(best, "probe", styles, PROBE_TITLES, kind)
-            lines += _network(rows[rows["family"] == title], axis)
+            lines = axis.lines(best, "probe", styles, PROBE_TITLES, kinds[0])
+            lines += _network(rows[rows["family"] == title], axis, kinds[1])
             yield axis.panel(f"{title}: fitted on {fitted_on} labels", lines)
 
 
@@ -225,7 +229,7 @@ def _probes(rows: pd.DataFrame) -> Panels:
     "optimizers",
     "SGD against Adam",
     "Test accuracy of the network (dashed, hollow) and of MASC with noisy subspaces at its best hidden "
-    "layer, by optimiser.",
+    "layer, by optimiser, whatever its learning rate.",
     "noisy_subspaces",
 )
 def _optimizers(rows: pd.DataFrame) -> Panels:
@@ -269,10 +273,9 @@ def _cost(rows: pd.DataFrame) -> Panels:
         lines = []
         for probe, style in PROBE_STYLES.items():
             of = rows[(rows["metric"] == metric) & (rows["probe"] == probe)]
-            costs = (
-                of.groupby(["family", "layer"], sort=False)["value"].agg(RANGE).groupby("family", sort=False)
-            )
-            spans = costs.sum()[costs.size() == layers.reindex(costs.size().index)]
+            runs = of.groupby(["family", "key"], sort=False)["value"].agg(["sum", "size"])
+            whole = runs["size"] == layers.reindex(runs.index.get_level_values("family")).to_numpy()
+            spans = runs.loc[whole, "sum"].groupby("family", sort=False).agg(RANGE)
             spans = spans[spans["mean"] > 0]  # a logarithmic axis cannot show a cost of zero
             spans.index = pd.Index([float(titles.index(family)) for family in spans.index])
             if len(spans):

@@ -88,14 +88,16 @@ def _grid_panel(title: str, of: pd.DataFrame, degree: str, series: dict[str, Ser
     axis, rows = Axis.of_layers(of), of[of["condition"] == degree]
     subspaces = {name: subspace_rows(rows, name) for name in LABELS}
     lines: list[Line] = []
+    layers, network = axis.options["names"], not all(one.fitted_on for one in series.values())
     for label, one in series.items():
         here = accuracies(subspaces[one.fitted_on or "noisy"], one.split, one.labels)
         own = here[here["probe"] == "network"]
         if one.fitted_on:
             lines += axis.lines(here, "probe", {"masc": one.style}, {"masc": label})
         elif len(own):
-            lines.append(Line.across(one.style, own["value"], len(axis.options["names"]) - 1, label))
-    return axis.panel(f"{title}, {degree}", lines, "accuracy")
+            lines.append(Line.across(one.style, own["value"], len(layers), label))
+    names = [*layers, "network"] if network else layers
+    return axis.panel(f"{title}, {degree}", lines, "accuracy", names=names, apart=network)
 
 
 def _register_grids(

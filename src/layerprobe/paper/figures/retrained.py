@@ -91,11 +91,14 @@ def _accuracy_bars(rows: pd.DataFrame, setting: str = "early_stopping") -> Panel
     return _bars(pd.concat(bars), RETRAINED, EVALUATION)
 
 
+LOW = " A number is the percent of a bar that is too low to see."
+
+
 @register_figure(
     "figure28",
     "share of incorrect labels before and after relabelling",
     "Share of the training labels that are incorrect: in the corrupted set, and in the set that MASC "
-    "relabelled.",
+    "relabelled." + LOW,
     "retraining",
     degrees=DEGREES,
     options={"metric": "incorrect_after", "label": "incorrect labels"},
@@ -103,7 +106,7 @@ def _accuracy_bars(rows: pd.DataFrame, setting: str = "early_stopping") -> Panel
 @register_figure(
     "figure29",
     "wrong labels that became right by relabelling",
-    "Share of the wrong training labels that relabelling by MASC corrected.",
+    "Share of the wrong training labels that relabelling by MASC corrected." + LOW,
     "retraining",
     degrees=DEGREES,
     options={"metric": "corrected", "label": "of the wrong labels"},
@@ -111,7 +114,7 @@ def _accuracy_bars(rows: pd.DataFrame, setting: str = "early_stopping") -> Panel
 @register_figure(
     "figure30",
     "right labels that became wrong by relabelling",
-    "Share of the right training labels that relabelling by MASC broke.",
+    "Share of the right training labels that relabelling by MASC broke." + LOW,
     "retraining",
     degrees=DEGREES,
     options={"metric": "broken", "label": "of the right labels"},
@@ -137,7 +140,7 @@ def _relabelled(rows: pd.DataFrame, metric: str, label: str) -> Panels:
 def _by_epoch(rows: pd.DataFrame) -> Panels:
     ten = rows[rows["setting"].eq("ten_epochs") & rows["probe"].eq("network")]
     axis = Axis("epoch")
-    for title, of in families(accuracies(ten, "evaluation")):
+    for title, of in families(both_labels(accuracies(ten, "evaluation"))):
         for name in LABELS:
             lines = axis.by_condition(of[of["fitted_on"] == name], styles=condition_styles(of))
             yield axis.panel(f"{title}: labels of {name} subspaces", lines, EVALUATION)

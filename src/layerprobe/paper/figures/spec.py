@@ -12,7 +12,7 @@ from layerprobe.figures import Panel, add_headline_and_footer, draw_panels
 from layerprobe.paper.figures.lines import with_names
 from layerprobe.paper.pairs import PAPER_PAIRS
 from layerprobe.paper.rows import COLUMNS, RUN, independent
-from layerprobe.paper.selection import MEDIUM, pair_places, words
+from layerprobe.paper.selection import pair_places, scale, words
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,11 +125,16 @@ class FigureSpec:
         if self.numbered:
             shown = shown[shown["corruption"].between(self.degrees[0], self.degrees[-1])]
         if shown.empty:
-            what = f"shows {', '.join(self.pairs)}" if self.pairs else "shows other pairs and degrees"
-            there = ", ".join(frame["pair"].unique())
+            if not frame["pair"].map(self.shows).any():
+                what = f"shows {', '.join(self.pairs)}" if self.pairs else "shows other pairs"
+                there = ", ".join(frame["pair"].unique())
+                raise MissingRowsError(
+                    f"{self.name} {what}; there are rows of {there} only. The figures noisy_subspaces, "
+                    "true_subspaces and retraining show the pairs that the paper does not."
+                )
+            degrees = ", ".join(f"{p:g}" for p in self.degrees)
             raise MissingRowsError(
-                f"{self.name} {what}; there are rows of {there} only. The figures noisy_subspaces, "
-                "true_subspaces and retraining show the pairs that the paper does not."
+                f"{self.name} shows p = {degrees}; its pairs have rows of other degrees or human labels only."
             )
         return shown
 
@@ -138,8 +143,11 @@ class FigureSpec:
         pairs = self.pairs or PAPER_PAIRS
         if not self.degrees or not shown["pair"].isin(pairs).any():
             return ""
-        needed = shown[shown["experiment"].isin([self.needs[0], *self.also])]
-        there = set(zip(needed["pair"], needed["corruption"], strict=True))
+        clean = shown["corruption"] == 0  # where true subspaces equal the noisy ones, and no label is wrong
+        there = set(zip(shown["pair"], shown["corruption"], strict=True))
+        for name in self.needs:
+            of = shown[(shown["experiment"] == name) | (shown["experiment"].isin(self.also) & clean)]
+            there &= set(zip(of["pair"], of["corruption"], strict=True))
         parts = []
         for pair in pairs:
             degrees = [f"{p:g}" for p in self.degrees if (pair, p) not in there]
@@ -190,19 +198,18 @@ def _scale(frame: Frame, pooled: bool) -> str:
     """Return the scale of the runs as text, and the number of runs per point."""
     runs = frame[RUN].drop_duplicates("key")
     small = runs["subset"].notna()
-    tested = runs["variant"].str.contains("test_subset").any()
+    tested = bool(runs["variant"].str.contains("test_subset").any())
     if small.any():
-        test = " and of the test images" if tested else ""
         sizes = ", ".join(f"{int(size):,}" for size in sorted(runs["subset"].dropna().unique()))
-        under = runs["subset"].dropna() < MEDIUM
-        there = {"small": under.any(), "medium": not under.all(), "full": not small.all()}
-        names = [name for name, found in there.items() if found]
-        joined = " and ".join(names).replace(" and ", ", ", len(names) - 2)
         whole = "" if small.all() else ", and all of them"
-        text = f"{joined} scale: subsets of the training images ({sizes}){whole}{test}"
+        images = f"subsets of the training images ({sizes}){whole}" + " and of the test images" * tested
     else:
-        part = "small scale: all training images, subsets of the test images"
-        text = part if tested else "full scale: all training images"
+        images = "all training images" + ", subsets of the test images" * tested
+    scales = set(runs["variant"].map(scale))
+    names = [name for name in ("small", "medium", "full") if name in scales]
+    joined = " and ".join(names).replace(" and ", ", ", len(names) - 2)
+    heads = [f"{joined} scale"] * bool(names) + ["another recipe"] * ("other recipe" in scales)
+    text = f"{' and '.join(heads)}: {images}"
     said: dict[str, list[str]] = {}  # what the variants of a pair share: titles name their differences
     for pair, variants in runs.groupby("pair", sort=False)["variant"]:
         shared = dict(set.intersection(*(set(words(variant).items()) for variant in variants)))

@@ -29,6 +29,7 @@ from layerprobe.paper.selection import (
     network_accuracy,
     optimizers,
     select,
+    trains_as_published,
 )
 from layerprobe.paper.tables.joining import (
     first_columns,
@@ -137,7 +138,8 @@ def _side_by_side(ours: Frame, published: Frame, keys: Sequence[str]) -> Frame:
             f"Expected columns 'published...' in the published frame only, and besides them only the keys "
             f"{list(keys)} there; got {', '.join(mixed)} on the wrong side. Rename them."
         )
-    table = joined(ours, published, keys)
+    own = ours.assign(comparable=ours["variant"].map(trains_as_published).astype(bool))
+    table = joined(own, published.assign(comparable=True), [*keys, "comparable"]).drop(columns="comparable")
     table["seeds"] = table["seeds"].fillna(0)
     texts = ["variant", *ours.drop(columns=[*keys, "variant"]).select_dtypes(exclude="number")]
     table[texts] = table[texts].astype(object).fillna("")
@@ -334,21 +336,22 @@ def _probes(rows: Frame) -> Frame:
     """Return every probe at its best hidden layer, as in the paper.
 
     Runs without corruption are fitted once; their rows stand for noisy and for true labels. Logistic
-    regression depends on its own seed: each fit counts like a run in the mean and spread, and there is no
-    verdict on one fit.
+    regression depends on its own seed: each fit counts like a run in the mean and the spread, but not in
+    seeds, and there is no verdict on one fit.
     """
     tests = hidden_layers(select(rows, "probes", **TEST))
-    tests = tests[tests["probe"] != "network"]
-    # Each seed of a probe counts like a run of its own.
-    tests = both_labels(
-        tests.assign(key=tests["key"].where(tests["setting"].eq(""), tests["key"] + tests["setting"]))
-    )
-    fits = tests.assign(probe_seeds=tests["setting"].where(tests["setting"] != ""))
+    tests = both_labels(tests[tests["probe"] != "network"])
     kinds = ["fitted_on", "probe"]
-    fits = fits.groupby([*GROUP, *kinds], sort=False, dropna=False)["probe_seeds"].nunique().reset_index()
+    fits = tests.assign(fit=tests["setting"].where(tests["setting"] != ""))
+    fits = fits.groupby([*GROUP, *kinds], sort=False, dropna=False).agg(
+        probe_seeds=("fit", "nunique"), networks=("key", "nunique")
+    )
+    fits = fits.reset_index()
     seeded = fits["probe"].isin(SEEDED)
     fits["probe_seeds"] = fits["probe_seeds"].clip(lower=1).where(seeded)
-    table = _best_beside_published(tests, published.probes_best_layer(), kinds, fits)
+    each = tests.assign(key=tests["key"] + tests["setting"])
+    table = _best_beside_published(each, published.probes_best_layer(), kinds, fits)
+    table["seeds"] = table.pop("networks").fillna(0).astype(table["seeds"].dtype)
     judged = ~table["verdict"].isin(["not run", "not published"])
     table.loc[judged & (table["probe_seeds"] == 1), "verdict"] = ONE_FIT
     return table

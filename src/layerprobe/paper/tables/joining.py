@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from layerprobe.paper.selection import GROUP, MEDIUM, accuracies, means, pair_places, words
+from layerprobe.paper.selection import GROUP, accuracies, means, pair_places, scale
 
 Frame = pd.DataFrame
 Make = TypeVar("Make", bound=Callable[..., pd.DataFrame])
 Parts = Mapping[str, Frame]  # rows by the name of their quantity
-PROTOCOL, DATA = {"shuffle", "noise", "weights"}, {"subset", "test_subset"}
 
 
 @dataclass(frozen=True)
@@ -127,19 +126,6 @@ def layer_names(rows: Frame, keys: Sequence[str], name: str = "layer") -> Frame:
     """
     groups = rows.groupby(list(keys), sort=False, dropna=False)["layer"]
     return groups.agg(lambda layers: ", ".join(layers.value_counts().index)).rename(name).reset_index()
-
-
-def scale(variant: str) -> str:
-    """Return the scale of a variant.
-
-    "full" if it differs from the pair's own recipe in the protocol, the kind of noise or published weights
-    only; "medium" or "small" if its runs use a part of the images, at least `MEDIUM` training images or
-    fewer; "other recipe" if they use all images and train differently.
-    """
-    changed = words(variant)
-    if DATA & set(changed):
-        return "medium" if int(changed.get("subset", 0)) >= MEDIUM else "small"
-    return "full" if set(changed) <= PROTOCOL else "other recipe"
 
 
 def ordered(table: Frame) -> Frame:

@@ -26,7 +26,7 @@ _COLUMNS = {
 }
 FORMATS = {name: form for form, names in _COLUMNS.items() for name in names}
 SPREAD = "_spread"
-PARTS = "Rows of scale small and medium are of networks trained or tested on a part of the images"
+PARTS = "Rows of scale small and medium are of networks trained or tested on a part of the images or classes"
 EXPECTED = "a difference from the published number is expected there and is no evidence against it"
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
 LATEX |= {letter: f"\\{letter}" for letter in "&%$#_{}"}
