@@ -83,6 +83,27 @@ def test_error_keeps_the_old_folder(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
+def test_errors_of_the_block_are_not_those_of_the_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"x\.npy"), replaced_folder(tmp_path / "out"):
+        (tmp_path / "x.npy").read_bytes()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interruption_between_the_renames_keeps_the_old_folder(tmp_path, monkeypatch):
+    out = old_folder(tmp_path / "out")
+
+    def interrupted(self, target):
+        os.rename(self, target)
+        if str(target).endswith(".old"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt), replaced_folder(out) as folder:
+        (folder / "a").write_text("new")
+    assert content(out) == {"a": "old", "b": "old", "mine": "old"}
+    assert list(tmp_path.iterdir()) == [out]
+
+
 def test_new_folder_is_made_with_its_parents(tmp_path):
     with replaced_folder(tmp_path / "deep" / "out") as folder:
         (folder / "a").write_text("new")

@@ -275,6 +275,24 @@ def test_state_is_restored_after_an_error():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_pass_that_fails_leaves_no_rows():
+    history, expected = quiet(data=(X[:-5], Y[:-5])), quiet(data=X)
+    with pytest.raises(InputError, match=f"{N - 5}"):
+        history.epoch(network())
+    history.data = X
+    assert history.epoch(network()) == expected.epoch(network())
+
+
+def test_onset_counts_the_rows_that_were_recorded(monkeypatch):
+    monkeypatch.setattr("layerprobe.recording.history.memorisation_onset", lambda *_, train_rows: train_rows)
+    history = quiet()
+    assert history.onset == N
+    for rows in (9, 7):
+        history.update(range(rows), torch.randn(rows, 3))
+        history.epoch()
+    assert history.onset == 7
+
+
 def test_training_is_the_same_with_and_without_a_history():
     history = quiet(holdout=HELD, data=X, layer="2")
     one, other = fit(network()), fit(network(), history.update, history.epoch)

@@ -248,3 +248,8 @@ def test_processes_of_a_killed_command_stop_after_their_epoch(start_grid, tmp_pa
     process.kill()
     process.wait()
     wait_until(lambda: states(tmp_path) == {"resumable"})
+
+
+def test_program_that_a_pair_ends_is_a_failed_run():
+    outcome = Outcome.of(spec_of(), SystemExit("no data"))
+    assert (outcome.state, outcome.error) == ("failed", "SystemExit: no data")

@@ -79,6 +79,14 @@ def test_error_in_the_block_releases_the_lease(tmp_path):
     assert not is_leased(tmp_path)
 
 
+@pytest.fixture(params=[True, False], ids=["", "names cannot be exchanged"])
+def storage(request, monkeypatch):
+    """Storage that can exchange two names, and storage that cannot, as NFS."""
+    if not request.param:
+        monkeypatch.setattr("filelock._soft.exchange_names", lambda *_: False)
+
+
+@pytest.mark.usefixtures("storage")
 def test_lease_of_a_killed_process_is_taken_over_at_once(tmp_path, start_holder):
     holder = start_holder(tmp_path)
     assert is_leased(tmp_path)
@@ -140,6 +148,7 @@ def test_holder_on_another_machine_counts_while_it_refreshes(tmp_path):
     assert not is_leased(tmp_path)
 
 
+@pytest.mark.usefixtures("storage")
 def test_expired_lease_of_another_machine_is_taken_over(tmp_path, short):
     write_foreign_lease(tmp_path, age=3600)
     start = time.monotonic()

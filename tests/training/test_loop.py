@@ -167,6 +167,16 @@ def test_one_hot_probabilities_equal_labels(planted):
     assert flat[-1].loss == pytest.approx(math.log(3), abs=1e-3)
 
 
+def test_accuracy_keeps_the_mode_of_each_module(planted):
+    x, noisy, _, _ = planted
+    network = nn.Sequential(nn.Linear(20, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
+    network[1].eval()
+    accuracy(network, x, noisy)
+    with pytest.raises(RuntimeError):
+        accuracy(network, x[:, :3], noisy)
+    assert [module.training for module in network.modules()] == [True, True, False, True]
+
+
 def test_dropout_only_in_training_and_repeatable(planted):
     x, noisy, _, test = planted
 

@@ -73,6 +73,11 @@ def test_early_stopping_counts_from_first_best_epoch(accuracies, ends):
     assert early_stopping(3)(history) is ends
 
 
+def test_early_stopping_needs_test_data():
+    with pytest.raises(InputError, match="test="):
+        early_stopping(3)([Epoch(1, 1.0, 1.0, 1.0, math.nan, 1.0)])
+
+
 def test_true_labels_repair_memorised_network(planted, memorised):
     """The classes are about 3 * sqrt(2 * 20) = 19 standard deviations apart: 1 can be reached."""
     retrained = again(memorised, planted)

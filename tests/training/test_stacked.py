@@ -37,7 +37,33 @@ class Tempered(nn.Sequential):
         return super().forward(x) / self.temperature
 
 
-NETWORKS = {"mlp": lambda: MLP(64, (32, 16), K), "cnn": lambda: CNN(1, 8, num_classes=K), "bn": Normalised}
+class Frozen(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, K))
+        self[1].requires_grad_(False)
+
+
+class Tied(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, 64), nn.Linear(64, 64), nn.Linear(64, K))
+        self[2].weight = self[1].weight
+
+
+class Hidden(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Flatten(), nn.Linear(64, K))
+        self.register_buffer("factor", torch.ones(K), persistent=False)
+
+    def forward(self, x):
+        return super().forward(x) * self.factor
+
+
+NETWORKS = {
+    "mlp": lambda: MLP(64, (32, 16), K),
+    "cnn": lambda: CNN(1, 8, num_classes=K),
+    "bn": Normalised,
+    "frozen": Frozen,
+}
 
 
 def build(make, dtype=torch.float64):
@@ -83,7 +109,7 @@ def assert_equal_runs(separate, stacked, histories, histories_stacked, tolerance
             assert astuple(replace(p, seconds=0, loss=0)) == pytest.approx(
                 astuple(replace(q, seconds=0, loss=0)), abs=0, nan_ok=True
             )
-            assert p.loss == pytest.approx(q.loss, rel=1e-5)
+            assert p.loss == pytest.approx(q.loss, rel=tolerance)
 
 
 @pytest.mark.parametrize("recipe", [SGD, ADAM, replace(ADAM, shuffle=False)], ids=["sgd", "adam", "in order"])
@@ -231,6 +257,12 @@ def test_global_generators_are_restored(data):
         ({"resume": [None]}, "3 seeds, 1 states"),
         ({"resume": [None, TrainingState({}, {}, ()), None]}, "same optimiser, which keeps"),
         ({"models": [CNN(1, 8, dropout=0.1) for _ in range(R)]}, "do not support dropout"),
+        ({"models": [Tied() for _ in range(R)]}, "parameters with two names"),
+        ({"models": [Hidden() for _ in range(R)]}, "buffers outside the state_dict"),
+        (
+            {"models": [MLP(64, (32,), K - 1).double() for _ in range(R)]},
+            rf"return logits \(\d+, K\) with K of at least {K}",
+        ),
     ],
 )
 def test_arguments_that_do_not_match_raise(data, change, message):

@@ -98,7 +98,9 @@ def _run(arguments: list[str]) -> int:
         return 2 if refused.getvalue() else 0
     try:
         call()
-    except SystemExit as end:  # a part failed
+    except SystemExit as end:  # a part failed, or the user's code ended the program
+        if isinstance(end.code, str):
+            print_error(end.code)
         return end.code if isinstance(end.code, int) else 1
     except BrokenPipeError:
         raise

@@ -28,7 +28,7 @@ from layerprobe.layers.batches import (
     squares_of,
     with_pixels_scaled,
 )
-from layerprobe.utils.settings import default_settings, outer_settings
+from layerprobe.utils.settings import default_settings, evaluation_mode, outer_settings
 
 
 def _names(text: str) -> frozenset[str]:
@@ -486,17 +486,16 @@ class Tracer:
         )
 
     def _pass(self, inputs: Any, recorder: "_Recorder") -> Trace:
-        training = {module: module.training for module in self.model.modules()}
         handles = []
         try:
-            for module in training:
-                module.training = False  # not .eval(), which models may override
+            for module in self.model.modules():
                 if module in recorder.paths and module is not self.model:
                     handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True))
                     handles.append(module.register_forward_hook(recorder.leave, always_call=True))
             # the compiled code of modules would not call hooks
             compiles = "torch._dynamo" in sys.modules
-            with torch.compiler.set_stance("force_eager") if compiles else nullcontext(), recorder:
+            stance = torch.compiler.set_stance("force_eager") if compiles else nullcontext()
+            with evaluation_mode(self.model), stance, recorder:
                 return recorder.run(inputs)
         except (RuntimeError, ValueError, IndexError) as error:
             if (message := recorder.explanation(error)) is not None:
@@ -505,8 +504,6 @@ class Tracer:
         finally:
             for handle in handles:
                 handle.remove()
-            for module, flag in training.items():
-                module.training = flag
 
 
 def _decide(shape: tuple[int, ...], size: int, other: _Compared | None) -> _Axes:

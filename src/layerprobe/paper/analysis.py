@@ -173,7 +173,7 @@ def analyse_grid(
     read = partial(_progress, root, specs, wanted)
     with follow_progress(read, positions, report) as update, closing(results):
         for (spec, _), result in results:
-            outcomes[spec] = Outcome.of(spec, result) if isinstance(result, Exception) else result
+            outcomes[spec] = Outcome.of(spec, result) if isinstance(result, BaseException) else result
             update(specs.index(spec), Progress("failed" if outcomes[spec].error else "done", share=1.0))
     return [outcomes[spec] for spec in specs]
 

@@ -20,7 +20,7 @@ def trainer_callback(history: "History") -> Any:
 
     Without `data` the rows are those of the trainer's data set, in its order, and each epoch ends with a pass
     over them. To record the training steps instead, call ``history.update(index, logits)`` in
-    ``Trainer.compute_loss``.
+    ``Trainer.compute_loss`` where ``model.training`` is true: evaluation calls it, too.
 
     Raises
     ------

@@ -212,11 +212,17 @@ class History:
         device = None if model is None else device_and_dtype(model)[0]
         self._rows.gather(device)
         if model is not None:
-            with _preserved_state(), seeded(self.seed):
-                if self.data is not None and not self._rows.counts.any():
-                    self._read_rows(model)
-                if self.holdout is not None:
-                    holdout_accuracy, reading, correct = self._read_holdout(model)
+            passes = self.data is not None and not self._rows.counts.any()
+            try:
+                with _preserved_state(), seeded(self.seed):
+                    if passes:
+                        self._read_rows(model)
+                    if self.holdout is not None:
+                        holdout_accuracy, reading, correct = self._read_holdout(model)
+            except BaseException:  # also Ctrl-C: the next call runs the network again
+                if passes:
+                    self._rows.clear()
+                raise
         elif self.holdout is not None or self.data is not None:
             raise InputError("expected the network, history.epoch(model), to run it on holdout= or data=")
         rows, fit = self._rows.end_epoch()
@@ -401,7 +407,9 @@ class History:
     def onset(self) -> Onset | None:
         """The epoch in which memorisation begins, by `memorisation_onset`; None if it has not begun."""
         correct = self._correct_rows().numpy()
-        return memorisation_onset(correct, self.train_fit, train_rows=len(self.labels))
+        recorded = (int(curve[0]) for curve in self._curves if curve[0])
+        rows = min(recorded, default=len(self.labels))
+        return memorisation_onset(correct, self.train_fit, train_rows=rows)
 
     def _correct_rows(self) -> Tensor:
         """Return which hold-out rows were predicted correctly, (epochs, m) int8; -1 where it is not known."""

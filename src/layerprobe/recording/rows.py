@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layerprobe.errors import InputError
-from layerprobe.utils.distributed import sum_over_processes
+from layerprobe.utils.distributed import sum_over_processes, world_size
 
 QUANTITIES = ("margin", "probability", "correct")  # of a row in an epoch
 
@@ -91,7 +91,14 @@ class RowMeans:
             Device of the messages between the processes.
         """
         self._flush()
-        self._sums = sum_over_processes(self._sums.to(device)).cpu()
+        if world_size() > 1:  # a device may have no float64, as Apple's
+            self._sums = sum_over_processes(self._sums.to(device)).cpu()
+
+    def clear(self) -> None:
+        """Remove the batches of this epoch."""
+        self._pending.clear()
+        self._waiting = 0
+        self._sums.zero_()
 
     def end_epoch(self) -> tuple[int, float]:
         """Update the means, and return the number of rows of this epoch and the share that was correct."""

@@ -64,7 +64,7 @@ class Outcome:
         result : object
             An exception if the run failed.
         """
-        if not isinstance(result, Exception):
+        if not isinstance(result, BaseException):  # also SystemExit, of a user's own pair
             return cls(spec, "trained")
         kind = "" if isinstance(result, LayerprobeError) else f"{type(result).__name__}: "
         error = textwrap.shorten(f"{kind}{result}", 1000, placeholder=" ...")
@@ -74,7 +74,7 @@ class Outcome:
     @property
     def progress(self) -> State:
         """The state for a `Progress`."""
-        return "done" if self.state in ("kept", "trained") else "busy" if self.state == "busy" else "failed"
+        return self.state if self.state in ("busy", "failed") else "done"
 
 
 @renamed_arguments(tell="report", cluster="jobs")
@@ -142,7 +142,9 @@ def train_grid(
     positions = [specs.index(spec) for spec in left]
     with follow_progress(partial(_progress, root, specs), positions, report) as update, closing(results):
         for group, result in results:
-            ended = [Outcome.of(spec, result) for spec in group] if isinstance(result, Exception) else result
+            ended = (
+                [Outcome.of(spec, result) for spec in group] if isinstance(result, BaseException) else result
+            )
             for spec, outcome in zip(group, ended, strict=True):
                 outcomes[spec] = Outcome(spec, "trained") if is_done(run_folder(root, spec)) else outcome
                 update(specs.index(spec), Progress(outcomes[spec].progress, *so_far(root, spec)))

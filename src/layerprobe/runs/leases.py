@@ -135,17 +135,18 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
         The session that this process works for. A lease of another worker of the same session is waited for
         and taken over, since that worker is lost.
     """
-    lock = _lease_file(folder)
+    lock, watch = _lease_file(folder), _Watch(folder / FILE)
 
     def is_busy() -> bool:
         if session:
             session.check()
         owner = lock.owner
-        if owner is None:  # no lease, or its holder was killed before it wrote it, which filelock finds out
-            _remove_empty(folder / FILE)
+        if owner is None or not is_leased(folder):  # there is no lease, or its holder is lost
+            here = owner is None or owner.hostname == _own_host()
+            if here or watch.seconds_unchanged() > DURATION:
+                _remove_lost(folder / FILE)
             return False
-        of_session = session and owner.token and (session.folder / owner.token).exists()
-        return is_leased(folder) and not of_session
+        return not (session and owner.token and (session.folder / owner.token).exists())
 
     try:
         lock.acquire(FOREVER, POLL, cancel_check=is_busy)
@@ -164,19 +165,37 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
         lock.release()
 
 
-def _remove_empty(path: Path) -> None:
-    """Remove an empty lease that its holder has not written in `GRACE`.
+class _Watch:
+    """Measures how long a file has been unchanged, by the clock of this process."""
 
-    filelock never does: to it, an empty file is the lock of a very old version. Should another process write
-    a lease at the same moment, it gets its file back.
+    def __init__(self, path: Path) -> None:
+        self.path, self.seen, self.since = path, (0, 0), 0.0
+
+    def seconds_unchanged(self) -> float:
+        now, seen = time.monotonic(), (0, 0)
+        with contextlib.suppress(OSError):
+            found = self.path.lstat()
+            seen = found.st_ino, found.st_mtime_ns
+        if seen != self.seen:
+            self.seen, self.since = seen, now
+        return now - self.since
+
+
+def _remove_lost(path: Path) -> None:
+    """Remove a lease whose holder is lost, where filelock does not.
+
+    To filelock, an empty file is the lock of a very old version. It takes over other leases by an exchange of
+    two names, which NFS refuses. Should another process write a lease at the same moment, it gets its file
+    back.
     """
     with contextlib.suppress(OSError):
-        empty = path.lstat()
-        if stat.S_ISREG(empty.st_mode) and not empty.st_size and not is_leased(path.parent):
+        lost = path.lstat()
+        if stat.S_ISREG(lost.st_mode) and not is_leased(path.parent):
             aside = path.with_name(f".{FILE}.{uuid4().hex[:16]}.part")
             path.rename(aside)
             taken = aside.lstat()
-            if taken.st_ino != empty.st_ino or taken.st_size:
+            same = ("st_ino", "st_mtime_ns", "st_size")
+            if any(getattr(taken, name) != getattr(lost, name) for name in same):
                 os.link(aside, path)
             aside.unlink()
 

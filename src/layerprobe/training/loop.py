@@ -15,7 +15,7 @@ from layerprobe.errors import InputError, warn
 from layerprobe.training.checkpoints import TrainingState
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.utils.distributed import rank, require_same, sum_over_processes, world_size
-from layerprobe.utils.settings import default_settings, outer_settings, seeded
+from layerprobe.utils.settings import default_settings, evaluation_mode, outer_settings, seeded
 
 Inputs = Callable[[Tensor], Tensor]
 Stop = Callable[[Sequence[Epoch]], bool]
@@ -359,13 +359,9 @@ def predict(model: nn.Module, x: Tensor, *, inputs: Inputs | None = None, batch_
     batch_size : int
         Rows per forward pass.
     """
-    training = model.training
-    model.eval()
-    with outer_settings():
+    with evaluation_mode(model), outer_settings():
         batches = (inputs(batch) if inputs else batch for batch in x.split(batch_size))
-        predicted = torch.cat([model(batch).argmax(1) for batch in batches])
-    model.train(training)
-    return predicted
+        return torch.cat([model(batch).argmax(1) for batch in batches])
 
 
 def share_equal(predicted: Tensor, labels: Tensor) -> float:

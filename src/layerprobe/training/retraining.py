@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from layerprobe.core.checks import check_count
+from layerprobe.errors import InputError
 from layerprobe.training.loop import Inputs, Stop, accuracy, check_training_data, predict, share_equal, train
 from layerprobe.training.recipe import NEVER, Epoch, Recipe
 from layerprobe.utils.settings import default_settings
@@ -70,6 +71,8 @@ def early_stopping(patience: int) -> Stop:
     check_count("patience", patience)
 
     def stop(history: Sequence[Epoch]) -> bool:
+        if math.isnan(history[-1].test_accuracy):
+            raise InputError("early stopping compares test accuracies: give train() the data test=(x, y)")
         best = max(history, key=lambda epoch: epoch.test_accuracy)  # the first of equals
         return history[-1].epoch - best.epoch >= patience
 

@@ -14,7 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from layerprobe.errors import InputError
 from layerprobe.training.checkpoints import TrainingState
-from layerprobe.training.loop import Inputs, check_training_data, share_equal, warn_if_diverged
+from layerprobe.training.loop import Inputs, check_outputs, check_training_data, share_equal, warn_if_diverged
 from layerprobe.training.recipe import Epoch, Recipe
 from layerprobe.utils.settings import default_settings, outer_settings, seeded
 
@@ -136,8 +136,15 @@ def train_stacked(
 
 
 def stackable(model: nn.Module) -> bool:
-    """Return whether `train_stacked` accepts the network: one without dropout."""
-    return not any(isinstance(module, _DropoutNd) and module.p for module in model.modules())
+    """Return whether `train_stacked` accepts the network.
+
+    It has no dropout, no parameter under two names, and no buffer outside its state_dict.
+    """
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    names |= {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    shared = len(names) > len([*model.parameters(), *model.buffers()])
+    dropout = any(isinstance(module, _DropoutNd) and module.p for module in model.modules())
+    return not (dropout or shared or names - model.state_dict().keys())
 
 
 class _Stack:
@@ -155,7 +162,8 @@ class _Stack:
         names = self.skeleton.state_dict()
         self.buffers = {name: stack([state.model[name] for state in states]) for name in names}
         self.parameters = {
-            name: nn.Parameter(self.buffers.pop(name)) for name, _ in self.skeleton.named_parameters()
+            name: nn.Parameter(self.buffers.pop(name), parameter.requires_grad)
+            for name, parameter in self.skeleton.named_parameters()
         }
         # The optimisers work elementwise, so one optimiser of the stacked parameters serves every run.
         self.optimizer = recipe.build_optimizer(nn.ParameterList(self.parameters.values()))
@@ -189,18 +197,19 @@ def _train_epoch(
     """Train on every row once; return the mean losses (R,) and the predicted labels (R, n)."""
     stack.skeleton.train()
     R, n = orders.shape
-    total_losses = torch.zeros(R, device=x.device)
+    total_losses, num_classes = torch.zeros(R, device=x.device), int(labels.max()) + 1
     predicted = []
     for rows, y in zip(orders.split(batch_size, 1), labels.split(batch_size, 1), strict=True):
         batch = x[rows.flatten()]
         batch = (inputs(batch) if inputs else batch).unflatten(0, rows.shape)
         logits = stack.logits(batch, per_run=True)
+        check_outputs(logits[0], rows.shape[1], num_classes)
         losses = cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape).mean(1)
         stack.optimizer.zero_grad()
         losses.sum().backward()  # a run's loss depends on its own weights only
         stack.optimizer.step()
         # Losses and predictions stay on the device until the end of the epoch, as in `train`.
-        total_losses += losses.detach() * y.shape[1]
+        total_losses = total_losses + losses.detach() * y.shape[1]  # float64 for a float64 network
         predicted.append(logits.detach().argmax(2))
     return total_losses / n, torch.cat(predicted, 1)
 
@@ -242,6 +251,7 @@ def _check(
         raise InputError("stacked runs need networks of one architecture; train other networks separately")
     if not stackable(models[0]):
         raise InputError(
-            "stacked runs do not support dropout: its masks would differ from those of separate runs; train "
-            "these networks one by one, with train()"
+            "stacked runs do not support dropout, whose masks would differ from those of separate runs, "
+            "parameters with two names, and buffers outside the state_dict; train these networks one by one, "
+            "with train()"
         )

@@ -246,27 +246,36 @@ def replaced_folder(path: Location) -> Iterator[Path]:
     target = Path(path).resolve()
     part = target
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _restore(target)
-        in_place = _is_fixed(target)
-        beside = target / "results" if in_place else target
-        part = _part_of(beside)
-        part.mkdir()
-        if target.exists() and not os.access(target, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        with _refusals(path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _restore(target)
+            in_place = _is_fixed(target)
+            beside = target / "results" if in_place else target
+            part = _part_of(beside)
+            part.mkdir()
+            if target.exists() and not os.access(target, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         yield part
-        if in_place:  # one file after the other
-            for file in part.iterdir():
-                file.replace(target / file.name)
-        else:
-            _swap(part, target)
-        sync_folder(target.parent)
-        _remove_parts(beside)
-    except REFUSALS as error:
-        raise DataError(f"the folder {path} cannot be written: {error.strerror}.") from error
+        with _refusals(path):
+            if in_place:  # one file after the other
+                for file in part.iterdir():
+                    file.replace(target / file.name)
+            else:
+                _swap(part, target)
+            sync_folder(target.parent)
+            _remove_parts(beside)
     finally:
         if part != target:
             shutil.rmtree(part, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _refusals(path: Location) -> Iterator[None]:
+    """Report errors of the file system in the block as a DataError."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise DataError(f"the folder {path} cannot be written: {error.strerror}.") from error
 
 
 def _swap(part: Path, target: Path) -> None:
@@ -283,8 +292,13 @@ def _swap(part: Path, target: Path) -> None:
         else:
             _link(item, part / item.name)
     old = _part_of(target).with_suffix(".old")
-    target.rename(old)
-    part.rename(target)
+    try:
+        target.rename(old)
+        part.rename(target)
+    except BaseException:  # also Ctrl-C
+        if not target.exists():
+            old.rename(target)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 

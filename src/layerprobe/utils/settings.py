@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from threadpoolctl import ThreadpoolController
+from torch import nn
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -192,6 +193,24 @@ def parallel(
             return [function(item) for item in items]
         with ThreadPoolExecutor(workers, initializer=setattr, initargs=(_HERE, "single", True)) as pool:
             return list(pool.map(function, items))
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module of a network in evaluation mode, and restore the mode of each afterwards.
+
+    Parameters
+    ----------
+    model : nn.Module
+    """
+    training = {module: module.training for module in model.modules()}
+    try:
+        for module in training:
+            module.training = False  # not .eval(), which models may override
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
 
 
 @contextmanager
