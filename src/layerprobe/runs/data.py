@@ -40,7 +40,7 @@ def run_data(spec: RunSpec, data_root: Location | None = None) -> tuple[ImageSet
     """
     pair = pair_of(spec.pair)
     images = load(pair.dataset, data_root)
-    K = dict(spec.options).get("num_classes")
+    K = dict(spec.options).get("num_classes", images.num_classes)
     if spec.subset is not None and spec.noise_seed is not None and K in range(2, images.num_classes):
         images = images.first_classes(K)
     labels, K, present = images.train_labels, images.num_classes, len(images.train_labels)
