@@ -185,7 +185,13 @@ def test_finished_grid_is_not_changed(capsys, tmp_path):
 def test_interrupted_command_exits_with_130_and_can_be_repeated(tmp_path):
     options = ["--pair", "mlp-digits", "--corruption", "1", "--seeds", "0", "--root", str(tmp_path)]
     command = [sys.executable, "-m", "layerprobe", "paper", "train", *options]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells' background jobs ignore it
+    )
     try:
         end = time.monotonic() + 240
         while not list(tmp_path.glob("*/*/*")) and time.monotonic() < end:

@@ -236,8 +236,12 @@ def test_ctrl_c_while_a_process_starts_is_quiet(tmp_path, monkeypatch, capfd):
 
     fork = fork_exec.fork_exec
     monkeypatch.setattr(fork_exec, "fork_exec", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        train_grid([spec_of()], tmp_path, jobs=1)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train_grid([spec_of()], tmp_path, jobs=1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(started) == 1
     wait_until(lambda: not is_alive(started[0]))
     assert capfd.readouterr() == ("", "")

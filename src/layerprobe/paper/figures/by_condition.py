@@ -156,8 +156,8 @@ def _at_several_sizes(rows: pd.DataFrame) -> pd.DataFrame:
     "training_images",
     "MASC and the network over the number of training images",
     f"Fitted on noisy labels. {BEST} {EPOCHS} The untrained network is without its input. At medium scale "
-    "all images are trained with the recipe of the paper. Runs on as many images are averaged, whatever "
-    "their recipe.",
+    "all images are trained with the recipe of the paper. A point is the mean over all runs on as many "
+    "images.",
     "noisy_subspaces",
     "controls",
     only=_at_several_sizes,
@@ -229,7 +229,7 @@ def _probes(rows: pd.DataFrame) -> Panels:
     "optimizers",
     "SGD against Adam",
     "Test accuracy of the network (dashed, hollow) and of MASC with noisy subspaces at its best hidden "
-    "layer, by optimiser, whatever its learning rate.",
+    "layer, by optimiser; a point is the mean over all its learning rates.",
     "noisy_subspaces",
 )
 def _optimizers(rows: pd.DataFrame) -> Panels:
