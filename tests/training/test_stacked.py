@@ -254,6 +254,7 @@ def test_global_generators_are_restored(data):
         ({"x": torch.zeros(0, 64), "ys": torch.zeros(R, 0)}, "at least one sample"),
         ({"true_labels": torch.zeros(5)}, r"true_labels needs shape \(90,\).*got \(5,\)"),
         ({"models": [MLP(64), MLP(64), MLP(64, (32,))]}, "networks of one architecture"),
+        ({"models": [MLP(64), MLP(64), MLP(64).requires_grad_(False)]}, "networks of one architecture"),
         ({"resume": [None]}, "3 seeds, 1 states"),
         ({"resume": [None, TrainingState({}, {}, ()), None]}, "same optimiser, which keeps"),
         ({"models": [CNN(1, 8, dropout=0.1) for _ in range(R)]}, "do not support dropout"),

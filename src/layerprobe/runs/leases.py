@@ -142,7 +142,7 @@ def acquire(folder: Path, session: Session | None = None) -> Iterator[Lease]:
             session.check()
         owner = lock.owner
         if owner is None or not is_leased(folder):  # there is no lease, or its holder is lost
-            here = owner is None or owner.hostname == _own_host()
+            here = owner.hostname == _own_host() if owner else _is_empty(folder / FILE)
             if here or watch.seconds_unchanged() > DURATION:
                 _remove_lost(folder / FILE)
             return False
@@ -186,18 +186,28 @@ def _remove_lost(path: Path) -> None:
 
     To filelock, an empty file is the lock of a very old version. It takes over other leases by an exchange of
     two names, which NFS refuses. Should another process write a lease at the same moment, it gets its file
-    back.
+    back, unless a third one has made another in between.
     """
     with contextlib.suppress(OSError):
-        lost = path.lstat()
-        if stat.S_ISREG(lost.st_mode) and not is_leased(path.parent):
+        lost = _identity(path)
+        if stat.S_ISREG(path.lstat().st_mode) and not is_leased(path.parent) and _identity(path) == lost:
             aside = path.with_name(f".{FILE}.{uuid4().hex[:16]}.part")
             path.rename(aside)
-            taken = aside.lstat()
-            same = ("st_ino", "st_mtime_ns", "st_size")
-            if any(getattr(taken, name) != getattr(lost, name) for name in same):
+            if _identity(aside) != lost:
                 os.link(aside, path)
             aside.unlink()
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    found = path.lstat()
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _is_empty(path: Path) -> bool:
+    """Return whether a lease is empty: its holder was killed before it wrote it."""
+    with contextlib.suppress(OSError):
+        return path.lstat().st_size == 0
+    return False
 
 
 def is_leased(folder: Path) -> bool:

@@ -246,7 +246,10 @@ def _check(
         )
     for y in ys:
         check_training_data(x, y, true_labels, test=test)
-    shapes = [[(name, t.shape, t.dtype) for name, t in model.state_dict().items()] for model in models]
+    shapes = [
+        [(name, t.shape, t.dtype, t.requires_grad) for name, t in model.state_dict(keep_vars=True).items()]
+        for model in models
+    ]
     if any(type(model) is not type(models[0]) for model in models) or any(s != shapes[0] for s in shapes):
         raise InputError("stacked runs need networks of one architecture; train other networks separately")
     if not stackable(models[0]):
